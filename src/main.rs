@@ -1,0 +1,3 @@
+//! The relay's entry.
+
+fn main() {}
