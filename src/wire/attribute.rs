@@ -2,9 +2,9 @@
 //!
 //! A reader checks the shape of a value and nothing else. Bits that receivers must ignore are ignored.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::{MAGIC_COOKIE, Malformed, TransactionId, padding};
+use super::{Family, Malformed, TransactionId, address, padding};
 
 /// MAPPED-ADDRESS (RFC 8489 §14.1).
 pub const MAPPED_ADDRESS: u16 = 0x0001;
@@ -118,12 +118,12 @@ impl<'a> Attribute<'a> {
 
     /// A plain address: MAPPED-ADDRESS, ALTERNATE-SERVER (RFC 8489 §14.1).
     pub fn address(&self) -> Result<SocketAddr, Malformed> {
-        read_address(self.value, &[0; 16])
+        address::read(self.value)
     }
 
     /// An XORed address: XOR-PEER-ADDRESS and its like (RFC 8489 §14.2).
     pub fn xor_address(&self) -> Result<SocketAddr, Malformed> {
-        read_address(self.value, &mask(self.id))
+        address::read_xor(self.value, self.id)
     }
 
     /// Four bytes as a number: LIFETIME (RFC 8656 §18.2).
@@ -227,115 +227,101 @@ impl<'a> Iterator for PasswordAlgorithms<'a> {
     }
 }
 
-/// An address family (RFC 8489 §14.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Family {
-    /// The family of an address.
-    pub const fn of(addr: IpAddr) -> Family {
-        match addr {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
+    fn attribute(value: &[u8]) -> Attribute<'_> {
+        Attribute::new(0, value, TransactionId([0; 12]))
+    }
+
+    /// RFC 8489 §14: the comprehension-required half.
+    #[test]
+    fn the_upper_half_is_optional() {
+        let required = |kind| Attribute::new(kind, &[], TransactionId([0; 12])).is_comprehension_required();
+        assert!(required(0x0000) && required(XOR_PEER_ADDRESS) && required(0x7FFF));
+        assert!(!required(ADDITIONAL_ADDRESS_FAMILY) && !required(FINGERPRINT) && !required(0xFFFF));
+    }
+
+    /// RFC 8489 §18.3.1, RFC 8656 §18: reserved numbers are not understood, CHANGE-REQUEST (0x0003) among them.
+    #[test]
+    fn reserved_attributes_are_unknown() {
+        for kind in
+            [0x0000, 0x0002, 0x0003, 0x0004, 0x0005, 0x0007, 0x000B, 0x0010, 0x0021, 0x0024, 0x0025, 0x7FFF]
+        {
+            assert!(!is_known(kind), "{kind:#06x}");
+        }
+        assert_eq!((0..0x8000).filter(|&kind| is_known(kind)).count(), 21);
+    }
+
+    /// RFC 8656 §18.1, §18.2, §18.6-18.8, §18.10: values of a fixed length have that length, and reserved bits are
+    /// ignored.
+    #[test]
+    fn fixed_values_have_their_length() {
+        let ones = [0xFF; 40];
+        for len in 0..ones.len() {
+            let attribute = attribute(&ones[..len]);
+            assert_eq!(attribute.u32(), if len == 4 { Ok(u32::MAX) } else { Err(Malformed::Value) });
+            assert_eq!(attribute.channel_number(), if len == 4 { Ok(0xFFFF) } else { Err(Malformed::Value) });
+            assert_eq!(attribute.protocol(), if len == 4 { Ok(0xFF) } else { Err(Malformed::Value) });
+            assert_eq!(attribute.family(), Err(if len == 4 { Malformed::Family } else { Malformed::Value }));
+            assert_eq!(
+                attribute.reserve_next_port(),
+                if len == 1 { Ok(true) } else { Err(Malformed::Value) }
+            );
+            assert_eq!(attribute.array::<8>().is_ok(), len == 8);
+            assert_eq!(attribute.array::<32>().is_ok(), len == 32);
+        }
+        assert_eq!(attribute(&[0x40, 0x01, 0xFF, 0xFF]).channel_number(), Ok(0x4001));
+        assert_eq!(attribute(&[0x11, 0xFF, 0xFF, 0xFF]).protocol(), Ok(17));
+        assert_eq!(attribute(&[0x02, 0xFF, 0xFF, 0xFF]).family(), Ok(Family::V6));
+        assert_eq!(attribute(&[0x7F]).reserve_next_port(), Ok(false));
+    }
+
+    /// RFC 8489 §14.3, §14.9: text is UTF-8 and no longer than 763 bytes.
+    #[test]
+    fn text_is_utf8_and_bounded() {
+        assert_eq!(attribute("\u{30DE}\u{30C8}".as_bytes()).utf8(), Ok("\u{30DE}\u{30C8}"));
+        assert_eq!(attribute(b"\xff").utf8(), Err(Malformed::Value));
+        assert!(attribute(&[b'a'; 763]).utf8().is_ok());
+        assert_eq!(attribute(&[b'a'; 764]).utf8(), Err(Malformed::Value));
+    }
+
+    /// RFC 8489 §14.8: class 3 to 6, number 0 to 99, reserved bits ignored.
+    #[test]
+    fn error_codes_are_checked() {
+        assert_eq!(attribute(b"\xff\xff\xfc\x01Unauthenticated").error_code(), Ok((401, "Unauthenticated")));
+        assert_eq!(attribute(b"\0\0\x06\x63").error_code(), Ok((699, "")));
+        for value in [&b"\0\0\x02\0"[..], b"\0\0\x07\0", b"\0\0\x04\x64", b"\0\0\x04", b"\0\0\x04\x01\xff"] {
+            assert_eq!(attribute(value).error_code(), Err(Malformed::Value), "{value:?}");
         }
     }
 
-    /// Its number on the wire.
-    pub const fn code(self) -> u8 {
-        match self {
-            Family::V4 => 0x01,
-            Family::V6 => 0x02,
-        }
+    /// RFC 8656 §18.12: an error code with the family it is about.
+    #[test]
+    fn address_error_codes_name_a_family() {
+        assert_eq!(attribute(b"\x02\0\x04\x28no").address_error_code(), Ok((Family::V6, 440, "no")));
+        assert_eq!(attribute(b"\x03\0\x04\x28").address_error_code(), Err(Malformed::Family));
+        assert_eq!(attribute(b"").address_error_code(), Err(Malformed::Value));
     }
 
-    /// The family with this number.
-    pub const fn from_code(code: u8) -> Option<Family> {
-        match code {
-            0x01 => Some(Family::V4),
-            0x02 => Some(Family::V6),
-            _ => None,
-        }
+    /// RFC 8489 §14.13: a list of 16-bit numbers.
+    #[test]
+    fn unknown_attributes_are_pairs_of_bytes() {
+        let list: Vec<u16> = attribute(&[0x00, 0x03, 0x7F, 0xFF]).unknown_attributes().unwrap().collect();
+        assert_eq!(list, [0x0003, 0x7FFF]);
+        assert!(attribute(&[0x00]).unknown_attributes().is_err());
     }
 
-    /// Bytes of an address attribute's value.
-    pub(super) const fn value_len(self) -> usize {
-        match self {
-            Family::V4 => 8,
-            Family::V6 => 20,
-        }
+    /// RFC 8489 §14.11, §14.12: numbers with padded parameters; what passes the end is an error, and the last.
+    #[test]
+    fn password_algorithms_are_listed() {
+        let read = |value: &'static [u8]| attribute(value).password_algorithms().collect::<Vec<_>>();
+        assert_eq!(read(&[0, 2, 0, 0, 0, 1, 0, 0]), [Ok((2, &[][..])), Ok((1, &[]))]);
+        assert_eq!(read(&[0, 9, 0, 1, 7, 0xFF, 0xFF, 0xFF, 0, 1, 0, 0]), [Ok((9, &[7][..])), Ok((1, &[]))]);
+        assert_eq!(read(&[0, 9, 0, 1, 7]), [Ok((9, &[7][..]))]);
+        assert_eq!(read(&[]), []);
+        assert_eq!(read(&[0, 1, 0, 0, 0, 2, 0]), [Ok((1, &[][..])), Err(Malformed::Value)]);
+        assert_eq!(read(&[0, 1, 0, 5, 0, 2, 0, 0]), [Err(Malformed::Value)]);
     }
-}
-
-/// An encoded address, plain or XORed (RFC 8489 §14.1, §14.2).
-pub(super) struct AddressValue {
-    bytes: [u8; 20],
-    family: Family,
-}
-
-impl AddressValue {
-    pub fn plain(addr: SocketAddr) -> AddressValue {
-        AddressValue::masked(addr, &[0; 16])
-    }
-
-    pub fn xor(addr: SocketAddr, id: TransactionId) -> AddressValue {
-        AddressValue::masked(addr, &mask(id))
-    }
-
-    fn masked(addr: SocketAddr, mask: &[u8; 16]) -> AddressValue {
-        let family = Family::of(addr.ip());
-        let mut bytes = [0; 20];
-        bytes[1] = family.code();
-        bytes[2..4].copy_from_slice(&addr.port().to_be_bytes());
-        match addr.ip() {
-            IpAddr::V4(ip) => bytes[4..8].copy_from_slice(&ip.octets()),
-            IpAddr::V6(ip) => bytes[4..].copy_from_slice(&ip.octets()),
-        }
-        apply(mask, &mut bytes[2..4]);
-        apply(mask, &mut bytes[4..family.value_len()]);
-        AddressValue { bytes, family }
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.family.value_len()]
-    }
-}
-
-fn read_address(value: &[u8], mask: &[u8; 16]) -> Result<SocketAddr, Malformed> {
-    // RFC 8489 §14.1: the first byte is ignored.
-    let Some((&[_, family, p0, p1], ip)) = value.split_first_chunk() else {
-        return Err(Malformed::Value);
-    };
-    let mut port = [p0, p1];
-    apply(mask, &mut port);
-    let ip = match Family::from_code(family).ok_or(Malformed::Family)? {
-        Family::V4 => {
-            let mut octets = <[u8; 4]>::try_from(ip).map_err(|_| Malformed::Value)?;
-            apply(mask, &mut octets);
-            IpAddr::V4(Ipv4Addr::from(octets))
-        }
-        Family::V6 => {
-            let mut octets = <[u8; 16]>::try_from(ip).map_err(|_| Malformed::Value)?;
-            apply(mask, &mut octets);
-            IpAddr::V6(Ipv6Addr::from(octets))
-        }
-    };
-    Ok(SocketAddr::new(ip, u16::from_be_bytes(port)))
-}
-
-/// RFC 8489 §14.2: ports and IPv4 addresses are XORed with the cookie's first bytes, IPv6 addresses with the cookie
-/// and the transaction id.
-fn mask(id: TransactionId) -> [u8; 16] {
-    let mut mask = [0; 16];
-    mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
-    mask[4..].copy_from_slice(&id.0);
-    mask
-}
-
-fn apply(mask: &[u8; 16], bytes: &mut [u8]) {
-    bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
 }

@@ -42,3 +42,40 @@ impl ChannelHeader {
         out[2..].copy_from_slice(&self.len.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8656 §12.4: number, then length, then data.
+    #[test]
+    fn headers_come_back() {
+        let header = ChannelHeader { number: 0x4ABC, len: 0x0102 };
+        let mut out = [0; CHANNEL_HEADER];
+        header.write(&mut out);
+        assert_eq!(out, [0x4A, 0xBC, 0x01, 0x02]);
+        assert_eq!(ChannelHeader::parse(&out), Some(header));
+        assert_eq!(ChannelHeader::parse(&[0x4A, 0xBC, 0x01, 0x02, 0xFF]), Some(header));
+    }
+
+    /// RFC 8656 §12.6: a number outside 0x4000 to 0x4FFF is no channel; nor are three bytes a header.
+    #[test]
+    fn only_channel_numbers_are_channels() {
+        for number in 0..=u16::MAX {
+            let [n0, n1] = number.to_be_bytes();
+            let bytes = [n0, n1, 0, 0];
+            assert_eq!(ChannelHeader::parse(&bytes).is_some(), CHANNEL_NUMBERS.contains(&number));
+            assert_eq!(is_channel_data(&bytes), CHANNEL_NUMBERS.contains(&number));
+        }
+        assert_eq!(ChannelHeader::parse(&[0x40, 0x00, 0x00]), None);
+    }
+
+    /// RFC 7983 §7, RFC 8656 §12: the first byte alone tells ChannelData from all else.
+    #[test]
+    fn one_byte_tells_channel_data() {
+        for first in 0..=u8::MAX {
+            assert_eq!(is_channel_data(&[first]), (64..=79).contains(&first));
+        }
+        assert!(!is_channel_data(&[]));
+    }
+}

@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::attribute::{self, AddressValue};
-use super::message::{HEADER, message_type};
-use super::{Class, Family, MAGIC_COOKIE, Method, TransactionId, padding};
+use super::address::AddressValue;
+use super::message::HEADER;
+use super::method::message_type;
+use super::{Class, Family, MAGIC_COOKIE, Method, TransactionId, attribute, padding};
 
 /// The longest header: that for a peer with an IPv6 address.
 pub const DATA_HEADER_MAX: usize = data_header_len(Family::V6);
@@ -44,4 +45,61 @@ pub fn data_indication_header(
     payload[..2].copy_from_slice(&attribute::DATA.to_be_bytes());
     payload[2..].copy_from_slice(&data.to_be_bytes());
     Some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Encoder, Message};
+
+    const ID: TransactionId = TransactionId(*b"relayed data");
+
+    fn peers() -> [SocketAddr; 2] {
+        ["192.0.2.9:4000".parse().unwrap(), "[2001:db8::9]:4000".parse().unwrap()]
+    }
+
+    /// RFC 8656 §11.3: what is written in place is the indication that the encoder would make.
+    #[test]
+    fn written_in_place_it_is_the_same_message() {
+        for (peer, header) in peers().into_iter().zip([36, 48]) {
+            for payload in [&b""[..], b"a", b"ab", b"abc", b"abcd", &[7; 1200]] {
+                let mut out = vec![0xFF; DATA_HEADER_MAX + payload.len() + 3];
+                let len = data_indication_header(&mut out, ID, peer, payload.len()).unwrap();
+                assert_eq!((len, data_header_len(Family::of(peer.ip()))), (header, header));
+                out.truncate(len);
+                out.extend_from_slice(payload);
+                out.resize(out.len() + padding(payload.len()), 0);
+
+                let mut expected = Encoder::new(Class::Indication, Method::Data, ID);
+                expected.xor_address(attribute::XOR_PEER_ADDRESS, peer);
+                expected.bytes(attribute::DATA, payload);
+                assert_eq!(out, expected.finish());
+                assert_eq!(Message::parse(&out).unwrap().attribute(attribute::DATA).unwrap().value, payload);
+            }
+        }
+    }
+
+    /// RFC 8656 §11.3, RFC 8489 §5: the largest payload for which the 16-bit length still holds, and no more. For
+    /// IPv4 that is any UDP payload.
+    #[test]
+    fn the_length_field_bounds_the_payload() {
+        let [v4, v6] = peers();
+        let mut out = [0; DATA_HEADER_MAX];
+        assert_eq!(data_indication_header(&mut out, ID, v4, 65_507), Some(36));
+        assert_eq!(data_indication_header(&mut out, ID, v4, 65_516), Some(36));
+        assert_eq!(data_indication_header(&mut out, ID, v4, 65_517), None);
+        assert_eq!(data_indication_header(&mut out, ID, v6, 65_504), Some(48));
+        assert_eq!(data_indication_header(&mut out, ID, v6, 65_505), None);
+        assert_eq!(data_indication_header(&mut out, ID, v6, usize::MAX / 2), None);
+    }
+
+    /// RFC 8656 §11.3: without room nothing is written.
+    #[test]
+    fn too_little_room_is_refused() {
+        let [v4, v6] = peers();
+        let mut out = [0xFF; DATA_HEADER_MAX];
+        assert_eq!(data_indication_header(&mut out[..35], ID, v4, 4), None);
+        assert_eq!(data_indication_header(&mut out[..47], ID, v6, 4), None);
+        assert_eq!(out, [0xFF; DATA_HEADER_MAX]);
+    }
 }

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::attribute::{self, AddressValue, Family};
-use super::integrity;
-use super::message::{HEADER, message_type};
-use super::{Class, MAGIC_COOKIE, Message, Method, TransactionId, padding};
+use super::address::AddressValue;
+use super::message::HEADER;
+use super::method::message_type;
+use super::{Class, Family, MAGIC_COOKIE, Message, Method, TransactionId, attribute, integrity, padding};
 
 /// One message in the making. Attributes stand in the order they are added; integrity comes after all others, and
 /// FINGERPRINT last.
@@ -75,7 +75,16 @@ impl Encoder {
 
     /// Text, such as REALM.
     pub fn text(&mut self, kind: u16, value: &str) {
-        self.bytes(kind, value.as_bytes());
+        self.prefixed_text(kind, &[], value);
+    }
+
+    /// Text behind some bytes. For classic clients, who know no padding, it is filled up with spaces (RFC 3489 §11.2.9).
+    fn prefixed_text(&mut self, kind: u16, prefix: &[u8], text: &str) {
+        let mut value = [prefix, text.as_bytes()].concat();
+        if self.classic {
+            value.resize(value.len() + padding(value.len()), b' ');
+        }
+        self.bytes(kind, &value);
     }
 
     /// An address, XORed with the magic cookie and the transaction id (RFC 8489 §14.2).
@@ -91,7 +100,7 @@ impl Encoder {
     }
 
     /// UNKNOWN-ATTRIBUTES, of an answer with code 420 (RFC 8489 §14.13). A classic client is told an even number
-    /// of them, the last one twice if need be, since RFC 3489 knows no padding.
+    /// of them, the last one twice if need be (RFC 3489 §11.2.10).
     pub fn unknown_attributes(&mut self, kinds: &[u16]) {
         let repeated = if self.classic && kinds.len() % 2 == 1 { kinds.last() } else { None };
         let value: Vec<u8> = kinds.iter().chain(repeated).flat_map(|kind| kind.to_be_bytes()).collect();
@@ -106,9 +115,7 @@ impl Encoder {
     /// The shape that ERROR-CODE (RFC 8489 §14.8) and ADDRESS-ERROR-CODE share.
     fn error_code(&mut self, kind: u16, first: u8, code: u16, reason: &str) {
         debug_assert!((300..700).contains(&code) && reason.chars().count() < 128);
-        let mut value = vec![first, 0, (code / 100) as u8, (code % 100) as u8];
-        value.extend_from_slice(reason.as_bytes());
-        self.bytes(kind, &value);
+        self.prefixed_text(kind, &[first, 0, (code / 100) as u8, (code % 100) as u8], reason);
     }
 
     /// MESSAGE-INTEGRITY over all so far (RFC 8489 §14.5).
@@ -179,5 +186,107 @@ pub const fn reason(code: u16) -> &'static str {
         500 => "Server Error",
         508 => "Insufficient Capacity",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TransactionId = TransactionId(*b"encoder test");
+
+    fn classic_binding() -> Vec<u8> {
+        let mut bytes = Encoder::new(Class::Request, Method::Binding, ID).finish();
+        bytes[4..8].copy_from_slice(b"3489");
+        bytes
+    }
+
+    /// RFC 8489 §14: an attribute ends on a 32-bit boundary, its padding is zero and not in its length.
+    #[test]
+    fn padding_is_zero() {
+        for len in 0..9 {
+            let mut message = Encoder::new(Class::Request, Method::Binding, ID);
+            message.bytes(attribute::DATA, &[0xFF; 9][..len]);
+            let bytes = message.finish();
+            assert_eq!(bytes.len(), HEADER + 4 + len.next_multiple_of(4));
+            assert_eq!(bytes[22..24], (len as u16).to_be_bytes());
+            assert!(bytes[24 + len..].iter().all(|&byte| byte == 0));
+        }
+    }
+
+    /// RFC 8489 §6.3.1.1: an answer has the method and the transaction id of its request.
+    #[test]
+    fn an_answer_repeats_its_request() {
+        let request = Encoder::new(Class::Request, Method::Refresh, ID).finish();
+        let bytes = Encoder::error(&Message::parse(&request).unwrap(), 437, reason(437)).finish();
+        let answer = Message::parse(&bytes).unwrap();
+        assert_eq!(
+            (answer.class(), answer.method(), answer.transaction_id()),
+            (Class::Error, Method::Refresh, ID)
+        );
+        let error = answer.attribute(attribute::ERROR_CODE).unwrap();
+        assert_eq!(error.error_code(), Ok((437, "Allocation Mismatch")));
+    }
+
+    /// RFC 8489 §11 (RFC 5389 §12.2): all 16 bytes of a classic transaction id come back, and the address is plain.
+    #[test]
+    fn a_classic_answer_repeats_sixteen_bytes() {
+        let request = classic_binding();
+        let mut answer = Encoder::answer(&Message::parse(&request).unwrap(), Class::Success);
+        answer.mapped_address("192.0.2.1:32853".parse().unwrap());
+        let bytes = answer.finish();
+        assert_eq!(bytes[..4], [0x01, 0x01, 0x00, 0x0C]);
+        assert_eq!(bytes[4..20], request[4..20]);
+        assert_eq!(bytes[20..], [0x00, 0x01, 0x00, 0x08, 0x00, 0x01, 0x80, 0x55, 192, 0, 2, 1]);
+    }
+
+    /// RFC 8489 §14.13: the list is padded as any attribute; of old it was filled up with its last entry, and reason
+    /// phrases with spaces (RFC 3489 §11.2.9, §11.2.10).
+    #[test]
+    fn a_classic_answer_needs_no_padding() {
+        let request = classic_binding();
+        let mut answer = Encoder::error(&Message::parse(&request).unwrap(), 420, reason(420));
+        answer.unknown_attributes(&[0x0003]);
+        let bytes = answer.finish();
+        assert_eq!(bytes[20..44], *b"\x00\x09\x00\x18\x00\x00\x04\x14Unknown Attribut");
+        assert_eq!(bytes[44..], *b"e   \x00\x0a\x00\x04\x00\x03\x00\x03");
+
+        let mut answer = Encoder::new(Class::Error, Method::Binding, ID);
+        answer.unknown_attributes(&[0x0003]);
+        assert_eq!(answer.finish()[20..], *b"\x00\x0a\x00\x02\x00\x03\x00\x00");
+    }
+
+    /// RFC 8489 §14.5-14.7: all three, in order, each with the length that its reader expects.
+    #[test]
+    fn integrity_and_fingerprint_stand_together() {
+        let mut message = Encoder::new(Class::Request, Method::Allocate, ID);
+        message.text(attribute::USERNAME, "alice");
+        message.integrity_sha1(b"old key");
+        message.integrity_sha256(b"new key");
+        message.fingerprint();
+        let bytes = message.finish();
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha1(b"old key") && !message.verify_sha1(b"new key"));
+        assert!(message.verify_sha256(b"new key") && !message.verify_sha256(b"old key"));
+        assert!(message.has_fingerprint());
+        assert_eq!(message.attributes().count(), 1);
+    }
+
+    /// RFC 8656 §18.12: ADDRESS-ERROR-CODE as its reader expects it.
+    #[test]
+    fn address_error_codes_come_back() {
+        let mut message = Encoder::new(Class::Success, Method::Allocate, ID);
+        message.address_error_code(Family::V6, 508, reason(508));
+        let bytes = message.finish();
+        let attribute = Message::parse(&bytes).unwrap().attribute(attribute::ADDRESS_ERROR_CODE).unwrap();
+        assert_eq!(attribute.address_error_code(), Ok((Family::V6, 508, "Insufficient Capacity")));
+    }
+
+    /// RFC 8489 §14.8: the codes have phrases, shorter than 128 characters.
+    #[test]
+    fn codes_have_phrases() {
+        let with = (300..700).filter(|&code| !reason(code).is_empty()).count();
+        assert_eq!(with, 14);
+        assert!((300..700).all(|code| reason(code).len() < 128));
     }
 }

@@ -22,14 +22,16 @@ pub(super) struct Integrity<'a> {
 }
 
 impl Integrity<'_> {
-    /// A value that is not 20 bytes long is no HMAC-SHA1, so never right (RFC 8489 §14.5).
+    /// RFC 8489 §14.5: a value that is not 20 bytes long is no HMAC-SHA1, so never right.
     pub fn verify_sha1(self, header: &[u8; HEADER], key: &[u8]) -> bool {
-        hmac::<Hmac<Sha1>>(header, self.covered, SHA1, key).verify_slice(self.value).is_ok()
+        self.value.len() == SHA1
+            && hmac::<Hmac<Sha1>>(header, self.covered, SHA1, key).verify_slice(self.value).is_ok()
     }
 
-    /// RFC 8489 §14.6: the full 32 bytes, as the usage allows no truncation.
+    /// RFC 8489 §14.6: the full 32 bytes, as this usage allows no truncation.
     pub fn verify_sha256(self, header: &[u8; HEADER], key: &[u8]) -> bool {
-        hmac::<Hmac<Sha256>>(header, self.covered, SHA256, key).verify_slice(self.value).is_ok()
+        self.value.len() == SHA256
+            && hmac::<Hmac<Sha256>>(header, self.covered, SHA256, key).verify_slice(self.value).is_ok()
     }
 }
 
@@ -45,8 +47,10 @@ pub(super) fn sha256(header: &[u8; HEADER], covered: &[u8], key: &[u8]) -> [u8; 
 
 /// RFC 8489 §14.5, §14.6: the header's length points to the end of the integrity attribute itself, whatever follows.
 fn hmac<M: Mac + KeyInit>(header: &[u8; HEADER], covered: &[u8], value: usize, key: &[u8]) -> M {
+    let len =
+        u16::try_from(covered.len() + 4 + value).expect("it stands in a message, whose length has 16 bits");
     let mut header = *header;
-    header[2..4].copy_from_slice(&length(covered.len() + 4 + value));
+    header[2..4].copy_from_slice(&len.to_be_bytes());
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(&header);
     mac.update(covered);
@@ -59,10 +63,4 @@ pub(super) fn fingerprint(header: &[u8; HEADER], covered: &[u8]) -> [u8; 4] {
     crc.update(header);
     crc.update(covered);
     (crc.finalize() ^ 0x5354_554E).to_be_bytes()
-}
-
-/// A length field. A wrong-length integrity attribute at the end of the largest message would pass 16 bits;
-/// it never verifies, so what is hashed for it does not matter.
-pub(super) fn length(len: usize) -> [u8; 2] {
-    u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes()
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::attribute::{self, Attribute};
 use super::integrity::{self, Integrity};
+use super::method::{Class, Method, split_type};
 use super::{Malformed, padding};
 
 /// The fixed value that tells RFC 5389 and later from classic STUN (RFC 8489 §5).
@@ -207,100 +208,264 @@ impl fmt::Debug for TransactionId {
     }
 }
 
-/// The four classes of RFC 8489 §5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Asks, and is answered.
-    Request,
-    /// Tells, and is not answered.
-    Indication,
-    /// Answers that it was done.
-    Success,
-    /// Answers why it was not.
-    Error,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Encoder;
 
-impl Class {
-    /// C1 and C0 where they stand in the message type.
-    const fn bits(self) -> u16 {
-        match self {
-            Class::Request => 0x0000,
-            Class::Indication => 0x0010,
-            Class::Success => 0x0100,
-            Class::Error => 0x0110,
+    const ID: TransactionId = TransactionId(*b"message test");
+
+    fn binding(build: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+        let mut message = Encoder::new(Class::Request, Method::Binding, ID);
+        build(&mut message);
+        message.finish()
+    }
+
+    /// Appends an attribute as is and corrects the header's length.
+    fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+        bytes.extend_from_slice(&kind.to_be_bytes());
+        bytes.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let len = (bytes.len() - HEADER) as u16;
+        bytes[2..4].copy_from_slice(&len.to_be_bytes());
+    }
+
+    /// RFC 8489 §5, §6.3: every part of the header is checked.
+    #[test]
+    fn headers_are_checked() {
+        let good = binding(|message| message.u32(attribute::LIFETIME, 1));
+        assert!(Message::parse(&good).is_ok());
+        for len in 0..HEADER {
+            assert_eq!(Message::parse(&good[..len]).unwrap_err(), Malformed::Short);
+        }
+        for len in HEADER..good.len() {
+            assert_eq!(Message::parse(&good[..len]).unwrap_err(), Malformed::Length);
+        }
+        let with = |place: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[place] = byte;
+            Message::parse(&bytes).unwrap_err()
+        };
+        assert_eq!(with(0, 0x40), Malformed::NotStun);
+        assert_eq!(with(0, 0x80), Malformed::NotStun);
+        assert_eq!(with(3, 4), Malformed::Length);
+        assert_eq!(with(3, 9), Malformed::Length);
+        assert_eq!(with(1, 0x02), Malformed::Method);
+        assert_eq!(with(0, 0x3E), Malformed::Method);
+        let longer = [&good[..], &[0]].concat();
+        assert_eq!(Message::parse(&longer).unwrap_err(), Malformed::Length);
+        let odd = [&[0, 1, 0, 1], &good[4..20], &[0]].concat();
+        assert_eq!(Message::parse(&odd).unwrap_err(), Malformed::Length);
+    }
+
+    /// RFC 8656 §17, RFC 8489 §6.3: a class that the method does not have is refused.
+    #[test]
+    fn classes_are_checked() {
+        for (class, method) in [
+            (Class::Request, Method::Send),
+            (Class::Success, Method::Data),
+            (Class::Error, Method::Send),
+            (Class::Indication, Method::Allocate),
+            (Class::Indication, Method::ChannelBind),
+        ] {
+            let bytes = Encoder::new(class, method, ID).finish();
+            assert_eq!(Message::parse(&bytes).unwrap_err(), Malformed::Class);
+        }
+        let bytes = Encoder::new(Class::Indication, Method::Binding, ID).finish();
+        assert!(Message::parse(&bytes).is_ok());
+    }
+
+    /// RFC 8489 §11, §12: without the cookie only a Binding request is a message, and a classic one.
+    #[test]
+    fn classic_messages_are_binding_requests() {
+        for (class, method, classic) in [
+            (Class::Request, Method::Binding, true),
+            (Class::Indication, Method::Binding, false),
+            (Class::Success, Method::Binding, false),
+            (Class::Request, Method::Allocate, false),
+            (Class::Indication, Method::Send, false),
+        ] {
+            let mut bytes = Encoder::new(class, method, ID).finish();
+            assert!(!Message::parse(&bytes).unwrap().is_classic());
+            bytes[4] ^= 1;
+            match Message::parse(&bytes) {
+                Ok(message) => assert!(classic && message.is_classic()),
+                Err(reason) => assert!(!classic && reason == Malformed::NotStun),
+            }
         }
     }
-}
 
-/// The methods this server speaks (RFC 8489 §18.2, RFC 8656 §17).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// What is my address?
-    Binding,
-    /// Make an allocation.
-    Allocate,
-    /// Keep it longer, or end it.
-    Refresh,
-    /// Data from the client, for a peer.
-    Send,
-    /// Data from a peer, for the client.
-    Data,
-    /// Let a peer's address send.
-    CreatePermission,
-    /// Bind a channel to a peer.
-    ChannelBind,
-}
-
-impl Method {
-    /// The registered number.
-    pub const fn code(self) -> u16 {
-        match self {
-            Method::Binding => 0x001,
-            Method::Allocate => 0x003,
-            Method::Refresh => 0x004,
-            Method::Send => 0x006,
-            Method::Data => 0x007,
-            Method::CreatePermission => 0x008,
-            Method::ChannelBind => 0x009,
+    /// RFC 8489 §14: an attribute that passes the end spoils the message, also behind MESSAGE-INTEGRITY.
+    #[test]
+    fn attributes_stay_inside() {
+        for sealed in [false, true] {
+            let mut bytes = binding(|message| {
+                message.text(attribute::SOFTWARE, "sixteen letters!");
+                if sealed {
+                    message.integrity_sha1(b"key");
+                }
+            });
+            append(&mut bytes, attribute::REALM, b"12345678");
+            assert!(Message::parse(&bytes).is_ok());
+            let length = bytes.len() - 9;
+            for len in [9, 12, 0xFF] {
+                bytes[length] = len;
+                assert_eq!(Message::parse(&bytes).unwrap_err(), Malformed::Attribute, "{len} of 8");
+            }
+            bytes[length] = 7;
+            assert!(Message::parse(&bytes).is_ok(), "the eighth is padding, whatever it holds");
         }
     }
 
-    const fn from_code(code: u16) -> Option<Method> {
-        Some(match code {
-            0x001 => Method::Binding,
-            0x003 => Method::Allocate,
-            0x004 => Method::Refresh,
-            0x006 => Method::Send,
-            0x007 => Method::Data,
-            0x008 => Method::CreatePermission,
-            0x009 => Method::ChannelBind,
-            _ => return None,
-        })
+    /// RFC 8489 §14: only the first of several attributes of a kind counts.
+    #[test]
+    fn the_first_of_a_kind_counts() {
+        let bytes = binding(|message| {
+            message.u32(attribute::LIFETIME, 1);
+            message.text(attribute::REALM, "example.org");
+            message.u32(attribute::LIFETIME, 2);
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.attribute(attribute::LIFETIME).unwrap().u32(), Ok(1));
+        assert_eq!(message.attributes().count(), 3);
+        assert!(message.attribute(attribute::NONCE).is_none());
     }
 
-    /// RFC 8656 §17: Send and Data are indications, the other TURN methods are not. RFC 8489 §6.1: Binding is both.
-    const fn allows(self, class: Class) -> bool {
-        match self {
-            Method::Binding => true,
-            Method::Send | Method::Data => matches!(class, Class::Indication),
-            _ => !matches!(class, Class::Indication),
+    /// RFC 8489 §14.5, §14.6: behind MESSAGE-INTEGRITY only MESSAGE-INTEGRITY-SHA256 counts, and its HMAC covers
+    /// what stands between them all the same.
+    #[test]
+    fn what_follows_integrity_is_ignored() {
+        let mut signed = Encoder::new(Class::Request, Method::Allocate, ID);
+        signed.text(attribute::USERNAME, "alice");
+        signed.integrity_sha1(b"key");
+        let mut bytes = signed.finish();
+        append(&mut bytes, attribute::USERNAME, b"bob");
+        append(&mut bytes, attribute::LIFETIME, &[0; 4]);
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha1(b"key") && !message.has_integrity_sha256());
+        assert_eq!(message.attributes().map(|attribute| attribute.value).collect::<Vec<_>>(), [b"alice"]);
+        assert!(message.attribute(attribute::LIFETIME).is_none());
+
+        let header = *bytes.first_chunk().unwrap();
+        let mac = integrity::sha256(&header, &bytes[HEADER..], b"other key");
+        append(&mut bytes, attribute::MESSAGE_INTEGRITY_SHA256, &mac);
+        append(&mut bytes, attribute::REALM, b"ignored");
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha1(b"key") && message.verify_sha256(b"other key"));
+        assert_eq!(message.attributes().count(), 1);
+    }
+
+    /// RFC 8489 §14.6: behind MESSAGE-INTEGRITY-SHA256 a MESSAGE-INTEGRITY does not count.
+    #[test]
+    fn sha1_behind_sha256_is_ignored() {
+        let mut bytes = binding(|message| message.integrity_sha256(b"key"));
+        let mac = integrity::sha1(bytes.first_chunk().unwrap(), &bytes[HEADER..], b"key");
+        append(&mut bytes, attribute::MESSAGE_INTEGRITY, &mac);
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha256(b"key"));
+        assert!(!message.has_integrity_sha1() && !message.verify_sha1(b"key"));
+    }
+
+    /// RFC 8489 §14.5, §14.6: the first integrity attribute of a kind counts; a second one does not replace it.
+    #[test]
+    fn a_second_integrity_attribute_is_ignored() {
+        for (kind, len) in [(attribute::MESSAGE_INTEGRITY, 20), (attribute::MESSAGE_INTEGRITY_SHA256, 32)] {
+            let sign = |message: &mut Encoder| match kind {
+                attribute::MESSAGE_INTEGRITY => message.integrity_sha1(b"key"),
+                _ => message.integrity_sha256(b"key"),
+            };
+            let verify = |message: Message<'_>| match kind {
+                attribute::MESSAGE_INTEGRITY => message.verify_sha1(b"key"),
+                _ => message.verify_sha256(b"key"),
+            };
+            let mut bytes = binding(sign);
+            append(&mut bytes, kind, &vec![0; len]);
+            assert!(verify(Message::parse(&bytes).unwrap()));
+
+            let mut bytes = binding(|_| ());
+            append(&mut bytes, kind, &vec![0; len]);
+            let mut signed = binding(sign);
+            bytes.append(&mut signed.split_off(HEADER));
+            append(&mut bytes, attribute::SOFTWARE, b"");
+            assert!(!verify(Message::parse(&bytes).unwrap()));
         }
     }
-}
 
-/// The message type of a class and a method: the bits of both, woven as RFC 8489 §5 shows.
-pub(super) const fn message_type(class: Class, method: Method) -> u16 {
-    let m = method.code();
-    class.bits() | (m & 0x000F) | (m & 0x0070) << 1 | (m & 0x0F80) << 2
-}
+    /// RFC 8489 §14.5, §14.6: an HMAC of another length, a truncated SHA-256 included, is there but never right.
+    #[test]
+    fn integrity_has_its_full_length() {
+        let empty = binding(|_| ());
+        for len in 0..=40 {
+            for kind in [attribute::MESSAGE_INTEGRITY, attribute::MESSAGE_INTEGRITY_SHA256] {
+                let sha1 = kind == attribute::MESSAGE_INTEGRITY;
+                let mac = match sha1 {
+                    true => integrity::sha1(empty.first_chunk().unwrap(), &[], b"key").to_vec(),
+                    false => integrity::sha256(empty.first_chunk().unwrap(), &[], b"key").to_vec(),
+                };
+                let mut value = mac.clone();
+                value.resize(len, 0);
+                let mut bytes = empty.clone();
+                append(&mut bytes, kind, &value);
+                let message = Message::parse(&bytes).unwrap();
+                assert_eq!((message.has_integrity_sha1(), message.has_integrity_sha256()), (sha1, !sha1));
+                assert_eq!(message.verify_sha1(b"key"), sha1 && len == 20);
+                assert_eq!(message.verify_sha256(b"key"), !sha1 && len == 32);
+            }
+        }
+    }
 
-/// The way back. `None` is a method that this server does not speak.
-const fn split_type(bits: u16) -> (Class, Option<Method>) {
-    let class = match bits & 0x0110 {
-        0x0000 => Class::Request,
-        0x0010 => Class::Indication,
-        0x0100 => Class::Success,
-        _ => Class::Error,
-    };
-    (class, Method::from_code(bits & 0x000F | (bits & 0x00E0) >> 1 | (bits & 0x3E00) >> 2))
+    /// RFC 8489 §14.5: the HMAC covers all before it, and every one of its own bits counts.
+    #[test]
+    fn any_changed_bit_spoils_integrity() {
+        let good = binding(|message| {
+            message.text(attribute::USERNAME, "alice");
+            message.integrity_sha1(b"key");
+        });
+        for place in (8..28).chain(32..good.len()) {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[place] ^= 1 << bit;
+                if let Ok(message) = Message::parse(&bytes) {
+                    assert!(!message.verify_sha1(b"key"), "byte {place}, bit {bit}");
+                }
+            }
+        }
+        assert!(Message::parse(&good).unwrap().verify_sha1(b"key"));
+        assert!(!Message::parse(&good).unwrap().verify_sha1(b""));
+    }
+
+    /// RFC 8489 §7, §14.7: FINGERPRINT is the last attribute, four bytes, and right; else the message is discarded.
+    #[test]
+    fn fingerprints_are_checked() {
+        let good = binding(|message| {
+            message.integrity_sha1(b"key");
+            message.fingerprint();
+        });
+        let message = Message::parse(&good).unwrap();
+        assert!(message.has_fingerprint() && message.verify_sha1(b"key"));
+        assert_eq!(message.attributes().count(), 0);
+
+        for place in (8..20).chain(24..44).chain(48..52) {
+            let mut bytes = good.clone();
+            bytes[place] ^= 0x10;
+            assert_eq!(Message::parse(&bytes).unwrap_err(), Malformed::Fingerprint, "byte {place}");
+        }
+        let mut followed = good.clone();
+        append(&mut followed, attribute::SOFTWARE, b"");
+        assert_eq!(Message::parse(&followed).unwrap_err(), Malformed::Fingerprint);
+        let mut short = binding(|_| ());
+        append(&mut short, attribute::FINGERPRINT, &[0; 3]);
+        assert_eq!(Message::parse(&short).unwrap_err(), Malformed::Fingerprint);
+        assert!(!Message::parse(&binding(|_| ())).unwrap().has_fingerprint());
+    }
+
+    /// RFC 8489 §5: a transaction id shows as hex.
+    #[test]
+    fn ids_show_as_hex() {
+        assert_eq!(format!("{:?}", TransactionId([0xA5; 12])), "a5a5a5a5a5a5a5a5a5a5a5a5");
+        let bytes = binding(|_| ());
+        let shown = format!("{:?}", Message::parse(&bytes).unwrap());
+        assert_eq!(shown, "Binding Request 6d6573736167652074657374");
+    }
 }

@@ -11,6 +11,7 @@
 //! Left out on purpose: short-term credentials (RFC 8489 §9.1) and the padded HMAC of RFC 3489 §11.2.8, since
 //! classic clients are served Binding alone, which needs no credentials.
 
+mod address;
 pub mod attribute;
 mod channel;
 mod data;
@@ -18,13 +19,16 @@ mod encoder;
 mod integrity;
 mod malformed;
 mod message;
+mod method;
 
-pub use attribute::{Attribute, Family};
+pub use address::Family;
+pub use attribute::{Attribute, PasswordAlgorithms};
 pub use channel::{CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, is_channel_data};
 pub use data::{DATA_HEADER_MAX, data_header_len, data_indication_header};
 pub use encoder::{Encoder, reason};
 pub use malformed::Malformed;
-pub use message::{Attributes, Class, MAGIC_COOKIE, Message, Method, TransactionId};
+pub use message::{Attributes, MAGIC_COOKIE, Message, TransactionId};
+pub use method::{Class, Method};
 
 /// Zero bytes that follow a value of `len` bytes, so that the next begins on a 32-bit boundary (RFC 8489 §14).
 pub const fn padding(len: usize) -> usize {
