@@ -1,0 +1,78 @@
+//! What a request says about its sender, unproved: RFC 8489 §14.3, §14.4, §14.9-14.12.
+
+use super::credential::{Credential, userhash};
+use super::opaque::bare;
+use super::verdict::Integrity;
+use crate::wire::{Message, attribute};
+
+/// RFC 8489 §14.3: the longest USERNAME that has to be understood.
+const USERNAME_MAX: usize = 763;
+
+/// What a request says about itself. Of an attribute that comes twice the first counts (RFC 8489 §14).
+pub(super) struct Claim<'a> {
+    pub name: Name<'a>,
+    pub realm: &'a [u8],
+    pub nonce: &'a [u8],
+    /// PASSWORD-ALGORITHMS
+    pub offered: Option<&'a [u8]>,
+    /// PASSWORD-ALGORITHM
+    pub chosen: Option<&'a [u8]>,
+}
+
+/// USERNAME or USERHASH. Of a request with both, USERNAME counts.
+#[derive(Clone, Copy)]
+pub(super) enum Name<'a> {
+    Username(&'a str),
+    Userhash(&'a [u8; 32]),
+    Invalid,
+}
+
+impl<'a> Claim<'a> {
+    /// `None` if an attribute is missing without which integrity cannot be verified (RFC 8489 §9.2.4).
+    pub(super) fn of(request: &Message<'a>) -> Option<Claim<'a>> {
+        let (mut username, mut hash, mut realm, mut nonce) = (None, None, None, None);
+        let (mut offered, mut chosen) = (None, None);
+        for found in request.attributes() {
+            let slot = match found.kind {
+                attribute::USERNAME => &mut username,
+                attribute::USERHASH => &mut hash,
+                attribute::REALM => &mut realm,
+                attribute::NONCE => &mut nonce,
+                attribute::PASSWORD_ALGORITHMS => &mut offered,
+                attribute::PASSWORD_ALGORITHM => &mut chosen,
+                _ => continue,
+            };
+            slot.get_or_insert(found.value);
+        }
+        let name = match (username, hash) {
+            (Some(value), _) => Name::username(value),
+            // RFC 8489 §14.4: 32 bytes.
+            (None, Some(value)) => value.try_into().map_or(Name::Invalid, Name::Userhash),
+            (None, None) => return None,
+        };
+        Some(Claim { name, realm: bare(realm?), nonce: nonce?, offered, chosen })
+    }
+
+    /// Whether this is the name of a credential that an allocation kept.
+    pub(super) fn names(&self, known: &Credential) -> bool {
+        match self.name {
+            Name::Username(name) => name == &**known.username(),
+            Name::Userhash(hash) => *hash == userhash(known.username().as_bytes(), self.realm),
+            Name::Invalid => false,
+        }
+    }
+
+    /// RFC 8489 §9.2.4: what signs the answer.
+    pub(super) fn answered_with(&self) -> Integrity {
+        if self.offered.is_none() && self.chosen.is_none() { Integrity::Sha1 } else { Integrity::Sha256 }
+    }
+}
+
+impl<'a> Name<'a> {
+    fn username(value: &'a [u8]) -> Name<'a> {
+        match str::from_utf8(bare(value)) {
+            Ok(name) if name.len() <= USERNAME_MAX => Name::Username(name),
+            _ => Name::Invalid,
+        }
+    }
+}
