@@ -23,6 +23,9 @@ mod time_limited;
 mod users;
 mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::hint::black_box;
 use std::net::SocketAddr;

@@ -1,0 +1,169 @@
+//! Stories of clients that come with credentials: RFC 8489 §9.2, RFC 8656 §5. Here is what they share: a server, and
+//! requests in the making.
+
+mod allocations;
+mod names;
+mod order;
+mod setup;
+mod vectors;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::credential::{Key, userhash};
+use super::*;
+use crate::wire::{Class, Encoder, Message, Method, TransactionId, attribute, reason};
+
+const NOW: u64 = 1_700_000_000;
+const REALM: &str = "example.org";
+const BOTH: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
+const SHA256: &[u8] = &[0, 2, 0, 0];
+const MD5: &[u8] = &[0, 1, 0, 0];
+
+fn client() -> SocketAddr {
+    "192.0.2.1:5000".parse().unwrap()
+}
+
+fn plain(name: &str, password: &str) -> StaticUser {
+    StaticUser { name: name.into(), password: Password::Plain(Secret::new(password)) }
+}
+
+fn stored(name: &str, password: &str) -> StaticUser {
+    StaticUser { name: name.into(), password: Password::Md5Key(md5_key(name, REALM, password)) }
+}
+
+fn config(users: &[StaticUser], secrets: &[&str]) -> Config {
+    Config {
+        realm: REALM.into(),
+        users: users.to_vec(),
+        secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),
+        user_before_expiry: false,
+        nonce_lifetime: 600,
+    }
+}
+
+fn auth(users: &[StaticUser], secrets: &[&str]) -> Auth {
+    Auth::new(config(users, secrets), NonceKeys { current: [7; 32], previous: None })
+        .expect("a good configuration")
+}
+
+fn key(algorithm: Algorithm, username: &str, password: &str) -> Vec<u8> {
+    Key::derive(algorithm, username, REALM, password.as_bytes()).as_bytes().to_vec()
+}
+
+/// The value of an attribute in the challenge that a client gets at `unix`.
+fn challenged(auth: &Auth, unix: u64, kind: u16) -> Vec<u8> {
+    let mut answer = Encoder::new(Class::Error, Method::Allocate, TransactionId([1; 12]));
+    auth.challenge(unix, client(), &mut answer);
+    let bytes = answer.finish();
+    let message = Message::parse(&bytes).expect("our own answer");
+    message.attribute(kind).expect("every challenge has it").value.to_vec()
+}
+
+/// A client's request in the making.
+#[derive(Clone)]
+struct Ask {
+    attributes: Vec<(u16, Vec<u8>)>,
+    sha1: Option<Vec<u8>>,
+    sha256: Option<Vec<u8>>,
+}
+
+impl Ask {
+    fn new() -> Ask {
+        Ask { attributes: Vec::new(), sha1: None, sha256: None }
+    }
+
+    fn with(mut self, kind: u16, value: impl AsRef<[u8]>) -> Ask {
+        self.attributes.push((kind, value.as_ref().to_vec()));
+        self
+    }
+
+    fn without(mut self, kind: u16) -> Ask {
+        self.attributes.retain(|(other, _)| *other != kind);
+        self
+    }
+
+    /// MESSAGE-INTEGRITY
+    fn sha1(mut self, key: &[u8]) -> Ask {
+        self.sha1 = Some(key.to_vec());
+        self
+    }
+
+    /// MESSAGE-INTEGRITY-SHA256
+    fn sha256(mut self, key: &[u8]) -> Ask {
+        self.sha256 = Some(key.to_vec());
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut request = Encoder::new(Class::Request, Method::Allocate, TransactionId([9; 12]));
+        for (kind, value) in &self.attributes {
+            request.bytes(*kind, value);
+        }
+        if let Some(key) = &self.sha1 {
+            request.integrity_sha1(key);
+        }
+        if let Some(key) = &self.sha256 {
+            request.integrity_sha256(key);
+        }
+        request.finish()
+    }
+
+    fn check(
+        &self,
+        auth: &Auth,
+        unix: u64,
+        purpose: Purpose,
+        known: Option<&Arc<Credential>>,
+    ) -> Result<Authenticated, Refusal> {
+        let bytes = self.bytes();
+        auth.check(unix, client(), &Message::parse(&bytes).expect("a well-formed request"), purpose, known)
+    }
+
+    fn allocate(&self, auth: &Auth) -> Result<Authenticated, Refusal> {
+        self.check(auth, NOW, Purpose::Allocate, None)
+    }
+
+    fn refused(&self, auth: &Auth) -> (u16, Reason) {
+        let refusal = self.allocate(auth).expect_err("refused");
+        assert!(refusal.signed.is_none());
+        (refusal.code, refusal.reason)
+    }
+}
+
+/// What every client before RFC 8489 sends: name, realm, nonce.
+fn named(auth: &Auth, username: &str) -> Ask {
+    Ask::new()
+        .with(attribute::USERNAME, username)
+        .with(attribute::REALM, REALM)
+        .with(attribute::NONCE, challenged(auth, NOW, attribute::NONCE))
+}
+
+/// Such a request, signed.
+fn classic(auth: &Auth, username: &str, password: &str) -> Ask {
+    named(auth, username).sha1(&key(Algorithm::Md5, username, password))
+}
+
+/// What a client of RFC 8489 sends that chose SHA-256.
+fn modern(auth: &Auth, username: &str, password: &str) -> Ask {
+    named(auth, username)
+        .with(attribute::PASSWORD_ALGORITHMS, BOTH)
+        .with(attribute::PASSWORD_ALGORITHM, SHA256)
+        .sha256(&key(Algorithm::Sha256, username, password))
+}
+
+/// The error answer as the server above writes it.
+fn answer(auth: &Auth, refusal: &Refusal) -> Vec<u8> {
+    let bytes = Ask::new().bytes();
+    let mut answer = Encoder::error(&Message::parse(&bytes).unwrap(), refusal.code, reason(refusal.code));
+    if matches!(refusal.code, 401 | 438) {
+        auth.challenge(NOW, client(), &mut answer);
+    }
+    answer.finish()
+}
+
+fn signed(authenticated: &Authenticated) -> Vec<u8> {
+    let mut answer = Encoder::new(Class::Success, Method::Allocate, TransactionId([9; 12]));
+    authenticated.sign(&mut answer);
+    answer.finish()
+}
