@@ -2,6 +2,7 @@
 //! requests in the making.
 
 mod allocations;
+mod bid_down;
 mod names;
 mod order;
 mod setup;
