@@ -127,6 +127,7 @@ pub enum ConfigError {
 mod tests {
     use super::*;
 
+    /// RFC 8489 §9.2: passwords, their keys and shared secrets stay out of every log.
     #[test]
     fn nothing_secret_is_printed() {
         let config = Config {

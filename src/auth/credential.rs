@@ -138,6 +138,7 @@ mod tests {
         );
     }
 
+    /// RFC 8489 §9.2.2: a key is as good as its password, so it stays out of every log.
     #[test]
     fn a_key_is_never_printed() {
         let key = Key::Md5([0xAB; 16]);

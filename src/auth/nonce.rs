@@ -207,6 +207,7 @@ mod tests {
         }
     }
 
+    /// RFC 8656 §5: nonces expire after 2106 as before.
     #[test]
     fn time_may_pass_what_32_bits_hold() {
         let nonces = nonces(&keys(1));
@@ -250,6 +251,7 @@ mod tests {
         assert_eq!(nonces.judge(NOW, with(7), &nonces.make(NOW, with(9))), Standing::Fresh);
     }
 
+    /// RFC 8489 §9.2.4: while a key is replaced, the nonces made with it stay valid.
     #[test]
     fn the_previous_key_still_checks_and_no_longer_makes() {
         let old = nonces(&keys(1));
@@ -301,6 +303,7 @@ mod tests {
             prop_assert_eq!(nonces.judge(NOW, client(), &longer), Standing::Foreign);
         }
 
+        /// RFC 8489 §14.10: a NONCE may hold anything.
         #[test]
         fn any_bytes_are_judged(bytes: Vec<u8>) {
             features(&bytes);

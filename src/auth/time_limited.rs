@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(time_limited_password(b"north", "12334939:mbzrxpgjys"), "Iq7YXkRon8YXJfdN1Ke9EZOw1UE=");
     }
 
+    /// draft-uberti-behave-turn-rest: `expiry:user`, or the expiry alone, which is digits alone.
     #[test]
     fn names_are_split_at_the_first_separator() {
         for (name, expected) in [
@@ -153,6 +154,7 @@ mod tests {
         }
     }
 
+    /// draft-uberti-behave-turn-rest, as some of its users write it: `user:expiry`.
     #[test]
     fn the_other_order_is_a_setting() {
         for (name, expected) in [
@@ -174,12 +176,14 @@ mod tests {
         }
     }
 
+    /// draft-uberti-behave-turn-rest: it takes a shared secret.
     #[test]
     fn without_a_secret_no_name_is_time_limited() {
         assert_eq!(Secrets::new(&[], true).parse("1700000000:alice"), None);
     }
 
     proptest! {
+        /// draft-uberti-behave-turn-rest: whatever the name, an expiry is digits.
         #[test]
         fn an_expiry_is_digits(name in ".*", setting: bool) {
             if let Some(read) = secrets(setting).parse(&name) {
@@ -190,6 +194,7 @@ mod tests {
             }
         }
 
+        /// draft-uberti-behave-turn-rest: a name reads as it was written.
         #[test]
         fn a_written_name_is_read(expiry: u64, user in ".+") {
             let name = format!("{expiry}:{user}");

@@ -157,6 +157,7 @@ impl Reason {
 mod tests {
     use super::*;
 
+    /// RFC 8489 §9.2.4: every way to be refused has its counter and its name.
     #[test]
     fn reasons_count_and_differ() {
         for (index, reason) in Reason::ALL.into_iter().enumerate() {

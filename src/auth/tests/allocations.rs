@@ -71,6 +71,10 @@ fn a_running_call_survives_the_end_of_its_user() {
     let refusal =
         modern(&before, "alice", "wonder").check(&after, NOW, Purpose::Other, Some(&known)).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (401, Reason::UnknownUser));
+    // Nor does it serve the other's name.
+    let mixed = modern(&before, "alice", "wonder").sha256(known.key());
+    let refusal = mixed.check(&after, NOW, Purpose::Other, Some(&known)).unwrap_err();
+    assert_eq!((refusal.code, refusal.reason), (401, Reason::UnknownUser));
     // It opens nothing to a wrong password.
     let refusal =
         classic(&before, "alice", "wrong").check(&after, NOW, Purpose::Other, Some(&known)).unwrap_err();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Rotation: every configured secret verifies, one that is gone does not.
+/// draft-uberti-behave-turn-rest, rotation: every configured secret verifies, one that is gone does not.
 #[test]
 fn several_secrets_at_a_time() {
     let auth = auth(&[], &["new", "old"]);
@@ -16,6 +16,7 @@ fn several_secrets_at_a_time() {
     assert_eq!(classic(&auth, name, &password).refused(&auth), (401, Reason::WrongPassword));
 }
 
+/// draft-uberti-behave-turn-rest: the user for quota and logs, whichever way the name is written.
 #[test]
 fn the_user_is_the_part_beside_the_expiry() {
     let mut config = config(&[plain("alice", "wonder")], &["north"]);
@@ -38,7 +39,7 @@ fn the_user_is_the_part_beside_the_expiry() {
     assert_eq!(authenticated.credential().expires(), None);
 }
 
-/// A configured user is that user, also when the name reads as a time-limited one.
+/// RFC 8489 §14.3: a configured user is that user, also when the name reads as a time-limited one.
 #[test]
 fn a_static_user_shadows_a_time_limited_name() {
     let auth = auth(&[plain("1:bob", "builder")], &["north"]);

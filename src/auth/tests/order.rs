@@ -221,7 +221,7 @@ proptest! {
         }
     }
 
-    /// Who has a secret can make names, who has another cannot.
+    /// draft-uberti-behave-turn-rest: who has a secret can make names, who has another cannot.
     #[test]
     fn the_right_secret_opens(secret in "[!-~]{1,40}", user in "\\PC{0,40}", expiry in NOW..) {
         let auth = auth(&[], &[&secret]);

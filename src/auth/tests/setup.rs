@@ -70,6 +70,7 @@ fn the_realm_is_prepared() {
     assert!(ask.allocate(&auth).is_ok());
 }
 
+/// RFC 8489 §9.2: neither keys nor secrets reach a log.
 #[test]
 fn nothing_of_auth_is_printed() {
     let auth = auth(&[plain("alice", "wonder")], &["north"]);
