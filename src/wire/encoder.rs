@@ -42,7 +42,7 @@ impl Encoder {
     /// An error answer with its ERROR-CODE.
     pub fn error(request: &Message<'_>, code: u16, reason: &str) -> Encoder {
         let mut answer = Encoder::answer(request, Class::Error);
-        answer.error_code(attribute::ERROR_CODE, 0, code, reason);
+        answer.error_code(code, reason);
         answer
     }
 
@@ -107,13 +107,18 @@ impl Encoder {
         self.bytes(attribute::UNKNOWN_ATTRIBUTES, &value);
     }
 
+    /// ERROR-CODE (RFC 8489 §14.8).
+    pub fn error_code(&mut self, code: u16, reason: &str) {
+        self.code(attribute::ERROR_CODE, 0, code, reason);
+    }
+
     /// ADDRESS-ERROR-CODE: why one family of a dual allocation was not given (RFC 8656 §18.12).
     pub fn address_error_code(&mut self, family: Family, code: u16, reason: &str) {
-        self.error_code(attribute::ADDRESS_ERROR_CODE, family.code(), code, reason);
+        self.code(attribute::ADDRESS_ERROR_CODE, family.code(), code, reason);
     }
 
     /// The shape that ERROR-CODE (RFC 8489 §14.8) and ADDRESS-ERROR-CODE share.
-    fn error_code(&mut self, kind: u16, first: u8, code: u16, reason: &str) {
+    fn code(&mut self, kind: u16, first: u8, code: u16, reason: &str) {
         debug_assert!((300..700).contains(&code) && reason.chars().count() < 128);
         self.prefixed_text(kind, &[first, 0, (code / 100) as u8, (code % 100) as u8], reason);
     }

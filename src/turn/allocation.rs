@@ -1,0 +1,307 @@
+//! Allocations with their permissions and channels (RFC 8656 sections 6, 9 and 12), and the requests that wait to
+//! become one.
+//!
+//! An allocation owns its data and holds no reference, so that it can move. What it has in the queue of deadlines it
+//! starts and stops itself: where a table and the queue must agree, one method changes both.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use super::bucket;
+use super::peers::Scope;
+use super::stats::Dropped;
+use super::timers::{Deadline, Timers};
+use super::{AllocationId, FiveTuple, PeerAddr, RelayId, RelayedAddr, SECOND, Token, Totals};
+use crate::auth::{Authenticated, Credential};
+use crate::wire::{Family, Method, TransactionId};
+
+/// A slot of the server's table.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// The relay sockets are asked for.
+    Waiting(Box<Waiting>),
+    /// It relays.
+    Live(Box<Allocation>),
+}
+
+/// An Allocate request whose relay sockets are asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) asker: Asker,
+    pub(super) authenticated: Authenticated,
+    /// Seconds granted.
+    pub(super) lifetime: u32,
+    /// ADDRESS-ERROR-CODE 440 is due for this family of a dual allocation.
+    pub(super) unsupported: Option<Family>,
+    /// When waiting ends.
+    pub(super) until: u64,
+}
+
+/// Whom an answer goes to, and which request it answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) tuple: FiveTuple,
+    pub(super) method: Method,
+    pub(super) id: TransactionId,
+    /// The request had a FINGERPRINT, so the answer gets one.
+    pub(super) fingerprint: bool,
+}
+
+/// RFC 8656 section 6: the state of an allocation.
+#[derive(Debug)]
+pub(super) struct Allocation {
+    pub(super) tuple: FiveTuple,
+    /// The credential that made it; later requests are verified with this key.
+    pub(super) credential: Arc<Credential>,
+    /// The transaction that made it, to know its retransmissions (section 7.2).
+    pub(super) transaction: TransactionId,
+    /// The reservation made with it.
+    pub(super) token: Option<Token>,
+    /// A family that was asked for and not had, and the code that said so.
+    pub(super) missing: Option<(Family, u16)>,
+    pub(super) opened_at: u64,
+    pub(super) totals: Totals,
+    relays: [Option<Relay>; 2],
+    peers: HashMap<IpAddr, Peer, FixedState>,
+    channels: HashMap<u16, Channel, FixedState>,
+    permissions: usize,
+    /// The token bucket of new peers: when it will be full again.
+    new_peers_full_at: u64,
+}
+
+/// A relayed transport address and the end of its time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Relay {
+    pub(super) addr: RelayedAddr,
+    pub(super) expires: u64,
+}
+
+/// What is known of a peer's address: its permission, and the channels to its ports.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// When the permission ends; `None` if only channels are left.
+    permitted_until: Option<u64>,
+    pub(super) scope: Scope,
+    /// Ports with a channel, sorted: the way from a peer's packet to its channel number.
+    channels: Vec<(u16, u16)>,
+    /// Ports that were sent to without a channel, sorted; forgotten when there are too many.
+    ports: Vec<u16>,
+}
+
+/// Ports remembered of a peer's address.
+const PORTS: usize = 256;
+
+/// A channel binding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Channel {
+    pub(super) peer: PeerAddr,
+    pub(super) scope: Scope,
+    expires: u64,
+}
+
+impl Peer {
+    pub(super) fn is_permitted(&self) -> bool {
+        self.permitted_until.is_some()
+    }
+
+    /// The channel bound to this port.
+    pub(super) fn channel(&self, port: u16) -> Option<u16> {
+        let at = self.channels.binary_search_by_key(&port, |&(port, _)| port).ok()?;
+        Some(self.channels[at].1)
+    }
+}
+
+impl Allocation {
+    /// `seed` keys the hashes of its tables.
+    pub(super) fn new(waiting: Waiting, now: u64, token: Option<Token>, seed: u64) -> Allocation {
+        Allocation {
+            tuple: waiting.asker.tuple,
+            credential: waiting.authenticated.credential().clone(),
+            transaction: waiting.asker.id,
+            token,
+            missing: None,
+            opened_at: now,
+            totals: Totals::default(),
+            relays: [None, None],
+            peers: HashMap::with_hasher(FixedState::with_seed(seed)),
+            channels: HashMap::with_hasher(FixedState::with_seed(seed)),
+            permissions: 0,
+            new_peers_full_at: 0,
+        }
+    }
+
+    pub(super) fn relay(&self, family: Family) -> Option<&Relay> {
+        self.relays[slot(family)].as_ref()
+    }
+
+    /// Its relayed addresses, IPv4 first.
+    pub(super) fn relays(&self) -> impl Iterator<Item = (Family, &Relay)> {
+        [Family::V4, Family::V6].into_iter().filter_map(|family| Some((family, self.relay(family)?)))
+    }
+
+    /// Sets a relayed address or its new time.
+    pub(super) fn set_relay(&mut self, id: AllocationId, family: Family, relay: Relay, timers: &mut Timers) {
+        let old = self.relays[slot(family)].replace(relay);
+        timers.renew(
+            old.map(|old| old.expires),
+            relay.expires,
+            Deadline::Relay(RelayId { allocation: id, family }),
+        );
+    }
+
+    /// Forgets a relayed address with its permissions and channels; those of the other family stay (RFC 8656
+    /// section 8.1). Returns how many permissions and which channels went.
+    pub(super) fn remove_relay(
+        &mut self,
+        id: AllocationId,
+        family: Family,
+        timers: &mut Timers,
+    ) -> Option<(usize, Vec<u16>)> {
+        let relay = self.relays[slot(family)].take()?;
+        timers.stop(relay.expires, Deadline::Relay(RelayId { allocation: id, family }));
+        let channels: Vec<u16> = self
+            .channels
+            .iter()
+            .filter(|(_, c)| Family::of(c.peer.0.ip()) == family)
+            .map(|(n, _)| *n)
+            .collect();
+        for number in &channels {
+            self.unbind(id, *number, timers);
+        }
+        let permitted: Vec<IpAddr> =
+            self.peers.keys().filter(|ip| Family::of(**ip) == family).copied().collect();
+        for ip in &permitted {
+            self.forbid(id, *ip, timers);
+        }
+        Some((permitted.len(), channels))
+    }
+
+    pub(super) fn peer(&self, ip: IpAddr) -> Option<&Peer> {
+        self.peers.get(&ip)
+    }
+
+    /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and what its permission opens. `limit` is
+    /// that of new peers a second.
+    pub(super) fn reach(&mut self, now: u64, peer: SocketAddr, limit: u32) -> Result<Scope, Dropped> {
+        let known =
+            self.peers.get_mut(&peer.ip()).filter(|peer| peer.is_permitted()).ok_or(Dropped::NoPermission)?;
+        if let Err(at) = known.ports.binary_search(&peer.port())
+            && known.channel(peer.port()).is_none()
+        {
+            self.new_peers_full_at =
+                one_more(self.new_peers_full_at, now, limit).ok_or(Dropped::TooManyPeers)?;
+            if known.ports.len() < PORTS {
+                known.ports.insert(at, peer.port());
+            } else {
+                known.ports = vec![peer.port()];
+            }
+        }
+        Ok(known.scope)
+    }
+
+    /// Counts `peers` new ones against the limit of new peers a second; false, and nothing counted, if that is too many.
+    pub(super) fn count_new_peers(&mut self, now: u64, peers: usize, limit: u32) -> bool {
+        let counted = (0..peers).try_fold(self.new_peers_full_at, |full_at, _| one_more(full_at, now, limit));
+        self.new_peers_full_at = counted.unwrap_or(self.new_peers_full_at);
+        counted.is_some()
+    }
+
+    pub(super) fn channel(&self, number: u16) -> Option<&Channel> {
+        self.channels.get(&number)
+    }
+
+    pub(super) fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub(super) fn permissions(&self) -> usize {
+        self.permissions
+    }
+
+    /// Installs or refreshes a permission (RFC 8656 section 9); true if it is new.
+    pub(super) fn permit(
+        &mut self,
+        id: AllocationId,
+        ip: IpAddr,
+        scope: Scope,
+        until: u64,
+        timers: &mut Timers,
+    ) -> bool {
+        let peer = self.peers.entry(ip).or_insert(Peer {
+            permitted_until: None,
+            scope,
+            channels: Vec::new(),
+            ports: Vec::new(),
+        });
+        peer.scope = scope;
+        let old = peer.permitted_until.replace(until);
+        timers.renew(old, until, Deadline::Permission(id, ip));
+        self.permissions += usize::from(old.is_none());
+        old.is_none()
+    }
+
+    /// Ends a permission; true if there was one. Channels to that address stay bound (section 12).
+    pub(super) fn forbid(&mut self, id: AllocationId, ip: IpAddr, timers: &mut Timers) -> bool {
+        let Entry::Occupied(mut entry) = self.peers.entry(ip) else { return false };
+        let Some(until) = entry.get_mut().permitted_until.take() else { return false };
+        timers.stop(until, Deadline::Permission(id, ip));
+        if entry.get().channels.is_empty() {
+            entry.remove();
+        }
+        self.permissions -= 1;
+        true
+    }
+
+    /// Binds or refreshes a channel (RFC 8656 section 12.2); true if it is new. The caller has seen to it that neither
+    /// the number nor the peer is bound otherwise, and that the peer's address is permitted.
+    pub(super) fn bind(
+        &mut self,
+        id: AllocationId,
+        number: u16,
+        peer: PeerAddr,
+        scope: Scope,
+        expires: u64,
+        timers: &mut Timers,
+    ) -> bool {
+        let old = self.channels.insert(number, Channel { peer, scope, expires });
+        timers.renew(old.map(|old| old.expires), expires, Deadline::Channel(id, number));
+        if old.is_none()
+            && let Some(entry) = self.peers.get_mut(&peer.0.ip())
+            && let Err(at) = entry.channels.binary_search_by_key(&peer.0.port(), |&(port, _)| port)
+        {
+            entry.channels.insert(at, (peer.0.port(), number));
+        }
+        old.is_none()
+    }
+
+    /// Unbinds a channel, if it is bound.
+    pub(super) fn unbind(&mut self, id: AllocationId, number: u16, timers: &mut Timers) -> Option<Channel> {
+        let channel = self.channels.remove(&number)?;
+        timers.stop(channel.expires, Deadline::Channel(id, number));
+        if let Entry::Occupied(mut entry) = self.peers.entry(channel.peer.0.ip()) {
+            entry.get_mut().channels.retain(|&(_, bound)| bound != number);
+            if !entry.get().is_permitted() && entry.get().channels.is_empty() {
+                entry.remove();
+            }
+        }
+        Some(channel)
+    }
+}
+
+fn one_more(full_at: u64, now: u64, limit: u32) -> Option<u64> {
+    match SECOND.checked_div(limit.into()) {
+        Some(cost) => bucket::take(full_at, now, cost, 4 * SECOND),
+        None => Some(full_at),
+    }
+}
+
+fn slot(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}

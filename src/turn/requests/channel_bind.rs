@@ -1,0 +1,68 @@
+//! ChannelBind (RFC 8656 §12.2).
+
+use super::permission::{family_fits, is_permitted};
+use super::{Asker, Message, Now, Output, Reject, Server, Success, live};
+use crate::turn::{PeerAddr, RelayId, SECOND};
+use crate::wire::{CHANNEL_NUMBERS, Family, attribute};
+
+impl Server {
+    pub(super) fn channel_bind(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        message: &Message<'_>,
+    ) -> Result<Success, Reject> {
+        let (id, allocation) = live(&mut self.slots, &self.by_tuple, asker)?;
+        let number = message.attribute(attribute::CHANNEL_NUMBER);
+        let number = number.ok_or_else(|| Reject::new(400, "no CHANNEL-NUMBER"))?.channel_number()?;
+        let peer = message.attribute(attribute::XOR_PEER_ADDRESS);
+        let peer = peer.ok_or_else(|| Reject::new(400, "no XOR-PEER-ADDRESS"))?.xor_address()?;
+        let refused = |code, reason| Err(Reject::new(code, reason).about(peer));
+        if !CHANNEL_NUMBERS.contains(&number) {
+            return refused(400, "channel number out of range");
+        }
+        // A channel is named by its number and by its peer: neither may have another counterpart
+        if allocation.channel(number).is_some_and(|bound| bound.peer.0 != peer) {
+            return refused(400, "the channel is bound to another peer");
+        }
+        let at_peer = allocation.peer(peer.ip()).and_then(|known| known.channel(peer.port()));
+        if at_peer.is_some_and(|bound| bound != number) {
+            return refused(400, "the peer is bound to another channel");
+        }
+        family_fits(allocation, peer.ip()).map_err(|reject| reject.about(peer))?;
+        let live = |relayed| self.shared.live.is_live(relayed);
+        let scope = self.config.peers.judge(peer.ip(), Some(peer.port()), live);
+        let scope = scope.map_err(|why| Reject::forbidden(why, peer))?;
+        let limits = &self.config.limits;
+        let new_channel = at_peer.is_none();
+        let new_permission = !is_permitted(allocation, peer.ip());
+        if allocation.channels() + usize::from(new_channel) > limits.channels {
+            return refused(508, "too many channels");
+        }
+        if allocation.permissions() + usize::from(new_permission) > limits.permissions {
+            return refused(508, "too many permissions");
+        }
+        if !allocation.count_new_peers(now.mono, usize::from(new_channel), limits.new_peers) {
+            return refused(508, "too many new peers in a second");
+        }
+        let lifetimes = &self.config.lifetimes;
+        let until = now.mono + u64::from(lifetimes.permission) * SECOND;
+        let expires = now.mono + u64::from(lifetimes.channel) * SECOND;
+        allocation.permit(id, peer.ip(), scope, until, &mut self.timers);
+        allocation.bind(id, number, PeerAddr(peer), scope, expires, &mut self.timers);
+        self.stats.permissions += u64::from(new_permission);
+        self.stats.channels += u64::from(new_channel);
+        let family = Family::of(peer.ip());
+        if let Some(relay) = allocation.relay(family) {
+            self.outputs.push_back(Output::ChannelBound {
+                tuple: asker.tuple,
+                relay: RelayId { allocation: id, family },
+                relayed: relay.addr,
+                peer: PeerAddr(peer),
+                channel: number,
+                expires,
+            });
+        }
+        Ok(Success::Empty)
+    }
+}

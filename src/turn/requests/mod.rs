@@ -1,0 +1,263 @@
+//! Requests: who asks, may he, what is answered. One file a method.
+//!
+//! The order is that of RFC 8489 §6.3 with RFC 8656 §5: authentication, unknown attributes, the allocation on the
+//! 5-tuple, then what the method asks for. Every answer after authentication is signed.
+
+mod allocate;
+mod binding;
+mod channel_bind;
+mod permission;
+mod refresh;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use foldhash::fast::FixedState;
+use slotmap::SlotMap;
+
+use super::allocation::{Allocation, Asker, Slot};
+use super::peers::Forbidden;
+use super::stats::Dropped;
+use super::{AllocationId, FiveTuple, Now, Output, Refused, Server};
+use crate::auth::{self, Authenticated, Purpose};
+use crate::wire::{self, Attribute, Class, Encoder, Malformed, Message, Method, attribute};
+
+/// How a request went well.
+enum Success {
+    /// Nothing to tell.
+    Empty,
+    /// LIFETIME, in seconds.
+    Lifetime(u32),
+    /// All that there is to say of an allocation.
+    Allocated(AllocationId),
+    /// It will be answered when the relay sockets are there.
+    Later,
+}
+
+/// A mistaken client gets this error code.
+struct Reject {
+    code: u16,
+    /// For the log; the wire has the recommended phrase.
+    reason: &'static str,
+    unknown: Vec<u16>,
+    peer: Option<SocketAddr>,
+}
+
+impl Reject {
+    fn new(code: u16, reason: &'static str) -> Reject {
+        Reject { code, reason, unknown: Vec::new(), peer: None }
+    }
+
+    fn about(self, peer: SocketAddr) -> Reject {
+        Reject { peer: Some(peer), ..self }
+    }
+
+    fn forbidden(Forbidden(why): Forbidden, peer: SocketAddr) -> Reject {
+        Reject::new(403, why).about(peer)
+    }
+
+    /// RFC 8489 §6.3.1.
+    fn unknown(message: &Message<'_>) -> Option<Reject> {
+        let unknown: Vec<u16> = message
+            .attributes()
+            .filter(|attribute| attribute.is_comprehension_required() && !is_understood(message, attribute))
+            .map(|attribute| attribute.kind)
+            .collect();
+        (!unknown.is_empty()).then(|| Reject { unknown, ..Reject::new(420, "unknown attribute") })
+    }
+}
+
+impl From<Malformed> for Reject {
+    fn from(_: Malformed) -> Reject {
+        Reject::new(400, "malformed attribute")
+    }
+}
+
+/// CHANGE-REQUEST of classic STUN (RFC 3489 §11.2.4).
+const CHANGE_REQUEST: u16 = 0x0003;
+
+fn is_understood(message: &Message<'_>, attribute: &Attribute<'_>) -> bool {
+    // Classic clients send it to ask for no change, too
+    attribute::is_known(attribute.kind)
+        || message.is_classic() && attribute.kind == CHANGE_REQUEST && attribute.value == [0; 4]
+}
+
+impl Server {
+    pub(super) fn request(&mut self, now: Now, tuple: &FiveTuple, message: &Message<'_>) {
+        let asker = Asker {
+            tuple: *tuple,
+            method: message.method(),
+            id: message.transaction_id(),
+            fingerprint: message.has_fingerprint(),
+        };
+        // RFC 8489 §12: Binding uses no credentials
+        if asker.method == Method::Binding {
+            return self.binding(now, asker, message);
+        }
+        let slot = self.by_tuple.get(tuple).and_then(|id| self.slots.get(*id));
+        let (credential, transaction) = match slot {
+            Some(Slot::Live(allocation)) => (Some(&allocation.credential), Some(allocation.transaction)),
+            Some(Slot::Waiting(waiting)) => {
+                (Some(waiting.authenticated.credential()), Some(waiting.asker.id))
+            }
+            None => (None, None),
+        };
+        // A retransmission of the Allocate that was granted is granted again, whatever has grown old since
+        let repeats = asker.method == Method::Allocate && transaction == Some(asker.id);
+        let purpose =
+            if asker.method == Method::Allocate && !repeats { Purpose::Allocate } else { Purpose::Other };
+        // What will not be signed need not even be made
+        let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
+        if stranger && !may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
+            return;
+        }
+        match self.auth.check(now.unix, tuple.client.0, message, purpose, credential) {
+            Ok(authenticated) => {
+                let done = self.carry_out(now, &asker, message, &authenticated, repeats);
+                self.conclude(now, asker, &authenticated, done);
+            }
+            Err(refusal) => {
+                let signed = refusal.signed.is_some();
+                if stranger || signed || may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
+                    self.refuse(now, asker, message, refusal);
+                }
+            }
+        }
+    }
+
+    /// RFC 8489 §6.3: unknown attributes first, then what the method says.
+    fn carry_out(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        message: &Message<'_>,
+        authenticated: &Authenticated,
+        repeats: bool,
+    ) -> Result<Success, Reject> {
+        if let Some(reject) = Reject::unknown(message) {
+            return Err(reject);
+        }
+        match asker.method {
+            Method::Allocate => self.allocate(now, asker, message, authenticated, repeats),
+            Method::Refresh => self.refresh(now, asker, message),
+            Method::CreatePermission => self.create_permission(now, asker, message),
+            Method::ChannelBind => self.channel_bind(now, asker, message),
+            Method::Binding | Method::Send | Method::Data => {
+                unreachable!("no request that needs credentials")
+            }
+        }
+    }
+
+    /// Answers a request whose sender is known.
+    fn conclude(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        authenticated: &Authenticated,
+        done: Result<Success, Reject>,
+    ) {
+        let mut answer = match &done {
+            Ok(Success::Later) => return,
+            Ok(_) => Encoder::new(Class::Success, asker.method, asker.id),
+            Err(reject) => error(&asker, reject.code),
+        };
+        let code = match done {
+            Ok(success) => {
+                match success {
+                    Success::Lifetime(seconds) => answer.u32(attribute::LIFETIME, seconds),
+                    Success::Allocated(id) => self.describe(now, id, &mut answer),
+                    Success::Empty | Success::Later => {}
+                }
+                0
+            }
+            Err(reject) => {
+                if !reject.unknown.is_empty() {
+                    answer.unknown_attributes(&reject.unknown);
+                }
+                self.outputs.push_back(Output::Refused(Refused {
+                    tuple: asker.tuple,
+                    user: Some(authenticated.credential().user().as_ref().into()),
+                    method: asker.method,
+                    code: reject.code,
+                    reason: reject.reason,
+                    peer: reject.peer,
+                }));
+                reject.code
+            }
+        };
+        self.finish(asker, code, Some(authenticated), answer);
+    }
+
+    /// RFC 8489 §9.2.4: answers a request whose sender did not prove who he is.
+    fn refuse(&mut self, now: Now, asker: Asker, message: &Message<'_>, refusal: auth::Refusal) {
+        self.stats.auth_failures[refusal.reason.index()] += 1;
+        // Every client is refused once, to be told realm and nonce, and again when a nonce has grown old
+        if !matches!(
+            refusal.reason,
+            auth::Reason::NoCredentials | auth::Reason::StaleNonce | auth::Reason::ForeignNonce
+        ) {
+            let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
+            self.outputs.push_back(Output::Refused(Refused {
+                tuple: asker.tuple,
+                user: name.map(Into::into),
+                method: asker.method,
+                code: refusal.code,
+                reason: refusal.reason.as_str(),
+                peer: None,
+            }));
+        }
+        let mut answer = error(&asker, refusal.code);
+        if matches!(refusal.code, 401 | 438) {
+            self.auth.challenge(now.unix, asker.tuple.client.0, &mut answer);
+        }
+        self.finish(asker, refusal.code, refusal.signed.as_ref(), answer);
+    }
+
+    /// Counts, signs and queues an answer; `code` 0 is success.
+    fn finish(&mut self, asker: Asker, code: u16, signed: Option<&Authenticated>, mut answer: Encoder) {
+        self.stats.answer(asker.method, code);
+        if let Some(software) = &self.config.software {
+            answer.text(attribute::SOFTWARE, software);
+        }
+        if let Some(authenticated) = signed {
+            authenticated.sign(&mut answer);
+        }
+        if asker.fingerprint {
+            answer.fingerprint();
+        }
+        self.outputs.push_back(Output::Reply { to: asker.tuple, message: answer.finish() });
+    }
+}
+
+/// RFC 8656 §5: every request but Allocate needs an allocation on its 5-tuple.
+fn live<'a>(
+    slots: &'a mut SlotMap<AllocationId, Slot>,
+    by_tuple: &HashMap<FiveTuple, AllocationId, FixedState>,
+    asker: &Asker,
+) -> Result<(AllocationId, &'a mut Allocation), Reject> {
+    let id = by_tuple.get(&asker.tuple).copied();
+    match id.and_then(|id| Some((id, slots.get_mut(id)?))) {
+        Some((id, Slot::Live(allocation))) => Ok((id, allocation)),
+        _ => Err(Reject::new(437, "no allocation on this 5-tuple")),
+    }
+}
+
+fn error(asker: &Asker, code: u16) -> Encoder {
+    let mut answer = Encoder::new(Class::Error, asker.method, asker.id);
+    answer.error_code(code, wire::reason(code));
+    answer
+}
+
+/// Whether an answer without MESSAGE-INTEGRITY may be sent.
+fn may_answer_stranger(
+    shared: &super::Shared,
+    stats: &mut super::Stats,
+    now: Now,
+    tuple: &FiveTuple,
+) -> bool {
+    let may = shared.answers.take(now.mono, tuple.client.0.ip());
+    if !may {
+        stats.drop(Dropped::AnswerWithheld, 1);
+    }
+    may
+}

@@ -1,0 +1,61 @@
+//! CreatePermission (RFC 8656 §10).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Asker, Message, Now, Reject, Server, Success, live};
+use crate::turn::SECOND;
+use crate::turn::allocation::Allocation;
+use crate::wire::{Family, attribute};
+
+impl Server {
+    /// Every XOR-PEER-ADDRESS is judged; one that is refused means that nothing is installed.
+    pub(super) fn create_permission(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        message: &Message<'_>,
+    ) -> Result<Success, Reject> {
+        let (id, allocation) = live(&mut self.slots, &self.by_tuple, asker)?;
+        let addresses =
+            message.attributes().filter(|attribute| attribute.kind == attribute::XOR_PEER_ADDRESS);
+        let addresses = addresses.map(|address| address.xor_address()).collect::<Result<Vec<_>, _>>()?;
+        // RFC 8656 §10.2: at least one
+        if addresses.is_empty() {
+            return Err(Reject::new(400, "no XOR-PEER-ADDRESS"));
+        }
+        let mut peers = BTreeMap::new();
+        for peer in addresses {
+            let ip = peer.ip();
+            family_fits(allocation, ip).map_err(|reject| reject.about(peer))?;
+            // Its port is ignored
+            let scope = self.config.peers.judge(ip, None, |relayed| self.shared.live.is_live(relayed));
+            peers.insert(ip, scope.map_err(|why| Reject::forbidden(why, peer))?);
+        }
+        let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();
+        if allocation.permissions() + new > self.config.limits.permissions {
+            return Err(Reject::new(508, "too many permissions"));
+        }
+        if !allocation.count_new_peers(now.mono, new, self.config.limits.new_peers) {
+            return Err(Reject::new(508, "too many new peers in a second"));
+        }
+        let until = now.mono + u64::from(self.config.lifetimes.permission) * SECOND;
+        for (ip, scope) in peers {
+            allocation.permit(id, ip, scope, until, &mut self.timers);
+        }
+        self.stats.permissions += new as u64;
+        Ok(Success::Empty)
+    }
+}
+
+pub(super) fn is_permitted(allocation: &Allocation, ip: IpAddr) -> bool {
+    allocation.peer(ip).is_some_and(|peer| peer.is_permitted())
+}
+
+/// RFC 8656 §10.2 and §12.2: peers are of a family that the allocation has a relayed address of.
+pub(super) fn family_fits(allocation: &Allocation, ip: IpAddr) -> Result<(), Reject> {
+    match allocation.relay(Family::of(ip)) {
+        Some(_) => Ok(()),
+        None => Err(Reject::new(443, "the peer's address family is not the allocation's")),
+    }
+}

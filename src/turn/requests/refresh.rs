@@ -1,0 +1,40 @@
+//! Refresh (RFC 8656 §8).
+
+use super::{Asker, Message, Now, Reject, Server, Success, live};
+use crate::turn::allocation::Relay;
+use crate::turn::{CloseReason, RelayId, SECOND};
+use crate::wire::{Family, attribute};
+
+impl Server {
+    pub(super) fn refresh(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        message: &Message<'_>,
+    ) -> Result<Success, Reject> {
+        let (id, allocation) = live(&mut self.slots, &self.by_tuple, asker)?;
+        let wanted = message.attribute(attribute::LIFETIME).map(|lifetime| lifetime.u32()).transpose()?;
+        let families: Vec<Family> = match message.attribute(attribute::REQUESTED_ADDRESS_FAMILY) {
+            None => allocation.relays().map(|(family, _)| family).collect(),
+            // RFC 8656 §8.2: it must be one of the allocation's
+            Some(family) => {
+                let [code, ..] = family.array::<4>()?;
+                let family = Family::from_code(code).filter(|family| allocation.relay(*family).is_some());
+                vec![family.ok_or_else(|| Reject::new(443, "the allocation has no address of this family"))?]
+            }
+        };
+        if wanted == Some(0) {
+            for family in families {
+                self.close_relay(now, RelayId { allocation: id, family }, CloseReason::Deleted);
+            }
+            return Ok(Success::Lifetime(0));
+        }
+        let lifetime = self.config.lifetimes.grant(wanted);
+        let expires = now.mono + u64::from(lifetime) * SECOND;
+        for family in families {
+            let Some(relay) = allocation.relay(family).copied() else { continue };
+            allocation.set_relay(id, family, Relay { expires, ..relay }, &mut self.timers);
+        }
+        Ok(Success::Lifetime(lifetime))
+    }
+}

@@ -1,0 +1,362 @@
+//! The server of one worker: what arrives is told apart here, data is forwarded, requests go to `requests`.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+use slotmap::SlotMap;
+
+use super::allocation::{Allocation, Slot};
+use super::bucket::AnswerBucket;
+use super::peers::Scope;
+use super::stats::{Dropped, Stats};
+use super::timers::{Deadline, Timers};
+use super::{
+    AllocationId, CloseReason, Closed, Config, FiveTuple, Header, Marks, Now, Output, PeerAddr, RelayId,
+    SECOND, ToClient, ToPeer,
+};
+use crate::auth::Auth;
+use crate::wire::{self, ChannelHeader, Class, Family, Message, Method, TransactionId, attribute};
+
+/// The longest UDP payload over IPv4; a run of several segments is bound to it too.
+const MAX_DATAGRAM: usize = 65_507;
+
+/// What all servers of a process share: atomics, no locks.
+pub struct Shared {
+    /// The bound on answers to strangers.
+    pub answers: AnswerBucket,
+    /// Who knows which relayed addresses live.
+    pub live: Box<dyn LiveRelays>,
+}
+
+/// Says whether a relayed transport address holds an allocation, of any worker, right now. Must not block.
+pub trait LiveRelays: Send + Sync {
+    /// Whether it does.
+    fn is_live(&self, relayed: SocketAddr) -> bool;
+}
+
+/// A TURN server: allocations of the clients that one worker serves.
+pub struct Server {
+    pub(super) config: Arc<Config>,
+    pub(super) auth: Arc<Auth>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) rng: StdRng,
+    pub(super) slots: SlotMap<AllocationId, Slot>,
+    pub(super) by_tuple: HashMap<FiveTuple, AllocationId, FixedState>,
+    pub(super) waiting: usize,
+    pub(super) timers: Timers,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) stats: Stats,
+}
+
+/// What an operator can order.
+pub enum Command {
+    /// End every allocation: the server stops.
+    End,
+    /// Judge credentials by these from now on. Allocations keep the key that made them.
+    NewAuth(Arc<Auth>),
+}
+
+impl Server {
+    /// A server without allocations. `rng` is seeded from the operating system, once.
+    pub fn new(config: Arc<Config>, auth: Arc<Auth>, shared: Arc<Shared>, mut rng: StdRng) -> Server {
+        let seed = rng.next_u64();
+        Server {
+            config,
+            auth,
+            shared,
+            rng,
+            slots: SlotMap::with_key(),
+            by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
+            waiting: 0,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Bytes from a client: one STUN message (`stride` is its length), or a run of ChannelData messages of `stride` bytes
+    /// each that all begin with the same four bytes. What is to be relayed is returned; all else is an [`Output`].
+    pub fn from_client(
+        &mut self,
+        now: Now,
+        tuple: &FiveTuple,
+        marks: Marks,
+        stride: usize,
+        bytes: &[u8],
+    ) -> Option<ToPeer> {
+        self.expire(now);
+        // RFC 8656 §12, Table 3; RFC 7983 §7
+        match bytes.first() {
+            Some(0x40..=0x4F) => self.channel_data(tuple, marks, stride, bytes),
+            Some(0..=3) => match Message::parse(bytes) {
+                Ok(message) if message.class() == Class::Request => {
+                    self.request(now, tuple, &message);
+                    None
+                }
+                Ok(message) if message.class() == Class::Indication => {
+                    self.indication(now, tuple, marks, bytes, &message)
+                }
+                // RFC 8489 §6.3: a response must match a transaction, and a server has none
+                Ok(_) => self.drop(Dropped::Unexpected, 1),
+                Err(_) => self.drop(Dropped::Malformed, 1),
+            },
+            _ => self.drop(Dropped::NotTurn, 1),
+        }
+    }
+
+    /// A run of datagrams of `stride` bytes each, the last perhaps shorter, from one peer to a relayed address.
+    pub fn from_peer(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: PeerAddr,
+        marks: Marks,
+        stride: usize,
+        bytes: &[u8],
+    ) -> Option<ToClient> {
+        self.expire(now);
+        let packets = bytes.len().div_ceil(stride.max(1)).max(1);
+        let Some(Slot::Live(allocation)) = self.slots.get_mut(relay.allocation) else {
+            return self.drop(Dropped::NoRelay, packets);
+        };
+        // RFC 8656 §9: addresses are compared, ports are not
+        let Some(known) = allocation.peer(peer.0.ip()).filter(|peer| peer.is_permitted()) else {
+            return self.drop(Dropped::NoPermission, packets);
+        };
+        if known.scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer.0) {
+            return self.drop(Dropped::ForbiddenPort, packets);
+        }
+        let header = match known.channel(peer.0.port()) {
+            // RFC 8656 §12.5: the server must use the channel if there is one
+            Some(number) => Header::Channel(number),
+            None => Header::Data { id: TransactionId(self.rng.random()), peer: peer.0 },
+        };
+        if header.len() + stride + header.padding(stride) > MAX_DATAGRAM {
+            return self.drop(Dropped::TooLong, packets);
+        }
+        let (packets, bytes) = (packets as u64, bytes.len() as u64);
+        allocation.totals.to_client_packets += packets;
+        allocation.totals.to_client_bytes += bytes;
+        self.stats.to_client[allocation.tuple.transport.index()].add(packets, bytes);
+        Some(ToClient { tuple: allocation.tuple, header, marks })
+    }
+
+    /// An order from the operator.
+    pub fn command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::End => {
+                for id in self.slots.keys().collect::<Vec<_>>() {
+                    self.close(now, id, CloseReason::Shutdown);
+                }
+            }
+            Command::NewAuth(auth) => self.auth = auth,
+        }
+    }
+
+    /// Ends what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, deadline)) = self.timers.due(now.mono) {
+            match deadline {
+                // RFC 8656 §6, §8: nobody refreshed it
+                Deadline::Relay(relay) => self.close_relay(now, relay, CloseReason::Expired),
+                // RFC 8656 §9
+                Deadline::Permission(id, ip) => {
+                    if let Some(Slot::Live(allocation)) = self.slots.get_mut(id)
+                        && allocation.forbid(id, ip, &mut self.timers)
+                    {
+                        self.stats.permissions -= 1;
+                    }
+                }
+                // RFC 8656 §12
+                Deadline::Channel(id, number) => self.unbind(id, number),
+                Deadline::Waiting(id) => self.stop_waiting(now, id),
+            }
+            // Each arm has taken its deadline out; were that ever not so, this loop must still end.
+            self.timers.discard(at, deadline);
+        }
+    }
+
+    /// When [`Server::handle_timeout`] is due, in monotonic nanoseconds.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.timers.next()
+    }
+
+    /// The next thing to be done outside.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// No input meets anything that has expired, so nothing below compares times.
+    fn expire(&mut self, now: Now) {
+        if self.timers.next().is_some_and(|at| at <= now.mono) {
+            self.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn drop<T>(&mut self, why: Dropped, packets: usize) -> Option<T> {
+        self.stats.drop(why, packets);
+        None
+    }
+
+    /// RFC 8656 section 12.6.
+    fn channel_data(
+        &mut self,
+        tuple: &FiveTuple,
+        marks: Marks,
+        stride: usize,
+        bytes: &[u8],
+    ) -> Option<ToPeer> {
+        let packets = bytes.len().div_ceil(stride.max(1));
+        let Some(&id) = self.by_tuple.get(tuple) else { return self.drop(Dropped::NoAllocation, packets) };
+        let Some(Slot::Live(allocation)) = self.slots.get_mut(id) else {
+            return self.drop(Dropped::NoAllocation, packets);
+        };
+        let header = ChannelHeader::parse(bytes)
+            .filter(|header| wire::CHANNEL_HEADER + usize::from(header.len) <= stride);
+        let Some((header, channel)) =
+            header.and_then(|header| Some((header, *allocation.channel(header.number)?)))
+        else {
+            return self.drop(Dropped::NoChannel, packets);
+        };
+        if channel.scope == Scope::EachPacket && !is_open(&self.config, &self.shared, channel.peer.0) {
+            return self.drop(Dropped::ForbiddenPort, packets);
+        }
+        let len = usize::from(header.len);
+        let relay = RelayId { allocation: id, family: Family::of(channel.peer.0.ip()) };
+        count_to_peer(allocation, &mut self.stats, packets, packets * len);
+        Some(ToPeer {
+            relay,
+            peer: channel.peer,
+            offset: wire::CHANNEL_HEADER,
+            len,
+            dont_fragment: false,
+            marks,
+        })
+    }
+
+    fn indication(
+        &mut self,
+        now: Now,
+        tuple: &FiveTuple,
+        marks: Marks,
+        bytes: &[u8],
+        message: &Message<'_>,
+    ) -> Option<ToPeer> {
+        match message.method() {
+            Method::Send => match self.send(now, tuple, marks, bytes, message) {
+                Ok(forward) => Some(forward),
+                Err(why) => self.drop(why, 1),
+            },
+            // RFC 8489 §6.3.2: its mere receipt has refreshed the bindings of NATs on the way
+            Method::Binding => None,
+            _ => self.drop(Dropped::Unexpected, 1),
+        }
+    }
+
+    /// RFC 8656 section 11.2.
+    fn send(
+        &mut self,
+        now: Now,
+        tuple: &FiveTuple,
+        marks: Marks,
+        bytes: &[u8],
+        message: &Message<'_>,
+    ) -> Result<ToPeer, Dropped> {
+        let &id = self.by_tuple.get(tuple).ok_or(Dropped::NoAllocation)?;
+        let Some(Slot::Live(allocation)) = self.slots.get_mut(id) else { return Err(Dropped::NoAllocation) };
+        let (mut peer, mut data, mut dont_fragment) = (None, None, false);
+        for attribute in message.attributes() {
+            match attribute.kind {
+                attribute::XOR_PEER_ADDRESS if peer.is_none() => {
+                    peer = Some(attribute.xor_address().map_err(|_| Dropped::BadSend)?);
+                }
+                attribute::DATA if data.is_none() => data = Some(attribute.value),
+                attribute::DONT_FRAGMENT => dont_fragment = true,
+                // RFC 8489 §6.3.2
+                kind if attribute.is_comprehension_required() && !attribute::is_known(kind) => {
+                    return Err(Dropped::BadSend);
+                }
+                _ => {}
+            }
+        }
+        let (peer, data) = peer.zip(data).ok_or(Dropped::BadSend)?;
+        let scope = allocation.reach(now.mono, peer, self.config.limits.new_peers)?;
+        // The port was not known when the permission was judged (RFC 8656 §11.2)
+        if peer.port() == 0 || scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer) {
+            return Err(Dropped::ForbiddenPort);
+        }
+        count_to_peer(allocation, &mut self.stats, 1, data.len());
+        Ok(ToPeer {
+            relay: RelayId { allocation: id, family: Family::of(peer.ip()) },
+            peer: PeerAddr(peer),
+            offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
+            len: data.len(),
+            dont_fragment,
+            marks,
+        })
+    }
+
+    /// Ends an allocation with all that it has.
+    pub(super) fn close(&mut self, now: Now, id: AllocationId, reason: CloseReason) {
+        self.stop_waiting(now, id);
+        for family in [Family::V4, Family::V6] {
+            self.close_relay(now, RelayId { allocation: id, family }, reason);
+        }
+    }
+
+    /// Ends one relayed address of an allocation (RFC 8656 section 8.1), and the allocation with its last one.
+    pub(super) fn close_relay(&mut self, now: Now, relay: RelayId, reason: CloseReason) {
+        let RelayId { allocation: id, family } = relay;
+        let Some(Slot::Live(allocation)) = self.slots.get_mut(id) else { return };
+        let Some((permissions, channels)) = allocation.remove_relay(id, family, &mut self.timers) else {
+            return;
+        };
+        self.stats.permissions -= permissions as u64;
+        self.stats.channels -= channels.len() as u64;
+        *self.stats.relay_gauge(allocation.tuple.transport, family) -= 1;
+        self.outputs.extend(channels.into_iter().map(|channel| Output::ChannelUnbound { relay, channel }));
+        self.outputs.push_back(Output::CloseRelay(relay));
+        if allocation.relays().next().is_none() {
+            self.stats.allocations -= 1;
+            self.outputs.push_back(Output::Closed(Closed {
+                id,
+                tuple: allocation.tuple,
+                user: allocation.credential.user().clone(),
+                reason,
+                lived: (now.mono - allocation.opened_at) / SECOND,
+                totals: allocation.totals,
+            }));
+            self.by_tuple.remove(&allocation.tuple);
+            self.slots.remove(id);
+        }
+    }
+
+    fn unbind(&mut self, id: AllocationId, channel: u16) {
+        let Some(Slot::Live(allocation)) = self.slots.get_mut(id) else { return };
+        let Some(bound) = allocation.unbind(id, channel, &mut self.timers) else { return };
+        self.stats.channels -= 1;
+        let relay = RelayId { allocation: id, family: Family::of(bound.peer.0.ip()) };
+        self.outputs.push_back(Output::ChannelUnbound { relay, channel });
+    }
+}
+
+/// Whether a port of this machine's own address may be sent to, or heard, right now.
+fn is_open(config: &Config, shared: &Shared, peer: SocketAddr) -> bool {
+    config.peers.judge(peer.ip(), Some(peer.port()), |relayed| shared.live.is_live(relayed)).is_ok()
+}
+
+fn count_to_peer(allocation: &mut Allocation, stats: &mut Stats, packets: usize, bytes: usize) {
+    let (packets, bytes) = (packets as u64, bytes as u64);
+    allocation.totals.to_peer_packets += packets;
+    allocation.totals.to_peer_bytes += bytes;
+    stats.to_peer[allocation.tuple.transport.index()].add(packets, bytes);
+}

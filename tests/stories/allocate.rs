@@ -1,0 +1,300 @@
+//! Creating an allocation.
+
+use hairpin::turn::{Answer, CloseReason, Denial, Families};
+use hairpin::wire::{Family, Method, attribute};
+
+use crate::world::{Client, PRIVATE, Reply, START, World, addr, config, credentials};
+
+const A: &str = "198.51.100.1:40000";
+const B: &str = "198.51.100.2:40000";
+
+const V4: [u8; 4] = [1, 0, 0, 0];
+const V6: [u8; 4] = [2, 0, 0, 0];
+
+fn family(answer: &Reply) -> Vec<Family> {
+    answer.relayed().iter().map(|relayed| Family::of(relayed.ip())).collect()
+}
+
+/// RFC 8656 §7.2: a client is told realm and nonce, comes again, and gets what the text lists.
+#[test]
+fn a_client_allocates() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    let refused = client.request(Method::Allocate, |_| {});
+    assert_eq!(world.ask(&client.tuple, &refused).code(), 438);
+
+    let answer = client.allocate(&mut world, |_| {});
+    assert_eq!(answer.code(), 0);
+    assert_eq!(answer.relayed(), [addr("192.0.2.1:50000")]);
+    assert_eq!(answer.lifetime(), Some(600));
+    assert_eq!(answer.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address(), Ok(addr(A)));
+    assert_eq!(answer.token(), None);
+    assert!(answer.message().verify_sha1(&client.key()));
+    assert_eq!(world.opened.len(), 1);
+    assert_eq!(&*world.opened[0].user, "alice");
+    assert_eq!(world.server.stats().allocations, 1);
+    assert_eq!(world.server.stats().relays, [[1, 0]]);
+}
+
+/// RFC 8656 §7.2, 2.: one allocation a 5-tuple.
+#[test]
+fn a_second_allocate_is_a_mismatch() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    assert_eq!(client.allocate(&mut world, |_| {}).code(), 437);
+    let mut other = Client { nonce: client.nonce.clone(), ..client.clone().named("bob", "builder") };
+    assert_eq!(other.allocate(&mut world, |_| {}).code(), 437);
+    assert_eq!(world.sockets.len(), 1);
+}
+
+/// RFC 8656 §7.2, 3.: REQUESTED-TRANSPORT must be there and be UDP.
+#[test]
+fn only_udp_is_relayed() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    for (value, code) in
+        [(None, 400), (Some(&[17][..]), 400), (Some(&[6, 0, 0, 0]), 442), (Some(&[0, 0, 0, 0]), 442)]
+    {
+        let answer = client.ask(&mut world, Method::Allocate, |request| {
+            if let Some(value) = value {
+                request.bytes(attribute::REQUESTED_TRANSPORT, value);
+            }
+        });
+        assert_eq!(answer.code(), code, "{value:?}");
+        assert!(answer.message().verify_sha1(&client.key()), "an answer after authentication is signed");
+    }
+    world.assert_empty();
+}
+
+/// RFC 8656 §7.2, 4.: DONT-FRAGMENT is understood.
+#[test]
+fn dont_fragment_is_accepted() {
+    let mut world = World::default();
+    let answer = Client::new(A).allocate(&mut world, |request| request.bytes(attribute::DONT_FRAGMENT, &[]));
+    assert_eq!(answer.code(), 0);
+}
+
+/// RFC 8489 §6.3.1: unknown comprehension-required attributes are listed, the others ignored.
+#[test]
+fn unknown_attributes_are_named() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    let answer = client.allocate(&mut world, |request| {
+        request.bytes(0x7F01, &[1]);
+        request.bytes(0xC001, &[2]);
+        request.bytes(0x0003, &[0, 0, 0, 0]);
+    });
+    assert_eq!(answer.code(), 420);
+    let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
+    assert_eq!(unknown.unknown_attributes().unwrap().collect::<Vec<_>>(), [0x7F01, 0x0003]);
+    assert!(answer.message().verify_sha1(&client.key()));
+    assert_eq!(client.allocate(&mut world, |request| request.bytes(0xC001, &[2])).code(), 0);
+}
+
+/// RFC 8656 §7.2: at most the maximum, at least the default.
+#[test]
+fn lifetimes_are_bounded() {
+    for (wanted, granted) in
+        [(0, 600), (1, 600), (599, 600), (600, 600), (601, 601), (3600, 3600), (u32::MAX, 3600)]
+    {
+        let mut world = World::default();
+        let mut client = Client::new(A);
+        let answer = client.allocate(&mut world, |request| request.u32(attribute::LIFETIME, wanted));
+        assert_eq!(answer.lifetime(), Some(granted), "{wanted}");
+        world.pass(u64::from(granted) - 1);
+        assert_eq!(world.sockets.len(), 1);
+        world.pass(1);
+        assert_eq!(world.closed[0].reason, CloseReason::Expired);
+        world.assert_empty();
+    }
+    let mut world = World::default();
+    let answer =
+        Client::new(A).allocate(&mut world, |request| request.bytes(attribute::LIFETIME, &[0, 0, 1]));
+    assert_eq!(answer.code(), 400);
+}
+
+/// RFC 8656 §7.2, 7.: the family asked for, IPv4 if none is, 440 for what is not had here or is no family.
+#[test]
+fn families() {
+    let here =
+        [Families { v4: true, v6: true }, Families { v4: true, v6: false }, Families { v4: false, v6: true }];
+    for families in here {
+        for (asked, wanted) in [
+            (None, Some(Family::V4)),
+            (Some(V4), Some(Family::V4)),
+            (Some(V6), Some(Family::V6)),
+            (Some([3, 0, 0, 0]), None),
+        ] {
+            let mut world = World::new(hairpin::turn::Config { families, ..config() }, credentials());
+            let answer = Client::new(A).allocate(&mut world, |request| {
+                if let Some(asked) = asked {
+                    request.bytes(attribute::REQUESTED_ADDRESS_FAMILY, &asked);
+                }
+            });
+            match wanted.filter(|family| families.has(*family)) {
+                Some(wanted) => assert_eq!(family(&answer), [wanted]),
+                None => assert_eq!(answer.code(), 440, "{asked:?} of {families:?}"),
+            }
+        }
+    }
+    let mut world = World::default();
+    let answer = Client::new(A)
+        .allocate(&mut world, |request| request.bytes(attribute::REQUESTED_ADDRESS_FAMILY, &[1]));
+    assert_eq!(answer.code(), 400);
+}
+
+/// RFC 8656 §7.2: EVEN-PORT with R = 1 reserves the next port; anyone may redeem the token, from any 5-tuple, once.
+#[test]
+fn a_reservation_is_redeemed() {
+    let mut world = World::default();
+    let answer = Client::new(A).allocate(&mut world, |request| request.bytes(attribute::EVEN_PORT, &[0x80]));
+    let (port, token) = (answer.relayed()[0].port(), answer.token().unwrap());
+    assert_eq!(port % 2, 0);
+
+    let mut other = Client::new("[2001:db8::9]:7000").named("bob", "builder");
+    let answer = other.allocate(&mut world, |request| request.bytes(attribute::RESERVATION_TOKEN, &token));
+    assert_eq!(answer.relayed(), [addr(&format!("192.0.2.1:{}", port + 1))]);
+    let answer =
+        Client::new(B).allocate(&mut world, |request| request.bytes(attribute::RESERVATION_TOKEN, &token));
+    assert_eq!(answer.code(), 508);
+}
+
+/// RFC 8656 §7.2, 5.: a token goes with no wish for a port or a family, has 8 bytes, and must be valid.
+#[test]
+fn tokens_stand_alone() {
+    let mut world = World::default();
+    let beside = [
+        (attribute::EVEN_PORT, &[0x80][..]),
+        (attribute::REQUESTED_ADDRESS_FAMILY, &V4),
+        (attribute::ADDITIONAL_ADDRESS_FAMILY, &V6),
+    ];
+    for (kind, value) in beside {
+        let answer = Client::new(A).allocate(&mut world, |request| {
+            request.bytes(attribute::RESERVATION_TOKEN, &[0; 8]);
+            request.bytes(kind, value);
+        });
+        assert_eq!(answer.code(), 400, "{kind:#x}");
+    }
+    for (token, code) in [(&[0; 8][..], 508), (&[0; 7], 400), (&[0; 9], 400)] {
+        let answer =
+            Client::new(A).allocate(&mut world, |request| request.bytes(attribute::RESERVATION_TOKEN, token));
+        assert_eq!(answer.code(), code);
+    }
+    world.assert_empty();
+}
+
+/// RFC 8656 §7.2, EVEN-PORT with R = 0: nothing is reserved.
+#[test]
+fn an_even_port_alone() {
+    let mut world = World::default();
+    let answer = Client::new(A).allocate(&mut world, |request| request.bytes(attribute::EVEN_PORT, &[0x7F]));
+    assert_eq!((answer.relayed()[0].port() % 2, answer.token()), (0, None));
+    let answer = Client::new(B).allocate(&mut world, |request| request.bytes(attribute::EVEN_PORT, &[]));
+    assert_eq!(answer.code(), 400);
+}
+
+/// RFC 8656 §7.2, 9. and 10.: quota and capacity, and nothing is left of the refused.
+#[test]
+fn quota_and_capacity() {
+    let mut world = World::default();
+    for (denial, code) in [(Denial::Quota, 486), (Denial::Capacity, 508)] {
+        world.deny = Some(denial);
+        let mut client = Client::new(A);
+        assert_eq!(client.allocate(&mut world, |_| {}).code(), code);
+        world.assert_empty();
+        assert_eq!(world.refused.last().unwrap().code, code);
+        assert_eq!(client.allocate(&mut world, |_| {}).code(), 0, "the 5-tuple is free");
+        assert_eq!(client.refresh(&mut world, 0).code(), 0);
+    }
+    world.assert_empty();
+}
+
+/// RFC 8656 §7.2, note: a retransmission is answered the same, whatever has grown old since.
+#[test]
+fn retransmissions_are_answered_the_same() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    client.nonce = client.allocate(&mut world, |_| {}).bytes(attribute::NONCE).unwrap_or(client.nonce);
+    client.refresh(&mut world, 0);
+    let request = client.request(Method::Allocate, |request| {
+        request.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        request.bytes(attribute::EVEN_PORT, &[0x80]);
+    });
+    let first = world.ask(&client.tuple, &request);
+    assert!(first.token().is_some());
+    let again = world.ask(&client.tuple, &request);
+    assert_eq!(again.0, first.0);
+    world.pass(30);
+    let late = world.ask(&client.tuple, &request);
+    assert_eq!((late.relayed(), late.token(), late.lifetime()), (first.relayed(), first.token(), Some(570)));
+    assert_eq!(world.sockets.len(), 1);
+}
+
+/// RFC 8489 §6.3.1: a retransmission of a request that is still being answered opens nothing more.
+#[test]
+fn retransmissions_while_waiting() {
+    let mut world = World { hold: true, ..World::default() };
+    let mut client = Client::new(A);
+    world.hold = false;
+    client.allocate(&mut world, |_| {});
+    client.refresh(&mut world, 0);
+    world.hold = true;
+    let request =
+        client.request(Method::Allocate, |r| r.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]));
+    world.ignores(&client.tuple, &request);
+    world.ignores(&client.tuple, &request);
+    assert_eq!(world.asked.len(), 1);
+    assert_eq!(client.refresh(&mut world, 600).code(), 437, "it is no allocation yet");
+    let (ticket, ask) = world.asked.pop_front().unwrap();
+    let answer = world.open(ticket, &ask);
+    world.server.answered(world.now, ticket, answer);
+    world.drain();
+    let answer = Reply(world.replies.pop_front().unwrap().1);
+    assert_eq!(answer.code(), 0);
+    assert_eq!(world.ask(&client.tuple, &request).0, answer.0);
+}
+
+/// RFC 8656 §7.2, 508: when nobody answers, waiting ends, and what is opened too late is closed again.
+#[test]
+fn waiting_ends() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    client.allocate(&mut world, |_| {});
+    client.refresh(&mut world, 0);
+    world.hold = true;
+    let request =
+        client.request(Method::Allocate, |r| r.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]));
+    world.ignores(&client.tuple, &request);
+    world.pass(5);
+    assert_eq!(Reply(world.replies.pop_front().unwrap().1).code(), 508);
+    let (ticket, ask) = world.asked.pop_front().unwrap();
+    let answer = world.open(ticket, &ask);
+    assert!(matches!(answer, Answer::Opened { .. }));
+    world.server.answered(world.now, ticket, answer);
+    world.drain();
+    world.assert_empty();
+}
+
+/// RFC 8656 §5: what needs an allocation and has none is a mismatch, or ignored.
+#[test]
+fn without_an_allocation() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    assert_eq!(client.refresh(&mut world, 600).code(), 437);
+    assert_eq!(client.permit(&mut world, &[PRIVATE]).code(), 437);
+    assert_eq!(client.bind(&mut world, 0x4000, PRIVATE).code(), 437);
+    assert_eq!(client.send(&mut world, PRIVATE, b"x"), None);
+    assert_eq!(client.channel_data(&mut world, 0x4000, b"x"), None);
+    assert!(world.replies.is_empty());
+}
+
+/// RFC 8656 §7.2: the server's end of time is not the client's: unix time only judges credentials.
+#[test]
+fn a_clock_that_jumps_ends_nothing() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    world.now.unix = START + 10_000_000;
+    assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    world.now.unix = START - 10_000_000;
+    assert_eq!(client.refresh(&mut world, 600).code(), 0);
+}

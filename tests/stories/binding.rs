@@ -1,0 +1,116 @@
+//! Binding: STUN alone, for modern and for classic clients.
+
+use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::stats::Dropped;
+use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
+
+use crate::world::{Client, World, addr, config, credentials};
+
+const A: &str = "198.51.100.1:40000";
+
+fn binding(fill: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+    let mut request = Encoder::new(Class::Request, Method::Binding, TransactionId([3; 12]));
+    fill(&mut request);
+    request.finish()
+}
+
+/// RFC 8489 §6.3.1.1: the client's address, XORed; a FINGERPRINT if there was one; no SOFTWARE unless configured.
+#[test]
+fn a_client_learns_its_address() {
+    let mut world = World::default();
+    for client in [A, "[2001:db8::7]:9"] {
+        let tuple = Client::new(client).tuple;
+        let answer = world.ask(&tuple, &binding(|_| {}));
+        assert_eq!(answer.code(), 0);
+        assert_eq!(answer.message().transaction_id(), TransactionId([3; 12]));
+        assert_eq!(answer.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address(), Ok(addr(client)));
+        assert_eq!(answer.message().attributes().count(), 1);
+        assert!(!answer.message().has_fingerprint());
+        assert!(world.ask(&tuple, &binding(|request| request.fingerprint())).message().has_fingerprint());
+    }
+}
+
+/// RFC 8489 §14.7: a wrong FINGERPRINT is discarded.
+#[test]
+fn a_wrong_fingerprint_is_discarded() {
+    let mut world = World::default();
+    let mut request = binding(|request| request.fingerprint());
+    *request.last_mut().unwrap() ^= 1;
+    world.ignores(&Client::new(A).tuple, &request);
+    assert_eq!(world.server.stats().dropped(Dropped::Malformed), 1);
+}
+
+/// RFC 8489 §6.3.1: unknown comprehension-required attributes are named; the others are ignored.
+#[test]
+fn unknown_attributes_are_named() {
+    let mut world = World::default();
+    let tuple = Client::new(A).tuple;
+    let answer = world.ask(&tuple, &binding(|request| request.u32(0x0003, 0)));
+    assert_eq!(answer.code(), 420);
+    let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
+    assert_eq!(unknown.unknown_attributes().unwrap().collect::<Vec<_>>(), [0x0003]);
+    assert_eq!(world.ask(&tuple, &binding(|request| request.u32(0x8055, 0))).code(), 0);
+}
+
+/// RFC 3489 §8.1: without the magic cookie: MAPPED-ADDRESS, the 16 bytes of the id echoed; Binding alone.
+#[test]
+fn classic_clients() {
+    let mut world = World::default();
+    let tuple = Client::new(A).tuple;
+    let mut request = binding(|_| {});
+    request[4..8].copy_from_slice(b"abcd");
+    let answer = world.ask(&tuple, &request);
+    assert_eq!(&answer.0[..2], [1, 1]);
+    assert_eq!(answer.0[4..20], request[4..20]);
+    assert_eq!(answer.0[20..], [0, 1, 0, 8, 0, 1, 0x9C, 0x40, 198, 51, 100, 1]);
+
+    // CHANGE-REQUEST is tolerated when it asks for no change
+    for (value, answered) in [(0, [1, 1]), (6, [1, 0x11])] {
+        let mut request = binding(|request| request.u32(0x0003, value));
+        request[4..8].copy_from_slice(b"abcd");
+        assert_eq!(world.ask(&tuple, &request).0[..2], answered);
+    }
+    let mut allocate = Encoder::new(Class::Request, Method::Allocate, TransactionId([3; 12])).finish();
+    allocate[4..8].copy_from_slice(b"abcd");
+    world.ignores(&tuple, &allocate);
+}
+
+/// RFC 8489 §16.1.2: SOFTWARE by a setting.
+#[test]
+fn software_by_a_setting() {
+    let software = Some("relay 1".to_string());
+    let mut world = World::new(hairpin::turn::Config { software, ..config() }, credentials());
+    let answer = world.ask(&Client::new(A).tuple, &binding(|_| {}));
+    assert_eq!(answer.attribute(attribute::SOFTWARE).unwrap().utf8(), Ok("relay 1"));
+    let mut client = Client::new(A);
+    let answer = client.allocate(&mut world, |_| {});
+    assert_eq!(answer.attribute(attribute::SOFTWARE).unwrap().utf8(), Ok("relay 1"));
+    assert!(answer.message().verify_sha1(&client.key()));
+}
+
+/// RFC 8489 §16.2.1: answers to strangers are bounded, whatever they are; those to clients with credentials are not.
+#[test]
+fn answers_to_strangers_are_bounded() {
+    let mut world = World::with_answers(config(), credentials(), AnswerBucket::new(10, 5, 1));
+    let mut client = world.allocated(A);
+    let tuple = client.tuple;
+    let mut stranger = client.clone().named("eve", "guess");
+    let requests = [
+        binding(|_| {}),
+        binding(|request| request.u32(0x0003, 0)),
+        Encoder::new(Class::Request, Method::Allocate, TransactionId([4; 12])).finish(),
+        stranger.request(Method::Refresh, |_| {}),
+    ];
+    let mut answers = 0;
+    for request in requests.iter().cycle().take(40) {
+        world.deliver(&tuple, request);
+        answers += world.replies.drain(..).count();
+    }
+    assert_eq!(answers, 9, "one of the ten was the client's own first answer");
+    assert_eq!(world.server.stats().dropped(Dropped::AnswerWithheld), 31);
+    assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    world.ignores(&tuple, &requests[0]);
+    assert_eq!(world.ask(&Client::new("198.51.100.2:40000").tuple, &requests[0]).code(), 0);
+    world.pass(1);
+    assert_eq!(world.ask(&tuple, &requests[0]).code(), 0);
+}

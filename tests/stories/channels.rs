@@ -1,0 +1,157 @@
+//! Channels.
+
+use hairpin::turn::stats::Dropped;
+use hairpin::turn::{Header, Limits, Marks, PeerAddr};
+use hairpin::wire::{Method, attribute};
+
+use crate::world::{PEER, PEER6, PRIVATE, World, addr, channel_message, config, credentials};
+
+const A: &str = "198.51.100.1:40000";
+
+/// RFC 8656 §12.6, §12.7: data both ways on a bound channel.
+#[test]
+fn data_flows_both_ways() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    assert_eq!(client.channel_data(&mut world, 0x4000, b"early"), None);
+    assert_eq!(client.bind(&mut world, 0x4000, PEER).code(), 0);
+    let forward = client.channel_data(&mut world, 0x4000, b"hello").unwrap();
+    assert_eq!(
+        (forward.relay, forward.peer, forward.offset, forward.len),
+        (client.relay(), PeerAddr(addr(PEER)), 4, 5)
+    );
+    assert!(!forward.dont_fragment);
+    let back = world.peer_sends(client.relay(), PEER, b"world").unwrap();
+    assert_eq!((back.tuple, back.header), (client.tuple, Header::Channel(0x4000)));
+    let mut header = [0; 4];
+    back.header.write(0, 5, &mut header);
+    assert_eq!(header, [0x40, 0, 0, 5]);
+    // Another port of that address has a permission, but no channel
+    assert!(matches!(
+        world.peer_sends(client.relay(), "8.8.8.8:9", b"x").unwrap().header,
+        Header::Data { .. }
+    ));
+    assert_eq!(world.channels, ["+0x4000 8.8.8.8:5000"]);
+}
+
+/// RFC 8656 §12.6: a length beyond the datagram is discarded, padding is not data, and no data is data.
+#[test]
+fn lengths() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    client.bind(&mut world, 0x4000, PEER);
+    let tuple = client.tuple;
+    assert_eq!(world.deliver(&tuple, &[0x40, 0, 0, 6, 1, 2, 3, 4, 5]), None);
+    assert_eq!(world.deliver(&tuple, &[0x40, 0, 0]), None);
+    assert_eq!(world.deliver(&tuple, &[0x40, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]).unwrap().len, 5);
+    assert_eq!(world.deliver(&tuple, &[0x40, 0, 0, 0]).unwrap().len, 0);
+    assert_eq!(world.server.stats().dropped(Dropped::NoChannel), 2);
+}
+
+/// RFC 8656 §12: a run of equal messages is one decision, counted as what it is.
+#[test]
+fn runs_are_one_decision() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    client.bind(&mut world, 0x4000, PEER);
+    let run = channel_message(0x4000, &[7; 96]).repeat(10);
+    let forward = world.server.from_client(world.now, &client.tuple, Marks(0xB8), 100, &run).unwrap();
+    assert_eq!((forward.offset, forward.len, forward.marks), (4, 96, Marks(0xB8)));
+    let peer = PeerAddr(addr(PEER));
+    let back =
+        world.server.from_peer(world.now, client.relay(), peer, Marks(1), 96, &[7; 96 * 9 + 5]).unwrap();
+    assert_eq!((back.header, back.marks), (Header::Channel(0x4000), Marks(1)));
+    let stats = world.server.stats();
+    assert_eq!((stats.to_peer[0].packets, stats.to_peer[0].bytes), (10, 960));
+    assert_eq!((stats.to_client[0].packets, stats.to_client[0].bytes), (10, 96 * 9 + 5));
+}
+
+/// RFC 8656 §12.2: both attributes, a number in range, and neither side bound otherwise.
+#[test]
+fn bad_bindings() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    for (channel, code) in
+        [(0x3FFF, 400), (0x5000, 400), (0x7FFF, 400), (0xFFFF, 400), (0x4FFF, 0), (0x4000, 400)]
+    {
+        assert_eq!(client.bind(&mut world, channel, PEER).code(), code, "{channel:#x}");
+    }
+    assert_eq!(client.bind(&mut world, 0x4FFF, "8.8.8.8:5001").code(), 400);
+    assert_eq!(client.bind(&mut world, 0x4FFF, PEER).code(), 0, "the same again refreshes");
+    assert_eq!(client.bind(&mut world, 0x4001, "8.8.8.8:5001").code(), 0, "another port is another peer");
+    assert_eq!(client.bind(&mut world, 0x4002, PEER6).code(), 443);
+    assert_eq!(client.bind(&mut world, 0x4002, PRIVATE).code(), 403);
+    assert_eq!(client.bind(&mut world, 0x4002, "8.8.8.8:0").code(), 403);
+    let missing =
+        client.ask(&mut world, Method::ChannelBind, |r| r.u32(attribute::CHANNEL_NUMBER, 0x4002_0000));
+    assert_eq!(missing.code(), 400);
+    let missing = client
+        .ask(&mut world, Method::ChannelBind, |r| r.xor_address(attribute::XOR_PEER_ADDRESS, addr(PEER)));
+    assert_eq!(missing.code(), 400);
+    assert_eq!(world.server.stats().channels, 2);
+}
+
+/// RFC 8656 §12: ten minutes; refreshed by binding, not by data; afterwards both sides are free again.
+#[test]
+fn a_binding_lasts_ten_minutes() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    client.refresh(&mut world, 3600);
+    client.bind(&mut world, 0x4000, PEER);
+    world.pass(400);
+    client.bind(&mut world, 0x4000, PEER);
+    world.pass(299);
+    client.permit(&mut world, &[PEER]);
+    world.pass(299);
+    assert!(client.channel_data(&mut world, 0x4000, b"x").is_some());
+    world.pass_unnoticed(2);
+    assert!(client.channel_data(&mut world, 0x4000, b"x").is_none());
+    assert_eq!(world.channels, ["+0x4000 8.8.8.8:5000", "+0x4000 8.8.8.8:5000", "-0x4000"]);
+    assert_eq!(client.bind(&mut world, 0x4000, "8.8.8.8:1").code(), 0);
+    assert_eq!(client.bind(&mut world, 0x4001, PEER).code(), 0);
+}
+
+/// RFC 8656 §9, §12: a binding makes a permission of five minutes; the channel outlives it, and without a permission
+/// the peer is not heard.
+#[test]
+fn the_channel_outlives_its_permission() {
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    client.bind(&mut world, 0x4000, PEER);
+    world.pass(300);
+    assert!(world.peer_sends(client.relay(), PEER, b"x").is_none());
+    assert!(client.channel_data(&mut world, 0x4000, b"x").is_some());
+    client.permit(&mut world, &[PEER]);
+    assert_eq!(world.peer_sends(client.relay(), PEER, b"x").unwrap().header, Header::Channel(0x4000));
+    world.pass(299);
+    assert!(world.peer_sends(client.relay(), PEER, b"x").is_some());
+    client.refresh(&mut world, 0);
+    world.assert_empty();
+}
+
+/// RFC 8656 §12.2: 508 at the limit of channels; refreshing stays possible.
+#[test]
+fn channels_are_bounded() {
+    let limits = Limits { channels: 2, new_peers: 0, ..Limits::default() };
+    let mut world = World::new(hairpin::turn::Config { limits, ..config() }, credentials());
+    let mut client = world.allocated(A);
+    for (channel, peer, code) in [
+        (0x4000, "8.8.8.8:1", 0),
+        (0x4001, "8.8.8.8:2", 0),
+        (0x4002, "8.8.8.8:3", 508),
+        (0x4001, "8.8.8.8:2", 0),
+    ] {
+        assert_eq!(client.bind(&mut world, channel, peer).code(), code);
+    }
+}
+
+/// RFC 8656 §12: channels of one allocation mean nothing in another.
+#[test]
+fn channels_belong_to_their_allocation() {
+    let mut world = World::default();
+    let (mut one, mut two) = (world.allocated(A), world.allocated("198.51.100.1:40001"));
+    one.bind(&mut world, 0x4000, PEER);
+    assert!(two.channel_data(&mut world, 0x4000, b"x").is_none());
+    assert_eq!(two.bind(&mut world, 0x4000, "8.8.4.4:1").code(), 0);
+    assert_eq!(one.channel_data(&mut world, 0x4000, b"x").unwrap().peer.0, addr(PEER));
+}

@@ -1,0 +1,69 @@
+//! Bounds of the server's tables, each reached.
+
+use hairpin::turn::{Config, Limits};
+use hairpin::wire::{Method, attribute};
+
+use crate::world::{Client, World, config, credentials};
+
+fn with(limits: Limits) -> World {
+    World::new(Config { limits, ..config() }, credentials())
+}
+
+fn client(port: u16) -> Client {
+    Client::new(&format!("198.51.100.1:{port}"))
+}
+
+/// RFC 8656 §7.2: 508 when the table of allocations is full.
+#[test]
+fn allocations() {
+    let mut world = with(Limits { allocations: 3, ..Limits::default() });
+    let mut clients: Vec<Client> = (1..=4).map(client).collect();
+    let codes: Vec<u16> =
+        clients.iter_mut().map(|client| client.allocate(&mut world, |_| {}).code()).collect();
+    assert_eq!(codes, [0, 0, 0, 508]);
+    clients[0].refresh(&mut world, 0);
+    assert_eq!(clients[3].allocate(&mut world, |_| {}).code(), 0);
+}
+
+/// RFC 8656 §7.2: 508 when too many requests wait for relay sockets.
+#[test]
+fn waiting_requests() {
+    let mut world = with(Limits { waiting: 2, ..Limits::default() });
+    let mut clients: Vec<Client> = (1..=3).map(client).collect();
+    for client in &mut clients {
+        // To have a nonce
+        client.allocate(&mut world, |_| {});
+        client.refresh(&mut world, 0);
+    }
+    world.hold = true;
+    for client in &mut clients[..2] {
+        let request =
+            client.request(Method::Allocate, |r| r.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]));
+        world.ignores(&client.tuple, &request);
+    }
+    assert_eq!(clients[2].allocate(&mut world, |_| {}).code(), 508);
+    world.pass(5);
+    assert_eq!(world.replies.drain(..).count(), 2);
+    world.hold = false;
+    assert_eq!(clients[2].allocate(&mut world, |_| {}).code(), 0);
+}
+
+/// A thousand allocations come and go, and nothing is left.
+#[test]
+fn churn_leaves_nothing() {
+    let mut world = World::default();
+    for round in 0..10 {
+        for port in 1..=100 {
+            let mut client = client(port);
+            assert_eq!(client.allocate(&mut world, |_| {}).code(), 0);
+            client.permit(&mut world, &["8.8.8.8:1", "8.8.4.4:1"]);
+            client.bind(&mut world, 0x4000, "8.8.8.8:1");
+            if (port + round) % 3 == 0 {
+                client.refresh(&mut world, 0);
+            }
+        }
+        world.pass(600);
+        world.assert_empty();
+    }
+    assert_eq!(world.server.stats().allocations_total, 1000);
+}

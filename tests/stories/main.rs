@@ -1,0 +1,14 @@
+//! The TURN server in virtual time: each rule of RFC 8656, and what RFC 8489 asks of it, as a story.
+
+#![cfg(test)]
+
+mod allocate;
+mod binding;
+mod channels;
+mod credentials;
+mod dual;
+mod limits;
+mod permissions;
+mod refresh;
+mod send_and_data;
+mod world;

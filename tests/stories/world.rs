@@ -1,0 +1,438 @@
+//! The world of the stories: a server, a clock that only moves when told, clients with credentials, and someone who opens
+//! relay sockets when asked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use hairpin::auth::{Auth, Config as AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
+use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::peers::{PeerRules, Rules};
+use hairpin::turn::{
+    AllocationId, Answer, Ask, ClientAddr, Closed, Config, Denial, Families, FiveTuple, Lifetimes, Limits,
+    LiveRelays, Marks, Now, Opened, Output, PeerAddr, PortWish, Refused, RelayId, RelayedAddr, Server,
+    Shared, Shortage, ToClient, ToPeer, Token, Transport,
+};
+use hairpin::wire::{Attribute, Class, Encoder, Family, Message, Method, TransactionId, attribute};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+pub const REALM: &str = "example.org";
+pub const SECOND: u64 = 1_000_000_000;
+pub const START: u64 = 1_700_000_000;
+
+/// Peers that everyone may reach.
+pub const PEER: &str = "8.8.8.8:5000";
+pub const PEER6: &str = "[2606:4700::1]:5000";
+/// A peer that is refused.
+pub const PRIVATE: &str = "10.0.0.1:5000";
+
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Which relayed addresses live.
+#[derive(Clone, Default)]
+pub struct Live(Arc<Mutex<BTreeSet<SocketAddr>>>);
+
+impl LiveRelays for Live {
+    fn is_live(&self, relayed: SocketAddr) -> bool {
+        self.0.lock().unwrap().contains(&relayed)
+    }
+}
+
+pub struct World {
+    pub server: Server,
+    pub now: Now,
+    pub live: Live,
+    /// What is still open, by relay.
+    pub sockets: BTreeMap<RelayId, SocketAddr>,
+    /// Sockets kept for whoever brings the token.
+    pub reserved: BTreeMap<Token, SocketAddr>,
+    /// The next Asks are answered with this instead.
+    pub deny: Option<Denial>,
+    /// There are no ports of this family.
+    pub short_of: Option<Family>,
+    /// Asks stay unanswered in `asked`.
+    pub hold: bool,
+    pub asked: VecDeque<(AllocationId, Ask)>,
+    pub replies: VecDeque<(FiveTuple, Vec<u8>)>,
+    pub opened: Vec<Opened>,
+    pub closed: Vec<Closed>,
+    pub refused: Vec<Refused>,
+    pub channels: Vec<String>,
+    pub next_port: u16,
+}
+
+pub fn config() -> Config {
+    Config {
+        families: Families { v4: true, v6: true },
+        lifetimes: Lifetimes::default(),
+        limits: Limits { new_peers: 0, ..Limits::default() },
+        peers: PeerRules::new(rules()),
+        software: None,
+    }
+}
+
+pub fn rules() -> Rules {
+    let relay = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    Rules {
+        relay: relay.to_vec(),
+        local: relay.to_vec(),
+        endpoints: vec![addr("0.0.0.0:3478"), addr("[::]:3478")],
+        ..Rules::default()
+    }
+}
+
+pub fn credentials() -> AuthConfig {
+    let user = |name: &str, password: &str| StaticUser {
+        name: name.into(),
+        password: Password::Plain(Secret::new(password)),
+    };
+    AuthConfig {
+        realm: REALM.into(),
+        users: vec![user("alice", "wonder"), user("bob", "builder")],
+        secrets: Vec::new(),
+        user_before_expiry: false,
+        nonce_lifetime: 3600,
+    }
+}
+
+impl Default for World {
+    fn default() -> World {
+        World::new(config(), credentials())
+    }
+}
+
+impl World {
+    pub fn new(config: Config, credentials: AuthConfig) -> World {
+        World::with_answers(config, credentials, AnswerBucket::new(0, 0, 1))
+    }
+
+    pub fn with_answers(config: Config, credentials: AuthConfig, answers: AnswerBucket) -> World {
+        let live = Live::default();
+        let shared = Shared { answers, live: Box::new(live.clone()) };
+        World {
+            server: Server::new(
+                Arc::new(config),
+                auth(credentials),
+                Arc::new(shared),
+                StdRng::seed_from_u64(1),
+            ),
+            now: Now { mono: 5 * SECOND, unix: START },
+            live,
+            sockets: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            deny: None,
+            short_of: None,
+            hold: false,
+            asked: VecDeque::new(),
+            replies: VecDeque::new(),
+            opened: Vec::new(),
+            closed: Vec::new(),
+            refused: Vec::new(),
+            channels: Vec::new(),
+            next_port: 50_000,
+        }
+    }
+
+    /// Lets time pass; every deadline on the way is met at its moment.
+    pub fn pass(&mut self, seconds: u64) {
+        let end = self.now.mono + seconds * SECOND;
+        while let Some(at) = self.server.poll_timeout().filter(|at| *at <= end) {
+            self.at(at.max(self.now.mono));
+            self.server.handle_timeout(self.now);
+            assert_ne!(self.server.poll_timeout(), Some(at), "a deadline that does not end");
+            self.drain();
+        }
+        self.at(end);
+    }
+
+    /// Lets time pass without the server being told.
+    pub fn pass_unnoticed(&mut self, seconds: u64) {
+        self.at(self.now.mono + seconds * SECOND);
+    }
+
+    fn at(&mut self, mono: u64) {
+        let started = self.now.unix - self.now.mono / SECOND;
+        self.now = Now { mono, unix: started + mono / SECOND };
+    }
+
+    /// Sends a message from a client; what is to be relayed comes back.
+    pub fn deliver(&mut self, tuple: &FiveTuple, bytes: &[u8]) -> Option<ToPeer> {
+        let forward = self.server.from_client(self.now, tuple, Marks(0), bytes.len(), bytes);
+        self.drain();
+        forward
+    }
+
+    /// Sends a request and takes the one answer.
+    pub fn ask(&mut self, tuple: &FiveTuple, bytes: &[u8]) -> Reply {
+        assert_eq!(self.deliver(tuple, bytes), None);
+        let reply = self.replies.pop_front().expect("an answer");
+        assert!(self.replies.is_empty(), "one answer");
+        assert_eq!(reply.0, *tuple, "it goes where the request came from");
+        Reply(reply.1)
+    }
+
+    /// Sends a request that must not be answered.
+    pub fn ignores(&mut self, tuple: &FiveTuple, bytes: &[u8]) {
+        assert_eq!(self.deliver(tuple, bytes), None);
+        assert!(self.replies.is_empty(), "no answer");
+    }
+
+    /// A datagram from a peer to a relayed address.
+    pub fn peer_sends(&mut self, relay: RelayId, peer: &str, payload: &[u8]) -> Option<ToClient> {
+        let to =
+            self.server.from_peer(self.now, relay, PeerAddr(addr(peer)), Marks(0), payload.len(), payload);
+        self.drain();
+        to
+    }
+
+    pub fn drain(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                Output::Reply { to, message } => self.replies.push_back((to, message)),
+                Output::Ask { ticket, ask } if self.hold => self.asked.push_back((ticket, ask)),
+                Output::Ask { ticket, ask } => {
+                    let answer = self.open(ticket, &ask);
+                    self.server.answered(self.now, ticket, answer);
+                }
+                Output::CloseRelay(relay) => {
+                    let closed = self.sockets.remove(&relay).expect("an open relay socket");
+                    self.live.0.lock().unwrap().remove(&closed);
+                }
+                Output::Opened(opened) => self.opened.push(opened),
+                Output::Closed(closed) => self.closed.push(closed),
+                Output::Refused(refused) => self.refused.push(refused),
+                Output::ChannelBound { channel, peer, .. } => {
+                    self.channels.push(format!("+{channel:#x} {peer}"))
+                }
+                Output::ChannelUnbound { channel, .. } => self.channels.push(format!("-{channel:#x}")),
+            }
+        }
+    }
+
+    /// Opens what is asked for, as the datapath would.
+    pub fn open(&mut self, ticket: AllocationId, ask: &Ask) -> Answer {
+        if let Some(denial) = self.deny.take() {
+            return Answer::Refused(denial);
+        }
+        match ask {
+            Ask::OpenRelay { v4, v6, port, .. } => {
+                let first = self.next_port;
+                self.next_port += 2;
+                let mut open = |family: Family, ip: &str| {
+                    if self.short_of == Some(family) {
+                        return Err(Shortage);
+                    }
+                    Ok(self.socket(
+                        RelayId { allocation: ticket, family },
+                        SocketAddr::new(ip.parse().unwrap(), first),
+                    ))
+                };
+                let v4 = v4.then(|| open(Family::V4, "192.0.2.1"));
+                let v6 = v6.then(|| open(Family::V6, "2001:db8::1"));
+                let token = (*port == PortWish::Pair).then(|| {
+                    let token = u64::from(first).to_be_bytes();
+                    let ip: IpAddr = if v4.is_some() { "192.0.2.1" } else { "2001:db8::1" }.parse().unwrap();
+                    self.reserved.insert(token, SocketAddr::new(ip, first + 1));
+                    token
+                });
+                Answer::Opened { v4, v6, token }
+            }
+            Ask::ClaimReservation { token, .. } => match self.reserved.remove(token) {
+                None => Answer::Refused(Denial::Capacity),
+                Some(reserved) => {
+                    let family = Family::of(reserved.ip());
+                    let relay = Some(Ok(self.socket(RelayId { allocation: ticket, family }, reserved)));
+                    match family {
+                        Family::V4 => Answer::Opened { v4: relay, v6: None, token: None },
+                        Family::V6 => Answer::Opened { v4: None, v6: relay, token: None },
+                    }
+                }
+            },
+        }
+    }
+
+    fn socket(&mut self, relay: RelayId, at: SocketAddr) -> RelayedAddr {
+        assert_eq!(self.sockets.insert(relay, at), None);
+        self.live.0.lock().unwrap().insert(at);
+        RelayedAddr(at)
+    }
+
+    /// A client whose allocation exists.
+    pub fn allocated(&mut self, client: &str) -> Client {
+        let mut client = Client::new(client);
+        let answer = client.allocate(self, |_| {});
+        assert_eq!(answer.code(), 0);
+        client.relay = Some(RelayId { allocation: self.opened.last().unwrap().id, family: Family::V4 });
+        client
+    }
+
+    /// Nothing is left: no socket, no deadline, no gauge above zero.
+    pub fn assert_empty(&self) {
+        assert!(self.sockets.is_empty());
+        assert_eq!(self.server.poll_timeout(), None);
+        let stats = self.server.stats();
+        assert_eq!((stats.allocations, stats.permissions, stats.channels), (0, 0, 0));
+        assert_eq!(stats.relays, [[0, 0]]);
+    }
+}
+
+pub fn auth(config: AuthConfig) -> Arc<Auth> {
+    Arc::new(Auth::new(config, NonceKeys { current: [7; 32], previous: None }).unwrap())
+}
+
+/// A client with a user's long-term credential.
+#[derive(Clone)]
+pub struct Client {
+    pub tuple: FiveTuple,
+    pub user: String,
+    pub password: String,
+    pub nonce: Vec<u8>,
+    pub relay: Option<RelayId>,
+    pub next_id: u8,
+}
+
+impl Client {
+    pub fn new(client: &str) -> Client {
+        let server = if addr(client).is_ipv4() { "192.0.2.1:3478" } else { "[2001:db8::1]:3478" };
+        Client {
+            tuple: FiveTuple {
+                client: ClientAddr(addr(client)),
+                server: addr(server),
+                transport: Transport::Udp,
+            },
+            user: "alice".into(),
+            password: "wonder".into(),
+            nonce: Vec::new(),
+            relay: None,
+            next_id: 0,
+        }
+    }
+
+    pub fn named(self, user: &str, password: &str) -> Client {
+        Client { user: user.into(), password: password.into(), ..self }
+    }
+
+    pub fn relay(&self) -> RelayId {
+        self.relay.expect("an allocation")
+    }
+
+    pub fn key(&self) -> [u8; 16] {
+        md5_key(&self.user, REALM, &self.password)
+    }
+
+    /// A request with a new transaction id and this client's credentials.
+    pub fn request(&mut self, method: Method, fill: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+        let mut request = Encoder::new(Class::Request, method, self.id());
+        fill(&mut request);
+        request.text(attribute::USERNAME, &self.user);
+        request.text(attribute::REALM, REALM);
+        request.bytes(attribute::NONCE, &self.nonce);
+        request.integrity_sha1(&self.key());
+        request.finish()
+    }
+
+    pub fn id(&mut self) -> TransactionId {
+        self.next_id += 1;
+        TransactionId([self.next_id; 12])
+    }
+
+    /// Sends a request; a first 401 or a 438 is followed with its nonce, as every client does.
+    pub fn ask(&mut self, world: &mut World, method: Method, fill: impl Fn(&mut Encoder)) -> Reply {
+        let request = self.request(method, &fill);
+        let answer = world.ask(&self.tuple, &request);
+        match answer.code() {
+            401 | 438 if answer.bytes(attribute::NONCE).is_some_and(|nonce| nonce != self.nonce) => {
+                self.nonce = answer.bytes(attribute::NONCE).unwrap();
+                let request = self.request(method, fill);
+                world.ask(&self.tuple, &request)
+            }
+            _ => answer,
+        }
+    }
+
+    /// An Allocate with REQUESTED-TRANSPORT UDP and what `fill` adds.
+    pub fn allocate(&mut self, world: &mut World, fill: impl Fn(&mut Encoder)) -> Reply {
+        self.ask(world, Method::Allocate, |request| {
+            request.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            fill(request);
+        })
+    }
+
+    pub fn refresh(&mut self, world: &mut World, lifetime: u32) -> Reply {
+        self.ask(world, Method::Refresh, |request| request.u32(attribute::LIFETIME, lifetime))
+    }
+
+    pub fn permit(&mut self, world: &mut World, peers: &[&str]) -> Reply {
+        self.ask(world, Method::CreatePermission, |request| {
+            for peer in peers {
+                request.xor_address(attribute::XOR_PEER_ADDRESS, addr(peer));
+            }
+        })
+    }
+
+    pub fn bind(&mut self, world: &mut World, channel: u16, peer: &str) -> Reply {
+        self.ask(world, Method::ChannelBind, |request| {
+            request.u32(attribute::CHANNEL_NUMBER, u32::from(channel) << 16);
+            request.xor_address(attribute::XOR_PEER_ADDRESS, addr(peer));
+        })
+    }
+
+    /// A Send indication.
+    pub fn send(&mut self, world: &mut World, peer: &str, data: &[u8]) -> Option<ToPeer> {
+        let mut indication = Encoder::new(Class::Indication, Method::Send, self.id());
+        indication.xor_address(attribute::XOR_PEER_ADDRESS, addr(peer));
+        indication.bytes(attribute::DATA, data);
+        world.deliver(&self.tuple, &indication.finish())
+    }
+
+    /// A ChannelData message.
+    pub fn channel_data(&self, world: &mut World, channel: u16, data: &[u8]) -> Option<ToPeer> {
+        world.deliver(&self.tuple, &channel_message(channel, data))
+    }
+}
+
+pub fn channel_message(channel: u16, data: &[u8]) -> Vec<u8> {
+    [&channel.to_be_bytes(), &(data.len() as u16).to_be_bytes(), data].concat()
+}
+
+/// An answer.
+pub struct Reply(pub Vec<u8>);
+
+impl Reply {
+    pub fn message(&self) -> Message<'_> {
+        Message::parse(&self.0).expect("a STUN message")
+    }
+
+    /// 0 for success.
+    pub fn code(&self) -> u16 {
+        match self.message().class() {
+            Class::Success => 0,
+            _ => self.attribute(attribute::ERROR_CODE).expect("ERROR-CODE").error_code().unwrap().0,
+        }
+    }
+
+    pub fn attribute(&self, kind: u16) -> Option<Attribute<'_>> {
+        self.message().attribute(kind)
+    }
+
+    pub fn bytes(&self, kind: u16) -> Option<Vec<u8>> {
+        Some(self.attribute(kind)?.value.to_vec())
+    }
+
+    pub fn lifetime(&self) -> Option<u32> {
+        Some(self.attribute(attribute::LIFETIME)?.u32().unwrap())
+    }
+
+    /// Every XOR-RELAYED-ADDRESS.
+    pub fn relayed(&self) -> Vec<SocketAddr> {
+        let all = self.message().attributes().filter(|a| a.kind == attribute::XOR_RELAYED_ADDRESS);
+        all.map(|relayed| relayed.xor_address().unwrap()).collect()
+    }
+
+    pub fn token(&self) -> Option<Token> {
+        Some(self.attribute(attribute::RESERVATION_TOKEN)?.array().unwrap())
+    }
+}
