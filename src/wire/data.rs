@@ -50,9 +50,8 @@ pub fn data_indication_header(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::samples::ID;
     use crate::wire::{Encoder, Message};
-
-    const ID: TransactionId = TransactionId(*b"relayed data");
 
     fn peers() -> [SocketAddr; 2] {
         ["192.0.2.9:4000".parse().unwrap(), "[2001:db8::9]:4000".parse().unwrap()]

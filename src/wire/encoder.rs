@@ -197,11 +197,10 @@ pub const fn reason(code: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ID: TransactionId = TransactionId(*b"encoder test");
+    use crate::wire::samples::{ID, binding};
 
     fn classic_binding() -> Vec<u8> {
-        let mut bytes = Encoder::new(Class::Request, Method::Binding, ID).finish();
+        let mut bytes = binding(|_| ());
         bytes[4..8].copy_from_slice(b"3489");
         bytes
     }

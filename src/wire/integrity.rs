@@ -64,3 +64,137 @@ pub(super) fn fingerprint(header: &[u8; HEADER], covered: &[u8]) -> [u8; 4] {
     crc.update(covered);
     (crc.finalize() ^ 0x5354_554E).to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::samples::{ID, append, binding};
+    use crate::wire::{Class, Encoder, Malformed, Message, Method, attribute};
+
+    use super::*;
+
+    /// RFC 8489 §14.5, §14.6: behind MESSAGE-INTEGRITY only MESSAGE-INTEGRITY-SHA256 counts, and its HMAC covers
+    /// what stands between them all the same.
+    #[test]
+    fn what_follows_integrity_is_ignored() {
+        let mut signed = Encoder::new(Class::Request, Method::Allocate, ID);
+        signed.text(attribute::USERNAME, "alice");
+        signed.integrity_sha1(b"key");
+        let mut bytes = signed.finish();
+        append(&mut bytes, attribute::USERNAME, b"bob");
+        append(&mut bytes, attribute::LIFETIME, &[0; 4]);
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha1(b"key") && !message.has_integrity_sha256());
+        assert_eq!(message.attributes().map(|attribute| attribute.value).collect::<Vec<_>>(), [b"alice"]);
+        assert!(message.attribute(attribute::LIFETIME).is_none());
+
+        let header = *bytes.first_chunk().unwrap();
+        let mac = sha256(&header, &bytes[HEADER..], b"other key");
+        append(&mut bytes, attribute::MESSAGE_INTEGRITY_SHA256, &mac);
+        append(&mut bytes, attribute::REALM, b"ignored");
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha1(b"key") && message.verify_sha256(b"other key"));
+        assert_eq!(message.attributes().count(), 1);
+    }
+
+    /// RFC 8489 §14.6: behind MESSAGE-INTEGRITY-SHA256 a MESSAGE-INTEGRITY does not count.
+    #[test]
+    fn sha1_behind_sha256_is_ignored() {
+        let mut bytes = binding(|message| message.integrity_sha256(b"key"));
+        let mac = sha1(bytes.first_chunk().unwrap(), &bytes[HEADER..], b"key");
+        append(&mut bytes, attribute::MESSAGE_INTEGRITY, &mac);
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.verify_sha256(b"key"));
+        assert!(!message.has_integrity_sha1() && !message.verify_sha1(b"key"));
+    }
+
+    /// RFC 8489 §14: the first integrity attribute of a kind counts, even if it is wrong and a second one right.
+    #[test]
+    fn a_second_integrity_attribute_is_ignored() {
+        for first_is_right in [true, false] {
+            let mut bytes = binding(|_| ());
+            for right in [first_is_right, !first_is_right] {
+                let key: &[u8] = if right { b"key" } else { b"other" };
+                let mac = sha1(bytes.first_chunk().unwrap(), &bytes[HEADER..], key);
+                append(&mut bytes, attribute::MESSAGE_INTEGRITY, &mac);
+            }
+            for right in [first_is_right, !first_is_right] {
+                let key: &[u8] = if right { b"key" } else { b"other" };
+                let mac = sha256(bytes.first_chunk().unwrap(), &bytes[HEADER..], key);
+                append(&mut bytes, attribute::MESSAGE_INTEGRITY_SHA256, &mac);
+            }
+            let message = Message::parse(&bytes).unwrap();
+            assert_eq!(message.verify_sha1(b"key"), first_is_right);
+            assert_eq!(message.verify_sha256(b"key"), first_is_right);
+        }
+    }
+
+    /// RFC 8489 §14.5, §14.6: an HMAC of another length, a truncated SHA-256 included, is there but never right.
+    #[test]
+    fn integrity_has_its_full_length() {
+        let empty = binding(|_| ());
+        let header = empty.first_chunk().unwrap();
+        let macs = [sha1(header, &[], b"key").to_vec(), sha256(header, &[], b"key").to_vec()];
+        for len in 0..=40 {
+            let [short, long] = macs.clone().map(|mut value| {
+                value.resize(len, 0);
+                value
+            });
+            let mut bytes = empty.clone();
+            append(&mut bytes, attribute::MESSAGE_INTEGRITY, &short);
+            let message = Message::parse(&bytes).unwrap();
+            assert!(message.has_integrity_sha1() && !message.has_integrity_sha256());
+            assert_eq!(message.verify_sha1(b"key"), len == SHA1);
+
+            let mut bytes = empty.clone();
+            append(&mut bytes, attribute::MESSAGE_INTEGRITY_SHA256, &long);
+            let message = Message::parse(&bytes).unwrap();
+            assert!(message.has_integrity_sha256() && !message.has_integrity_sha1());
+            assert_eq!(message.verify_sha256(b"key"), len == SHA256);
+        }
+    }
+
+    /// RFC 8489 §14.5: the HMAC covers all before it, and every one of its own bits counts.
+    #[test]
+    fn any_changed_bit_spoils_integrity() {
+        let good = binding(|message| {
+            message.text(attribute::USERNAME, "alice");
+            message.integrity_sha1(b"key");
+        });
+        for place in (8..28).chain(32..good.len()) {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[place] ^= 1 << bit;
+                if let Ok(message) = Message::parse(&bytes) {
+                    assert!(!message.verify_sha1(b"key"), "byte {place}, bit {bit}");
+                }
+            }
+        }
+        assert!(Message::parse(&good).unwrap().verify_sha1(b"key"));
+        assert!(!Message::parse(&good).unwrap().verify_sha1(b""));
+    }
+
+    /// RFC 8489 §7, §14.7: FINGERPRINT is the last attribute, four bytes, and right; else the message is discarded.
+    #[test]
+    fn fingerprints_are_checked() {
+        let good = binding(|message| {
+            message.integrity_sha1(b"key");
+            message.fingerprint();
+        });
+        let message = Message::parse(&good).unwrap();
+        assert!(message.has_fingerprint() && message.verify_sha1(b"key"));
+        assert_eq!(message.attributes().count(), 0);
+
+        for place in (8..20).chain(24..44).chain(48..52) {
+            let mut bytes = good.clone();
+            bytes[place] ^= 0x10;
+            assert_eq!(Message::parse(&bytes).unwrap_err(), Malformed::Fingerprint, "byte {place}");
+        }
+        let mut followed = good.clone();
+        append(&mut followed, attribute::SOFTWARE, b"");
+        assert_eq!(Message::parse(&followed).unwrap_err(), Malformed::Fingerprint);
+        let mut short = binding(|_| ());
+        append(&mut short, attribute::FINGERPRINT, &[0; 3]);
+        assert_eq!(Message::parse(&short).unwrap_err(), Malformed::Fingerprint);
+        assert!(!Message::parse(&binding(|_| ())).unwrap().has_fingerprint());
+    }
+}

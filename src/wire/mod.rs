@@ -34,3 +34,10 @@ pub use method::{Class, Method};
 pub const fn padding(len: usize) -> usize {
     len.wrapping_neg() % 4
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod vectors;
