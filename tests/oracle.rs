@@ -4,6 +4,8 @@
 //! Left out: the nonce cookie's feature bits, which stun-rs has as RFC 8489 §18.1 misprints them (erratum 6290), and
 //! the inside of ICMP, whose type and code RFC 8656 §18.13 draws with 7 and 9 bits.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
 use std::net::SocketAddr;
 
 use hairpin::wire::{self, Class, Encoder, Family, Message, Method, TransactionId, attribute as kind};
