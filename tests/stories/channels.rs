@@ -8,7 +8,7 @@ use crate::world::{PEER, PEER6, PRIVATE, World, addr, channel_message, config, c
 
 const A: &str = "198.51.100.1:40000";
 
-/// RFC 8656 §12.6, §12.7: data both ways on a bound channel.
+/// RFC 8656 §12.5, §12.6, §12.7: data both ways on a bound channel.
 #[test]
 fn data_flows_both_ways() {
     let mut world = World::default();
@@ -48,7 +48,7 @@ fn lengths() {
     assert_eq!(world.server.stats().dropped(Dropped::NoChannel), 2);
 }
 
-/// RFC 8656 §12: a run of equal messages is one decision, counted as what it is.
+/// RFC 8656 §12, §14: a run of equal messages is one decision, counted as what it is; its DSCP and ECN go on.
 #[test]
 fn runs_are_one_decision() {
     let mut world = World::default();

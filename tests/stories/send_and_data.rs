@@ -88,7 +88,7 @@ fn data_indications() {
     assert_eq!(ids.len(), 3);
 }
 
-/// RFC 8489 §6.3: responses and indications that nobody expects are discarded; Binding indications are welcome.
+/// RFC 8489 §6.3, §6.3.2: responses and indications that nobody expects are discarded; Binding indications are welcome.
 #[test]
 fn other_messages() {
     let mut world = World::default();

@@ -1,0 +1,96 @@
+//! Joins the rows of docs/rfc.md to the tests that name their sections: what is done is tested.
+
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// An RFC's number and a section of it.
+type Section = (String, String);
+
+#[test]
+fn every_row_that_is_done_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = BTreeSet::new();
+    for file in files(root) {
+        let text = fs::read_to_string(&file).unwrap();
+        // In the sources, tests are last, or in a file of their own
+        let all =
+            !file.starts_with(root.join("src")) || file.components().any(|part| part.as_os_str() == "tests");
+        let tests =
+            if all { &text[..] } else { text.split_once("#[cfg(test)]").map_or("", |(_, tests)| tests) };
+        named.extend(tests.lines().flat_map(sections));
+    }
+    let page = fs::read_to_string(root.join("docs/rfc.md")).unwrap();
+    let rows = rows(&page);
+    assert!(rows.len() > 30, "the page has rows");
+    let untested: Vec<_> = rows
+        .iter()
+        .filter(|(_, state)| matches!(state.as_str(), "done" | "chosen"))
+        .filter(|((rfc, section), _)| {
+            let inside = format!("{section}.");
+            !named.iter().any(|(r, s)| r == rfc && (s == section || s.starts_with(&inside)))
+        })
+        .map(|((rfc, section), _)| format!("RFC {rfc} §{section}"))
+        .collect();
+    assert!(untested.is_empty(), "no test names {}", untested.join(", "));
+    let unknown: Vec<_> =
+        rows.iter().filter(|(_, state)| !["done", "chosen", "not done"].contains(&state.as_str())).collect();
+    assert!(unknown.is_empty(), "states of {unknown:?}");
+}
+
+/// The sections and states of the page's tables.
+fn rows(page: &str) -> Vec<(Section, String)> {
+    let mut rows = Vec::new();
+    let mut rfc = String::new();
+    for line in page.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            rfc = heading.strip_prefix("RFC ").map(digits).unwrap_or_default();
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if cells.len() != 6 || cells[1] == "section" || cells[1].starts_with("---") {
+            continue;
+        }
+        let section = match cells[1].strip_prefix('§') {
+            Some(section) => (rfc.clone(), section.to_string()),
+            None => sections(cells[1]).into_iter().next().unwrap_or((digits(&cells[1][4..]), String::new())),
+        };
+        rows.push((section, cells[3].to_string()));
+    }
+    rows
+}
+
+/// What a line names: `RFC 8656 §9, §12` are two sections.
+fn sections(line: &str) -> Vec<Section> {
+    let mut found = Vec::new();
+    for part in line.split("RFC ").skip(1) {
+        let rfc = digits(part);
+        for section in part.split('§').skip(1) {
+            let section: String =
+                section.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+            found.push((rfc.clone(), section.trim_end_matches('.').to_string()));
+        }
+    }
+    found
+}
+
+fn digits(text: &str) -> String {
+    text.chars().take_while(char::is_ascii_digit).collect()
+}
+
+fn files(root: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "py") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
