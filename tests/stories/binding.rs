@@ -50,6 +50,11 @@ fn unknown_attributes_are_named() {
     let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
     assert_eq!(unknown.unknown_attributes().unwrap().collect::<Vec<_>>(), [0x0003]);
     assert_eq!(world.ask(&tuple, &binding(|request| request.u32(0x8055, 0))).code(), 0);
+    // Each once, and no more than a datagram of usual size holds
+    let answer =
+        world.ask(&tuple, &binding(|request| (0..9000).for_each(|n| request.bytes(0x4000 + n / 2, &[]))));
+    let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
+    assert!(unknown.unknown_attributes().unwrap().eq(0x4000..0x4040));
 }
 
 /// RFC 3489 §8.1: without the magic cookie: MAPPED-ADDRESS, the 16 bytes of the id echoed; Binding alone.

@@ -58,11 +58,13 @@ impl Reject {
 
     /// RFC 8489 §6.3.1.
     fn unknown(message: &Message<'_>) -> Option<Reject> {
-        let unknown: Vec<u16> = message
-            .attributes()
-            .filter(|attribute| attribute.is_comprehension_required() && !is_understood(message, attribute))
-            .map(|attribute| attribute.kind)
-            .collect();
+        let mut unknown = Vec::new();
+        for attribute in message.attributes() {
+            let understood = !attribute.is_comprehension_required() || is_understood(message, &attribute);
+            if !understood && !unknown.contains(&attribute.kind) && unknown.len() < UNKNOWN {
+                unknown.push(attribute.kind);
+            }
+        }
         (!unknown.is_empty()).then(|| Reject { unknown, ..Reject::new(420, "unknown attribute") })
     }
 }
@@ -72,6 +74,9 @@ impl From<Malformed> for Reject {
         Reject::new(400, "malformed attribute")
     }
 }
+
+/// Unknown attributes that an answer names; a request can have thousands.
+const UNKNOWN: usize = 64;
 
 /// CHANGE-REQUEST of classic STUN (RFC 3489 §11.2.4).
 const CHANGE_REQUEST: u16 = 0x0003;
