@@ -1,0 +1,73 @@
+//! Where received bytes lie until they are sent: slots in one block of memory, each with room for a whole GRO batch and,
+//! before it, for the headers that its datagrams may get.
+//!
+//! Pages that no batch reaches are never touched, so the block costs what is used.
+
+use std::ops::Range;
+
+use crate::turn::Header;
+
+/// Batches that can lie here at a time.
+pub(super) const SLOTS: usize = 64;
+
+/// Datagrams in a batch at most: what Linux joins is 64, or 128 from a sender on the same machine.
+pub(super) const JOINED: usize = 128;
+
+/// The longest batch.
+const BATCH: usize = 1 << 16;
+
+/// A header and padding for each of a batch's datagrams.
+const HEADROOM: usize = JOINED * (Header::MAX + 3);
+
+/// Zero bytes after the last datagram.
+const TAIL: usize = 64;
+
+/// Slots are an odd number of cache lines apart, so that their first lines do not compete for one place in the cache.
+const SLOT: usize = HEADROOM + BATCH + TAIL;
+const _: () = assert!(SLOT % 128 == 64);
+
+/// The block.
+pub(super) struct Arena {
+    memory: Box<[u8]>,
+    used: usize,
+}
+
+impl Arena {
+    /// All slots are free.
+    pub(super) fn new() -> Arena {
+        Arena { memory: vec![0; SLOTS * SLOT].into(), used: 0 }
+    }
+
+    /// How many slots are free.
+    pub(super) fn free(&self) -> usize {
+        SLOTS - self.used
+    }
+
+    /// The buffers of free slots.
+    pub(super) fn buffers(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let slots = self.memory.chunks_exact_mut(SLOT).skip(self.used);
+        slots.map(|slot| &mut slot[HEADROOM..HEADROOM + BATCH])
+    }
+
+    /// Takes the next slot, into which `len` bytes were received; returns where they are.
+    pub(super) fn take(&mut self, len: usize) -> Range<usize> {
+        let start = self.used * SLOT + HEADROOM;
+        self.used += 1;
+        start..start + len
+    }
+
+    /// Frees all slots.
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// All of the block.
+    pub(super) fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+}
+
+/// Where the slot that `at` lies in ends.
+pub(super) fn slot_end(at: usize) -> usize {
+    (at / SLOT + 1) * SLOT
+}

@@ -1,0 +1,68 @@
+//! Where a batch from a client is cut: the kernel joins datagrams by size alone, the core decides once for what begins
+//! alike.
+
+use crate::wire;
+
+/// How far the run reaches that begins a batch of `stride` bytes a datagram: its own stride and its length.
+///
+/// ChannelData datagrams of one size that begin with the same four bytes, so with the same channel and length (RFC 8656
+/// section 12.4), are one run. Anything else is a run by itself, the shorter last datagram too.
+pub(super) fn run(batch: &[u8], stride: usize) -> (usize, usize) {
+    let mut datagrams = batch.chunks(stride.max(1));
+    let Some(first) = datagrams.next() else { return (0, 0) };
+    let Some(header) = first.first_chunk::<{ wire::CHANNEL_HEADER }>() else {
+        return (first.len(), first.len());
+    };
+    let alike = if wire::is_channel_data(first) {
+        datagrams.take_while(|next| next.len() == first.len() && next.starts_with(header)).count()
+    } else {
+        0
+    };
+    (first.len(), first.len() * (1 + alike))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn runs_end_where_the_header_or_the_size_changes() {
+        let datagram = |header: [u8; 4], len| {
+            let mut bytes = header.to_vec();
+            bytes.resize(len, 0xAA);
+            bytes
+        };
+        let (a, b) = ([0x40, 1, 0, 6], [0x40, 2, 0, 6]);
+        let batch = [datagram(a, 10), datagram(a, 10), datagram(b, 10), datagram(b, 7)].concat();
+        assert_eq!(run(&batch, 10), (10, 20));
+        assert_eq!(run(&batch[20..], 10), (10, 10));
+        assert_eq!(run(&batch[30..], 10), (7, 7));
+        let stun = [0x00, 0x16, 0, 6];
+        let batch = [datagram(stun, 10), datagram(stun, 10)].concat();
+        assert_eq!(run(&batch, 10), (10, 10), "one STUN message at a time");
+        assert_eq!(run(&[0x40, 1, 0x40, 1], 2), (2, 2), "no header");
+        assert_eq!(run(&[], 1), (0, 0));
+    }
+
+    proptest! {
+        /// Whatever arrives: runs cover the batch without a gap, and each is whole datagrams that begin alike.
+        #[test]
+        fn runs_cover_the_batch(batch in prop::collection::vec(0x3Fu8..0x42, 0..400), stride in 1usize..20) {
+            let mut rest = &batch[..];
+            let mut before = 0;
+            while !rest.is_empty() {
+                let (size, len) = run(rest, stride);
+                prop_assert!(size <= stride && len > 0 && len % size == 0);
+                prop_assert_eq!(before % stride, 0, "cut between datagrams only");
+                let (this, after) = rest.split_at(len);
+                for datagram in this.chunks(size) {
+                    prop_assert_eq!(&datagram[..size.min(4)], &this[..size.min(4)]);
+                }
+                before += len;
+                rest = after;
+            }
+        }
+    }
+}

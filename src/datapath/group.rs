@@ -1,0 +1,188 @@
+//! Listener groups: the sockets that all workers share one listen address with.
+//!
+//! The kernel pins a client to a worker only while its group is unchanged, so a group is opened once, belongs to the
+//! daemon, and is lent to workers, also to those that replace a worker that failed. It is opened so that no second
+//! process can join: the first socket binds *without* SO_REUSEPORT, which fails if anyone has the address.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tracing::{info, warn};
+
+use super::Config;
+use super::steering::{self, Kind};
+use super::sys::option;
+
+/// What a listener socket asks for to hold a burst while its worker is busy.
+const BUFFER: usize = 8 << 20;
+
+/// Datagrams that are discarded a socket at most while opening: more than a queue holds.
+const DISCARD: usize = 100_000;
+
+/// The sockets of one listen address: for each worker one for control and one for data.
+#[derive(Debug)]
+pub struct Group {
+    addr: SocketAddr,
+    sockets: Vec<UdpSocket>,
+}
+
+/// Why a listen address cannot be had; says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// EADDRINUSE
+    #[error("udp {0}: already in use (another hairpin?); stop the other program or listen on another port")]
+    InUse(SocketAddr),
+    /// EACCES, EPERM
+    #[error("udp {0}: no permission; use a port from 1024 up, or give the program CAP_NET_BIND_SERVICE")]
+    NoPermission(SocketAddr),
+    /// EADDRNOTAVAIL
+    #[error("udp {0}: this machine does not have that address; listen on one that it has")]
+    NotHere(SocketAddr),
+    /// Anything else.
+    #[error("udp {0}: {1}")]
+    Other(SocketAddr, io::Error),
+}
+
+impl Group {
+    /// Opens the sockets of all `config.workers`. `key` is a random constant of the process for the hash that gives each
+    /// client its worker.
+    pub fn open(addr: SocketAddr, config: &Config, key: u32) -> Result<Group, OpenError> {
+        Group::try_open(addr, config, key).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => OpenError::InUse(addr),
+            io::ErrorKind::PermissionDenied => OpenError::NoPermission(addr),
+            io::ErrorKind::AddrNotAvailable => OpenError::NotHere(addr),
+            _ => OpenError::Other(addr, error),
+        })
+    }
+
+    /// The address that all its sockets are bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How many workers it was opened for.
+    pub fn workers(&self) -> usize {
+        self.sockets.len() / Kind::COUNT
+    }
+
+    /// A worker's socket of a kind.
+    pub(super) fn socket(&self, worker: usize, kind: Kind) -> BorrowedFd<'_> {
+        self.sockets[kind.place(worker)].as_fd()
+    }
+
+    fn try_open(addr: SocketAddr, config: &Config, key: u32) -> io::Result<Group> {
+        let first = bind(addr, false)?;
+        let addr = super::sys::address::plain(first.local_addr()?);
+        option::share_address(first.as_fd())?;
+        let mut sockets = vec![first];
+        for _ in 1..config.workers.max(1) * Kind::COUNT {
+            sockets.push(bind(addr, true)?);
+        }
+        if config.steering
+            && let Err(error) = option::steer(sockets[0].as_fd(), &steering::program(config.workers, key))
+        {
+            warn!(%addr, %error, "no steering of datagrams: requests and data share queues");
+        }
+        prepare(&sockets, addr, config.gro)?;
+        // What came before the group was whole may be in the wrong queue, and lack what was asked for since.
+        sockets.iter().for_each(discard);
+        Ok(Group { addr, sockets })
+    }
+}
+
+fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if shared {
+        option::share_address(socket.as_fd())?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what each socket is to tell and to hold; what the kernel lacks is said once a group.
+fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: bool) -> io::Result<()> {
+    let (mut room, mut marks, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
+    for socket in sockets.iter().map(AsFd::as_fd) {
+        // RFC 8656 §7.2: answers leave from the address that was asked, so it must be known.
+        if is_wildcard(addr.ip()) {
+            option::receive_destination(socket, addr.is_ipv6())?;
+        }
+        // RFC 8656 §14: answers and Data indications may be fragmented.
+        option::may_fragment(socket, addr.is_ipv6())?;
+        marks = marks.and(option::receive_marks(socket, addr.is_ipv6()));
+        if gro {
+            joined = joined.and(option::receive_joined(socket));
+        }
+        let got = option::buffers(socket, BUFFER)?;
+        room = (room.0.min(got.0), room.1.min(got.1));
+    }
+    if let Err(error) = marks {
+        warn!(%addr, %error, "the kernel does not tell DSCP and ECN: relayed packets lose them");
+    }
+    if let Err(error) = joined {
+        warn!(%addr, %error, "no UDP_GRO: every datagram is received by itself");
+    }
+    let (receive, send) = room;
+    info!(%addr, sockets = sockets.len(), receive, send, "udp listeners are open, buffers in bytes");
+    if receive < BUFFER {
+        warn!(%addr, "bursts may be lost: raise net.core.rmem_max and net.core.wmem_max to {BUFFER}");
+    }
+    Ok(())
+}
+
+/// Whether an address stands for all of a family.
+pub(super) fn is_wildcard(ip: IpAddr) -> bool {
+    ip.is_unspecified()
+}
+
+fn discard(socket: &UdpSocket) {
+    let mut byte = [0];
+    for _ in 0..DISCARD {
+        match socket.recv(&mut byte) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // An error that was waiting to be told; it is gone now.
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_join_a_group() {
+        for ip in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+            let addr = SocketAddr::new(ip.parse().unwrap(), 0);
+            let group = Group::open(addr, &Config::for_workers(2), 1).unwrap();
+            assert_eq!(group.workers(), 2);
+            let again = Group::open(group.local_addr(), &Config::for_workers(2), 1).unwrap_err();
+            assert!(matches!(again, OpenError::InUse(_)), "{again}");
+            assert!(again.to_string().contains("already in use (another hairpin?)"), "{again}");
+            let addr = group.local_addr();
+            drop(group);
+            assert!(Group::open(addr, &Config::for_workers(2), 1).is_ok(), "free again");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_wildcard_leaves_ipv4_alone() {
+        let v6 = Group::open("[::]:0".parse().unwrap(), &Config::for_workers(2), 1).unwrap();
+        let v4 = SocketAddr::new("0.0.0.0".parse().unwrap(), v6.local_addr().port());
+        assert!(Group::open(v4, &Config::for_workers(2), 1).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_is_not_here_is_named() {
+        let error = Group::open("192.0.2.77:3478".parse().unwrap(), &Config::for_workers(2), 1).unwrap_err();
+        assert!(matches!(error, OpenError::NotHere(_)), "{error}");
+        assert!(error.to_string().starts_with("udp 192.0.2.77:3478: "), "{error}");
+    }
+}

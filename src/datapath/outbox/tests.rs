@@ -1,0 +1,243 @@
+//! Tests of the outbox: whatever batches come in, the same payloads go out, in order and within a kernel's limits.
+
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+
+use proptest::prelude::*;
+use slotmap::KeyData;
+
+use super::super::arena::{Arena, SLOTS};
+use super::*;
+use crate::datapath::sys::receive::Receiver;
+use crate::wire::{self, Class, Family, Message as Stun, Method, TransactionId, attribute};
+
+/// Batches of one sender: datagrams of `size` bytes, the last perhaps shorter.
+#[derive(Clone, Debug)]
+struct Batch {
+    /// Which client or which peer.
+    who: u8,
+    size: usize,
+    count: usize,
+    last: usize,
+}
+
+impl Batch {
+    fn lengths(&self) -> Vec<usize> {
+        let mut lengths = vec![self.size; self.count];
+        lengths[self.count - 1] = self.last;
+        lengths
+    }
+}
+
+fn batch() -> impl Strategy<Value = Batch> {
+    let size = prop_oneof![0usize..20, 900usize..1300, Just(4_000), Just(60_000)];
+    (0u8..2, size, 1usize..=JOINED, any::<prop::sample::Index>()).prop_map(|(who, size, count, last)| {
+        // An empty datagram is never joined, and a batch has 64 KiB with the client's headers.
+        let count = if size == 0 { 1 } else { count.min(65_000 / (size + 8)).max(1) };
+        let last = if size == 0 { 0 } else { last.index(size) + 1 };
+        Batch { who, size, count, last }
+    })
+}
+
+/// Bytes that differ from datagram to datagram.
+fn payload(seed: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (seed * 31 + i * 7 + i / 256) as u8).collect()
+}
+
+fn route(who: u8) -> Route {
+    let relay = RelayId { allocation: KeyData::from_ffi(1 << 32).into(), family: Family::V4 };
+    Route {
+        via: Via::Relay(relay),
+        to: SocketAddr::new([192, 0, 2, who].into(), 5000),
+        source: None,
+        marks: Marks(who),
+        dont_fragment: false,
+    }
+}
+
+/// What a kernel would make of the runs, after checking that it would take them.
+fn datagrams(outbox: &Outbox, memory: &[u8], gso: bool) -> Vec<(Route, Vec<u8>)> {
+    let mut all = Vec::new();
+    for run in &outbox.runs {
+        assert!(run.count <= RUN && (gso || run.count == 1), "{run:?}");
+        assert!(run.bytes.len() <= RUN_BYTES || run.count == 1, "{run:?}");
+        assert_eq!(run.bytes.len().div_ceil(run.size.max(1)).max(1), run.count, "{run:?}");
+        for n in 0..run.count {
+            let start = run.bytes.start + n * run.size;
+            all.push((run.route, memory[start..run.bytes.end.min(start + run.size)].to_vec()));
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// RFC 8656 §12.6: the payloads of ChannelData leave as they came, without headers, in order.
+    #[test]
+    fn payloads_reach_peers(batches in prop::collection::vec(batch(), 1..12), padding in 0usize..4, gso: bool) {
+        let (mut arena, mut outbox) = (Arena::new(), Outbox::new(gso));
+        let mut expected = Vec::new();
+        for batch in &batches {
+            // The last datagram of a batch is a run by itself if it is shorter.
+            for run in [&batch.lengths()[..batch.count - 1], &[batch.last]] {
+                let Some(&len) = run.first() else { continue };
+                let stride = 4 + len + padding;
+                let range = arena.take(run.len() * stride);
+                for n in 0..run.len() {
+                    let bytes = payload(expected.len(), len);
+                    let at = range.start + n * stride + 4;
+                    arena.memory()[at..at + len].copy_from_slice(&bytes);
+                    expected.push((route(batch.who), bytes));
+                }
+                outbox.for_peer(arena.memory(), route(batch.who), range, stride, 4, len);
+            }
+        }
+        prop_assert!(datagrams(&outbox, arena.memory(), gso) == expected);
+    }
+
+    /// RFC 8656 §12.6 and §11.3: each payload reaches the client behind a header that fits it, in order.
+    #[test]
+    fn payloads_reach_clients(batches in prop::collection::vec(batch(), 1..12), channel: bool, gso: bool) {
+        let (mut arena, mut outbox) = (Arena::new(), Outbox::new(gso));
+        let mut expected = Vec::new();
+        let peer: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
+        for batch in &batches {
+            let range = arena.take((batch.count - 1) * batch.size + batch.last);
+            let mut at = range.start;
+            for len in batch.lengths() {
+                let bytes = payload(expected.len(), len);
+                arena.memory()[at..at + len].copy_from_slice(&bytes);
+                at += len;
+                expected.push((route(batch.who), bytes));
+            }
+            let id = TransactionId([expected.len() as u8; 12]);
+            let header = if channel { Header::Channel(0x4001) } else { Header::Data { id, peer } };
+            outbox.for_client(arena.memory(), route(batch.who), range, batch.size, &header);
+        }
+        let got = datagrams(&outbox, arena.memory(), gso);
+        prop_assert_eq!(got.len(), expected.len());
+        for ((route, datagram), (expected_route, payload)) in got.iter().zip(&expected) {
+            prop_assert_eq!(route, expected_route);
+            if channel {
+                let header = wire::ChannelHeader::parse(datagram).unwrap();
+                prop_assert_eq!((header.number, usize::from(header.len)), (0x4001, payload.len()));
+                prop_assert!(datagram[4..] == payload[..]);
+            } else {
+                let stun = Stun::parse(datagram).unwrap();
+                prop_assert_eq!((stun.class(), stun.method()), (Class::Indication, Method::Data));
+                let from = stun.attribute(attribute::XOR_PEER_ADDRESS).unwrap().xor_address().unwrap();
+                prop_assert_eq!(from, peer);
+                prop_assert!(stun.attribute(attribute::DATA).unwrap().value == &payload[..]);
+                prop_assert!(datagram[datagram.len() - wire::padding(payload.len())..].iter().all(|&b| b == 0));
+            }
+        }
+    }
+}
+
+/// Datagrams that the kernel did not join leave joined all the same.
+#[test]
+fn single_datagrams_of_one_route_make_one_run() {
+    let (mut arena, mut outbox) = (Arena::new(), Outbox::new(true));
+    for n in 0..SLOTS {
+        let range = arena.take(1204);
+        let relayed = if n < 60 { 1200 } else { 1000 };
+        outbox.for_peer(arena.memory(), route(1), range, 1204, 4, relayed);
+    }
+    let sizes: Vec<_> = outbox.runs.iter().map(|run| (run.size, run.count)).collect();
+    // 65,507 bytes hold 54 of them; a shorter one ends a run.
+    assert_eq!(sizes, [(1200, 54), (1200, 7), (1000, 3)]);
+}
+
+struct Sockets {
+    from: UdpSocket,
+    to: UdpSocket,
+}
+
+impl Sockets {
+    fn new() -> Sockets {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        Sockets { from: bind(), to: bind() }
+    }
+
+    fn route(&self) -> Route {
+        Route { to: self.to.local_addr().unwrap(), ..route(0) }
+    }
+
+    /// Sends `count` datagrams of `len` bytes in one run; returns how many bytes arrived in each datagram.
+    fn relay(&self, outbox: &mut Outbox, counters: &mut Counters, len: usize, count: usize) -> Vec<usize> {
+        let mut arena = Arena::new();
+        let range = arena.take(count * (len + 4));
+        outbox.for_peer(arena.memory(), self.route(), range, len + 4, 4, len);
+        outbox.flush(arena.memory(), |_| Some(self.from.as_fd()), counters);
+        let (mut receiver, mut memory) = (Receiver::new(64), vec![0; 64 << 16]);
+        let got = receiver.receive(self.to.as_fd(), memory.chunks_mut(1 << 16)).unwrap_or(0);
+        (0..got).map(|n| receiver.datagram(n).unwrap().len).collect()
+    }
+}
+
+/// Some devices cannot cut datagrams: then they go one by one, and after three times at once.
+#[test]
+fn runs_that_the_kernel_refuses_go_one_by_one() {
+    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    option::without_checksums(sockets.from.as_fd()).unwrap();
+    for attempt in 1..=5 {
+        assert_eq!(sockets.relay(&mut outbox, &mut counters, 1000, 3), [1000; 3]);
+        assert_eq!(counters.runs_refused, attempt.min(3));
+    }
+    assert_eq!(counters.unsent, [0; Unsent::ALL.len()]);
+}
+
+/// RFC 8656 §14: DF for the datagrams that ask for it, and not for the next one.
+#[test]
+fn a_datagram_that_must_not_be_fragmented_goes_alone() {
+    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let mut arena = Arena::new();
+    for dont_fragment in [false, true, true, false] {
+        let range = arena.take(104);
+        let route = Route { dont_fragment, ..sockets.route() };
+        outbox.for_peer(arena.memory(), route, range, 104, 4, 100);
+    }
+    assert_eq!(outbox.runs.len(), 4);
+    outbox.flush(arena.memory(), |_| Some(sockets.from.as_fd()), &mut counters);
+    let mut buffer = [0; 200];
+    sockets.to.set_nonblocking(true).unwrap();
+    assert_eq!((0..5).map_while(|_| sockets.to.recv(&mut buffer).ok()).collect::<Vec<_>>(), [100; 4]);
+}
+
+/// A send that fails costs its datagrams and no others.
+#[test]
+fn a_failure_costs_no_other_datagram() {
+    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let mut arena = Arena::new();
+    let too_long = arena.take(65_530);
+    let broadcast = SocketAddr::from(([255, 255, 255, 255], 9));
+    for (to, range, len) in [
+        (sockets.to.local_addr().unwrap(), arena.take(104), 100),
+        (sockets.to.local_addr().unwrap(), too_long, 65_520),
+        (broadcast, arena.take(104), 100),
+        (sockets.to.local_addr().unwrap(), arena.take(104), 100),
+    ] {
+        let stride = range.len();
+        outbox.for_peer(arena.memory(), Route { to, ..route(0) }, range, stride, 4, len);
+    }
+    outbox.flush(arena.memory(), |_| Some(sockets.from.as_fd()), &mut counters);
+    let mut buffer = [0; 200];
+    sockets.to.set_nonblocking(true).unwrap();
+    assert_eq!((0..3).map_while(|_| sockets.to.recv(&mut buffer).ok()).collect::<Vec<_>>(), [100; 2]);
+    let mut expected = Counters::default();
+    expected.unsent(Unsent::TooLong, 1);
+    expected.unsent(Unsent::Refused, 1);
+    assert_eq!(counters, expected);
+}
+
+#[test]
+fn what_was_for_a_closed_socket_is_counted() {
+    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let mut arena = Arena::new();
+    let range = arena.take(3 * 104);
+    outbox.for_peer(arena.memory(), sockets.route(), range, 104, 4, 100);
+    outbox.flush(arena.memory(), |_| None, &mut counters);
+    assert_eq!(counters.unsent[Unsent::Closed as usize], 3);
+    assert!(outbox.has_room());
+}

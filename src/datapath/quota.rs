@@ -1,0 +1,156 @@
+//! How many allocations each user has, and all of them together. RFC 8656 section 7.2: 486 beyond a user's quota, 508
+//! when the server is full.
+//!
+//! What was reserved is a [`Quota`]: dropping it gives it back, also while a worker panics. A reservation of a port
+//! (EVEN-PORT with R) counts too: on its maker until someone claims it or it lapses.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::turn::Denial;
+
+/// The counts of a process. A short lock, taken only when allocations come and go.
+pub(super) struct Ledger {
+    a_user: usize,
+    in_total: usize,
+    counts: Mutex<Counts>,
+}
+
+/// No entry is 0, so the table is no larger than the total.
+#[derive(Default)]
+struct Counts {
+    users: HashMap<Arc<str>, usize>,
+    total: usize,
+}
+
+/// One allocation's part. Given back when dropped.
+pub(super) struct Quota {
+    ledger: Arc<Ledger>,
+    user: Arc<str>,
+}
+
+impl Ledger {
+    /// At most `a_user` allocations of one user and `in_total` of all.
+    pub(super) fn new(a_user: usize, in_total: usize) -> Arc<Ledger> {
+        Arc::new(Ledger { a_user, in_total, counts: Mutex::default() })
+    }
+
+    /// Reserves one allocation for a user.
+    pub(super) fn reserve(self: &Arc<Self>, user: &Arc<str>) -> Result<Quota, Denial> {
+        let mut counts = self.counts();
+        counts.check(user, self.a_user)?;
+        if counts.total >= self.in_total {
+            return Err(Denial::Capacity);
+        }
+        counts.total += 1;
+        counts.add(user);
+        Ok(Quota { ledger: self.clone(), user: user.clone() })
+    }
+
+    /// How many allocations and reservations there are.
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.counts().total
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Nothing panics between the changes of one lock.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn check(&self, user: &str, most: usize) -> Result<(), Denial> {
+        if self.users.get(user).copied().unwrap_or(0) >= most { Err(Denial::Quota) } else { Ok(()) }
+    }
+
+    fn add(&mut self, user: &Arc<str>) {
+        *self.users.entry(user.clone()).or_default() += 1;
+    }
+
+    fn remove(&mut self, user: &str) {
+        let Some(count) = self.users.get_mut(user) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.users.remove(user);
+        }
+    }
+}
+
+impl Quota {
+    /// From now on it counts on `user`; if that one has as many as allowed, it stays where it was.
+    pub(super) fn pass_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
+        if self.user == *user {
+            return Ok(());
+        }
+        let mut counts = self.ledger.counts();
+        counts.check(user, self.ledger.a_user)?;
+        counts.remove(&self.user);
+        counts.add(user);
+        drop(counts);
+        self.user = user.clone();
+        Ok(())
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        let mut counts = self.ledger.counts();
+        counts.total -= 1;
+        counts.remove(&self.user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    /// RFC 8656 §7.2: 486 for the user who has enough, 508 for everyone when the server is full.
+    #[test]
+    fn a_user_fills_its_quota_then_the_server_is_full() {
+        let ledger = Ledger::new(2, 3);
+        let (alice, bob) = (user("alice"), user("bob"));
+        let first = ledger.reserve(&alice).unwrap();
+        let _second = ledger.reserve(&alice).unwrap();
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
+        let _third = ledger.reserve(&bob).unwrap();
+        assert_eq!(ledger.reserve(&bob).err(), Some(Denial::Capacity));
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
+        drop(first);
+        assert!(ledger.reserve(&bob).is_ok(), "a place came back");
+        assert!(ledger.reserve(&alice).is_ok(), "what was not kept came back too");
+    }
+
+    #[test]
+    fn a_reservation_passes_from_its_maker_to_its_claimer() {
+        let ledger = Ledger::new(1, 2);
+        let (alice, bob) = (user("alice"), user("bob"));
+        let mut made = ledger.reserve(&alice).unwrap();
+        let other = ledger.reserve(&bob).unwrap();
+        assert_eq!(made.pass_to(&bob), Err(Denial::Quota));
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota), "it still counts on alice");
+        drop(other);
+        assert_eq!(made.pass_to(&bob), Ok(()));
+        assert_eq!(made.pass_to(&bob), Ok(()), "to itself, though the quota is full");
+        assert!(ledger.reserve(&alice).is_ok());
+        drop(made);
+        assert!(ledger.counts().users.is_empty(), "nobody is remembered");
+        assert_eq!(ledger.total(), 0);
+    }
+
+    #[test]
+    fn a_panic_gives_everything_back() {
+        let ledger = Ledger::new(1, 1);
+        let held = ledger.clone();
+        let thread = std::thread::spawn(move || {
+            let _quota = held.reserve(&user("alice")).unwrap();
+            panic!("a worker fails, as this test wants it to");
+        });
+        assert!(thread.join().is_err());
+        assert!(ledger.reserve(&user("bob")).is_ok());
+    }
+}

@@ -1,0 +1,270 @@
+//! Relay sockets: what peers send to and hear from (RFC 8656 section 5).
+//!
+//! The worker that handles an Allocate request opens them, bound to one address and port that nobody else has (never
+//! SO_REUSEPORT). The order is quota, ports, sockets; each is a guard, so any failure returns everything and so does
+//! a worker that panics. What belongs together for one allocation is a [`Slot`].
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use slotmap::{Key, KeyData, SecondaryMap};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::ports::{Port, Ports};
+use super::quota::{Ledger, Quota};
+use super::reservations::{Reservation, Reservations};
+use super::sys::epoll::Epoll;
+use super::sys::option;
+use crate::turn::{AllocationId, Answer, Ask, Denial, PortWish, RelayId, RelayedAddr, Shortage, Token};
+use crate::wire::Family;
+
+/// What a relay socket asks for: a video key frame at once.
+const BUFFER: usize = 1 << 20;
+
+/// How often another relay address is tried when one is gone from this machine.
+const ADDRESSES_GONE: usize = 8;
+
+/// What all workers share to open relay sockets.
+pub(super) struct Resources {
+    pub(super) ports: Arc<Ports>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) reservations: Reservations,
+    /// How long a reservation is kept, in nanoseconds.
+    pub(super) reservation_lifetime: u64,
+    /// Relay sockets hand out joined datagrams.
+    pub(super) gro: bool,
+}
+
+/// A relay socket with its port. The socket is closed before the port is given back.
+pub(super) struct Relay {
+    socket: UdpSocket,
+    port: Port,
+}
+
+/// The relay sockets of an allocation, and its quota.
+struct Slot {
+    v4: Option<Relay>,
+    v6: Option<Relay>,
+    /// Held until the last socket is closed.
+    _quota: Quota,
+}
+
+/// The relay sockets of a worker.
+pub(super) struct Relays {
+    slots: SecondaryMap<AllocationId, Slot>,
+    resources: Arc<Resources>,
+    rng: StdRng,
+}
+
+impl Relays {
+    /// None yet. `rng` chooses ports and tokens.
+    pub(super) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
+        Relays { slots: SecondaryMap::new(), resources, rng }
+    }
+
+    /// Does what the core asks; sockets that it opens are watched by `epoll`. `trouble` hears what went wrong outside of
+    /// this program.
+    pub(super) fn answer(
+        &mut self,
+        now: u64,
+        ticket: AllocationId,
+        ask: Ask,
+        epoll: &Epoll,
+        trouble: &mut impl FnMut(SocketAddr, &io::Error),
+    ) -> Answer {
+        let answer = match ask {
+            Ask::OpenRelay { user, v4, v6, port } => self.open(now, &user, [v4, v6], port, trouble),
+            Ask::ClaimReservation { user, token } => self.claim(now, &user, token),
+        };
+        let watched = answer.and_then(|(slot, answer)| {
+            for (family, relay) in [(Family::V4, &slot.v4), (Family::V6, &slot.v6)] {
+                let Some(relay) = relay else { continue };
+                let id = RelayId { allocation: ticket, family };
+                if let Err(error) = epoll.add(relay.socket.as_fd(), pack(id)) {
+                    trouble(relay.addr(), &error);
+                    return Err(Denial::Capacity);
+                }
+                relay.port.set_live();
+            }
+            self.slots.insert(ticket, slot);
+            Ok(answer)
+        });
+        watched.unwrap_or_else(Answer::Refused)
+    }
+
+    /// The socket of a relayed address.
+    pub(super) fn socket(&self, id: RelayId) -> Option<BorrowedFd<'_>> {
+        let slot = self.slots.get(id.allocation)?;
+        let relay = match id.family {
+            Family::V4 => &slot.v4,
+            Family::V6 => &slot.v6,
+        };
+        relay.as_ref().map(|relay| relay.socket.as_fd())
+    }
+
+    /// Closes a socket and gives its port back; the last of an allocation gives its quota back too.
+    pub(super) fn close(&mut self, id: RelayId) {
+        let Some(slot) = self.slots.get_mut(id.allocation) else { return };
+        match id.family {
+            Family::V4 => slot.v4 = None,
+            Family::V6 => slot.v6 = None,
+        }
+        if slot.v4.is_none() && slot.v6.is_none() {
+            self.slots.remove(id.allocation);
+        }
+    }
+
+    /// RFC 8656 section 7.2: a new relayed address of each family wanted, IPv4 first.
+    fn open(
+        &mut self,
+        now: u64,
+        user: &Arc<str>,
+        wanted: [bool; 2],
+        wish: PortWish,
+        trouble: &mut impl FnMut(SocketAddr, &io::Error),
+    ) -> Result<(Slot, Answer), Denial> {
+        let quota = self.resources.ledger.reserve(user)?;
+        let spare = (wish == PortWish::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
+        let mut kept = None;
+        let mut relay = |ipv6: bool| {
+            wanted[usize::from(ipv6)].then(|| {
+                let (relay, next) = bind_free(&self.resources, now, ipv6, wish, &mut self.rng, trouble)?;
+                kept = kept.take().or(next);
+                Ok(relay)
+            })
+        };
+        let (v4, v6) = (relay(false), relay(true));
+        if !matches!((&v4, &v6), (Some(Ok(_)), _) | (_, Some(Ok(_)))) {
+            return Err(Denial::Capacity);
+        }
+        let token = match kept.zip(spare) {
+            Some((relay, quota)) => Some(self.keep(now, relay, quota)?),
+            None => None,
+        };
+        let answer = Answer::Opened { v4: answer(&v4), v6: answer(&v6), token };
+        Ok((Slot { v4: v4.and_then(Result::ok), v6: v6.and_then(Result::ok), _quota: quota }, answer))
+    }
+
+    /// RFC 8656 section 7.2: keeps the next higher port for whoever brings the token.
+    fn keep(&mut self, now: u64, relay: Relay, quota: Quota) -> Result<Token, Denial> {
+        let token: Token = self.rng.random();
+        let until = now + self.resources.reservation_lifetime;
+        let kept = self.resources.reservations.keep(now, token, Reservation { relay, quota, until });
+        if kept { Ok(token) } else { Err(Denial::Capacity) }
+    }
+
+    /// RFC 8656 section 7.2: a token that is not known, or no more, is 508.
+    fn claim(&mut self, now: u64, user: &Arc<str>, token: Token) -> Result<(Slot, Answer), Denial> {
+        let reservations = &self.resources.reservations;
+        let mut reservation = reservations.claim(now, &token).ok_or(Denial::Capacity)?;
+        if let Err(denial) = reservation.quota.pass_to(user) {
+            reservations.keep(now, token, reservation);
+            return Err(denial);
+        }
+        let Reservation { relay, quota, .. } = reservation;
+        let relayed = Some(Ok(RelayedAddr(relay.addr())));
+        Ok(match relay.addr() {
+            SocketAddr::V4(_) => (
+                Slot { v4: Some(relay), v6: None, _quota: quota },
+                Answer::Opened { v4: relayed, v6: None, token: None },
+            ),
+            SocketAddr::V6(_) => (
+                Slot { v4: None, v6: Some(relay), _quota: quota },
+                Answer::Opened { v4: None, v6: relayed, token: None },
+            ),
+        })
+    }
+}
+
+fn answer(relay: &Option<Result<Relay, Shortage>>) -> Option<Result<RelayedAddr, Shortage>> {
+    let relay = relay.as_ref()?;
+    Some(relay.as_ref().map(|relay| RelayedAddr(relay.addr())).map_err(|shortage| *shortage))
+}
+
+/// Takes a free port and binds it; for [`PortWish::Pair`] the next one too.
+fn bind_free(
+    resources: &Resources,
+    now: u64,
+    ipv6: bool,
+    wish: PortWish,
+    rng: &mut StdRng,
+    trouble: &mut impl FnMut(SocketAddr, &io::Error),
+) -> Result<(Relay, Option<Relay>), Shortage> {
+    let mut gone = 0;
+    // Each turn leaves one port fewer to try, or ends, or is counted.
+    while let Some((port, next)) = resources.ports.take(now, ipv6, wish, rng) {
+        let relays = Relay::open(port, resources.gro).and_then(|relay| {
+            let next = next.map(|port| Relay::open(port, resources.gro)).transpose()?;
+            Ok((relay, next))
+        });
+        let (port, error) = match relays {
+            Ok(relays) => return Ok(relays),
+            Err(failed) => failed,
+        };
+        match error.kind() {
+            io::ErrorKind::AddrInUse => port.held_by_another(now),
+            io::ErrorKind::AddrNotAvailable if gone < ADDRESSES_GONE => {
+                trouble(port.addr(), &error);
+                gone += 1;
+            }
+            _ => {
+                trouble(port.addr(), &error);
+                break;
+            }
+        }
+    }
+    Err(Shortage)
+}
+
+impl Relay {
+    /// Opens the socket of a port.
+    pub(super) fn open(port: Port, gro: bool) -> Result<Relay, (Port, io::Error)> {
+        match bind(port.addr(), gro) {
+            Ok(socket) => Ok(Relay { socket, port }),
+            Err(error) => Err((port, error)),
+        }
+    }
+
+    /// The relayed transport address.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+}
+
+fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    option::may_fragment(socket.as_fd(), addr.is_ipv6())?;
+    // What the kernel lacks was said when the listeners were opened.
+    let _ = option::receive_marks(socket.as_fd(), addr.is_ipv6());
+    if gro {
+        let _ = option::receive_joined(socket.as_fd());
+    }
+    option::buffers(socket.as_fd(), BUFFER)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// A relayed address in an event's 64 bits: the generation of its allocation above, its place and the family below.
+/// A generation is never 0, so the values below 2^32 are free for listeners.
+fn pack(id: RelayId) -> u64 {
+    let key = id.allocation.data().as_ffi();
+    let (generation, place) = (key >> 32, key & 0xFFFF_FFFF);
+    debug_assert!(place < 1 << 31, "an allocation's place has 31 bits; tables are far smaller");
+    generation << 32 | place << 1 | u64::from(id.family == Family::V6)
+}
+
+/// Reads what [`pack`] wrote; `None` for a value below 2^32.
+pub(super) fn unpack(token: u64) -> Option<RelayId> {
+    let (generation, low) = (token >> 32, token & 0xFFFF_FFFF);
+    let allocation = AllocationId::from(KeyData::from_ffi(generation << 32 | low >> 1));
+    let family = if low & 1 == 0 { Family::V4 } else { Family::V6 };
+    (generation != 0).then_some(RelayId { allocation, family })
+}
+
+#[cfg(test)]
+mod tests;

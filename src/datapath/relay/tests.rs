@@ -1,0 +1,203 @@
+//! Tests of opening and closing relay sockets on loopback: quota, then ports, then sockets, and everything returns.
+
+use std::cell::Cell;
+use std::ops::RangeInclusive;
+
+use rand::SeedableRng;
+use slotmap::SlotMap;
+
+use super::super::sys::epoll::Events;
+use super::*;
+use crate::turn::LiveRelays;
+
+/// A worker's relays, and the core's table of allocations.
+struct World {
+    relays: Relays,
+    epoll: Epoll,
+    table: SlotMap<AllocationId, ()>,
+}
+
+fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> Arc<Resources> {
+    let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    Arc::new(Resources {
+        ports: Ports::new(&addresses, ports),
+        ledger: Ledger::new(a_user, 100),
+        reservations: Reservations::default(),
+        reservation_lifetime: 30,
+        gro: true,
+    })
+}
+
+impl World {
+    fn new(resources: &Arc<Resources>) -> World {
+        let relays = Relays::new(resources.clone(), StdRng::seed_from_u64(9));
+        World { relays, epoll: Epoll::new().unwrap(), table: SlotMap::with_key() }
+    }
+
+    fn ask(&mut self, now: u64, ask: Ask) -> (AllocationId, Answer) {
+        let ticket = self.table.insert(());
+        (ticket, self.relays.answer(now, ticket, ask, &self.epoll, &mut |_, _| {}))
+    }
+
+    fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortWish) -> (AllocationId, Answer) {
+        self.ask(0, Ask::OpenRelay { user: user.into(), v4, v6, port })
+    }
+
+    fn claim(&mut self, now: u64, user: &str, token: Token) -> (AllocationId, Answer) {
+        self.ask(now, Ask::ClaimReservation { user: user.into(), token })
+    }
+}
+
+fn v4(answer: &Answer) -> SocketAddr {
+    let Answer::Opened { v4: Some(Ok(relayed)), .. } = answer else { panic!("{answer:?}") };
+    relayed.0
+}
+
+fn token(answer: &Answer) -> Token {
+    let Answer::Opened { token: Some(token), .. } = answer else { panic!("{answer:?}") };
+    *token
+}
+
+fn id(allocation: AllocationId, family: Family) -> RelayId {
+    RelayId { allocation, family }
+}
+
+/// RFC 8656 §7.2: a dual allocation has a relayed address of each family; each can be closed by itself.
+#[test]
+fn a_dual_allocation_opens_and_closes() {
+    let resources = resources(&["127.0.2.1", "::1"], 20_000..=32_000, 1);
+    let mut world = World::new(&resources);
+    let (ticket, answer) = world.open("alice", true, true, PortWish::Any);
+    let Answer::Opened { v4: Some(Ok(v4)), v6: Some(Ok(v6)), token: None } = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
+
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.send_to(b"hello", v4.0).unwrap();
+    let mut events = Events::new(4);
+    assert!(world.epoll.ready(&mut events).unwrap());
+    assert_eq!(events.len(), 1);
+    assert_eq!(unpack(events.token(0)), Some(id(ticket, Family::V4)));
+
+    world.relays.close(id(ticket, Family::V4));
+    assert!(!resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
+    assert!(world.relays.socket(id(ticket, Family::V4)).is_none());
+    assert_eq!(world.open("alice", true, false, PortWish::Any).1, Answer::Refused(Denial::Quota));
+    world.relays.close(id(ticket, Family::V6));
+    assert_eq!(resources.ledger.total(), 0);
+    assert!(world.epoll.ready(&mut events).unwrap());
+    assert_eq!(events.len(), 0, "a closed socket is watched no more");
+}
+
+/// RFC 8656 §7.2: one family of a dual allocation may be lacking; both may not.
+#[test]
+fn a_shortage_of_one_family_is_not_one_of_both() {
+    let resources = resources(&["127.0.2.2"], 20_000..=32_000, 9);
+    let mut world = World::new(&resources);
+    let (ticket, answer) = world.open("alice", true, true, PortWish::Any);
+    assert!(matches!(answer, Answer::Opened { v4: Some(Ok(_)), v6: Some(Err(Shortage)), .. }), "{answer:?}");
+    world.relays.close(id(ticket, Family::V4));
+    assert_eq!(world.open("alice", false, true, PortWish::Any).1, Answer::Refused(Denial::Capacity));
+    assert_eq!(resources.ledger.total(), 0, "a failure costs no quota");
+}
+
+/// RFC 8656 §7.2: 508 when no port is free; ports of other programs are skipped.
+#[test]
+fn ports_of_other_programs_are_skipped() {
+    let others: Vec<UdpSocket> =
+        (20_100..20_104).filter_map(|port| UdpSocket::bind(("127.0.2.30", port)).ok()).collect();
+    assert!(!others.is_empty());
+    let resources = resources(&["127.0.2.30"], 20_100..=20_104, 99);
+    let mut world = World::new(&resources);
+    let (_, answer) = world.open("alice", true, false, PortWish::Any);
+    assert_eq!(v4(&answer).port(), 20_104);
+    let complained = Cell::new(0);
+    let ticket = world.table.insert(());
+    let ask = Ask::OpenRelay { user: "alice".into(), v4: true, v6: false, port: PortWish::Any };
+    let answer =
+        world.relays.answer(1, ticket, ask, &world.epoll, &mut |_, _| complained.set(complained.get() + 1));
+    assert_eq!((answer, complained.get()), (Answer::Refused(Denial::Capacity), 0));
+}
+
+/// RFC 8656 §7.2: an address that is gone from the machine is no reason to fail while there is another.
+#[test]
+fn an_address_that_is_gone_is_passed_over() {
+    let resources = resources(&["192.0.2.77", "127.0.2.20"], 20_000..=32_000, 99);
+    let mut world = World::new(&resources);
+    for _ in 0..8 {
+        assert_eq!(v4(&world.open("alice", true, false, PortWish::Any).1).ip().to_string(), "127.0.2.20");
+    }
+}
+
+/// RFC 8656 §7.2: EVEN-PORT with R keeps the next port; a token redeems it on any worker, for any user.
+#[test]
+fn a_reserved_port_is_redeemed_by_another_worker() {
+    let resources = resources(&["127.0.2.3"], 20_000..=32_000, 2);
+    let (mut one, mut other) = (World::new(&resources), World::new(&resources));
+    let (made, answer) = one.open("alice", true, false, PortWish::Pair);
+    let (even, token) = (v4(&answer), token(&answer));
+    assert_eq!(even.port() % 2, 0);
+    assert_eq!(one.open("alice", true, false, PortWish::Any).1, Answer::Refused(Denial::Quota), "both count");
+    let next = SocketAddr::new(even.ip(), even.port() + 1);
+    assert!(!resources.ports.is_live(next));
+
+    let (claimed, answer) = other.claim(29, "bob", token);
+    assert_eq!(v4(&answer), next);
+    assert!(resources.ports.is_live(next));
+    assert!(other.relays.socket(id(claimed, Family::V4)).is_some());
+    assert_eq!(other.claim(29, "bob", token).1, Answer::Refused(Denial::Capacity), "only once");
+    assert!(
+        matches!(one.open("alice", true, false, PortWish::Any).1, Answer::Opened { .. }),
+        "it counts on bob now"
+    );
+    one.relays.close(id(made, Family::V4));
+    other.relays.close(id(claimed, Family::V4));
+    assert_eq!(resources.ledger.total(), 1);
+}
+
+/// RFC 8656 §7.2: a claim that is refused leaves the reservation as it was.
+#[test]
+fn a_refused_claim_returns_the_token() {
+    let resources = resources(&["127.0.2.4"], 20_000..=32_000, 2);
+    let mut world = World::new(&resources);
+    let token = token(&world.open("alice", true, false, PortWish::Pair).1);
+    let bobs: Vec<_> = (0..2).map(|_| world.open("bob", true, false, PortWish::Any).0).collect();
+    assert_eq!(world.claim(1, "bob", token).1, Answer::Refused(Denial::Quota));
+    world.relays.close(id(bobs[0], Family::V4));
+    assert!(matches!(world.claim(1, "bob", token).1, Answer::Opened { .. }));
+}
+
+/// RFC 8656 §7.2: no quota for the reservation, no allocation either.
+#[test]
+fn a_pair_that_cannot_be_had_costs_nothing() {
+    let resources = resources(&["127.0.2.5"], 20_000..=32_000, 1);
+    let mut world = World::new(&resources);
+    assert_eq!(world.open("alice", true, false, PortWish::Pair).1, Answer::Refused(Denial::Quota));
+    assert_eq!(resources.ledger.total(), 0);
+    assert!(matches!(world.open("alice", true, false, PortWish::Even).1, Answer::Opened { token: None, .. }));
+}
+
+#[test]
+fn a_worker_that_ends_returns_everything() {
+    let resources = resources(&["127.0.2.6"], 20_000..=32_000, 9);
+    let mut world = World::new(&resources);
+    let addr = v4(&world.open("alice", true, false, PortWish::Any).1);
+    drop(world);
+    assert!(!resources.ports.is_live(addr));
+    assert_eq!(resources.ledger.total(), 0);
+    assert!(UdpSocket::bind(addr).is_ok());
+}
+
+#[test]
+fn events_name_their_relay() {
+    let mut table: SlotMap<AllocationId, ()> = SlotMap::with_key();
+    for _ in 0..100 {
+        let allocation = table.insert(());
+        for family in [Family::V4, Family::V6] {
+            assert_eq!(unpack(pack(id(allocation, family))), Some(id(allocation, family)));
+        }
+        table.remove(allocation);
+    }
+    assert_eq!(unpack(7), None, "a listener");
+}

@@ -1,0 +1,79 @@
+//! Whether the kernel may be asked to cut datagrams for a destination (GSO).
+//!
+//! Some network devices and some path MTUs refuse it. A run that fails goes as single packets; only if those succeed
+//! three times is the destination remembered, in a small table where newcomers replace older ones.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+
+/// Destinations that are remembered at a time.
+const MOST: usize = 64;
+
+/// How often single packets must succeed where a run failed.
+const STRIKES: u8 = 3;
+
+/// What is known of destinations.
+pub(super) struct Segmentation {
+    on: bool,
+    /// At each hash the last destination that made trouble, and how often.
+    trouble: [Option<(IpAddr, u8)>; MOST],
+    any: bool,
+}
+
+impl Segmentation {
+    /// `on`: the kernel can do it, and the configuration allows it.
+    pub(super) fn new(on: bool) -> Segmentation {
+        Segmentation { on, trouble: [None; MOST], any: false }
+    }
+
+    /// Whether runs may go to this destination.
+    pub(super) fn allows(&self, to: IpAddr) -> bool {
+        self.on
+            && !(self.any
+                && self.trouble[place(to)].is_some_and(|(ip, strikes)| ip == to && strikes >= STRIKES))
+    }
+
+    /// A run to this destination failed, and its packets went one by one.
+    pub(super) fn strike(&mut self, to: IpAddr) {
+        let entry = &mut self.trouble[place(to)];
+        let strikes = entry.filter(|(ip, _)| *ip == to).map_or(0, |(_, strikes)| strikes);
+        *entry = Some((to, strikes.saturating_add(1)));
+        self.any = true;
+    }
+}
+
+fn place(ip: IpAddr) -> usize {
+    FixedState::with_seed(0).hash_one(ip) as usize % MOST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_strikes() {
+        let mut segmentation = Segmentation::new(true);
+        let (bad, good) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        for _ in 0..STRIKES {
+            assert!(segmentation.allows(bad));
+            segmentation.strike(bad);
+        }
+        assert!(!segmentation.allows(bad));
+        assert!(segmentation.allows(good));
+        assert!(!Segmentation::new(false).allows(good));
+    }
+
+    #[test]
+    fn the_table_stays_small() {
+        let mut segmentation = Segmentation::new(true);
+        for n in 0..100_000u32 {
+            let ip = IpAddr::V4(n.into());
+            (0..STRIKES).for_each(|_| segmentation.strike(ip));
+            assert!(!segmentation.allows(ip));
+        }
+        let off = (0..100_000u32).filter(|&n| !segmentation.allows(IpAddr::V4(n.into()))).count();
+        assert!(off <= MOST, "{off}");
+    }
+}

@@ -1,0 +1,216 @@
+//! What the fast plane counts beside the core, and how others read both.
+//!
+//! A worker counts in plain integers of its own. From time to time it copies them to where readers look, and leaves that
+//! for the next time if someone is reading just then: reading never makes a worker wait.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use crate::turn;
+
+/// Why a datagram could not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The socket's buffer or the device's queue was full.
+    Full,
+    /// No way to the destination, or the address to send from is gone.
+    Unreachable,
+    /// A firewall or another policy of this machine.
+    Refused,
+    /// Too long for one datagram.
+    TooLong,
+    /// The socket was closed meanwhile.
+    Closed,
+    /// Anything else.
+    Other,
+}
+
+impl Unsent {
+    /// Every reason, in the order of [`Counters::unsent`].
+    pub const ALL: [Unsent; 6] =
+        [Unsent::Full, Unsent::Unreachable, Unsent::Refused, Unsent::TooLong, Unsent::Closed, Unsent::Other];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unsent::Full => "full",
+            Unsent::Unreachable => "unreachable",
+            Unsent::Refused => "refused",
+            Unsent::TooLong => "too_long_to_send",
+            Unsent::Closed => "closed",
+            Unsent::Other => "other",
+        }
+    }
+
+    pub(super) fn why(error: &io::Error) -> Unsent {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Unsent::Full,
+            Some(
+                libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EADDRNOTAVAIL | libc::ENETDOWN | libc::ENODEV,
+            ) => Unsent::Unreachable,
+            Some(libc::EPERM | libc::EACCES) => Unsent::Refused,
+            Some(libc::EMSGSIZE) => Unsent::TooLong,
+            _ => Unsent::Other,
+        }
+    }
+}
+
+/// Counters of a worker's sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams that could not be sent, by reason ([`Unsent::ALL`]).
+    pub unsent: [u64; Unsent::ALL.len()],
+    /// Received batches that were cut short, and dropped.
+    pub truncated: u64,
+    /// Runs that the kernel would not cut into datagrams, and that went one by one.
+    pub runs_refused: u64,
+}
+
+impl Counters {
+    pub(super) fn unsent(&mut self, why: Unsent, packets: usize) {
+        self.unsent[why as usize] += packets as u64;
+    }
+}
+
+/// What a worker has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// The protocol core's counters.
+    pub turn: turn::Stats,
+    /// Those of the sockets.
+    pub sockets: Counters,
+    /// How often it failed and was started again, with all its allocations gone.
+    pub panics: u64,
+}
+
+/// A worker's counters, where others read them.
+#[derive(Default)]
+pub(super) struct Published {
+    stats: Mutex<Lives>,
+}
+
+/// A worker that fails loses what it counted since the last copy, and what lived in it, but no counter goes backwards.
+#[derive(Default)]
+struct Lives {
+    before: WorkerStats,
+    now: WorkerStats,
+}
+
+impl Published {
+    /// What was counted so far.
+    pub(super) fn read(&self) -> WorkerStats {
+        let lives = self.lives();
+        let mut sum = lives.now.clone();
+        sum.add(&lives.before);
+        sum
+    }
+
+    /// Replaces what this life of the worker has counted; false if someone reads just now.
+    pub(super) fn write(&self, turn: &turn::Stats, sockets: &Counters) -> bool {
+        let mut lives = match self.stats.try_lock() {
+            Ok(lives) => lives,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        lives.now.turn.clone_from(turn);
+        lives.now.sockets.clone_from(sockets);
+        true
+    }
+
+    /// The worker failed and begins again.
+    pub(super) fn begin_again(&self) {
+        let mut lives = self.lives();
+        let mut ended = std::mem::take(&mut lives.now);
+        clear_gauges(&mut ended.turn);
+        lives.before.add(&ended);
+        lives.before.panics += 1;
+    }
+
+    fn lives(&self) -> MutexGuard<'_, Lives> {
+        // Integers alone: whatever was written is a value.
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerStats {
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &WorkerStats) {
+        let Counters { unsent, truncated, runs_refused } = &other.sockets;
+        add_all(&mut self.sockets.unsent, unsent);
+        self.sockets.truncated += truncated;
+        self.sockets.runs_refused += runs_refused;
+        self.panics += other.panics;
+        add_core(&mut self.turn, &other.turn);
+    }
+}
+
+fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
+    // All of them are named, so that none is forgotten here.
+    let turn::Stats {
+        requests,
+        auth_failures,
+        dropped,
+        to_peer,
+        to_client,
+        relays,
+        allocations,
+        allocations_total,
+        permissions,
+        channels,
+    } = part;
+    add_all(sum.requests.as_flattened_mut(), requests.as_flattened());
+    add_all(&mut sum.auth_failures, auth_failures);
+    add_all(&mut sum.dropped, dropped);
+    for (sum, part) in sum.to_peer.iter_mut().zip(to_peer).chain(sum.to_client.iter_mut().zip(to_client)) {
+        sum.packets += part.packets;
+        sum.bytes += part.bytes;
+    }
+    add_all(sum.relays.as_flattened_mut(), relays.as_flattened());
+    sum.allocations += allocations;
+    sum.allocations_total += allocations_total;
+    sum.permissions += permissions;
+    sum.channels += channels;
+}
+
+/// What lived in a worker that failed lives no more.
+fn clear_gauges(stats: &mut turn::Stats) {
+    stats.relays = Default::default();
+    (stats.allocations, stats.permissions, stats.channels) = (0, 0, 0);
+}
+
+fn add_all(sum: &mut [u64], part: &[u64]) {
+    for (sum, part) in sum.iter_mut().zip(part) {
+        *sum += part;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_never_makes_a_worker_wait() {
+        let published = Published::default();
+        let counters = Counters { truncated: 3, ..Counters::default() };
+        let reading = published.stats.lock().unwrap();
+        assert!(!published.write(&turn::Stats::default(), &counters));
+        drop(reading);
+        assert!(published.write(&turn::Stats::default(), &counters));
+        assert_eq!(published.read().sockets.truncated, 3);
+    }
+
+    #[test]
+    fn counters_survive_a_failure_and_gauges_do_not() {
+        let published = Published::default();
+        let mut counters = Counters::default();
+        counters.unsent(Unsent::Full, 2);
+        let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
+        published.write(&stats, &counters);
+        published.begin_again();
+        let stats = turn::Stats { allocations: 1, allocations_total: 1, ..turn::Stats::default() };
+        published.write(&stats, &counters);
+        let read = published.read();
+        assert_eq!((read.turn.allocations, read.turn.allocations_total, read.panics), (1, 10, 1));
+        assert_eq!(read.sockets.unsent[Unsent::Full as usize], 4);
+    }
+}

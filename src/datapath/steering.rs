@@ -1,0 +1,235 @@
+//! Which socket of a listener group a datagram goes to: a classic BPF program that the kernel runs for each.
+//!
+//! Every worker has two sockets in a group: *control* for requests and *data* for what is to be relayed, so that a flood of
+//! requests fills its own queue and not the calls'. The worker is a hash of the source address and port, the same for
+//! both kinds, keyed so that nobody can aim at one worker. The kind is a hint: with GRO one batch may hold both, so
+//! either socket takes either.
+//!
+//! The kernel hands the program the payload at offset 0 and the IP header at `SKF_NET_OFF`.
+
+use super::sys::option::Instruction;
+
+/// The two sockets that a worker has in each group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Requests, and whatever else is not data.
+    Control,
+    /// ChannelData and Send indications.
+    Data,
+}
+
+impl Kind {
+    /// How many there are.
+    pub(super) const COUNT: usize = 2;
+
+    /// The place in a group of `worker`'s socket of this kind.
+    pub(super) fn place(self, worker: usize) -> usize {
+        worker * Kind::COUNT + self as usize
+    }
+}
+
+/// Multiplier of the hash: odd, with its bits spread.
+const MULTIPLIER: u32 = 0x9E37_79B1;
+
+/// Scratch memory: the kind, and the hash so far.
+const KIND: u32 = 0;
+const HASH: u32 = 1;
+
+/// The program for a group of [`Kind::COUNT`] sockets for each of `workers`.
+pub(super) fn program(workers: usize, key: u32) -> Vec<Instruction> {
+    let mut program = kind();
+    program.extend([load_constant(key), stmt(libc::BPF_ST, HASH)]);
+    let (v4, v6) = (v4(), v6());
+    program.extend([
+        load(libc::BPF_B, ip(0)),
+        stmt(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 4),
+        jump_unless(6, v6.len() + 1),
+    ]);
+    program.extend(v6);
+    program.push(stmt(libc::BPF_JMP | libc::BPF_JA, v4.len() as u32));
+    program.extend(v4);
+    program.extend([
+        stmt(libc::BPF_LD | libc::BPF_MEM, HASH),
+        stmt(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers.max(1) as u32),
+        stmt(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, Kind::COUNT as u32),
+        stmt(libc::BPF_LDX | libc::BPF_MEM, KIND),
+        stmt(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0),
+        stmt(libc::BPF_RET | libc::BPF_A, 0),
+    ]);
+    program
+}
+
+/// Data begins with 0x40-0x4F (RFC 8656 section 12.4) or is a Send indication, whose type is 0x0016 (section 17).
+fn kind() -> Vec<Instruction> {
+    vec![
+        stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
+        // Loading past the end would end the program with 0.
+        jump(libc::BPF_JGE, 2, 0, 4),
+        load(libc::BPF_H, 0),
+        jump(libc::BPF_JEQ, 0x0016, 4, 0),
+        stmt(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 12),
+        jump(libc::BPF_JEQ, 0x4, 2, 0),
+        load_constant(Kind::Control as u32),
+        stmt(libc::BPF_JMP | libc::BPF_JA, 1),
+        load_constant(Kind::Data as u32),
+        stmt(libc::BPF_ST, KIND),
+    ]
+}
+
+/// IPv4: the source address, and the source port behind a header of variable length.
+fn v4() -> Vec<Instruction> {
+    let mut part = vec![load(libc::BPF_W, ip(12))];
+    part.extend(mix());
+    part.push(stmt(libc::BPF_LDX | libc::BPF_MSH | libc::BPF_B, ip(0)));
+    part.push(stmt(libc::BPF_LD | libc::BPF_IND | libc::BPF_H, ip(0)));
+    part.extend(mix());
+    part
+}
+
+/// IPv6: the source address, and the source port unless extension headers stand before it.
+fn v6() -> Vec<Instruction> {
+    let mut part = Vec::new();
+    for word in 0..4 {
+        part.push(load(libc::BPF_W, ip(8 + 4 * word)));
+        part.extend(mix());
+    }
+    let mix = mix();
+    part.push(load(libc::BPF_B, ip(6)));
+    part.push(jump_unless(libc::IPPROTO_UDP as u32, mix.len() + 1));
+    part.push(load(libc::BPF_H, ip(40)));
+    part.extend(mix);
+    part
+}
+
+/// hash = (hash ^ A) * MULTIPLIER; hash ^= hash >> 15
+fn mix() -> Vec<Instruction> {
+    vec![
+        stmt(libc::BPF_LDX | libc::BPF_MEM, HASH),
+        stmt(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0),
+        stmt(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, MULTIPLIER),
+        stmt(libc::BPF_MISC | libc::BPF_TAX, 0),
+        stmt(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 15),
+        stmt(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0),
+        stmt(libc::BPF_ST, HASH),
+    ]
+}
+
+/// The place of a byte of the IP header.
+fn ip(offset: u32) -> u32 {
+    (libc::SKF_NET_OFF as u32).wrapping_add(offset)
+}
+
+fn load(size: u32, offset: u32) -> Instruction {
+    stmt(libc::BPF_LD | libc::BPF_ABS | size, offset)
+}
+
+fn load_constant(value: u32) -> Instruction {
+    stmt(libc::BPF_LD | libc::BPF_IMM, value)
+}
+
+fn stmt(code: u32, k: u32) -> Instruction {
+    Instruction { code: code as u16, jt: 0, jf: 0, k }
+}
+
+fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code: (libc::BPF_JMP | condition | libc::BPF_K) as u16, jt, jf, k }
+}
+
+/// Goes on if A is `k`, else past the next `skip` instructions.
+fn jump_unless(k: u32, skip: usize) -> Instruction {
+    jump(libc::BPF_JEQ, k, 0, u8::try_from(skip).expect("parts are shorter than 256 instructions"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::{SocketAddr, UdpSocket};
+    use std::os::fd::AsFd;
+
+    use super::super::sys::receive::Receiver;
+    use super::super::{Config, Group};
+    use super::*;
+
+    const CONTROL: [&[u8]; 6] =
+        [&[], &[0x40], &[0, 0x01, 0, 0], &[0, 0x03, 0, 0], &[0x50, 0, 0, 0], &[0x16, 0xFE, 0, 0]];
+    const DATA: [&[u8]; 4] = [&[0x40, 0], &[0x40, 1, 0, 0], &[0x4F, 0xFF, 0, 1, 9], &[0x00, 0x16, 0, 0]];
+
+    /// Which worker's socket has something, and how many datagrams of which kind. Loopback delivers while sending.
+    fn received(group: &Group, from: SocketAddr) -> Vec<(usize, Kind, usize)> {
+        let mut all = Vec::new();
+        let mut receiver = Receiver::new(16);
+        for worker in 0..group.workers() {
+            for kind in [Kind::Control, Kind::Data] {
+                let mut memory = vec![0; 16 * 64];
+                let count = receiver.receive(group.socket(worker, kind), memory.chunks_mut(64)).unwrap_or(0);
+                assert!((0..count).all(|n| receiver.datagram(n).unwrap().from == from));
+                if count > 0 {
+                    all.push((worker, kind, count));
+                }
+            }
+        }
+        all
+    }
+
+    fn clients_stay_with_a_worker(ip: &str, workers: usize) {
+        let group =
+            Group::open(SocketAddr::new(ip.parse().unwrap(), 0), &Config::for_workers(workers), 0xC0FFEE)
+                .unwrap();
+        let mut seen = HashSet::new();
+        for _ in 0..64 {
+            let client = UdpSocket::bind((ip, 0)).unwrap();
+            for bytes in CONTROL.iter().chain(&DATA) {
+                client.send_to(bytes, group.local_addr()).unwrap();
+            }
+            let got = received(&group, client.local_addr().unwrap());
+            let &[(worker, Kind::Control, CONTROL_COUNT), (same, Kind::Data, DATA_COUNT)] = &got[..] else {
+                panic!("{got:?}")
+            };
+            assert_eq!(worker, same);
+            seen.insert(worker);
+        }
+        assert_eq!(seen.len(), workers, "all workers get clients");
+    }
+
+    const CONTROL_COUNT: usize = CONTROL.len();
+    const DATA_COUNT: usize = DATA.len();
+
+    /// Both sockets that a client meets belong to one worker, and data has a queue of its own.
+    #[test]
+    fn clients_stay_with_a_worker_over_ipv4() {
+        clients_stay_with_a_worker("127.0.0.1", 1);
+        clients_stay_with_a_worker("127.0.0.1", 4);
+    }
+
+    #[test]
+    fn clients_stay_with_a_worker_over_ipv6() {
+        clients_stay_with_a_worker("::1", 3);
+    }
+
+    /// IPv4 options move the port; the client stays where it was.
+    #[test]
+    fn ip_options_do_not_move_a_client() {
+        let group = Group::open("127.0.0.1:0".parse().unwrap(), &Config::for_workers(4), 1).unwrap();
+        for _ in 0..16 {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.send_to(DATA[0], group.local_addr()).unwrap();
+            let plain = received(&group, client.local_addr().unwrap());
+            super::super::sys::option::ip_options(client.as_fd(), &[1; 8]).unwrap();
+            client.send_to(DATA[0], group.local_addr()).unwrap();
+            assert_eq!(received(&group, client.local_addr().unwrap()), plain);
+        }
+    }
+
+    /// Without the program the kernel's own hash keeps a client on one socket.
+    #[test]
+    fn without_steering_a_client_stays_on_one_socket() {
+        let config = Config { steering: false, ..Config::for_workers(2) };
+        let group = Group::open("127.0.0.1:0".parse().unwrap(), &config, 1).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for bytes in CONTROL.iter().chain(&DATA) {
+            client.send_to(bytes, group.local_addr()).unwrap();
+        }
+        let got = received(&group, client.local_addr().unwrap());
+        assert!(matches!(got[..], [(_, _, 10)]), "{got:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Receiving many datagrams in one system call: `recvmmsg(2)`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use super::address::Name;
+use super::check;
+use super::cmsg::Control;
+use crate::turn::Marks;
+
+/// A datagram, or several of one sender that the kernel joined (GRO).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Datagram {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Where it was sent to (port 0), if the socket says so.
+    pub destination: Option<SocketAddr>,
+    pub marks: Marks,
+    /// Its length, all joined datagrams together.
+    pub len: usize,
+    /// The length of each joined datagram but the last, which may be shorter. Never 0.
+    pub stride: usize,
+    /// It was longer than its buffer.
+    pub truncated: bool,
+}
+
+/// What `recvmmsg` needs beside buffers.
+pub(in crate::datapath) struct Receiver {
+    headers: Box<[libc::mmsghdr]>,
+    iovs: Box<[libc::iovec]>,
+    names: Box<[Name]>,
+    controls: Box<[Control]>,
+}
+
+impl Receiver {
+    /// One that takes up to `most` datagrams a call.
+    pub(in crate::datapath) fn new(most: usize) -> Receiver {
+        let iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        // SAFETY: the structure consists of pointers and integers, for which zero is a value.
+        let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        Receiver {
+            headers: vec![header; most].into(),
+            iovs: vec![iov; most].into(),
+            names: vec![Name::EMPTY; most].into(),
+            controls: vec![Control::EMPTY; most].into(),
+        }
+    }
+
+    /// Receives a datagram into each buffer, as long as there are some; returns how many. Fewer than there are buffers
+    /// means that the socket was empty, or that an error waits to be told.
+    pub(in crate::datapath) fn receive<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffers: impl Iterator<Item = &'a mut [u8]>,
+    ) -> io::Result<usize> {
+        let (names, iovs, controls) =
+            (self.names.as_mut_ptr(), self.iovs.as_mut_ptr(), self.controls.as_mut_ptr());
+        let mut count = 0;
+        for (i, (header, buffer)) in self.headers.iter_mut().zip(buffers).enumerate() {
+            // SAFETY: the four boxes are of one length, and `i` is below it.
+            let (name, iov, control) = unsafe { (names.add(i), iovs.add(i), controls.add(i)) };
+            // SAFETY: `iov` is within its box, which nothing else refers to meanwhile.
+            unsafe { *iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() } };
+            header.msg_len = 0;
+            header.msg_hdr.msg_name = name.cast();
+            header.msg_hdr.msg_namelen = Name::SIZE;
+            header.msg_hdr.msg_iov = iov;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.cast();
+            header.msg_hdr.msg_controllen = Control::SIZE as _;
+            header.msg_hdr.msg_flags = 0;
+            count = i + 1;
+        }
+        // SAFETY: the first `count` headers point to memory that is writable for the lengths they state: names, iovs and
+        // controls belong to `self`, the buffers are borrowed exclusively for `'a`, which outlasts the call. The
+        // kernel writes initialised bytes only, and keeps no pointer.
+        check(unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count as _,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        })
+    }
+
+    /// The `n`th datagram of the last call; `None` if it came from no address of the Internet.
+    pub(in crate::datapath) fn datagram(&self, n: usize) -> Option<Datagram> {
+        let header = &self.headers[n];
+        let accompanied = self.controls[n].get(header.msg_hdr.msg_controllen as _);
+        let len = header.msg_len as usize;
+        Some(Datagram {
+            from: self.names[n].get()?,
+            destination: accompanied.destination,
+            marks: accompanied.marks,
+            len,
+            stride: accompanied.segment.unwrap_or(len).max(1),
+            truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! Sending many datagrams in one system call: `sendmmsg(2)`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use super::address::Name;
+use super::check;
+use super::cmsg::Control;
+use crate::turn::Marks;
+
+/// A datagram to send, or several that the kernel is to cut (GSO).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Message {
+    pub to: SocketAddr,
+    /// The address to send from, its port ignored; `None`: the socket's own.
+    pub source: Option<SocketAddr>,
+    pub marks: Marks,
+    /// The length of each datagram but the last, which may be shorter; `None`: this is one datagram.
+    pub segment: Option<u16>,
+    /// Where its bytes are.
+    pub bytes: Range<usize>,
+}
+
+/// What `sendmmsg` needs beside the bytes.
+pub(in crate::datapath) struct Sender {
+    headers: Box<[libc::mmsghdr]>,
+    iovs: Box<[libc::iovec]>,
+    names: Box<[Name]>,
+    controls: Box<[Control]>,
+}
+
+impl Sender {
+    /// One that sends up to `most` messages a call.
+    pub(in crate::datapath) fn new(most: usize) -> Sender {
+        let iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        // SAFETY: the structure consists of pointers and integers, for which zero is a value.
+        let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        Sender {
+            headers: vec![header; most].into(),
+            iovs: vec![iov; most].into(),
+            names: vec![Name::EMPTY; most].into(),
+            controls: vec![Control::EMPTY; most].into(),
+        }
+    }
+
+    /// Sends messages whose bytes are in `memory`; returns how many went, at least one. An error is the first one's.
+    ///
+    /// # Panics
+    /// If a range lies outside of `memory`.
+    pub(in crate::datapath) fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        memory: &[u8],
+        messages: &[Message],
+    ) -> io::Result<usize> {
+        let (names, iovs, controls) =
+            (self.names.as_mut_ptr(), self.iovs.as_mut_ptr(), self.controls.as_mut_ptr());
+        let mut count = 0;
+        for (i, (header, message)) in self.headers.iter_mut().zip(messages).enumerate() {
+            let bytes = &memory[message.bytes.clone()];
+            // SAFETY: the four boxes are of one length, and `i` is below it.
+            let (name, iov, control) = unsafe { (names.add(i), iovs.add(i), controls.add(i)) };
+            // SAFETY: each of them is within its box, initialised, and nothing else refers to it meanwhile.
+            let (namelen, controllen) = unsafe {
+                *iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                let control =
+                    (*control).set(message.to.is_ipv6(), message.source, message.marks, message.segment);
+                ((*name).set(message.to), control)
+            };
+            header.msg_len = 0;
+            header.msg_hdr.msg_name = name.cast();
+            header.msg_hdr.msg_namelen = namelen;
+            header.msg_hdr.msg_iov = iov;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.cast();
+            header.msg_hdr.msg_controllen = controllen as _;
+            header.msg_hdr.msg_flags = 0;
+            count = i + 1;
+        }
+        // SAFETY: the first `count` headers point to memory that is readable for the lengths they state: names, iovs and
+        // controls belong to `self`, the bytes are borrowed for longer than the call and are not written to, whatever
+        // the type of `iov_base` says. The kernel keeps no pointer.
+        check(unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count as _,
+                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::super::option;
+    use super::super::receive::{Datagram, Receiver};
+    use super::*;
+
+    fn exchange(ip: &str) {
+        let bind = || UdpSocket::bind((ip, 0)).unwrap();
+        let (from, to) = (bind(), bind());
+        let ipv6 = ip.contains(':');
+        option::receive_marks(to.as_fd(), ipv6).unwrap();
+        option::receive_destination(to.as_fd(), ipv6).unwrap();
+        let gro = option::receive_joined(to.as_fd()).is_ok() && option::can_send_joined(from.as_fd());
+
+        let memory: Vec<u8> = (0..4000u32).map(|i| i as u8).collect();
+        let message = |segment, bytes| Message {
+            to: to.local_addr().unwrap(),
+            source: Some(from.local_addr().unwrap()),
+            marks: Marks(0xB9),
+            segment,
+            bytes,
+        };
+        let segment = gro.then_some(1000);
+        let messages = [message(None, 0..10), message(segment, 10..2510), message(None, 0..0)];
+        assert_eq!(Sender::new(4).send(from.as_fd(), &memory, &messages).unwrap(), 3);
+
+        let mut receiver = Receiver::new(4);
+        let mut buffers = vec![0; 4 * 4096];
+        assert_eq!(receiver.receive(to.as_fd(), buffers.chunks_mut(4096)).unwrap(), 3);
+        for (n, message) in messages.iter().enumerate() {
+            let len = message.bytes.len();
+            let expected = Datagram {
+                from: from.local_addr().unwrap(),
+                destination: Some(SocketAddr::new(to.local_addr().unwrap().ip(), 0)),
+                marks: Marks(0xB9),
+                len,
+                stride: message.segment.map_or(len.max(1), usize::from),
+                truncated: false,
+            };
+            assert_eq!(receiver.datagram(n), Some(expected));
+            assert_eq!(buffers[n * 4096..][..len], memory[message.bytes.clone()]);
+        }
+        let empty = receiver.receive(to.as_fd(), buffers.chunks_mut(4096)).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// RFC 8656 §13: DSCP and ECN both ways, with joined datagrams, from and to named addresses.
+    #[test]
+    fn datagrams_and_what_accompanies_them_over_ipv4() {
+        exchange("127.0.0.1");
+    }
+
+    /// RFC 8656 §13
+    #[test]
+    fn datagrams_and_what_accompanies_them_over_ipv6() {
+        exchange("::1");
+    }
+
+    #[test]
+    fn a_datagram_longer_than_its_buffer_is_marked() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(&[7; 100], socket.local_addr().unwrap()).unwrap();
+        let (mut receiver, mut buffer) = (Receiver::new(1), [0; 64]);
+        assert_eq!(receiver.receive(socket.as_fd(), std::iter::once(&mut buffer[..])).unwrap(), 1);
+        assert!(receiver.datagram(0).unwrap().truncated);
+    }
+}

@@ -1,0 +1,246 @@
+//! The way of packets through a worker: received in batches, judged by the core, gathered, sent.
+//!
+//! No allocation, lock, log line or clock reading happens here; `now` is what the worker read last.
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+use super::arena::{Arena, JOINED};
+use super::cut;
+use super::group::{self, Group};
+use super::outbox::{Outbox, Route, Via};
+use super::relay::Relays;
+use super::stats::Counters;
+use super::steering::Kind;
+use super::sys::receive::{Datagram, Receiver};
+use crate::turn::{ClientAddr, FiveTuple, Marks, Now, PeerAddr, RelayId, Server, Transport};
+
+/// Batches in one system call.
+const CALL: usize = 16;
+
+/// Batches a listener socket may deliver in one pass.
+const LISTENER_BUDGET: usize = 4 * CALL;
+
+/// Batches a relay socket may deliver in one pass.
+const RELAY_BUDGET: usize = CALL;
+
+/// Batches in one system call from a relay socket: it has one client, and rarely more than a few are waiting.
+const RELAY_CALL: usize = 4;
+
+/// A worker's socket in a listener group.
+pub(super) struct Listener<'g> {
+    socket: BorrowedFd<'g>,
+    addr: SocketAddr,
+    kind: Kind,
+    /// Clients may have sent to any address of the machine, so packets tell which.
+    wildcard: bool,
+}
+
+/// What packets touch on their way.
+pub(super) struct Traffic<'g> {
+    pub(super) listeners: Vec<Listener<'g>>,
+    pub(super) relays: Relays,
+    pub(super) core: Server,
+    pub(super) counters: Counters,
+    arena: Arena,
+    receiver: Receiver,
+    outbox: Outbox,
+}
+
+impl<'g> Listener<'g> {
+    /// A worker's sockets in all groups. Those of a group stand side by side, in the order of [`Kind`].
+    pub(super) fn all(groups: &'g [Group], worker: usize) -> Vec<Listener<'g>> {
+        let sockets = groups.iter().flat_map(|group| [(group, Kind::Control), (group, Kind::Data)]);
+        let listener = |(group, kind): (&'g Group, Kind)| Listener {
+            socket: group.socket(worker, kind),
+            addr: group.local_addr(),
+            kind,
+            wildcard: group::is_wildcard(group.local_addr().ip()),
+        };
+        sockets.map(listener).collect()
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'g> {
+        self.socket
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl<'g> Traffic<'g> {
+    /// `gso`: datagrams may be sent joined.
+    pub(super) fn new(listeners: Vec<Listener<'g>>, relays: Relays, core: Server, gso: bool) -> Traffic<'g> {
+        Traffic {
+            listeners,
+            relays,
+            core,
+            counters: Counters::default(),
+            arena: Arena::new(),
+            receiver: Receiver::new(CALL),
+            outbox: Outbox::new(gso),
+        }
+    }
+
+    /// Takes what clients sent to a listener and sends on what is to be relayed. `after` is called after each batch, to
+    /// do what the core asks for. False if there may be more.
+    pub(super) fn serve_listener(
+        &mut self,
+        now: Now,
+        listener: usize,
+        mut after: impl FnMut(&mut Self),
+    ) -> bool {
+        let mut budget = LISTENER_BUDGET;
+        while budget > 0 {
+            let Ok(count) =
+                self.receiver.receive(self.listeners[listener].socket, self.arena.buffers().take(CALL))
+            else {
+                // Nothing there; or an error of an earlier send, which is gone now.
+                return true;
+            };
+            for n in 0..count {
+                self.client_batch(now, listener, n);
+            }
+            self.send();
+            after(self);
+            if count < CALL {
+                return true;
+            }
+            budget -= count;
+        }
+        false
+    }
+
+    /// Takes what peers sent to a relay socket; it waits for [`Traffic::send`]. False if there may be more.
+    pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId) -> bool {
+        let mut budget = RELAY_BUDGET;
+        while budget > 0 {
+            if self.arena.free() < RELAY_CALL {
+                self.send();
+            }
+            let Some(socket) = self.relays.socket(relay) else { return true };
+            let Ok(count) = self.receiver.receive(socket, self.arena.buffers().take(RELAY_CALL)) else {
+                return true;
+            };
+            for n in 0..count {
+                self.peer_batch(now, relay, n);
+            }
+            if count < RELAY_CALL {
+                return true;
+            }
+            budget -= count;
+        }
+        false
+    }
+
+    /// Sends what waits.
+    pub(super) fn send(&mut self) {
+        self.flush();
+        self.arena.clear();
+    }
+
+    /// Sends an answer of the core to a client.
+    pub(super) fn reply(&mut self, to: &FiveTuple, message: &[u8]) {
+        let Some(route) = route(&self.listeners, to, Marks::default(), Kind::Control) else { return };
+        let Via::Listener(listener) = route.via else { return };
+        self.outbox.send_alone(self.listeners[listener].socket, route, message, &mut self.counters);
+    }
+
+    fn client_batch(&mut self, now: Now, listener: usize, n: usize) {
+        let Some(datagram) = self.receive(n) else { return };
+        let Received { datagram, start, end } = datagram;
+        let Listener { addr, .. } = self.listeners[listener];
+        let server = datagram.destination.map_or(addr, |mut to| {
+            to.set_port(addr.port());
+            to
+        });
+        let tuple = FiveTuple { client: ClientAddr(datagram.from), server, transport: Transport::Udp };
+        let mut at = start;
+        loop {
+            let memory = self.arena.memory();
+            let (stride, len) = cut::run(&memory[at..end], datagram.stride);
+            let run = at..at + len;
+            if let Some(forward) =
+                self.core.from_client(now, &tuple, datagram.marks, stride, &memory[run.clone()])
+            {
+                if !self.outbox.has_room() {
+                    self.flush();
+                }
+                let route = Route {
+                    via: Via::Relay(forward.relay),
+                    to: forward.peer.0,
+                    source: None,
+                    marks: forward.marks,
+                    dont_fragment: forward.dont_fragment,
+                };
+                self.outbox.for_peer(self.arena.memory(), route, run, stride, forward.offset, forward.len);
+            }
+            at += len;
+            if at >= end {
+                return;
+            }
+        }
+    }
+
+    fn peer_batch(&mut self, now: Now, relay: RelayId, n: usize) {
+        let Some(Received { datagram, start, end }) = self.receive(n) else { return };
+        let bytes = &self.arena.memory()[start..end];
+        let peer = PeerAddr(datagram.from);
+        let Some(forward) = self.core.from_peer(now, relay, peer, datagram.marks, datagram.stride, bytes)
+        else {
+            return;
+        };
+        let Some(route) = route(&self.listeners, &forward.tuple, forward.marks, Kind::Data) else { return };
+        if !self.outbox.has_room() {
+            self.flush();
+        }
+        self.outbox.for_client(self.arena.memory(), route, start..end, datagram.stride, &forward.header);
+    }
+
+    /// The `n`th batch of the last call, and where it lies.
+    fn receive(&mut self, n: usize) -> Option<Received> {
+        let datagram = self.receiver.datagram(n);
+        let range = self.arena.take(datagram.map_or(0, |datagram| datagram.len));
+        let datagram = datagram?;
+        if datagram.truncated {
+            self.counters.truncated += 1;
+            return None;
+        }
+        // No kernel joins more; if one did, the rest would not find room for its headers.
+        let most = range.start + JOINED * datagram.stride;
+        if range.end > most {
+            self.counters.truncated += 1;
+        }
+        Some(Received { datagram, start: range.start, end: range.end.min(most) })
+    }
+
+    fn flush(&mut self) {
+        let (listeners, relays) = (&self.listeners, &self.relays);
+        let socket = |via| match via {
+            Via::Listener(listener) => Some(listeners[listener].socket),
+            Via::Relay(relay) => relays.socket(relay),
+        };
+        self.outbox.flush(self.arena.memory(), socket, &mut self.counters);
+    }
+}
+
+/// A batch in the arena.
+struct Received {
+    datagram: Datagram,
+    start: usize,
+    end: usize,
+}
+
+/// The way to a client: it leaves from the address that the client asked (RFC 8656 section 7.2), so from that listener.
+fn route(listeners: &[Listener<'_>], to: &FiveTuple, marks: Marks, kind: Kind) -> Option<Route> {
+    let is_of = |listener: &Listener<'_>| {
+        listener.kind == kind
+            && listener.addr.port() == to.server.port()
+            && listener.addr.is_ipv4() == to.server.is_ipv4()
+            && (listener.wildcard || listener.addr == to.server)
+    };
+    let listener = listeners.iter().position(is_of)?;
+    let source = listeners[listener].wildcard.then_some(to.server);
+    Some(Route { via: Via::Listener(listener), to: to.client.0, source, marks, dont_fragment: false })
+}

@@ -1,0 +1,216 @@
+//! The workers' threads: started together, started again one by one when they fail, stopped together.
+//!
+//! A worker that panics drops everything it has: its epoll set, its relay sockets, and with them ports and quota. It begins
+//! again, empty, on the same listener sockets; the clients of other workers notice nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, mpsc as sync};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use super::clock::Clock;
+use super::ports::Ports;
+use super::quota::Ledger;
+use super::relay::{Relays, Resources};
+use super::reservations::Reservations;
+use super::stats::{Published, WorkerStats};
+use super::steering::Kind;
+use super::sys::option;
+use super::traffic::{Listener, Traffic};
+use super::worker::{Mail, Worker};
+use super::{Config, Group};
+use crate::auth::Auth;
+use crate::turn::bucket::AnswerBucket;
+use crate::turn::{self, Server};
+
+/// Letters that wait for a worker at most.
+const MAIL: usize = 16;
+
+/// How long a worker that could not begin again waits before it tries once more.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How many events tokio looks at before it looks at tasks and timers again: few, so that nothing waits behind a flood.
+const EVENT_INTERVAL: u32 = 8;
+
+/// All workers of a process.
+pub struct Workers {
+    handles: Vec<Handle>,
+}
+
+/// Why workers could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A group has sockets for another number of workers.
+    #[error("udp {0}: opened for {1} workers, not for {2}")]
+    OtherWorkers(SocketAddr, usize, usize),
+    /// No thread, or no epoll set.
+    #[error("a worker could not be started: {0}")]
+    System(#[from] io::Error),
+}
+
+struct Handle {
+    thread: JoinHandle<()>,
+    mail: mpsc::Sender<Mail>,
+    published: Arc<Published>,
+}
+
+/// What each life of a worker begins with.
+struct Life {
+    index: usize,
+    groups: Arc<[Group]>,
+    clock: Clock,
+    resources: Arc<Resources>,
+    config: Arc<turn::Config>,
+    auth: Arc<Auth>,
+    shared: Arc<turn::Shared>,
+    gso: bool,
+    published: Arc<Published>,
+}
+
+impl Workers {
+    /// Starts `config.workers` threads on the sockets of `groups`. `answers` bounds what strangers get; `rng` is seeded from
+    /// the operating system.
+    pub fn start(
+        config: &Config,
+        groups: Arc<[Group]>,
+        core: Arc<turn::Config>,
+        auth: Arc<Auth>,
+        answers: AnswerBucket,
+        mut rng: StdRng,
+    ) -> Result<Workers, StartError> {
+        if let Some(group) = groups.iter().find(|group| group.workers() != config.workers) {
+            return Err(StartError::OtherWorkers(group.local_addr(), group.workers(), config.workers));
+        }
+        let ports = Ports::new(&config.relay, config.ports.clone());
+        let resources = Arc::new(Resources {
+            ports: ports.clone(),
+            ledger: Ledger::new(config.user_allocations, config.total_allocations),
+            reservations: Reservations::default(),
+            reservation_lifetime: config.reservation_lifetime * 1_000_000_000,
+            gro: config.gro,
+        });
+        let shared = Arc::new(turn::Shared { answers, live: Box::new(ports) });
+        let gso = config.gso && can_send_joined(&groups);
+        let clock = Clock::new();
+        let mut workers = Workers { handles: Vec::new() };
+        let (ready, readiness) = sync::channel();
+        for index in 0..config.workers {
+            let published = Arc::new(Published::default());
+            let life = Life {
+                index,
+                groups: groups.clone(),
+                clock,
+                resources: resources.clone(),
+                config: core.clone(),
+                auth: auth.clone(),
+                shared: shared.clone(),
+                gso,
+                published: published.clone(),
+            };
+            let (sender, mail) = mpsc::channel(MAIL);
+            let (rng, ready) = (StdRng::from_rng(&mut rng), ready.clone());
+            let thread = thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || life.live(mail, rng, &ready))?;
+            workers.handles.push(Handle { thread, mail: sender, published });
+        }
+        for result in readiness.iter().take(config.workers) {
+            result?;
+        }
+        info!(workers = config.workers, gro = config.gro, gso, "workers run");
+        Ok(workers)
+    }
+
+    /// What each worker has counted.
+    pub fn stats(&self) -> Vec<WorkerStats> {
+        self.handles.iter().map(|handle| handle.published.read()).collect()
+    }
+
+    /// Ends every allocation and waits for all threads.
+    pub fn stop(self) {
+        // A worker whose mail nobody can send any more stops; so all of them stop at once.
+        let threads: Vec<_> = self.handles.into_iter().map(|handle| handle.thread).collect();
+        for thread in threads {
+            if thread.join().is_err() {
+                error!("a worker failed while it stopped");
+            }
+        }
+    }
+
+    /// Makes a worker panic, for tests of what happens then.
+    #[doc(hidden)]
+    pub fn fail(&self, worker: usize) {
+        let sent = self.handles[worker].mail.try_send(Mail::Panic);
+        debug_assert!(sent.is_ok(), "one letter fits");
+    }
+}
+
+impl Life {
+    /// Serves until it is to stop, beginning again whenever it fails.
+    fn live(self, mut mail: mpsc::Receiver<Mail>, mut rng: StdRng, ready: &sync::Sender<io::Result<()>>) {
+        let mut begun = false;
+        loop {
+            let rng = StdRng::from_rng(&mut rng);
+            let started = || {
+                if !std::mem::replace(&mut begun, true) {
+                    let _ = ready.send(Ok(()));
+                }
+            };
+            match panic::catch_unwind(AssertUnwindSafe(|| self.serve(&mut mail, rng, started))) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) if !begun => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+                Ok(Err(error)) => {
+                    error!(worker = self.index, %error, "a worker could not go on; it begins again");
+                    thread::sleep(RETRY);
+                }
+                Err(_) => error!(
+                    worker = self.index,
+                    "a worker failed; its clients lost their allocations; it begins again"
+                ),
+            }
+            self.published.begin_again();
+            if mail.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// One life.
+    fn serve(
+        &self,
+        mail: &mut mpsc::Receiver<Mail>,
+        mut rng: StdRng,
+        started: impl FnOnce(),
+    ) -> io::Result<()> {
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
+        runtime.block_on(async {
+            let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
+            let core = Server::new(self.config.clone(), self.auth.clone(), self.shared.clone(), rng);
+            let traffic = Traffic::new(Listener::all(&self.groups, self.index), relays, core, self.gso);
+            let worker = Worker::new(self.clock, traffic, self.resources.clone(), self.published.clone())?;
+            started();
+            worker.run(mail).await
+        })
+    }
+}
+
+/// Whether the kernel can cut datagrams; says so if not.
+fn can_send_joined(groups: &[Group]) -> bool {
+    let can = groups.first().is_some_and(|group| option::can_send_joined(group.socket(0, Kind::Data)));
+    if !can && !groups.is_empty() {
+        tracing::warn!("no UDP_SEGMENT: every datagram is sent by itself");
+    }
+    can
+}
