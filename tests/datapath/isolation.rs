@@ -1,0 +1,74 @@
+//! A worker that fails takes only its own clients with it; a flood of requests takes no calls with it.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use hairpin::datapath::Config;
+
+use crate::client::channel_message;
+use crate::world::{Relay, addr, config, peer, receive};
+
+/// What a client of a failed worker notices is 437; everything that its allocation held is free again, and the worker
+/// serves on.
+#[test]
+fn a_worker_that_fails_is_started_again_empty() {
+    let relay = Relay::start(Config { workers: 4, user_allocations: 32, ..config("127.1.2.1") });
+    let mut clients: Vec<_> = (0..32).map(|_| relay.allocated()).collect();
+    let peer = peer("127.1.2.1");
+    clients.iter_mut().for_each(|client| client.bind(0x4001, addr(&peer)));
+    relay.wait_for("all are counted", |stats| stats.turn.allocations == 32 && stats.turn.channels == 32);
+    assert_eq!(relay.client().allocate(&[]).code(), 486);
+    let lost = relay.workers().stats()[2].turn.allocations;
+    assert!(lost > 0, "the worker has clients");
+
+    relay.workers().fail(2);
+    relay.wait_for("it begins again", |stats| stats.panics == 1 && stats.turn.allocations == 32 - lost);
+    assert!(relay.stats().turn.allocations_total >= 32, "no counter goes backwards");
+
+    let (mut gone, mut kept) = (0, 0);
+    for client in &mut clients {
+        match client.refresh(600).code() {
+            437 => {
+                assert!(UdpSocket::bind(client.relayed[0]).is_ok(), "its port is free");
+                assert_eq!(client.allocate(&[]).code(), 0, "its quota is free, and its worker serves");
+                client.bind(0x4001, addr(&peer));
+                gone += 1;
+            }
+            code => {
+                assert_eq!(code, 0);
+                kept += 1;
+            }
+        }
+        client.send(&channel_message(0x4001, b"hello"));
+        assert_eq!(receive(&peer), (b"hello".to_vec(), client.relayed[0]));
+    }
+    assert_eq!((gone, kept), (lost, 32 - lost));
+    relay.stop();
+}
+
+/// Requests have a queue of their own: a flood of them that one worker cannot answer costs a call nothing.
+#[test]
+fn a_flood_of_requests_costs_no_data() {
+    let relay = Relay::start(config("127.1.2.2"));
+    let mut client = relay.allocated();
+    let peer = peer("127.1.2.2");
+    client.bind(0x4001, addr(&peer));
+    let (stop, server) = (AtomicBool::new(false), relay.listeners[0]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let socket = UdpSocket::bind("127.1.2.2:0").unwrap();
+            // A Binding request.
+            let request = [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[7; 12]].concat();
+            while !stop.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&request, server);
+            }
+        });
+        for n in 0..500u32 {
+            client.send(&channel_message(0x4001, &n.to_be_bytes()));
+            assert_eq!(receive(&peer).0, n.to_be_bytes());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    relay.stop();
+}

@@ -1,0 +1,36 @@
+//! What std's sockets lack: datagrams joined as a kernel would join them, and a look at DSCP and ECN.
+
+use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
+
+use socket2::{MsgHdr, SockAddr, SockFilter, SockRef};
+
+/// Sends datagrams of one length, the last perhaps shorter, which loopback hands on joined.
+pub fn send_joined(socket: &UdpSocket, to: SocketAddr, datagrams: &[Vec<u8>]) {
+    let (bytes, to) = (datagrams.concat(), SockAddr::from(to));
+    // One control message, as cmsg(3) lays it out.
+    let segment = u16::try_from(datagrams[0].len()).unwrap();
+    let mut control = (size_of::<usize>() + 10).to_ne_bytes().to_vec();
+    control.extend(libc::SOL_UDP.to_ne_bytes());
+    control.extend(libc::UDP_SEGMENT.to_ne_bytes());
+    control.extend(segment.to_ne_bytes());
+    control.resize(control.len().next_multiple_of(size_of::<usize>()), 0);
+    let buffers = [IoSlice::new(&bytes)];
+    let mut message = MsgHdr::new().with_addr(&to).with_buffers(&buffers);
+    if datagrams.len() > 1 {
+        message = message.with_control(&control);
+    }
+    assert_eq!(SockRef::from(socket).sendmsg(&message, 0).unwrap(), bytes.len());
+}
+
+/// From now on the socket takes only IPv4 packets with this TOS byte.
+pub fn accept_only(socket: &UdpSocket, marks: u8) {
+    let statement = |code, k| SockFilter::new(code as u16, 0, 0, k);
+    let program = [
+        statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, (libc::SKF_NET_OFF as u32).wrapping_add(1)),
+        SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, u32::from(marks)),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+    ];
+    SockRef::from(socket).attach_filter(&program).unwrap();
+}

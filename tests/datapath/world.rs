@@ -1,0 +1,163 @@
+//! A running relay on loopback, each test's on addresses of its own.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
+use hairpin::datapath::{Config, Group, WorkerStats, Workers};
+use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::peers::{PeerRules, Rules};
+use hairpin::turn::{self, Families, Lifetimes, Limits};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::client::Client;
+
+pub const REALM: &str = "example.org";
+
+/// A relay and what it listens on.
+pub struct Relay {
+    workers: Option<Workers>,
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// A test's settings: one worker that listens and relays on `ip`, with everything on.
+pub fn config(ip: &str) -> Config {
+    let ip: IpAddr = ip.parse().unwrap();
+    Config {
+        workers: 1,
+        listen: vec![SocketAddr::new(ip, 0)],
+        relay: vec![ip],
+        ports: 20_000..=39_999,
+        user_allocations: 1000,
+        total_allocations: 1000,
+        reservation_lifetime: 30,
+        gro: true,
+        gso: true,
+        steering: true,
+    }
+}
+
+impl Relay {
+    pub fn start(config: Config) -> Relay {
+        Relay::with_lifetimes(config, Lifetimes::default())
+    }
+
+    pub fn with_lifetimes(config: Config, lifetimes: Lifetimes) -> Relay {
+        let groups: Arc<[Group]> =
+            config.listen.iter().map(|&addr| Group::open(addr, &config, 0x1234_5678).unwrap()).collect();
+        let listeners = groups.iter().map(Group::local_addr).collect();
+        let rules = Rules {
+            allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
+            relay: config.relay.clone(),
+            local: config.relay.clone(),
+            ..Rules::default()
+        };
+        let core = turn::Config {
+            families: Families { v4: true, v6: true },
+            lifetimes,
+            limits: Limits::default(),
+            peers: PeerRules::new(rules),
+            software: None,
+        };
+        let user =
+            |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
+        let auth = auth::Config {
+            realm: REALM.into(),
+            users: vec![user("alice"), user("bob")],
+            secrets: Vec::new(),
+            user_before_expiry: false,
+            nonce_lifetime: 3600,
+        };
+        let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();
+        let answers = AnswerBucket::new(0, 0, 1);
+        let rng = StdRng::seed_from_u64(5);
+        let workers = Workers::start(&config, groups, Arc::new(core), Arc::new(auth), answers, rng).unwrap();
+        Relay { workers: Some(workers), listeners }
+    }
+
+    pub fn workers(&self) -> &Workers {
+        self.workers.as_ref().expect("it runs")
+    }
+
+    /// A client on the first listener's address.
+    pub fn client(&self) -> Client {
+        Client::new(self.listeners[0])
+    }
+
+    /// A client with an allocation.
+    pub fn allocated(&self) -> Client {
+        let mut client = self.client();
+        assert_eq!(client.allocate_here().code(), 0);
+        client
+    }
+
+    /// All workers' counters together.
+    pub fn stats(&self) -> WorkerStats {
+        self.workers().stats().iter().fold(WorkerStats::default(), |mut sum, part| {
+            sum.add(part);
+            sum
+        })
+    }
+
+    /// Waits until the published counters are as wanted.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&WorkerStats) -> bool) {
+        for _ in 0..500 {
+            if wanted(&self.stats()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{what}: {:?}", self.stats());
+    }
+
+    pub fn stop(mut self) {
+        self.workers.take().expect("it runs").stop();
+    }
+}
+
+/// A peer for a relay on `ip`: of the same family, and in IPv4 beside the relay's own address, to which the stricter rules
+/// for clients that meet apply.
+pub fn peer(ip: &str) -> UdpSocket {
+    if ip.contains(':') { socket(&ipv6().expect("asked before").to_string()) } else { socket("127.2.0.1") }
+}
+
+/// An IPv6 address of this machine that may be a peer's; `::1` never may.
+pub fn ipv6() -> Option<Ipv6Addr> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    // Address, interface, prefix length, scope (00: global), flags, name.
+    let global = table.lines().find(|line| line.split_whitespace().nth(3) == Some("00"));
+    let bits = global.and_then(|line| u128::from_str_radix(line.split_whitespace().next()?, 16).ok());
+    if bits.is_none() {
+        eprintln!("this machine has no IPv6 address but ::1: nothing is relayed over IPv6 here");
+    }
+    bits.map(Ipv6Addr::from)
+}
+
+/// A socket that waits for a second at most.
+pub fn socket(ip: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket
+}
+
+/// What arrives, and from whom.
+pub fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (len, from) = socket.recv_from(&mut buffer).expect("a datagram");
+    buffer.truncate(len);
+    (buffer, from)
+}
+
+/// Nothing arrives in a tenth of a second.
+pub fn assert_silent(socket: &UdpSocket) {
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let got = socket.recv(&mut [0; 2048]);
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    assert!(got.is_err(), "{got:?}");
+}
+
+pub fn addr(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
+}
