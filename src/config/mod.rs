@@ -1,1 +1,31 @@
-//! One table of settings.
+//! One table of settings, made into everything else: the loader, the reference page, the sample configuration and the
+//! layers' own configuration types.
+//!
+//! - [`table`]: every setting with its key, kind, place, default, documentation and coturn's name for it
+//! - [`field`]: what a setting may be and where it goes
+//! - `values`: how each kind of value is read
+//! - [`settings`]: the settings once read
+//! - [`load()`]: a file's text to settings, every mistake reported at once
+//! - `layers`: what the layers below are told of them
+//! - `checks`: whether settings agree with each other
+//! - [`pages`]: the reference page and the sample
+//!
+//! Nothing here opens a socket, reads a file or the environment: what is needed of them is passed in as a [`Reader`].
+
+mod checks;
+pub mod field;
+mod layers;
+mod load;
+pub mod pages;
+mod report;
+pub mod settings;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use field::Reader;
+pub use layers::Site;
+pub use load::{Loaded, SECRET_VARIABLE, load, without_file};
+pub use report::Finding;
+pub use settings::Settings;

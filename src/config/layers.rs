@@ -1,0 +1,143 @@
+//! From settings to what the layers below are told.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::settings::Settings;
+use crate::turn::bucket::AnswerBucket;
+use crate::turn::peers::{PeerRules, Rules};
+use crate::turn::{Families, Lifetimes, Limits};
+use crate::{auth, datapath, turn};
+
+/// What the settings do not say: it depends on the machine.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where UDP clients come in.
+    pub udp: Vec<SocketAddr>,
+    /// The relayed addresses, configured or discovered.
+    pub relay: Vec<IpAddr>,
+    /// Every address of this machine.
+    pub local: Vec<IpAddr>,
+    /// CPUs that this process may use.
+    pub cpus: usize,
+}
+
+impl Settings {
+    /// What `auth` is told.
+    pub fn auth(&self) -> auth::Config {
+        auth::Config {
+            realm: self.auth.realm.clone(),
+            users: self.auth.users.clone(),
+            secrets: self.auth.secrets.clone(),
+            user_before_expiry: self.auth.user_before_expiry,
+            nonce_lifetime: self.auth.nonce_lifetime.into(),
+        }
+    }
+
+    /// What `turn` is told.
+    pub fn turn(&self, site: &Site) -> turn::Config {
+        let limits = &self.limits;
+        turn::Config {
+            families: Families {
+                v4: site.relay.iter().any(IpAddr::is_ipv4),
+                v6: site.relay.iter().any(IpAddr::is_ipv6),
+            },
+            lifetimes: Lifetimes {
+                default: limits.allocation_lifetime,
+                max: limits.max_allocation_lifetime,
+                permission: limits.permission_lifetime,
+                channel: limits.channel_lifetime,
+            },
+            limits: Limits {
+                // The kernel decides which worker a client gets, so each one may get all.
+                allocations: size(limits.allocations),
+                permissions: size(limits.permissions),
+                channels: size(limits.channels),
+                ..Limits::default()
+            },
+            peers: PeerRules::new(Rules {
+                allow: self.peers.allow.clone(),
+                deny: self.peers.deny.clone(),
+                nat64: self.peers.nat64.clone(),
+                relay: site.relay.clone(),
+                local: site.local.clone(),
+                endpoints: site.udp.iter().chain(&self.http.listen).copied().collect(),
+            }),
+            software: Some(self.software.clone()).filter(|software| !software.is_empty()),
+        }
+    }
+
+    /// What `datapath` is told.
+    pub fn datapath(&self, site: &Site) -> datapath::Config {
+        datapath::Config {
+            workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
+            listen: site.udp.clone(),
+            relay: site.relay.clone(),
+            ports: self.relay.ports.clone(),
+            user_allocations: size(self.limits.user_allocations),
+            total_allocations: size(self.limits.allocations),
+            reservation_lifetime: self.limits.reservation_lifetime.into(),
+            gro: self.listen.gro,
+            gso: self.listen.gso,
+            steering: self.listen.steering,
+        }
+    }
+
+    /// The bound on answers to strangers; `seed` keys its table.
+    pub fn answers(&self, seed: u64) -> AnswerBucket {
+        let number = |n: u64| u32::try_from(n).expect("the table bounds it");
+        AnswerBucket::new(
+            number(self.limits.unauthenticated_burst),
+            number(self.limits.unauthenticated_rate),
+            seed,
+        )
+    }
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).expect("the table bounds it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(relay: &[&str]) -> Site {
+        Site {
+            udp: vec!["0.0.0.0:3478".parse().unwrap()],
+            relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
+            local: vec!["127.0.0.1".parse().unwrap()],
+            cpus: 3,
+        }
+    }
+
+    #[test]
+    fn families_are_those_of_the_relayed_addresses() {
+        let families = |relay| Settings::default().turn(&site(relay)).families;
+        assert_eq!(families(&["192.0.2.1"]), Families { v4: true, v6: false });
+        assert_eq!(families(&["2001:db8::1", "192.0.2.1"]), Families { v4: true, v6: true });
+    }
+
+    #[test]
+    fn defaults_are_the_layers_own() {
+        let turn = Settings::default().turn(&site(&["192.0.2.1"]));
+        assert_eq!((turn.limits, turn.lifetimes), (Limits::default(), Lifetimes::default()));
+        assert_eq!(turn.software, None);
+    }
+
+    #[test]
+    fn every_endpoint_is_refused_as_a_peer() {
+        let mut settings = Settings::default();
+        settings.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        let peers = settings.turn(&site(&["192.0.2.1"])).peers;
+        let may = |port| peers.judge("127.0.0.1".parse().unwrap(), Some(port), |_| true).is_ok();
+        assert!(!may(3478) && !may(9641) && may(9642));
+    }
+
+    #[test]
+    fn no_number_of_workers_is_one_a_cpu() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.datapath(&site(&[])).workers, 3);
+        settings.workers = 2;
+        assert_eq!(settings.datapath(&site(&[])).workers, 2);
+    }
+}

@@ -1,0 +1,187 @@
+//! What the settings are once read: plain data, one struct a section. Which key goes where, its default and its
+//! documentation stand in the [table](super::table).
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use super::field::Reader;
+use super::table::SETTINGS;
+use crate::auth::{Secret, StaticUser};
+use crate::turn::peers::Cidr;
+
+/// Every setting. [`Settings::default`] is what runs without a configuration file.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[listen]`: where clients come in.
+    pub listen: Listen,
+    /// `[relay]`: what peers see.
+    pub relay: Relay,
+    /// `[auth]`: who may use the relay.
+    pub auth: Auth,
+    /// `[limits]`: how much of it.
+    pub limits: Limits,
+    /// `[peers]`: whom it may be used to reach.
+    pub peers: Peers,
+    /// `[http]`: metrics and health.
+    pub http: Http,
+    /// `[log]`.
+    pub log: Log,
+    /// Worker threads; 0 is one for each CPU this process may use.
+    pub workers: u64,
+    /// The value of SOFTWARE in answers; empty sends none.
+    pub software: String,
+}
+
+/// `[listen]`. Its `Default` is empty; the table holds what a person means by default. So for every section.
+#[derive(Clone, Debug, Default)]
+pub struct Listen {
+    /// Where UDP clients come in.
+    pub udp: Vec<SocketAddr>,
+    /// Receive batches of datagrams in one piece (UDP_GRO).
+    pub gro: bool,
+    /// Send batches of datagrams in one piece (UDP_SEGMENT).
+    pub gso: bool,
+    /// Let a program in the kernel pick a client's worker.
+    pub steering: bool,
+}
+
+/// `[relay]`.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Relayed addresses; none listed means discovered.
+    pub addresses: Vec<IpAddr>,
+    /// Relayed ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Relay { addresses: Vec::new(), ports: 0..=0 }
+    }
+}
+
+/// `[auth]`.
+#[derive(Clone, Debug, Default)]
+pub struct Auth {
+    /// The realm.
+    pub realm: String,
+    /// Shared secrets of time-limited credentials, from the file, from files of their own and from the environment, in
+    /// this order. The first one makes new credentials.
+    pub secrets: Vec<Secret>,
+    /// Static users.
+    pub users: Vec<StaticUser>,
+    /// Whether `user:expiry` is understood beside `expiry:user`.
+    pub user_before_expiry: bool,
+    /// Seconds.
+    pub nonce_lifetime: u32,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Allocations a user.
+    pub user_allocations: u64,
+    /// Allocations in total.
+    pub allocations: u64,
+    /// Permissions an allocation.
+    pub permissions: u64,
+    /// Channels an allocation.
+    pub channels: u64,
+    /// Unauthenticated answers an address may have at once.
+    pub unauthenticated_burst: u64,
+    /// And from then on in a second; 0 is no limit.
+    pub unauthenticated_rate: u64,
+    /// Seconds an allocation lives if its client wishes nothing or less.
+    pub allocation_lifetime: u32,
+    /// Seconds an allocation lives at most without being refreshed.
+    pub max_allocation_lifetime: u32,
+    /// Seconds a permission lives.
+    pub permission_lifetime: u32,
+    /// Seconds a channel binding lives.
+    pub channel_lifetime: u32,
+    /// Seconds a reserved port waits for its token.
+    pub reservation_lifetime: u32,
+}
+
+/// `[peers]`.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    /// Ranges that may be reached although they are refused otherwise.
+    pub allow: Vec<Cidr>,
+    /// Ranges that may not be reached.
+    pub deny: Vec<Cidr>,
+    /// Prefixes of this network's NAT64.
+    pub nat64: Vec<Cidr>,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, Default)]
+pub struct Http {
+    /// Where metrics and health are served.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// The least important level that is written.
+    pub level: Level,
+    /// What a line looks like.
+    pub format: Format,
+}
+
+/// How important a log line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Something is broken.
+    Error,
+    /// Something needs attention.
+    Warn,
+    /// Allocations as they come and go, and clients that were refused.
+    #[default]
+    Info,
+    /// What explains the lines above.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// What a log line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For a person.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// Settings that are still to be filled in from the table.
+    fn blank() -> Settings {
+        Settings {
+            listen: Listen::default(),
+            relay: Relay::default(),
+            auth: Auth::default(),
+            limits: Limits::default(),
+            peers: Peers::default(),
+            http: Http::default(),
+            log: Log::default(),
+            workers: 0,
+            software: String::new(),
+        }
+    }
+}
+
+impl Default for Settings {
+    /// The table's defaults, read as if they stood in a file.
+    fn default() -> Self {
+        let mut settings = Settings::blank();
+        for setting in SETTINGS {
+            let value = setting.default.parse().expect("a default of the table is TOML");
+            let wrong = setting.field.apply(&mut settings, &value, &Reader::NONE);
+            assert!(wrong.is_empty(), "the default of {} is refused: {wrong:?}", setting.key);
+        }
+        settings
+    }
+}

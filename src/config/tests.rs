@@ -1,0 +1,283 @@
+//! Stories of files, good and bad.
+
+use std::io;
+use std::net::IpAddr;
+
+use super::{Reader, Settings, load, without_file};
+use crate::auth::Password;
+
+const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
+
+/// A machine with two addresses, two files and a variable.
+fn reader() -> Reader<'static> {
+    Reader {
+        has_address: &|ip| {
+            ip.is_loopback() || ["192.0.2.1", "2001:db8::1"].map(|a| a.parse()).contains(&Ok::<IpAddr, _>(ip))
+        },
+        read: &|path| match path.to_str() {
+            Some("secrets") => Ok("first secret of two\n\n  second secret of two \r\n".into()),
+            Some("password") => Ok(" spaces are kept \n".into()),
+            Some("empty") => Ok("\n".into()),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "No such file or directory")),
+        },
+        environment: &|_| None,
+    }
+}
+
+fn read(text: &str) -> Settings {
+    load("hairpin.toml", text, &reader()).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).settings
+}
+
+/// The lines that a file with credentials and this text gives.
+fn lines(text: &str) -> Vec<String> {
+    let both = format!("{text}\n{GOOD}");
+    match load("hairpin.toml", &both, &reader()) {
+        Ok(loaded) => loaded.warnings,
+        Err(mistakes) => mistakes,
+    }
+    .iter()
+    .map(ToString::to_string)
+    .collect()
+}
+
+fn one(text: &str) -> String {
+    let mut lines = lines(text);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    lines.remove(0)
+}
+
+#[test]
+fn a_file_with_eight_mistakes_gives_eight_lines() {
+    let text = r#"
+workers = "four"
+[listen]
+upd = ["0.0.0.0:3478"]
+[relay]
+addresses = ["192.0.2.1", "192.0.2.99"]
+ports = "65535-49152"
+[auth]
+secrets = [
+  "0123456789abcdef",
+  "short",
+]
+secret_files = ["missing"]
+[peers]
+allow = ["10.0.0.0/40"]
+[log]
+level = "loud"
+"#;
+    let mistakes = load("hairpin.toml", text, &reader()).unwrap_err();
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "hairpin.toml:2: workers = \"four\": text where a number belongs; write a whole number, without quotes",
+            "hairpin.toml:4: listen.upd: no such setting; did you mean listen.udp?",
+            "hairpin.toml:6: relay.addresses = \"192.0.2.99\": 192.0.2.99 is not an address of this machine; \
+             `ip addr` shows those that are",
+            "hairpin.toml:7: relay.ports = \"65535-49152\": the range is reversed; write \"49152-65535\"",
+            "hairpin.toml:11: auth.secrets = ***: a secret of 5 characters can be guessed; use at least 16, \
+             `openssl rand -base64 32` makes a good one",
+            "hairpin.toml:13: auth.secret_files = \"missing\": cannot be read: No such file or directory; correct the \
+             path, or let the user that runs hairpin read it",
+            "hairpin.toml:15: peers.allow = \"10.0.0.0/40\": the prefix length must be a number from 0 to 32; write it \
+             like \"192.0.2.0/24\" or \"2001:db8::/32\"",
+            "hairpin.toml:17: log.level = \"loud\": no such choice; write one of error, warn, info, debug, trace",
+        ]
+    );
+}
+
+#[test]
+fn everything_can_be_set() {
+    let settings = read(
+        r#"
+workers = 3
+software = "hairpin"
+[listen]
+udp = ["192.0.2.1", "[2001:db8::1]:4000", "2001:db8::1"]
+gro = false
+gso = false
+steering = false
+[relay]
+addresses = "192.0.2.1"
+ports = "50000-50010"
+[auth]
+realm = "example.org"
+secrets = "0123456789abcdef"
+secret_files = ["secrets"]
+user_before_expiry = true
+nonce_lifetime = 60
+[[auth.user]]
+name = "alice"
+password = "a"
+[[auth.user]]
+name = "bob"
+password_file = "password"
+[[auth.user]]
+name = "carol"
+key = "0x00112233445566778899aabbccddeeff"
+[limits]
+user_allocations = 1
+allocations = 2
+permissions = 3
+channels = 4
+unauthenticated_burst = 5
+unauthenticated_rate = 0
+allocation_lifetime = 600
+max_allocation_lifetime = 700
+permission_lifetime = 300
+channel_lifetime = 600
+reservation_lifetime = 31
+[peers]
+allow = ["10.0.0.0/8"]
+deny = ["10.1.0.0/16", "2001:db8::/32"]
+nat64 = ["2001:db8:64::/96"]
+[http]
+listen = []
+[log]
+level = "debug"
+format = "json"
+"#,
+    );
+    let text = format!("{settings:?}");
+    for (value, expected) in [
+        (format!("{:?}", settings.listen.udp), "[192.0.2.1:3478, [2001:db8::1]:4000, [2001:db8::1]:3478]"),
+        (format!("{:?}", settings.relay), "Relay { addresses: [192.0.2.1], ports: 50000..=50010 }"),
+        (format!("{:?}", settings.peers.deny), "[10.1.0.0/16, 2001:db8::/32]"),
+    ] {
+        assert_eq!(value, expected, "in {text}");
+    }
+    let secrets: Vec<_> = settings.auth.secrets.iter().map(|secret| secret.as_bytes()).collect();
+    assert_eq!(secrets, [&b"0123456789abcdef"[..], b"first secret of two", b"second secret of two"]);
+    let [alice, bob, carol] = &settings.auth.users[..] else { panic!("{:?}", settings.auth.users) };
+    assert_eq!([&alice.name, &bob.name, &carol.name], ["alice", "bob", "carol"]);
+    assert!(
+        matches!(&bob.password, Password::Plain(password) if password.as_bytes() == b" spaces are kept ")
+    );
+    assert!(matches!(&carol.password, Password::Md5Key(key) if key[..3] == [0, 0x11, 0x22]));
+    assert!(settings.auth.user_before_expiry && !settings.listen.gro && settings.http.listen.is_empty());
+    assert!(!text.contains("0123456789abcdef") && !text.contains("spaces"), "{text}");
+}
+
+#[test]
+fn near_misses_are_named() {
+    assert!(one("[listen]\nUDP = []").contains("did you mean listen.udp?"));
+    assert!(one("[relay]\nudp = []").contains("did you mean listen.udp?"));
+    assert!(one("min-port = 1").contains("did you mean relay.ports?"));
+    assert!(one("[relais]\nports = \"1\"").contains("relais: no such setting; did you mean relay?"));
+    assert!(one("zzzzzzzzzz = 1").contains("docs/configuration.md"));
+    assert!(
+        one("[[auth.user]]\nnaem = \"a\"").contains("auth.user.naem: no such setting; did you mean name?")
+    );
+    assert!(one("listen = 5").contains("write [listen]"));
+    assert!(one("[workers]").contains("a section where a value belongs"));
+}
+
+#[test]
+fn broken_grammar_names_the_line() {
+    let line = one("[listen\nudp = []");
+    assert!(line.starts_with("hairpin.toml:1: not TOML: "), "{line}");
+}
+
+#[test]
+fn values_are_judged_where_they_stand() {
+    for (text, expected) in [
+        ("[relay]\nports = \"3000-4000\"", "0.0.0.0:3478 and [::]:3478, inside the port range 3000-4000"),
+        (
+            "[listen]\nudp = \"0.0.0.0:50000\"",
+            "listen.udp = \"0.0.0.0:50000\": clients come in at 0.0.0.0:50000, inside",
+        ),
+        ("[relay]\nports = \"0-99\"", "below 1024"),
+        ("[relay]\nports = 5", "a number where text belongs"),
+        ("[relay]\nports = \"5000\"", "no port range"),
+        ("[relay]\naddresses = [\"0.0.0.0\"]", "a wildcard"),
+        ("[relay]\naddresses = [\"fe80::1\"]", "link-local"),
+        ("[relay]\naddresses = [\"224.0.0.1\"]", "multicast"),
+        ("[relay]\naddresses = [\"::ffff:192.0.2.1\"]", "write 192.0.2.1"),
+        ("[relay]\naddresses = [\"192.0.2.1\", \"192.0.2.1\"]", "192.0.2.1 stands here twice"),
+        (
+            "[listen]\nudp = [\"192.0.2.1\", \"0.0.0.0\"]",
+            "0.0.0.0:3478 is every address, so 192.0.2.1:3478 is taken",
+        ),
+        ("[listen]\nudp = []", "no client could come in"),
+        ("[listen]\nudp = [\"192.0.2.1:0\"]", "port 0"),
+        ("[listen]\nudp = [\"192.0.2.7:3478\"]", "not an address of this machine"),
+        ("[listen]\nudp = [\"turn.example.org\"]", "no address with a port"),
+        ("[limits]\nmax_allocation_lifetime = 599", "at most 599 s, but 600 s"),
+        ("[limits]\npermission_lifetime = 0", "write a number from 1"),
+        ("[limits]\nchannels = 4097", "write a number from 1 to 4096"),
+        ("[limits]\nchannels = -1", "out of range"),
+        ("[peers]\nnat64 = [\"2001:db8::/65\"]", "no NAT64 prefix"),
+        ("[peers]\nnat64 = [\"10.0.0.0/32\"]", "no NAT64 prefix"),
+        ("[peers]\ndeny = [\"10.0.0.1/8\"]", "bits set after the prefix"),
+        ("[auth.user]\nname = \"a\"", "write [[auth.user]]"),
+        ("[[auth.user]]\npassword = \"a\"", "a user without a name"),
+        ("[[auth.user]]\nname = \"a\"", "auth.user.name = \"a\": a user without a password"),
+        ("[[auth.user]]\nname = \"a\"\npassword = \"\"", "auth.user.password = ***: empty"),
+        ("[[auth.user]]\nname = \"a\"\npassword_file = \"empty\"", "the file is empty"),
+        ("[[auth.user]]\nname = \"a\"\nkey = \"abc\"", "auth.user.key = ***: no MD5 key"),
+        (
+            "[[auth.user]]\nname = \"a\"\npassword = \"a\"\npassword_file = \"password\"",
+            "more than one password",
+        ),
+        (
+            "[[auth.user]]\nname = \"a\"\npassword = \"a\"\n[[auth.user]]\nname = \"a\"\npassword = \"b\"",
+            "twice",
+        ),
+    ] {
+        let line = one(text);
+        assert!(line.contains(expected), "{text:?} gave {line}");
+        assert!(!line.contains("warning"), "{line}");
+    }
+}
+
+/// RFC 8656 §3.2, §5, §7.2, §9, §12: other lifetimes are for tests, so they run and say so.
+#[test]
+fn lifetimes_off_the_rfc_warn_but_run() {
+    for (text, expected) in [
+        ("[limits]\npermission_lifetime = 1", "limits.permission_lifetime = 1: RFC 8656 section 9 says 300"),
+        ("[limits]\nchannel_lifetime = 1", "section 12 says 600"),
+        ("[limits]\nallocation_lifetime = 1", "section 3.2 says 600"),
+        ("[limits]\nmax_allocation_lifetime = 9999", "section 7.2 says at most 3600"),
+        ("[limits]\nreservation_lifetime = 1", "section 7.2 says at least 30"),
+        ("auth.nonce_lifetime = 86400\nauth.secrets = \"0123456789abcdef\"", "section 5 says at most 3600"),
+        ("[http]\nlisten = [\"192.0.2.1:9641\"]", "192.0.2.1:9641 is no loopback address"),
+    ] {
+        let both = if text.starts_with("auth") { text.to_owned() } else { format!("{text}\n{GOOD}") };
+        let loaded = load("hairpin.toml", &both, &reader()).unwrap();
+        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        assert!(warning.to_string().contains(&format!("warning: {}", &warning.key)), "{warning}");
+        assert!(warning.to_string().contains(expected), "{warning}");
+    }
+}
+
+#[test]
+fn never_an_anonymous_relay() {
+    let mistakes = load("hairpin.toml", "", &reader()).unwrap_err();
+    assert!(
+        mistakes[0].to_string().starts_with("hairpin.toml: auth.secrets: no credentials"),
+        "{}",
+        mistakes[0]
+    );
+}
+
+#[test]
+fn secrets_may_come_from_the_environment() {
+    let variable =
+        |_: &str| Some("a secret of the first, a secret of the second\na secret of the third\n".to_owned());
+    let loaded = load("hairpin.toml", "", &Reader { environment: &variable, ..reader() }).unwrap();
+    assert_eq!(loaded.settings.auth.secrets.len(), 3);
+    let short = |_: &str| Some("short,".to_owned());
+    let mistakes = without_file(&Reader { environment: &short, ..reader() }).unwrap_err();
+    assert_eq!(mistakes.len(), 1);
+    assert!(mistakes[0].to_string().starts_with("environment: HAIRPIN_AUTH_SECRET = ***: a secret of 5"));
+}
+
+#[test]
+fn without_a_file_the_defaults_of_the_table_run() {
+    let settings = without_file(&reader()).unwrap().settings;
+    assert_eq!(format!("{:?}", settings.listen.udp), "[0.0.0.0:3478, [::]:3478]");
+    assert_eq!(settings.relay.ports, 49152..=65535);
+    assert_eq!(format!("{:?}", settings.http.listen), "[127.0.0.1:9641]");
+    assert_eq!((settings.auth.realm.as_str(), settings.limits.user_allocations), ("hairpin", 1000));
+}
