@@ -1,0 +1,244 @@
+//! Which addresses this machine has, and which of them a relay should hand out when nobody says: for each family the
+//! source address of the default route. Never a loopback, link-local or temporary one (RFC 8981): those end, or reach
+//! nobody.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+
+/// A relayed address, and why this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The address.
+    pub address: IpAddr,
+    /// Where it comes from.
+    pub why: Why,
+}
+
+/// Where a relayed address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The configuration lists it.
+    Configured,
+    /// It is the source address of the default route.
+    DefaultRoute,
+    /// The source address of the default route is temporary; this is a lasting one of the same interface.
+    Lasting,
+}
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.why {
+            Why::Configured => "configured",
+            Why::DefaultRoute => "source address of the default route",
+            Why::Lasting => "lasting address beside the default route's temporary one",
+        };
+        write!(f, "{} ({why})", self.address)
+    }
+}
+
+/// Why a family has no relayed address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Nothing leads out.
+    #[error("there is no default route")]
+    NoRoute,
+    /// The way out begins at an address that reaches nobody.
+    #[error("the default route's source address {0} reaches nobody elsewhere")]
+    Near(IpAddr),
+    /// The way out has temporary addresses only.
+    #[error("the default route's source address {0} is temporary, and its interface has no lasting one")]
+    Temporary(Ipv6Addr),
+}
+
+/// Addresses whose routes are asked for: two of the DNS root servers', so surely by way of the default route. No packet
+/// is sent.
+const FAR_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)), 53);
+const FAR_V6: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 0x2, 0x30)), 53);
+
+/// The IPv4 address to relay with.
+pub fn discover_v4() -> Result<Chosen, Unusable> {
+    choose_v4(source(FAR_V4))
+}
+
+/// The IPv6 address to relay with.
+pub fn discover_v6() -> Result<Chosen, Unusable> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    choose_v6(source(FAR_V6), &table)
+}
+
+/// Every address of this machine.
+pub fn all() -> io::Result<Vec<IpAddr>> {
+    let mut all: Vec<IpAddr> = getifaddrs()?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// Whether sockets of this machine can have an address.
+pub fn is_here(address: IpAddr) -> bool {
+    // Busy ports and lacking rights are other questions; so is a link-local address that lacks its interface.
+    let kind = UdpSocket::bind(SocketAddr::new(address, 0)).map_err(|error| error.kind());
+    kind.err() != Some(io::ErrorKind::AddrNotAvailable)
+}
+
+/// Whether an address is only known inside its own network: RFC 1918, RFC 6598 and RFC 4193.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.octets()[0] == 100 && v4.octets()[1] & 0xC0 == 64,
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+/// Whether this machine has IPv6 at all.
+pub fn has_ipv6() -> bool {
+    socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).is_ok()
+}
+
+/// The address that packets to `far` would leave from.
+fn source(far: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    socket.connect(far).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn choose_v4(source: Option<IpAddr>) -> Result<Chosen, Unusable> {
+    match source {
+        Some(IpAddr::V4(v4)) if !v4.is_unspecified() => {
+            if v4.is_loopback() || v4.is_link_local() {
+                return Err(Unusable::Near(v4.into()));
+            }
+            Ok(Chosen { address: v4.into(), why: Why::DefaultRoute })
+        }
+        _ => Err(Unusable::NoRoute),
+    }
+}
+
+/// `table` is the text of /proc/net/if_inet6.
+fn choose_v6(source: Option<IpAddr>, table: &str) -> Result<Chosen, Unusable> {
+    let Some(IpAddr::V6(v6)) = source else { return Err(Unusable::NoRoute) };
+    if v6.is_unspecified() {
+        return Err(Unusable::NoRoute);
+    }
+    if v6.is_loopback() || v6.is_unicast_link_local() {
+        return Err(Unusable::Near(v6.into()));
+    }
+    let entries: Vec<Entry> = table.lines().filter_map(Entry::parse).collect();
+    let Some(own) = entries.iter().find(|entry| entry.address == v6) else {
+        // The kernel tells nothing, so nothing speaks against it.
+        return Ok(Chosen { address: v6.into(), why: Why::DefaultRoute });
+    };
+    if own.lasts() {
+        return Ok(Chosen { address: v6.into(), why: Why::DefaultRoute });
+    }
+    // A neighbour in the same /64 is routed the same way; another prefix may not be.
+    entries
+        .iter()
+        .find(|other| other.interface == own.interface && other.prefix() == own.prefix() && other.lasts())
+        .map(|other| Chosen { address: other.address.into(), why: Why::Lasting })
+        .ok_or(Unusable::Temporary(v6))
+}
+
+/// A line of /proc/net/if_inet6: address, interface index, prefix length, scope, flags, name; all in hex.
+struct Entry {
+    address: Ipv6Addr,
+    interface: u32,
+    flags: u8,
+}
+
+impl Entry {
+    fn parse(line: &str) -> Option<Entry> {
+        let mut words = line.split_ascii_whitespace();
+        let address = u128::from_str_radix(words.next()?, 16).ok()?.into();
+        let interface = u32::from_str_radix(words.next()?, 16).ok()?;
+        let flags = u8::from_str_radix(words.nth(2)?, 16).ok()?;
+        Some(Entry { address, interface, flags })
+    }
+
+    /// Neither temporary nor failed, deprecated or still being tried (IFA_F_* of linux/if_addr.h).
+    fn lasts(&self) -> bool {
+        const TEMPORARY: u8 = 0x01;
+        const FAILED: u8 = 0x08;
+        const DEPRECATED: u8 = 0x20;
+        const TENTATIVE: u8 = 0x40;
+        self.flags & (TEMPORARY | FAILED | DEPRECATED | TENTATIVE) == 0
+    }
+
+    fn prefix(&self) -> u128 {
+        self.address.to_bits() >> 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    const TABLE: &str = "\
+20010db8000000000000000000000007 02 40 00 01     eth0
+20010db8000000000000000000000008 02 40 00 20     eth0
+20010db8000000010000000000000009 02 40 00 80     eth0
+20010db8000000000000000000000010 03 40 00 80     eth1
+fe8000000000000000fc00fffe000001 02 40 20 80     eth0
+";
+
+    #[test]
+    fn the_default_routes_source_is_taken() {
+        assert_eq!(
+            choose_v4(Some(ip("10.0.0.7"))),
+            Ok(Chosen { address: ip("10.0.0.7"), why: Why::DefaultRoute })
+        );
+        assert_eq!(choose_v6(Some(ip("2001:db8:0:1::9")), TABLE).unwrap().why, Why::DefaultRoute);
+        assert_eq!(choose_v6(Some(ip("2001:db8::7")), "").unwrap().why, Why::DefaultRoute);
+    }
+
+    #[test]
+    fn what_reaches_nobody_is_refused() {
+        assert_eq!(choose_v4(None), Err(Unusable::NoRoute));
+        assert_eq!(choose_v4(Some(ip("0.0.0.0"))), Err(Unusable::NoRoute));
+        assert_eq!(choose_v4(Some(ip("127.0.0.1"))), Err(Unusable::Near(ip("127.0.0.1"))));
+        assert_eq!(choose_v4(Some(ip("169.254.3.4"))), Err(Unusable::Near(ip("169.254.3.4"))));
+        assert_eq!(choose_v6(None, TABLE), Err(Unusable::NoRoute));
+        assert_eq!(choose_v6(Some(ip("::1")), TABLE), Err(Unusable::Near(ip("::1"))));
+        assert_eq!(choose_v6(Some(ip("fe80::1")), TABLE), Err(Unusable::Near(ip("fe80::1"))));
+    }
+
+    /// RFC 8981: a temporary address ends while calls still use it.
+    #[test]
+    fn a_lasting_address_is_taken_instead_of_a_temporary_one() {
+        let temporary: Ipv6Addr = "2001:db8::7".parse().unwrap();
+        assert_eq!(choose_v6(Some(temporary.into()), TABLE), Err(Unusable::Temporary(temporary)));
+        let more = format!("{TABLE}20010db8000000000000000000000011 02 40 00 80     eth0\n");
+        let lasting = Chosen { address: ip("2001:db8::11"), why: Why::Lasting };
+        assert_eq!(choose_v6(Some(temporary.into()), &more), Ok(lasting));
+    }
+
+    #[test]
+    fn this_machine_has_its_loopback_address() {
+        assert!(is_here(ip("127.0.0.1")) && all().unwrap().contains(&ip("127.0.0.1")));
+        assert!(!is_here(ip("192.0.2.254")) && !is_here(ip("2001:db8::fe")));
+    }
+
+    #[test]
+    fn private_networks_are_known() {
+        for private in ["10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1", "100.127.255.255", "fd00::1"] {
+            assert!(is_private(ip(private)), "{private}");
+        }
+        for public in ["8.8.8.8", "100.128.0.1", "172.32.0.1", "2001:db8::1"] {
+            assert!(!is_private(ip(public)), "{public}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! ICE servers as browsers take them: `{"iceServers": [{"urls": [..], "username": .., "credential": ..}]}`, with
+//! time-limited credentials.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Value, json};
+
+use crate::auth::{Secret, time_limited_password};
+
+/// What clients need to use this relay until `expiry` (unix seconds).
+pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Value {
+    let username = format!("{expiry}:{user}");
+    let credential = time_limited_password(secret.as_bytes(), &username);
+    json!({ "iceServers": [{ "urls": urls, "username": username, "credential": credential }] })
+}
+
+/// A URL for every way in (RFC 7065). Wildcard listeners are reached at `addresses`, one a family; a `domain` stands
+/// for whatever it resolves to.
+pub fn urls(udp: &[SocketAddr], addresses: &[IpAddr], domain: Option<&str>) -> Vec<String> {
+    let mut urls = Vec::new();
+    for listener in udp {
+        let host = match (domain, listener.ip()) {
+            (Some(domain), _) => Some(domain.to_owned()),
+            (None, ip) if !ip.is_unspecified() => Some(host(ip)),
+            (None, any) => addresses.iter().find(|ip| ip.is_ipv4() == any.is_ipv4()).map(|ip| host(*ip)),
+        };
+        let url = host.map(|host| format!("turn:{host}:{}?transport=udp", listener.port()));
+        urls.extend(url.filter(|url| !urls.contains(url)));
+    }
+    urls
+}
+
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listeners(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn wildcards_become_the_advertised_addresses() {
+        let udp = listeners(&["0.0.0.0:3478", "[::]:3478"]);
+        let both = addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+        let expected = ["turn:192.0.2.1:3478?transport=udp", "turn:[2001:db8::1]:3478?transport=udp"];
+        assert_eq!(urls(&udp, &both, None), expected);
+        assert_eq!(urls(&udp, &both[..1], None), expected[..1]);
+        assert_eq!(urls(&udp, &both, Some("turn.example.org")), ["turn:turn.example.org:3478?transport=udp"]);
+    }
+
+    #[test]
+    fn listed_addresses_stand_for_themselves() {
+        let udp = listeners(&["192.0.2.7:4000", "[2001:db8::7]:4001"]);
+        let expected = ["turn:192.0.2.7:4000?transport=udp", "turn:[2001:db8::7]:4001?transport=udp"];
+        assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), None), expected);
+    }
+
+    #[test]
+    fn the_object_is_what_a_browser_takes() {
+        let urls = ["turn:192.0.2.1:3478?transport=udp".to_owned()];
+        let object = servers(&urls, &Secret::new("north"), "mbzrxpgjys", 12_334_939);
+        assert_eq!(
+            object.to_string(),
+            r#"{"iceServers":[{"credential":"Iq7YXkRon8YXJfdN1Ke9EZOw1UE=","urls":["turn:192.0.2.1:3478?transport=udp"],"username":"12334939:mbzrxpgjys"}]}"#
+        );
+    }
+}
