@@ -1,0 +1,195 @@
+//! HTTP for the machine's own eyes: `/metrics` and `/healthz`. Few connections at a time, each for a few seconds and
+//! one request.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+/// Connections at a time; others wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+
+/// Until a request must be there.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// Until a connection is closed, whatever it does.
+const CONNECTION: Duration = Duration::from_secs(15);
+
+/// What is asked for the pages.
+pub trait Pages: Send + Sync + 'static {
+    /// `/metrics`, in Prometheus' text format.
+    fn metrics(&self) -> String;
+    /// `/healthz`: whether clients are served.
+    fn is_healthy(&self) -> bool;
+}
+
+/// Opens a listener; on failure a sentence that says what to do.
+pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+        let fix = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "already in use (another hairpin?); stop the other program or change http.listen"
+            }
+            io::ErrorKind::PermissionDenied => "no permission; choose a port from 1024 up in http.listen",
+            io::ErrorKind::AddrNotAvailable => "this machine does not have that address; change http.listen",
+            _ => "cannot be listened on; change http.listen",
+        };
+        anyhow::Error::new(error).context(format!("http {address}: {fix}"))
+    })?;
+    listener.set_nonblocking(true).with_context(|| format!("http {address}"))?;
+    Ok(listener)
+}
+
+/// Serves the pages for as long as it is polled.
+pub async fn serve(listener: std::net::TcpListener, pages: Arc<impl Pages>) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let pages = Arc::clone(&pages);
+                tokio::spawn(async move {
+                    let _ = timeout(CONNECTION, connection(stream, pages)).await;
+                    drop(place);
+                });
+            }
+            // No file descriptor left, most likely: do not spin on it.
+            Err(error) => {
+                warn!(%error, "http: cannot accept");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, pages: Arc<impl Pages>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(request.method(), request.uri().path(), &*pages);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "http");
+    }
+}
+
+fn answer(method: &Method, path: &str, pages: &impl Pages) -> Response<String> {
+    let known = ["/metrics", "/healthz"].contains(&path);
+    if known && method != Method::GET && method != Method::HEAD {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+        return response;
+    }
+    match path {
+        "/metrics" => {
+            let mut response = plain(StatusCode::OK, pages.metrics());
+            let format =
+                const { hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8") };
+            response.headers_mut().insert(CONTENT_TYPE, format);
+            response
+        }
+        "/healthz" if pages.is_healthy() => plain(StatusCode::OK, "ok\n"),
+        "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not serving\n"),
+        _ => plain(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
+    }
+}
+
+fn plain(status: StatusCode, body: impl Into<String>) -> Response<String> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Fixed;
+
+    impl Pages for Fixed {
+        fn metrics(&self) -> String {
+            "hairpin_up 1\n".into()
+        }
+
+        fn is_healthy(&self) -> bool {
+            true
+        }
+    }
+
+    async fn served() -> SocketAddr {
+        let listener = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Arc::new(Fixed)));
+        address
+    }
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn the_two_pages_are_there_and_nothing_else() {
+        let address = served().await;
+        for (line, status, body) in [
+            ("GET /healthz", "200 OK", "ok\n"),
+            ("GET /metrics", "200 OK", "hairpin_up 1\n"),
+            ("GET /metrics?x=1", "200 OK", "hairpin_up 1\n"),
+            ("HEAD /metrics", "200 OK", ""),
+            ("POST /metrics", "405 Method Not Allowed", "GET only\n"),
+            ("GET /", "404 Not Found", "there are /metrics and /healthz\n"),
+            ("POST /secret", "404 Not Found", "there are /metrics and /healthz\n"),
+        ] {
+            let answer = ask(address, &format!("{line} HTTP/1.1\r\nHost: here\r\n\r\n")).await;
+            let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {head}");
+            assert_eq!(rest, body, "{line}");
+        }
+        assert!(ask(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_say_nothing_are_closed_and_others_served() {
+        let address = served().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        // Every place is taken until the silent ones have had their time.
+        let answer = ask(address, "GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut rest = Vec::new();
+        silent[0].read_to_end(&mut rest).await.unwrap();
+    }
+
+    #[test]
+    fn a_taken_port_is_a_sentence() {
+        let first = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = open(first.local_addr().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("already in use (another hairpin?)"), "{error}");
+    }
+}
