@@ -1,8 +1,159 @@
-//! The slow plane.
+//! The slow plane: from an order to a running relay, and down again.
+//!
+//! - [`serve`]: start, serve, stop
+//! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what this machine says and keeps
+//! - `announce`: what a start tells the operator
+//! - [`ice`]: ICE servers for browsers
+//! - [`logging`]; [`http`] and `metrics`: health and counters
+//!
+//! Nothing here is on the way of a packet.
 
 pub mod addresses;
+mod announce;
+pub mod configuration;
+mod files;
 pub mod http;
 pub mod ice;
 pub mod logging;
+mod metrics;
 pub mod random;
+mod relay;
+mod signals;
 pub mod state;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use tracing::{error, info, warn};
+
+use crate::auth::Secret;
+use crate::config::{Finding, Loaded, Settings};
+use logging::Logging;
+use relay::Relay;
+
+/// What `hairpin serve` was told.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// The configuration file; without one a safe relay is started.
+    pub config: Option<PathBuf>,
+    /// The domain that names this relay.
+    pub domain: Option<String>,
+    /// Where the generated secret is kept.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The exit status for a configuration with mistakes.
+pub const MISTAKES: u8 = 2;
+
+/// How long the credentials that a start prints are valid.
+const PRINTED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The user of the credentials that a start prints.
+const PRINTED_USER: &str = "hairpin";
+
+/// Runs a relay until it is told to stop.
+pub fn serve(order: &Order) -> ExitCode {
+    let loaded = match &order.config {
+        Some(file) => configuration::read(file),
+        None => configuration::defaults(),
+    };
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            tell(&mistakes);
+            return MISTAKES.into();
+        }
+    };
+    let logging = Logging::start(&loaded.settings.log);
+    match run(order, loaded, &logging) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes findings to standard error, one line each.
+pub fn tell(findings: &[Finding]) {
+    let mut stderr = io::stderr().lock();
+    for finding in findings {
+        let _ = writeln!(stderr, "{finding}");
+    }
+}
+
+/// Seconds since the Unix epoch.
+#[allow(clippy::disallowed_methods, reason = "the daemon is one of the two who read the clock")]
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Whether systemd runs this process. Terminals of desktops are its children too, and no services.
+pub fn is_service() -> bool {
+    let named = ["INVOCATION_ID", "NOTIFY_SOCKET"].iter().any(|name| std::env::var_os(name).is_some());
+    let attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    named && !attended
+}
+
+/// A variable of the environment.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+fn run(order: &Order, loaded: Loaded, logging: &Logging) -> Result<()> {
+    let Loaded { mut settings, warnings } = loaded;
+    info!(version = env!("CARGO_PKG_VERSION"), "hairpin starts");
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    if order.config.is_none() {
+        complete(&mut settings, order)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = signals::Signals::new()?;
+        let relay = Relay::start(&settings, logging.lost())?;
+        if order.config.is_none() && !is_service() {
+            print(&settings, &relay, order);
+        }
+        let signal = signals.next().await;
+        info!("{signal}: stopping, every allocation ends");
+        let stopping = tokio::task::spawn_blocking(move || relay.stop());
+        tokio::select! {
+            stopped = stopping => stopped?,
+            _ = signals.next() => std::process::exit(1),
+        }
+        info!("hairpin has stopped");
+        Ok(())
+    })
+}
+
+/// What a start without a file needs beside the defaults: a secret, and a realm.
+fn complete(settings: &mut Settings, order: &Order) -> Result<()> {
+    if let Some(domain) = &order.domain {
+        settings.auth.realm = domain.clone();
+    }
+    if settings.auth.secrets.is_empty() {
+        let directory = state::directory(order.state_dir.as_deref(), &variable, is_service())?;
+        let (secret, made) = state::secret_or_new(&directory)?;
+        let made = if made { "made just now" } else { "made at an earlier start" };
+        info!("the shared secret is kept in {} ({made})", directory.display());
+        settings.auth.secrets.push(secret);
+    }
+    Ok(())
+}
+
+/// Prints ICE servers, ready for a browser. Whoever cannot read them loses nothing else.
+fn print(settings: &Settings, relay: &Relay, order: &Order) {
+    let Some(secret) = settings.auth.secrets.first() else { return };
+    let site = relay.site();
+    let urls = ice::urls(&site.udp, &site.relay, order.domain.as_deref());
+    let servers = ice_servers(&urls, secret);
+    let _ = writeln!(io::stdout().lock(), "{servers}");
+}
+
+fn ice_servers(urls: &[String], secret: &Secret) -> serde_json::Value {
+    ice::servers(urls, secret, PRINTED_USER, unix_now() + PRINTED_FOR.as_secs())
+}

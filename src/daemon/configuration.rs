@@ -1,0 +1,47 @@
+//! The configuration as this machine has it: files, environment and addresses behind the pure loader of [`config`].
+//!
+//! [`config`]: crate::config
+
+use std::path::Path;
+
+use super::{addresses, state};
+use crate::auth::{Auth, NonceKeys};
+use crate::config::{self, Finding, Loaded, Reader};
+
+/// Reads a configuration file; on mistakes, all of them.
+pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
+    let name = file.display().to_string();
+    let text = state::read_text(file).map_err(|error| {
+        let what = format!("cannot be read: {error}");
+        vec![finding(&name, &what, "correct the path, or let the user that runs hairpin read it")]
+    })?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let loaded = config::load(&name, &text, &reader(&|path| state::read_text(&folder.join(path))))?;
+    // What only the preparation of names and passwords can tell (RFC 8265).
+    let keys = NonceKeys { current: [0; 32], previous: None };
+    match Auth::new(loaded.settings.auth(), keys) {
+        Ok(_) => Ok(loaded),
+        Err(error) => Err(vec![finding(&name, &error.to_string(), "change it in [auth]")]),
+    }
+}
+
+/// The settings of a start without a file.
+pub fn defaults() -> Result<Loaded, Vec<Finding>> {
+    config::without_file(&reader(&|path| state::read_text(path)))
+}
+
+fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<String>) -> Reader<'a> {
+    Reader { has_address: &addresses::is_here, read, environment: &|name| std::env::var(name).ok() }
+}
+
+fn finding(file: &str, what: &str, fix: &str) -> Finding {
+    Finding {
+        file: file.to_owned(),
+        line: None,
+        key: String::new(),
+        value: String::new(),
+        what: what.to_owned(),
+        fix: fix.to_owned(),
+        warning: false,
+    }
+}

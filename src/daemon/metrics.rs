@@ -1,0 +1,224 @@
+//! What was counted, as Prometheus families. The only file that knows Prometheus; no label has values that a client
+//! could choose.
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
+
+use crate::auth::Reason;
+use crate::datapath::WorkerStats;
+use crate::datapath::stats::Unsent;
+use crate::turn::Transport;
+use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, Traffic};
+
+/// The page for what `workers` have counted and the log has lost.
+pub fn page(workers: &[WorkerStats], log_lines_lost: u64) -> String {
+    let mut page = Vec::new();
+    // Only a family without rows or a broken writer is an error.
+    let written = TextEncoder::new().encode(&families(workers, log_lines_lost), &mut page);
+    debug_assert!(written.is_ok(), "{written:?}");
+    String::from_utf8(page).unwrap_or_default()
+}
+
+fn families(workers: &[WorkerStats], log_lines_lost: u64) -> Vec<MetricFamily> {
+    let mut sum = WorkerStats::default();
+    workers.iter().for_each(|worker| sum.add(worker));
+    let turn = &sum.turn;
+    vec![
+        gauge(
+            "hairpin_allocations",
+            "Live allocations by client transport and relayed address family; one with both families is in both.",
+            relays(turn),
+        ),
+        counter("hairpin_allocations_opened_total", "Allocations made.", [row([], turn.allocations_total)]),
+        gauge("hairpin_permissions", "Live permissions.", [row([], turn.permissions)]),
+        gauge("hairpin_channels", "Bound channels.", [row([], turn.channels)]),
+        counter(
+            "hairpin_relayed_packets_total",
+            "Packets relayed, by direction and client transport.",
+            relayed(turn, |traffic| traffic.packets),
+        ),
+        counter(
+            "hairpin_relayed_bytes_total",
+            "Bytes of application data relayed, by direction and client transport.",
+            relayed(turn, |traffic| traffic.bytes),
+        ),
+        counter(
+            "hairpin_dropped_packets_total",
+            "Packets that went no further, by reason.",
+            Dropped::ALL.iter().zip(turn.dropped).map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        counter(
+            "hairpin_unsent_packets_total",
+            "Packets that this machine would not send, by reason.",
+            Unsent::ALL.iter().zip(sum.sockets.unsent).map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        counter(
+            "hairpin_truncated_batches_total",
+            "Received batches that were cut short, and dropped.",
+            [row([], sum.sockets.truncated)],
+        ),
+        counter(
+            "hairpin_refused_runs_total",
+            "Runs of datagrams that the kernel would not cut, and that went one by one.",
+            [row([], sum.sockets.runs_refused)],
+        ),
+        counter("hairpin_requests_total", "Requests answered, by method and outcome.", requests(turn)),
+        counter(
+            "hairpin_auth_failures_total",
+            "Requests refused for their credentials, by reason. Every client begins with no_credentials.",
+            Reason::ALL.iter().zip(turn.auth_failures).map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        gauge(
+            "hairpin_worker_allocations",
+            "Live allocations by worker.",
+            each(workers, |worker| worker.turn.allocations),
+        ),
+        counter(
+            "hairpin_worker_requests_total",
+            "Requests answered, by worker.",
+            each(workers, |worker| worker.turn.requests.as_flattened().iter().sum()),
+        ),
+        counter(
+            "hairpin_worker_panics_total",
+            "How often a worker failed and began again, its allocations lost.",
+            each(workers, |worker| worker.panics),
+        ),
+        counter(
+            "hairpin_log_lines_dropped_total",
+            "Log lines lost because standard error did not keep up.",
+            [row([], log_lines_lost)],
+        ),
+        gauge(
+            "hairpin_build_info",
+            "Always 1; the label tells the version.",
+            [row([("version", env!("CARGO_PKG_VERSION"))], 1)],
+        ),
+    ]
+}
+
+/// A value and its labels.
+type Row = (Vec<LabelPair>, u64);
+
+fn relays(turn: &Stats) -> impl Iterator<Item = Row> {
+    Transport::ALL.iter().zip(turn.relays).flat_map(|(transport, [v4, v6])| {
+        let labels = |family| [("transport", transport.as_str()), ("family", family)];
+        [row(labels("ipv4"), v4), row(labels("ipv6"), v6)]
+    })
+}
+
+fn relayed(turn: &Stats, what: impl Fn(&Traffic) -> u64 + Copy) -> impl Iterator<Item = Row> {
+    [("to_peer", &turn.to_peer), ("to_client", &turn.to_client)].into_iter().flat_map(
+        move |(direction, traffic)| {
+            let labels =
+                move |transport: &Transport| [("direction", direction), ("transport", transport.as_str())];
+            Transport::ALL
+                .iter()
+                .zip(traffic)
+                .map(move |(transport, traffic)| row(labels(transport), what(traffic)))
+        },
+    )
+}
+
+fn requests(turn: &Stats) -> impl Iterator<Item = Row> {
+    REQUESTS.iter().zip(&turn.requests).flat_map(|(method, counts)| {
+        OUTCOMES.iter().zip(counts).map(move |(code, n)| {
+            let outcome = if *code == 0 { "success".to_owned() } else { code.to_string() };
+            row([("method", &format!("{method:?}")), ("outcome", &outcome)], *n)
+        })
+    })
+}
+
+fn each(workers: &[WorkerStats], what: impl Fn(&WorkerStats) -> u64) -> impl Iterator<Item = Row> {
+    workers.iter().enumerate().map(move |(n, worker)| row([("worker", &*n.to_string())], what(worker)))
+}
+
+fn row<const N: usize>(labels: [(&str, &str); N], value: u64) -> Row {
+    let labels = labels.map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    });
+    (labels.into(), value)
+}
+
+fn counter(name: &str, help: &str, rows: impl IntoIterator<Item = Row>) -> MetricFamily {
+    family(name, help, MetricType::COUNTER, rows, |metric, value| {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    })
+}
+
+fn gauge(name: &str, help: &str, rows: impl IntoIterator<Item = Row>) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, rows, |metric, value| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    })
+}
+
+fn family(
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    rows: impl IntoIterator<Item = Row>,
+    set: impl Fn(&mut Metric, f64),
+) -> MetricFamily {
+    let metrics = rows.into_iter().map(|(labels, value)| {
+        let mut metric = Metric::from_label(labels);
+        // Prometheus knows no integers; these are exact to 2^53.
+        set(&mut metric, value as f64);
+        metric
+    });
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics.collect());
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Method;
+
+    fn worker() -> WorkerStats {
+        let mut worker = WorkerStats::default();
+        worker.turn.relays[0] = [3, 1];
+        worker.turn.to_peer[0] = Traffic { packets: 5, bytes: 500 };
+        worker.turn.dropped[Dropped::NoPermission as usize] = 7;
+        worker.turn.auth_failures[Reason::WrongPassword.index()] = 2;
+        let method = REQUESTS.iter().position(|&method| method == Method::Allocate).unwrap();
+        worker.turn.requests[method][0] = 3;
+        worker
+    }
+
+    #[test]
+    fn workers_are_added_up() {
+        let page = page(&[worker(), worker()], 11);
+        for line in [
+            "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
+            "hairpin_allocations{transport=\"udp\",family=\"ipv6\"} 2",
+            "hairpin_relayed_packets_total{direction=\"to_peer\",transport=\"udp\"} 10",
+            "hairpin_relayed_bytes_total{direction=\"to_peer\",transport=\"udp\"} 1000",
+            "hairpin_relayed_bytes_total{direction=\"to_client\",transport=\"udp\"} 0",
+            "hairpin_dropped_packets_total{reason=\"no_permission\"} 14",
+            "hairpin_auth_failures_total{reason=\"wrong_password\"} 4",
+            "hairpin_requests_total{method=\"Allocate\",outcome=\"success\"} 6",
+            "hairpin_worker_requests_total{worker=\"1\"} 3",
+            "hairpin_log_lines_dropped_total 11",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_family_says_what_it_is() {
+        let page = page(&[worker()], 0);
+        let (help, kinds) =
+            (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
+        assert_eq!((help, kinds), (17, 17), "{page}");
+    }
+}

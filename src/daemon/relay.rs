@@ -1,0 +1,151 @@
+//! A running relay: listener sockets first, so that a second one fails before it changes anything, then the workers,
+//! then HTTP.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::addresses::{self, Chosen, Why};
+use super::logging::Lost;
+use super::{announce, files, http, metrics, random};
+use crate::auth::{Auth, NonceKeys};
+use crate::config::{Settings, Site};
+use crate::datapath::{Group, Workers};
+
+/// A relay that serves clients.
+pub struct Relay {
+    site: Site,
+    pages: Arc<Pages>,
+    http: Vec<JoinHandle<()>>,
+}
+
+/// What HTTP shows. The workers are gone while the relay stops.
+struct Pages {
+    workers: Mutex<Option<Workers>>,
+    lost: Lost,
+}
+
+impl Relay {
+    /// Opens every socket and starts the workers. To be called on a tokio runtime.
+    pub fn start(settings: &Settings, lost: Lost) -> Result<Relay> {
+        let chosen = choose(settings)?;
+        let site = Site {
+            udp: listeners(&settings.listen.udp)?,
+            relay: chosen.iter().map(|chosen| chosen.address).collect(),
+            local: addresses::all().context("this machine's addresses cannot be listed")?,
+            cpus: thread::available_parallelism().map_or(1, usize::from),
+        };
+        files::raise_limit(sockets(settings, site.relay.len()));
+
+        let datapath = settings.datapath(&site);
+        let key = u32::from_ne_bytes(random::bytes()?);
+        let groups =
+            site.udp.iter().map(|addr| Group::open(*addr, &datapath, key)).collect::<Result<Vec<_>, _>>()?;
+        let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
+
+        let keys = NonceKeys { current: random::bytes()?, previous: None };
+        let auth = Auth::new(settings.auth(), keys)?;
+        auth.warnings().iter().for_each(|warning| warn!("{warning}"));
+        let workers = Workers::start(
+            &datapath,
+            groups.into(),
+            Arc::new(settings.turn(&site)),
+            Arc::new(auth),
+            settings.answers(u64::from_ne_bytes(random::bytes()?)),
+            StdRng::from_seed(random::bytes()?),
+        )?;
+        announce::relay(settings, &site, &chosen);
+
+        let pages = Arc::new(Pages { workers: Mutex::new(Some(workers)), lost });
+        let serve = |listener| {
+            let pages = Arc::clone(&pages);
+            tokio::spawn(async move {
+                if let Err(error) = http::serve(listener, pages).await {
+                    error!(%error, "http has ended");
+                }
+            })
+        };
+        let http = http.into_iter().map(serve).collect();
+        Ok(Relay { site, pages, http })
+    }
+
+    /// Where it listens and what it relays with.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Ends every allocation and waits for the workers.
+    pub fn stop(self) {
+        self.http.iter().for_each(JoinHandle::abort);
+        let workers = self.pages.workers().take();
+        if let Some(workers) = workers {
+            workers.stop();
+        }
+    }
+}
+
+impl Pages {
+    fn workers(&self) -> MutexGuard<'_, Option<Workers>> {
+        // It is filled once and emptied once.
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl http::Pages for Pages {
+    fn metrics(&self) -> String {
+        let stats = self.workers().as_ref().map(Workers::stats).unwrap_or_default();
+        metrics::page(&stats, self.lost.lines() as u64)
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.workers().is_some()
+    }
+}
+
+/// The relayed addresses: those of the configuration, else one a family as far as there is one.
+fn choose(settings: &Settings) -> Result<Vec<Chosen>> {
+    let configured = &settings.relay.addresses;
+    if !configured.is_empty() {
+        return Ok(configured.iter().map(|&address| Chosen { address, why: Why::Configured }).collect());
+    }
+    let (v4, v6) = (addresses::discover_v4(), addresses::discover_v6());
+    if let (Err(v4), Err(v6)) = (&v4, &v6) {
+        bail!(
+            "no address to relay with (IPv4: {v4}; IPv6: {v6}); list addresses of this machine as relay.addresses in a \
+             configuration and start with --config"
+        );
+    }
+    for (family, found) in [("IPv4", &v4), ("IPv6", &v6)] {
+        if let Err(why) = found {
+            info!("no {family} relayed addresses: {why}");
+        }
+    }
+    Ok([v4, v6].into_iter().flatten().collect())
+}
+
+/// The listeners that this machine can have: none with IPv6 where there is no IPv6.
+fn listeners(udp: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
+    if addresses::has_ipv6() {
+        return Ok(udp.to_vec());
+    }
+    let (v6, rest): (Vec<_>, Vec<_>) = udp.iter().partition(|addr| addr.is_ipv6());
+    if rest.is_empty() {
+        bail!("this machine has no IPv6, and listen.udp lists nothing else; list an IPv4 address");
+    }
+    v6.iter().for_each(|addr| info!("udp {addr} is left out: this machine has no IPv6"));
+    Ok(rest)
+}
+
+/// How many relay sockets there can be.
+fn sockets(settings: &Settings, addresses: usize) -> u64 {
+    let ports = u64::try_from(settings.relay.ports.len()).unwrap_or(u64::MAX);
+    let ports = ports.saturating_mul(addresses as u64);
+    // An allocation has two at most.
+    ports.min(settings.limits.allocations.saturating_mul(2))
+}
