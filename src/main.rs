@@ -1,3 +1,7 @@
 //! The relay's entry.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hairpin::cli::run()
+}

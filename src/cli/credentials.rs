@@ -1,0 +1,73 @@
+//! `hairpin credentials`: ICE servers for one user.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use super::Wish;
+use crate::auth::Secret;
+use crate::config::{Loaded, Settings};
+use crate::daemon::{self, MISTAKES, addresses, configuration, ice, state};
+
+pub fn run(wish: &Wish) -> ExitCode {
+    let loaded = match &wish.config {
+        Some(file) => configuration::read(file),
+        None => configuration::defaults(),
+    };
+    let Loaded { settings, .. } = match loaded {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            daemon::tell(&mistakes);
+            return MISTAKES.into();
+        }
+    };
+    match servers(wish, &settings) {
+        Ok(servers) => {
+            let _ = writeln!(io::stdout().lock(), "{servers}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr().lock(), "hairpin: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn servers(wish: &Wish, settings: &Settings) -> Result<serde_json::Value> {
+    let secret = secret(wish, settings)?;
+    let relay = if settings.relay.addresses.is_empty() {
+        [addresses::discover_v4(), addresses::discover_v6()]
+            .into_iter()
+            .flatten()
+            .map(|chosen| chosen.address)
+            .collect()
+    } else {
+        settings.relay.addresses.clone()
+    };
+    let urls = ice::urls(&settings.listen.udp, &relay, wish.domain.as_deref());
+    if urls.is_empty() {
+        bail!("this machine has no address that clients could reach; name the relay with --domain");
+    }
+    Ok(ice::servers(&urls, &secret, &wish.user, daemon::unix_now() + wish.ttl.as_secs()))
+}
+
+fn secret(wish: &Wish, settings: &Settings) -> Result<Secret> {
+    if let Some(secret) = settings.auth.secrets.first() {
+        return Ok(secret.clone());
+    }
+    if let Some(file) = &wish.config {
+        bail!(
+            "{} has no shared secret, and only from one are credentials made (static users have their passwords); set \
+             auth.secrets or auth.secret_files",
+            file.display()
+        );
+    }
+    let directory = state::directory(wish.state_dir.as_deref(), &daemon::variable, daemon::is_service())?;
+    state::secret(&directory)?.with_context(|| {
+        format!(
+            "there is no secret in {}: start `hairpin serve` first, or name its --state-dir or --config",
+            directory.display()
+        )
+    })
+}

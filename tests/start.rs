@@ -1,0 +1,202 @@
+//! A start without any configuration, in network namespaces that stand for different machines.
+
+#![cfg(test)]
+#![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// What a machine says of itself when a relay is started on it and stopped again.
+struct Start {
+    /// The URLs of the printed ICE servers; none if nothing was printed.
+    urls: Vec<String>,
+    log: String,
+    status: Option<i32>,
+}
+
+const PUBLIC: &str = "
+    ip link add wan type veth peer name far
+    ip link set far up
+    ip link set wan up
+    ip addr add 203.0.113.7/24 dev wan
+    ip route add default via 203.0.113.1
+    ip addr add 2001:db8::7/64 dev wan nodad
+    ip route add default via 2001:db8::1";
+
+#[test]
+fn a_public_machine_advertises_both_families() {
+    let start = Machine::new(PUBLIC).start("");
+    assert_eq!(start.urls, ["turn:203.0.113.7:3478?transport=udp", "turn:[2001:db8::7]:3478?transport=udp"]);
+    for line in [
+        "clients come in at udp 0.0.0.0:3478, [::]:3478",
+        "relayed addresses: 203.0.113.7 (source address of the default route), 2001:db8::7 (source address of the default \
+         route); ports 49152-65535",
+        "peers denied: everything not globally reachable",
+        "metrics and health at http 127.0.0.1:9641",
+        "realm \"hairpin\"",
+    ] {
+        assert!(start.log.contains(line), "{line} is not in\n{}", start.log);
+    }
+    assert!(!start.log.contains("private, so only"), "{}", start.log);
+    assert_eq!(start.status, Some(0));
+}
+
+#[test]
+fn the_secret_stays_and_the_domain_is_used() {
+    let machine = Machine::new(PUBLIC);
+    let start = machine.start("--domain turn.example.org");
+    assert_eq!(start.urls, ["turn:turn.example.org:3478?transport=udp"]);
+    assert!(
+        start.log.contains("realm \"turn.example.org\"") && start.log.contains("made just now"),
+        "{}",
+        start.log
+    );
+    let secret = std::fs::read(machine.state.path().join("secret")).unwrap();
+    assert!(machine.start("").log.contains("made at an earlier start"));
+    assert_eq!(std::fs::read(machine.state.path().join("secret")).unwrap(), secret);
+}
+
+#[test]
+fn a_service_prints_no_credentials() {
+    let machine = Machine::new(&format!("{PUBLIC}\nexport INVOCATION_ID=1"));
+    let start = machine.start("");
+    assert!(start.urls.is_empty() && start.log.contains("clients come in"), "{}", start.log);
+    assert_eq!(start.status, Some(0));
+}
+
+#[test]
+fn a_private_machine_says_what_it_lacks() {
+    let start = Machine::new(
+        "ip link add lan type veth peer name far
+         ip link set far up
+         ip link set lan up
+         ip addr add 192.168.1.5/24 dev lan
+         ip route add default via 192.168.1.1",
+    )
+    .start("");
+    assert_eq!(start.urls, ["turn:192.168.1.5:3478?transport=udp"]);
+    assert!(start.log.contains("every relayed address is private"), "{}", start.log);
+    assert!(start.log.contains("no IPv6 relayed addresses: there is no default route"), "{}", start.log);
+}
+
+/// RFC 8981: temporary addresses end while calls still use them.
+#[test]
+fn a_temporary_address_is_never_advertised() {
+    let temporary = "
+        ip link add wan type veth peer name far
+        ip link set far up
+        echo 2 > /proc/sys/net/ipv6/conf/wan/use_tempaddr
+        ip link set wan up
+        ip addr add 2001:db8::7/64 dev wan nodad mngtmpaddr
+        ip route add default via 2001:db8::1
+        n=0; until ip -6 addr show dev wan temporary -tentative | grep -q inet6; do
+            n=$((n+1)); [ $n -lt 50 ] || exit 90; sleep 0.1; done";
+    let start = Machine::new(temporary).start("");
+    assert_eq!(start.urls, ["turn:[2001:db8::7]:3478?transport=udp"], "{}", start.log);
+    assert!(start.log.contains("2001:db8::7 (lasting address beside"), "{}", start.log);
+
+    let only = format!(
+        "{temporary}\nip addr change 2001:db8::7/64 dev wan mngtmpaddr preferred_lft 0 valid_lft 600"
+    );
+    let start = Machine::new(&only).start("");
+    assert!(start.log.contains("is temporary, and its interface has no lasting one"), "{}", start.log);
+    assert_eq!((start.urls.len(), start.status), (0, Some(1)));
+}
+
+#[test]
+fn a_machine_without_an_address_is_told_the_fix() {
+    let start = Machine::new("").start("");
+    assert!(start.log.contains("no address to relay with (IPv4: there is no default route"), "{}", start.log);
+    assert!(start.log.contains("list addresses of this machine as relay.addresses"), "{}", start.log);
+    assert_eq!((start.urls.len(), start.status), (0, Some(1)));
+}
+
+#[test]
+fn a_second_relay_is_told_of_the_first() {
+    let machine = Machine::new(&format!(
+        "{PUBLIC}
+         {} serve --state-dir $STATE 2>/dev/null >$STATE/first &
+         n=0; until [ -s $STATE/first ]; do n=$((n+1)); [ $n -lt 100 ] || exit 90; sleep 0.1; done",
+        env!("CARGO_BIN_EXE_hairpin")
+    ));
+    let start = machine.start("");
+    assert!(start.log.contains("udp 0.0.0.0:3478: already in use (another hairpin?)"), "{}", start.log);
+    assert_eq!(start.status, Some(1));
+}
+
+/// A machine: shell commands that set up its network, and a state directory.
+struct Machine {
+    network: String,
+    state: TempDir,
+}
+
+impl Machine {
+    fn new(network: &str) -> Machine {
+        Machine { network: network.to_owned(), state: tempfile::tempdir().unwrap() }
+    }
+
+    /// Starts a relay, and stops it once it has printed or, if it prints nothing, has said all.
+    fn start(&self, arguments: &str) -> Start {
+        let script = format!(
+            "set -e; ip link set lo up; {}\nexec {} serve --state-dir $STATE {arguments}",
+            self.network,
+            env!("CARGO_BIN_EXE_hairpin")
+        );
+        // All of it ends with its first process, children in the background too.
+        let mut child = Command::new("unshare")
+            .args([
+                "--user",
+                "--map-root-user",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                &script,
+            ])
+            .env("STATE", Path::new(self.state.path()))
+            .env_remove("HAIRPIN_AUTH_SECRET")
+            .env_remove("INVOCATION_ID")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("unshare of util-linux is here");
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        // The last line of a start, or the end of one that fails.
+        while stderr.read_line(&mut log).unwrap() > 0 && !log.contains("metrics and health") {}
+        let running = log.contains("metrics and health");
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut printed = String::new();
+        if running && !self.network.contains("INVOCATION_ID") {
+            stdout.read_line(&mut printed).unwrap();
+        }
+        if running {
+            let relay = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+            assert!(Command::new("kill").arg(relay.trim()).status().unwrap().success());
+        }
+        stderr.read_to_string(&mut log).unwrap();
+        stdout.read_to_string(&mut printed).unwrap();
+        let status = child.wait().unwrap().code();
+        Start { urls: urls(&printed), log, status }
+    }
+}
+
+fn urls(printed: &str) -> Vec<String> {
+    if printed.is_empty() {
+        return Vec::new();
+    }
+    let object: serde_json::Value = serde_json::from_str(printed).expect("one JSON object and nothing else");
+    let server = &object["iceServers"][0];
+    assert!(
+        server["username"].as_str().unwrap().ends_with(":hairpin") && server["credential"].is_string(),
+        "{printed}"
+    );
+    server["urls"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+}
