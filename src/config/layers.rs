@@ -52,6 +52,7 @@ impl Settings {
                 allocations: size(limits.allocations),
                 permissions: size(limits.permissions),
                 channels: size(limits.channels),
+                new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
                 ..Limits::default()
             },
             peers: PeerRules::new(Rules {

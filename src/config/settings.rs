@@ -33,7 +33,7 @@ pub struct Settings {
 }
 
 /// `[listen]`. Its `Default` is empty; the table holds what a person means by default. So for every section.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listen {
     /// Where UDP clients come in.
     pub udp: Vec<SocketAddr>,
@@ -46,7 +46,7 @@ pub struct Listen {
 }
 
 /// `[relay]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Relay {
     /// Relayed addresses; none listed means discovered.
     pub addresses: Vec<IpAddr>,
@@ -77,7 +77,7 @@ pub struct Auth {
 }
 
 /// `[limits]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Allocations a user.
     pub user_allocations: u64,
@@ -87,6 +87,8 @@ pub struct Limits {
     pub permissions: u64,
     /// Channels an allocation.
     pub channels: u64,
+    /// New peers an allocation may turn to in a second; 0 is no limit.
+    pub new_peers: u64,
     /// Unauthenticated answers an address may have at once.
     pub unauthenticated_burst: u64,
     /// And from then on in a second; 0 is no limit.
@@ -104,7 +106,7 @@ pub struct Limits {
 }
 
 /// `[peers]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peers {
     /// Ranges that may be reached although they are refused otherwise.
     pub allow: Vec<Cidr>,
@@ -115,14 +117,14 @@ pub struct Peers {
 }
 
 /// `[http]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Http {
     /// Where metrics and health are served.
     pub listen: Vec<SocketAddr>,
 }
 
 /// `[log]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
     /// The least important level that is written.
     pub level: Level,
@@ -157,6 +159,16 @@ pub enum Format {
 }
 
 impl Settings {
+    /// Whether everything but `[auth]` is the same.
+    pub fn differ_in_auth_alone(&self, other: &Settings) -> bool {
+        let rest = |settings: &Settings| {
+            let Settings { listen, relay, auth: _, limits, peers, http, log, workers, software } =
+                settings.clone();
+            (listen, relay, limits, peers, http, log, workers, software)
+        };
+        rest(self) == rest(other)
+    }
+
     /// Settings that are still to be filled in from the table.
     fn blank() -> Settings {
         Settings {

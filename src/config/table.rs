@@ -200,6 +200,15 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "limits.new_peers",
+        field: Field::Number { range: 0..=1_000_000, at: |s| &mut s.limits.new_peers },
+        default: "64",
+        example: "",
+        doc: "Peer addresses and ports that one allocation may newly turn to in a second, four times as many at once, so \
+              that a relay is no port scanner (508, or the packet is dropped). `0` is no limit.",
+        coturn: &[],
+    },
+    Setting {
         key: "limits.unauthenticated_burst",
         field: Field::Number { range: 1..=1_000_000, at: |s| &mut s.limits.unauthenticated_burst },
         default: "1000",

@@ -34,6 +34,7 @@ use crate::auth::Secret;
 use crate::config::{Finding, Loaded, Settings};
 use logging::Logging;
 use relay::Relay;
+use signals::Wish;
 
 /// What `hairpin serve` was told.
 #[derive(Clone, Debug, Default)]
@@ -57,11 +58,7 @@ const PRINTED_USER: &str = "hairpin";
 
 /// Runs a relay until it is told to stop.
 pub fn serve(order: &Order) -> ExitCode {
-    let loaded = match &order.config {
-        Some(file) => configuration::read(file),
-        None => configuration::defaults(),
-    };
-    let loaded = match loaded {
+    let loaded = match load(order) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             tell(&mistakes);
@@ -75,6 +72,13 @@ pub fn serve(order: &Order) -> ExitCode {
             error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn load(order: &Order) -> Result<Loaded, Vec<Finding>> {
+    match &order.config {
+        Some(file) => configuration::read(file),
+        None => configuration::defaults(),
     }
 }
 
@@ -118,16 +122,47 @@ fn run(order: &Order, loaded: Loaded, logging: &Logging) -> Result<()> {
         if order.config.is_none() && !is_service() {
             print(&settings, &relay, order);
         }
-        let signal = signals.next().await;
+        let signal = loop {
+            match signals.next().await {
+                Wish::Stop(signal) => break signal,
+                Wish::Reload => reload(order, &settings, &relay),
+            }
+        };
         info!("{signal}: stopping, every allocation ends");
         let stopping = tokio::task::spawn_blocking(move || relay.stop());
         tokio::select! {
             stopped = stopping => stopped?,
-            _ = signals.next() => std::process::exit(1),
+            () = signals.stop() => std::process::exit(1),
         }
         info!("hairpin has stopped");
         Ok(())
     })
+}
+
+/// Reads the configuration again and judges credentials by it from now on. Anything wrong with it: nothing changes.
+fn reload(order: &Order, settings: &Settings, relay: &Relay) {
+    let renew = || {
+        let mut new = load(order).map_err(|mistakes| {
+            mistakes.iter().for_each(|mistake| error!("{mistake}"));
+            anyhow::anyhow!("{} mistakes in the configuration", mistakes.len())
+        })?;
+        if order.config.is_none() {
+            complete(&mut new.settings, order)?;
+        }
+        relay.renew_auth(&new.settings)?;
+        anyhow::Ok(new.settings)
+    };
+    match renew() {
+        Ok(new) => {
+            if !settings.differ_in_auth_alone(&new) {
+                warn!(
+                    "SIGHUP renews credentials alone: other settings have changed too, and wait for a restart"
+                );
+            }
+            info!("SIGHUP: credentials are renewed; running calls go on");
+        }
+        Err(error) => error!("SIGHUP: nothing is changed: {error:#}"),
+    }
 }
 
 /// What a start without a file needs beside the defaults: a secret, and a realm.

@@ -21,6 +21,7 @@ use crate::datapath::{Group, Workers};
 /// A relay that serves clients.
 pub struct Relay {
     site: Site,
+    nonce_keys: NonceKeys,
     pages: Arc<Pages>,
     http: Vec<JoinHandle<()>>,
 }
@@ -49,14 +50,13 @@ impl Relay {
             site.udp.iter().map(|addr| Group::open(*addr, &datapath, key)).collect::<Result<Vec<_>, _>>()?;
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
 
-        let keys = NonceKeys { current: random::bytes()?, previous: None };
-        let auth = Auth::new(settings.auth(), keys)?;
-        auth.warnings().iter().for_each(|warning| warn!("{warning}"));
+        let nonce_keys = NonceKeys { current: random::bytes()?, previous: None };
+        let auth = auth(settings, &nonce_keys)?;
         let workers = Workers::start(
             &datapath,
             groups.into(),
             Arc::new(settings.turn(&site)),
-            Arc::new(auth),
+            auth,
             settings.answers(u64::from_ne_bytes(random::bytes()?)),
             StdRng::from_seed(random::bytes()?),
         )?;
@@ -72,12 +72,21 @@ impl Relay {
             })
         };
         let http = http.into_iter().map(serve).collect();
-        Ok(Relay { site, pages, http })
+        Ok(Relay { site, nonce_keys, pages, http })
     }
 
     /// Where it listens and what it relays with.
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// Judges credentials by these settings from now on. Nonces stay good, and so do running calls.
+    pub fn renew_auth(&self, settings: &Settings) -> Result<()> {
+        let auth = auth(settings, &self.nonce_keys)?;
+        if let Some(workers) = self.pages.workers().as_ref() {
+            workers.renew_auth(auth);
+        }
+        Ok(())
     }
 
     /// Ends every allocation and waits for the workers.
@@ -106,6 +115,12 @@ impl http::Pages for Pages {
     fn is_healthy(&self) -> bool {
         self.workers().is_some()
     }
+}
+
+fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Auth>> {
+    let auth = Auth::new(settings.auth(), nonce_keys.clone())?;
+    auth.warnings().iter().for_each(|warning| warn!("{warning}"));
+    Ok(Arc::new(auth))
 }
 
 /// The relayed addresses: those of the configuration, else one a family as far as there is one.

@@ -1,26 +1,46 @@
-//! SIGTERM and SIGINT ask for a graceful stop; a second one means now.
+//! SIGTERM and SIGINT ask for a graceful stop; a second one means now. SIGHUP asks to read credentials again.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that stop a relay.
+/// The signals that a relay listens to.
 pub struct Signals {
     term: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To stop, by the signal of this name.
+    Stop(&'static str),
+    /// To read credentials again.
+    Reload,
 }
 
 impl Signals {
     /// From now on these signals no longer kill. To be called on a tokio runtime.
     pub fn new() -> io::Result<Signals> {
-        Ok(Signals { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// The name of the next one.
-    pub async fn next(&mut self) -> &'static str {
+    /// What the next one asks for.
+    pub async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.term.recv() => Wish::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
         }
+    }
+
+    /// Waits for one that stops.
+    pub async fn stop(&mut self) {
+        while self.next().await == Wish::Reload {}
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::clock::Clock;
@@ -18,6 +18,7 @@ use super::stats::Published;
 use super::steering::Kind;
 use super::sys::epoll::{Epoll, Events};
 use super::traffic::Traffic;
+use crate::auth::Auth;
 use crate::turn::{Command, Now, Output};
 
 /// Sockets that one pass may serve.
@@ -81,7 +82,11 @@ impl<'g> Worker<'g> {
     }
 
     /// Serves until nobody can send mail any more, then ends every allocation.
-    pub(super) async fn run(mut self, mail: &mut mpsc::Receiver<Mail>) -> io::Result<()> {
+    pub(super) async fn run(
+        mut self,
+        mail: &mut mpsc::Receiver<Mail>,
+        mut auth: watch::Receiver<Arc<Auth>>,
+    ) -> io::Result<()> {
         let mut armed = None;
         let timer = tokio::time::sleep_until(Instant::from_std(self.control.clock.instant(0)));
         tokio::pin!(timer);
@@ -98,6 +103,10 @@ impl<'g> Worker<'g> {
                     Some(Mail::Panic) => panic!("this worker was told to fail"),
                     None => break,
                 },
+                Ok(()) = auth.changed() => {
+                    let newest = auth.borrow_and_update().clone();
+                    self.traffic.core.command(self.control.now, Command::NewAuth(newest));
+                }
                 () = &mut timer, if armed.is_some() => {
                     armed = None;
                     self.control.now = self.control.clock.now();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use super::clock::Clock;
@@ -43,6 +43,7 @@ const EVENT_INTERVAL: u32 = 8;
 /// All workers of a process.
 pub struct Workers {
     handles: Vec<Handle>,
+    auth: watch::Sender<Arc<Auth>>,
 }
 
 /// Why workers could not be started.
@@ -69,7 +70,7 @@ struct Life {
     clock: Clock,
     resources: Arc<Resources>,
     config: Arc<turn::Config>,
-    auth: Arc<Auth>,
+    auth: watch::Receiver<Arc<Auth>>,
     shared: Arc<turn::Shared>,
     gso: bool,
     published: Arc<Published>,
@@ -100,7 +101,8 @@ impl Workers {
         let shared = Arc::new(turn::Shared { answers, live: Box::new(ports) });
         let gso = config.gso && can_send_joined(&groups);
         let clock = Clock::new();
-        let mut workers = Workers { handles: Vec::new() };
+        let (sender, auth) = watch::channel(auth);
+        let mut workers = Workers { handles: Vec::new(), auth: sender };
         let (ready, readiness) = sync::channel();
         for index in 0..config.workers {
             let published = Arc::new(Published::default());
@@ -127,6 +129,11 @@ impl Workers {
         }
         info!(workers = config.workers, gro = config.gro, gso, "workers run");
         Ok(workers)
+    }
+
+    /// Judges credentials by these from now on. Allocations keep the key that made them, so no call ends.
+    pub fn renew_auth(&self, auth: Arc<Auth>) {
+        self.auth.send_replace(auth);
     }
 
     /// What each worker has counted.
@@ -197,11 +204,13 @@ impl Life {
             runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
         runtime.block_on(async {
             let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
-            let core = Server::new(self.config.clone(), self.auth.clone(), self.shared.clone(), rng);
+            let mut auth = self.auth.clone();
+            let newest = auth.borrow_and_update().clone();
+            let core = Server::new(self.config.clone(), newest, self.shared.clone(), rng);
             let traffic = Traffic::new(Listener::all(&self.groups, self.index), relays, core, self.gso);
             let worker = Worker::new(self.clock, traffic, self.resources.clone(), self.published.clone())?;
             started();
-            worker.run(mail).await
+            worker.run(mail, auth).await
         })
     }
 }
