@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::{Rng, RngExt};
 
 use crate::turn::{LiveRelays, PortWish};
+use crate::wire::Family;
 
 /// How long a port that another program holds is left alone, in nanoseconds.
 const HELD: u64 = 60_000_000_000;
@@ -61,14 +62,14 @@ impl Ports {
     pub(super) fn take(
         self: &Arc<Self>,
         now: u64,
-        ipv6: bool,
+        family: Family,
         wish: PortWish,
         rng: &mut impl Rng,
     ) -> Option<(Port, Option<Port>)> {
         let count = self.addresses.len();
         let start = rng.random_range(0..count.max(1));
         (0..count).map(|n| (start + n) % count).find_map(|index| {
-            let address = self.addresses.get(index).filter(|address| address.ip.is_ipv6() == ipv6)?;
+            let address = self.addresses.get(index).filter(|address| Family::of(address.ip) == family)?;
             address.try_again(now);
             let port = address.take(&self.range, wish, rng)?;
             let guard = |port| Port { ports: self.clone(), address: index, port, held_until: None };
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn every_port_is_handed_out_once() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1200);
-        let mut take = || ports.take(0, false, PortWish::Any, &mut rng).map(|(port, _)| port);
+        let mut take = || ports.take(0, Family::V4, PortWish::Any, &mut rng).map(|(port, _)| port);
         let taken: Vec<Port> = std::iter::from_fn(&mut take).collect();
         let addrs: HashSet<SocketAddr> = taken.iter().map(Port::addr).collect();
         assert_eq!((taken.len(), addrs.len()), (201, 201));
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn even_ports_and_pairs() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1001..=1010);
-        let mut take = |wish| ports.take(0, false, wish, &mut rng);
+        let mut take = |wish| ports.take(0, Family::V4, wish, &mut rng);
         let mut pairs = Vec::new();
         while let Some((port, next)) = take(PortWish::Pair) {
             let next = next.unwrap();
@@ -241,8 +242,9 @@ mod tests {
     #[test]
     fn ports_are_spread() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 49152..=65535);
-        let taken: Vec<u16> =
-            (0..64).map(|_| ports.take(0, false, PortWish::Any, &mut rng).unwrap().0.addr().port()).collect();
+        let taken: Vec<u16> = (0..64)
+            .map(|_| ports.take(0, Family::V4, PortWish::Any, &mut rng).unwrap().0.addr().port())
+            .collect();
         let neighbours = taken.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 100).count();
         assert!(neighbours < 8, "{taken:?}");
     }
@@ -250,9 +252,9 @@ mod tests {
     #[test]
     fn all_addresses_of_a_family_are_used() {
         let (ports, mut rng) = ports(&["192.0.2.1", "2001:db8::1", "192.0.2.2"], 1000..=1001);
-        let mut take = |ipv6| ports.take(0, ipv6, PortWish::Any, &mut rng).map(|(port, _)| port);
-        let v4: Vec<Port> = std::iter::from_fn(|| take(false)).collect();
-        let v6: Vec<Port> = std::iter::from_fn(|| take(true)).collect();
+        let mut take = |family| ports.take(0, family, PortWish::Any, &mut rng).map(|(port, _)| port);
+        let v4: Vec<Port> = std::iter::from_fn(|| take(Family::V4)).collect();
+        let v6: Vec<Port> = std::iter::from_fn(|| take(Family::V6)).collect();
         assert_eq!((v4.len(), v6.len()), (4, 2));
         assert!(v6.iter().all(|port| port.addr().ip() == "2001:db8::1".parse::<IpAddr>().unwrap()));
     }
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn a_port_that_another_program_holds_rests() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
-        let mut take = |now| ports.take(now, false, PortWish::Any, &mut rng).map(|(port, _)| port);
+        let mut take = |now| ports.take(now, Family::V4, PortWish::Any, &mut rng).map(|(port, _)| port);
         take(5).unwrap().held_by_another(5);
         assert!(take(6).is_none());
         assert!(take(4 + HELD).is_none());
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn only_set_ports_of_our_addresses_live() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
-        let (port, _) = ports.take(0, false, PortWish::Any, &mut rng).unwrap();
+        let (port, _) = ports.take(0, Family::V4, PortWish::Any, &mut rng).unwrap();
         let addr = port.addr();
         assert!(!ports.is_live(addr), "taken, but no allocation has it");
         port.set_live();
@@ -291,7 +293,7 @@ mod tests {
                 let ports = &ports;
                 move || {
                     let mut rng = StdRng::seed_from_u64(seed);
-                    let take = || ports.take(0, false, PortWish::Any, &mut rng).map(|(port, _)| port);
+                    let take = || ports.take(0, Family::V4, PortWish::Any, &mut rng).map(|(port, _)| port);
                     std::iter::from_fn(take).collect::<Vec<_>>()
                 }
             };

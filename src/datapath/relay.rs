@@ -53,6 +53,17 @@ struct Slot {
     _quota: Quota,
 }
 
+/// What a relay socket is opened for, and by whom.
+pub(super) struct Opening<'a> {
+    /// Monotonic nanoseconds.
+    pub(super) now: u64,
+    pub(super) ticket: AllocationId,
+    /// The worker's set of sockets.
+    pub(super) epoll: &'a Epoll,
+    /// Hears what went wrong outside of this program.
+    pub(super) trouble: &'a mut dyn FnMut(SocketAddr, &io::Error),
+}
+
 /// The relay sockets of a worker.
 pub(super) struct Relays {
     slots: SecondaryMap<AllocationId, Slot>,
@@ -66,34 +77,20 @@ impl Relays {
         Relays { slots: SecondaryMap::new(), resources, rng }
     }
 
-    /// Does what the core asks; sockets that it opens are watched by `epoll`. `trouble` hears what went wrong outside of
-    /// this program.
-    pub(super) fn answer(
-        &mut self,
-        now: u64,
-        ticket: AllocationId,
-        ask: Ask,
-        epoll: &Epoll,
-        trouble: &mut impl FnMut(SocketAddr, &io::Error),
-    ) -> Answer {
-        let answer = match ask {
-            Ask::OpenRelay { user, v4, v6, port } => self.open(now, &user, [v4, v6], port, trouble),
-            Ask::ClaimReservation { user, token } => self.claim(now, &user, token),
+    /// Does what the core asks. If it fails, everything is as it was.
+    pub(super) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
+        let ticket = opening.ticket;
+        let opened = match ask {
+            Ask::OpenRelay { user, v4, v6, port } => self.open(&user, [v4, v6], port, &mut opening),
+            Ask::ClaimReservation { user, token } => self.claim(&user, token, &mut opening),
         };
-        let watched = answer.and_then(|(slot, answer)| {
-            for (family, relay) in [(Family::V4, &slot.v4), (Family::V6, &slot.v6)] {
-                let Some(relay) = relay else { continue };
-                let id = RelayId { allocation: ticket, family };
-                if let Err(error) = epoll.add(relay.socket.as_fd(), pack(id)) {
-                    trouble(relay.addr(), &error);
-                    return Err(Denial::Capacity);
-                }
-                relay.port.set_live();
+        match opened {
+            Ok((slot, answer)) => {
+                self.slots.insert(ticket, slot);
+                answer
             }
-            self.slots.insert(ticket, slot);
-            Ok(answer)
-        });
-        watched.unwrap_or_else(Answer::Refused)
+            Err(denial) => Answer::Refused(denial),
+        }
     }
 
     /// The socket of a relayed address.
@@ -121,28 +118,28 @@ impl Relays {
     /// RFC 8656 section 7.2: a new relayed address of each family wanted, IPv4 first.
     fn open(
         &mut self,
-        now: u64,
         user: &Arc<str>,
         wanted: [bool; 2],
         wish: PortWish,
-        trouble: &mut impl FnMut(SocketAddr, &io::Error),
+        opening: &mut Opening<'_>,
     ) -> Result<(Slot, Answer), Denial> {
         let quota = self.resources.ledger.reserve(user)?;
         let spare = (wish == PortWish::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
         let mut kept = None;
-        let mut relay = |ipv6: bool| {
-            wanted[usize::from(ipv6)].then(|| {
-                let (relay, next) = bind_free(&self.resources, now, ipv6, wish, &mut self.rng, trouble)?;
+        let mut relay = |family: Family, wanted: bool| {
+            wanted.then(|| {
+                let (relay, next) = bind_free(&self.resources, family, wish, &mut self.rng, opening)?;
+                opening.watch(&relay)?;
                 kept = kept.take().or(next);
                 Ok(relay)
             })
         };
-        let (v4, v6) = (relay(false), relay(true));
+        let (v4, v6) = (relay(Family::V4, wanted[0]), relay(Family::V6, wanted[1]));
         if !matches!((&v4, &v6), (Some(Ok(_)), _) | (_, Some(Ok(_)))) {
             return Err(Denial::Capacity);
         }
         let token = match kept.zip(spare) {
-            Some((relay, quota)) => Some(self.keep(now, relay, quota)?),
+            Some((relay, quota)) => Some(self.keep(opening.now, relay, quota)?),
             None => None,
         };
         let answer = Answer::Opened { v4: answer(&v4), v6: answer(&v6), token };
@@ -158,25 +155,45 @@ impl Relays {
     }
 
     /// RFC 8656 section 7.2: a token that is not known, or no more, is 508.
-    fn claim(&mut self, now: u64, user: &Arc<str>, token: Token) -> Result<(Slot, Answer), Denial> {
+    fn claim(
+        &mut self,
+        user: &Arc<str>,
+        token: Token,
+        opening: &mut Opening<'_>,
+    ) -> Result<(Slot, Answer), Denial> {
         let reservations = &self.resources.reservations;
-        let mut reservation = reservations.claim(now, &token).ok_or(Denial::Capacity)?;
-        if let Err(denial) = reservation.quota.pass_to(user) {
-            reservations.keep(now, token, reservation);
+        let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Capacity)?;
+        let passed = reservation.quota.pass_to(user);
+        if let Err(denial) = passed.and_then(|()| opening.watch(&reservation.relay).or(Err(Denial::Capacity)))
+        {
+            reservations.keep(opening.now, token, reservation);
             return Err(denial);
         }
         let Reservation { relay, quota, .. } = reservation;
         let relayed = Some(Ok(RelayedAddr(relay.addr())));
-        Ok(match relay.addr() {
-            SocketAddr::V4(_) => (
+        Ok(match relay.family() {
+            Family::V4 => (
                 Slot { v4: Some(relay), v6: None, _quota: quota },
                 Answer::Opened { v4: relayed, v6: None, token: None },
             ),
-            SocketAddr::V6(_) => (
+            Family::V6 => (
                 Slot { v4: None, v6: Some(relay), _quota: quota },
                 Answer::Opened { v4: None, v6: relayed, token: None },
             ),
         })
+    }
+}
+
+impl Opening<'_> {
+    /// From now on the worker hears the socket, and other clients of this relay may send there.
+    fn watch(&mut self, relay: &Relay) -> Result<(), Shortage> {
+        let id = RelayId { allocation: self.ticket, family: relay.family() };
+        self.epoll.add(relay.socket.as_fd(), pack(id)).map_err(|error| {
+            (self.trouble)(relay.addr(), &error);
+            Shortage
+        })?;
+        relay.port.set_live();
+        Ok(())
     }
 }
 
@@ -188,15 +205,14 @@ fn answer(relay: &Option<Result<Relay, Shortage>>) -> Option<Result<RelayedAddr,
 /// Takes a free port and binds it; for [`PortWish::Pair`] the next one too.
 fn bind_free(
     resources: &Resources,
-    now: u64,
-    ipv6: bool,
+    family: Family,
     wish: PortWish,
     rng: &mut StdRng,
-    trouble: &mut impl FnMut(SocketAddr, &io::Error),
+    opening: &mut Opening<'_>,
 ) -> Result<(Relay, Option<Relay>), Shortage> {
     let mut gone = 0;
     // Each turn leaves one port fewer to try, or ends, or is counted.
-    while let Some((port, next)) = resources.ports.take(now, ipv6, wish, rng) {
+    while let Some((port, next)) = resources.ports.take(opening.now, family, wish, rng) {
         let relays = Relay::open(port, resources.gro).and_then(|relay| {
             let next = next.map(|port| Relay::open(port, resources.gro)).transpose()?;
             Ok((relay, next))
@@ -206,13 +222,13 @@ fn bind_free(
             Err(failed) => failed,
         };
         match error.kind() {
-            io::ErrorKind::AddrInUse => port.held_by_another(now),
+            io::ErrorKind::AddrInUse => port.held_by_another(opening.now),
             io::ErrorKind::AddrNotAvailable if gone < ADDRESSES_GONE => {
-                trouble(port.addr(), &error);
+                (opening.trouble)(port.addr(), &error);
                 gone += 1;
             }
             _ => {
-                trouble(port.addr(), &error);
+                (opening.trouble)(port.addr(), &error);
                 break;
             }
         }
@@ -232,6 +248,10 @@ impl Relay {
     /// The relayed transport address.
     pub(super) fn addr(&self) -> SocketAddr {
         self.port.addr()
+    }
+
+    fn family(&self) -> Family {
+        Family::of(self.addr().ip())
     }
 }
 

@@ -77,6 +77,7 @@ mod tests {
     use super::super::quota::Ledger;
     use super::*;
     use crate::turn::PortWish;
+    use crate::wire::Family;
 
     /// Makes reservations on loopback ports.
     struct Maker {
@@ -95,7 +96,7 @@ mod tests {
         fn make(&mut self, until: u64) -> Reservation {
             let quota = self.ledger.reserve(&"alice".into()).unwrap();
             loop {
-                let (port, _) = self.ports.take(0, false, PortWish::Any, &mut self.rng).unwrap();
+                let (port, _) = self.ports.take(0, Family::V4, PortWish::Any, &mut self.rng).unwrap();
                 match Relay::open(port, false) {
                     Ok(relay) => return Reservation { relay, quota, until },
                     Err((port, _)) => port.held_by_another(0),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::log::Log;
-use super::relay::{self, Resources};
+use super::relay::{self, Opening, Resources};
 use super::stats::Published;
 use super::steering::Kind;
 use super::sys::epoll::{Epoll, Events};
@@ -200,9 +200,10 @@ impl Control {
             match output {
                 Output::Reply { to, message } => traffic.reply(&to, &message),
                 Output::Ask { ticket, ask } => {
-                    let Control { now, log, .. } = self;
-                    let mut trouble = |relayed, error: &io::Error| log.trouble(now.mono, relayed, error);
-                    let answer = traffic.relays.answer(now.mono, ticket, ask, epoll, &mut trouble);
+                    let (now, log) = (self.now.mono, &mut self.log);
+                    let mut trouble = |relayed, error: &io::Error| log.trouble(now, relayed, error);
+                    let opening = Opening { now, ticket, epoll, trouble: &mut trouble };
+                    let answer = traffic.relays.answer(ask, opening);
                     self.lapse = self.resources.reservations.next();
                     traffic.core.answered(self.now, ticket, answer);
                 }

@@ -36,7 +36,8 @@ impl World {
 
     fn ask(&mut self, now: u64, ask: Ask) -> (AllocationId, Answer) {
         let ticket = self.table.insert(());
-        (ticket, self.relays.answer(now, ticket, ask, &self.epoll, &mut |_, _| {}))
+        let opening = Opening { now, ticket, epoll: &self.epoll, trouble: &mut |_, _| {} };
+        (ticket, self.relays.answer(ask, opening))
     }
 
     fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortWish) -> (AllocationId, Answer) {
@@ -115,8 +116,9 @@ fn ports_of_other_programs_are_skipped() {
     let complained = Cell::new(0);
     let ticket = world.table.insert(());
     let ask = Ask::OpenRelay { user: "alice".into(), v4: true, v6: false, port: PortWish::Any };
-    let answer =
-        world.relays.answer(1, ticket, ask, &world.epoll, &mut |_, _| complained.set(complained.get() + 1));
+    let mut trouble = |_, _: &io::Error| complained.set(complained.get() + 1);
+    let opening = Opening { now: 1, ticket, epoll: &world.epoll, trouble: &mut trouble };
+    let answer = world.relays.answer(ask, opening);
     assert_eq!((answer, complained.get()), (Answer::Refused(Denial::Capacity), 0));
 }
 
