@@ -5,7 +5,7 @@ use crate::auth;
 use crate::wire::{Family, Method};
 
 /// How a request ended, in the order of [`Stats::requests`]: an error code, 0 for success.
-pub const OUTCOMES: [u16; 14] = [0, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508];
+pub const OUTCOMES: [u16; 13] = [0, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
 
 /// The methods that are requests, in the order of [`Stats::requests`].
 pub const REQUESTS: [Method; 5] =
