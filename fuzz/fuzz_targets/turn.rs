@@ -59,7 +59,8 @@ fuzz_target!(|input: &[u8]| {
             }
             8 => {
                 let channel = 0x4000 + u16::from(input.byte().unwrap_or(0) % 5);
-                let run = world::channel_message(channel, input.some()).repeat(1 + usize::from(step >> 4 & 3));
+                let run =
+                    world::channel_message(channel, input.some()).repeat(1 + usize::from(step >> 4 & 3));
                 let stride = run.len() / (1 + usize::from(step >> 4 & 3));
                 let forward = world.server.from_client(world.now, &client.tuple, Marks(step), stride, &run);
                 check(&world, forward, stride);
@@ -69,7 +70,9 @@ fuzz_target!(|input: &[u8]| {
             11 => world.pass_unnoticed(u64::from(input.byte().unwrap_or(0)) * 8),
             12 => world.hold = !world.hold,
             13 => world.deny = Some(if step & 16 == 0 { Denial::Quota } else { Denial::Capacity }),
-            14 => world.short_of = [None, Some(Family::V4), Some(Family::V6), None][usize::from(step >> 4 & 3)],
+            14 => {
+                world.short_of = [None, Some(Family::V4), Some(Family::V6), None][usize::from(step >> 4 & 3)]
+            }
             _ => answer(&mut world, step),
         }
         let stats = world.server.stats();
@@ -94,10 +97,12 @@ fn check(world: &World, forward: Option<ToPeer>, stride: usize) {
     assert!(forward.offset + forward.len <= stride);
     assert!(world.sockets.contains_key(&forward.relay));
     assert_eq!(Family::of(forward.peer.0.ip()), forward.relay.family);
-    assert!(forward.peer.0.port() != 0 && !PEERS[3..=5].contains(&forward.peer.0.to_string().as_str()) || {
-        // Its own address, where an allocation lives
-        world.sockets.values().any(|socket| *socket == forward.peer.0)
-    });
+    assert!(
+        forward.peer.0.port() != 0 && !PEERS[3..=5].contains(&forward.peer.0.to_string().as_str()) || {
+            // Its own address, where an allocation lives
+            world.sockets.values().any(|socket| *socket == forward.peer.0)
+        }
+    );
 }
 
 /// A message with attributes that fit its method more or less, with or without credentials.
