@@ -1,0 +1,97 @@
+"""What the tests stand on: hosts, a relay on one of them, and what to show of them when a test fails."""
+
+import pytest
+
+import relay as daemon
+from hosts import Switch
+from turn import Client, User
+
+ALICE = User(daemon.USER, daemon.PASSWORD)
+
+
+@pytest.fixture
+def switch():
+    """A switch, for hosts of this test alone."""
+    switch = Switch()
+    yield switch
+    switch.close()
+
+
+@pytest.fixture
+def start(switch, tmp_path, request):
+    """Starts relays: `start(host, limits={..})` with a configuration, changed as told, until it serves.
+
+    Whatever was not stopped by the test is stopped after it, which must go well; and no relay may have had a bug.
+    """
+    relays = []
+
+    def start(
+        host, *arguments, configured=True, wait=True, environment=None, stdout=None, stderr=None, **changes
+    ):
+        config = daemon.configuration(host, **changes) if configured else None
+        files = {name: file for name, file in (("stdout", stdout), ("stderr", stderr)) if file is not None}
+        folder = tmp_path / f"relay-{len(relays)}"
+        relay = daemon.Relay(host, folder, *arguments, config=config, environment=environment, **files)
+        relays.append(relay)
+        request.node.relays = relays
+        return relay.wait_until_healthy() if wait else relay
+
+    try:
+        yield start
+        for relay in relays:
+            running = relay.process.poll() is None
+            status = relay.stop()
+            assert status == 0 or not running, f"it stopped with {status}:\n{relay.log}"
+            assert "this is a bug" not in relay.log, relay.log
+    finally:
+        for relay in relays:
+            relay.kill()
+
+
+@pytest.fixture
+def host(switch):
+    """The host that relays."""
+    return switch.host("relay")
+
+
+@pytest.fixture
+def clients(switch):
+    """The host of the clients."""
+    return switch.host("clients")
+
+
+@pytest.fixture
+def peers(switch):
+    """The host of the peers."""
+    return switch.host("peers")
+
+
+@pytest.fixture(params=[1, 4], ids=["1-worker", "4-workers"])
+def workers(request):
+    """How many workers: for tests where it matters."""
+    return request.param
+
+
+@pytest.fixture
+def connect(host, clients):
+    """Makes clients of the relay on `host`: `connect()` is one more 5-tuple of alice's."""
+    opened = []
+
+    def connect(user=ALICE, server=None, source=None, at=clients):
+        client = Client(at, server or (host.v4, 3478), user, source)
+        opened.append(client)
+        return client
+
+    yield connect
+    for client in opened:
+        client.socket.close()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Shows the logs of a failed test's relays: its files are removed with it."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for n, relay in enumerate(getattr(item, "relays", [])):
+            report.sections.append((f"log of relay {n}", relay.log[-20_000:]))

@@ -1,0 +1,153 @@
+"""Hosts of a test: network namespaces joined by a switch.
+
+A namespace here has no name. It lives as long as this process holds its descriptor or a process that was started in
+it runs, and those are killed by the kernel when this process ends: so nothing is left behind, however a run ends,
+and runs side by side never meet. No host has a way out to the real network.
+
+Addresses are of the documentation ranges (RFC 5737, RFC 3849), or private ones where a test is about those.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+import subprocess
+import time
+
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Host:
+    """A machine of its own."""
+
+    def __init__(self, name):
+        self.name = name
+        with _own_namespace() as own:
+            _check(_libc.unshare(CLONE_NEWNET))
+            self._namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            _check(_libc.setns(own, CLONE_NEWNET))
+        self.v4 = self.v6 = None
+        self.run("ip", "link", "set", "lo", "up")
+
+    def command(self, *argv):
+        """The command line that runs a program here; it dies with the thread that starts it."""
+        enter = ["nsenter", f"--net={self.path}", "setpriv", "--pdeathsig", "KILL", "--"]
+        return enter + [str(word) for word in argv]
+
+    def run(self, *argv):
+        """Runs a program to its end, which must be a good one; returns what it printed."""
+        done = subprocess.run(self.command(*argv), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, f"{self.name}: {' '.join(map(str, argv))}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def start(self, *argv, **options):
+        """Starts a program; the caller waits for it, or stops it."""
+        return subprocess.Popen(self.command(*argv), stdin=subprocess.DEVNULL, **options)
+
+    @contextlib.contextmanager
+    def inside(self):
+        """What this thread opens, and what threads that it starts open, is this host's."""
+        with _own_namespace() as own:
+            _check(_libc.setns(self._namespace, CLONE_NEWNET))
+            try:
+                yield self
+            finally:
+                _check(_libc.setns(own, CLONE_NEWNET))
+
+    def udp(self, address="", port=0, family=None):
+        """A UDP socket on one of this host's addresses; on its first IPv4 one, if none is named."""
+        address = address or self.v4
+        family = family or (socket.AF_INET6 if ":" in address else socket.AF_INET)
+        with self.inside():
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        opened.bind((address, port))
+        opened.settimeout(5)
+        return opened
+
+    def tcp(self, address, port):
+        """A TCP connection from here."""
+        with self.inside():
+            return socket.create_connection((address, port), timeout=10)
+
+    def add_address(self, address, *options, interface="eth0"):
+        """Gives an interface one more address, such as `192.0.2.7/24`. It can be used at once."""
+        nodad = ["nodad"] if ":" in address else []
+        self.run("ip", "address", "add", address, "dev", interface, *nodad, *options)
+
+    @property
+    def path(self):
+        """A path to the namespace, as long as this process lives."""
+        return f"/proc/{os.getpid()}/fd/{self._namespace}"
+
+    def close(self):
+        """Lets go of it: the kernel removes it once nothing runs in it."""
+        os.close(self._namespace)
+
+
+class Switch:
+    """Hosts that are joined to each other, and to nothing else."""
+
+    NETWORKS = ("203.0.113.0/24", "2001:db8:1::/64")
+
+    def __init__(self):
+        self._host = Host("switch")
+        self._hosts = []
+        self._host.run("ip", "link", "add", "switch", "type", "bridge", "mcast_snooping", "0")
+        self._host.run("ip", "link", "set", "switch", "up")
+
+    def host(self, name, addresses=None, default_route=False):
+        """A new host on the switch, with the next address of each of `NETWORKS`, or with those listed."""
+        host, n = Host(name), len(self._hosts) + 1
+        self._hosts.append(host)
+        port = f"port{n}"
+        link = ["ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host.path]
+        self._host.run(*link)
+        self._host.run("ip", "link", "set", port, "master", "switch", "up")
+        host.run("ip", "link", "set", "eth0", "up")
+        if addresses is None:
+            addresses = [f"203.0.113.{n}/24", f"2001:db8:1::{n:x}/64"]
+        for address in addresses:
+            host.add_address(address)
+        plain = [address.split("/")[0] for address in addresses]
+        host.v4 = next((address for address in plain if ":" not in address), None)
+        host.v6 = next((address for address in plain if ":" in address), None)
+        if default_route:
+            host.run("ip", "-4", "route", "add", "default", "dev", "eth0")
+            host.run("ip", "-6", "route", "add", "default", "dev", "eth0")
+        return host
+
+    def close(self):
+        """Lets go of all hosts."""
+        for host in [*self._hosts, self._host]:
+            host.close()
+
+
+def eventually(what, timeout=20):
+    """Waits until `what()` is true and returns what it was: for things that other processes do in their own time."""
+    end = time.monotonic() + timeout
+    while not (value := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert value, f"still not so after {timeout} s: {what.__doc__ or what}"
+    return value
+
+
+@contextlib.contextmanager
+def _own_namespace():
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
+def _check(result):
+    if result != 0:
+        number = ctypes.get_errno()
+        hint = " (the tests need root)" if number == errno.EPERM else ""
+        raise OSError(number, os.strerror(number) + hint)

@@ -1,0 +1,42 @@
+"""How it ends, and begins again: gracefully, with nothing left behind."""
+
+import signal
+import socket
+
+import pytest
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_graceful_stop(how, workers, start, host, connect):
+    """Every allocation ends with its line in the log, ports come free, the exit status is 0."""
+    relay = start(host, workers=workers)
+    clients = [connect() for _ in range(20)]
+    relayed = {client.allocate() for client in clients}
+    assert relay.stop(how) == 0
+    closed = relay.lines("allocation closed", reason="server stops")
+    assert len(closed) == len(relayed) == 20
+    assert "has stopped" in relay.lines()[-1]["message"]
+    for address, port in relayed | {("0.0.0.0", 3478)}:
+        host.udp(address, port).close()
+
+
+def test_it_starts_again_at_once(start, host, connect):
+    """The next one finds every port free, and clients simply begin again."""
+    first = start(host)
+    client = connect()
+    client.allocate()
+    assert first.stop() == 0
+    start(host)
+    client.nonce = client.key = None
+    client.allocate()
+
+
+def test_a_second_signal_means_now(start, host, connect):
+    """It ends either way; nothing is left listening."""
+    relay = start(host)
+    connect().allocate()
+    relay.process.send_signal(signal.SIGTERM)
+    relay.process.send_signal(signal.SIGINT)
+    assert relay.process.wait(30) in (0, 1)
+    with host.udp("0.0.0.0", 3478, socket.AF_INET):
+        pass
