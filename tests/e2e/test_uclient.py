@@ -1,0 +1,100 @@
+"""coturn's own client relays through the daemon: channels, Send indications, both families, dual allocations,
+reservations, wrong credentials, REST secrets. RFC 8656 §7, §9, §11, §12 as another implementation reads them.
+"""
+
+import re
+
+import pytest
+
+import coturn
+import relay as daemon
+from hosts import eventually
+
+# Options of uclient, the server's and the peer's address family.
+WAYS = {
+    "channels": ([], "v4", "v4"),
+    "indications": (["-s"], "v4", "v4"),
+    "without-rtcp": (["-c", "-D"], "v4", "v4"),
+    "ipv4-wanted": (["-X"], "v4", "v4"),
+    "dont-fragment-and-extra-requests": (["-g", "-G"], "v4", "v4"),
+    "ipv6": (["-x"], "v6", "v6"),
+    "ipv6-indications": (["-x", "-s"], "v6", "v6"),
+    "ipv4-client-of-ipv6-peer": (["-x"], "v4", "v6"),
+    "ipv6-client-of-ipv4-peer": (["-X"], "v6", "v4"),
+    "dual": (["-Z"], "v4", "v4"),
+    "dual-from-ipv6": (["-Z", "-s"], "v6", "v6"),
+    "negative": (["-N", "-s"], "v4", "v4"),
+    "client-to-client": (["-y"], "v4", None),
+    "client-to-client-ipv6": (["-y", "-x", "-s"], "v6", None),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_relays(way, workers, start, host, clients, peers):
+    """RFC 8656 §7.2, §9, §11, §12: what uclient sends to a peer comes back, through one worker and through four."""
+    options, server, peer = WAYS[way]
+    relay = start(host, workers=workers)
+    to_peer = ["-e", getattr(peers, peer)] if peer else []
+    with coturn.echo_peer(peers):
+        run = coturn.uclient(
+            clients,
+            getattr(host, server),
+            *options,
+            *["-n", 20, "-m", 4, *to_peer],
+            user=daemon.USER,
+            password=daemon.PASSWORD,
+        )
+    assert run.status == 0 and run.sent == run.received >= 40, run.output
+    for direction in ("to_peer", "to_client"):
+        relay.reaches("relayed_packets_total", run.sent, direction=direction)
+    assert relay.metric("worker_panics_total") == 0
+
+
+def test_all_four_workers_serve_it(start, host, clients, peers):
+    """Enough clients at once are spread over all workers, tokens redeemed across them."""
+    relay = start(host, workers=4)
+    with coturn.echo_peer(peers):
+        run = coturn.uclient(
+            clients, host.v4, "-m", 32, "-n", 10, "-e", peers.v4, user=daemon.USER, password=daemon.PASSWORD
+        )
+    assert run.status == 0 and run.sent == run.received == 320, run.output
+    eventually(lambda: all(relay.by_worker("worker_requests_total")))
+
+
+def test_rest_secret(workers, start, host, clients, peers):
+    """Time-limited credentials made by uclient from the shared secret, also from the second of two."""
+    other = "another secret, as while one is replaced"
+    relay = start(host, workers=workers, auth={"secrets": [other, daemon.SECRET], "user": []})
+    with coturn.echo_peer(peers):
+        run = coturn.uclient(clients, host.v4, "-W", daemon.SECRET, "-e", peers.v4, user="bob")
+    assert run.status == 0 and run.sent == run.received > 0, run.output
+    assert relay.line("allocation opened")["user"] == "bob", "logs go by the user's part"
+
+
+@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"user": "mallory"}])
+def test_wrong_credentials_get_nothing(wrong, start, host, clients, peers):
+    """RFC 8489 §9.2.4: a wrong password and an unknown user are refused."""
+    relay = start(host)
+    who = {"user": daemon.USER, "password": daemon.PASSWORD, **wrong}
+    run = coturn.uclient(clients, host.v4, "-e", peers.v4, **who, limit=20)
+    assert run.status != 0 and run.sent == 0, run.output
+    assert relay.metric("allocations_opened_total") == 0
+
+
+def test_broken_requests_are_survived(start, host, clients, peers):
+    """uclient's protocol fuzzing (-R): it may fail, the relay must go on serving others."""
+    relay = start(host)
+    with coturn.echo_peer(peers):
+        who = {"user": daemon.USER, "password": daemon.PASSWORD}
+        coturn.uclient(clients, host.v4, "-R", "-s", "-m", 4, "-e", peers.v4, **who, limit=20)
+        run = coturn.uclient(clients, host.v4, "-e", peers.v4, **who)
+    assert run.status == 0 and run.sent == run.received > 0, run.output
+    assert relay.metric("worker_panics_total") == 0
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_stunclient_learns_its_address(family, start, host, clients):
+    """RFC 8489 §12: Binding without credentials tells where the client comes from."""
+    start(host)
+    output = coturn.stunclient(clients, getattr(host, family))
+    assert re.search(rf"UDP reflexive addr: \[?{re.escape(getattr(clients, family))}\]?:\d+", output), output
