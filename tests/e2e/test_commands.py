@@ -1,0 +1,178 @@
+"""`hairpin check` and `hairpin credentials`, and what `serve` says of a configuration that it cannot run."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+import relay as daemon
+from turn import Client, User, time_limited
+
+MISTAKES = """\
+workers = "four"
+colour = "red"
+
+[listen]
+udp = ["192.0.2.99:3478"]
+
+[relay]
+ports = "65000-60000"
+
+[auth]
+secrets = ["too short"]
+
+[[auth.user]]
+name = "bob"
+
+[limits]
+channels = 5000
+
+[peers]
+deny = ["10.0.0.1/8"]
+"""
+
+# Line, key, value, and a word of each fix.
+FOUND = [
+    (1, "workers", '"four"', "quotes"),
+    (2, "colour", "", "remove"),
+    (5, "listen.udp", '"192.0.2.99:3478"', "ip addr"),
+    (8, "relay.ports", '"65000-60000"', "60000-65000"),
+    (11, "auth.secrets", "***", "16"),
+    (14, "auth.user", '"bob"', "password"),
+    (17, "limits.channels", "5000", "4096"),
+    (20, "peers.deny", '"10.0.0.1/8"', "10.0.0.0/8"),
+]
+
+
+def run(host, *arguments, environment=None):
+    """Runs hairpin to its end: (status, standard output, standard error)."""
+    command = host.command(daemon.PROGRAM, *arguments)
+    variables = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=30)
+    return done.returncode, done.stdout, done.stderr
+
+
+def write(folder, config):
+    """A configuration file."""
+    file = folder / "hairpin.toml"
+    file.write_text(config if isinstance(config, str) else daemon.toml(config))
+    file.chmod(0o600)
+    return file
+
+
+def test_check_reports_every_mistake(host, tmp_path):
+    """Eight mistakes are eight lines: file, line, key, value, what is wrong and the fix. Nothing else happens."""
+    file = write(tmp_path, MISTAKES)
+    status, output, errors = run(host, "check", file)
+    assert status == 2 and errors == ""
+    lines = output.splitlines()
+    assert len(lines) == len(FOUND), output
+    for line, (number, key, value, fix) in zip(lines, FOUND):
+        assert line.startswith(f"{file}:{number}: {key}"), line
+        assert value in line and fix in line and ";" in line, line
+    assert "too short" not in output, "a secret is never shown"
+    assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
+
+
+def test_serve_reports_them_too(host, tmp_path):
+    """`serve` refuses the file with the same lines and the same status."""
+    file = write(tmp_path, MISTAKES)
+    status, output, errors = run(host, "serve", "--config", file)
+    assert status == 2 and output == ""
+    assert errors.splitlines() == run(host, "check", file)[1].splitlines()
+
+
+def test_check_of_a_good_file(host, tmp_path):
+    """It is good: status 0."""
+    status, output, _ = run(host, "check", write(tmp_path, daemon.configuration(host)))
+    assert status == 0 and output.endswith(": ok\n")
+
+
+def test_check_of_the_sample(host):
+    """The sample configuration lacks nothing but credentials."""
+    sample = daemon.Path(__file__).parents[2] / "conf" / "hairpin.toml"
+    status, output, _ = run(host, "check", sample)
+    assert status == 2 and len(output.splitlines()) == 1 and "credentials" in output, output
+    status, output, _ = run(host, "check", sample, environment={"HAIRPIN_AUTH_SECRET": daemon.SECRET})
+    assert status == 0, output
+
+
+def test_check_of_what_is_no_file(host, tmp_path):
+    """A path that leads nowhere, and text that is not TOML: one line each."""
+    for file in (tmp_path / "missing.toml", write(tmp_path, "[listen\n")):
+        status, output, _ = run(host, "check", file)
+        assert status == 2 and len(output.splitlines()) == 1 and str(file) in output, output
+
+
+@pytest.mark.parametrize("auth", [{"secrets": [], "user": []}, {"secrets": ["fifteen letters"], "user": []}])
+def test_never_anonymous(auth, host, tmp_path):
+    """Without credentials, or with a secret that can be guessed, it does not start."""
+    file = write(tmp_path, daemon.configuration(host, auth=auth))
+    status, _, errors = run(host, "serve", "--config", file)
+    assert status == 2 and "auth.secrets" in errors, errors
+
+
+def test_unusual_lifetimes_are_warned_about(start, host, tmp_path):
+    """Values off the RFC's run, with a line each."""
+    limits = {"permission_lifetime": 100, "channel_lifetime": 60}
+    relay = start(host, limits=limits)
+    warned = [line["message"] for line in relay.lines() if line["level"] == "WARN"]
+    for key in limits:
+        assert any(f"limits.{key}" in line and "RFC 8656" in line for line in warned), warned
+    status, output, _ = run(host, "check", relay.folder / "hairpin.toml")
+    assert status == 0 and output.count("warning") == 2, output
+
+
+def test_credentials_of_a_configuration(start, host, clients):
+    """`credentials` prints ICE servers that open allocations, made from the first secret."""
+    relay = start(host, auth={"secrets": [daemon.SECRET, "another secret, to be retired"]})
+    file = relay.folder / "hairpin.toml"
+    arguments = ["credentials", "--config", file, "--user", "bob", "--ttl", "1h"]
+    status, output, errors = run(host, *arguments)
+    assert (status, errors) == (0, ""), errors
+    [server] = json.loads(output)["iceServers"]
+    assert server["urls"] == [f"turn:{host.v4}:3478?transport=udp", f"turn:[{host.v6}]:3478?transport=udp"]
+    expiry, name = server["username"].split(":")
+    made = time_limited(daemon.SECRET, "bob")
+    assert name == "bob" and abs(int(expiry) - int(made.name.split(":")[0])) < 60
+    with Client(clients, (host.v4, 3478), User(server["username"], server["credential"])) as client:
+        client.allocate()
+    _, output, _ = run(host, *arguments, "--domain", "turn.example.org")
+    assert json.loads(output)["iceServers"][0]["urls"] == ["turn:turn.example.org:3478?transport=udp"]
+
+
+def test_credentials_of_a_relay_without_configuration(start, switch, clients, tmp_path):
+    """They come from the secret that `serve` keeps; before its first start there is none."""
+    host = switch.host("relay", default_route=True)
+    arguments = ["credentials", "--user", "carol", "--state-dir", tmp_path / "state"]
+    status, output, errors = run(host, *arguments)
+    assert status == 1 and output == "" and "hairpin serve" in errors, errors
+    start(host, "--state-dir", tmp_path / "state", configured=False)
+    status, output, errors = run(host, *arguments)
+    assert status == 0, errors
+    [server] = json.loads(output)["iceServers"]
+    with Client(clients, (host.v4, 3478), User(server["username"], server["credential"])) as client:
+        client.allocate()
+
+
+def test_credentials_need_a_secret(host, tmp_path):
+    """A configuration with users alone has nothing to make them from."""
+    file = write(tmp_path, daemon.configuration(host, auth={"secrets": []}))
+    status, output, errors = run(host, "credentials", "--config", file, "--user", "bob")
+    assert status == 1 and output == "" and "auth.secrets" in errors, errors
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve", "--secret", "x"], ["credentials"], ["check"], ["fly"]])
+def test_wrong_arguments(arguments, host):
+    """Usage on standard error, status 2."""
+    status, output, errors = run(host, *arguments)
+    assert status == 2 and output == "" and re.search("(?i)usage", errors), errors
+
+
+def test_help(host):
+    """--help and --version tell, on standard output."""
+    status, output, _ = run(host, "--help")
+    assert status == 0 and all(word in output for word in ("serve", "check", "credentials"))
+    status, output, _ = run(host, "--version")
+    assert status == 0 and re.fullmatch(r"hairpin \d+\.\d+\.\d+\n", output)

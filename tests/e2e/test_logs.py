@@ -1,0 +1,177 @@
+"""What the log tells an operator, what it does not tell anyone, and that it can hold up no call."""
+
+import fcntl
+import json
+import os
+
+import pytest
+
+import stun
+from hosts import eventually
+from relay import PASSWORD, REALM, USER
+from turn import Refused, User
+
+F_SETPIPE_SZ = 1031
+
+
+def test_the_log_tells_an_allocations_life(start, host, connect, peers):
+    """One line when it begins, one when it ends with its totals and the reason."""
+    relay = start(host)
+    client = connect()
+    relayed = "{}:{}".format(*client.allocate())
+    where = {
+        "client": "{}:{}".format(*client.socket.getsockname()),
+        "server": f"{host.v4}:3478",
+        "transport": "udp",
+    }
+    opened = relay.line("allocation opened", relayed_v4=relayed, lifetime=600, level="INFO", **where)
+    assert opened["user"] == USER
+    with peers.udp() as peer:
+        client.permit(peers.v4)
+        for _ in range(3):
+            client.send(peer.getsockname(), b"out")
+            peer.recvfrom(100)
+        for _ in range(2):
+            peer.sendto(b"back again", client.relayed)
+            client.receive()
+    client.refresh(0)
+    relay.line(
+        "allocation closed",
+        reason="deleted by the client",
+        to_peer_packets=3,
+        to_peer_bytes=9,
+        to_client_packets=2,
+        to_client_bytes=20,
+        **where,
+    )
+    assert len(relay.lines("allocation opened")) == len(relay.lines("allocation closed")) == 1
+
+
+REFUSALS = {
+    "wrong password": (User(USER, "wrong"), lambda client: client.allocate(), 401, "password"),
+    "unknown user": (User("mallory", "m"), lambda client: client.allocate(), 401, "user"),
+    "no allocation": (User(USER, PASSWORD), lambda client: client.refresh(), 437, "allocation"),
+    "denied peer": (
+        User(USER, PASSWORD),
+        lambda client: (client.allocate(), client.permit("169.254.169.254")),
+        403,
+        "metadata",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_the_log_tells_why_a_client_was_refused(what, start, host, connect):
+    """At info, with the client, the code and the reason that the wire does not tell."""
+    user, request, code, reason = REFUSALS[what]
+    relay = start(host)
+    client = connect(user)
+    with pytest.raises(Refused) as refused:
+        request(client)
+    assert refused.value.code == code
+    line = eventually(
+        lambda: [line for line in relay.lines("refused", code=code) if reason in line["reason"]]
+    )[0]
+    assert line["level"] == "INFO" and line["client"] == "{}:{}".format(*client.socket.getsockname())
+    assert user.name in line["user"]
+
+
+def test_refusals_do_not_flood_the_log(start, host, connect):
+    """Clients decide how often they are refused: only so many lines are written, and those left out are counted."""
+    relay = start(host, workers=1, limits={"unauthenticated_rate": 0})
+    client = connect()
+    client.allocate()
+    for _ in range(500):
+        with pytest.raises(Refused):
+            client.permit("127.0.0.1")
+    refused = relay.lines("refused", code=403)
+    assert 1 <= len(refused) < 250
+    relay.becomes("requests_total", 500, method="CreatePermission", outcome="403")
+
+
+def test_names_cannot_forge_log_lines(start, host, connect):
+    """Line ends and control characters of a user name stay inside their line."""
+    relay = start(host, log={"format": "human"})
+    client = connect()
+    client.challenge()
+    name = b"eve\n2026-01-01T00:00:00Z  INFO all is well \x1b[2J"
+    attributes = [
+        (stun.USERNAME, name),
+        (stun.REALM, REALM.encode()),
+        (stun.NONCE, client.nonce),
+        (stun.MESSAGE_INTEGRITY, bytes(20)),
+    ]
+    assert client.ask(stun.ALLOCATE, *attributes, sign=False).code == 401
+    eventually(lambda: "eve" in relay.log)
+    assert "\x1b" not in relay.log
+    assert not any(line.startswith("2026-01-01") for line in relay.log.splitlines())
+
+
+def test_log_levels(start, host, connect):
+    """At warn an allocation's life is not told."""
+    relay = start(host, log={"level": "warn"})
+    client = connect()
+    client.allocate()
+    client.refresh(0)
+    relay.becomes("allocations_opened_total", 1)
+    assert relay.stop() == 0
+    assert relay.lines("allocation opened") == [] and all(line["level"] != "INFO" for line in relay.lines())
+
+
+def test_a_reader_of_the_log_that_stands_still(start, host, connect, peers):
+    """A full pipe costs lines, which are counted, never a packet; and it still stops gracefully."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
+    relay = start(host, stderr=writing, log={"level": "trace"})
+    os.close(writing)
+    with os.fdopen(reading, "rb"), peers.udp() as peer:
+        busy, client = connect(), connect()
+        client.allocate()
+        channel = client.bind(peer.getsockname())
+
+        def lines_are_lost():
+            """lines are lost"""
+            for _ in range(200):
+                busy.allocate()
+                busy.refresh(0)
+            client.send_channel(channel, b"on it goes")
+            assert peer.recvfrom(100)[0] == b"on it goes"
+            return relay.metric("log_lines_dropped_total")
+
+        eventually(lines_are_lost, timeout=120)
+        assert client.refresh() == 600
+        assert relay.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["closed", "full-disk"])
+def test_a_log_that_cannot_be_written(how, start, host, connect):
+    """Standard error is gone, or the disk is full: calls go on."""
+    if how == "closed":
+        reading, stderr = os.pipe()
+        os.close(reading)
+    else:
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    relay = start(host, stderr=stderr)
+    os.close(stderr)
+    for _ in range(20):
+        client = connect()
+        client.allocate()
+        client.refresh(0)
+    assert relay.get("/healthz")[0] == 200
+    assert relay.stop() == 0
+
+
+def test_printed_credentials_stay_out_of_the_log(switch, start):
+    """They go to standard output, and to nowhere else."""
+    relay = start(switch.host("relay", default_route=True), configured=False)
+    [server] = json.loads(eventually(lambda: relay.output))["iceServers"]
+    assert server["credential"] not in relay.log and "iceServers" not in relay.log
+
+
+def test_standard_output_that_nobody_reads(switch, start, clients):
+    """Whoever does not want the printed ICE servers loses nothing else."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    relay = start(switch.host("relay", default_route=True), configured=False, stdout=writing)
+    os.close(writing)
+    assert relay.get("/healthz")[0] == 200

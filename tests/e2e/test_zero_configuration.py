@@ -1,0 +1,185 @@
+"""`hairpin serve` without a configuration, on machines of every kind: what it prints, what it says, how it ends."""
+
+import json
+import socket
+import stat
+
+import pytest
+
+import stun
+from hosts import eventually
+from turn import Client, User, time_limited
+
+
+def printed(relay):
+    """The ICE server that a start prints: its URLs, and a user."""
+    eventually(lambda: relay.output.endswith("\n"))
+    [line] = relay.output.splitlines()
+    [server] = json.loads(line)["iceServers"]
+    return server["urls"], User(server["username"], server["credential"])
+
+
+def serve(start, host, *arguments, **options):
+    """Starts it; it should serve."""
+    return start(host, *arguments, configured=False, **options)
+
+
+def fail(start, host, *arguments, **options):
+    """Starts it; it should end by itself, with status 1. Returns its last line."""
+    relay = start(host, *arguments, configured=False, wait=False, **options)
+    assert relay.process.wait(30) == 1, relay.log
+    assert relay.output == ""
+    return relay.log.splitlines()[-1]
+
+
+def test_public_addresses(start, switch, clients):
+    """Both families are advertised and relay at once; the printed credentials open allocations."""
+    host = switch.host("relay", default_route=True)
+    relay = serve(start, host)
+    urls, user = printed(relay)
+    assert urls == [f"turn:{host.v4}:3478?transport=udp", f"turn:[{host.v6}]:3478?transport=udp"]
+    for address in (host.v4, host.v6):
+        with Client(clients, (address, 3478), user) as client:
+            relayed = client.allocate()
+            assert relayed[0] == host.v4 and 49152 <= relayed[1] <= 65535
+            assert client.realm == "hairpin"
+            client.refresh(0)
+    log = relay.log
+    for told in (host.v4, host.v6, "default route", "0.0.0.0:3478", "[::]:3478", "127.0.0.1:9641", "denied"):
+        assert told in log, f"{told} is not in\n{log}"
+    assert "is private" not in log
+
+
+def test_the_secret_is_made_once(start, switch, tmp_path, clients):
+    """Credentials of one start are good for the next; nobody else can read the secret."""
+    host = switch.host("relay", default_route=True)
+    state = tmp_path / "state"
+    first = serve(start, host, "--state-dir", state)
+    _, user = printed(first)
+    assert first.stop() == 0
+    secret = state / "secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600 and stat.S_IMODE(state.stat().st_mode) == 0o700
+    second = serve(start, host, "--state-dir", state)
+    with Client(clients, (host.v4, 3478), user) as client:
+        client.allocate()
+    made = time_limited(secret.read_text().strip(), "someone")
+    with Client(clients, (host.v4, 3478), made) as client:
+        client.allocate()
+    for relay in (first, second):
+        assert secret.read_text().strip() not in relay.log + relay.output
+
+
+def test_domain(start, switch):
+    """--domain is the host of the URLs and the realm."""
+    host = switch.host("relay", default_route=True)
+    relay = serve(start, host, "--domain", "turn.example.org")
+    urls, _ = printed(relay)
+    assert urls == ["turn:turn.example.org:3478?transport=udp"]
+    with Client(host, ("127.0.0.1", 3478), User("nobody", ""), source="127.0.0.1") as client:
+        client.challenge()
+        assert client.realm == "turn.example.org"
+
+
+def test_private_addresses_alone(start, switch):
+    """It serves its own network, and says that others need a public address."""
+    host = switch.host("relay", ["10.11.12.13/24", "fd00:11::13/64"], default_route=True)
+    relay = serve(start, host)
+    urls, user = printed(relay)
+    assert urls == ["turn:10.11.12.13:3478?transport=udp", "turn:[fd00:11::13]:3478?transport=udp"]
+    assert "is private" in relay.log, relay.log
+    other = switch.host("clients", ["10.11.12.14/24"])
+    with Client(other, (host.v4, 3478), user) as client:
+        assert client.allocate()[0] == host.v4
+
+
+def test_one_family_alone(start, switch, clients):
+    """A machine without a way out for IPv6 relays IPv4, and the other way round; the lacking family gets 440."""
+    host = switch.host("relay", ["203.0.113.77/24"])
+    host.run("ip", "route", "add", "default", "dev", "eth0")
+    relay = serve(start, host)
+    urls, user = printed(relay)
+    assert urls == ["turn:203.0.113.77:3478?transport=udp"]
+    with Client(clients, (host.v4, 3478), user) as client:
+        client.challenge()
+        transport = (stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0]))
+        family = (stun.REQUESTED_ADDRESS_FAMILY, bytes([stun.IPV6, 0, 0, 0]))
+        assert client.ask(stun.ALLOCATE, transport, family).code == 440
+        client.allocate()
+
+
+def temporary_only(host, neighbour):
+    """Leaves a host no IPv6 address but a temporary one (RFC 8981). The kernel makes it beside a lasting one, which
+    then turns out to be another host's.
+    """
+    neighbour.add_address("2001:db8:2::7/64")
+    host.run("sysctl", "-qw", "net.ipv6.conf.eth0.use_tempaddr=2")
+    host.run("ip", "address", "add", "2001:db8:2::7/64", "dev", "eth0", "mngtmpaddr")
+    host.run("ip", "-6", "route", "add", "default", "dev", "eth0")
+    usable = ["ip", "-6", "address", "show", "dev", "eth0", "scope", "global", "-tentative"]
+    eventually(lambda: "temporary" in host.run(*usable) and "::7/" not in host.run(*usable))
+    eventually(lambda: "dadfailed" in host.run("ip", "-6", "address", "show", "dev", "eth0"))
+
+
+def test_temporary_ipv6_alone(start, switch, peers):
+    """A temporary address ends while calls still use it: with nothing else it does not start."""
+    host = switch.host("relay", [])
+    temporary_only(host, peers)
+    sentence = fail(start, host)
+    assert "temporary" in sentence and "relay.addresses" in sentence, sentence
+
+
+def test_temporary_ipv6_beside_a_lasting_one(start, switch, peers):
+    """A lasting address of the same network is advertised instead."""
+    host = switch.host("relay", [])
+    temporary_only(host, peers)
+    host.add_address("2001:db8:2::8/64")
+    # The kernel still prefers the temporary one for what it sends.
+    relay = serve(start, host)
+    urls, _ = printed(relay)
+    assert urls == ["turn:[2001:db8:2::8]:3478?transport=udp"], relay.log
+
+
+def test_no_address(start, switch):
+    """Nothing but loopback: a sentence with the fix."""
+    host = switch.host("relay", [])
+    sentence = fail(start, host)
+    assert "no address to relay with" in sentence and "relay.addresses" in sentence, sentence
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "203.0.113.1", "::"])
+def test_port_taken(address, start, switch):
+    """Another program has the port, on every address or on one."""
+    host = switch.host("relay", default_route=True)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with host.udp(address, 3478, family):
+        sentence = fail(start, host)
+    assert "already in use" in sentence and ":3478" in sentence, sentence
+
+
+def test_port_taken_by_another_hairpin(start, switch, clients):
+    """A second one says so and ends; the first serves on, and no client of its own is lost to the other."""
+    host = switch.host("relay", default_route=True)
+    first = serve(start, host)
+    _, user = printed(first)
+    with Client(clients, (host.v4, 3478), user) as client:
+        client.allocate()
+        sentence = fail(start, host)
+        assert "another hairpin" in sentence, sentence
+        assert client.refresh() == 600
+
+
+def test_metrics_port_taken(start, switch):
+    """The port for HTTP is taken: a sentence that names it."""
+    host = switch.host("relay", default_route=True)
+    with host.inside():
+        taken = socket.create_server(("127.0.0.1", 9641))
+    with taken:
+        sentence = fail(start, host)
+    assert "127.0.0.1:9641" in sentence and "http.listen" in sentence, sentence
+
+
+def test_a_state_directory_that_cannot_be_made(start, switch):
+    """A sentence that names it and the fix."""
+    host = switch.host("relay", default_route=True)
+    sentence = fail(start, host, "--state-dir", "/proc/hairpin")
+    assert "/proc/hairpin" in sentence and "--state-dir" in sentence, sentence
