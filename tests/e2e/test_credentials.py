@@ -1,0 +1,210 @@
+"""Who may use the relay: both generations of long-term credentials, time-limited names, rotation, stale nonces; and
+that no secret ever gets out. RFC 8489 §9.2.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+
+import pytest
+
+import stun
+from relay import PASSWORD, REALM, SECRET, USER
+from turn import Refused, User, named, time_limited
+
+TRANSPORT = (stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0]))
+STATIC = {"secrets": []}
+
+GENERATIONS = {
+    "RFC 5389": User(USER, PASSWORD),
+    "MD5 chosen": User(USER, PASSWORD, stun.MD5),
+    "SHA-256 chosen": User(USER, PASSWORD, stun.SHA256),
+    "MD5 and USERHASH": User(USER, PASSWORD, stun.MD5, hashed=True),
+    "SHA-256 and USERHASH": User(USER, PASSWORD, stun.SHA256, hashed=True),
+}
+
+
+def refused(request, *arguments):
+    """The error code that a request ends with."""
+    with pytest.raises(Refused) as refused:
+        request(*arguments)
+    return refused.value.code
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_every_generation_of_clients(generation, start, host, connect, peers):
+    """RFC 8489 §9.2.3, §9.2.4, §14.4: each kind of client relays; every answer is signed the way it was asked."""
+    start(host, auth=STATIC)
+    client = connect(GENERATIONS[generation])
+    client.allocate()
+    offered = client.algorithms
+    assert offered == bytes([0, stun.SHA256, 0, 0, 0, stun.MD5, 0, 0])
+    assert stun.features(client.nonce) == stun.COOKIE_PASSWORD_ALGORITHMS | stun.COOKIE_ANONYMITY
+    with peers.udp() as peer:
+        channel = client.bind(peer.getsockname())
+        client.send_channel(channel, b"hello")
+        assert peer.recvfrom(100)[0] == b"hello"
+    assert client.refresh() == 600
+
+
+def test_time_limited_users_have_both_algorithms(start, host, connect):
+    """SHA-256 serves shared secrets too; a hashed name cannot name an expiry, so anonymity is not offered."""
+    start(host)
+    name, password, *_ = time_limited(SECRET, "bob")
+    for algorithm in (None, stun.MD5, stun.SHA256):
+        client = connect(User(name, password, algorithm))
+        client.allocate()
+        assert stun.features(client.nonce) == stun.COOKIE_PASSWORD_ALGORITHMS
+
+
+def test_a_user_with_an_md5_key_alone(start, host, connect):
+    """SHA-256 is offered to nobody then, which the start says."""
+    key = hashlib.md5(f"{USER}:{REALM}:{PASSWORD}".encode()).hexdigest()
+    relay = start(host, auth={"user": [{"name": USER, "key": key}]})
+    client = connect()
+    client.allocate()
+    assert client.algorithms == bytes([0, stun.MD5, 0, 0])
+    warned = [line["message"] for line in relay.lines() if line["level"] == "WARN"]
+    assert any("SHA-256" in line and USER in line for line in warned), warned
+
+
+def test_bid_down(start, host, connect):
+    """RFC 8489 §9.2.1, §9.2.4: a list or a nonce that somebody on the way has weakened is not accepted."""
+    start(host)
+    client = connect(User(USER, PASSWORD, stun.MD5))
+    client.challenge()
+    client.algorithms = bytes([0, stun.MD5, 0, 0])
+    assert client.ask(stun.ALLOCATE, TRANSPORT).code == 400
+    client = connect()
+    client.challenge()
+    client.nonce = stun.COOKIE_PREFIX + b"AAAA" + client.nonce[13:]
+    assert client.ask(stun.ALLOCATE, TRANSPORT).code in (401, 438)
+
+
+def test_refusals_look_alike(start, host, connect):
+    """RFC 8489 §9.2.4: no credentials, an unknown user, a wrong password and an expired name get the same 401."""
+    relay = start(host)
+    expired = time_limited(SECRET, "bob", ttl=-10)
+    users = [User("mallory", PASSWORD), User(USER, "wrong"), expired, time_limited("not the secret", "bob")]
+    looks = set()
+    for user in [None, *users]:
+        client = connect(user)
+        if user:
+            client.challenge()
+        answer = client.ask(stun.ALLOCATE, TRANSPORT)
+        assert answer.code == 401
+        looks.add(tuple((kind, value) for kind, value in answer.attributes if kind != stun.NONCE))
+    assert len(looks) == 1, looks
+    for reason in ("unknown_user", "wrong_password", "expired"):
+        relay.reaches("auth_failures_total", 1, reason=reason)
+
+
+def test_stale_nonce(start, host, connect):
+    """RFC 8489 §9.2.4, §9.2.5: 438 brings a new nonce, and the client goes on."""
+    start(host, auth={"nonce_lifetime": 1})
+    client = connect()
+    client.allocate()
+    first = client.nonce
+    time.sleep(2.1)  # nonces count whole seconds
+    answer = client.ask(stun.REFRESH)
+    assert answer.code == 438 and answer.get(stun.NONCE) != first
+    assert client.refresh() == 600 and client.nonce != first
+
+
+def test_a_nonce_is_one_clients(start, host, connect):
+    """RFC 8489 §9.2.4: another 5-tuple's nonce is as good as none."""
+    start(host)
+    one, other = connect(), connect()
+    one.challenge()
+    other.challenge()
+    other.nonce = one.nonce
+    assert other.ask(stun.ALLOCATE, TRANSPORT).code == 438
+
+
+def test_another_users_allocation(start, host, connect):
+    """RFC 8656 §5: 441 for a user that did not make the allocation, 437 where there is none."""
+    start(host)
+    client = connect()
+    assert refused(client.refresh) == 437
+    client.allocate()
+    client.user, client.key, client.nonce = time_limited(SECRET, "bob"), None, None
+    client.challenge()
+    assert refused(client.refresh) == 441
+
+
+def test_secrets_are_rotated(start, host, connect):
+    """Several secrets at a time: credentials of each are good."""
+    start(host, auth={"secrets": ["the new shared secret", SECRET]})
+    for secret in ("the new shared secret", SECRET):
+        connect(time_limited(secret, "bob")).allocate()
+    assert refused(connect(time_limited("a secret long gone", "bob")).allocate) == 401
+
+
+def test_names_without_a_user_part(start, host, connect):
+    """The bare expiry is a name; `user:expiry` is one only when a setting says so."""
+    relay = start(host)
+    expiry = int(time.time()) + 3600
+    connect(named(SECRET, f"{expiry}")).allocate()
+    swapped = named(SECRET, f"bob:{expiry}")
+    assert refused(connect(swapped).allocate) == 401
+    assert relay.stop() == 0
+    relay = start(host, auth={"user_before_expiry": True})
+    connect(swapped).allocate()
+    assert relay.line("allocation opened")["user"] == "bob"
+
+
+def test_expiry_ends_no_running_call(start, host, connect, peers):
+    """The expiry of a name is judged at Allocate only: a call goes on beyond it."""
+    start(host)
+    client = connect(time_limited(SECRET, "bob", ttl=2))
+    client.allocate()
+    time.sleep(3)
+    assert client.refresh() == 600
+    with peers.udp() as peer:
+        client.permit(peers.v4)
+        client.send(peer.getsockname(), b"still here")
+        assert peer.recvfrom(100)[0] == b"still here"
+    again = connect(client.user)
+    assert refused(again.allocate) == 401
+
+
+def test_secrets_from_files_and_the_environment(start, host, connect, tmp_path):
+    """Secrets and passwords may come from files of their own, shared secrets from the environment."""
+    (tmp_path / "secrets").write_text("the first secret in a file\n\nthe second secret in a file\n")
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    auth = {
+        "secrets": [],
+        "secret_files": [str(tmp_path / "secrets")],
+        "user": [{"name": USER, "password_file": str(tmp_path / "password")}],
+    }
+    start(host, auth=auth, environment={"HAIRPIN_AUTH_SECRET": SECRET})
+    connect().allocate()
+    for secret in ("the first secret in a file", "the second secret in a file", SECRET):
+        connect(time_limited(secret, "bob")).allocate()
+
+
+def test_no_secret_gets_out(start, host, connect):
+    """Not into the log at its most talkative, nor into metrics, the process list or messages to clients."""
+    relay = start(
+        host, log={"level": "trace"}, environment={"HAIRPIN_AUTH_SECRET": "secret of the environment"}
+    )
+    bob = time_limited(SECRET, "bob")
+    for user in (User(USER, PASSWORD), bob, User(USER, "wrong password"), User("mallory", "mallory's own")):
+        client = connect(user)
+        try:
+            client.allocate()
+            client.permit("8.8.8.8")
+            client.refresh(0)
+        except Refused:
+            pass
+    relay.reaches("auth_failures_total", 1, reason="unknown_user")
+    command = Path(f"/proc/{relay.process.pid}/cmdline").read_text()
+    page = relay.get("/metrics")[2]
+    assert relay.stop() == 0
+    secrets = [SECRET, PASSWORD, bob.password, "secret of the environment", "wrong password", "mallory's own"]
+    secrets += [stun.long_term_key(stun.MD5, USER, REALM, PASSWORD).hex(), client.nonce.decode()]
+    for secret in secrets:
+        for place in (relay.log, relay.output, page, command):
+            assert secret not in place, secret
+    names = [USER, "bob", "mallory"]
+    assert not any(name in page for name in names), "no label holds what a client chose"

@@ -1,0 +1,216 @@
+"""Whom the relay may be used to reach: an address of each range that is refused by default, asked through the daemon.
+
+Nothing is ever sent to these addresses: the hosts here have no route to them.
+"""
+
+import pytest
+
+import stun
+from hosts import eventually
+from turn import Refused
+
+# One address of each range that is not globally reachable, and every way to write an IPv4 address in an IPv6 one.
+REFUSED = {
+    "this network": "0.0.0.0",
+    "this network, another": "0.1.2.3",
+    "private 10/8": "10.1.2.3",
+    "carrier-grade NAT": "100.64.0.1",
+    "loopback": "127.0.0.1",
+    "loopback, another": "127.8.8.8",
+    "link-local": "169.254.1.1",
+    "cloud metadata": "169.254.169.254",
+    "private 172.16/12": "172.31.255.254",
+    "protocol assignments": "192.0.0.8",
+    "documentation 1": "192.0.2.1",
+    "6to4 relays": "192.88.99.1",
+    "private 192.168/16": "192.168.1.1",
+    "benchmarking": "198.19.255.254",
+    "documentation 2": "198.51.100.1",
+    "multicast": "224.0.0.251",
+    "multicast, last": "239.255.255.250",
+    "reserved": "240.0.0.1",
+    "broadcast": "255.255.255.255",
+    "unspecified": "::",
+    "loopback 6": "::1",
+    "local NAT64": "64:ff9b:1::1",
+    "discard": "100::1",
+    "benchmarking 6": "2001:2::1",
+    "ORCHID": "2001:10::1",
+    "ORCHID 2": "2001:1f::1",
+    "documentation 6": "2001:db8:ffff::1",
+    "documentation 6, new": "3fff::1",
+    "segment routing": "5f00::1",
+    "unique local": "fd00::1",
+    "link-local 6": "fe80::1",
+    "site-local": "fec0::1",
+    "multicast 6": "ff02::1",
+    "mapped loopback": "::ffff:127.0.0.1",
+    "mapped global": "::ffff:8.8.8.8",
+    "compatible": "::127.0.0.1",
+    "6to4": "2002:7f00:1::1",
+    "Teredo": "2001:0:1::1",
+    "NAT64 of loopback": "64:ff9b::127.0.0.1",
+    "NAT64 of metadata": "64:ff9b::169.254.169.254",
+}
+
+
+def code(request, *arguments):
+    """The error code that a request ends with, 0 for success."""
+    try:
+        request(*arguments)
+    except Refused as refused:
+        return refused.code
+    return 0
+
+
+def v4_and_v6(connect):
+    """A client with an allocation of both families, so that every peer's family fits."""
+    client = connect()
+    client.allocate((stun.ADDITIONAL_ADDRESS_FAMILY, bytes([stun.IPV6, 0, 0, 0])))
+    assert client.relayed_v6
+    return client
+
+
+def test_every_range_is_refused(start, host, connect):
+    """RFC 8656 §9, §10.2, §12.2, §21.4: 403 from CreatePermission and from ChannelBind, for each by itself."""
+    relay = start(host, peers={"allow": []})
+    client = v4_and_v6(connect)
+    for name, address in REFUSED.items():
+        assert code(client.permit, address) == 403, name
+        assert code(client.permit, (address, 9)) == 403, name
+        assert code(client.bind, (address, 9)) == 403, name
+    relay.becomes("requests_total", 2 * len(REFUSED), method="CreatePermission", outcome="403")
+    relay.becomes("requests_total", len(REFUSED), method="ChannelBind", outcome="403")
+    assert relay.metric("permissions") == relay.metric("channels") == 0
+    assert code(client.permit, "8.8.8.8") == code(client.permit, "2600::1") == 0, (
+        "what is global may be permitted"
+    )
+
+
+def test_send_is_judged_too(start, host, connect, peers):
+    """RFC 8656 §11.2: a Send indication to a peer without permission goes nowhere, permitted ones do."""
+    relay = start(host)
+    client = connect()
+    client.allocate()
+    with peers.udp() as peer:
+        client.send(peer.getsockname(), b"too early")
+        relay.becomes("dropped_packets_total", 1, reason="no_permission")
+        client.permit(peers.v4)
+        client.send(peer.getsockname(), b"now")
+        assert peer.recvfrom(100)[0] == b"now"
+
+
+def test_a_refused_address_spoils_the_request(start, host, connect, peers):
+    """RFC 8656 §10.2: every address of a CreatePermission is judged; if one is refused nothing is installed."""
+    relay = start(host)
+    client = connect()
+    client.allocate()
+    for addresses in ((peers.v4, "127.0.0.1"), ("127.0.0.1", peers.v4), (peers.v4, "10.0.0.1", peers.v4)):
+        assert code(client.permit, *addresses) == 403
+    with peers.udp() as peer:
+        peer.sendto(b"not permitted", client.relayed)
+        relay.becomes("dropped_packets_total", 1, reason="no_permission")
+    assert relay.metric("permissions") == 0
+    client.permit(peers.v4, "8.8.8.8", "8.8.4.4")
+    relay.becomes("permissions", 3)
+
+
+def test_the_relays_own_endpoints(start, host, connect):
+    """Listeners and the metrics port are never peers, whatever is allowed, by any address of the machine."""
+    everything = ["0.0.0.0/0", "127.0.0.0/8", f"{host.v4}/32", "::1/128", f"{host.v6}/128"]
+    relay = start(host, peers={"allow": everything}, http={"listen": ["127.0.0.1:9641"]})
+    client = v4_and_v6(connect)
+    for endpoint in (
+        (host.v4, 3478),
+        ("127.0.0.1", 3478),
+        ("127.0.0.1", 9641),
+        (host.v6, 3478),
+        ("::1", 3478),
+    ):
+        assert code(client.bind, endpoint) == 403, endpoint
+    # A permission is for an address, every port of it: each packet is judged again.
+    client.permit("127.0.0.1", host.v4)
+    client.send((host.v4, 3478), b"to itself")
+    client.send(("127.0.0.1", 3478), b"to itself")
+    relay.becomes("dropped_packets_total", 2, reason="forbidden_port")
+
+
+def test_own_relayed_address_without_an_allocation(start, host, connect):
+    """Of the relay's own addresses only ports with a live allocation can be reached, judged for each packet."""
+    relay = start(host, peers={"allow": []})
+    one, other = connect(), connect()
+    one.allocate(), other.allocate()
+    one.permit(host.v4)
+    other.permit(host.v4)
+    with host.udp(host.v4) as service:  # something else on the relay's machine
+        service.settimeout(0.5)
+        assert code(one.bind, service.getsockname()) == 403
+        one.send(service.getsockname(), b"knock")
+        relay.becomes("dropped_packets_total", 1, reason="forbidden_port")
+        with pytest.raises(TimeoutError):
+            service.recvfrom(100)
+    one.send(other.relayed, b"hello")
+    assert other.receive()[:2] == (one.relayed, b"hello")
+    gone = other.relayed
+    other.refresh(0)
+    one.send(gone, b"still there?")
+    relay.becomes("dropped_packets_total", 2, reason="forbidden_port")
+
+
+def test_allow_and_deny(start, switch, host, connect, peers):
+    """The longer prefix decides; the operator's word beats the defaults."""
+    allow = ["10.20.0.0/16", f"{peers.v4}/32"]
+    deny = ["10.20.30.0/24", "8.8.8.0/24", "203.0.113.0/24"]
+    start(host, peers={"allow": allow, "deny": deny})
+    client = connect()
+    client.allocate()
+    judged = {"10.20.1.1": 0, "10.20.30.1": 403, "10.21.0.1": 403, "8.8.8.8": 403, "8.8.4.4": 0}
+    judged |= {peers.v4: 0, "203.0.113.200": 403}
+    for address, expected in judged.items():
+        assert code(client.permit, address) == expected, address
+
+
+def test_nat64_prefix(start, host, connect):
+    """RFC 8656 §21.4: inside a configured NAT64 prefix the IPv4 address is judged."""
+    start(host, peers={"nat64": ["2a00:64::/96"]})
+    client = connect()
+    client.allocate(family=stun.IPV6)
+    for address, expected in {"2a00:64::8.8.8.8": 0, "2a00:64::10.0.0.1": 403, "64:ff9b::8.8.8.8": 0}.items():
+        assert code(client.permit, address) == expected, address
+
+
+def test_the_other_family(start, host, connect):
+    """RFC 8656 §10.2, §12.2: 443 for a peer whose family the allocation does not have."""
+    start(host)
+    client = connect()
+    client.allocate()
+    assert code(client.permit, "2600::1") == code(client.bind, ("2600::1", 9)) == 443
+
+
+def test_bounds_of_an_allocation(start, host, connect):
+    """508: permissions and channels of one allocation are bounded; refreshing what there is stays possible."""
+    relay = start(host, limits={"permissions": 5, "channels": 3})
+    client = connect()
+    client.allocate()
+    addresses = [f"8.8.8.{n}" for n in range(1, 7)]
+    assert [code(client.permit, address) for address in addresses] == [0] * 5 + [508]
+    assert code(client.permit, *addresses[:5]) == 0
+    ports = [(addresses[0], port) for port in range(1000, 1004)]
+    assert [code(client.bind, peer) for peer in ports] == [0] * 3 + [508]
+    eventually(lambda: (relay.metric("permissions"), relay.metric("channels")) == (5, 3))
+    relay.reaches("requests_total", 1, method="ChannelBind", outcome="508")
+    relay.reaches("requests_total", 1, method="CreatePermission", outcome="508")
+    client.refresh(0)
+    eventually(lambda: (relay.metric("permissions"), relay.metric("channels")) == (0, 0))
+
+
+def test_a_relay_is_no_port_scanner(start, host, connect, peers):
+    """New ports of a permitted peer are bounded a second: of many that are sent to at once few are reached."""
+    relay = start(host, limits={"new_peers": 5})
+    client = connect()
+    client.allocate()
+    client.permit(peers.v4)
+    for port in range(2000, 2200):
+        client.send((peers.v4, port), b"knock")
+    relay.reaches("dropped_packets_total", 100, reason="too_many_peers")
+    relay.reaches("relayed_packets_total", 10, direction="to_peer")
