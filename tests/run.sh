@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Runs every test of the project and installs what they need: the one command of the README, and of CI.
+#
+# The first stage that fails ends it. What it builds stays in target/ (or $CARGO_TARGET_DIR) and fuzz/target/; what else
+# it makes is removed, installed programs aside. The end-to-end tests run as root, in network namespaces of their own:
+# they send nothing to any other address.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+tools=$target/tools
+venv=$target/e2e-venv
+fuzz_seconds=15
+
+export PATH=$tools/bin:$PATH:/usr/sbin:/sbin
+export PYTHONDONTWRITEBYTECODE=1
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+
+scratch=$(mktemp -d)
+policy=/usr/sbin/policy-rc.d
+policy_is_ours=
+stage=
+started=0
+
+finish() {
+    local status=$?
+    [ -z "$policy_is_ours" ] || $sudo rm -f "$policy"
+    $sudo rm -rf "$scratch"
+    if [ -n "$stage" ] && [ "$status" != 0 ]; then
+        echo "== $stage FAILED after $((SECONDS - started)) s" >&2
+    fi
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+begin() {
+    end
+    stage=$1
+    started=$SECONDS
+    echo "== $stage"
+}
+
+end() {
+    [ -z "$stage" ] || echo "== $stage: $((SECONDS - started)) s"
+    stage=
+}
+
+# Names of Debian packages whose programs are missing.
+missing_packages() {
+    local program
+    for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3; do
+        command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
+    done
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+# Installs packages without letting any service of theirs start, now or at the next boot.
+install_packages() {
+    if [ ! -e "$policy" ]; then
+        policy_is_ours=yes
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod 755 "$policy"
+    fi
+    $sudo apt-get update -q
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    if [[ " $* " = *" coturn "* ]] && [ -d /run/systemd/system ]; then
+        $sudo systemctl disable coturn || true
+    fi
+}
+
+# The Python of the end-to-end tests, made again when its requirements change.
+make_venv() {
+    local wanted=tests/e2e/requirements.txt
+    if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install -q --disable-pip-version-check -r "$wanted"
+        cp "$wanted" "$venv/requirements.txt"
+    fi
+}
+
+begin "install what is missing"
+mapfile -t packages < <(missing_packages)
+if [ ${#packages[@]} != 0 ]; then
+    install_packages "${packages[@]}"
+fi
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+command -v cargo-fuzz >/dev/null || cargo install -q --locked --root "$tools" cargo-fuzz
+make_venv
+
+begin "format"
+cargo fmt --check
+cargo fmt --check --manifest-path fuzz/Cargo.toml
+
+begin "lint"
+cargo clippy --locked --all-targets -- -D warnings
+
+begin "build"
+cargo build --locked --release
+
+begin "unit, property, story and integration tests"
+cargo test --locked
+
+begin "fuzz for $fuzz_seconds s each"
+# cargo-fuzz would mend a lock file that is not current, and leave it changed.
+cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
+for name in $(cargo fuzz list); do
+    mkdir -p "$scratch/found"
+    log=$scratch/$name.log
+    cargo fuzz run -s none "$name" "$scratch/found" "fuzz/corpus/$name" -- \
+        -max_total_time="$fuzz_seconds" -print_final_stats=1 >"$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
+    rm -rf "$scratch/found"
+    executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    [ "${executions:-0}" -gt 0 ] || { tail -n 60 "$log"; exit 1; }
+    echo "fuzz target $name: $executions executions, no failure"
+done
+
+# The closing line is pytest's own.
+begin "end to end"
+stage=
+$sudo env HAIRPIN="$(realpath "$target/release/hairpin")" PYTHONDONTWRITEBYTECODE=1 \
+    "$venv/bin/python" -m pytest --rootdir=tests/e2e -c tests/e2e/pytest.ini --basetemp="$scratch/pytest" tests/e2e
