@@ -3,7 +3,8 @@
 #
 # The first stage that fails ends it. What it builds stays in target/ (or $CARGO_TARGET_DIR) and fuzz/target/; what else
 # it makes is removed, installed programs aside. The end-to-end tests run as root, in network namespaces of their own:
-# they send nothing to any other address.
+# they send nothing to any other address. One of them alone, once this has run: `sudo target/e2e-venv/bin/pytest tests/e2e
+# -k NAME`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -122,4 +123,4 @@ done
 begin "end to end"
 stage=
 $sudo env HAIRPIN="$(realpath "$target/release/hairpin")" PYTHONDONTWRITEBYTECODE=1 \
-    "$venv/bin/python" -m pytest --rootdir=tests/e2e -c tests/e2e/pytest.ini --basetemp="$scratch/pytest" tests/e2e
+    "$venv/bin/python" -m pytest --basetemp="$scratch/pytest" tests/e2e

@@ -19,19 +19,17 @@ def switch():
 
 @pytest.fixture
 def start(switch, tmp_path, request):
-    """Starts relays: `start(host, limits={..})` with a configuration, changed as told, until it serves.
+    """Starts relays: `start(host, limits={..})` with a configuration, changed as told, until it serves. What goes to
+    `Relay` itself, such as its environment, is in `process`.
 
     Whatever was not stopped by the test is stopped after it, which must go well; and no relay may have had a bug.
     """
     relays = []
 
-    def start(
-        host, *arguments, configured=True, wait=True, environment=None, stdout=None, stderr=None, **changes
-    ):
+    def start(host, *arguments, configured=True, wait=True, process=None, **changes):
         config = daemon.configuration(host, **changes) if configured else None
-        files = {name: file for name, file in (("stdout", stdout), ("stderr", stderr)) if file is not None}
         folder = tmp_path / f"relay-{len(relays)}"
-        relay = daemon.Relay(host, folder, *arguments, config=config, environment=environment, **files)
+        relay = daemon.Relay(host, folder, *arguments, config=config, **(process or {}))
         relays.append(relay)
         request.node.relays = relays
         return relay.wait_until_healthy() if wait else relay

@@ -32,9 +32,9 @@ class Host:
         self.v4 = self.v6 = None
         self.run("ip", "link", "set", "lo", "up")
 
-    def command(self, *argv):
-        """The command line that runs a program here; it dies with the thread that starts it."""
-        enter = ["nsenter", f"--net={self.path}", "setpriv", "--pdeathsig", "KILL", "--"]
+    def command(self, *argv, privileges=()):
+        """The command line that runs a program here, with options of setpriv; it dies with the thread that starts it."""
+        enter = ["nsenter", f"--net={self.path}", "setpriv", *privileges, "--pdeathsig", "KILL", "--"]
         return enter + [str(word) for word in argv]
 
     def run(self, *argv):
@@ -43,9 +43,10 @@ class Host:
         assert done.returncode == 0, f"{self.name}: {' '.join(map(str, argv))}: {done.stderr or done.stdout}"
         return done.stdout
 
-    def start(self, *argv, **options):
+    def start(self, *argv, privileges=(), **options):
         """Starts a program; the caller waits for it, or stops it."""
-        return subprocess.Popen(self.command(*argv), stdin=subprocess.DEVNULL, **options)
+        command = self.command(*argv, privileges=privileges)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
 
     @contextlib.contextmanager
     def inside(self):

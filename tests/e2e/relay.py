@@ -42,9 +42,11 @@ def configuration(host, **changes):
 
 
 class Relay:
-    """A daemon on a host. What it writes goes to files, unless `stdout` or `stderr` is given."""
+    """A daemon on a host. What it writes goes to files, unless `stdout` or `stderr` is given; a `wrapper` starts it with
+    other limits; `privileges` are taken from it.
+    """
 
-    def __init__(self, host, folder, *arguments, config=None, environment=None, **files):
+    def __init__(self, host, folder, *arguments, config=None, environment=None, wrapper=(), **options):
         self.host = host
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -57,8 +59,8 @@ class Relay:
         self._stdout = self.folder / "stdout"
         variables = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environment or {})}
         with open(self._stdout, "wb") as stdout, open(self._stderr, "wb") as log:
-            files = {"stdout": stdout, "stderr": log, **files}
-            self.process = host.start(PROGRAM, "serve", *arguments, env=variables, cwd=self.folder, **files)
+            options = {"stdout": stdout, "stderr": log, "env": variables, "cwd": self.folder, **options}
+            self.process = host.start(*wrapper, PROGRAM, "serve", *arguments, **options)
 
     def wait_until_healthy(self):
         """Returns once clients are served."""

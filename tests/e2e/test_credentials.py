@@ -177,7 +177,7 @@ def test_secrets_from_files_and_the_environment(start, host, connect, tmp_path):
         "secret_files": [str(tmp_path / "secrets")],
         "user": [{"name": USER, "password_file": str(tmp_path / "password")}],
     }
-    start(host, auth=auth, environment={"HAIRPIN_AUTH_SECRET": SECRET})
+    start(host, auth=auth, process={"environment": {"HAIRPIN_AUTH_SECRET": SECRET}})
     connect().allocate()
     for secret in ("the first secret in a file", "the second secret in a file", SECRET):
         connect(time_limited(secret, "bob")).allocate()
@@ -186,7 +186,9 @@ def test_secrets_from_files_and_the_environment(start, host, connect, tmp_path):
 def test_no_secret_gets_out(start, host, connect):
     """Not into the log at its most talkative, nor into metrics, the process list or messages to clients."""
     relay = start(
-        host, log={"level": "trace"}, environment={"HAIRPIN_AUTH_SECRET": "secret of the environment"}
+        host,
+        log={"level": "trace"},
+        process={"environment": {"HAIRPIN_AUTH_SECRET": "secret of the environment"}},
     )
     bob = time_limited(SECRET, "bob")
     for user in (User(USER, PASSWORD), bob, User(USER, "wrong password"), User("mallory", "mallory's own")):

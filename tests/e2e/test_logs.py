@@ -122,7 +122,7 @@ def test_a_reader_of_the_log_that_stands_still(start, host, connect, peers):
     """A full pipe costs lines, which are counted, never a packet; and it still stops gracefully."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
-    relay = start(host, stderr=writing, log={"level": "trace"})
+    relay = start(host, process={"stderr": writing}, log={"level": "trace"})
     os.close(writing)
     with os.fdopen(reading, "rb"), peers.udp() as peer:
         busy, client = connect(), connect()
@@ -151,7 +151,7 @@ def test_a_log_that_cannot_be_written(how, start, host, connect):
         os.close(reading)
     else:
         stderr = os.open("/dev/full", os.O_WRONLY)
-    relay = start(host, stderr=stderr)
+    relay = start(host, process={"stderr": stderr})
     os.close(stderr)
     for _ in range(20):
         client = connect()
@@ -172,6 +172,6 @@ def test_standard_output_that_nobody_reads(switch, start, clients):
     """Whoever does not want the printed ICE servers loses nothing else."""
     reading, writing = os.pipe()
     os.close(reading)
-    relay = start(switch.host("relay", default_route=True), configured=False, stdout=writing)
+    relay = start(switch.host("relay", default_route=True), configured=False, process={"stdout": writing})
     os.close(writing)
     assert relay.get("/healthz")[0] == 200

@@ -15,6 +15,9 @@ from turn import Refused, User
 # From nothing to the most that fits into one datagram with the headers that the relay adds.
 SIZES = [0, 1, 2, 3, 4, 5, 100, 1199, 1200, 1472, 1473, 9000, 65000]
 
+# The longest datagram over IPv4.
+MOST = 65535 - 20 - 8
+
 
 def both_ways(client, peer, channel, payload):
     """Sends a payload to a peer and back, by channel or by indication."""
@@ -45,6 +48,21 @@ def test_payloads_of_every_size(family, way, start, host, connect, peers):
     relay.reaches("relayed_bytes_total", sum(SIZES), direction="to_peer")
     relay.becomes("relayed_bytes_total", sum(SIZES), direction="to_client")
     relay.becomes("relayed_packets_total", len(SIZES), direction="to_client")
+
+
+def test_the_most_that_fits(start, host, connect, peers):
+    """RFC 8656 §12.7: a datagram that cannot get its header too is dropped and counted, and costs nothing else."""
+    relay = start(host)
+    client = connect()
+    client.allocate()
+    with peers.udp() as peer, peers.udp() as other:
+        channel = client.bind(peer.getsockname())
+        both_ways(client, peer, channel, os.urandom(MOST - 4))
+        client.permit(other.getsockname())
+        peer.sendto(os.urandom(MOST), client.relayed)
+        other.sendto(os.urandom(MOST - 4), client.relayed)
+        both_ways(client, peer, channel, b"on it goes")
+    eventually(lambda: relay.metric("dropped_packets_total") + relay.metric("unsent_packets_total") == 2)
 
 
 def test_dual_allocation(start, host, connect, peers):
