@@ -1,6 +1,7 @@
 //! A TURN client over a UDP socket, as plain as it can be.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hairpin::auth::md5_key;
 use hairpin::wire::{Attribute, Class, Encoder, Message, Method, TransactionId, attribute};
@@ -12,7 +13,6 @@ pub struct Client {
     pub server: SocketAddr,
     pub user: &'static str,
     nonce: Vec<u8>,
-    next_id: u8,
     /// From the last successful Allocate.
     pub relayed: Vec<SocketAddr>,
 }
@@ -29,12 +29,17 @@ impl Client {
         };
         let server = SocketAddr::new(ip, server.port());
         let socket = socket(&ip.to_string());
-        Client { socket, server, user: "alice", nonce: Vec::new(), next_id: 0, relayed: Vec::new() }
+        // Nobody gets its port while this process runs: the allocation may outlive the client.
+        std::mem::forget(socket.try_clone().unwrap());
+        Client { socket, server, user: "alice", nonce: Vec::new(), relayed: Vec::new() }
     }
 
-    fn id(&mut self) -> TransactionId {
-        self.next_id += 1;
-        TransactionId([self.next_id; 12])
+    /// No two requests of all clients have the same.
+    fn id() -> TransactionId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mut id = [0; 12];
+        id[4..].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        TransactionId(id)
     }
 
     pub fn send(&self, bytes: &[u8]) {
@@ -49,7 +54,7 @@ impl Client {
         peers: &[SocketAddr],
     ) -> Option<Reply> {
         for _ in 0..2 {
-            let mut request = Encoder::new(Class::Request, method, self.id());
+            let mut request = Encoder::new(Class::Request, method, Client::id());
             attributes.iter().for_each(|(kind, value)| request.bytes(*kind, value));
             peers.iter().for_each(|&peer| request.xor_address(attribute::XOR_PEER_ADDRESS, peer));
             if !self.nonce.is_empty() {
