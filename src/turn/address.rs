@@ -43,21 +43,32 @@ address!(
 pub enum Transport {
     /// Datagrams.
     Udp,
+    /// A stream.
+    Tcp,
+    /// A stream inside TLS.
+    Tls,
 }
 
 impl Transport {
     /// Every transport, in the order of [`Transport::index`].
-    pub const ALL: [Transport; 1] = [Transport::Udp];
+    pub const ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
     /// Its place in tables of counters.
     pub fn index(self) -> usize {
         self as usize
     }
 
+    /// Whether it is a stream, which neither loses nor reorders, and ends.
+    pub fn is_stream(self) -> bool {
+        self != Transport::Udp
+    }
+
     /// Its name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
         }
     }
 }

@@ -68,7 +68,8 @@ impl Header {
         false
     }
 
-    /// Zero bytes after a payload of this length. ChannelData in datagrams has none (RFC 8656 section 12.5).
+    /// Zero bytes after a payload of this length in a datagram, where ChannelData has none (RFC 8656 section 12.5). In a
+    /// stream it is [`wire::padding`] for both.
     pub fn padding(&self, payload: usize) -> usize {
         match self {
             Header::Channel(_) => 0,
@@ -257,6 +258,8 @@ pub enum CloseReason {
     Deleted,
     /// Nobody refreshed it.
     Expired,
+    /// The client's stream ended.
+    ClientGone,
     /// The server stops.
     Shutdown,
 }
@@ -267,6 +270,7 @@ impl CloseReason {
         match self {
             CloseReason::Deleted => "deleted by the client",
             CloseReason::Expired => "expired",
+            CloseReason::ClientGone => "the client's connection ended",
             CloseReason::Shutdown => "server stops",
         }
     }

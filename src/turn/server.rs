@@ -16,7 +16,7 @@ use super::stats::{Dropped, Stats};
 use super::timers::{Deadline, Timers};
 use super::{
     AllocationId, CloseReason, Closed, Config, FiveTuple, Header, Marks, Now, Output, PeerAddr, RelayId,
-    SECOND, ToClient, ToPeer,
+    SECOND, ToClient, ToPeer, Transport,
 };
 use crate::auth::Auth;
 use crate::wire::{self, ChannelHeader, Class, Family, Message, Method, TransactionId, attribute};
@@ -135,7 +135,7 @@ impl Server {
             Some(number) => Header::Channel(number),
             None => Header::Data { id: TransactionId(self.rng.random()), peer: peer.0 },
         };
-        if header.len() + stride + header.padding(stride) > MAX_DATAGRAM {
+        if !fits(allocation.tuple.transport, &header, stride) {
             return self.drop(Dropped::TooLong, packets);
         }
         let (packets, bytes) = (packets as u64, bytes.len() as u64);
@@ -143,6 +143,13 @@ impl Server {
         allocation.totals.to_client_bytes += bytes;
         self.stats.to_client[allocation.tuple.transport.index()].add(packets, bytes);
         Some(ToClient { tuple: allocation.tuple, header, marks })
+    }
+
+    /// A client's stream has ended, and its allocation with it (RFC 8656 section 5 needs the 5-tuple to be in use).
+    pub fn client_gone(&mut self, now: Now, tuple: &FiveTuple) {
+        if let Some(&id) = self.by_tuple.get(tuple) {
+            self.close(now, id, CloseReason::ClientGone);
+        }
     }
 
     /// An order from the operator.
@@ -239,7 +246,7 @@ impl Server {
             offset: wire::CHANNEL_HEADER,
             len,
             dont_fragment: false,
-            marks,
+            marks: onward(tuple.transport, marks),
         })
     }
 
@@ -301,7 +308,7 @@ impl Server {
             offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
             len: data.len(),
             dont_fragment,
-            marks,
+            marks: onward(tuple.transport, marks),
         })
     }
 
@@ -347,6 +354,20 @@ impl Server {
         let relay = RelayId { allocation: id, family: Family::of(bound.peer.0.ip()) };
         self.outputs.push_back(Output::ChannelUnbound { relay, channel });
     }
+}
+
+/// Whether a payload and its header make a datagram, or a message with a 16-bit length.
+fn fits(transport: Transport, header: &Header, payload: usize) -> bool {
+    match (transport.is_stream(), header) {
+        (false, _) => header.len() + payload + header.padding(payload) <= MAX_DATAGRAM,
+        (true, Header::Channel(_)) => payload <= usize::from(u16::MAX),
+        (true, Header::Data { .. }) => header.len() + payload + header.padding(payload) <= wire::FRAME_MAX,
+    }
+}
+
+/// RFC 8656 §15: what comes from a stream has its DSCP and is Not-ECT.
+fn onward(transport: Transport, marks: Marks) -> Marks {
+    if transport.is_stream() { Marks(marks.0 & !0b11) } else { marks }
 }
 
 /// Whether a port of this machine's own address may be sent to, or heard, right now.

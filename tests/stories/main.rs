@@ -11,4 +11,5 @@ mod limits;
 mod permissions;
 mod refresh;
 mod send_and_data;
+mod streams;
 mod world;

@@ -260,7 +260,8 @@ fn may_answer_stranger(
     now: Now,
     tuple: &FiveTuple,
 ) -> bool {
-    let may = shared.answers.take(now.mono, tuple.client.0.ip());
+    // A stream's source is not forged, and its answer goes nowhere else
+    let may = tuple.transport.is_stream() || shared.answers.take(now.mono, tuple.client.0.ip());
     if !may {
         stats.drop(Dropped::AnswerWithheld, 1);
     }
