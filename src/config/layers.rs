@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::settings::Settings;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::peers::{PeerRules, Rules};
-use crate::turn::{Families, Lifetimes, Limits};
+use crate::turn::{External, Families, Lifetimes, Limits};
 use crate::{auth, datapath, turn};
 
 /// What the settings do not say: it depends on the machine.
@@ -55,6 +55,7 @@ impl Settings {
                 new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
                 ..Limits::default()
             },
+            external: External::default(),
             peers: PeerRules::new(Rules {
                 allow: self.peers.allow.clone(),
                 deny: self.peers.deny.clone(),

@@ -71,6 +71,10 @@ pub(super) struct Allocation {
     permissions: usize,
     /// The token bucket of new peers: when it will be full again.
     new_peers_full_at: u64,
+    /// That of ICMP messages told to the client.
+    icmp_full_at: u64,
+    /// Those of bandwidth, towards peers and towards the client.
+    bandwidth_full_at: [u64; 2],
 }
 
 /// A relayed transport address and the end of its time.
@@ -91,6 +95,16 @@ pub(super) struct Peer {
     /// Ports that were sent to without a channel, sorted; forgotten when there are too many.
     ports: Vec<u16>,
 }
+
+/// Which way data goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Direction {
+    ToPeer,
+    ToClient,
+}
+
+/// ICMP messages a second that a client is told, four times as many at once.
+const ICMP_RATE: u32 = 16;
 
 /// Ports remembered of a peer's address.
 const PORTS: usize = 256;
@@ -131,6 +145,8 @@ impl Allocation {
             channels: HashMap::with_hasher(FixedState::with_seed(seed)),
             permissions: 0,
             new_peers_full_at: 0,
+            icmp_full_at: 0,
+            bandwidth_full_at: [0; 2],
         }
     }
 
@@ -207,6 +223,25 @@ impl Allocation {
     pub(super) fn count_new_peers(&mut self, now: u64, peers: usize, limit: u32) -> bool {
         let counted = (0..peers).try_fold(self.new_peers_full_at, |full_at, _| one_more(full_at, now, limit));
         self.new_peers_full_at = counted.unwrap_or(self.new_peers_full_at);
+        counted.is_some()
+    }
+
+    /// Whether one more ICMP message may be told to the client now.
+    pub(super) fn count_icmp(&mut self, now: u64) -> bool {
+        let counted = one_more(self.icmp_full_at, now, ICMP_RATE);
+        self.icmp_full_at = counted.unwrap_or(self.icmp_full_at);
+        counted.is_some()
+    }
+
+    /// Whether `bytes` may be relayed now in a direction that `limit` bytes a second bound.
+    pub(super) fn count_bandwidth(&mut self, now: u64, direction: Direction, bytes: u64, limit: u64) -> bool {
+        if limit == 0 {
+            return true;
+        }
+        let full_at = &mut self.bandwidth_full_at[direction as usize];
+        let cost = (u128::from(bytes) * u128::from(SECOND) / u128::from(limit)) as u64;
+        let counted = bucket::take(*full_at, now, cost, SECOND);
+        *full_at = counted.unwrap_or(*full_at);
         counted.is_some()
     }
 

@@ -1,5 +1,6 @@
 //! What the protocol core can be told. Defaults are the RFC's or the safe ones.
 
+use super::External;
 use super::peers::PeerRules;
 use crate::wire::Family;
 
@@ -12,6 +13,8 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// How many of them there may be.
     pub limits: Limits,
+    /// What relayed addresses are called outside, behind a NAT.
+    pub external: External,
     /// Which peers may be reached (403 otherwise).
     pub peers: PeerRules,
     /// The value of SOFTWARE in answers; `None` sends none (RFC 8489 section 16.1.2).
@@ -76,12 +79,22 @@ pub struct Limits {
     /// New peer addresses and ports an allocation may turn to in a second, four times as many at once; 0 for no bound.
     /// What exceeds it is refused (508) or dropped: a relay is no port scanner.
     pub new_peers: u32,
+    /// Bytes of application data a second that an allocation may relay in each direction, with a second's worth at
+    /// once; 0 for no bound. What exceeds it is dropped (RFC 8656 section 5).
+    pub bandwidth: u64,
     /// Allocate requests that wait for a relay socket at a time (508).
     pub waiting: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { allocations: 100_000, permissions: 256, channels: 256, new_peers: 64, waiting: 1024 }
+        Limits {
+            allocations: 100_000,
+            permissions: 256,
+            channels: 256,
+            new_peers: 64,
+            bandwidth: 0,
+            waiting: 1024,
+        }
     }
 }

@@ -16,6 +16,7 @@ mod address;
 mod allocation;
 pub mod bucket;
 mod config;
+mod external;
 mod output;
 pub mod peers;
 mod requests;
@@ -25,9 +26,10 @@ mod timers;
 
 pub use address::{AllocationId, ClientAddr, FiveTuple, PeerAddr, RelayId, RelayedAddr, Transport};
 pub use config::{Config, Families, Lifetimes, Limits};
+pub use external::External;
 pub use output::{
-    Answer, Ask, CloseReason, Closed, Denial, Header, Opened, Output, PortWish, Refused, Shortage, ToClient,
-    ToPeer, Token, Totals,
+    Answer, Ask, CloseReason, Closed, Denial, Header, Icmp, Opened, Output, PortWish, Refused, Shortage,
+    ToClient, ToPeer, Token, Totals,
 };
 pub use server::{Command, LiveRelays, Server, Shared};
 pub use stats::Stats;

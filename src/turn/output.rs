@@ -37,6 +37,17 @@ pub struct ToClient {
     pub marks: Marks,
 }
 
+/// What an ICMP or ICMPv6 message said of a packet to a peer (RFC 8656 section 11.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Icmp {
+    /// Its type, of the peer's family.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// The next hop's MTU in bytes, where the message says one.
+    pub mtu: u32,
+}
+
 /// What stands before a peer's payload on its way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {

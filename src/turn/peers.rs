@@ -112,7 +112,7 @@ pub struct Rules {
     pub deny: Vec<Cidr>,
     /// NAT64 prefixes of this network beside 64:ff9b::/96, of 32, 40, 48, 56, 64 or 96 bits.
     pub nat64: Vec<Cidr>,
-    /// The relay's own relayed addresses, as peers know them.
+    /// The relay's own relayed addresses, as peers know them: behind a NAT the external ones.
     pub relay: Vec<IpAddr>,
     /// All addresses of this machine: what a wildcard endpoint stands for.
     pub local: Vec<IpAddr>,

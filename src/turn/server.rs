@@ -1,7 +1,7 @@
 //! The server of one worker: what arrives is told apart here, data is forwarded, requests go to `requests`.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -9,17 +9,17 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use slotmap::SlotMap;
 
-use super::allocation::{Allocation, Slot};
+use super::allocation::{Allocation, Direction, Slot};
 use super::bucket::AnswerBucket;
-use super::peers::Scope;
+use super::peers::{Forbidden, Scope};
 use super::stats::{Dropped, Stats};
 use super::timers::{Deadline, Timers};
 use super::{
-    AllocationId, CloseReason, Closed, Config, FiveTuple, Header, Marks, Now, Output, PeerAddr, RelayId,
-    SECOND, ToClient, ToPeer, Transport,
+    AllocationId, CloseReason, Closed, Config, FiveTuple, Header, Icmp, Marks, Now, Output, PeerAddr,
+    RelayId, SECOND, ToClient, ToPeer, Transport,
 };
 use crate::auth::Auth;
-use crate::wire::{self, ChannelHeader, Class, Family, Message, Method, TransactionId, attribute};
+use crate::wire::{self, ChannelHeader, Class, Encoder, Family, Message, Method, TransactionId, attribute};
 
 /// The longest UDP payload over IPv4; a run of several segments is bound to it too.
 const MAX_DATAGRAM: usize = 65_507;
@@ -91,7 +91,7 @@ impl Server {
         self.expire(now);
         // RFC 8656 §12, Table 3; RFC 7983 §7
         match bytes.first() {
-            Some(0x40..=0x4F) => self.channel_data(tuple, marks, stride, bytes),
+            Some(0x40..=0x4F) => self.channel_data(now, tuple, marks, stride, bytes),
             Some(0..=3) => match Message::parse(bytes) {
                 Ok(message) if message.class() == Class::Request => {
                     self.request(now, tuple, &message);
@@ -123,6 +123,7 @@ impl Server {
         let Some(Slot::Live(allocation)) = self.slots.get_mut(relay.allocation) else {
             return self.drop(Dropped::NoRelay, packets);
         };
+        let peer = PeerAddr(self.config.external.outside(peer.0));
         // RFC 8656 §9: addresses are compared, ports are not
         let Some(known) = allocation.peer(peer.0.ip()).filter(|peer| peer.is_permitted()) else {
             return self.drop(Dropped::NoPermission, packets);
@@ -138,11 +139,43 @@ impl Server {
         if !fits(allocation.tuple.transport, &header, stride) {
             return self.drop(Dropped::TooLong, packets);
         }
+        let limit = self.config.limits.bandwidth;
+        if !allocation.count_bandwidth(now.mono, Direction::ToClient, bytes.len() as u64, limit) {
+            return self.drop(Dropped::Bandwidth, packets);
+        }
         let (packets, bytes) = (packets as u64, bytes.len() as u64);
         allocation.totals.to_client_packets += packets;
         allocation.totals.to_client_bytes += bytes;
         self.stats.to_client[allocation.tuple.transport.index()].add(packets, bytes);
         Some(ToClient { tuple: allocation.tuple, header, marks })
+    }
+
+    /// An ICMP message about a packet that a relayed address sent to `peer` (RFC 8656 section 11.5). The client is told in
+    /// a Data indication, within a bound.
+    pub fn peer_error(&mut self, now: Now, relay: RelayId, peer: PeerAddr, icmp: Icmp) {
+        self.expire(now);
+        let is_told = match relay.family {
+            Family::V4 => matches!(icmp.kind, 3 | 11),
+            Family::V6 => matches!(icmp.kind, 1..=3),
+        };
+        let peer = self.config.external.outside(peer.0);
+        let allocation = match self.slots.get_mut(relay.allocation) {
+            Some(Slot::Live(allocation)) if is_told => allocation,
+            _ => return self.stats.drop(Dropped::Icmp, 1),
+        };
+        // The packet's destination needs the permission, not the router that complains
+        let is_permitted = allocation.peer(peer.ip()).is_some_and(|peer| peer.is_permitted());
+        if !is_permitted || !allocation.count_icmp(now.mono) {
+            return self.stats.drop(Dropped::Icmp, 1);
+        }
+        // RFC 8656 §18.13: no other message says an MTU
+        let says_mtu =
+            matches!((relay.family, icmp.kind, icmp.code), (Family::V4, 3, 4) | (Family::V6, 2, _));
+        let id = TransactionId(self.rng.random());
+        let mut indication = Encoder::new(Class::Indication, Method::Data, id);
+        indication.xor_address(attribute::XOR_PEER_ADDRESS, peer);
+        indication.icmp(icmp.kind, icmp.code, if says_mtu { icmp.mtu } else { 0 });
+        self.outputs.push_back(Output::Reply { to: allocation.tuple, message: indication.finish() });
     }
 
     /// A client's stream has ended, and its allocation with it (RFC 8656 section 5 needs the 5-tuple to be in use).
@@ -217,6 +250,7 @@ impl Server {
     /// RFC 8656 section 12.6.
     fn channel_data(
         &mut self,
+        now: Now,
         tuple: &FiveTuple,
         marks: Marks,
         stride: usize,
@@ -238,11 +272,15 @@ impl Server {
             return self.drop(Dropped::ForbiddenPort, packets);
         }
         let len = usize::from(header.len);
+        let limit = self.config.limits.bandwidth;
+        if !allocation.count_bandwidth(now.mono, Direction::ToPeer, (packets * len) as u64, limit) {
+            return self.drop(Dropped::Bandwidth, packets);
+        }
         let relay = RelayId { allocation: id, family: Family::of(channel.peer.0.ip()) };
         count_to_peer(allocation, &mut self.stats, packets, packets * len);
         Some(ToPeer {
             relay,
-            peer: channel.peer,
+            peer: to_peer(&self.config, channel.peer.0, channel.scope),
             offset: wire::CHANNEL_HEADER,
             len,
             dont_fragment: false,
@@ -301,13 +339,18 @@ impl Server {
         if peer.port() == 0 || scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer) {
             return Err(Dropped::ForbiddenPort);
         }
+        let limit = self.config.limits.bandwidth;
+        if !allocation.count_bandwidth(now.mono, Direction::ToPeer, data.len() as u64, limit) {
+            return Err(Dropped::Bandwidth);
+        }
         count_to_peer(allocation, &mut self.stats, 1, data.len());
         Ok(ToPeer {
             relay: RelayId { allocation: id, family: Family::of(peer.ip()) },
-            peer: PeerAddr(peer),
+            peer: to_peer(&self.config, peer, scope),
             offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
             len: data.len(),
-            dont_fragment,
+            // RFC 8656 §14: of an IPv4-to-IPv4 relay alone
+            dont_fragment: dont_fragment && tuple.client.0.is_ipv4() && peer.is_ipv4(),
             marks: onward(tuple.transport, marks),
         })
     }
@@ -372,7 +415,22 @@ fn onward(transport: Transport, marks: Marks) -> Marks {
 
 /// Whether a port of this machine's own address may be sent to, or heard, right now.
 fn is_open(config: &Config, shared: &Shared, peer: SocketAddr) -> bool {
-    config.peers.judge(peer.ip(), Some(peer.port()), |relayed| shared.live.is_live(relayed)).is_ok()
+    judge(config, shared, peer.ip(), Some(peer.port())).is_ok()
+}
+
+/// Judges a peer as it is called outside. A relayed address lives under its local name.
+pub(super) fn judge(
+    config: &Config,
+    shared: &Shared,
+    ip: IpAddr,
+    port: Option<u16>,
+) -> Result<Scope, Forbidden> {
+    config.peers.judge(ip, port, |relayed| shared.live.is_live(config.external.inside(relayed)))
+}
+
+/// Where to send what goes to a peer: to this machine's own address by its local name.
+fn to_peer(config: &Config, peer: SocketAddr, scope: Scope) -> PeerAddr {
+    PeerAddr(if scope == Scope::EachPacket { config.external.inside(peer) } else { peer })
 }
 
 fn count_to_peer(allocation: &mut Allocation, stats: &mut Stats, packets: usize, bytes: usize) {

@@ -52,13 +52,17 @@ pub enum Dropped {
     TooLong,
     /// From a peer for a relayed address that is gone.
     NoRelay,
+    /// More than an allocation's bandwidth.
+    Bandwidth,
+    /// An ICMP message of a type that clients are not told, about a peer without a permission, or one too many.
+    Icmp,
     /// An answer that the bound on answers to strangers withheld.
     AnswerWithheld,
 }
 
 impl Dropped {
     /// Every reason, in the order of [`Stats::dropped`].
-    pub const ALL: [Dropped; 12] = [
+    pub const ALL: [Dropped; 14] = [
         Dropped::NotTurn,
         Dropped::Malformed,
         Dropped::Unexpected,
@@ -70,6 +74,8 @@ impl Dropped {
         Dropped::ForbiddenPort,
         Dropped::TooLong,
         Dropped::NoRelay,
+        Dropped::Bandwidth,
+        Dropped::Icmp,
         Dropped::AnswerWithheld,
     ];
 
@@ -87,6 +93,8 @@ impl Dropped {
             Dropped::ForbiddenPort => "forbidden_port",
             Dropped::TooLong => "too_long",
             Dropped::NoRelay => "no_relay",
+            Dropped::Bandwidth => "bandwidth",
+            Dropped::Icmp => "icmp",
             Dropped::AnswerWithheld => "answer_withheld",
         }
     }

@@ -112,6 +112,13 @@ impl Encoder {
         self.code(attribute::ERROR_CODE, 0, code, reason);
     }
 
+    /// ICMP (RFC 8656 §18.13). Type and code take a byte each, as they do in ICMP and as clients read them; the figure
+    /// there draws 7 and 9 bits.
+    pub fn icmp(&mut self, kind: u8, code: u8, data: u32) {
+        let [a, b, c, d] = data.to_be_bytes();
+        self.bytes(attribute::ICMP, &[0, 0, kind, code, a, b, c, d]);
+    }
+
     /// ADDRESS-ERROR-CODE: why one family of a dual allocation was not given (RFC 8656 §18.12).
     pub fn address_error_code(&mut self, family: Family, code: u16, reason: &str) {
         self.code(attribute::ADDRESS_ERROR_CODE, family.code(), code, reason);

@@ -55,6 +55,7 @@ impl Relay {
             ..Rules::default()
         };
         let core = turn::Config {
+            external: turn::External::default(),
             families: Families { v4: true, v6: true },
             lifetimes,
             limits: Limits::default(),

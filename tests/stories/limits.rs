@@ -1,5 +1,6 @@
 //! Bounds of the server's tables, each reached.
 
+use hairpin::turn::stats::Dropped;
 use hairpin::turn::{Config, Limits};
 use hairpin::wire::{Method, attribute};
 
@@ -66,4 +67,30 @@ fn churn_leaves_nothing() {
         world.assert_empty();
     }
     assert_eq!(world.server.stats().allocations_total, 1000);
+}
+
+/// RFC 8656 §5: data beyond an allocation's bandwidth is dropped, each way by itself; control never is.
+#[test]
+fn bandwidth() {
+    let mut world = with(Limits { bandwidth: 10_000, ..Limits::default() });
+    let mut client = world.allocated("198.51.100.1:1");
+    client.permit(&mut world, &["8.8.8.8:1"]);
+    client.bind(&mut world, 0x4000, "8.8.8.8:2");
+    let data = [0; 1000];
+    let sent = |world: &mut World, client: &mut Client| {
+        let channel = (0..8).filter(|_| client.channel_data(world, 0x4000, &data).is_some()).count();
+        channel + (0..8).filter(|_| client.send(world, "8.8.8.8:1", &data).is_some()).count()
+    };
+    let heard = |world: &mut World, client: &Client| {
+        (0..16).filter(|_| world.peer_sends(client.relay(), "8.8.8.8:1", &data).is_some()).count()
+    };
+    assert_eq!((sent(&mut world, &mut client), heard(&mut world, &client)), (10, 10));
+    assert_eq!(world.server.stats().dropped(Dropped::Bandwidth), 12);
+    assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    world.pass(1);
+    assert_eq!((sent(&mut world, &mut client), heard(&mut world, &client)), (10, 10));
+    // Nobody else pays
+    let mut other = world.allocated("198.51.100.1:2");
+    other.bind(&mut world, 0x4000, "8.8.8.8:2");
+    assert!(other.channel_data(&mut world, 0x4000, &data).is_some());
 }

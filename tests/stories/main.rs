@@ -7,6 +7,8 @@ mod binding;
 mod channels;
 mod credentials;
 mod dual;
+mod external;
+mod icmp;
 mod limits;
 mod permissions;
 mod refresh;

@@ -4,7 +4,7 @@ use hairpin::turn::stats::Dropped;
 use hairpin::turn::{Header, Marks, PeerAddr};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 
-use crate::world::{PEER, World, addr};
+use crate::world::{Client, PEER, PEER6, World, addr};
 
 const A: &str = "198.51.100.1:40000";
 
@@ -31,6 +31,27 @@ fn a_send_reaches_its_peer() {
     }
     assert!(client.send(&mut world, "8.8.8.8:1", b"x").is_some(), "permissions know no ports");
     assert!(client.send(&mut world, "8.8.8.8:0", b"x").is_none());
+}
+
+/// RFC 8656 §14: DF is set between IPv4 and IPv4 alone.
+#[test]
+fn df_is_for_ipv4_alone() {
+    for (client, family, peer, set) in [
+        (A, 1, PEER, true),
+        (A, 2, PEER6, false),
+        ("[2001:db8::9]:1", 1, PEER, false),
+        ("[2001:db8::9]:1", 2, PEER6, false),
+    ] {
+        let mut world = World::default();
+        let mut client = Client::new(client);
+        client.allocate(&mut world, |r| r.bytes(attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]));
+        client.permit(&mut world, &[peer]);
+        let mut send = Encoder::new(Class::Indication, Method::Send, TransactionId([9; 12]));
+        send.xor_address(attribute::XOR_PEER_ADDRESS, addr(peer));
+        send.bytes(attribute::DONT_FRAGMENT, &[]);
+        send.bytes(attribute::DATA, b"x");
+        assert_eq!(world.deliver(&client.tuple, &send.finish()).unwrap().dont_fragment, set);
+    }
 }
 
 /// RFC 8656 §11.2: what lacks something or has something unknown is discarded, without an answer.

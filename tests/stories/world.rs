@@ -9,9 +9,9 @@ use hairpin::auth::{Auth, Config as AuthConfig, NonceKeys, Password, Secret, Sta
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{
-    AllocationId, Answer, Ask, ClientAddr, Closed, Config, Denial, Families, FiveTuple, Lifetimes, Limits,
-    LiveRelays, Marks, Now, Opened, Output, PeerAddr, PortWish, Refused, RelayId, RelayedAddr, Server,
-    Shared, Shortage, ToClient, ToPeer, Token, Transport,
+    AllocationId, Answer, Ask, ClientAddr, Closed, Config, Denial, External, Families, FiveTuple, Lifetimes,
+    Limits, LiveRelays, Marks, Now, Opened, Output, PeerAddr, PortWish, Refused, RelayId, RelayedAddr,
+    Server, Shared, Shortage, ToClient, ToPeer, Token, Transport,
 };
 use hairpin::wire::{Attribute, Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use rand::SeedableRng;
@@ -69,6 +69,7 @@ pub fn config() -> Config {
         families: Families { v4: true, v6: true },
         lifetimes: Lifetimes::default(),
         limits: Limits { new_peers: 0, ..Limits::default() },
+        external: External::default(),
         peers: PeerRules::new(rules()),
         software: None,
     }

@@ -217,7 +217,7 @@ impl Server {
     pub(super) fn describe(&self, now: Now, id: AllocationId, answer: &mut Encoder) {
         let Some(Slot::Live(allocation)) = self.slots.get(id) else { return };
         for (_, relay) in allocation.relays() {
-            answer.xor_address(attribute::XOR_RELAYED_ADDRESS, relay.addr.0);
+            answer.xor_address(attribute::XOR_RELAYED_ADDRESS, self.config.external.outside(relay.addr.0));
         }
         let left = allocation.relays().map(|(_, relay)| relay.expires.saturating_sub(now.mono)).min();
         answer.u32(attribute::LIFETIME, left.unwrap_or(0).div_ceil(SECOND) as u32);

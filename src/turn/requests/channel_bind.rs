@@ -2,6 +2,7 @@
 
 use super::permission::{family_fits, is_permitted};
 use super::{Asker, Message, Now, Output, Reject, Server, Success, live};
+use crate::turn::server::judge;
 use crate::turn::{PeerAddr, RelayId, SECOND};
 use crate::wire::{CHANNEL_NUMBERS, Family, attribute};
 
@@ -30,8 +31,7 @@ impl Server {
             return refused(400, "the peer is bound to another channel");
         }
         family_fits(allocation, peer.ip()).map_err(|reject| reject.about(peer))?;
-        let live = |relayed| self.shared.live.is_live(relayed);
-        let scope = self.config.peers.judge(peer.ip(), Some(peer.port()), live);
+        let scope = judge(&self.config, &self.shared, peer.ip(), Some(peer.port()));
         let scope = scope.map_err(|why| Reject::forbidden(why, peer))?;
         let limits = &self.config.limits;
         let new_channel = at_peer.is_none();

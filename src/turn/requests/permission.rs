@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::{Asker, Message, Now, Reject, Server, Success, live};
 use crate::turn::SECOND;
 use crate::turn::allocation::Allocation;
+use crate::turn::server::judge;
 use crate::wire::{Family, attribute};
 
 impl Server {
@@ -29,7 +30,7 @@ impl Server {
             let ip = peer.ip();
             family_fits(allocation, ip).map_err(|reject| reject.about(peer))?;
             // Its port is ignored
-            let scope = self.config.peers.judge(ip, None, |relayed| self.shared.live.is_live(relayed));
+            let scope = judge(&self.config, &self.shared, ip, None);
             peers.insert(ip, scope.map_err(|why| Reject::forbidden(why, peer))?);
         }
         let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();

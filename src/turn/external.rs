@@ -1,0 +1,50 @@
+//! What relayed addresses are called outside, where a NAT in front of the relay maps them one to one.
+//!
+//! Clients are told the external address, peers know nothing else. The relay itself must not send to it: such a NAT often does
+//! not turn packets around. So a peer that is one of our external addresses is sent to the local one, and a packet from
+//! our own local address is taken for one from its external one.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Pairs of a local and an external address.
+#[derive(Clone, Debug, Default)]
+pub struct External {
+    pairs: Vec<(IpAddr, IpAddr)>,
+}
+
+impl External {
+    /// `pairs`: local, external; both of one family, no address twice on its side.
+    pub fn new(pairs: Vec<(IpAddr, IpAddr)>) -> External {
+        External { pairs }
+    }
+
+    /// What a local address is called outside.
+    pub fn outside(&self, local: SocketAddr) -> SocketAddr {
+        let found = self.pairs.iter().find(|(ip, _)| *ip == local.ip());
+        found.map_or(local, |(_, external)| SocketAddr::new(*external, local.port()))
+    }
+
+    /// The local address behind what it is called outside.
+    pub fn inside(&self, external: SocketAddr) -> SocketAddr {
+        let found = self.pairs.iter().find(|(_, ip)| *ip == external.ip());
+        found.map_or(external, |(local, _)| SocketAddr::new(*local, external.port()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back() {
+        let pair = |local: &str, external: &str| (local.parse().unwrap(), external.parse().unwrap());
+        let external = External::new(vec![pair("10.0.0.5", "203.0.113.5"), pair("fd00::5", "2001:db8::5")]);
+        for (local, outside) in
+            [("10.0.0.5:9", "203.0.113.5:9"), ("[fd00::5]:9", "[2001:db8::5]:9"), ("8.8.8.8:9", "8.8.8.8:9")]
+        {
+            let (local, outside): (SocketAddr, SocketAddr) =
+                (local.parse().unwrap(), outside.parse().unwrap());
+            assert_eq!((external.outside(local), external.inside(outside)), (outside, local));
+        }
+    }
+}
