@@ -25,7 +25,9 @@ mod segmentation;
 pub mod stats;
 mod steering;
 mod sys;
+
 mod traffic;
+mod watched;
 mod worker;
 mod workers;
 

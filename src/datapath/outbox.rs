@@ -182,9 +182,14 @@ impl Outbox {
             }),
         );
         let mut sent = 0;
+        let mut repeated = None;
         while sent < runs.len() {
             match self.sender.send(socket, memory, &self.messages[sent..]) {
                 Ok(count) => sent += count.max(1),
+                // What ICMP said of an earlier packet is told by the next call, whoever that is for; then it is gone
+                Err(error) if repeated != Some(sent) && Unsent::why(&error) != Unsent::Full => {
+                    repeated = Some(sent);
+                }
                 Err(error) => {
                     if runs[sent].count > 1 && refuses_runs(&error) {
                         self.send_singly(memory, socket, &runs[sent], counters);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use slotmap::{Key, KeyData, SecondaryMap};
+use slotmap::SecondaryMap;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::ports::{Port, Ports};
@@ -19,6 +19,7 @@ use super::quota::{Ledger, Quota};
 use super::reservations::{Reservation, Reservations};
 use super::sys::epoll::Epoll;
 use super::sys::option;
+use super::watched::Watched;
 use crate::turn::{AllocationId, Answer, Ask, Denial, PortWish, RelayId, RelayedAddr, Shortage, Token};
 use crate::wire::Family;
 
@@ -188,7 +189,7 @@ impl Opening<'_> {
     /// From now on the worker hears the socket, and other clients of this relay may send there.
     fn watch(&mut self, relay: &Relay) -> Result<(), Shortage> {
         let id = RelayId { allocation: self.ticket, family: relay.family() };
-        self.epoll.add(relay.socket.as_fd(), pack(id)).map_err(|error| {
+        self.epoll.add(relay.socket.as_fd(), Watched::Relay(id)).map_err(|error| {
             (self.trouble)(relay.addr(), &error);
             Shortage
         })?;
@@ -264,26 +265,11 @@ fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
     if gro {
         let _ = option::receive_joined(socket.as_fd());
     }
+    // RFC 8656 §11.5
+    option::receive_errors(socket.as_fd(), addr.is_ipv6())?;
     option::buffers(socket.as_fd(), BUFFER)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())
-}
-
-/// A relayed address in an event's 64 bits: the generation of its allocation above, its place and the family below.
-/// A generation is never 0, so the values below 2^32 are free for listeners.
-fn pack(id: RelayId) -> u64 {
-    let key = id.allocation.data().as_ffi();
-    let (generation, place) = (key >> 32, key & 0xFFFF_FFFF);
-    debug_assert!(place < 1 << 31, "an allocation's place has 31 bits; tables are far smaller");
-    generation << 32 | place << 1 | u64::from(id.family == Family::V6)
-}
-
-/// Reads what [`pack`] wrote; `None` for a value below 2^32.
-pub(super) fn unpack(token: u64) -> Option<RelayId> {
-    let (generation, low) = (token >> 32, token & 0xFFFF_FFFF);
-    let allocation = AllocationId::from(KeyData::from_ffi(generation << 32 | low >> 1));
-    let family = if low & 1 == 0 { Family::V4 } else { Family::V6 };
-    (generation != 0).then_some(RelayId { allocation, family })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! No allocation, lock, log line or clock reading happens here; `now` is what the worker read last.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
@@ -12,8 +13,9 @@ use super::outbox::{Outbox, Route, Via};
 use super::relay::Relays;
 use super::stats::Counters;
 use super::steering::Kind;
+use super::sys::cmsg;
 use super::sys::receive::{Datagram, Receiver};
-use crate::turn::{ClientAddr, FiveTuple, Marks, Now, PeerAddr, RelayId, Server, Transport};
+use crate::turn::{ClientAddr, FiveTuple, Icmp, Marks, Now, PeerAddr, RelayId, Server, Transport};
 
 /// Batches in one system call.
 const CALL: usize = 16;
@@ -23,6 +25,9 @@ const LISTENER_BUDGET: usize = 4 * CALL;
 
 /// Batches a relay socket may deliver in one pass.
 const RELAY_BUDGET: usize = CALL;
+
+/// Entries of an error queue that one pass may take.
+const ERROR_BUDGET: usize = 16;
 
 /// Batches in one system call from a relay socket: it has one client, and rarely more than a few are waiting.
 const RELAY_CALL: usize = 4;
@@ -120,8 +125,14 @@ impl<'g> Traffic<'g> {
                 self.send();
             }
             let Some(socket) = self.relays.socket(relay) else { return true };
-            let Ok(count) = self.receiver.receive(socket, self.arena.buffers().take(RELAY_CALL)) else {
-                return true;
+            let count = match self.receiver.receive(socket, self.arena.buffers().take(RELAY_CALL)) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // An ICMP message about an earlier packet, told once; there may be packets behind it.
+                Err(_) => {
+                    budget -= 1;
+                    continue;
+                }
             };
             for n in 0..count {
                 self.peer_batch(now, relay, n);
@@ -130,6 +141,23 @@ impl<'g> Traffic<'g> {
                 return true;
             }
             budget -= count;
+        }
+        false
+    }
+
+    /// Takes what ICMP said of packets that a relay socket sent (RFC 8656 section 11.5). False if there may be more.
+    pub(super) fn serve_errors(&mut self, now: Now, relay: RelayId) -> bool {
+        for _ in 0..ERROR_BUDGET {
+            let Some(socket) = self.relays.socket(relay) else { return true };
+            let Ok(error) = self.receiver.error(socket) else { return true };
+            let Some((to, error)) = error else { continue };
+            let icmp = match (error.origin, error.errno as i32) {
+                // A packet with DF that this machine already knows to be too big: as if a router had said so
+                (cmsg::LOCAL, libc::EMSGSIZE) => Icmp { kind: 3, code: 4, mtu: error.info },
+                (cmsg::LOCAL, _) => continue,
+                _ => Icmp { kind: error.kind, code: error.code, mtu: error.info },
+            };
+            self.core.peer_error(now, relay, PeerAddr(to), icmp);
         }
         false
     }

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::log::Log;
-use super::relay::{self, Opening, Resources};
+use super::relay::{Opening, Resources};
 use super::stats::Published;
 use super::steering::Kind;
 use super::sys::epoll::{Epoll, Events};
 use super::traffic::Traffic;
+use super::watched::Watched;
 use crate::auth::Auth;
 use crate::turn::{Command, Now, Output};
 
@@ -64,8 +65,8 @@ impl<'g> Worker<'g> {
         published: Arc<Published>,
     ) -> io::Result<Worker<'g>> {
         let epoll = Epoll::new()?;
-        for (token, listener) in traffic.listeners.iter().enumerate() {
-            epoll.add(listener.socket(), token as u64)?;
+        for (place, listener) in traffic.listeners.iter().enumerate() {
+            epoll.add(listener.socket(), Watched::Listener(place))?;
         }
         let now = clock.now();
         // A worker that failed may have left some behind.
@@ -174,8 +175,8 @@ fn pass(
     let mut drained = epoll.ready(events)?;
     for kind in [Kind::Control, Kind::Data] {
         for n in 0..events.len() {
-            let listener = events.token(n) as usize;
-            if traffic.listeners.get(listener).is_some_and(|listener| listener.kind() == kind) {
+            let Some(Watched::Listener(listener)) = events.watched(n) else { continue };
+            if traffic.listeners[listener].kind() == kind {
                 drained &= traffic.serve_listener(control.now, listener, |traffic| {
                     control.drain(traffic, epoll);
                     control.now = control.clock.now();
@@ -184,7 +185,10 @@ fn pass(
         }
     }
     for n in 0..events.len() {
-        if let Some(relay) = relay::unpack(events.token(n)) {
+        if let Some(Watched::Relay(relay)) = events.watched(n) {
+            if events.has_error(n) {
+                drained &= traffic.serve_errors(control.now, relay);
+            }
             drained &= traffic.serve_relay(control.now, relay);
         }
     }

@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use hairpin::datapath::Config;
+use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 use socket2::SockRef;
 
 use crate::client::channel_message;
@@ -261,6 +262,64 @@ fn marks_are_kept() {
         assert_eq!(receive(&peer).0, [marks]);
         peer.send_to(&[marks], client.relayed[0]).unwrap();
         assert_eq!(client.channel_data(), (0x4001, vec![marks]));
+    }
+    relay.stop();
+}
+
+/// RFC 8656 §11.5, §18.13: a peer that nobody listens at is told to its client; one beside it loses nothing by that.
+#[test]
+fn an_unreachable_peer_beside_a_busy_one() {
+    let relay = Relay::start(config("127.1.0.40"));
+    let mut client = relay.allocated();
+    let busy = roomy(peer("127.1.0.40"));
+    let closed = addr(&peer("127.1.0.41"));
+    client.bind(0x4001, addr(&busy));
+    client.bind(0x4002, closed);
+    let mut told = 0;
+    for payload in payloads((0..200).map(|_| 100)) {
+        client.send(&channel_message(0x4002, b"is anybody there?"));
+        client.send(&channel_message(0x4001, &payload));
+        let (got, from) = receive(&busy);
+        assert_eq!(got, payload);
+        busy.send_to(&payload, from).unwrap();
+        loop {
+            let (bytes, _) = receive(&client.socket);
+            let Ok(message) = Message::parse(&bytes) else {
+                assert_eq!(bytes[4..], payload);
+                break;
+            };
+            let peer = message.attribute(attribute::XOR_PEER_ADDRESS).unwrap().xor_address();
+            assert_eq!(peer, Ok(closed));
+            assert_eq!(message.attribute(attribute::ICMP).unwrap().value, [0, 0, 3, 3, 0, 0, 0, 0]);
+            told += 1;
+        }
+    }
+    assert!(told > 0, "the client was told");
+    assert_eq!(relay.stats().sockets, Default::default(), "nothing was lost");
+    relay.stop();
+}
+
+/// RFC 8656 §14: a packet with DF that is too long for the path costs itself alone, and its client is told the MTU.
+#[test]
+fn a_packet_too_long_for_df() {
+    let relay = Relay::start(config("127.1.0.42"));
+    let mut client = relay.allocated();
+    let peer = roomy(peer("127.1.0.42"));
+    client.permit(addr(&peer));
+    let send = |len: usize, dont_fragment: bool| {
+        let mut send = Encoder::new(Class::Indication, Method::Send, TransactionId([len as u8; 12]));
+        send.xor_address(attribute::XOR_PEER_ADDRESS, addr(&peer));
+        if dont_fragment {
+            send.bytes(attribute::DONT_FRAGMENT, &[]);
+        }
+        send.bytes(attribute::DATA, &vec![7; len]);
+        client.send(&send.finish());
+    };
+    // The loopback takes 65,536 bytes with the IP header: everything that UDP can send. So DF goes through, and leaves
+    // nothing behind that the next packet would feel.
+    for (len, dont_fragment) in [(65_000, true), (65_000, false), (10, true), (10, false)] {
+        send(len, dont_fragment);
+        assert_eq!(receive(&peer).0.len(), len);
     }
     relay.stop();
 }

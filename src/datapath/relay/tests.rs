@@ -79,7 +79,7 @@ fn a_dual_allocation_opens_and_closes() {
     let mut events = Events::new(4);
     assert!(world.epoll.ready(&mut events).unwrap());
     assert_eq!(events.len(), 1);
-    assert_eq!(unpack(events.token(0)), Some(id(ticket, Family::V4)));
+    assert_eq!(events.watched(0), Some(Watched::Relay(id(ticket, Family::V4))));
 
     world.relays.close(id(ticket, Family::V4));
     assert!(!resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
@@ -189,17 +189,4 @@ fn a_worker_that_ends_returns_everything() {
     assert!(!resources.ports.is_live(addr));
     assert_eq!(resources.ledger.total(), 0);
     assert!(UdpSocket::bind(addr).is_ok());
-}
-
-#[test]
-fn events_name_their_relay() {
-    let mut table: SlotMap<AllocationId, ()> = SlotMap::with_key();
-    for _ in 0..100 {
-        let allocation = table.insert(());
-        for family in [Family::V4, Family::V6] {
-            assert_eq!(unpack(pack(id(allocation, family))), Some(id(allocation, family)));
-        }
-        table.remove(allocation);
-    }
-    assert_eq!(unpack(7), None, "a listener");
 }

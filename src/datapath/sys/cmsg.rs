@@ -15,6 +15,39 @@ pub(super) struct Accompanied {
     pub(super) marks: Marks,
     /// The size of each datagram, if the kernel joined several.
     pub(super) segment: Option<usize>,
+    /// What became of a datagram that was sent; only from an error queue.
+    pub(super) error: Option<Reported>,
+}
+
+/// An entry of an error queue (`struct sock_extended_err`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Reported {
+    /// As an error number of the system.
+    pub errno: u32,
+    /// Who says so: [`LOCAL`] for this machine.
+    pub origin: u8,
+    /// The type of an ICMP message.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// The MTU, where there is one.
+    pub info: u32,
+}
+
+/// [`Reported::origin`] of what this machine found out by itself (`SO_EE_ORIGIN_LOCAL`).
+pub(in crate::datapath) const LOCAL: u8 = 1;
+
+impl Reported {
+    fn read(data: &[u8]) -> Option<Reported> {
+        let &[a, b, c, d, origin, kind, code, _, e, f, g, h] = data.first_chunk()?;
+        Some(Reported {
+            errno: u32::from_ne_bytes([a, b, c, d]),
+            origin,
+            kind,
+            code,
+            info: u32::from_ne_bytes([e, f, g, h]),
+        })
+    }
 }
 
 /// A buffer for the control messages of one datagram.
@@ -106,6 +139,9 @@ impl Control {
                 // The kernel hands out IP_TOS as one byte, IPV6_TCLASS as an int.
                 (libc::IPPROTO_IP, libc::IP_TOS) => found.marks = Marks(data.first().copied().unwrap_or(0)),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => found.marks = Marks(int(data).unwrap_or(0) as u8),
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                    found.error = Reported::read(data);
+                }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     found.segment =
                         int(data).and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0);

@@ -7,6 +7,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::check;
+use crate::datapath::watched::Watched;
 
 /// The set. Closing a socket takes it out.
 pub(in crate::datapath) struct Epoll {
@@ -28,9 +29,9 @@ impl Epoll {
         Ok(Epoll { fd: unsafe { OwnedFd::from_raw_fd(fd as RawFd) } })
     }
 
-    /// Adds a socket, to be known by `token`.
-    pub(in crate::datapath) fn add(&self, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+    /// Adds a socket, to be known as `watched`.
+    pub(in crate::datapath) fn add(&self, socket: BorrowedFd<'_>, watched: Watched) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: watched.pack() };
         // SAFETY: the event outlives the call, which copies it.
         check(unsafe {
             libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event)
@@ -73,13 +74,18 @@ impl Events {
         Events { room: vec![libc::epoll_event { events: 0, u64: 0 }; room].into(), found: 0 }
     }
 
+    /// Whether the `n`th socket found has an error to tell.
+    pub(in crate::datapath) fn has_error(&self, n: usize) -> bool {
+        self.room[..self.found][n].events & libc::EPOLLERR as u32 != 0
+    }
+
     /// How many were found.
     pub(in crate::datapath) fn len(&self) -> usize {
         self.found
     }
 
-    /// The token of the `n`th socket found.
-    pub(in crate::datapath) fn token(&self, n: usize) -> u64 {
-        self.room[..self.found][n].u64
+    /// Which socket the `n`th is that was found.
+    pub(in crate::datapath) fn watched(&self, n: usize) -> Option<Watched> {
+        Watched::unpack(self.room[..self.found][n].u64)
     }
 }

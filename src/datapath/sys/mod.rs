@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 pub(super) mod address;
-mod cmsg;
+pub(super) mod cmsg;
 pub(super) mod epoll;
 pub(super) mod option;
 pub(super) mod receive;

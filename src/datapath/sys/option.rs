@@ -29,6 +29,14 @@ pub(in crate::datapath) fn receive_marks(socket: BorrowedFd<'_>, ipv6: bool) -> 
     }
 }
 
+/// Keeps ICMP errors for what was sent in a queue of their own (see [`super::receive`]).
+pub(in crate::datapath) fn receive_errors(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        false => set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+        true => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
+    }
+}
+
 /// Hands out consecutive datagrams of one sender joined (GRO).
 pub(in crate::datapath) fn receive_joined(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)

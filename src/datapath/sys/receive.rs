@@ -1,4 +1,4 @@
-//! Receiving many datagrams in one system call: `recvmmsg(2)`.
+//! Receiving many datagrams in one system call, and what became of those that were sent: `recvmmsg(2)`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::ptr;
 
 use super::address::Name;
 use super::check;
-use super::cmsg::Control;
+use super::cmsg::{Control, Reported};
 use crate::turn::Marks;
 
 /// A datagram, or several of one sender that the kernel joined (GRO).
@@ -55,6 +55,29 @@ impl Receiver {
         socket: BorrowedFd<'_>,
         buffers: impl Iterator<Item = &'a mut [u8]>,
     ) -> io::Result<usize> {
+        self.call(socket, buffers, libc::MSG_DONTWAIT)
+    }
+
+    /// Takes the first entry of the socket's error queue: where the datagram had been sent to, and what is said of it. It
+    /// must be one that keeps errors (see [`super::option::receive_errors`]).
+    pub(in crate::datapath) fn error(
+        &mut self,
+        socket: BorrowedFd<'_>,
+    ) -> io::Result<Option<(SocketAddr, Reported)>> {
+        // The datagram's bytes come back too, and are not needed.
+        let mut bytes = [0; 1];
+        let one = std::iter::once(&mut bytes[..]);
+        self.call(socket, one, libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE)?;
+        let accompanied = self.controls[0].get(self.headers[0].msg_hdr.msg_controllen as _);
+        Ok(self.names[0].get().zip(accompanied.error))
+    }
+
+    fn call<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffers: impl Iterator<Item = &'a mut [u8]>,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
         let (names, iovs, controls) =
             (self.names.as_mut_ptr(), self.iovs.as_mut_ptr(), self.controls.as_mut_ptr());
         let mut count = 0;
@@ -81,7 +104,7 @@ impl Receiver {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 count as _,
-                libc::MSG_DONTWAIT as _,
+                flags as _,
                 ptr::null_mut(),
             )
         })

@@ -1,0 +1,87 @@
+//! What an event in a worker's epoll set is about, in the 64 bits that the kernel keeps with a socket.
+//!
+//! The generation of a key stands above, its place and the kind of socket below, so an event for something that is
+//! closed already is told from one for what took its place. What has no generation lives as long as the worker.
+
+use slotmap::{Key, KeyData};
+
+use crate::turn::{AllocationId, RelayId};
+use crate::wire::Family;
+
+/// A socket of this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// A listener, by its place among the worker's listeners.
+    Listener(usize),
+    /// A relay socket.
+    Relay(RelayId),
+}
+
+/// Bits of the kind.
+const KIND: u32 = 2;
+
+impl Watched {
+    /// As an event has it.
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Watched::Listener(place) => join(0, place as u64, 0),
+            Watched::Relay(RelayId { allocation, family }) => {
+                keyed(allocation.data(), u64::from(family == Family::V6))
+            }
+        }
+    }
+
+    /// Reads what [`Watched::pack`] wrote.
+    pub(super) fn unpack(event: u64) -> Option<Watched> {
+        let (generation, low) = (event >> 32, event & 0xFFFF_FFFF);
+        let (place, kind) = (low >> KIND, low & ((1 << KIND) - 1));
+        let key = KeyData::from_ffi(generation << 32 | place);
+        let relay = |family| Watched::Relay(RelayId { allocation: AllocationId::from(key), family });
+        match (generation, kind) {
+            (0, 0) => Some(Watched::Listener(place as usize)),
+            (0, _) => None,
+            (_, 0) => Some(relay(Family::V4)),
+            (_, 1) => Some(relay(Family::V6)),
+            _ => None,
+        }
+    }
+}
+
+/// A generation is never 0.
+fn keyed(key: KeyData, kind: u64) -> u64 {
+    let key = key.as_ffi();
+    join(key >> 32, key & 0xFFFF_FFFF, kind)
+}
+
+fn join(generation: u64, place: u64, kind: u64) -> u64 {
+    debug_assert!(place < 1 << (32 - KIND), "a place has 30 bits; tables are far smaller");
+    generation << 32 | place << KIND | kind
+}
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::*;
+
+    #[test]
+    fn it_survives_the_kernel() {
+        let mut allocations: SlotMap<AllocationId, ()> = SlotMap::with_key();
+        let first = allocations.insert(());
+        allocations.remove(first);
+        let allocation = allocations.insert(());
+        assert_ne!(first, allocation);
+        let watched = [
+            Watched::Listener(0),
+            Watched::Listener(77),
+            Watched::Relay(RelayId { allocation: first, family: Family::V4 }),
+            Watched::Relay(RelayId { allocation, family: Family::V4 }),
+            Watched::Relay(RelayId { allocation, family: Family::V6 }),
+        ];
+        for (n, one) in watched.into_iter().enumerate() {
+            assert_eq!(Watched::unpack(one.pack()), Some(one));
+            assert!(watched[..n].iter().all(|other| other.pack() != one.pack()));
+        }
+        assert_eq!(Watched::unpack(u64::MAX), None);
+    }
+}
