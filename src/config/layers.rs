@@ -80,6 +80,7 @@ impl Settings {
             reservation_lifetime: self.limits.reservation_lifetime.into(),
             gro: self.listen.gro,
             gso: self.listen.gso,
+            streams: datapath::stream::Config::default(),
             steering: self.listen.steering,
         }
     }

@@ -26,6 +26,9 @@ const TAIL: usize = 64;
 const SLOT: usize = HEADROOM + BATCH + TAIL;
 const _: () = assert!(SLOT % 128 == 64);
 
+/// Beside an unfinished message there is always room to read more.
+const _: () = assert!(SLOT > crate::wire::FRAME_MAX);
+
 /// The block.
 pub(super) struct Arena {
     memory: Box<[u8]>,
@@ -54,6 +57,20 @@ impl Arena {
         let start = self.used * SLOT + HEADROOM;
         self.used += 1;
         start..start + len
+    }
+
+    /// All of the next slot, for bytes of a stream: they need no headroom, but a message may be longer than a datagram.
+    ///
+    /// # Panics
+    /// If no slot is free.
+    pub(super) fn whole(&mut self) -> &mut [u8] {
+        &mut self.memory[self.used * SLOT..][..SLOT]
+    }
+
+    /// Takes the slot that [`Arena::whole`] gave; returns where it begins.
+    pub(super) fn take_whole(&mut self) -> usize {
+        self.used += 1;
+        (self.used - 1) * SLOT
     }
 
     /// Frees all slots.

@@ -5,7 +5,7 @@
 //! process can join: the first socket binds *without* SO_REUSEPORT, which fails if anyone has the address.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,7 +13,9 @@ use tracing::{info, warn};
 
 use super::Config;
 use super::steering::{self, Kind};
+use super::stream::accept::{self, Acceptor};
 use super::sys::option;
+use crate::turn::Transport;
 
 /// What a listener socket asks for to hold a burst while its worker is busy.
 const BUFFER: usize = 8 << 20;
@@ -21,40 +23,52 @@ const BUFFER: usize = 8 << 20;
 /// Datagrams that are discarded a socket at most while opening: more than a queue holds.
 const DISCARD: usize = 100_000;
 
-/// The sockets of one listen address: for each worker one for control and one for data.
+/// The sockets of one listen address.
 #[derive(Debug)]
 pub struct Group {
+    transport: Transport,
     addr: SocketAddr,
-    sockets: Vec<UdpSocket>,
+    sockets: Sockets,
+}
+
+#[derive(Debug)]
+enum Sockets {
+    /// For each worker one for control and one for data.
+    Datagrams(Vec<UdpSocket>),
+    /// One for each worker.
+    Streams(Vec<TcpListener>),
 }
 
 /// Why a listen address cannot be had; says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// EADDRINUSE
-    #[error("udp {0}: already in use (another hairpin?); stop the other program or listen on another port")]
-    InUse(SocketAddr),
+    #[error("{0} {1}: already in use (another hairpin?); stop the other program or listen on another port")]
+    InUse(&'static str, SocketAddr),
     /// EACCES, EPERM
-    #[error("udp {0}: no permission; use a port from 1024 up, or give the program CAP_NET_BIND_SERVICE")]
-    NoPermission(SocketAddr),
+    #[error("{0} {1}: no permission; use a port from 1024 up, or give the program CAP_NET_BIND_SERVICE")]
+    NoPermission(&'static str, SocketAddr),
     /// EADDRNOTAVAIL
-    #[error("udp {0}: this machine does not have that address; listen on one that it has")]
-    NotHere(SocketAddr),
+    #[error("{0} {1}: this machine does not have that address; listen on one that it has")]
+    NotHere(&'static str, SocketAddr),
     /// Anything else.
-    #[error("udp {0}: {1}")]
-    Other(SocketAddr, io::Error),
+    #[error("{0} {1}: {2}")]
+    Other(&'static str, SocketAddr, io::Error),
 }
 
 impl Group {
     /// Opens the sockets of all `config.workers`. `key` is a random constant of the process for the hash that gives each
     /// client its worker.
     pub fn open(addr: SocketAddr, config: &Config, key: u32) -> Result<Group, OpenError> {
-        Group::try_open(addr, config, key).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => OpenError::InUse(addr),
-            io::ErrorKind::PermissionDenied => OpenError::NoPermission(addr),
-            io::ErrorKind::AddrNotAvailable => OpenError::NotHere(addr),
-            _ => OpenError::Other(addr, error),
-        })
+        Group::datagrams(addr, config, key).map_err(|error| OpenError::new(Transport::Udp, addr, error))
+    }
+
+    /// Opens the listeners of all `config.workers` for a stream transport.
+    pub fn open_stream(transport: Transport, addr: SocketAddr, config: &Config) -> Result<Group, OpenError> {
+        let (addr, listeners) =
+            accept::open(addr, config.workers).map_err(|error| OpenError::new(transport, addr, error))?;
+        info!(%addr, transport = transport.as_str(), sockets = listeners.len(), "stream listeners are open");
+        Ok(Group { transport, addr, sockets: Sockets::Streams(listeners) })
     }
 
     /// The address that all its sockets are bound to.
@@ -62,17 +76,36 @@ impl Group {
         self.addr
     }
 
+    /// What its clients speak.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
     /// How many workers it was opened for.
     pub fn workers(&self) -> usize {
-        self.sockets.len() / Kind::COUNT
+        match &self.sockets {
+            Sockets::Datagrams(sockets) => sockets.len() / Kind::COUNT,
+            Sockets::Streams(listeners) => listeners.len(),
+        }
     }
 
-    /// A worker's socket of a kind.
-    pub(super) fn socket(&self, worker: usize, kind: Kind) -> BorrowedFd<'_> {
-        self.sockets[kind.place(worker)].as_fd()
+    /// A worker's socket of a kind, for datagrams.
+    pub(super) fn socket(&self, worker: usize, kind: Kind) -> Option<BorrowedFd<'_>> {
+        match &self.sockets {
+            Sockets::Datagrams(sockets) => Some(sockets[kind.place(worker)].as_fd()),
+            Sockets::Streams(_) => None,
+        }
     }
 
-    fn try_open(addr: SocketAddr, config: &Config, key: u32) -> io::Result<Group> {
+    /// A worker's listener, for streams.
+    pub(super) fn acceptor(&self, worker: usize) -> Option<Acceptor<'_>> {
+        match &self.sockets {
+            Sockets::Datagrams(_) => None,
+            Sockets::Streams(listeners) => Some(Acceptor::new(&listeners[worker], self.transport)),
+        }
+    }
+
+    fn datagrams(addr: SocketAddr, config: &Config, key: u32) -> io::Result<Group> {
         let first = bind(addr, false)?;
         let addr = super::sys::address::plain(first.local_addr()?);
         option::share_address(first.as_fd())?;
@@ -88,7 +121,19 @@ impl Group {
         prepare(&sockets, addr, config.gro)?;
         // What came before the group was whole may be in the wrong queue, and lack what was asked for since.
         sockets.iter().for_each(discard);
-        Ok(Group { addr, sockets })
+        Ok(Group { transport: Transport::Udp, addr, sockets: Sockets::Datagrams(sockets) })
+    }
+}
+
+impl OpenError {
+    fn new(transport: Transport, addr: SocketAddr, error: io::Error) -> OpenError {
+        let transport = transport.as_str();
+        match error.kind() {
+            io::ErrorKind::AddrInUse => OpenError::InUse(transport, addr),
+            io::ErrorKind::PermissionDenied => OpenError::NoPermission(transport, addr),
+            io::ErrorKind::AddrNotAvailable => OpenError::NotHere(transport, addr),
+            _ => OpenError::Other(transport, addr, error),
+        }
     }
 }
 
@@ -164,7 +209,7 @@ mod tests {
             let group = Group::open(addr, &Config::for_workers(2), 1).unwrap();
             assert_eq!(group.workers(), 2);
             let again = Group::open(group.local_addr(), &Config::for_workers(2), 1).unwrap_err();
-            assert!(matches!(again, OpenError::InUse(_)), "{again}");
+            assert!(matches!(again, OpenError::InUse(..)), "{again}");
             assert!(again.to_string().contains("already in use (another hairpin?)"), "{again}");
             let addr = group.local_addr();
             drop(group);
@@ -173,16 +218,36 @@ mod tests {
     }
 
     #[test]
+    fn nobody_can_join_a_group_of_streams() {
+        for ip in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+            let open = |addr| Group::open_stream(Transport::Tls, addr, &Config::for_workers(2));
+            let group = open(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
+            assert_eq!((group.workers(), group.transport()), (2, Transport::Tls));
+            let addr = group.local_addr();
+            let again = open(addr).unwrap_err();
+            assert!(
+                again.to_string().starts_with(&format!("tls {addr}: already in use (another")),
+                "{again}"
+            );
+            drop(group);
+            assert!(open(addr).is_ok(), "free again");
+        }
+    }
+
+    #[test]
     fn an_ipv6_wildcard_leaves_ipv4_alone() {
         let v6 = Group::open("[::]:0".parse().unwrap(), &Config::for_workers(2), 1).unwrap();
         let v4 = SocketAddr::new("0.0.0.0".parse().unwrap(), v6.local_addr().port());
         assert!(Group::open(v4, &Config::for_workers(2), 1).is_ok());
+        let open = |addr| Group::open_stream(Transport::Tcp, addr, &Config::for_workers(2)).unwrap();
+        let v6 = open("[::]:0".parse().unwrap());
+        open(SocketAddr::new("0.0.0.0".parse().unwrap(), v6.local_addr().port()));
     }
 
     #[test]
     fn an_address_that_is_not_here_is_named() {
         let error = Group::open("192.0.2.77:3478".parse().unwrap(), &Config::for_workers(2), 1).unwrap_err();
-        assert!(matches!(error, OpenError::NotHere(_)), "{error}");
+        assert!(matches!(error, OpenError::NotHere(..)), "{error}");
         assert!(error.to_string().starts_with("udp 192.0.2.77:3478: "), "{error}");
     }
 }

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use crate::turn::{Closed, Opened, Refused};
+use super::stream::stats::Failure;
+use crate::turn::{Closed, FiveTuple, Opened, Refused};
 
 /// Lines of one sort a second.
 const A_SECOND: u32 = 10;
@@ -18,6 +19,7 @@ const A_SECOND: u32 = 10;
 #[derive(Default)]
 pub(super) struct Log {
     refused: Limit,
+    handshakes: Limit,
     trouble: Limit,
 }
 
@@ -73,6 +75,19 @@ impl Log {
             peer = refused.peer.map(tracing::field::display),
             left_out,
             "refused"
+        );
+    }
+
+    /// A TLS handshake failed.
+    pub(super) fn handshake_failed(&mut self, now: u64, tuple: &FiveTuple, why: Failure, error: &str) {
+        let Some(left_out) = self.handshakes.line(now) else { return };
+        info!(
+            client = %tuple.client,
+            server = %tuple.server,
+            reason = why.as_str(),
+            error,
+            left_out,
+            "TLS handshake failed"
         );
     }
 

@@ -6,6 +6,7 @@
 //! - `group`, `steering`: listener sockets, and how the kernel chooses among them
 //! - `workers`, `worker`: threads, and the loop of each
 //! - `traffic`, `arena`, `cut`, `outbox`, `segmentation`: the way of packets, batches in and batches out
+//! - [`stream`], [`tls`]: clients over TCP and TLS
 //! - `relay`, `ports`, `quota`, `reservations`: relay sockets and what they cost; shared by all workers, control path only
 //! - [`stats`], `log`, `clock`: what is counted, told and timed
 //!
@@ -24,7 +25,9 @@ mod reservations;
 mod segmentation;
 pub mod stats;
 mod steering;
+pub mod stream;
 mod sys;
+pub mod tls;
 
 mod traffic;
 mod watched;
@@ -43,8 +46,10 @@ pub use workers::{StartError, Workers};
 pub struct Config {
     /// Threads, each with its own allocations.
     pub workers: usize,
-    /// Where clients are listened to, one [`Group`] for each.
+    /// Where UDP clients are listened to, one [`Group`] for each.
     pub listen: Vec<SocketAddr>,
+    /// Clients over TCP and TLS, a [`Group`] for each address too.
+    pub streams: stream::Config,
     /// The addresses that relayed transport addresses are made of, several of a family if wanted.
     pub relay: Vec<IpAddr>,
     /// Their ports.
@@ -70,6 +75,7 @@ impl Config {
         Config {
             workers,
             listen: vec![],
+            streams: stream::Config::default(),
             relay: vec![],
             ports: 1..=1,
             user_allocations: 1,

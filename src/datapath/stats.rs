@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::stream::stats as streams;
 use crate::turn;
 
 /// Why a datagram could not be sent.
@@ -64,6 +65,8 @@ pub struct Counters {
     pub truncated: u64,
     /// Runs that the kernel would not cut into datagrams, and that went one by one.
     pub runs_refused: u64,
+    /// Those of TCP and TLS.
+    pub streams: streams::Counters,
 }
 
 impl Counters {
@@ -121,7 +124,7 @@ impl Published {
     pub(super) fn begin_again(&self) {
         let mut lives = self.lives();
         let mut ended = std::mem::take(&mut lives.now);
-        clear_gauges(&mut ended.turn);
+        clear_gauges(&mut ended);
         lives.before.add(&ended);
         lives.before.panics += 1;
     }
@@ -135,10 +138,11 @@ impl Published {
 impl WorkerStats {
     /// Adds another worker's.
     pub fn add(&mut self, other: &WorkerStats) {
-        let Counters { unsent, truncated, runs_refused } = &other.sockets;
+        let Counters { unsent, truncated, runs_refused, streams } = &other.sockets;
         add_all(&mut self.sockets.unsent, unsent);
         self.sockets.truncated += truncated;
         self.sockets.runs_refused += runs_refused;
+        self.sockets.streams.add(streams);
         self.panics += other.panics;
         add_core(&mut self.turn, &other.turn);
     }
@@ -173,9 +177,11 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
 }
 
 /// What lived in a worker that failed lives no more.
-fn clear_gauges(stats: &mut turn::Stats) {
-    stats.relays = Default::default();
-    (stats.allocations, stats.permissions, stats.channels) = (0, 0, 0);
+fn clear_gauges(stats: &mut WorkerStats) {
+    stats.sockets.streams.open = [0; 2];
+    let core = &mut stats.turn;
+    core.relays = Default::default();
+    (core.allocations, core.permissions, core.channels) = (0, 0, 0);
 }
 
 fn add_all(sum: &mut [u64], part: &[u64]) {

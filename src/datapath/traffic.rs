@@ -1,9 +1,14 @@
 //! The way of packets through a worker: received in batches, judged by the core, gathered, sent.
 //!
+//! What came over a stream takes the same way, from [`streams`] on.
+//!
 //! No allocation, lock, log line or clock reading happens here; `now` is what the worker read last.
+
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use super::arena::{Arena, JOINED};
@@ -13,6 +18,7 @@ use super::outbox::{Outbox, Route, Via};
 use super::relay::Relays;
 use super::stats::Counters;
 use super::steering::Kind;
+use super::stream::Streams;
 use super::sys::cmsg;
 use super::sys::receive::{Datagram, Receiver};
 use crate::turn::{ClientAddr, FiveTuple, Icmp, Marks, Now, PeerAddr, RelayId, Server, Transport};
@@ -45,6 +51,7 @@ pub(super) struct Listener<'g> {
 pub(super) struct Traffic<'g> {
     pub(super) listeners: Vec<Listener<'g>>,
     pub(super) relays: Relays,
+    pub(super) streams: Streams,
     pub(super) core: Server,
     pub(super) counters: Counters,
     arena: Arena,
@@ -56,13 +63,15 @@ impl<'g> Listener<'g> {
     /// A worker's sockets in all groups. Those of a group stand side by side, in the order of [`Kind`].
     pub(super) fn all(groups: &'g [Group], worker: usize) -> Vec<Listener<'g>> {
         let sockets = groups.iter().flat_map(|group| [(group, Kind::Control), (group, Kind::Data)]);
-        let listener = |(group, kind): (&'g Group, Kind)| Listener {
-            socket: group.socket(worker, kind),
-            addr: group.local_addr(),
-            kind,
-            wildcard: group::is_wildcard(group.local_addr().ip()),
+        let listener = |(group, kind): (&'g Group, Kind)| {
+            Some(Listener {
+                socket: group.socket(worker, kind)?,
+                addr: group.local_addr(),
+                kind,
+                wildcard: group::is_wildcard(group.local_addr().ip()),
+            })
         };
-        sockets.map(listener).collect()
+        sockets.filter_map(listener).collect()
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'g> {
@@ -76,10 +85,17 @@ impl<'g> Listener<'g> {
 
 impl<'g> Traffic<'g> {
     /// `gso`: datagrams may be sent joined.
-    pub(super) fn new(listeners: Vec<Listener<'g>>, relays: Relays, core: Server, gso: bool) -> Traffic<'g> {
+    pub(super) fn new(
+        listeners: Vec<Listener<'g>>,
+        relays: Relays,
+        streams: Streams,
+        core: Server,
+        gso: bool,
+    ) -> Traffic<'g> {
         Traffic {
             listeners,
             relays,
+            streams,
             core,
             counters: Counters::default(),
             arena: Arena::new(),
@@ -169,7 +185,10 @@ impl<'g> Traffic<'g> {
     }
 
     /// Sends an answer of the core to a client.
-    pub(super) fn reply(&mut self, to: &FiveTuple, message: &[u8]) {
+    pub(super) fn reply(&mut self, now: Now, to: &FiveTuple, message: &[u8]) {
+        if to.transport.is_stream() {
+            return self.streams.reply(now.mono, to, message);
+        }
         let Some(route) = route(&self.listeners, to, Marks::default(), Kind::Control) else { return };
         let Via::Listener(listener) = route.via else { return };
         self.outbox.send_alone(self.listeners[listener].socket, route, message, &mut self.counters);
@@ -189,26 +208,29 @@ impl<'g> Traffic<'g> {
             let memory = self.arena.memory();
             let (stride, len) = cut::run(&memory[at..end], datagram.stride);
             let run = at..at + len;
-            if let Some(forward) =
-                self.core.from_client(now, &tuple, datagram.marks, stride, &memory[run.clone()])
-            {
-                if !self.outbox.has_room() {
-                    self.flush();
-                }
-                let route = Route {
-                    via: Via::Relay(forward.relay),
-                    to: forward.peer.0,
-                    source: None,
-                    marks: forward.marks,
-                    dont_fragment: forward.dont_fragment,
-                };
-                self.outbox.for_peer(self.arena.memory(), route, run, stride, forward.offset, forward.len);
-            }
+            self.client_run(now, &tuple, datagram.marks, stride, run);
             at += len;
             if at >= end {
                 return;
             }
         }
+    }
+
+    /// A run of messages of `stride` bytes each, from a client over any transport.
+    fn client_run(&mut self, now: Now, tuple: &FiveTuple, marks: Marks, stride: usize, run: Range<usize>) {
+        let bytes = &self.arena.memory()[run.clone()];
+        let Some(forward) = self.core.from_client(now, tuple, marks, stride, bytes) else { return };
+        if !self.outbox.has_room() {
+            self.flush();
+        }
+        let route = Route {
+            via: Via::Relay(forward.relay),
+            to: forward.peer.0,
+            source: None,
+            marks: forward.marks,
+            dont_fragment: forward.dont_fragment,
+        };
+        self.outbox.for_peer(self.arena.memory(), route, run, stride, forward.offset, forward.len);
     }
 
     fn peer_batch(&mut self, now: Now, relay: RelayId, n: usize) {
@@ -219,6 +241,9 @@ impl<'g> Traffic<'g> {
         else {
             return;
         };
+        if forward.tuple.transport.is_stream() {
+            return self.streams.data(&forward, bytes, datagram.stride, &mut self.counters.streams);
+        }
         let Some(route) = route(&self.listeners, &forward.tuple, forward.marks, Kind::Data) else { return };
         if !self.outbox.has_room() {
             self.flush();

@@ -5,6 +5,7 @@
 
 use slotmap::{Key, KeyData};
 
+use super::stream::StreamId;
 use crate::turn::{AllocationId, RelayId};
 use crate::wire::Family;
 
@@ -13,8 +14,12 @@ use crate::wire::Family;
 pub(super) enum Watched {
     /// A listener, by its place among the worker's listeners.
     Listener(usize),
+    /// A listener for streams, by its place among the worker's.
+    Acceptor(usize),
     /// A relay socket.
     Relay(RelayId),
+    /// A client's connection.
+    Stream(StreamId),
 }
 
 /// Bits of the kind.
@@ -25,9 +30,11 @@ impl Watched {
     pub(super) fn pack(self) -> u64 {
         match self {
             Watched::Listener(place) => join(0, place as u64, 0),
+            Watched::Acceptor(place) => join(0, place as u64, 1),
             Watched::Relay(RelayId { allocation, family }) => {
                 keyed(allocation.data(), u64::from(family == Family::V6))
             }
+            Watched::Stream(id) => keyed(id.data(), 2),
         }
     }
 
@@ -39,9 +46,11 @@ impl Watched {
         let relay = |family| Watched::Relay(RelayId { allocation: AllocationId::from(key), family });
         match (generation, kind) {
             (0, 0) => Some(Watched::Listener(place as usize)),
+            (0, 1) => Some(Watched::Acceptor(place as usize)),
             (0, _) => None,
             (_, 0) => Some(relay(Family::V4)),
             (_, 1) => Some(relay(Family::V6)),
+            (_, 2) => Some(Watched::Stream(StreamId::from(key))),
             _ => None,
         }
     }
@@ -71,9 +80,13 @@ mod tests {
         allocations.remove(first);
         let allocation = allocations.insert(());
         assert_ne!(first, allocation);
+        let stream = SlotMap::with_key().insert(());
         let watched = [
             Watched::Listener(0),
             Watched::Listener(77),
+            Watched::Acceptor(0),
+            Watched::Acceptor(77),
+            Watched::Stream(stream),
             Watched::Relay(RelayId { allocation: first, family: Family::V4 }),
             Watched::Relay(RelayId { allocation, family: Family::V4 }),
             Watched::Relay(RelayId { allocation, family: Family::V6 }),

@@ -10,8 +10,8 @@ use std::sync::{Arc, mpsc as sync};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
@@ -23,13 +23,17 @@ use super::relay::{Relays, Resources};
 use super::reservations::Reservations;
 use super::stats::{Published, WorkerStats};
 use super::steering::Kind;
+use super::stream::admission::Admission;
+use super::stream::entrance::Entrance;
+use super::stream::handshake::Handshakes;
+use super::stream::{self, Streams};
 use super::sys::option;
 use super::traffic::{Listener, Traffic};
 use super::worker::{Mail, Worker};
 use super::{Config, Group};
 use crate::auth::Auth;
 use crate::turn::bucket::AnswerBucket;
-use crate::turn::{self, Server};
+use crate::turn::{self, Server, Transport};
 
 /// Letters that wait for a worker at most.
 const MAIL: usize = 16;
@@ -50,8 +54,11 @@ pub struct Workers {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A group has sockets for another number of workers.
-    #[error("udp {0}: opened for {1} workers, not for {2}")]
-    OtherWorkers(SocketAddr, usize, usize),
+    #[error("{0} {1}: opened for {2} workers, not for {3}")]
+    OtherWorkers(&'static str, SocketAddr, usize, usize),
+    /// There are TLS listeners, but no identity.
+    #[error("tls {0}: TLS clients need a certificate and its key")]
+    NoIdentity(SocketAddr),
     /// No thread, or no epoll set.
     #[error("a worker could not be started: {0}")]
     System(#[from] io::Error),
@@ -73,6 +80,8 @@ struct Life {
     auth: watch::Receiver<Arc<Auth>>,
     shared: Arc<turn::Shared>,
     gso: bool,
+    streams: stream::Config,
+    admission: Arc<Admission>,
     published: Arc<Published>,
 }
 
@@ -88,7 +97,18 @@ impl Workers {
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
         if let Some(group) = groups.iter().find(|group| group.workers() != config.workers) {
-            return Err(StartError::OtherWorkers(group.local_addr(), group.workers(), config.workers));
+            let transport = group.transport().as_str();
+            return Err(StartError::OtherWorkers(
+                transport,
+                group.local_addr(),
+                group.workers(),
+                config.workers,
+            ));
+        }
+        if let Some(group) = groups.iter().find(|group| group.transport() == Transport::Tls)
+            && config.streams.identity.is_none()
+        {
+            return Err(StartError::NoIdentity(group.local_addr()));
         }
         let ports = Ports::new(&config.relay, config.ports.clone());
         let resources = Arc::new(Resources {
@@ -100,6 +120,7 @@ impl Workers {
         });
         let shared = Arc::new(turn::Shared { answers, live: Box::new(ports) });
         let gso = config.gso && can_send_joined(&groups);
+        let admission = Admission::new(config.streams.limits);
         let clock = Clock::new();
         let (sender, auth) = watch::channel(auth);
         let mut workers = Workers { handles: Vec::new(), auth: sender };
@@ -115,6 +136,8 @@ impl Workers {
                 auth: auth.clone(),
                 shared: shared.clone(),
                 gso,
+                streams: config.streams.clone(),
+                admission: admission.clone(),
                 published: published.clone(),
             };
             let (sender, mail) = mpsc::channel(MAIL);
@@ -204,21 +227,34 @@ impl Life {
             runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
         runtime.block_on(async {
             let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
+            let streams = Streams::new(self.streams.limits, rng.next_u64());
             let mut auth = self.auth.clone();
             let newest = auth.borrow_and_update().clone();
             let core = Server::new(self.config.clone(), newest, self.shared.clone(), rng);
-            let traffic = Traffic::new(Listener::all(&self.groups, self.index), relays, core, self.gso);
-            let worker = Worker::new(self.clock, traffic, self.resources.clone(), self.published.clone())?;
+            let listeners = Listener::all(&self.groups, self.index);
+            let traffic = Traffic::new(listeners, relays, streams, core, self.gso);
+            let (resources, published) = (self.resources.clone(), self.published.clone());
+            let worker = Worker::new(self.clock, traffic, self.entrance(), resources, published)?;
             started();
             worker.run(mail, auth).await
         })
+    }
+
+    /// The way in for streams.
+    fn entrance(&self) -> Entrance<'_> {
+        let acceptors = self.groups.iter().filter_map(|group| group.acceptor(self.index)).collect();
+        let limit = self.streams.limits.handshake;
+        let identity = self.streams.identity.as_ref();
+        let handshakes = identity.map(|identity| Handshakes::new(identity.config(), limit));
+        Entrance::new(acceptors, handshakes, self.admission.clone())
     }
 }
 
 /// Whether the kernel can cut datagrams; says so if not.
 fn can_send_joined(groups: &[Group]) -> bool {
-    let can = groups.first().is_some_and(|group| option::can_send_joined(group.socket(0, Kind::Data)));
-    if !can && !groups.is_empty() {
+    let Some(socket) = groups.iter().find_map(|group| group.socket(0, Kind::Data)) else { return true };
+    let can = option::can_send_joined(socket);
+    if !can {
         tracing::warn!("no UDP_SEGMENT: every datagram is sent by itself");
     }
     can

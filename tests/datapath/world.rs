@@ -26,6 +26,7 @@ pub struct Relay {
 pub fn config(ip: &str) -> Config {
     let ip: IpAddr = ip.parse().unwrap();
     Config {
+        streams: hairpin::datapath::stream::Config::default(),
         workers: 1,
         listen: vec![SocketAddr::new(ip, 0)],
         relay: vec![ip],

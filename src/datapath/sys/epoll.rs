@@ -1,4 +1,4 @@
-//! A set of sockets to wait for: `epoll(7)`, level-triggered, for reading.
+//! A set of sockets to wait for: `epoll(7)`, level-triggered.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +12,32 @@ use crate::datapath::watched::Watched;
 /// The set. Closing a socket takes it out.
 pub(in crate::datapath) struct Epoll {
     fd: OwnedFd,
+}
+
+/// What a socket is waited for. That it has failed is told always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Wanted {
+    pub read: bool,
+    pub write: bool,
+}
+
+/// What has become of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Readiness {
+    /// There is something to read, the end too.
+    pub readable: bool,
+    /// There is room to write.
+    pub writable: bool,
+    /// The other side has shut down its sending, or the socket has failed.
+    pub ends: bool,
+    /// Both directions are shut.
+    pub dead: bool,
+}
+
+impl Readiness {
+    /// It may be read.
+    pub(in crate::datapath) const READABLE: Readiness =
+        Readiness { readable: true, writable: false, ends: false, dead: false };
 }
 
 /// Room for what [`Epoll::ready`] finds.
@@ -29,12 +55,34 @@ impl Epoll {
         Ok(Epoll { fd: unsafe { OwnedFd::from_raw_fd(fd as RawFd) } })
     }
 
-    /// Adds a socket, to be known as `watched`.
+    /// Adds a socket to be read, known as `watched`.
     pub(in crate::datapath) fn add(&self, socket: BorrowedFd<'_>, watched: Watched) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: watched.pack() };
+        self.control(libc::EPOLL_CTL_ADD, socket, watched, Wanted { read: true, write: false })
+    }
+
+    /// Changes what a socket is waited for.
+    pub(in crate::datapath) fn set(
+        &self,
+        socket: BorrowedFd<'_>,
+        watched: Watched,
+        wanted: Wanted,
+    ) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, socket, watched, wanted)
+    }
+
+    fn control(
+        &self,
+        operation: libc::c_int,
+        socket: BorrowedFd<'_>,
+        watched: Watched,
+        wanted: Wanted,
+    ) -> io::Result<()> {
+        let read = if wanted.read { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
+        let write = if wanted.write { libc::EPOLLOUT } else { 0 };
+        let mut event = libc::epoll_event { events: (read | write) as u32, u64: watched.pack() };
         // SAFETY: the event outlives the call, which copies it.
         check(unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event)
+            libc::epoll_ctl(self.fd.as_raw_fd(), operation, socket.as_raw_fd(), &raw mut event)
         })?;
         Ok(())
     }
@@ -87,5 +135,18 @@ impl Events {
     /// Which socket the `n`th is that was found.
     pub(in crate::datapath) fn watched(&self, n: usize) -> Option<Watched> {
         Watched::unpack(self.room[..self.found][n].u64)
+    }
+
+    /// What has become of the `n`th socket.
+    pub(in crate::datapath) fn readiness(&self, n: usize) -> Readiness {
+        let events = self.room[..self.found][n].events as libc::c_int;
+        let dead = events & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
+        let ends = dead || events & libc::EPOLLRDHUP != 0;
+        Readiness {
+            readable: ends || events & libc::EPOLLIN != 0,
+            writable: events & libc::EPOLLOUT != 0,
+            ends,
+            dead,
+        }
     }
 }

@@ -42,6 +42,21 @@ pub(in crate::datapath) fn receive_joined(socket: BorrowedFd<'_>) -> io::Result<
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
+/// The TOS or traffic class of what a stream sends.
+pub(in crate::datapath) fn marks(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<u8> {
+    let marks = match ipv6 {
+        false => get(socket, libc::IPPROTO_IP, libc::IP_TOS),
+        true => get(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+    };
+    marks.map(|marks| marks as u8)
+}
+
+/// Lets a stream take no more than `bytes` that it cannot send yet.
+pub(in crate::datapath) fn unsent_at_most(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+}
+
 /// Whether the kernel can cut joined datagrams (GSO).
 pub(in crate::datapath) fn can_send_joined(socket: BorrowedFd<'_>) -> bool {
     get(socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok()

@@ -1,0 +1,55 @@
+//! What streams can be told. Defaults are meant for a relay in the open Internet.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::tls::Identity;
+
+/// TCP and TLS, as part of [`Config`](super::super::Config).
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where TCP clients are listened to.
+    pub tcp: Vec<SocketAddr>,
+    /// Where TLS clients are listened to.
+    pub tls: Vec<SocketAddr>,
+    /// Who this server is to TLS clients; needed where they are listened to.
+    pub identity: Option<Identity>,
+    /// Bounds and deadlines.
+    pub limits: Limits,
+}
+
+/// Bounds for connections that ask too much, and deadlines for those that say too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections at a time that have not brought a whole message yet.
+    pub half_open: usize,
+    /// The same from one IPv4 address or IPv6 /64.
+    pub half_open_a_source: usize,
+    /// Bytes that may wait for one client to read; data beyond is dropped.
+    pub queue: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long the first message may take.
+    pub first_message: Duration,
+    /// How long the rest of a message may take.
+    pub unfinished: Duration,
+    /// How long a client without an allocation may say nothing.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 50_000,
+            half_open: 4096,
+            half_open_a_source: 256,
+            queue: 256 << 10,
+            handshake: Duration::from_secs(10),
+            first_message: Duration::from_secs(10),
+            unfinished: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+        }
+    }
+}

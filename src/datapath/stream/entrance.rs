@@ -1,0 +1,116 @@
+//! The way in: connections are accepted within a budget, admitted or closed at once, and TLS ones shake hands.
+
+use std::future;
+use std::io;
+use std::sync::Arc;
+
+use super::Incoming;
+use super::accept::{Accepted, Acceptor};
+use super::admission::Admission;
+use super::handshake::{Handshaken, Handshakes};
+use super::stats::Counters;
+use crate::datapath::sys::epoll::{Epoll, Wanted};
+use crate::datapath::watched::Watched;
+use crate::turn::Transport;
+
+/// Connections that a listener may deliver in one pass.
+const BUDGET: usize = 32;
+
+/// A worker's listeners for streams, and what is on its way from them.
+pub(in crate::datapath) struct Entrance<'g> {
+    acceptors: Vec<Acceptor<'g>>,
+    handshakes: Option<Handshakes>,
+    admission: Arc<Admission>,
+}
+
+impl<'g> Entrance<'g> {
+    /// `handshakes` are needed where there is a TLS listener.
+    pub(in crate::datapath) fn new(
+        acceptors: Vec<Acceptor<'g>>,
+        handshakes: Option<Handshakes>,
+        admission: Arc<Admission>,
+    ) -> Entrance<'g> {
+        Entrance { acceptors, handshakes, admission }
+    }
+
+    /// Lets the worker hear of connections.
+    pub(in crate::datapath) fn watch(&self, epoll: &Epoll) -> io::Result<()> {
+        let mut acceptors = self.acceptors.iter().enumerate();
+        acceptors.try_for_each(|(place, acceptor)| epoll.add(acceptor.socket(), Watched::Acceptor(place)))
+    }
+
+    /// Accepts what waits at a listener; `ready` takes those that need no handshake. False if there may be more.
+    pub(in crate::datapath) fn accept(
+        &mut self,
+        now: u64,
+        place: usize,
+        epoll: &Epoll,
+        counters: &mut Counters,
+        mut ready: impl FnMut(Incoming),
+    ) -> bool {
+        let acceptor = &mut self.acceptors[place];
+        for _ in 0..BUDGET {
+            let (socket, tuple) = match acceptor.accept(now) {
+                Accepted::Connection(socket, tuple) => (socket, tuple),
+                Accepted::Gone => continue,
+                Accepted::Nothing => return true,
+                Accepted::Exhausted => {
+                    counters.accept_paused += 1;
+                    let nothing = Wanted { read: false, write: false };
+                    let _ = epoll.set(acceptor.socket(), Watched::Acceptor(place), nothing);
+                    return true;
+                }
+            };
+            let transport = Counters::place(tuple.transport);
+            counters.accepted[transport] += 1;
+            let places = match self.admission.admit(tuple.client.0.ip()) {
+                Ok(places) => places,
+                Err(refusal) => {
+                    counters.refused[transport][refusal as usize] += 1;
+                    continue;
+                }
+            };
+            match &mut self.handshakes {
+                Some(handshakes) if tuple.transport == Transport::Tls => {
+                    handshakes.begin(socket, tuple, places);
+                }
+                _ => ready(Incoming { socket, tls: None, tuple, places }),
+            }
+        }
+        false
+    }
+
+    /// When a pause ends.
+    pub(in crate::datapath) fn poll_timeout(&self) -> Option<u64> {
+        self.acceptors.iter().filter_map(|acceptor| acceptor.paused).min()
+    }
+
+    /// Ends pauses.
+    pub(in crate::datapath) fn handle_timeout(&mut self, now: u64, epoll: &Epoll) {
+        for (place, acceptor) in self.acceptors.iter_mut().enumerate() {
+            if acceptor.paused.is_some_and(|until| until <= now) {
+                acceptor.paused = None;
+                let reading = Wanted { read: true, write: false };
+                let _ = epoll.set(acceptor.socket(), Watched::Acceptor(place), reading);
+            }
+        }
+    }
+
+    /// Whether handshakes are under way, whose tasks need a turn.
+    pub(in crate::datapath) fn is_busy(&self) -> bool {
+        self.handshakes.as_ref().is_some_and(Handshakes::any)
+    }
+
+    /// The next handshake that ends.
+    pub(in crate::datapath) async fn handshaken(&mut self) -> Handshaken {
+        match &mut self.handshakes {
+            Some(handshakes) => handshakes.next().await,
+            None => future::pending().await,
+        }
+    }
+
+    /// A handshake that has ended, if there is one.
+    pub(in crate::datapath) fn poll_handshaken(&mut self) -> Option<Handshaken> {
+        self.handshakes.as_mut()?.poll()
+    }
+}

@@ -1,0 +1,345 @@
+//! Clients that come over TCP and TLS (RFC 8489 sections 6.2.2 and 6.2.3): a pipeline of stages in front of the core.
+//!
+//! A socket is accepted (`accept`, `entrance`), admitted (`admission`), for TLS shakes hands (`handshake`), and is then a connection
+//! (`connection`) in the worker's own epoll set: what it brings is put together (`reassembly`), what it is sent waits in
+//! whole messages (`outgoing`), and it ends by itself if it says too little (`deadlines`).
+//!
+//! Left out on purpose: what to do with a message, which is `turn`'s; the PROXY header and sharing a port with other
+//! protocols, which have their place before and behind TLS.
+
+pub(super) mod accept;
+pub(super) mod admission;
+mod config;
+mod connection;
+mod deadlines;
+pub(super) mod entrance;
+pub(super) mod handshake;
+mod outgoing;
+mod pool;
+mod reassembly;
+pub mod stats;
+
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+use foldhash::fast::FixedState;
+use rustls::ServerConnection;
+use slotmap::SlotMap;
+use tracing::debug;
+
+pub use config::{Config, Limits};
+pub use pool::Pool;
+pub use reassembly::{Reassembly, Run, next};
+
+use self::admission::{HalfOpen, Place};
+use self::connection::{Connection, Got, State};
+use self::deadlines::Deadlines;
+use self::stats::{Counters, End};
+use super::sys::epoll::{Epoll, Readiness, Wanted};
+use super::watched::Watched;
+use crate::turn::{FiveTuple, Marks, ToClient};
+
+/// How long a client that has closed its side may take to read its answers.
+const LINGER: u64 = 5_000_000_000;
+
+/// What is read from TLS clients before it is decrypted.
+const CIPHERTEXT: usize = 1 << 16;
+
+slotmap::new_key_type! {
+    /// A connection in its worker's table. Never reused.
+    pub(super) struct StreamId;
+}
+
+/// A connection that has been accepted and is to be opened.
+pub(super) struct Incoming {
+    pub(super) socket: TcpStream,
+    pub(super) tls: Option<Box<ServerConnection>>,
+    pub(super) tuple: FiveTuple,
+    pub(super) places: (Place, HalfOpen),
+}
+
+/// The connections of a worker.
+pub(super) struct Streams {
+    connections: SlotMap<StreamId, Connection>,
+    by_tuple: HashMap<FiveTuple, StreamId, FixedState>,
+    deadlines: Deadlines,
+    limits: Limits,
+    /// Those that something waits for.
+    dirty: Vec<StreamId>,
+    /// Those that end, and that the core does not know of yet.
+    ended: Vec<StreamId>,
+    pool: Pool,
+    ciphertext: Box<[u8]>,
+}
+
+impl Streams {
+    /// None yet. `seed` keys the table.
+    pub(super) fn new(limits: Limits, seed: u64) -> Streams {
+        Streams {
+            connections: SlotMap::with_key(),
+            by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
+            deadlines: Deadlines::default(),
+            limits,
+            dirty: Vec::new(),
+            ended: Vec::new(),
+            pool: Pool::default(),
+            ciphertext: vec![0; CIPHERTEXT].into(),
+        }
+    }
+
+    /// A new connection has this 5-tuple, so what had it before is gone, though nobody has told yet.
+    pub(super) fn displace(&mut self, now: u64, tuple: &FiveTuple) {
+        if let Some(&before) = self.by_tuple.get(tuple) {
+            self.end(now, before, End::Reset);
+        }
+    }
+
+    /// Takes a connection in; it is watched by `epoll` from now on. TLS may have brought data with its handshake, of which
+    /// no event will tell, so whoever calls this reads it.
+    pub(super) fn open(
+        &mut self,
+        now: u64,
+        incoming: Incoming,
+        epoll: &Epoll,
+        counters: &mut Counters,
+    ) -> Option<StreamId> {
+        let Incoming { socket, tls, tuple, places } = incoming;
+        let marks = Marks(super::sys::option::marks(socket.as_fd(), tuple.server.is_ipv6()).unwrap_or(0));
+        let connection = Connection::new(now, (socket, tls), tuple, marks, places);
+        let id = self.connections.insert(connection);
+        let connection = &mut self.connections[id];
+        if epoll.add(connection.socket.as_fd(), Watched::Stream(id)).is_err() {
+            self.connections.remove(id);
+            counters.closed[Counters::place(tuple.transport)][End::System as usize] += 1;
+            return None;
+        }
+        self.by_tuple.insert(tuple, id);
+        counters.open[Counters::place(tuple.transport)] += 1;
+        debug!(client = %tuple.client, server = %tuple.server, transport = tuple.transport.as_str(), "connection opened");
+        self.arm(id);
+        Some(id)
+    }
+
+    /// Who it is, and how its packets are marked; `None` if it ends.
+    pub(super) fn client(&self, id: StreamId) -> Option<(FiveTuple, Marks)> {
+        let connection = self.connections.get(id).filter(|connection| connection.state.ending.is_none())?;
+        Some((connection.tuple, connection.marks))
+    }
+
+    /// Reads into a buffer; returns what that was, and how many bytes at its beginning are to be cut into messages.
+    pub(super) fn read(&mut self, id: StreamId, buffer: &mut [u8], again: bool) -> Result<(Got, usize), End> {
+        let connection = &mut self.connections[id];
+        let kept = connection.reassembly.kept();
+        let got = connection.read(&mut buffer[kept..], &mut self.ciphertext, again)?;
+        if connection.wants_write() {
+            self.dirty(id);
+        }
+        let connection = &mut self.connections[id];
+        Ok((got, connection.reassembly.join(buffer, got.len, &mut self.pool)))
+    }
+
+    /// What was read has been cut: whether that were messages, and what is left over of one that is unfinished.
+    pub(super) fn cut(&mut self, now: u64, id: StreamId, messages: bool, rest: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if messages {
+            connection.half_open = None;
+            connection.state.heard = now;
+            connection.state.unfinished = None;
+        }
+        connection.reassembly.keep(rest, &mut self.pool);
+        if connection.reassembly.kept() > 0 && connection.state.unfinished.is_none() {
+            connection.state.unfinished = Some(now);
+            self.arm(id);
+        }
+    }
+
+    /// Adds a peer's datagrams of `stride` bytes each, every one a message of its own (RFC 8656 section 12.7).
+    pub(super) fn data(&mut self, to: &ToClient, batch: &[u8], stride: usize, counters: &mut Counters) {
+        let Some(&id) = self.by_tuple.get(&to.tuple) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let dropped = &mut counters.data_dropped[Counters::place(to.tuple.transport)];
+        let mut add = |n, payload: &[u8]| {
+            if !connection.outgoing.data(self.limits.queue, &to.header, n, payload, &mut self.pool) {
+                *dropped += 1;
+            }
+        };
+        if batch.is_empty() {
+            add(0, batch);
+        }
+        batch.chunks(stride.max(1)).enumerate().for_each(|(n, payload)| add(n, payload));
+        self.dirty(id);
+    }
+
+    /// Adds an answer.
+    pub(super) fn reply(&mut self, now: u64, to: &FiveTuple, message: &[u8]) {
+        let Some(&id) = self.by_tuple.get(to) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.outgoing.answer(self.limits.queue, message, &mut self.pool) {
+            self.dirty(id);
+        } else {
+            self.end(now, id, End::NotRead);
+        }
+    }
+
+    /// An allocation of this client began or ended.
+    pub(super) fn allocated(&mut self, now: u64, tuple: &FiveTuple, allocated: bool) {
+        let Some(&id) = self.by_tuple.get(tuple) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.state.allocated = allocated;
+        connection.state.heard = now;
+        self.arm(id);
+    }
+
+    /// An event for a connection: whether it is to be read.
+    pub(super) fn event(&mut self, id: StreamId, event: Readiness, counters: &mut Counters) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        if connection.state.closing && event.dead {
+            self.remove(id, counters);
+            return false;
+        }
+        if event.writable {
+            connection.state.blocked = false;
+            self.dirty(id);
+        }
+        event.readable
+    }
+
+    /// Whether so much waits for a client that it should be written before more is added.
+    pub(super) fn is_filling(&self, id: StreamId) -> bool {
+        let waiting = self.connections.get(id).map_or(0, |connection| connection.outgoing.waiting().len());
+        waiting > self.limits.queue / 2
+    }
+
+    /// Writes all that waits, for each connection at once.
+    pub(super) fn flush(&mut self, now: u64, epoll: &Epoll, counters: &mut Counters) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            self.write(now, id, epoll, counters);
+        }
+        self.dirty = dirty;
+    }
+
+    /// Ends a connection: nothing is read from it any more, and the core is to be told.
+    pub(super) fn end(&mut self, now: u64, id: StreamId, why: End) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.state.ending.is_none() {
+            connection.state.ending = Some((why, now));
+            self.ended.push(id);
+        }
+    }
+
+    /// The next one that ends, for the core to be told; then it is to be [closed](Streams::close).
+    pub(super) fn poll_ended(&mut self) -> Option<(StreamId, FiveTuple)> {
+        let id = self.ended.pop()?;
+        Some((id, self.connections.get(id)?.tuple))
+    }
+
+    /// Closes what ends: at once, or, if the client still reads, when it has read its answers.
+    pub(super) fn close(&mut self, now: u64, id: StreamId, epoll: &Epoll, counters: &mut Counters) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        self.by_tuple.remove(&connection.tuple);
+        connection.state.closing = true;
+        let lingers = matches!(connection.state.ending, Some((End::Client | End::Shutdown, _)));
+        if !lingers {
+            // What fits goes: earlier answers, or what TLS has to say about this end.
+            let _ = connection.write(&mut self.pool);
+            return self.remove(id, counters);
+        }
+        connection.say_goodbye();
+        connection.state.blocked = false;
+        self.arm(id);
+        self.write(now, id, epoll, counters);
+    }
+
+    /// Every connection ends.
+    pub(super) fn shut_down(&mut self, now: u64) {
+        for id in self.connections.keys().collect::<Vec<_>>() {
+            self.end(now, id, End::Shutdown);
+        }
+    }
+
+    /// When a connection is to be looked at.
+    pub(super) fn poll_timeout(&self) -> Option<u64> {
+        self.deadlines.next()
+    }
+
+    /// Ends what is due.
+    pub(super) fn handle_timeout(&mut self, now: u64, counters: &mut Counters) {
+        while let Some(id) = self.deadlines.due(now) {
+            let connection = &mut self.connections[id];
+            self.deadlines.disarm(&mut connection.entry, id);
+            match deadline(&connection.state, connection.half_open.is_some(), &self.limits) {
+                Some((at, why)) if at <= now => {
+                    if connection.state.closing {
+                        self.remove(id, counters);
+                    } else {
+                        self.end(now, id, why);
+                    }
+                }
+                _ => self.arm(id),
+            }
+        }
+    }
+
+    fn write(&mut self, now: u64, id: StreamId, epoll: &Epoll, counters: &mut Counters) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.state.dirty = false;
+        if connection.state.blocked {
+            return;
+        }
+        let State { ending, closing, wanted, .. } = connection.state;
+        match connection.write(&mut self.pool) {
+            Ok(true) if closing => self.remove(id, counters),
+            Ok(all) => {
+                connection.state.blocked = !all;
+                connection.state.wanted = Wanted { read: ending.is_none(), write: !all };
+                if connection.state.wanted != wanted {
+                    // The socket is in the set, and no memory is needed for this.
+                    let _ =
+                        epoll.set(connection.socket.as_fd(), Watched::Stream(id), connection.state.wanted);
+                }
+            }
+            Err(_) if closing => self.remove(id, counters),
+            Err(_) => self.end(now, id, End::Reset),
+        }
+    }
+
+    fn remove(&mut self, id: StreamId, counters: &mut Counters) {
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.deadlines.disarm(&mut connection.entry, id);
+        let tuple = connection.tuple;
+        let why = connection.state.ending.map_or(End::System, |(why, _)| why);
+        let place = Counters::place(tuple.transport);
+        counters.open[place] -= 1;
+        counters.closed[place][why as usize] += 1;
+        debug!(client = %tuple.client, transport = tuple.transport.as_str(), reason = why.as_str(), "connection closed");
+    }
+
+    fn dirty(&mut self, id: StreamId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !connection.state.dirty && !connection.state.blocked {
+            connection.state.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    fn arm(&mut self, id: StreamId) {
+        let connection = &mut self.connections[id];
+        if let Some((at, _)) = deadline(&connection.state, connection.half_open.is_some(), &self.limits) {
+            self.deadlines.arm(&mut connection.entry, at, id);
+        }
+    }
+}
+
+/// The next deadline of a connection.
+fn deadline(state: &State, half_open: bool, limits: &Limits) -> Option<(u64, End)> {
+    let after = |from: u64, wait: std::time::Duration| from.saturating_add(wait.as_nanos() as u64);
+    if let Some((why, since)) = state.ending {
+        return Some((since.saturating_add(LINGER), why));
+    }
+    let first = half_open.then(|| (after(state.opened, limits.first_message), End::NoMessage));
+    let unfinished = state.unfinished.map(|since| (after(since, limits.unfinished), End::Unfinished));
+    let idle = (!state.allocated && !half_open).then(|| (after(state.heard, limits.idle), End::Idle));
+    [first, unfinished, idle].into_iter().flatten().min_by_key(|&(at, _)| at)
+}

@@ -1,0 +1,121 @@
+//! Keys and chains in every usual form. Handshakes with them are among the tests of whole relays.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
+};
+
+use super::*;
+
+/// A self-signed certificate for a key.
+fn certificate(key: &KeyPair) -> String {
+    CertificateParams::new(["relay.example.org".to_owned()]).unwrap().self_signed(key).unwrap().pem()
+}
+
+fn key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
+    KeyPair::generate_for(algorithm).unwrap()
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+/// The value of the DER element that `der` begins with, and what follows it.
+fn element(der: &[u8]) -> (&[u8], &[u8]) {
+    let (header, len) = match der[1] {
+        short @ 0..0x80 => (2, usize::from(short)),
+        long => {
+            let count = usize::from(long & 0x7F);
+            (2 + count, der[2..2 + count].iter().fold(0, |len, &byte| len << 8 | usize::from(byte)))
+        }
+    };
+    der[header..].split_at(len)
+}
+
+/// The key inside of PKCS#8 (RFC 5208): PKCS#1 for RSA, SEC1 for ECDSA.
+fn traditional(key: &KeyPair) -> Vec<u8> {
+    let der = key.serialize_der();
+    let (content, _) = element(&der);
+    let (_version, content) = element(content);
+    let (_algorithm, content) = element(content);
+    element(content).0.to_vec()
+}
+
+fn load(chain: &str, key: &str) -> Result<Identity, IdentityError> {
+    Identity::from_pem(chain.as_bytes(), key.as_bytes())
+}
+
+/// RFC 8489 §6.2.3
+#[test]
+fn keys_of_every_form() {
+    for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519, &PKCS_RSA_SHA256] {
+        let key = key(algorithm);
+        let certificate = certificate(&key);
+        load(&certificate, &key.serialize_pem()).unwrap();
+        let label = match algorithm {
+            rsa if *rsa == PKCS_RSA_SHA256 => "RSA PRIVATE KEY",
+            ed if *ed == PKCS_ED25519 => continue,
+            _ => "EC PRIVATE KEY",
+        };
+        load(&certificate, &pem(label, &traditional(&key))).unwrap();
+    }
+}
+
+/// As openssl writes them: parameters before the key, words around the sections.
+#[test]
+fn what_stands_around_a_key_is_ignored() {
+    let key = key(&PKCS_ECDSA_P256_SHA256);
+    let parameters = "Private-Key: (256 bit)\n-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let file = format!("{parameters}{}", pem("EC PRIVATE KEY", &traditional(&key)));
+    load(&certificate(&key), &file).unwrap();
+    let both = format!("{file}{}", certificate(&key));
+    load(&both, &both).unwrap();
+}
+
+/// A chain: the server's own certificate first.
+#[test]
+fn chains() {
+    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, key(&PKCS_ECDSA_P256_SHA256)).unwrap();
+    let own = key(&PKCS_RSA_SHA256);
+    let params = CertificateParams::new(["relay.example.org".to_owned()]).unwrap();
+    let certificate = params.signed_by(&own, &authority).unwrap().pem();
+    load(&format!("{certificate}{}", authority.pem()), &own.serialize_pem()).unwrap();
+    let reversed = load(&format!("{}{certificate}", authority.pem()), &own.serialize_pem());
+    assert!(matches!(reversed, Err(IdentityError::Mismatch)), "{reversed:?}");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let (key, other) = (key(&PKCS_ECDSA_P256_SHA256), key(&PKCS_ECDSA_P256_SHA256));
+    let (certificate, good) = (certificate(&key), key.serialize_pem());
+    let error = |chain: &str, key: &str| load(chain, key).unwrap_err().to_string();
+    let says = |error: String, words: &str| assert!(error.contains(words), "{error}");
+    says(error(&certificate, &other.serialize_pem()), "the key does not belong to the first certificate");
+    says(error("", &good), "no certificate");
+    says(error(&good, &good), "no certificate");
+    says(error(&certificate, ""), "no private key");
+    says(error(&certificate, &certificate), "no private key");
+    says(error(&certificate, &pem("ENCRYPTED PRIVATE KEY", &[1, 2, 3])), "without a passphrase");
+    says(error(&certificate, &pem("PRIVATE KEY", &[1, 2, 3])), "the private key cannot be used");
+    says(
+        error(&certificate, "-----BEGIN PRIVATE KEY-----\n????\n-----END PRIVATE KEY-----\n"),
+        "the key file is damaged",
+    );
+    says(error(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n"), "the key file is damaged");
+    says(error(&pem("CERTIFICATE", &[1, 2, 3]), &good), "damaged in its certificate 1");
+    let second = format!("{certificate}-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n");
+    says(error(&second, &good), "damaged in its certificate 2");
+}
+
+#[test]
+fn nothing_of_it_is_printed() {
+    let key = key(&PKCS_ECDSA_P256_SHA256);
+    let identity = load(&certificate(&key), &key.serialize_pem()).unwrap();
+    assert_eq!(format!("{identity:?}"), "Identity");
+}

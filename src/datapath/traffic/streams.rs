@@ -1,0 +1,83 @@
+//! The way of what clients send over streams: into the arena like a batch of datagrams, cut into messages, judged by the
+//! core, and out with everybody else's.
+
+use std::ops::Range;
+
+use super::Traffic;
+use crate::datapath::stream::{self, StreamId, stats::End};
+use crate::datapath::sys::epoll::{Epoll, Readiness};
+use crate::turn::{FiveTuple, Marks, Now};
+
+/// How often one connection may be read in one pass.
+const BUDGET: usize = 4;
+
+impl Traffic<'_> {
+    /// Serves a connection that an event is about. `after` is called after each reading, to do what the core asks for.
+    /// False if there may be more.
+    pub(in crate::datapath) fn serve_stream(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        event: Readiness,
+        epoll: &Epoll,
+        mut after: impl FnMut(&mut Self),
+    ) -> bool {
+        if !self.streams.event(id, event, &mut self.counters.streams) {
+            return true;
+        }
+        let mut again = false;
+        let mut budget = BUDGET;
+        // What is decrypted already is no event's matter, so it is taken in whole; there is a record or two of it.
+        while budget > 0 || again {
+            budget = budget.saturating_sub(1);
+            let Some((tuple, marks)) = self.streams.client(id) else { return true };
+            if self.arena.free() == 0 {
+                self.send();
+            }
+            let (got, end) = match self.streams.read(id, self.arena.whole(), again) {
+                Ok(read) => read,
+                Err(why) => {
+                    self.streams.end(now.mono, id, why);
+                    return true;
+                }
+            };
+            if got.len > 0 {
+                let start = self.arena.take_whole();
+                self.stream_batch(now, id, &tuple, marks, start..start + end);
+                after(self);
+                if self.streams.is_filling(id) {
+                    self.streams.flush(now.mono, epoll, &mut self.counters.streams);
+                }
+            }
+            if got.ended && !got.more {
+                self.streams.end(now.mono, id, End::Client);
+                return true;
+            }
+            again = got.more;
+            if !again && got.drained && !event.ends {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Messages, and perhaps the beginning of another, in the arena.
+    fn stream_batch(&mut self, now: Now, id: StreamId, tuple: &FiveTuple, marks: Marks, batch: Range<usize>) {
+        let mut at = batch.start;
+        loop {
+            let rest = &self.arena.memory()[at..batch.end];
+            match stream::next(rest) {
+                Ok(Some(run)) => {
+                    self.client_run(now, tuple, marks, run.stride, at..at + run.len);
+                    at += run.len;
+                }
+                Ok(None) => return self.streams.cut(now.mono, id, at > batch.start, rest),
+                // RFC 8656 §12: nothing that follows can be understood
+                Err(_) => {
+                    self.streams.cut(now.mono, id, at > batch.start, &[]);
+                    return self.streams.end(now.mono, id, End::Unframed);
+                }
+            }
+        }
+    }
+}
