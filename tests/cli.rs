@@ -105,6 +105,15 @@ fn credentials_are_ice_servers() {
 }
 
 #[test]
+fn credentials_name_the_external_address() {
+    let place = Place::new("");
+    let text = fs::read_to_string(place.file()).unwrap();
+    fs::write(place.file(), text.replace("[http]", "external_ip = \"203.0.113.5\"\n[http]")).unwrap();
+    let servers = ice_server(&hairpin(&["credentials", "--user", "alice", "--config", place.config()]));
+    assert_eq!(servers["urls"][0], format!("turn:203.0.113.5:{}?transport=udp", place.udp));
+}
+
+#[test]
 fn credentials_need_a_secret_that_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().to_str().unwrap();

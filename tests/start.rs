@@ -26,6 +26,13 @@ const PUBLIC: &str = "
     ip addr add 2001:db8::7/64 dev wan nodad
     ip route add default via 2001:db8::1";
 
+const PRIVATE: &str = "
+    ip link add lan type veth peer name far
+    ip link set far up
+    ip link set lan up
+    ip addr add 192.168.1.5/24 dev lan
+    ip route add default via 192.168.1.1";
+
 #[test]
 fn a_public_machine_advertises_both_families() {
     let start = Machine::new(PUBLIC).start("");
@@ -69,17 +76,27 @@ fn a_service_prints_no_credentials() {
 
 #[test]
 fn a_private_machine_says_what_it_lacks() {
-    let start = Machine::new(
-        "ip link add lan type veth peer name far
-         ip link set far up
-         ip link set lan up
-         ip addr add 192.168.1.5/24 dev lan
-         ip route add default via 192.168.1.1",
-    )
-    .start("");
+    let start = Machine::new(PRIVATE).start("");
     assert_eq!(start.urls, ["turn:192.168.1.5:3478?transport=udp"]);
     assert!(start.log.contains("every relayed address is private"), "{}", start.log);
+    assert!(start.log.contains("set relay.external_ip to that address"), "{}", start.log);
     assert!(start.log.contains("no IPv6 relayed addresses: there is no default route"), "{}", start.log);
+}
+
+#[test]
+fn an_address_behind_a_nat_is_advertised_by_its_external_name() {
+    let machine = Machine::new(PRIVATE);
+    let start = machine.start(&machine.config("external_ip = \"203.0.113.9\""));
+    let line =
+        "192.168.1.5 (source address of the default route), advertised as 203.0.113.9 (relay.external_ip)";
+    assert!(start.log.contains(line) && !start.log.contains("private, so only"), "{}", start.log);
+    assert_eq!(start.status, Some(0));
+
+    let start = machine.start(&machine.config("external_ip = \"203.0.113.9/127.0.0.1\""));
+    let sentence =
+        "relay.external_ip: 127.0.0.1 is not one of the relayed addresses (192.168.1.5); write one of them";
+    assert!(start.log.contains(sentence), "{}", start.log);
+    assert_eq!(start.status, Some(1));
 }
 
 /// RFC 8981: temporary addresses end while calls still use them.
@@ -138,12 +155,22 @@ impl Machine {
         Machine { network: network.to_owned(), state: tempfile::tempdir().unwrap() }
     }
 
+    /// Writes a configuration with credentials and these lines under `[relay]`; returns the argument for it.
+    fn config(&self, relay: &str) -> String {
+        let file = self.state.path().join("hairpin.toml");
+        let text = format!("[relay]\n{relay}\n[auth]\nsecrets = \"a secret for these tests\"\n");
+        std::fs::write(&file, text).unwrap();
+        format!("--config {}", file.display())
+    }
+
     /// Starts a relay, and stops it once it has printed or, if it prints nothing, has said all.
     fn start(&self, arguments: &str) -> Start {
+        let configured = arguments.contains("--config");
         let script = format!(
-            "set -e; ip link set lo up; {}\nexec {} serve --state-dir $STATE {arguments}",
+            "set -e; ip link set lo up; {}\nexec {} serve {} {arguments}",
             self.network,
-            env!("CARGO_BIN_EXE_hairpin")
+            env!("CARGO_BIN_EXE_hairpin"),
+            if configured { "" } else { "--state-dir $STATE" },
         );
         // All of it ends with its first process, children in the background too.
         let mut child = Command::new("unshare")
@@ -174,7 +201,7 @@ impl Machine {
         let running = log.contains("metrics and health");
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut printed = String::new();
-        if running && !self.network.contains("INVOCATION_ID") {
+        if running && !configured && !self.network.contains("INVOCATION_ID") {
             stdout.read_line(&mut printed).unwrap();
         }
         if running {

@@ -1,13 +1,14 @@
 //! `hairpin credentials`: ICE servers for one user.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
 use super::Wish;
 use crate::auth::Secret;
-use crate::config::{Loaded, Settings};
+use crate::config::{Loaded, Settings, external};
 use crate::daemon::{self, MISTAKES, addresses, configuration, ice, state};
 
 pub fn run(wish: &Wish) -> ExitCode {
@@ -36,7 +37,7 @@ pub fn run(wish: &Wish) -> ExitCode {
 
 fn servers(wish: &Wish, settings: &Settings) -> Result<serde_json::Value> {
     let secret = secret(wish, settings)?;
-    let relay = if settings.relay.addresses.is_empty() {
+    let relay: Vec<IpAddr> = if settings.relay.addresses.is_empty() {
         [addresses::discover_v4(), addresses::discover_v6()]
             .into_iter()
             .flatten()
@@ -45,7 +46,8 @@ fn servers(wish: &Wish, settings: &Settings) -> Result<serde_json::Value> {
     } else {
         settings.relay.addresses.clone()
     };
-    let urls = ice::urls(&settings.listen.udp, &relay, wish.domain.as_deref());
+    let external = external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?;
+    let urls = ice::urls(&settings.listen.udp, &relay, &external, wish.domain.as_deref());
     if urls.is_empty() {
         bail!("this machine has no address that clients could reach; name the relay with --domain");
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::external;
 use super::settings::Settings;
 
 /// Settings that do not go together.
@@ -37,6 +38,13 @@ pub fn agreement(settings: &Settings) -> Vec<Disagreement> {
     {
         let what = format!("{wildcard} is every address, so {other} is taken by it");
         found.push(mistake(&["listen.udp"], what, "remove one of them"));
+    }
+    // Discovered addresses are known at the start alone.
+    let relay = &settings.relay;
+    if !relay.addresses.is_empty()
+        && let Err(misfit) = external::pair(&relay.external_ip, &relay.addresses)
+    {
+        found.push(mistake(&["relay.external_ip", "relay.addresses"], misfit.what, misfit.fix));
     }
     let ports = &settings.relay.ports;
     let in_range =

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use toml_edit::Value;
 
+use super::external::ExternalIp;
 use super::values;
 
 use crate::auth::{Password, Secret, StaticUser};
@@ -50,6 +51,8 @@ pub enum Field<T: 'static> {
     },
     /// Addresses of this machine.
     Addresses(fn(&mut T) -> &mut Vec<IpAddr>),
+    /// External addresses, `public` or `public/local`.
+    External(fn(&mut T) -> &mut Vec<ExternalIp>),
     /// A port range, `first-last`.
     Ports(fn(&mut T) -> &mut RangeInclusive<u16>),
     /// Address ranges.
@@ -154,6 +157,10 @@ impl<T> Field<T> {
                 *at(target) = values::each(value, report, |v| values::address(v, reader));
                 values::no_repeats(value, at(target), report);
             }
+            Field::External(at) => {
+                *at(target) = values::each(value, report, |v| values::external(v, reader));
+                values::no_repeats(value, at(target), report);
+            }
             Field::Ports(at) => put(at(target), values::ports(value), report),
             Field::Prefixes(at) => *at(target) = values::each(value, report, values::prefix),
             Field::Nat64(at) => *at(target) = values::each(value, report, values::nat64),
@@ -189,6 +196,7 @@ impl<T> Field<T> {
             }
             Field::Sockets { .. } => "list of addresses with ports".into(),
             Field::Addresses(_) => "list of addresses".into(),
+            Field::External(_) => "list of addresses, `public` or `public/local`".into(),
             Field::Ports(_) => "first and last port".into(),
             Field::Prefixes(_) => "list of ranges in CIDR".into(),
             Field::Nat64(_) => "list of IPv6 prefixes".into(),

@@ -15,10 +15,19 @@ pub struct Site {
     pub udp: Vec<SocketAddr>,
     /// The relayed addresses, configured or discovered.
     pub relay: Vec<IpAddr>,
+    /// What they are called outside.
+    pub external: External,
     /// Every address of this machine.
     pub local: Vec<IpAddr>,
     /// CPUs that this process may use.
     pub cpus: usize,
+}
+
+impl Site {
+    /// What an address of this machine is called outside.
+    pub fn outside(&self, local: IpAddr) -> IpAddr {
+        self.external.outside(SocketAddr::new(local, 0)).ip()
+    }
 }
 
 impl Settings {
@@ -55,17 +64,24 @@ impl Settings {
                 new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
                 ..Limits::default()
             },
-            external: External::default(),
+            external: site.external.clone(),
             peers: PeerRules::new(Rules {
                 allow: self.peers.allow.clone(),
                 deny: self.peers.deny.clone(),
                 nat64: self.peers.nat64.clone(),
-                relay: site.relay.clone(),
+                relay: site.relay.iter().map(|ip| site.outside(*ip)).collect(),
                 local: site.local.clone(),
-                endpoints: site.udp.iter().chain(&self.http.listen).copied().collect(),
+                endpoints: self.endpoints(site),
             }),
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
         }
+    }
+
+    /// Where this process listens, by the names of both sides of a NAT.
+    fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
+        let inside = || site.udp.iter().chain(&self.http.listen).copied();
+        let outside = inside().map(|endpoint| site.external.outside(endpoint));
+        inside().chain(outside).collect()
     }
 
     /// What `datapath` is told.
@@ -108,6 +124,7 @@ mod tests {
         Site {
             udp: vec!["0.0.0.0:3478".parse().unwrap()],
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
+            external: External::default(),
             local: vec!["127.0.0.1".parse().unwrap()],
             cpus: 3,
         }
@@ -134,6 +151,27 @@ mod tests {
         let peers = settings.turn(&site(&["192.0.2.1"])).peers;
         let may = |port| peers.judge("127.0.0.1".parse().unwrap(), Some(port), |_| true).is_ok();
         assert!(!may(3478) && !may(9641) && may(9642));
+    }
+
+    /// RFC 8656 §21: neither by its own nor by its external address.
+    #[test]
+    fn an_endpoint_behind_a_nat_is_refused_by_both_names() {
+        let mut settings = Settings::default();
+        settings.peers.allow = vec!["0.0.0.0/0".parse().unwrap(), "203.0.113.5/32".parse().unwrap()];
+        for listener in ["10.0.0.5:3478", "0.0.0.0:3478"] {
+            let site = Site {
+                udp: vec![listener.parse().unwrap()],
+                relay: vec!["10.0.0.5".parse().unwrap()],
+                external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),
+                local: vec!["10.0.0.5".parse().unwrap()],
+                cpus: 1,
+            };
+            let peers = settings.turn(&site).peers;
+            for ip in ["10.0.0.5", "203.0.113.5"] {
+                let may = |port| peers.judge(ip.parse().unwrap(), Some(port), |_| true).is_ok();
+                assert!(!may(3478), "{ip} at {listener}");
+            }
+        }
     }
 
     #[test]

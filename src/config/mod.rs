@@ -7,12 +7,14 @@
 //! - [`settings`]: the settings once read
 //! - [`load()`]: a file's text to settings, every mistake reported at once
 //! - `layers`: what the layers below are told of them
+//! - [`external`]: what relayed addresses are called behind a NAT
 //! - `checks`: whether settings agree with each other
 //! - [`pages`]: the reference page and the sample
 //!
 //! Nothing here opens a socket, reads a file or the environment: what is needed of them is passed in as a [`Reader`].
 
 mod checks;
+pub mod external;
 pub mod field;
 mod layers;
 mod load;

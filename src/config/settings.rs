@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use super::external::ExternalIp;
 use super::field::Reader;
 use super::table::SETTINGS;
 use crate::auth::{Secret, StaticUser};
@@ -50,13 +51,15 @@ pub struct Listen {
 pub struct Relay {
     /// Relayed addresses; none listed means discovered.
     pub addresses: Vec<IpAddr>,
+    /// What they are called outside.
+    pub external_ip: Vec<ExternalIp>,
     /// Relayed ports.
     pub ports: RangeInclusive<u16>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { addresses: Vec::new(), ports: 0..=0 }
+        Relay { addresses: Vec::new(), external_ip: Vec::new(), ports: 0..=0 }
     }
 }
 

@@ -104,6 +104,16 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &["relay-ip"],
     },
     Setting {
+        key: "relay.external_ip",
+        field: Field::External(|s| &mut s.relay.external_ip),
+        default: "[]",
+        example: r#"["198.51.100.7/203.0.113.7"]"#,
+        doc: "What relayed addresses are called outside, where a NAT in front of this machine maps them one to one, as clouds \
+              do: `public` if the family has one relayed address, else `public/local` for each. Clients are told the public \
+              address; the NAT has to pass the ports of `relay.ports` on unchanged.",
+        coturn: &["external-ip"],
+    },
+    Setting {
         key: "relay.ports",
         field: Field::Ports(|s| &mut s.relay.ports),
         default: r#""49152-65535""#,

@@ -100,6 +100,7 @@ gso = false
 steering = false
 [relay]
 addresses = "192.0.2.1"
+external_ip = "203.0.113.1"
 ports = "50000-50010"
 [auth]
 realm = "example.org"
@@ -142,7 +143,9 @@ format = "json"
     let text = format!("{settings:?}");
     for (value, expected) in [
         (format!("{:?}", settings.listen.udp), "[192.0.2.1:3478, [2001:db8::1]:4000, [2001:db8::1]:3478]"),
-        (format!("{:?}", settings.relay), "Relay { addresses: [192.0.2.1], ports: 50000..=50010 }"),
+        (format!("{:?}", settings.relay.addresses), "[192.0.2.1]"),
+        (settings.relay.external_ip[0].to_string(), "203.0.113.1"),
+        (format!("{:?}", settings.relay.ports), "50000..=50010"),
         (format!("{:?}", settings.peers.deny), "[10.1.0.0/16, 2001:db8::/32]"),
     ] {
         assert_eq!(value, expected, "in {text}");
@@ -198,6 +201,27 @@ fn values_are_judged_where_they_stand() {
         (
             "[listen]\nudp = [\"192.0.2.1\", \"0.0.0.0\"]",
             "0.0.0.0:3478 is every address, so 192.0.2.1:3478 is taken",
+        ),
+        ("[relay]\nexternal_ip = \"turn.example.org\"", "no external address; write it like \"203.0.113.7\""),
+        ("[relay]\nexternal_ip = \"203.0.113.1/\"", "no external address"),
+        ("[relay]\nexternal_ip = \"0.0.0.0\"", "nobody outside can reach 0.0.0.0"),
+        ("[relay]\nexternal_ip = \"203.0.113.1/2001:db8::1\"", "write two of one family"),
+        ("[relay]\nexternal_ip = \"203.0.113.1/192.0.2.9\"", "192.0.2.9 is not an address of this machine"),
+        (
+            "[relay]\nexternal_ip = [\"203.0.113.1\", \"203.0.113.1\"]",
+            "relay.external_ip = [\"203.0.113.1\", \"203.0.113.1\"]: 203.0.113.1 stands here twice",
+        ),
+        (
+            "[relay]\naddresses = \"192.0.2.1\"\nexternal_ip = \"203.0.113.1/127.0.0.1\"",
+            "relay.external_ip = \"203.0.113.1/127.0.0.1\": 127.0.0.1 is not one of the relayed addresses (192.0.2.1)",
+        ),
+        (
+            "[relay]\naddresses = [\"192.0.2.1\", \"127.0.0.1\"]\nexternal_ip = \"203.0.113.1\"",
+            "write which one, like \"203.0.113.1/192.0.2.1\"",
+        ),
+        (
+            "[relay]\naddresses = \"192.0.2.1\"\nexternal_ip = [\"203.0.113.1\", \"203.0.113.2\"]",
+            "192.0.2.1 would have two external addresses",
         ),
         ("[listen]\nudp = []", "no client could come in"),
         ("[listen]\nudp = [\"192.0.2.1:0\"]", "port 0"),

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use toml_edit::Value;
 
+use super::external::ExternalIp;
 use super::field::{Reader, Word, Wrong};
 use crate::auth::{Password, Secret};
 use crate::turn::peers::Cidr;
@@ -123,6 +124,25 @@ pub fn address(value: &Value, reader: &Reader<'_>) -> Result<IpAddr, Wrong> {
     }
     usable(value, address, reader)?;
     Ok(address)
+}
+
+pub fn external(value: &Value, reader: &Reader<'_>) -> Result<ExternalIp, Wrong> {
+    let fix = "write it like \"203.0.113.7\" or \"203.0.113.7/10.0.0.7\", the public address first";
+    let pair: ExternalIp = parsed(value, "no external address", fix)?;
+    let public = pair.public;
+    let near = match public {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    if near || public.is_unspecified() || public.is_multicast() {
+        return Err(Wrong::of(value, format!("nobody outside can reach {public}"), fix));
+    }
+    let Some(local) = pair.local else { return Ok(pair) };
+    if public.is_ipv4() != local.is_ipv4() {
+        return Err(Wrong::of(value, "one address is IPv4 and the other IPv6", "write two of one family"));
+    }
+    usable(value, local, reader)?;
+    Ok(pair)
 }
 
 /// Refuses what no socket of this machine can be bound to.

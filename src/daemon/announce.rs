@@ -12,8 +12,9 @@ use crate::config::{Settings, Site};
 pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
     info!("clients come in at udp {}", list(&site.udp));
     let ports = &settings.relay.ports;
-    info!("relayed addresses: {}; ports {}-{}", list(chosen), ports.start(), ports.end());
-    if let Some(warning) = private_only(chosen) {
+    let names: Vec<_> = chosen.iter().map(|chosen| advertised(*chosen, site)).collect();
+    info!("relayed addresses: {}; ports {}-{}", names.join(", "), ports.start(), ports.end());
+    if let Some(warning) = private_only(site) {
         warn!("{warning}");
     }
     let auth = &settings.auth;
@@ -29,10 +30,20 @@ pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
     }
 }
 
-fn private_only(chosen: &[Chosen]) -> Option<String> {
-    chosen.iter().all(|chosen| addresses::is_private(chosen.address)).then(|| {
-        "every relayed address is private, so only clients and peers in the same network can use it: list a public \
-         address of this machine in relay.addresses (an address that a NAT in front of it translates cannot be given yet)"
+/// A relayed address, what clients are told of it, and why.
+fn advertised(chosen: Chosen, site: &Site) -> String {
+    let outside = site.outside(chosen.address);
+    if outside == chosen.address {
+        return chosen.to_string();
+    }
+    format!("{chosen}, advertised as {outside} (relay.external_ip)")
+}
+
+fn private_only(site: &Site) -> Option<String> {
+    site.relay.iter().all(|ip| addresses::is_private(site.outside(*ip))).then(|| {
+        "every relayed address is private, so only clients and peers in the same network can use it: where a NAT maps a \
+         public address to this machine, set relay.external_ip to that address in a configuration (start with --config); \
+         else list a public address of this machine in relay.addresses"
             .to_owned()
     })
 }
@@ -68,15 +79,36 @@ fn count(n: usize, what: &str) -> String {
 mod tests {
     use super::super::addresses::Why;
     use super::*;
+    use crate::turn::External;
 
-    fn chosen(texts: &[&str]) -> Vec<Chosen> {
-        texts.iter().map(|text| Chosen { address: text.parse().unwrap(), why: Why::DefaultRoute }).collect()
+    fn site(relay: &[&str], external: &[(&str, &str)]) -> Site {
+        Site {
+            udp: Vec::new(),
+            relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
+            external: External::new(
+                external.iter().map(|(local, out)| (local.parse().unwrap(), out.parse().unwrap())).collect(),
+            ),
+            local: Vec::new(),
+            cpus: 1,
+        }
     }
 
     #[test]
     fn private_addresses_alone_are_warned_about() {
-        assert!(private_only(&chosen(&["192.168.1.5", "fd00::5"])).is_some());
-        assert!(private_only(&chosen(&["192.168.1.5", "2001:db8::5"])).is_none());
+        let warning = private_only(&site(&["192.168.1.5", "fd00::5"], &[])).unwrap();
+        assert!(warning.contains("set relay.external_ip"), "{warning}");
+        assert!(private_only(&site(&["192.168.1.5", "2001:db8::5"], &[])).is_none());
+        assert!(private_only(&site(&["192.168.1.5"], &[("192.168.1.5", "203.0.113.5")])).is_none());
+    }
+
+    #[test]
+    fn an_external_address_is_told_with_its_reason() {
+        let site = site(&["10.0.0.5", "10.0.0.6"], &[("10.0.0.5", "203.0.113.5")]);
+        let chosen = |address| Chosen { address, why: Why::DefaultRoute };
+        let lines: Vec<_> = site.relay.iter().map(|ip| advertised(chosen(*ip), &site)).collect();
+        let from = "(source address of the default route)";
+        let mapped = format!("10.0.0.5 {from}, advertised as 203.0.113.5 (relay.external_ip)");
+        assert_eq!(lines, [mapped, format!("10.0.0.6 {from}")]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::auth::{Secret, time_limited_password};
+use crate::turn::External;
 
 /// What clients need to use this relay until `expiry` (unix seconds).
 pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Value {
@@ -14,9 +15,15 @@ pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Val
     json!({ "iceServers": [{ "urls": urls, "username": username, "credential": credential }] })
 }
 
-/// A URL for every way in (RFC 7065). Wildcard listeners are reached at `addresses`, one a family; a `domain` stands
-/// for whatever it resolves to.
-pub fn urls(udp: &[SocketAddr], addresses: &[IpAddr], domain: Option<&str>) -> Vec<String> {
+/// A URL for every way in (RFC 7065). Wildcard listeners are reached at `addresses`, one a family, by their external names; a
+/// `domain` stands for whatever it resolves to.
+pub fn urls(
+    udp: &[SocketAddr],
+    addresses: &[IpAddr],
+    external: &External,
+    domain: Option<&str>,
+) -> Vec<String> {
+    let host = |ip| host(external.outside(SocketAddr::new(ip, 0)).ip());
     let mut urls = Vec::new();
     for listener in udp {
         let host = match (domain, listener.ip()) {
@@ -49,21 +56,37 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    fn none() -> External {
+        External::default()
+    }
+
+    #[test]
+    fn addresses_behind_a_nat_are_told_by_their_external_names() {
+        let pair = |local: &str, public: &str| (local.parse().unwrap(), public.parse().unwrap());
+        let external = External::new(vec![pair("10.0.0.5", "203.0.113.5"), pair("10.0.0.6", "203.0.113.6")]);
+        let udp = listeners(&["0.0.0.0:3478", "10.0.0.6:3479"]);
+        let expected = ["turn:203.0.113.5:3478?transport=udp", "turn:203.0.113.6:3479?transport=udp"];
+        assert_eq!(urls(&udp, &addresses(&["10.0.0.5", "10.0.0.6"]), &external, None), expected);
+    }
+
     #[test]
     fn wildcards_become_the_advertised_addresses() {
         let udp = listeners(&["0.0.0.0:3478", "[::]:3478"]);
         let both = addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
         let expected = ["turn:192.0.2.1:3478?transport=udp", "turn:[2001:db8::1]:3478?transport=udp"];
-        assert_eq!(urls(&udp, &both, None), expected);
-        assert_eq!(urls(&udp, &both[..1], None), expected[..1]);
-        assert_eq!(urls(&udp, &both, Some("turn.example.org")), ["turn:turn.example.org:3478?transport=udp"]);
+        assert_eq!(urls(&udp, &both, &none(), None), expected);
+        assert_eq!(urls(&udp, &both[..1], &none(), None), expected[..1]);
+        assert_eq!(
+            urls(&udp, &both, &none(), Some("turn.example.org")),
+            ["turn:turn.example.org:3478?transport=udp"]
+        );
     }
 
     #[test]
     fn listed_addresses_stand_for_themselves() {
         let udp = listeners(&["192.0.2.7:4000", "[2001:db8::7]:4001"]);
         let expected = ["turn:192.0.2.7:4000?transport=udp", "turn:[2001:db8::7]:4001?transport=udp"];
-        assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), None), expected);
+        assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), &none(), None), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A running relay: listener sockets first, so that a second one fails before it changes anything, then the workers,
 //! then HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -15,7 +15,7 @@ use super::addresses::{self, Chosen, Why};
 use super::logging::Lost;
 use super::{announce, files, http, metrics, random};
 use crate::auth::{Auth, NonceKeys};
-use crate::config::{Settings, Site};
+use crate::config::{Settings, Site, external};
 use crate::datapath::{Group, Workers};
 
 /// A relay that serves clients.
@@ -36,9 +36,11 @@ impl Relay {
     /// Opens every socket and starts the workers. To be called on a tokio runtime.
     pub fn start(settings: &Settings, lost: Lost) -> Result<Relay> {
         let chosen = choose(settings)?;
+        let relay: Vec<IpAddr> = chosen.iter().map(|chosen| chosen.address).collect();
         let site = Site {
             udp: listeners(&settings.listen.udp)?,
-            relay: chosen.iter().map(|chosen| chosen.address).collect(),
+            external: external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?,
+            relay,
             local: addresses::all().context("this machine's addresses cannot be listed")?,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };

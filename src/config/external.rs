@@ -1,0 +1,156 @@
+//! `relay.external_ip`: what the relayed addresses are called outside, behind a NAT that maps them one to one. Written as
+//! `public`, or `public/local` where a family has several relayed addresses.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::turn::External;
+
+/// A public address, and the relayed address behind it if it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExternalIp {
+    /// What clients are told and peers know.
+    pub public: IpAddr,
+    /// The address of this machine; without it the only relayed one of the family.
+    pub local: Option<IpAddr>,
+}
+
+/// Why the external addresses do not fit the relayed ones.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {fix}")]
+pub struct Misfit {
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// Pairs external addresses with these relayed ones, whether configured or discovered.
+///
+/// # Errors
+/// One of them has no relayed address, or it is not clear which.
+pub fn pair(external: &[ExternalIp], relay: &[IpAddr]) -> Result<External, Misfit> {
+    let mut pairs: Vec<(IpAddr, IpAddr)> = Vec::new();
+    for entry in external {
+        let local = entry.behind(relay)?;
+        if pairs.iter().any(|(other, _)| *other == local) {
+            return Err(misfit(format!("{local} would have two external addresses"), "remove one of them"));
+        }
+        if pairs.iter().any(|(_, other)| *other == entry.public) {
+            let what = format!("{} stands for two relayed addresses", entry.public);
+            return Err(misfit(what, "give each an external address of its own"));
+        }
+        pairs.push((local, entry.public));
+    }
+    Ok(External::new(pairs))
+}
+
+impl ExternalIp {
+    fn behind(&self, relay: &[IpAddr]) -> Result<IpAddr, Misfit> {
+        let public = self.public;
+        if let Some(local) = self.local {
+            let what = || format!("{local} is not one of the relayed addresses ({})", list(relay));
+            let fix = "write one of them behind the slash, or list it in relay.addresses";
+            return if relay.contains(&local) { Ok(local) } else { Err(misfit(what(), fix)) };
+        }
+        let family = if public.is_ipv4() { "IPv4" } else { "IPv6" };
+        let mut same = relay.iter().filter(|ip| ip.is_ipv4() == public.is_ipv4());
+        match (same.next(), same.next()) {
+            (Some(only), None) => Ok(*only),
+            (None, _) => {
+                let what = format!("{public} stands for no relayed address: there is none with {family}");
+                Err(misfit(what, "list the address behind the NAT in relay.addresses, or remove this one"))
+            }
+            (Some(first), Some(_)) => {
+                let what = format!("several relayed addresses with {family}, and {public} may stand for any");
+                Err(misfit(what, format!("write which one, like \"{public}/{first}\"")))
+            }
+        }
+    }
+}
+
+impl FromStr for ExternalIp {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (public, local) = match text.split_once('/') {
+            Some((public, local)) => (public, Some(local.parse()?)),
+            None => (text, None),
+        };
+        Ok(ExternalIp { public: public.parse()?, local })
+    }
+}
+
+impl fmt::Display for ExternalIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local {
+            Some(local) => write!(f, "{}/{local}", self.public),
+            None => self.public.fmt(f),
+        }
+    }
+}
+
+fn misfit(what: impl Into<String>, fix: impl Into<String>) -> Misfit {
+    Misfit { what: what.into(), fix: fix.into() }
+}
+
+fn list(relay: &[IpAddr]) -> String {
+    relay.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn paired(external: &[&str], relay: &[&str]) -> Result<External, String> {
+        let external: Vec<ExternalIp> = external.iter().map(|text| text.parse().unwrap()).collect();
+        let relay: Vec<IpAddr> = relay.iter().map(|text| text.parse().unwrap()).collect();
+        pair(&external, &relay).map_err(|misfit| misfit.to_string())
+    }
+
+    fn outside(external: &External, local: &str) -> String {
+        external.outside(SocketAddr::new(local.parse().unwrap(), 9)).ip().to_string()
+    }
+
+    #[test]
+    fn a_public_address_alone_is_for_the_only_one_of_its_family() {
+        let external = paired(&["203.0.113.5", "2001:db8::5"], &["10.0.0.5", "fd00::5"]).unwrap();
+        assert_eq!(outside(&external, "10.0.0.5"), "203.0.113.5");
+        assert_eq!(outside(&external, "fd00::5"), "2001:db8::5");
+    }
+
+    #[test]
+    fn several_are_told_apart_by_the_local_one() {
+        let external =
+            paired(&["203.0.113.6/10.0.0.6", "203.0.113.5/10.0.0.5"], &["10.0.0.5", "10.0.0.6", "10.0.0.7"])
+                .unwrap();
+        assert_eq!(outside(&external, "10.0.0.5"), "203.0.113.5");
+        assert_eq!(outside(&external, "10.0.0.6"), "203.0.113.6");
+        assert_eq!(outside(&external, "10.0.0.7"), "10.0.0.7");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_the_fix() {
+        for (external, relay, expected) in [
+            (&["203.0.113.5"][..], &["10.0.0.5", "10.0.0.6"][..], "like \"203.0.113.5/10.0.0.5\""),
+            (&["203.0.113.5"], &["fd00::5"], "there is none with IPv4; list the address behind the NAT"),
+            (
+                &["203.0.113.5/10.0.0.9"],
+                &["10.0.0.5"],
+                "10.0.0.9 is not one of the relayed addresses (10.0.0.5)",
+            ),
+            (&["203.0.113.5", "203.0.113.6"], &["10.0.0.5"], "10.0.0.5 would have two external addresses"),
+            (
+                &["203.0.113.5/10.0.0.5", "203.0.113.5/10.0.0.6"],
+                &["10.0.0.5", "10.0.0.6"],
+                "203.0.113.5 stands for two relayed addresses",
+            ),
+        ] {
+            let misfit = paired(external, relay).unwrap_err();
+            assert!(misfit.contains(expected), "{misfit}");
+        }
+    }
+}
