@@ -62,6 +62,7 @@ impl Settings {
                 permissions: size(limits.permissions),
                 channels: size(limits.channels),
                 new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
+                bandwidth: limits.bandwidth,
                 ..Limits::default()
             },
             external: site.external.clone(),

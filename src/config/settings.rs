@@ -92,6 +92,8 @@ pub struct Limits {
     pub channels: u64,
     /// New peers an allocation may turn to in a second; 0 is no limit.
     pub new_peers: u64,
+    /// Bytes of application data a second, an allocation and direction; 0 is no limit.
+    pub bandwidth: u64,
     /// Unauthenticated answers an address may have at once.
     pub unauthenticated_burst: u64,
     /// And from then on in a second; 0 is no limit.

@@ -219,6 +219,15 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "limits.bandwidth",
+        field: Field::Number { range: 0..=1_000_000_000_000, at: |s| &mut s.limits.bandwidth },
+        default: "0",
+        example: "500000",
+        doc: "Bytes of application data a second that one allocation may relay in each direction, a second's worth at once. \
+              What exceeds it is dropped as a router would, and counted. `0` is no limit.",
+        coturn: &["max-bps"],
+    },
+    Setting {
         key: "limits.unauthenticated_burst",
         field: Field::Number { range: 1..=1_000_000, at: |s| &mut s.limits.unauthenticated_burst },
         default: "1000",

@@ -122,6 +122,7 @@ user_allocations = 1
 allocations = 2
 permissions = 3
 channels = 4
+bandwidth = 500000
 unauthenticated_burst = 5
 unauthenticated_rate = 0
 allocation_lifetime = 600
@@ -144,6 +145,7 @@ format = "json"
     for (value, expected) in [
         (format!("{:?}", settings.listen.udp), "[192.0.2.1:3478, [2001:db8::1]:4000, [2001:db8::1]:3478]"),
         (format!("{:?}", settings.relay.addresses), "[192.0.2.1]"),
+        (settings.limits.bandwidth.to_string(), "500000"),
         (settings.relay.external_ip[0].to_string(), "203.0.113.1"),
         (format!("{:?}", settings.relay.ports), "50000..=50010"),
         (format!("{:?}", settings.peers.deny), "[10.1.0.0/16, 2001:db8::/32]"),
@@ -231,6 +233,7 @@ fn values_are_judged_where_they_stand() {
         ("[limits]\npermission_lifetime = 0", "write a number from 1"),
         ("[limits]\nchannels = 4097", "write a number from 1 to 4096"),
         ("[limits]\nchannels = -1", "out of range"),
+        ("[limits]\nmax-bps = 1", "did you mean limits.bandwidth?"),
         ("[peers]\nnat64 = [\"2001:db8::/65\"]", "no NAT64 prefix"),
         ("[peers]\nnat64 = [\"10.0.0.0/32\"]", "no NAT64 prefix"),
         ("[peers]\ndeny = [\"10.0.0.1/8\"]", "bits set after the prefix"),
