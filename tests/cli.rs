@@ -99,6 +99,8 @@ fn credentials_are_ice_servers() {
     assert_eq!(servers["credential"], password);
     assert_eq!(servers["urls"][0], format!("turn:127.0.0.1:{}?transport=udp", place.udp));
 
+    assert_eq!(servers["urls"][1], format!("turn:127.0.0.1:{}?transport=tcp", place.tcp));
+
     let args = [&args[..], &["--domain", "turn.example.org"]].concat();
     let servers = ice_server(&hairpin(&args));
     assert_eq!(servers["urls"][0], format!("turn:turn.example.org:{}?transport=udp", place.udp));
@@ -152,6 +154,14 @@ fn taken_ports_are_told_with_the_fix() {
     );
     drop(held);
 
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, place.tcp)).unwrap();
+    let output = place.fails();
+    assert!(
+        output.contains(&format!("tcp 127.0.0.1:{}: already in use (another hairpin?)", place.tcp)),
+        "{output}"
+    );
+    drop(held);
+
     let held = TcpListener::bind((Ipv4Addr::LOCALHOST, place.http)).unwrap();
     let output = place.fails();
     assert!(
@@ -173,7 +183,13 @@ fn it_serves_until_it_is_told_to_stop() {
         let running = place.start(Stdio::null());
         assert!(place.get("/healthz").starts_with("HTTP/1.1 200"));
         let metrics = place.get("/metrics");
-        for family in ["hairpin_build_info", "hairpin_allocations", "hairpin_log_lines_dropped_total"] {
+        for family in [
+            "hairpin_build_info",
+            "hairpin_limit",
+            "hairpin_connections",
+            "hairpin_allocations",
+            "hairpin_log_lines_dropped_total",
+        ] {
             assert!(metrics.contains(&format!("# TYPE {family} ")), "{metrics}");
         }
         assert!(place.get("/").starts_with("HTTP/1.1 404"));
@@ -208,6 +224,7 @@ fn logs_that_nobody_reads_harm_nothing() {
 struct Place {
     folder: TempDir,
     udp: u16,
+    tcp: u16,
     http: u16,
 }
 
@@ -215,11 +232,12 @@ impl Place {
     /// One with these settings besides.
     fn new(more: &str) -> Place {
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let place = Place { folder: tempfile::tempdir().unwrap(), udp, http };
+        let tcp = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let [tcp, http] = [tcp(), tcp()].map(|listener| listener.local_addr().unwrap().port());
+        let place = Place { folder: tempfile::tempdir().unwrap(), udp, tcp, http };
         // Below the ports that systems give out.
         let text = format!(
-            "workers = 1\n[listen]\nudp = \"127.0.0.1:{udp}\"\n[relay]\naddresses = \"127.0.0.1\"\nports = \"20000-20099\"\n\
+            "workers = 1\n[listen]\nudp = \"127.0.0.1:{udp}\"\ntcp = \"127.0.0.1:{tcp}\"\n[relay]\naddresses = \"127.0.0.1\"\nports = \"20000-20099\"\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n[auth]\nsecrets = \"{SECRET}\"\n{more}"
         );
         fs::write(place.file(), text).unwrap();

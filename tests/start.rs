@@ -36,9 +36,9 @@ const PRIVATE: &str = "
 #[test]
 fn a_public_machine_advertises_both_families() {
     let start = Machine::new(PUBLIC).start("");
-    assert_eq!(start.urls, ["turn:203.0.113.7:3478?transport=udp", "turn:[2001:db8::7]:3478?transport=udp"]);
+    assert_eq!(start.urls, in_each_way(&["203.0.113.7", "[2001:db8::7]"]));
     for line in [
-        "clients come in at udp 0.0.0.0:3478, [::]:3478",
+        "clients come in at udp 0.0.0.0:3478, [::]:3478; tcp 0.0.0.0:3478, [::]:3478",
         "relayed addresses: 203.0.113.7 (source address of the default route), 2001:db8::7 (source address of the default \
          route); ports 49152-65535",
         "peers denied: everything not globally reachable",
@@ -55,7 +55,7 @@ fn a_public_machine_advertises_both_families() {
 fn the_secret_stays_and_the_domain_is_used() {
     let machine = Machine::new(PUBLIC);
     let start = machine.start("--domain turn.example.org");
-    assert_eq!(start.urls, ["turn:turn.example.org:3478?transport=udp"]);
+    assert_eq!(start.urls, in_each_way(&["turn.example.org"]));
     assert!(
         start.log.contains("realm \"turn.example.org\"") && start.log.contains("made just now"),
         "{}",
@@ -77,7 +77,7 @@ fn a_service_prints_no_credentials() {
 #[test]
 fn a_private_machine_says_what_it_lacks() {
     let start = Machine::new(PRIVATE).start("");
-    assert_eq!(start.urls, ["turn:192.168.1.5:3478?transport=udp"]);
+    assert_eq!(start.urls, in_each_way(&["192.168.1.5"]));
     assert!(start.log.contains("every relayed address is private"), "{}", start.log);
     assert!(start.log.contains("set relay.external_ip to that address"), "{}", start.log);
     assert!(start.log.contains("no IPv6 relayed addresses: there is no default route"), "{}", start.log);
@@ -112,7 +112,7 @@ fn a_temporary_address_is_never_advertised() {
         n=0; until ip -6 addr show dev wan temporary -tentative | grep -q inet6; do
             n=$((n+1)); [ $n -lt 50 ] || exit 90; sleep 0.1; done";
     let start = Machine::new(temporary).start("");
-    assert_eq!(start.urls, ["turn:[2001:db8::7]:3478?transport=udp"], "{}", start.log);
+    assert_eq!(start.urls, in_each_way(&["[2001:db8::7]"]), "{}", start.log);
     assert!(start.log.contains("2001:db8::7 (lasting address beside"), "{}", start.log);
 
     let only = format!(
@@ -213,6 +213,15 @@ impl Machine {
         let status = child.wait().unwrap().code();
         Start { urls: urls(&printed), log, status }
     }
+}
+
+/// The URLs of hosts at the default ports.
+fn in_each_way(hosts: &[&str]) -> Vec<String> {
+    let ways = [("turn", 3478, "udp"), ("turn", 3478, "tcp")];
+    let urls = |(scheme, port, over)| {
+        hosts.iter().map(move |host| format!("{scheme}:{host}:{port}?transport={over}"))
+    };
+    ways.into_iter().flat_map(urls).collect()
 }
 
 fn urls(printed: &str) -> Vec<String> {

@@ -47,7 +47,7 @@ fn servers(wish: &Wish, settings: &Settings) -> Result<serde_json::Value> {
         settings.relay.addresses.clone()
     };
     let external = external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?;
-    let urls = ice::urls(&settings.listen.udp, &relay, &external, wish.domain.as_deref());
+    let urls = ice::urls(&settings.listen.all(), &relay, &external, wish.domain.as_deref());
     if urls.is_empty() {
         bail!("this machine has no address that clients could reach; name the relay with --domain");
     }

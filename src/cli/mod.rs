@@ -44,7 +44,7 @@ struct Arguments {
 enum Command {
     /// Run a relay
     ///
-    /// Without --config it listens on UDP port 3478 of every address, relays with the addresses of the default route and
+    /// Without --config it listens on UDP and TCP port 3478 of every address, relays with the addresses of the default route and
     /// ports 49152-65535, serves metrics on 127.0.0.1:9641, and keeps a shared secret that it makes once. It prints ICE
     /// servers with credentials for 24 hours on standard output, unless it runs as a service, and logs to standard error.
     ///

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use super::external;
-use super::settings::Settings;
+use super::settings::{Listen, Settings};
 
 /// Settings that do not go together.
 pub struct Disagreement {
     /// The settings it is about; the first that stands in the file gets the blame.
-    pub keys: &'static [&'static str],
+    pub keys: Vec<&'static str>,
     /// What is wrong.
     pub what: String,
     /// What to do.
@@ -20,25 +20,17 @@ pub struct Disagreement {
 /// Whatever disagrees, in the order of the table.
 pub fn agreement(settings: &Settings) -> Vec<Disagreement> {
     let mut found = Vec::new();
-    let udp = &settings.listen.udp;
-    if udp.is_empty() {
+    let Listen { udp, tcp, .. } = &settings.listen;
+    if udp.is_empty() && tcp.is_empty() {
         found.push(mistake(
-            &["listen.udp"],
+            &["listen.udp", "listen.tcp"],
             "no client could come in",
             "list an address, or remove the line",
         ));
     }
-    let covers = |wildcard: &SocketAddr, other: &SocketAddr| {
-        wildcard.ip().is_unspecified()
-            && !other.ip().is_unspecified()
-            && (wildcard.is_ipv4(), wildcard.port()) == (other.is_ipv4(), other.port())
-    };
-    if let Some((wildcard, other)) =
-        udp.iter().find_map(|wildcard| Some((wildcard, udp.iter().find(|other| covers(wildcard, other))?)))
-    {
-        let what = format!("{wildcard} is every address, so {other} is taken by it");
-        found.push(mistake(&["listen.udp"], what, "remove one of them"));
-    }
+    let http = &settings.http.listen;
+    found.extend(taken(&[("listen.udp", udp)]));
+    found.extend(taken(&[("listen.tcp", tcp), ("http.listen", http)]));
     // Discovered addresses are known at the start alone.
     let relay = &settings.relay;
     if !relay.addresses.is_empty()
@@ -71,6 +63,26 @@ pub fn agreement(settings: &Settings) -> Vec<Disagreement> {
     found
 }
 
+/// Listeners of one kind of socket that cannot be had together.
+fn taken(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
+    let all =
+        || lists.iter().enumerate().flat_map(|(n, (key, list))| list.iter().map(move |addr| (n, *key, addr)));
+    let covers = |wildcard: &SocketAddr, other: &SocketAddr| {
+        wildcard.ip().is_unspecified()
+            && !other.ip().is_unspecified()
+            && (wildcard.is_ipv4(), wildcard.port()) == (other.is_ipv4(), other.port())
+    };
+    all().find_map(|(n, key, one)| {
+        let what = |other: &SocketAddr| match covers(one, other) {
+            true => format!("{one} is every address, so {other} is taken by it"),
+            false => format!("{other} is taken twice"),
+        };
+        let (_, other_key, other) =
+            all().find(|(m, _, other)| covers(one, other) || (n < *m && one == *other))?;
+        Some(mistake(&[key, other_key], what(other), "remove or move one of them"))
+    })
+}
+
 /// Refuses to be an anonymous relay.
 pub fn credentials(settings: &Settings) -> Option<Disagreement> {
     let auth = &settings.auth;
@@ -83,8 +95,8 @@ pub fn credentials(settings: &Settings) -> Option<Disagreement> {
     })
 }
 
-fn mistake(keys: &'static [&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
-    Disagreement { keys, what: what.into(), fix: fix.into(), warning: false }
+fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+    Disagreement { keys: keys.to_vec(), what: what.into(), fix: fix.into(), warning: false }
 }
 
 /// Whether relay sockets may be bound to the listener's address. Discovered ones may be any.

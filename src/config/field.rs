@@ -26,7 +26,7 @@ pub enum Field<T: 'static> {
         /// Its place.
         at: fn(&mut T) -> &mut u64,
     },
-    /// A lifetime. Off the norm it runs, with a warning.
+    /// A time. Off the norm it runs, with a warning.
     Seconds {
         /// What the RFC says.
         norm: Norm,
@@ -83,6 +83,11 @@ pub struct Norm {
     pub holds: fn(u32) -> bool,
     /// The sentence that is quoted when they do not.
     pub says: &'static str,
+}
+
+impl Norm {
+    /// No RFC says anything.
+    pub const NONE: Norm = Norm { holds: |_| true, says: "" };
 }
 
 /// A user that is being read.

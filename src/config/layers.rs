@@ -1,18 +1,20 @@
 //! From settings to what the layers below are told.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::settings::Settings;
+use crate::datapath::stream;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::peers::{PeerRules, Rules};
-use crate::turn::{External, Families, Lifetimes, Limits};
+use crate::turn::{External, Families, Lifetimes, Limits, Transport};
 use crate::{auth, datapath, turn};
 
 /// What the settings do not say: it depends on the machine.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Where UDP clients come in.
-    pub udp: Vec<SocketAddr>,
+    /// Where clients come in.
+    pub listeners: Vec<(Transport, SocketAddr)>,
     /// The relayed addresses, configured or discovered.
     pub relay: Vec<IpAddr>,
     /// What they are called outside.
@@ -24,6 +26,11 @@ pub struct Site {
 }
 
 impl Site {
+    /// Where clients come in over one transport.
+    pub fn over(&self, transport: Transport) -> Vec<SocketAddr> {
+        self.listeners.iter().filter(|(one, _)| *one == transport).map(|(_, addr)| *addr).collect()
+    }
+
     /// What an address of this machine is called outside.
     pub fn outside(&self, local: IpAddr) -> IpAddr {
         self.external.outside(SocketAddr::new(local, 0)).ip()
@@ -80,7 +87,8 @@ impl Settings {
 
     /// Where this process listens, by the names of both sides of a NAT.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
-        let inside = || site.udp.iter().chain(&self.http.listen).copied();
+        let clients = site.listeners.iter().map(|(_, addr)| addr);
+        let inside = || clients.clone().chain(&self.http.listen).copied();
         let outside = inside().map(|endpoint| site.external.outside(endpoint));
         inside().chain(outside).collect()
     }
@@ -89,7 +97,8 @@ impl Settings {
     pub fn datapath(&self, site: &Site) -> datapath::Config {
         datapath::Config {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
-            listen: site.udp.clone(),
+            listen: site.over(Transport::Udp),
+            streams: self.streams(site),
             relay: site.relay.clone(),
             ports: self.relay.ports.clone(),
             user_allocations: size(self.limits.user_allocations),
@@ -97,8 +106,27 @@ impl Settings {
             reservation_lifetime: self.limits.reservation_lifetime.into(),
             gro: self.listen.gro,
             gso: self.listen.gso,
-            streams: datapath::stream::Config::default(),
             steering: self.listen.steering,
+        }
+    }
+
+    fn streams(&self, site: &Site) -> stream::Config {
+        let limits = &self.limits;
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        stream::Config {
+            tcp: site.over(Transport::Tcp),
+            tls: site.over(Transport::Tls),
+            identity: None,
+            limits: stream::Limits {
+                connections: size(limits.connections),
+                half_open: size(limits.half_open),
+                half_open_a_source: size(limits.half_open_per_address),
+                queue: size(limits.client_queue),
+                handshake: seconds(limits.handshake_timeout),
+                first_message: seconds(limits.first_message_timeout),
+                unfinished: seconds(limits.unfinished_message_timeout),
+                idle: seconds(limits.idle_timeout),
+            },
         }
     }
 
@@ -123,7 +151,10 @@ mod tests {
 
     fn site(relay: &[&str]) -> Site {
         Site {
-            udp: vec!["0.0.0.0:3478".parse().unwrap()],
+            listeners: vec![
+                (Transport::Udp, "0.0.0.0:3478".parse().unwrap()),
+                (Transport::Tcp, "0.0.0.0:3479".parse().unwrap()),
+            ],
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
             external: External::default(),
             local: vec!["127.0.0.1".parse().unwrap()],
@@ -143,6 +174,8 @@ mod tests {
         let turn = Settings::default().turn(&site(&["192.0.2.1"]));
         assert_eq!((turn.limits, turn.lifetimes), (Limits::default(), Lifetimes::default()));
         assert_eq!(turn.software, None);
+        let streams = Settings::default().datapath(&site(&["192.0.2.1"])).streams;
+        assert_eq!(streams.limits, stream::Limits::default());
     }
 
     #[test]
@@ -151,7 +184,7 @@ mod tests {
         settings.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
         let peers = settings.turn(&site(&["192.0.2.1"])).peers;
         let may = |port| peers.judge("127.0.0.1".parse().unwrap(), Some(port), |_| true).is_ok();
-        assert!(!may(3478) && !may(9641) && may(9642));
+        assert!(!may(3478) && !may(3479) && !may(9641) && may(9642));
     }
 
     /// RFC 8656 §21: neither by its own nor by its external address.
@@ -161,7 +194,7 @@ mod tests {
         settings.peers.allow = vec!["0.0.0.0/0".parse().unwrap(), "203.0.113.5/32".parse().unwrap()];
         for listener in ["10.0.0.5:3478", "0.0.0.0:3478"] {
             let site = Site {
-                udp: vec![listener.parse().unwrap()],
+                listeners: vec![(Transport::Tcp, listener.parse().unwrap())],
                 relay: vec!["10.0.0.5".parse().unwrap()],
                 external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),
                 local: vec!["10.0.0.5".parse().unwrap()],

@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::external::ExternalIp;
-use super::field::Reader;
-use super::table::SETTINGS;
+use super::field::{Field, Reader};
+use super::table::{SETTINGS, Setting};
 use crate::auth::{Secret, StaticUser};
+use crate::turn::Transport;
 use crate::turn::peers::Cidr;
 
 /// Every setting. [`Settings::default`] is what runs without a configuration file.
@@ -38,6 +39,8 @@ pub struct Settings {
 pub struct Listen {
     /// Where UDP clients come in.
     pub udp: Vec<SocketAddr>,
+    /// Where TCP clients come in.
+    pub tcp: Vec<SocketAddr>,
     /// Receive batches of datagrams in one piece (UDP_GRO).
     pub gro: bool,
     /// Send batches of datagrams in one piece (UDP_SEGMENT).
@@ -98,6 +101,22 @@ pub struct Limits {
     pub unauthenticated_burst: u64,
     /// And from then on in a second; 0 is no limit.
     pub unauthenticated_rate: u64,
+    /// TCP and TLS connections.
+    pub connections: u64,
+    /// Those that have not brought a whole message yet.
+    pub half_open: u64,
+    /// The same from one IPv4 address or IPv6 /64.
+    pub half_open_per_address: u64,
+    /// Bytes that may wait for one TCP or TLS client to read.
+    pub client_queue: u64,
+    /// Seconds a TLS handshake may take.
+    pub handshake_timeout: u32,
+    /// Seconds until the first message of a connection has to be there.
+    pub first_message_timeout: u32,
+    /// Seconds until the rest of a message has to be there.
+    pub unfinished_message_timeout: u32,
+    /// Seconds a connection without an allocation may say nothing.
+    pub idle_timeout: u32,
     /// Seconds an allocation lives if its client wishes nothing or less.
     pub allocation_lifetime: u32,
     /// Seconds an allocation lives at most without being refreshed.
@@ -163,6 +182,14 @@ pub enum Format {
     Json,
 }
 
+impl Listen {
+    /// Every way in.
+    pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
+        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp)];
+        lists.iter().flat_map(|(transport, list)| list.iter().map(|addr| (*transport, *addr))).collect()
+    }
+}
+
 impl Settings {
     /// Whether everything but `[auth]` is the same.
     pub fn differ_in_auth_alone(&self, other: &Settings) -> bool {
@@ -172,6 +199,17 @@ impl Settings {
             (listen, relay, limits, peers, http, log, workers, software)
         };
         rest(self) == rest(other)
+    }
+
+    /// Every number of `[limits]` by its key there.
+    pub fn limits_by_name(&self) -> Vec<(&'static str, u64)> {
+        // The table knows the way to a place that can be written to, which a copy has.
+        let mut copy = self.clone();
+        let limit = |setting: &Setting<Settings>| match &setting.field {
+            Field::Number { at, .. } => Some((setting.key.strip_prefix("limits.")?, *at(&mut copy))),
+            _ => None,
+        };
+        SETTINGS.iter().filter_map(limit).collect()
     }
 
     /// Settings that are still to be filled in from the table.

@@ -95,6 +95,7 @@ workers = 3
 software = "hairpin"
 [listen]
 udp = ["192.0.2.1", "[2001:db8::1]:4000", "2001:db8::1"]
+tcp = "192.0.2.1"
 gro = false
 gso = false
 steering = false
@@ -123,6 +124,14 @@ allocations = 2
 permissions = 3
 channels = 4
 bandwidth = 500000
+connections = 10
+half_open = 9
+half_open_per_address = 8
+client_queue = 65536
+handshake_timeout = 7
+first_message_timeout = 6
+unfinished_message_timeout = 5
+idle_timeout = 4
 unauthenticated_burst = 5
 unauthenticated_rate = 0
 allocation_lifetime = 600
@@ -144,6 +153,7 @@ format = "json"
     let text = format!("{settings:?}");
     for (value, expected) in [
         (format!("{:?}", settings.listen.udp), "[192.0.2.1:3478, [2001:db8::1]:4000, [2001:db8::1]:3478]"),
+        (format!("{:?}", settings.listen.tcp), "[192.0.2.1:3478]"),
         (format!("{:?}", settings.relay.addresses), "[192.0.2.1]"),
         (settings.limits.bandwidth.to_string(), "500000"),
         (settings.relay.external_ip[0].to_string(), "203.0.113.1"),
@@ -225,7 +235,14 @@ fn values_are_judged_where_they_stand() {
             "[relay]\naddresses = \"192.0.2.1\"\nexternal_ip = [\"203.0.113.1\", \"203.0.113.2\"]",
             "192.0.2.1 would have two external addresses",
         ),
-        ("[listen]\nudp = []", "no client could come in"),
+        ("[listen]\nudp = []\ntcp = []", "no client could come in"),
+        (
+            "[listen]\ntcp = \"127.0.0.1:9641\"",
+            "listen.tcp = \"127.0.0.1:9641\": 127.0.0.1:9641 is taken twice; remove or move one",
+        ),
+        ("[http]\nlisten = \"127.0.0.1:3478\"", "0.0.0.0:3478 is every address, so 127.0.0.1:3478 is taken"),
+        ("[limits]\nclient_queue = 1", "write a number from 16384"),
+        ("[limits]\nidle_timeout = 0", "write a number from 1"),
         ("[listen]\nudp = [\"192.0.2.1:0\"]", "port 0"),
         ("[listen]\nudp = [\"192.0.2.7:3478\"]", "not an address of this machine"),
         ("[listen]\nudp = [\"turn.example.org\"]", "no address with a port"),
@@ -304,6 +321,7 @@ fn secrets_may_come_from_the_environment() {
 fn without_a_file_the_defaults_of_the_table_run() {
     let settings = without_file(&reader()).unwrap().settings;
     assert_eq!(format!("{:?}", settings.listen.udp), "[0.0.0.0:3478, [::]:3478]");
+    assert_eq!(format!("{:?}", settings.listen.tcp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(settings.relay.ports, 49152..=65535);
     assert_eq!(format!("{:?}", settings.http.listen), "[127.0.0.1:9641]");
     assert_eq!((settings.auth.realm.as_str(), settings.limits.user_allocations), ("hairpin", 1000));

@@ -7,10 +7,11 @@ use tracing::{info, warn};
 
 use super::addresses::{self, Chosen};
 use crate::config::{Settings, Site};
+use crate::turn::Transport;
 
 /// Tells of a relay that has just started.
 pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
-    info!("clients come in at udp {}", list(&site.udp));
+    info!("clients come in at {}", ways_in(site));
     let ports = &settings.relay.ports;
     let names: Vec<_> = chosen.iter().map(|chosen| advertised(*chosen, site)).collect();
     info!("relayed addresses: {}; ports {}-{}", names.join(", "), ports.start(), ports.end());
@@ -28,6 +29,12 @@ pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
     if !settings.http.listen.is_empty() {
         info!("metrics and health at http {}", list(&settings.http.listen));
     }
+}
+
+fn ways_in(site: &Site) -> String {
+    let lists = Transport::ALL.map(|transport| (transport.as_str(), site.over(transport)));
+    let lists = lists.iter().filter(|(_, addrs)| !addrs.is_empty());
+    lists.map(|(name, addrs)| format!("{name} {}", list(addrs))).collect::<Vec<_>>().join("; ")
 }
 
 /// A relayed address, what clients are told of it, and why.
@@ -83,7 +90,7 @@ mod tests {
 
     fn site(relay: &[&str], external: &[(&str, &str)]) -> Site {
         Site {
-            udp: Vec::new(),
+            listeners: Vec::new(),
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
             external: External::new(
                 external.iter().map(|(local, out)| (local.parse().unwrap(), out.parse().unwrap())).collect(),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::auth::{Secret, time_limited_password};
-use crate::turn::External;
+use crate::turn::{External, Transport};
 
 /// What clients need to use this relay until `expiry` (unix seconds).
 pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Value {
@@ -18,20 +18,25 @@ pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Val
 /// A URL for every way in (RFC 7065). Wildcard listeners are reached at `addresses`, one a family, by their external names; a
 /// `domain` stands for whatever it resolves to.
 pub fn urls(
-    udp: &[SocketAddr],
+    listeners: &[(Transport, SocketAddr)],
     addresses: &[IpAddr],
     external: &External,
     domain: Option<&str>,
 ) -> Vec<String> {
     let host = |ip| host(external.outside(SocketAddr::new(ip, 0)).ip());
     let mut urls = Vec::new();
-    for listener in udp {
+    for (transport, listener) in listeners {
+        let (scheme, over) = match transport {
+            Transport::Udp => ("turn", "udp"),
+            Transport::Tcp => ("turn", "tcp"),
+            Transport::Tls => ("turns", "tcp"),
+        };
         let host = match (domain, listener.ip()) {
             (Some(domain), _) => Some(domain.to_owned()),
             (None, ip) if !ip.is_unspecified() => Some(host(ip)),
             (None, any) => addresses.iter().find(|ip| ip.is_ipv4() == any.is_ipv4()).map(|ip| host(*ip)),
         };
-        let url = host.map(|host| format!("turn:{host}:{}?transport=udp", listener.port()));
+        let url = host.map(|host| format!("{scheme}:{host}:{}?transport={over}", listener.port()));
         urls.extend(url.filter(|url| !urls.contains(url)));
     }
     urls
@@ -48,8 +53,8 @@ fn host(ip: IpAddr) -> String {
 mod tests {
     use super::*;
 
-    fn listeners(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn listeners(texts: &[&str]) -> Vec<(Transport, SocketAddr)> {
+        texts.iter().map(|text| (Transport::Udp, text.parse().unwrap())).collect()
     }
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -87,6 +92,19 @@ mod tests {
         let udp = listeners(&["192.0.2.7:4000", "[2001:db8::7]:4001"]);
         let expected = ["turn:192.0.2.7:4000?transport=udp", "turn:[2001:db8::7]:4001?transport=udp"];
         assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), &none(), None), expected);
+    }
+
+    /// RFC 7065 §3.1
+    #[test]
+    fn every_transport_has_its_url() {
+        let listeners: Vec<_> =
+            Transport::ALL.into_iter().map(|one| (one, "192.0.2.7:4000".parse().unwrap())).collect();
+        let expected = [
+            "turn:192.0.2.7:4000?transport=udp",
+            "turn:192.0.2.7:4000?transport=tcp",
+            "turns:192.0.2.7:4000?transport=tcp",
+        ];
+        assert_eq!(urls(&listeners, &[], &none(), None), expected);
     }
 
     #[test]

@@ -7,22 +7,27 @@ use prometheus::{Encoder as _, TextEncoder};
 use crate::auth::Reason;
 use crate::datapath::WorkerStats;
 use crate::datapath::stats::Unsent;
+use crate::datapath::stream::stats::{End, Failure, Refusal};
 use crate::turn::Transport;
 use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, Traffic};
 
-/// The page for what `workers` have counted and the log has lost.
-pub fn page(workers: &[WorkerStats], log_lines_lost: u64) -> String {
+/// What a relay is allowed, by the names of its settings.
+pub type Limits = Vec<(&'static str, u64)>;
+
+/// The page for what `workers` have counted within `limits`, and the log has lost.
+pub fn page(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64) -> String {
     let mut page = Vec::new();
     // Only a family without rows or a broken writer is an error.
-    let written = TextEncoder::new().encode(&families(workers, log_lines_lost), &mut page);
+    let written = TextEncoder::new().encode(&families(workers, limits, log_lines_lost), &mut page);
     debug_assert!(written.is_ok(), "{written:?}");
     String::from_utf8(page).unwrap_or_default()
 }
 
-fn families(workers: &[WorkerStats], log_lines_lost: u64) -> Vec<MetricFamily> {
+fn families(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64) -> Vec<MetricFamily> {
     let mut sum = WorkerStats::default();
     workers.iter().for_each(|worker| sum.add(worker));
     let turn = &sum.turn;
+    let streams = &sum.sockets.streams;
     vec![
         gauge(
             "hairpin_allocations",
@@ -51,6 +56,44 @@ fn families(workers: &[WorkerStats], log_lines_lost: u64) -> Vec<MetricFamily> {
             "hairpin_unsent_packets_total",
             "Packets that this machine would not send, by reason.",
             Unsent::ALL.iter().zip(sum.sockets.unsent).map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        gauge(
+            "hairpin_connections",
+            "Open TCP and TLS connections; TLS ones once their handshake is done.",
+            by_stream(streams.open),
+        ),
+        counter(
+            "hairpin_connections_accepted_total",
+            "TCP and TLS connections accepted.",
+            by_stream(streams.accepted),
+        ),
+        counter(
+            "hairpin_connections_refused_total",
+            "Connections closed at once, by the limit that was reached.",
+            by_reason(&streams.refused, Refusal::ALL.map(Refusal::as_str)),
+        ),
+        counter(
+            "hairpin_connections_closed_total",
+            "Connections that ended, by reason.",
+            by_reason(&streams.closed, End::ALL.map(End::as_str)),
+        ),
+        counter(
+            "hairpin_tls_handshakes_failed_total",
+            "TLS handshakes that failed, by reason.",
+            Failure::ALL
+                .iter()
+                .zip(streams.handshakes_failed)
+                .map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        counter(
+            "hairpin_connections_dropped_messages_total",
+            "Data messages dropped because their TCP or TLS client reads too slowly.",
+            by_stream(streams.data_dropped),
+        ),
+        counter(
+            "hairpin_accept_pauses_total",
+            "How often accepting connections paused: no descriptors or no memory.",
+            [row([], streams.accept_paused)],
         ),
         counter(
             "hairpin_truncated_batches_total",
@@ -89,6 +132,11 @@ fn families(workers: &[WorkerStats], log_lines_lost: u64) -> Vec<MetricFamily> {
             [row([], log_lines_lost)],
         ),
         gauge(
+            "hairpin_limit",
+            "The limits that are set, by their names in the configuration; 0 is none where it may be 0.",
+            limits.iter().map(|(name, limit)| row([("name", name)], *limit)),
+        ),
+        gauge(
             "hairpin_build_info",
             "Always 1; the label tells the version.",
             [row([("version", env!("CARGO_PKG_VERSION"))], 1)],
@@ -117,6 +165,23 @@ fn relayed(turn: &Stats, what: impl Fn(&Traffic) -> u64 + Copy) -> impl Iterator
                 .map(move |(transport, traffic)| row(labels(transport), what(traffic)))
         },
     )
+}
+
+/// The stream transports, in the order of their counters.
+const STREAMS: [&str; 2] = ["tcp", "tls"];
+
+fn by_stream(counts: [u64; 2]) -> impl Iterator<Item = Row> {
+    STREAMS.iter().zip(counts).map(|(transport, n)| row([("transport", transport)], n))
+}
+
+fn by_reason<const N: usize>(
+    counts: &[[u64; N]; 2],
+    reasons: [&'static str; N],
+) -> impl Iterator<Item = Row> {
+    STREAMS.iter().zip(counts).flat_map(move |(transport, counts)| {
+        let labels = move |reason| [("transport", *transport), ("reason", reason)];
+        reasons.into_iter().zip(counts).map(move |(reason, n)| row(labels(reason), *n))
+    })
 }
 
 fn requests(turn: &Stats) -> impl Iterator<Item = Row> {
@@ -182,6 +247,7 @@ fn family(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
     use crate::wire::Method;
 
     fn worker() -> WorkerStats {
@@ -189,6 +255,10 @@ mod tests {
         worker.turn.relays[0] = [3, 1];
         worker.turn.to_peer[0] = Traffic { packets: 5, bytes: 500 };
         worker.turn.dropped[Dropped::NoPermission as usize] = 7;
+        worker.sockets.streams.open = [4, 2];
+        worker.sockets.streams.closed[1][End::ALL.iter().position(|&end| end == End::Idle).unwrap()] = 6;
+        worker.sockets.streams.handshakes_failed[0] = 8;
+        worker.sockets.streams.data_dropped = [9, 0];
         worker.turn.auth_failures[Reason::WrongPassword.index()] = 2;
         let method = REQUESTS.iter().position(|&method| method == Method::Allocate).unwrap();
         worker.turn.requests[method][0] = 3;
@@ -197,7 +267,7 @@ mod tests {
 
     #[test]
     fn workers_are_added_up() {
-        let page = page(&[worker(), worker()], 11);
+        let page = page(&[worker(), worker()], &vec![("channels", 256)], 11);
         for line in [
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
             "hairpin_allocations{transport=\"udp\",family=\"ipv6\"} 2",
@@ -208,6 +278,13 @@ mod tests {
             "hairpin_auth_failures_total{reason=\"wrong_password\"} 4",
             "hairpin_requests_total{method=\"Allocate\",outcome=\"success\"} 6",
             "hairpin_worker_requests_total{worker=\"1\"} 3",
+            "hairpin_connections{transport=\"tls\"} 4",
+            "hairpin_connections_closed_total{transport=\"tls\",reason=\"idle\"} 12",
+            "hairpin_connections_closed_total{transport=\"tcp\",reason=\"idle\"} 0",
+            "hairpin_connections_refused_total{transport=\"tcp\",reason=\"half_open\"} 0",
+            "hairpin_tls_handshakes_failed_total{reason=\"too_slow\"} 16",
+            "hairpin_connections_dropped_messages_total{transport=\"tcp\"} 18",
+            "hairpin_limit{name=\"channels\"} 256",
             "hairpin_log_lines_dropped_total 11",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
@@ -216,9 +293,10 @@ mod tests {
 
     #[test]
     fn every_family_says_what_it_is() {
-        let page = page(&[worker()], 0);
+        let page = page(&[worker()], &Settings::default().limits_by_name(), 0);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
-        assert_eq!((help, kinds), (17, 17), "{page}");
+        assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");
+        assert_eq!((help, kinds), (25, 25), "{page}");
     }
 }

@@ -184,7 +184,7 @@ fn complete(settings: &mut Settings, order: &Order) -> Result<()> {
 fn print(settings: &Settings, relay: &Relay, order: &Order) {
     let Some(secret) = settings.auth.secrets.first() else { return };
     let site = relay.site();
-    let urls = ice::urls(&site.udp, &site.relay, &site.external, order.domain.as_deref());
+    let urls = ice::urls(&site.listeners, &site.relay, &site.external, order.domain.as_deref());
     let servers = ice_servers(&urls, secret);
     let _ = writeln!(io::stdout().lock(), "{servers}");
 }

@@ -17,6 +17,7 @@ use super::{announce, files, http, metrics, random};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site, external};
 use crate::datapath::{Group, Workers};
+use crate::turn::Transport;
 
 /// A relay that serves clients.
 pub struct Relay {
@@ -29,6 +30,7 @@ pub struct Relay {
 /// What HTTP shows. The workers are gone while the relay stops.
 struct Pages {
     workers: Mutex<Option<Workers>>,
+    limits: metrics::Limits,
     lost: Lost,
 }
 
@@ -38,18 +40,21 @@ impl Relay {
         let chosen = choose(settings)?;
         let relay: Vec<IpAddr> = chosen.iter().map(|chosen| chosen.address).collect();
         let site = Site {
-            udp: listeners(&settings.listen.udp)?,
+            listeners: listeners(settings.listen.all())?,
             external: external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?,
             relay,
             local: addresses::all().context("this machine's addresses cannot be listed")?,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
-        files::raise_limit(sockets(settings, site.relay.len()));
+        files::raise_limit(sockets(settings, site.relay.len()), settings.limits.connections);
 
         let datapath = settings.datapath(&site);
         let key = u32::from_ne_bytes(random::bytes()?);
-        let groups =
-            site.udp.iter().map(|addr| Group::open(*addr, &datapath, key)).collect::<Result<Vec<_>, _>>()?;
+        let open = |(transport, addr): &(Transport, SocketAddr)| match transport {
+            Transport::Udp => Group::open(*addr, &datapath, key),
+            stream => Group::open_stream(*stream, *addr, &datapath),
+        };
+        let groups = site.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
 
         let nonce_keys = NonceKeys { current: random::bytes()?, previous: None };
@@ -64,7 +69,8 @@ impl Relay {
         )?;
         announce::relay(settings, &site, &chosen);
 
-        let pages = Arc::new(Pages { workers: Mutex::new(Some(workers)), lost });
+        let pages =
+            Arc::new(Pages { workers: Mutex::new(Some(workers)), limits: settings.limits_by_name(), lost });
         let serve = |listener| {
             let pages = Arc::clone(&pages);
             tokio::spawn(async move {
@@ -111,7 +117,7 @@ impl Pages {
 impl http::Pages for Pages {
     fn metrics(&self) -> String {
         let stats = self.workers().as_ref().map(Workers::stats).unwrap_or_default();
-        metrics::page(&stats, self.lost.lines() as u64)
+        metrics::page(&stats, &self.limits, self.lost.lines() as u64)
     }
 
     fn is_healthy(&self) -> bool {
@@ -147,15 +153,15 @@ fn choose(settings: &Settings) -> Result<Vec<Chosen>> {
 }
 
 /// The listeners that this machine can have: none with IPv6 where there is no IPv6.
-fn listeners(udp: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
+fn listeners(listed: Vec<(Transport, SocketAddr)>) -> Result<Vec<(Transport, SocketAddr)>> {
     if addresses::has_ipv6() {
-        return Ok(udp.to_vec());
+        return Ok(listed);
     }
-    let (v6, rest): (Vec<_>, Vec<_>) = udp.iter().partition(|addr| addr.is_ipv6());
+    let (v6, rest): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(_, addr)| addr.is_ipv6());
     if rest.is_empty() {
-        bail!("this machine has no IPv6, and listen.udp lists nothing else; list an IPv4 address");
+        bail!("this machine has no IPv6, and [listen] lists nothing else; list an IPv4 address");
     }
-    v6.iter().for_each(|addr| info!("udp {addr} is left out: this machine has no IPv6"));
+    v6.iter().for_each(|(one, addr)| info!("{} {addr} is left out: this machine has no IPv6", one.as_str()));
     Ok(rest)
 }
 
