@@ -38,7 +38,9 @@ fn a_public_machine_advertises_both_families() {
     let start = Machine::new(PUBLIC).start("");
     assert_eq!(start.urls, in_each_way(&["203.0.113.7", "[2001:db8::7]"]));
     for line in [
-        "clients come in at udp 0.0.0.0:3478, [::]:3478; tcp 0.0.0.0:3478, [::]:3478",
+        "clients come in at udp 0.0.0.0:3478, [::]:3478; tcp 0.0.0.0:3478, [::]:3478; tls 0.0.0.0:5349, [::]:5349",
+        "a self-signed certificate is kept in",
+        "browsers refuse the self-signed certificate for turns: URLs: start with --domain, --cert and --key",
         "relayed addresses: 203.0.113.7 (source address of the default route), 2001:db8::7 (source address of the default \
          route); ports 49152-65535",
         "peers denied: everything not globally reachable",
@@ -217,7 +219,7 @@ impl Machine {
 
 /// The URLs of hosts at the default ports.
 fn in_each_way(hosts: &[&str]) -> Vec<String> {
-    let ways = [("turn", 3478, "udp"), ("turn", 3478, "tcp")];
+    let ways = [("turn", 3478, "udp"), ("turn", 3478, "tcp"), ("turns", 5349, "tcp")];
     let urls = |(scheme, port, over)| {
         hosts.iter().map(move |host| format!("{scheme}:{host}:{port}?transport={over}"))
     };

@@ -16,7 +16,9 @@ use crate::daemon::{self, MISTAKES, Order, configuration};
 /// arguments or configuration.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve { config, domain, state_dir } => daemon::serve(&Order { config, domain, state_dir }),
+        Command::Serve { config, domain, cert, key, state_dir } => {
+            daemon::serve(&Order { config, domain, certificate: cert.zip(key), state_dir })
+        }
         Command::Check { file } => check(&file),
         Command::Credentials(wish) => credentials::run(&wish),
     }
@@ -44,15 +46,15 @@ struct Arguments {
 enum Command {
     /// Run a relay
     ///
-    /// Without --config it listens on UDP and TCP port 3478 of every address, relays with the addresses of the default route and
-    /// ports 49152-65535, serves metrics on 127.0.0.1:9641, and keeps a shared secret that it makes once. It prints ICE
+    /// Without --config it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses of the default route and
+    /// ports 49152-65535, serves metrics on 127.0.0.1:9641, and keeps a shared secret and a self-signed certificate that it makes once. It prints ICE
     /// servers with credentials for 24 hours on standard output, unless it runs as a service, and logs to standard error.
     ///
     /// SIGTERM and SIGINT end every allocation and then the relay; a second one ends it at once.
     #[command(after_help = "\
 Examples:
   hairpin serve
-  hairpin serve --domain turn.example.org
+  hairpin serve --domain turn.example.org --cert fullchain.pem --key privkey.pem
   HAIRPIN_AUTH_SECRET=... hairpin serve --config /etc/hairpin/hairpin.toml
 
 Secrets are never arguments: they come from the configuration, from files of their own or from HAIRPIN_AUTH_SECRET
@@ -64,7 +66,13 @@ Secrets are never arguments: they come from the configuration, from files of the
         /// The name that clients reach this relay by; also its realm
         #[arg(long, value_name = "NAME", value_parser = words::domain, conflicts_with = "config")]
         domain: Option<String>,
-        /// Where the shared secret is kept [default: $STATE_DIRECTORY, else ~/.local/state/hairpin, /var/lib/hairpin as
+        /// The certificate for TLS and those that vouch for it, as PEM [default: a self-signed one, which browsers refuse]
+        #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "config")]
+        cert: Option<PathBuf>,
+        /// Its private key, as PEM
+        #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "config")]
+        key: Option<PathBuf>,
+        /// Where the shared secret and a self-signed certificate are kept [default: $STATE_DIRECTORY, else ~/.local/state/hairpin, /var/lib/hairpin as
         /// a service]
         #[arg(long, value_name = "DIR", conflicts_with = "config")]
         state_dir: Option<PathBuf>,
@@ -136,7 +144,10 @@ mod tests {
     #[test]
     fn no_argument_takes_a_secret() {
         for command in Arguments::command().get_subcommands() {
-            for argument in command.get_arguments() {
+            // The name of a file is no secret, even if the file is.
+            let is_file =
+                |argument: &clap::Arg| argument.get_value_names().is_some_and(|names| names == ["FILE"]);
+            for argument in command.get_arguments().filter(|argument| !is_file(argument)) {
                 let name = argument.get_id().as_str();
                 assert!(!["secret", "password", "key"].iter().any(|word| name.contains(word)), "{name}");
             }

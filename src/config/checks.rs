@@ -17,20 +17,21 @@ pub struct Disagreement {
     pub warning: bool,
 }
 
-/// Whatever disagrees, in the order of the table.
-pub fn agreement(settings: &Settings) -> Vec<Disagreement> {
+/// Whatever disagrees at `now` (unix seconds), in the order of the table.
+pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
     let mut found = Vec::new();
-    let Listen { udp, tcp, .. } = &settings.listen;
-    if udp.is_empty() && tcp.is_empty() {
+    let Listen { udp, tcp, tls, .. } = &settings.listen;
+    if settings.listen.all().is_empty() {
         found.push(mistake(
-            &["listen.udp", "listen.tcp"],
+            &["listen.udp", "listen.tcp", "listen.tls"],
             "no client could come in",
             "list an address, or remove the line",
         ));
     }
     let http = &settings.http.listen;
     found.extend(taken(&[("listen.udp", udp)]));
-    found.extend(taken(&[("listen.tcp", tcp), ("http.listen", http)]));
+    found.extend(taken(&[("listen.tcp", tcp), ("listen.tls", tls), ("http.listen", http)]));
+    found.extend(settings.tls.disagreements(!tls.is_empty(), now));
     // Discovered addresses are known at the start alone.
     let relay = &settings.relay;
     if !relay.addresses.is_empty()
@@ -95,7 +96,8 @@ pub fn credentials(settings: &Settings) -> Option<Disagreement> {
     })
 }
 
-fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+/// Settings that cannot run together.
+pub fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
     Disagreement { keys: keys.to_vec(), what: what.into(), fix: fix.into(), warning: false }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use toml_edit::Value;
 
 use super::external::ExternalIp;
+use super::tls::Pem;
 use super::values;
 
 use crate::auth::{Password, Secret, StaticUser};
@@ -53,6 +54,8 @@ pub enum Field<T: 'static> {
     Addresses(fn(&mut T) -> &mut Vec<IpAddr>),
     /// External addresses, `public` or `public/local`.
     External(fn(&mut T) -> &mut Vec<ExternalIp>),
+    /// A file with certificates or a key.
+    Pem(fn(&mut T) -> &mut Option<Pem>),
     /// A port range, `first-last`.
     Ports(fn(&mut T) -> &mut RangeInclusive<u16>),
     /// Address ranges.
@@ -107,6 +110,8 @@ pub struct Reader<'a> {
     pub read: &'a dyn Fn(&Path) -> io::Result<String>,
     /// A variable of the environment.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Unix seconds, for certificates.
+    pub now: u64,
 }
 
 impl Reader<'static> {
@@ -115,6 +120,7 @@ impl Reader<'static> {
         has_address: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         environment: &|_| None,
+        now: 0,
     };
 }
 
@@ -166,6 +172,7 @@ impl<T> Field<T> {
                 *at(target) = values::each(value, report, |v| values::external(v, reader));
                 values::no_repeats(value, at(target), report);
             }
+            Field::Pem(at) => *at(target) = keep(values::pem(value, reader), report),
             Field::Ports(at) => put(at(target), values::ports(value), report),
             Field::Prefixes(at) => *at(target) = values::each(value, report, values::prefix),
             Field::Nat64(at) => *at(target) = values::each(value, report, values::nat64),
@@ -202,6 +209,7 @@ impl<T> Field<T> {
             Field::Sockets { .. } => "list of addresses with ports".into(),
             Field::Addresses(_) => "list of addresses".into(),
             Field::External(_) => "list of addresses, `public` or `public/local`".into(),
+            Field::Pem(_) => "file".into(),
             Field::Ports(_) => "first and last port".into(),
             Field::Prefixes(_) => "list of ranges in CIDR".into(),
             Field::Nat64(_) => "list of IPv6 prefixes".into(),

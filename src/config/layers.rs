@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::settings::Settings;
 use crate::datapath::stream;
+use crate::datapath::tls::Identity;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::peers::{PeerRules, Rules};
 use crate::turn::{External, Families, Lifetimes, Limits, Transport};
@@ -93,12 +94,12 @@ impl Settings {
         inside().chain(outside).collect()
     }
 
-    /// What `datapath` is told.
-    pub fn datapath(&self, site: &Site) -> datapath::Config {
+    /// What `datapath` is told; `identity` is who it is to TLS clients ([`Tls::identity`](super::tls::Tls::identity)).
+    pub fn datapath(&self, site: &Site, identity: Option<Identity>) -> datapath::Config {
         datapath::Config {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
             listen: site.over(Transport::Udp),
-            streams: self.streams(site),
+            streams: self.streams(site, identity),
             relay: site.relay.clone(),
             ports: self.relay.ports.clone(),
             user_allocations: size(self.limits.user_allocations),
@@ -110,13 +111,13 @@ impl Settings {
         }
     }
 
-    fn streams(&self, site: &Site) -> stream::Config {
+    fn streams(&self, site: &Site, identity: Option<Identity>) -> stream::Config {
         let limits = &self.limits;
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         stream::Config {
             tcp: site.over(Transport::Tcp),
             tls: site.over(Transport::Tls),
-            identity: None,
+            identity,
             limits: stream::Limits {
                 connections: size(limits.connections),
                 half_open: size(limits.half_open),
@@ -174,7 +175,7 @@ mod tests {
         let turn = Settings::default().turn(&site(&["192.0.2.1"]));
         assert_eq!((turn.limits, turn.lifetimes), (Limits::default(), Lifetimes::default()));
         assert_eq!(turn.software, None);
-        let streams = Settings::default().datapath(&site(&["192.0.2.1"])).streams;
+        let streams = Settings::default().datapath(&site(&["192.0.2.1"]), None).streams;
         assert_eq!(streams.limits, stream::Limits::default());
     }
 
@@ -211,8 +212,8 @@ mod tests {
     #[test]
     fn no_number_of_workers_is_one_a_cpu() {
         let mut settings = Settings::default();
-        assert_eq!(settings.datapath(&site(&[])).workers, 3);
+        assert_eq!(settings.datapath(&site(&[]), None).workers, 3);
         settings.workers = 2;
-        assert_eq!(settings.datapath(&site(&[])).workers, 2);
+        assert_eq!(settings.datapath(&site(&[]), None).workers, 2);
     }
 }

@@ -45,7 +45,11 @@ pub fn load(file: &str, text: &str, reader: &Reader<'_>) -> Result<Loaded, Vec<F
         }
     }
     loading.environment(&mut settings);
-    let agreed = checks::agreement(&settings);
+    // Nobody asked for TLS, so the default does not either.
+    if !["listen.tls", "tls.cert", "tls.key"].iter().any(|key| loading.places.contains_key(key)) {
+        settings.listen.tls.clear();
+    }
+    let agreed = checks::agreement(&settings, reader.now);
     for check in agreed.into_iter().chain(checks::credentials(&settings)) {
         loading.disagreement(check);
     }

@@ -8,11 +8,13 @@
 //! - [`load()`]: a file's text to settings, every mistake reported at once
 //! - `layers`: what the layers below are told of them
 //! - [`external`]: what relayed addresses are called behind a NAT
+//! - [`tls`], `certificate`: who this server is to TLS clients
 //! - `checks`: whether settings agree with each other
 //! - [`pages`]: the reference page and the sample
 //!
 //! Nothing here opens a socket, reads a file or the environment: what is needed of them is passed in as a [`Reader`].
 
+mod certificate;
 mod checks;
 pub mod external;
 pub mod field;
@@ -24,6 +26,7 @@ pub mod settings;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod values;
 
 pub use field::Reader;

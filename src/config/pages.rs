@@ -114,7 +114,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Reader, load};
+    use crate::config::{Reader, load, tests};
 
     /// Compares a page of the repository with what the table makes; writes it when asked to.
     fn current(path: &str, made: &str) {
@@ -149,9 +149,10 @@ mod tests {
                 line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned()
             })
             // A user has one of the three.
-            .filter(|line| !line.starts_with("password_file") && !line.starts_with("key"))
+            .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
-        let reader = Reader { read: &|_| Ok("0123456789abcdef\n".into()), ..Reader::NONE };
+        let file = |path: &Path| tests::pem(path).unwrap_or_else(|| "0123456789abcdef\n".into());
+        let reader = Reader { read: &|path| Ok(file(path)), now: 1_893_456_000, ..Reader::NONE };
         let loaded =
             load("sample", &on.join("\n"), &reader).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
         assert_eq!(loaded.settings.auth.users.len(), 1);

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use super::external::ExternalIp;
 use super::field::{Field, Reader};
 use super::table::{SETTINGS, Setting};
+use super::tls::Tls;
 use crate::auth::{Secret, StaticUser};
 use crate::turn::Transport;
 use crate::turn::peers::Cidr;
@@ -18,6 +19,8 @@ pub struct Settings {
     pub listen: Listen,
     /// `[relay]`: what peers see.
     pub relay: Relay,
+    /// `[tls]`: who this server is to TLS clients.
+    pub tls: Tls,
     /// `[auth]`: who may use the relay.
     pub auth: Auth,
     /// `[limits]`: how much of it.
@@ -41,6 +44,8 @@ pub struct Listen {
     pub udp: Vec<SocketAddr>,
     /// Where TCP clients come in.
     pub tcp: Vec<SocketAddr>,
+    /// Where TLS clients come in.
+    pub tls: Vec<SocketAddr>,
     /// Receive batches of datagrams in one piece (UDP_GRO).
     pub gro: bool,
     /// Send batches of datagrams in one piece (UDP_SEGMENT).
@@ -185,7 +190,7 @@ pub enum Format {
 impl Listen {
     /// Every way in.
     pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
-        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp)];
+        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp), (Transport::Tls, &self.tls)];
         lists.iter().flat_map(|(transport, list)| list.iter().map(|addr| (*transport, *addr))).collect()
     }
 }
@@ -194,9 +199,9 @@ impl Settings {
     /// Whether everything but `[auth]` is the same.
     pub fn differ_in_auth_alone(&self, other: &Settings) -> bool {
         let rest = |settings: &Settings| {
-            let Settings { listen, relay, auth: _, limits, peers, http, log, workers, software } =
+            let Settings { listen, relay, tls, auth: _, limits, peers, http, log, workers, software } =
                 settings.clone();
-            (listen, relay, limits, peers, http, log, workers, software)
+            (listen, relay, tls, limits, peers, http, log, workers, software)
         };
         rest(self) == rest(other)
     }
@@ -217,6 +222,7 @@ impl Settings {
         Settings {
             listen: Listen::default(),
             relay: Relay::default(),
+            tls: Tls::default(),
             auth: Auth::default(),
             limits: Limits::default(),
             peers: Peers::default(),
@@ -232,7 +238,7 @@ impl Default for Settings {
     /// The table's defaults, read as if they stood in a file.
     fn default() -> Self {
         let mut settings = Settings::blank();
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
             let value = setting.default.parse().expect("a default of the table is TOML");
             let wrong = setting.field.apply(&mut settings, &value, &Reader::NONE);
             assert!(wrong.is_empty(), "the default of {} is refused: {wrong:?}", setting.key);

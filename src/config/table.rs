@@ -25,6 +25,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("", "These stand at the top of the file, before the first section."),
     ("listen", "Where clients come in."),
     ("relay", "What peers see: the relayed transport addresses."),
+    ("tls", "Who this server is to TLS clients: TLS 1.2 and 1.3."),
     (
         "auth",
         "Who may use the relay. At least one secret or user is needed: hairpin never runs as an anonymous relay.",
@@ -76,6 +77,15 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Addresses and ports for TCP clients, written as for `listen.udp`. They are the ones whose network lets no UDP out. \
               An empty list turns TCP off.",
         coturn: &["no-tcp"],
+    },
+    Setting {
+        key: "listen.tls",
+        field: Field::Sockets { port: 5349, at: |s| &mut s.listen.tls },
+        default: r#"["0.0.0.0:5349", "[::]:5349"]"#,
+        example: "",
+        doc: "Addresses and ports for TLS clients, written as for `listen.udp`; without a port it is 5349. TLS needs `tls.cert` \
+              and `tls.key`: where neither they nor this are set it is off.",
+        coturn: &["tls-listening-port", "no-tls"],
     },
     Setting {
         key: "listen.gro",
@@ -130,6 +140,24 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Ports of relayed transport addresses, first and last. Open them for UDP in the firewall. No listener may stand \
               in this range on the same address.",
         coturn: &["min-port", "max-port"],
+    },
+    Setting {
+        key: "tls.cert",
+        field: Field::Pem(|s| &mut s.tls.cert),
+        default: "",
+        example: r#""/etc/hairpin/fullchain.pem""#,
+        doc: "A PEM file with the certificate and, after it, those that vouch for it. Browsers want one for the name in the URL \
+              from an authority that they know. A relative path starts at this file's folder. A renewed one is read at the next \
+              start.",
+        coturn: &["cert"],
+    },
+    Setting {
+        key: "tls.key",
+        field: Field::Pem(|s| &mut s.tls.key),
+        default: "",
+        example: r#""/etc/hairpin/privkey.pem""#,
+        doc: "A PEM file with its private key: PKCS#8, PKCS#1 or SEC1; RSA, ECDSA or Ed25519; without a passphrase.",
+        coturn: &["pkey"],
     },
     Setting {
         key: "auth.realm",

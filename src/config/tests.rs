@@ -2,13 +2,45 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair, date_time_ymd};
 
 use super::{Reader, Settings, load, without_file};
 use crate::auth::Password;
 
 const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
 
-/// A machine with two addresses, two files and a variable.
+/// 2030-01-01
+const NOW: u64 = 1_893_456_000;
+
+/// A chain that is valid from 2020 to 2040, its key, one that ended in 2025, its key.
+static PEMS: LazyLock<[String; 4]> = LazyLock::new(|| {
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let params = |name: &str, until| {
+        let mut params = CertificateParams::new(["turn.example.org".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 12, 31);
+        params
+    };
+    let ca = params("authority", 2040).self_signed(&ca_key).unwrap();
+    let chain =
+        params("relay", 2040).signed_by(&key, &Issuer::new(params("authority", 2040), ca_key)).unwrap();
+    let old_key = KeyPair::generate().unwrap();
+    let old = params("relay", 2025).self_signed(&old_key).unwrap().pem();
+    [chain.pem() + &ca.pem(), key.serialize_pem(), old, old_key.serialize_pem()]
+});
+
+/// What a file of a certificate or a key holds.
+pub fn pem(path: &Path) -> Option<String> {
+    let names = ["fullchain.pem", "privkey.pem", "old.pem", "old-key.pem"];
+    let n = names.iter().position(|name| path.ends_with(name))?;
+    Some(PEMS[n].clone())
+}
+
+/// A machine with two addresses, some files and no variable.
 fn reader() -> Reader<'static> {
     Reader {
         has_address: &|ip| {
@@ -18,9 +50,12 @@ fn reader() -> Reader<'static> {
             Some("secrets") => Ok("first secret of two\n\n  second secret of two \r\n".into()),
             Some("password") => Ok(" spaces are kept \n".into()),
             Some("empty") => Ok("\n".into()),
-            _ => Err(io::Error::new(io::ErrorKind::NotFound, "No such file or directory")),
+            _ => {
+                pem(path).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "No such file or directory"))
+            }
         },
         environment: &|_| None,
+        now: NOW,
     }
 }
 
@@ -96,6 +131,7 @@ software = "hairpin"
 [listen]
 udp = ["192.0.2.1", "[2001:db8::1]:4000", "2001:db8::1"]
 tcp = "192.0.2.1"
+tls = "192.0.2.1"
 gro = false
 gso = false
 steering = false
@@ -103,6 +139,9 @@ steering = false
 addresses = "192.0.2.1"
 external_ip = "203.0.113.1"
 ports = "50000-50010"
+[tls]
+cert = "fullchain.pem"
+key = "privkey.pem"
 [auth]
 realm = "example.org"
 secrets = "0123456789abcdef"
@@ -154,6 +193,8 @@ format = "json"
     for (value, expected) in [
         (format!("{:?}", settings.listen.udp), "[192.0.2.1:3478, [2001:db8::1]:4000, [2001:db8::1]:3478]"),
         (format!("{:?}", settings.listen.tcp), "[192.0.2.1:3478]"),
+        (format!("{:?}", settings.listen.tls), "[192.0.2.1:5349]"),
+        (format!("{:?}", settings.tls.identity().unwrap()), "Some(Identity)"),
         (format!("{:?}", settings.relay.addresses), "[192.0.2.1]"),
         (settings.limits.bandwidth.to_string(), "500000"),
         (settings.relay.external_ip[0].to_string(), "203.0.113.1"),
@@ -241,6 +282,35 @@ fn values_are_judged_where_they_stand() {
             "listen.tcp = \"127.0.0.1:9641\": 127.0.0.1:9641 is taken twice; remove or move one",
         ),
         ("[http]\nlisten = \"127.0.0.1:3478\"", "0.0.0.0:3478 is every address, so 127.0.0.1:3478 is taken"),
+        (
+            "[listen]\ntcp = \"192.0.2.1:5349\"\ntls = \"0.0.0.0\"\n[tls]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"",
+            "listen.tls = \"0.0.0.0\": 0.0.0.0:5349 is every address, so 192.0.2.1:5349 is taken",
+        ),
+        (
+            "[listen]\ntls = \"0.0.0.0\"",
+            "listen.tls = \"0.0.0.0\": TLS needs a certificate and its key; set tls.cert",
+        ),
+        (
+            "[tls]\ncert = \"fullchain.pem\"",
+            "tls.cert = \"fullchain.pem\": a certificate without its key; set tls.key",
+        ),
+        ("[tls]\nkey = \"privkey.pem\"", "tls.key = \"privkey.pem\": a key without its certificate"),
+        (
+            "[tls]\ncert = \"none.pem\"\nkey = \"privkey.pem\"",
+            "tls.cert = \"none.pem\": cannot be read: No such file",
+        ),
+        (
+            "[tls]\ncert = \"secrets\"\nkey = \"privkey.pem\"",
+            "tls.cert = \"secrets\": the certificate file has no",
+        ),
+        (
+            "[tls]\ncert = \"fullchain.pem\"\nkey = \"secrets\"",
+            "tls.key = \"secrets\": the key file has no private key",
+        ),
+        (
+            "[tls]\ncert = \"fullchain.pem\"\nkey = \"old-key.pem\"",
+            "tls.key = \"old-key.pem\": the key does not belong to the first certificate",
+        ),
         ("[limits]\nclient_queue = 1", "write a number from 16384"),
         ("[limits]\nidle_timeout = 0", "write a number from 1"),
         ("[listen]\nudp = [\"192.0.2.1:0\"]", "port 0"),
@@ -296,6 +366,25 @@ fn lifetimes_off_the_rfc_warn_but_run() {
 }
 
 #[test]
+fn an_expired_certificate_warns_but_runs() {
+    let text = "[tls]\ncert = \"old.pem\"\nkey = \"old-key.pem\"";
+    let expected = "hairpin.toml:2: warning: tls.cert = \"old.pem\": the certificate expired on 2025-12-31; renew it, else clients refuse it";
+    assert_eq!(one(text), expected);
+    let text = format!("{text}\n{GOOD}");
+    let early = load("hairpin.toml", &text, &Reader { now: 1_000_000_000, ..reader() }).unwrap();
+    assert!(early.warnings[0].to_string().contains("is valid from 2020-01-01 only"), "{:?}", early.warnings);
+}
+
+#[test]
+fn without_a_certificate_tls_is_off() {
+    assert!(read(GOOD).listen.tls.is_empty());
+    let text = format!("[tls]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\n{GOOD}");
+    let settings = read(&text);
+    assert_eq!(settings.listen.tls.len(), 2);
+    assert!(!settings.tls.is_self_signed() && !format!("{settings:?}").contains("PRIVATE"));
+}
+
+#[test]
 fn never_an_anonymous_relay() {
     let mistakes = load("hairpin.toml", "", &reader()).unwrap_err();
     assert!(
@@ -322,6 +411,7 @@ fn without_a_file_the_defaults_of_the_table_run() {
     let settings = without_file(&reader()).unwrap().settings;
     assert_eq!(format!("{:?}", settings.listen.udp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(format!("{:?}", settings.listen.tcp), "[0.0.0.0:3478, [::]:3478]");
+    assert_eq!(format!("{:?}", settings.listen.tls), "[0.0.0.0:5349, [::]:5349]");
     assert_eq!(settings.relay.ports, 49152..=65535);
     assert_eq!(format!("{:?}", settings.http.listen), "[127.0.0.1:9641]");
     assert_eq!((settings.auth.realm.as_str(), settings.limits.user_allocations), ("hairpin", 1000));

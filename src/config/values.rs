@@ -10,6 +10,7 @@ use toml_edit::Value;
 
 use super::external::ExternalIp;
 use super::field::{Reader, Word, Wrong};
+use super::tls::Pem;
 use crate::auth::{Password, Secret};
 use crate::turn::peers::Cidr;
 
@@ -273,6 +274,10 @@ pub fn md5_key(value: &Value) -> Result<Password, Wrong> {
         *byte = u8::from_str_radix(pair, 16).expect("checked to be hex digits");
     }
     Ok(Password::Md5Key(key))
+}
+
+pub fn pem(value: &Value, reader: &Reader<'_>) -> Result<Pem, Wrong> {
+    file(value, reader).map(Pem::new)
 }
 
 fn file(value: &Value, reader: &Reader<'_>) -> Result<String, Wrong> {

@@ -9,9 +9,18 @@ use super::addresses::{self, Chosen};
 use crate::config::{Settings, Site};
 use crate::turn::Transport;
 
+/// RFC 8489 section 6.2.3: clients verify the certificate.
+const SELF_SIGNED: &str = "browsers refuse the self-signed certificate for turns: URLs: start with --domain, --cert and \
+                           --key (or set tls.cert and tls.key) to give them one for a name from an authority they know";
+
 /// Tells of a relay that has just started.
 pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
     info!("clients come in at {}", ways_in(site));
+    match (settings.tls.cert.is_some(), settings.tls.is_self_signed()) {
+        (false, _) => info!("TLS is off: there is no certificate (tls.cert and tls.key)"),
+        (true, true) => warn!("{SELF_SIGNED}"),
+        (true, false) => {}
+    }
     let ports = &settings.relay.ports;
     let names: Vec<_> = chosen.iter().map(|chosen| advertised(*chosen, site)).collect();
     info!("relayed addresses: {}; ports {}-{}", names.join(", "), ports.start(), ports.end());

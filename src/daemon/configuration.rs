@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{addresses, state};
+use super::{addresses, state, unix_now};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{self, Finding, Loaded, Reader};
 
@@ -31,7 +31,12 @@ pub fn defaults() -> Result<Loaded, Vec<Finding>> {
 }
 
 fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<String>) -> Reader<'a> {
-    Reader { has_address: &addresses::is_here, read, environment: &|name| std::env::var(name).ok() }
+    Reader {
+        has_address: &addresses::is_here,
+        read,
+        environment: &|name| std::env::var(name).ok(),
+        now: unix_now(),
+    }
 }
 
 fn finding(file: &str, what: &str, fix: &str) -> Finding {

@@ -2,6 +2,7 @@
 //!
 //! - [`serve`]: start, serve, stop
 //! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what this machine says and keeps
+//! - `certificate`: the certificate of a start without a configuration
 //! - `announce`: what a start tells the operator
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`] and `metrics`: health and counters
@@ -10,6 +11,7 @@
 
 pub mod addresses;
 mod announce;
+mod certificate;
 pub mod configuration;
 mod files;
 pub mod http;
@@ -43,7 +45,9 @@ pub struct Order {
     pub config: Option<PathBuf>,
     /// The domain that names this relay.
     pub domain: Option<String>,
-    /// Where the generated secret is kept.
+    /// Files with the chain of certificates for TLS and with its key; without them a self-signed one is made.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Where what is generated is kept.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -165,7 +169,7 @@ fn reload(order: &Order, settings: &Settings, relay: &Relay) {
     }
 }
 
-/// What a start without a file needs beside the defaults: a secret, and a realm.
+/// What a start without a file needs beside the defaults: a secret, a realm, and a certificate.
 fn complete(settings: &mut Settings, order: &Order) -> Result<()> {
     if let Some(domain) = &order.domain {
         settings.auth.realm = domain.clone();
@@ -177,6 +181,7 @@ fn complete(settings: &mut Settings, order: &Order) -> Result<()> {
         info!("the shared secret is kept in {} ({made})", directory.display());
         settings.auth.secrets.push(secret);
     }
+    settings.tls = certificate::obtain(order)?;
     Ok(())
 }
 

@@ -48,7 +48,7 @@ impl Relay {
         };
         files::raise_limit(sockets(settings, site.relay.len()), settings.limits.connections);
 
-        let datapath = settings.datapath(&site);
+        let datapath = settings.datapath(&site, settings.tls.identity()?);
         let key = u32::from_ne_bytes(random::bytes()?);
         let open = |(transport, addr): &(Transport, SocketAddr)| match transport {
             Transport::Udp => Group::open(*addr, &datapath, key),

@@ -1,5 +1,5 @@
-//! The state directory and what is kept in it: the shared secret of a relay that runs without a configuration, made
-//! once. Readable by its owner alone.
+//! The state directory and what is kept in it: the shared secret and the certificate of a relay that runs without a
+//! configuration, each made once. Readable by their owner alone.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -16,6 +16,9 @@ use crate::auth::Secret;
 
 /// The file with the secret.
 const SECRET: &str = "secret";
+
+/// The file with a self-signed certificate and its key.
+const CERTIFICATE: &str = "self-signed.pem";
 
 /// The most that is read of a file with secrets: whoever names /dev/zero gets a sentence.
 const FILE_MAX: u64 = 64 * 1024;
@@ -43,14 +46,32 @@ pub fn directory(
     let home = || variable("HOME").filter(absolute).map(|home| home.join(".local/state"));
     match variable("XDG_STATE_HOME").filter(absolute).or_else(home) {
         Some(state) => Ok(state.join("hairpin")),
-        None => bail!("no place to keep the shared secret: name one with --state-dir, or set HOME"),
+        None => bail!("no place to keep what a start makes: name one with --state-dir, or set HOME"),
     }
 }
 
 /// The secret kept in `directory`; made, if there is none. Also says whether it was made.
 pub fn secret_or_new(directory: &Path) -> Result<(Secret, bool)> {
-    if let Some(secret) = secret(directory)? {
-        return Ok((secret, false));
+    let new = || Ok(URL_SAFE_NO_PAD.encode(random::bytes::<32>()?) + "\n");
+    let (text, made) = kept_or_new(directory, SECRET, new)?;
+    Ok((Secret::new(text.trim()), made))
+}
+
+/// The secret kept in `directory`, if there is one.
+pub fn secret(directory: &Path) -> Result<Option<Secret>> {
+    Ok(kept(directory, SECRET)?.map(|text| Secret::new(text.trim())))
+}
+
+/// The self-signed certificate kept in `directory` and its key, as PEM; made by `new`, if there is none. Also says
+/// whether it was made.
+pub fn certificate_or_new(directory: &Path, new: impl FnOnce() -> Result<String>) -> Result<(String, bool)> {
+    kept_or_new(directory, CERTIFICATE, new)
+}
+
+/// What is kept under a name, or what `new` makes. Also says whether it was made.
+fn kept_or_new(directory: &Path, name: &str, new: impl FnOnce() -> Result<String>) -> Result<(String, bool)> {
+    if let Some(text) = kept(directory, name)? {
+        return Ok((text, false));
     }
     let shown = directory.display();
     DirBuilder::new()
@@ -58,16 +79,15 @@ pub fn secret_or_new(directory: &Path) -> Result<(Secret, bool)> {
         .mode(0o700)
         .create(directory)
         .with_context(|| format!("cannot make {shown}; name another place with --state-dir"))?;
-    let made = create(directory)
+    let made = create(directory, name, &new()?)
         .with_context(|| format!("cannot write to {shown}; name another place with --state-dir"))?;
     // Somebody else may have been first.
-    let kept = secret(directory)?.with_context(|| format!("the secret in {shown} vanished; start again"))?;
-    Ok((kept, made))
+    let text = kept(directory, name)?.with_context(|| format!("{name} in {shown} vanished; start again"))?;
+    Ok((text, made))
 }
 
-/// The secret kept in `directory`, if there is one.
-pub fn secret(directory: &Path) -> Result<Option<Secret>> {
-    let path = directory.join(SECRET);
+fn kept(directory: &Path, name: &str) -> Result<Option<String>> {
+    let path = directory.join(name);
     let shown = path.display();
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -84,7 +104,7 @@ pub fn secret(directory: &Path) -> Result<Option<Secret>> {
     if text.trim().is_empty() {
         bail!("{shown} is empty; remove it and a new one is made");
     }
-    Ok(Some(Secret::new(text.trim())))
+    Ok(Some(text))
 }
 
 /// The text of a file with secrets.
@@ -101,10 +121,10 @@ fn read(file: File) -> io::Result<String> {
     Ok(text)
 }
 
-/// Puts a new secret in place whole or not at all; false if there was one already.
-fn create(directory: &Path) -> io::Result<bool> {
-    let draft = directory.join(format!(".{SECRET}.{}", URL_SAFE_NO_PAD.encode(random::bytes::<9>()?)));
-    let written = write(&draft).and_then(|()| match std::fs::hard_link(&draft, directory.join(SECRET)) {
+/// Puts a new file in place whole or not at all; false if there was one already.
+fn create(directory: &Path, name: &str, text: &str) -> io::Result<bool> {
+    let draft = directory.join(format!(".{name}.{}", URL_SAFE_NO_PAD.encode(random::bytes::<9>()?)));
+    let written = write(&draft, text).and_then(|()| match std::fs::hard_link(&draft, directory.join(name)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
@@ -115,10 +135,9 @@ fn create(directory: &Path) -> io::Result<bool> {
     Ok(made)
 }
 
-fn write(draft: &Path) -> io::Result<()> {
-    let bytes: [u8; 32] = random::bytes()?;
+fn write(draft: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    writeln!(file, "{}", URL_SAFE_NO_PAD.encode(bytes))?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
@@ -165,6 +184,16 @@ mod tests {
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "the draft is gone");
         let (other, _) = secret_or_new(&folder.path().join("c")).unwrap();
         assert_ne!(other.as_bytes(), first.as_bytes());
+    }
+
+    #[test]
+    fn a_certificate_is_made_once_and_kept_to_oneself() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, made) = certificate_or_new(folder.path(), || Ok("one".into())).unwrap();
+        assert!(made && first == "one");
+        assert_eq!(certificate_or_new(folder.path(), || Ok("two".into())).unwrap(), (first, false));
+        let mode = std::fs::metadata(folder.path().join(CERTIFICATE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! The certificate of a relay that runs without a configuration: the one it is given, else a self-signed one, so that TLS
+//! works at once with clients that do not ask who vouches for it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use tracing::{info, warn};
+
+use super::{Order, is_service, state, unix_now, variable};
+use crate::config::tls::{Pem, Tls};
+
+/// The certificate that was ordered, else the one kept in the state directory.
+pub fn obtain(order: &Order) -> Result<Tls> {
+    let tls = match &order.certificate {
+        Some((cert, key)) => Tls { cert: Some(file(cert, "--cert")?), key: Some(file(key, "--key")?) },
+        None => kept(order)?,
+    };
+    tls.identity().context("TLS")?;
+    if let Some(what) = tls.out_of_date(unix_now()) {
+        warn!("TLS: {what}; renew it, else clients refuse it");
+    }
+    Ok(tls)
+}
+
+fn kept(order: &Order) -> Result<Tls> {
+    let directory = state::directory(order.state_dir.as_deref(), &variable, is_service())?;
+    let name = order.domain.as_deref().unwrap_or("hairpin");
+    let (text, made) = state::certificate_or_new(&directory, || self_signed(name))?;
+    let made = if made { "made just now" } else { "made at an earlier start" };
+    info!("a self-signed certificate is kept in {} ({made})", directory.display());
+    let both = Pem::new(text);
+    Ok(Tls { cert: Some(both.clone()), key: Some(both) })
+}
+
+fn file(path: &Path, flag: &str) -> Result<Pem> {
+    let text = state::read_text(path).with_context(|| {
+        format!(
+            "{flag} {} cannot be read; correct the path, or let the user that runs hairpin read it",
+            path.display()
+        )
+    })?;
+    Ok(Pem::new(text))
+}
+
+/// A new certificate for a host name, and its key, as PEM. It does not lapse: whoever accepts it goes by the key.
+fn self_signed(name: &str) -> Result<String> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new([name.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params.self_signed(&key)?.pem() + &key.serialize_pem())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_self_signed_certificate_serves() {
+        for name in ["hairpin", "turn.example.org", "203.0.113.7"] {
+            let pem = Pem::new(self_signed(name).unwrap());
+            let tls = Tls { cert: Some(pem.clone()), key: Some(pem) };
+            assert!(tls.identity().unwrap().is_some() && tls.is_self_signed());
+            assert_eq!(tls.out_of_date(unix_now()), None);
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_named_with_their_flag() {
+        let certificate = Some(("missing.pem".into(), "key.pem".into()));
+        let error = obtain(&Order { certificate, ..Order::default() }).unwrap_err();
+        assert!(format!("{error:#}").starts_with("--cert missing.pem cannot be read; correct"), "{error:#}");
+    }
+}
