@@ -1,0 +1,11 @@
+//! Workers end to end on loopback, with clients over TCP and TLS. What concerns UDP alone is tested elsewhere.
+
+#![cfg(test)]
+
+mod client;
+mod ends;
+mod framing;
+mod limits;
+mod relaying;
+mod tls;
+mod world;

@@ -1,0 +1,110 @@
+//! What is special about TLS (RFC 8489 section 6.2.3).
+
+use std::io::{Read, Write};
+
+use hairpin::datapath::stream::stats::{End, Failure};
+use hairpin::turn::Transport;
+use rustls::version::{TLS12, TLS13};
+
+use crate::client::{Client, Stream, channel_message, connect, tls, tls_config};
+use crate::world::{Relay, peer, receive, relay};
+
+/// RFC 8489 §6.2.3: both versions relay; RFC 7443: a client may name the protocol or not.
+#[test]
+fn versions_and_protocols() {
+    let relay = relay("127.1.10.1");
+    for version in [&TLS12, &TLS13] {
+        for protocols in
+            [vec![], vec![&b"stun.turn"[..]], vec![b"stun.nat-discovery"], vec![b"x", b"stun.turn"]]
+        {
+            let mut config = tls_config(&relay, version);
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            let stream = tls(&relay, config).unwrap();
+            assert_eq!(stream.conn.protocol_version(), Some(version.version));
+            assert_eq!(stream.conn.alpn_protocol(), protocols.last().copied());
+            let (mut client, peer) = (Client::over(Stream::Tls(Box::new(stream))), peer());
+            assert_eq!(client.allocate().code(), 0);
+            client.bind(0x4001, &peer);
+            let data: Vec<u8> = (0..40_000).map(|n| (n / 3) as u8).collect();
+            client.send(&channel_message(0x4001, &data));
+            assert!(receive(&peer).0 == data);
+            peer.send_to(&data, client.relayed[0]).unwrap();
+            assert!(client.channel_data().1 == data);
+        }
+    }
+    relay.stop();
+}
+
+/// Why handshakes fail is told apart; none of them leaves anything behind.
+#[test]
+fn handshakes_that_fail() {
+    let relay = relay("127.1.10.2");
+    let failed = |why: Failure| {
+        relay.wait_for(why.as_str(), |stats| stats.sockets.streams.handshakes_failed[why as usize] == 1);
+    };
+    connect(relay.tls).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    failed(Failure::NotTls);
+    drop(connect(relay.tls));
+    failed(Failure::Gone);
+    let mut config = tls_config(&relay, &TLS13);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    assert!(tls(&relay, config).is_err());
+    failed(Failure::NothingInCommon);
+    let stranger = Relay::start("127.1.10.3", |_| {});
+    let config = tls_config(&stranger, &TLS13);
+    stranger.stop();
+    assert!(tls(&relay, config).is_err(), "a certificate that is not trusted");
+    failed(Failure::Refused);
+    assert_eq!(relay.client(Transport::Tls).binding().code(), 0);
+    let stats = relay.stats().sockets.streams;
+    assert_eq!(stats.handshakes_failed.iter().sum::<u64>(), 4);
+    relay.stop();
+}
+
+/// What is no TLS in the middle of a connection ends it and frees what its client held.
+#[test]
+fn a_broken_record() {
+    let relay = relay("127.1.10.4");
+    let mut client = relay.allocated(Transport::Tls);
+    client.socket().write_all(&[0x17, 3, 3, 0, 20]).unwrap();
+    client.socket().write_all(&[0; 20]).unwrap();
+    let Stream::Tls(stream) = &mut client.stream else { unreachable!() };
+    assert!(stream.read(&mut [0; 100]).is_err(), "an alert");
+    relay.wait_for_ends(End::Tls, [0, 1]);
+    relay.wait_until_empty();
+    relay.stop();
+}
+
+/// A record for every byte, and many messages in every record.
+#[test]
+fn records_of_any_size() {
+    let relay = relay("127.1.10.5");
+    let (mut client, peer) = (relay.allocated(Transport::Tls), peer());
+    client.bind(0x4001, &peer);
+    let messages: Vec<u8> = (0..50u8).flat_map(|n| channel_message(0x4001, &[n; 3])).collect();
+    for byte in messages.chunks(1) {
+        client.send(byte);
+    }
+    for n in 0..50 {
+        assert_eq!(receive(&peer).0, [n; 3]);
+    }
+    // As much as a socket holds, in records of all sizes.
+    let sizes: Vec<usize> = (0..120).map(|n| n * 137 % 9000).collect();
+    let all: Vec<u8> = sizes.iter().flat_map(|&len| channel_message(0x4001, &vec![len as u8; len])).collect();
+    thread_write(client, all);
+    for len in sizes {
+        assert_eq!(receive(&peer).0, vec![len as u8; len]);
+    }
+    relay.stop();
+}
+
+/// Writes beside what the test reads.
+fn thread_write(mut client: Client, bytes: Vec<u8>) {
+    std::thread::spawn(move || {
+        for chunk in bytes.chunks(60_001) {
+            client.send(chunk);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    });
+}

@@ -1,0 +1,196 @@
+//! A running relay on loopback, each test's on addresses of its own.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
+use hairpin::datapath::stream::stats::End;
+use hairpin::datapath::stream::{self, Limits};
+use hairpin::datapath::tls::Identity;
+use hairpin::datapath::{Config, Group, WorkerStats, Workers};
+use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::peers::{PeerRules, Rules};
+use hairpin::turn::{self, Families, Lifetimes, Transport};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use crate::client::Client;
+
+pub const REALM: &str = "example.org";
+
+/// Both stream transports.
+pub const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Tls];
+
+/// A relay and what it listens on.
+pub struct Relay {
+    workers: Option<Workers>,
+    pub udp: SocketAddr,
+    pub tcp: SocketAddr,
+    pub tls: SocketAddr,
+    pub certificate: rustls::pki_types::CertificateDer<'static>,
+}
+
+/// One worker that listens and relays on `ip`, with everything on.
+pub fn relay(ip: &str) -> Relay {
+    Relay::start(ip, |_| {})
+}
+
+impl Relay {
+    /// The same, with other settings.
+    pub fn start(ip: &str, change: impl FnOnce(&mut Config)) -> Relay {
+        Relay::with_lifetimes(ip, Lifetimes::default(), change)
+    }
+
+    pub fn limited(ip: &str, limits: Limits) -> Relay {
+        Relay::start(ip, |config| config.streams.limits = limits)
+    }
+
+    pub fn with_lifetimes(ip: &str, lifetimes: Lifetimes, change: impl FnOnce(&mut Config)) -> Relay {
+        let ip: IpAddr = ip.parse().unwrap();
+        let here = SocketAddr::new(ip, 0);
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["relay.example.org".into()]).unwrap();
+        let identity = Identity::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes());
+        let mut config = Config {
+            workers: 1,
+            listen: vec![here],
+            streams: stream::Config {
+                tcp: vec![here],
+                tls: vec![here],
+                identity: Some(identity.unwrap()),
+                limits: Limits::default(),
+            },
+            relay: vec![ip],
+            ports: 20_000..=39_999,
+            user_allocations: 1000,
+            total_allocations: 1000,
+            reservation_lifetime: 30,
+            gro: true,
+            gso: true,
+            steering: true,
+        };
+        change(&mut config);
+        let groups: Arc<[Group]> = [
+            Group::open(config.listen[0], &config, 0x1234_5678).unwrap(),
+            Group::open_stream(Transport::Tcp, config.streams.tcp[0], &config).unwrap(),
+            Group::open_stream(Transport::Tls, config.streams.tls[0], &config).unwrap(),
+        ]
+        .into();
+        let at = |group: usize| groups[group].local_addr();
+        let (udp, tcp, tls) = (at(0), at(1), at(2));
+        let rules = Rules {
+            allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
+            relay: config.relay.clone(),
+            local: config.relay.clone(),
+            ..Rules::default()
+        };
+        let core = turn::Config {
+            external: turn::External::default(),
+            families: Families { v4: true, v6: true },
+            lifetimes,
+            limits: turn::Limits::default(),
+            peers: PeerRules::new(rules),
+            software: None,
+        };
+        let user =
+            |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
+        let auth = auth::Config {
+            realm: REALM.into(),
+            users: vec![user("alice")],
+            secrets: Vec::new(),
+            user_before_expiry: false,
+            nonce_lifetime: 3600,
+        };
+        let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();
+        let answers = AnswerBucket::new(0, 0, 1);
+        let rng = StdRng::seed_from_u64(5);
+        let workers = Workers::start(&config, groups, Arc::new(core), Arc::new(auth), answers, rng).unwrap();
+        Relay { workers: Some(workers), udp, tcp, tls, certificate: cert.der().clone() }
+    }
+
+    pub fn workers(&self) -> &Workers {
+        self.workers.as_ref().expect("it runs")
+    }
+
+    /// A client.
+    pub fn client(&self, transport: Transport) -> Client {
+        match transport {
+            Transport::Tls => Client::over_tls(self, &rustls::version::TLS13),
+            Transport::Tcp => Client::over_tcp(self.tcp),
+            Transport::Udp => Client::over_udp(self.udp),
+        }
+    }
+
+    /// A client with an allocation.
+    pub fn allocated(&self, transport: Transport) -> Client {
+        let mut client = self.client(transport);
+        assert_eq!(client.allocate().code(), 0);
+        client
+    }
+
+    /// All workers' counters together.
+    pub fn stats(&self) -> WorkerStats {
+        self.workers().stats().iter().fold(WorkerStats::default(), |mut sum, part| {
+            sum.add(part);
+            sum
+        })
+    }
+
+    /// Waits until the published counters are as wanted.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&WorkerStats) -> bool) {
+        for _ in 0..1000 {
+            if wanted(&self.stats()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{what}: {:?}", self.stats());
+    }
+
+    /// Waits until so many connections have ended for this reason, over TCP and over TLS.
+    pub fn wait_for_ends(&self, why: End, expected: [u64; 2]) {
+        let count = |stats: &WorkerStats| stats.sockets.streams.closed.map(|reasons| reasons[why as usize]);
+        self.wait_for(&format!("{why:?} {expected:?}"), |stats| count(stats) == expected);
+    }
+
+    /// Waits until nothing is left of any client.
+    pub fn wait_until_empty(&self) {
+        self.wait_for("nothing is left", |stats| {
+            stats.sockets.streams.open == [0, 0]
+                && stats.turn.allocations == 0
+                && stats.turn.channels == 0
+                && stats.turn.permissions == 0
+        });
+    }
+
+    pub fn stop(mut self) {
+        self.workers.take().expect("it runs").stop();
+    }
+}
+
+/// A peer for IPv4 relays, beside the relay's own addresses, to which the stricter rules for clients that meet apply. It waits
+/// for some seconds at most.
+pub fn peer() -> UdpSocket {
+    let socket = UdpSocket::bind(("127.2.0.1", 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// What arrives, and from whom.
+pub fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (len, from) = socket.recv_from(&mut buffer).expect("a datagram");
+    buffer.truncate(len);
+    (buffer, from)
+}
+
+/// Fails if anything arrives within a short while.
+pub fn assert_silent(socket: &UdpSocket) {
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut buffer = [0; 2048];
+    let got = socket.recv(&mut buffer);
+    assert!(got.is_err(), "{:?}", &buffer[..got.unwrap()]);
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+}
