@@ -3,16 +3,16 @@
 #![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
 
+mod place;
+mod streams;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
-const SECRET: &str = "a secret for these tests";
+use place::{Place, SECRET, command, hairpin, text};
 
 #[test]
 fn check_reports_every_mistake_and_does_nothing_else() {
@@ -220,113 +220,6 @@ fn logs_that_nobody_reads_harm_nothing() {
     drop(reader);
 }
 
-/// A configuration of its own in a folder of its own, with ports that nobody has.
-struct Place {
-    folder: TempDir,
-    udp: u16,
-    tcp: u16,
-    http: u16,
-}
-
-impl Place {
-    /// One with these settings besides.
-    fn new(more: &str) -> Place {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let tcp = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let [tcp, http] = [tcp(), tcp()].map(|listener| listener.local_addr().unwrap().port());
-        let place = Place { folder: tempfile::tempdir().unwrap(), udp, tcp, http };
-        // Below the ports that systems give out.
-        let text = format!(
-            "workers = 1\n[listen]\nudp = \"127.0.0.1:{udp}\"\ntcp = \"127.0.0.1:{tcp}\"\n[relay]\naddresses = \"127.0.0.1\"\nports = \"20000-20099\"\n\
-             [http]\nlisten = \"127.0.0.1:{http}\"\n[auth]\nsecrets = \"{SECRET}\"\n{more}"
-        );
-        fs::write(place.file(), text).unwrap();
-        place
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("hairpin.toml")
-    }
-
-    fn config(&self) -> &'static str {
-        self.file().to_str().unwrap().to_owned().leak()
-    }
-
-    /// Starts a relay and waits until it serves.
-    fn start(&self, stderr: Stdio) -> Running {
-        let child =
-            command(&["serve", "--config", self.config()]).stdout(Stdio::piped()).stderr(stderr).spawn();
-        let running = Running(child.unwrap());
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).is_err() {
-            assert!(Instant::now() < deadline, "it does not serve");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        running
-    }
-
-    /// Starts a relay that cannot start, and returns what it says.
-    fn fails(&self) -> String {
-        let output = hairpin(&["serve", "--config", self.config()]);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        text(&output.stderr).to_owned()
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.http))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-/// A relay that runs. Killed if the test forgets to stop it.
-struct Running(Child);
-
-impl Running {
-    /// Sends a signal and returns the exit status.
-    fn stop(mut self, signal: &str) -> Option<i32> {
-        signal_to(&self.0, signal);
-        self.0.wait().unwrap().code()
-    }
-
-    /// The same; the exit status must be 0. Returns what was written to standard output.
-    fn stop_with_output(mut self, signal: &str) -> Vec<u8> {
-        signal_to(&self.0, signal);
-        let mut written = Vec::new();
-        BufReader::new(self.0.stdout.take().unwrap()).read_until(0, &mut written).unwrap();
-        assert_eq!(self.0.wait().unwrap().code(), Some(0));
-        written
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn signal_to(child: &Child, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-}
-
-fn hairpin(args: &[&str]) -> Output {
-    command(args).output().unwrap()
-}
-
-/// The program, in an environment where neither systemd nor a secret is.
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_hairpin")));
-    for variable in ["HAIRPIN_AUTH_SECRET", "INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY"] {
-        command.env_remove(variable);
-    }
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
 fn ice_server(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{output:?}");
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -336,8 +229,4 @@ fn ice_server(output: &Output) -> serde_json::Value {
 #[allow(clippy::disallowed_methods, reason = "the test compares with the program's clock")]
 fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
