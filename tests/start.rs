@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 use tempfile::TempDir;
 
 /// What a machine says of itself when a relay is started on it and stopped again.
@@ -54,7 +55,7 @@ fn a_public_machine_advertises_both_families() {
 }
 
 #[test]
-fn the_secret_stays_and_the_domain_is_used() {
+fn the_secret_and_the_certificate_stay_and_the_domain_is_used() {
     let machine = Machine::new(PUBLIC);
     let start = machine.start("--domain turn.example.org");
     assert_eq!(start.urls, in_each_way(&["turn.example.org"]));
@@ -63,9 +64,36 @@ fn the_secret_stays_and_the_domain_is_used() {
         "{}",
         start.log
     );
-    let secret = std::fs::read(machine.state.path().join("secret")).unwrap();
-    assert!(machine.start("").log.contains("made at an earlier start"));
-    assert_eq!(std::fs::read(machine.state.path().join("secret")).unwrap(), secret);
+    let kept =
+        || ["secret", "self-signed.pem"].map(|name| std::fs::read(machine.state.path().join(name)).unwrap());
+    let first = kept();
+    assert_eq!(machine.start("").log.matches("made at an earlier start").count(), 2);
+    assert_eq!(kept(), first);
+}
+
+#[test]
+fn a_certificate_mends_what_browsers_refuse() {
+    let machine = Machine::new(PUBLIC);
+    let file = |name: &str| machine.state.path().join(name);
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name.push(DnType::CommonName, "an authority");
+    let certificate = CertificateParams::new(["turn.example.org".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    std::fs::write(file("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(file("key.pem"), key.serialize_pem()).unwrap();
+
+    let files = format!("--cert {} --key {}", file("cert.pem").display(), file("key.pem").display());
+    let start = machine.start(&format!("--domain turn.example.org {files}"));
+    assert_eq!(start.urls, in_each_way(&["turn.example.org"]));
+    assert!(!start.log.contains("self-signed") && !start.log.contains("refuse it"), "{}", start.log);
+    assert!(!file("self-signed.pem").exists());
+
+    let start = machine.start(&format!("--domain relay.example.org {files}"));
+    assert!(start.log.contains("the certificate is not for relay.example.org"), "{}", start.log);
+    let start = machine.start(&files.replace("key.pem", "cert.pem"));
+    assert!(start.log.contains("TLS: the key file has no private key"), "{}", start.log);
+    assert_eq!(start.status, Some(1));
 }
 
 #[test]

@@ -381,6 +381,7 @@ fn without_a_certificate_tls_is_off() {
     let text = format!("[tls]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\n{GOOD}");
     let settings = read(&text);
     assert_eq!(settings.listen.tls.len(), 2);
+    assert!(settings.tls.names("turn.example.org") && !settings.tls.names("example.org"));
     assert!(!settings.tls.is_self_signed() && !format!("{settings:?}").contains("PRIVATE"));
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::client::verify_server_name;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 
 use super::certificate::Certificate;
 use super::checks::{Disagreement, mistake};
@@ -50,6 +52,16 @@ impl Tls {
         self.chain().first().is_some_and(|first| first.is_self_signed)
     }
 
+    /// Whether clients that reach this server by `host` find it in the certificate.
+    pub fn names(&self, host: &str) -> bool {
+        let Some(Ok(first)) = self.ders().next() else { return false };
+        let (Ok(host), Ok(certificate)) = (ServerName::try_from(host), ParsedCertificate::try_from(&first))
+        else {
+            return false;
+        };
+        verify_server_name(&certificate, &host).is_ok()
+    }
+
     /// Which certificate of the chain is not valid at `now` (unix seconds), as a sentence.
     pub fn out_of_date(&self, now: u64) -> Option<String> {
         let told = |(n, certificate): (usize, Certificate)| {
@@ -93,9 +105,12 @@ impl Tls {
     }
 
     fn chain(&self) -> Vec<Certificate> {
+        self.ders().filter_map(|der| Certificate::parse(&der.ok()?)).collect()
+    }
+
+    fn ders(&self) -> impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>> {
         let pem = self.cert.as_ref().map_or("", |cert| &cert.0);
-        let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
-        chain.filter_map(|der| Certificate::parse(&der)).collect()
+        CertificateDer::pem_slice_iter(pem.as_bytes())
     }
 }
 

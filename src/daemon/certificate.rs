@@ -20,6 +20,13 @@ pub fn obtain(order: &Order) -> Result<Tls> {
     if let Some(what) = tls.out_of_date(unix_now()) {
         warn!("TLS: {what}; renew it, else clients refuse it");
     }
+    if let (Some(domain), Some(_)) = (&order.domain, &order.certificate)
+        && !tls.names(domain)
+    {
+        warn!(
+            "TLS: the certificate is not for {domain}, so clients refuse it; get one for that name, or correct --domain"
+        );
+    }
     Ok(tls)
 }
 
