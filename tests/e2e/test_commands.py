@@ -132,14 +132,16 @@ def test_credentials_of_a_configuration(start, host, clients):
     status, output, errors = run(host, *arguments)
     assert (status, errors) == (0, ""), errors
     [server] = json.loads(output)["iceServers"]
-    assert server["urls"] == [f"turn:{host.v4}:3478?transport=udp", f"turn:[{host.v6}]:3478?transport=udp"]
+    hosts, over = (host.v4, f"[{host.v6}]"), ("udp", "tcp")
+    assert server["urls"] == [f"turn:{name}:3478?transport={one}" for one in over for name in hosts]
     expiry, name = server["username"].split(":")
     made = time_limited(daemon.SECRET, "bob")
     assert name == "bob" and abs(int(expiry) - int(made.name.split(":")[0])) < 60
     with Client(clients, (host.v4, 3478), User(server["username"], server["credential"])) as client:
         client.allocate()
     _, output, _ = run(host, *arguments, "--domain", "turn.example.org")
-    assert json.loads(output)["iceServers"][0]["urls"] == ["turn:turn.example.org:3478?transport=udp"]
+    urls = [f"turn:turn.example.org:3478?transport={transport}" for transport in over]
+    assert json.loads(output)["iceServers"][0]["urls"] == urls
 
 
 def test_credentials_of_a_relay_without_configuration(start, switch, clients, tmp_path):

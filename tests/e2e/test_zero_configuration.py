@@ -19,6 +19,12 @@ def printed(relay):
     return server["urls"], User(server["username"], server["credential"])
 
 
+def ways(*hosts):
+    """The URLs of hosts at the default ports."""
+    over = [("turn", 3478, "udp"), ("turn", 3478, "tcp"), ("turns", 5349, "tcp")]
+    return [f"{scheme}:{host}:{port}?transport={transport}" for scheme, port, transport in over for host in hosts]
+
+
 def serve(start, host, *arguments, **options):
     """Starts it; it should serve."""
     return start(host, *arguments, configured=False, **options)
@@ -37,7 +43,7 @@ def test_public_addresses(start, switch, clients):
     host = switch.host("relay", default_route=True)
     relay = serve(start, host)
     urls, user = printed(relay)
-    assert urls == [f"turn:{host.v4}:3478?transport=udp", f"turn:[{host.v6}]:3478?transport=udp"]
+    assert urls == ways(host.v4, f"[{host.v6}]")
     for address in (host.v4, host.v6):
         with Client(clients, (address, 3478), user) as client:
             relayed = client.allocate()
@@ -45,13 +51,15 @@ def test_public_addresses(start, switch, clients):
             assert client.realm == "hairpin"
             client.refresh(0)
     log = relay.log
-    for told in (host.v4, host.v6, "default route", "0.0.0.0:3478", "[::]:3478", "127.0.0.1:9641", "denied"):
+    for told in (host.v4, host.v6, "default route", "0.0.0.0:3478", "[::]:3478", "tls 0.0.0.0:5349", "127.0.0.1:9641", "denied"):
         assert told in log, f"{told} is not in\n{log}"
     assert "is private" not in log
+    [refused] = [line for line in log.splitlines() if "browsers refuse" in line]
+    assert all(flag in refused for flag in ("--domain", "--cert", "--key")), refused
 
 
-def test_the_secret_is_made_once(start, switch, tmp_path, clients):
-    """Credentials of one start are good for the next; nobody else can read the secret."""
+def test_what_is_made_is_made_once(start, switch, tmp_path, clients):
+    """Credentials of one start are good for the next, so is the certificate; nobody else can read them."""
     host = switch.host("relay", default_route=True)
     state = tmp_path / "state"
     first = serve(start, host, "--state-dir", state)
@@ -59,7 +67,11 @@ def test_the_secret_is_made_once(start, switch, tmp_path, clients):
     assert first.stop() == 0
     secret = state / "secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600 and stat.S_IMODE(state.stat().st_mode) == 0o700
+    pem = state / "self-signed.pem"
+    certificate = pem.read_text()
+    assert stat.S_IMODE(pem.stat().st_mode) == 0o600 and "PRIVATE KEY" in certificate
     second = serve(start, host, "--state-dir", state)
+    assert pem.read_text() == certificate
     with Client(clients, (host.v4, 3478), user) as client:
         client.allocate()
     made = time_limited(secret.read_text().strip(), "someone")
@@ -74,7 +86,7 @@ def test_domain(start, switch):
     host = switch.host("relay", default_route=True)
     relay = serve(start, host, "--domain", "turn.example.org")
     urls, _ = printed(relay)
-    assert urls == ["turn:turn.example.org:3478?transport=udp"]
+    assert urls == ways("turn.example.org")
     with Client(host, ("127.0.0.1", 3478), User("nobody", ""), source="127.0.0.1") as client:
         client.challenge()
         assert client.realm == "turn.example.org"
@@ -85,8 +97,8 @@ def test_private_addresses_alone(start, switch):
     host = switch.host("relay", ["10.11.12.13/24", "fd00:11::13/64"], default_route=True)
     relay = serve(start, host)
     urls, user = printed(relay)
-    assert urls == ["turn:10.11.12.13:3478?transport=udp", "turn:[fd00:11::13]:3478?transport=udp"]
-    assert "is private" in relay.log, relay.log
+    assert urls == ways("10.11.12.13", "[fd00:11::13]")
+    assert "is private" in relay.log and "relay.external_ip" in relay.log, relay.log
     other = switch.host("clients", ["10.11.12.14/24"])
     with Client(other, (host.v4, 3478), user) as client:
         assert client.allocate()[0] == host.v4
@@ -98,7 +110,7 @@ def test_one_family_alone(start, switch, clients):
     host.run("ip", "route", "add", "default", "dev", "eth0")
     relay = serve(start, host)
     urls, user = printed(relay)
-    assert urls == ["turn:203.0.113.77:3478?transport=udp"]
+    assert urls == ways("203.0.113.77")
     with Client(clients, (host.v4, 3478), user) as client:
         client.challenge()
         transport = (stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0]))
@@ -136,7 +148,7 @@ def test_temporary_ipv6_beside_a_lasting_one(start, switch, peers):
     # The kernel still prefers the temporary one for what it sends.
     relay = serve(start, host)
     urls, _ = printed(relay)
-    assert urls == ["turn:[2001:db8:2::8]:3478?transport=udp"], relay.log
+    assert urls == ways("[2001:db8:2::8]"), relay.log
 
 
 def test_no_address(start, switch):
@@ -154,6 +166,17 @@ def test_port_taken(address, start, switch):
     with host.udp(address, 3478, family):
         sentence = fail(start, host)
     assert "already in use" in sentence and ":3478" in sentence, sentence
+
+
+@pytest.mark.parametrize("transport,port", [("tcp", 3478), ("tls", 5349)])
+def test_stream_port_taken(transport, port, start, switch):
+    """Another program has the port for TCP or for TLS."""
+    host = switch.host("relay", default_route=True)
+    with host.inside():
+        taken = socket.create_server(("0.0.0.0", port))
+    with taken:
+        sentence = fail(start, host)
+    assert f"{transport} 0.0.0.0:{port}: already in use" in sentence, sentence
 
 
 def test_port_taken_by_another_hairpin(start, switch, clients):
