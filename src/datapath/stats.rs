@@ -210,6 +210,7 @@ mod tests {
         let published = Published::default();
         let mut counters = Counters::default();
         counters.unsent(Unsent::Full, 2);
+        (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);
         let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
         published.write(&stats, &counters);
         published.begin_again();
@@ -218,5 +219,6 @@ mod tests {
         let read = published.read();
         assert_eq!((read.turn.allocations, read.turn.allocations_total, read.panics), (1, 10, 1));
         assert_eq!(read.sockets.unsent[Unsent::Full as usize], 4);
+        assert_eq!((read.sockets.streams.open, read.sockets.streams.accepted), ([3, 4], [10, 12]));
     }
 }

@@ -20,6 +20,7 @@ use super::stats::Counters;
 use super::steering::Kind;
 use super::stream::Streams;
 use super::sys::cmsg;
+use super::sys::epoll::Epoll;
 use super::sys::receive::{Datagram, Receiver};
 use crate::turn::{ClientAddr, FiveTuple, Icmp, Marks, Now, PeerAddr, RelayId, Server, Transport};
 
@@ -134,7 +135,7 @@ impl<'g> Traffic<'g> {
     }
 
     /// Takes what peers sent to a relay socket; it waits for [`Traffic::send`]. False if there may be more.
-    pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId) -> bool {
+    pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) -> bool {
         let mut budget = RELAY_BUDGET;
         while budget > 0 {
             if self.arena.free() < RELAY_CALL {
@@ -152,6 +153,7 @@ impl<'g> Traffic<'g> {
             };
             for n in 0..count {
                 self.peer_batch(now, relay, n);
+                self.relieve_streams(now, epoll);
             }
             if count < RELAY_CALL {
                 return true;

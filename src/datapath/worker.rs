@@ -217,7 +217,7 @@ fn pass(
             if events.has_error(n) {
                 drained &= traffic.serve_errors(control.now, relay);
             }
-            drained &= traffic.serve_relay(control.now, relay);
+            drained &= traffic.serve_relay(control.now, relay, epoll);
         }
     }
     for n in 0..events.len() {

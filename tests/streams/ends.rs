@@ -37,6 +37,37 @@ fn a_half_closed_client_is_answered() {
     relay.stop();
 }
 
+/// RFC 8489 §6.2.2: also if the answers are more than the client's socket takes at once; TLS says goodbye behind them.
+#[test]
+fn a_half_closed_client_that_reads_late() {
+    let relay = relay("127.1.7.6");
+    for transport in BOTH {
+        let (mut client, peer) = (relay.allocated(transport), peer());
+        SockRef::from(client.socket()).set_recv_buffer_size(128 << 10).unwrap();
+        client.bind(0x4001, &peer);
+        while relay.stats().sockets.streams.data_dropped[usize::from(transport == BOTH[1])] == 0 {
+            for _ in 0..200 {
+                peer.send_to(&[7; 1000], client.relayed[0]).unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let request = client.request(Method::Binding, &[], &[]);
+        client.send(&request);
+        client.end_sending();
+        let (mut data, mut answers) = (0, 0);
+        while let Some(message) = client.try_message().expect("an orderly end") {
+            if message[0] < 0x40 {
+                answers += 1;
+            } else {
+                assert_eq!(message, channel_message(0x4001, &[7; 1000]));
+                data += 1;
+            }
+        }
+        assert!(answers == 1 && data > 200, "{answers} and {data}");
+    }
+    relay.stop();
+}
+
 /// RFC 8656 §5: the end of a stream, orderly or not, frees what its client held, and nothing else.
 #[test]
 fn what_an_end_frees() {

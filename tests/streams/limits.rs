@@ -14,7 +14,7 @@ use hairpin::wire::Method;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::{Client, Stream, channel_message, connect, tls, tls_config};
-use crate::world::{BOTH, Relay, peer, receive, relay};
+use crate::world::{BOTH, Relay, alone, peer, receive, relay};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -260,15 +260,7 @@ fn a_flood_of_handshakes_beside_calls() {
 /// they are served. Takes the whole process's descriptors, so it runs in a process of its own.
 #[test]
 fn descriptors_run_out() {
-    const ALONE: &str = "HAIRPIN_TEST_DESCRIPTORS";
-    if std::env::var_os(ALONE).is_none() {
-        let this = std::env::current_exe().unwrap();
-        let child = std::process::Command::new(this)
-            .args(["--exact", "limits::descriptors_run_out", "--nocapture"])
-            .env(ALONE, "1")
-            .output()
-            .unwrap();
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+    if !alone("limits::descriptors_run_out") {
         return;
     }
     let relay = relay("127.1.8.7");

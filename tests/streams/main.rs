@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod allocations;
 mod client;
 mod ends;
 mod framing;

@@ -195,3 +195,16 @@ pub fn assert_silent(socket: &UdpSocket) {
     assert!(got.is_err(), "{:?}", &buffer[..got.unwrap()]);
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
 }
+
+/// Whether this process runs this one test alone; if not, another process is made to, and its failure is this test's.
+pub fn alone(test: &str) -> bool {
+    const ALONE: &str = "HAIRPIN_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let child = command.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{test} was found");
+    false
+}

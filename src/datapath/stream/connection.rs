@@ -119,10 +119,11 @@ impl Connection {
         }
     }
 
-    /// Writes what waits, in as few calls as it takes; true if all of it went.
-    pub(super) fn write(&mut self, pool: &mut Pool) -> io::Result<bool> {
+    /// Writes what waits, in as few calls as it takes; true if all of it went. Nothing will follow the `last` of it, which a
+    /// TLS client is told.
+    pub(super) fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
         match &mut self.tls {
-            Some(tls) => write_tls(tls, &self.socket, &mut self.outgoing, pool),
+            Some(tls) => write_tls(tls, &self.socket, &mut self.outgoing, last, pool),
             None => {
                 let waiting = self.outgoing.waiting();
                 if waiting.is_empty() {
@@ -138,13 +139,6 @@ impl Connection {
     /// Whether anything waits to be written.
     pub(super) fn wants_write(&self) -> bool {
         !self.outgoing.waiting().is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
-    }
-
-    /// Tells a TLS client that nothing more will come.
-    pub(super) fn say_goodbye(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-        }
     }
 }
 
@@ -222,6 +216,7 @@ fn write_tls(
     tls: &mut ServerConnection,
     socket: &TcpStream,
     outgoing: &mut Outgoing,
+    last: bool,
     pool: &mut Pool,
 ) -> io::Result<bool> {
     loop {
@@ -232,9 +227,19 @@ fn write_tls(
         }
         let waiting = outgoing.waiting();
         if waiting.is_empty() {
-            return Ok(true);
+            if last {
+                // The first time this is something to write.
+                tls.send_close_notify();
+            }
+            if !tls.wants_write() {
+                return Ok(true);
+            }
+            continue;
         }
         let count = tls.writer().write(waiting)?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         outgoing.sent(count, pool);
     }
 }

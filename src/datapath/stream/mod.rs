@@ -1,8 +1,8 @@
 //! Clients that come over TCP and TLS (RFC 8489 sections 6.2.2 and 6.2.3): a pipeline of stages in front of the core.
 //!
-//! A socket is accepted (`accept`, `entrance`), admitted (`admission`), for TLS shakes hands (`handshake`), and is then a connection
-//! (`connection`) in the worker's own epoll set: what it brings is put together (`reassembly`), what it is sent waits in
-//! whole messages (`outgoing`), and it ends by itself if it says too little (`deadlines`).
+//! A socket is accepted (`accept`, `entrance`), admitted (`admission`), for TLS shakes hands (`handshake`), and is then a
+//! connection (`connection`) in the worker's own epoll set: what it brings is put together (`reassembly`), what it is sent
+//! waits in whole messages (`outgoing`), and it ends by itself if it says too little (`deadlines`).
 //!
 //! Left out on purpose: what to do with a message, which is `turn`'s; the PROXY header and sharing a port with other
 //! protocols, which have their place before and behind TLS.
@@ -41,7 +41,7 @@ use super::watched::Watched;
 use crate::turn::{FiveTuple, Marks, ToClient};
 
 /// How long a client that has closed its side may take to read its answers.
-const LINGER: u64 = 5_000_000_000;
+const LINGER: u64 = 10_000_000_000;
 
 /// What is read from TLS clients before it is decrypted.
 const CIPHERTEXT: usize = 1 << 16;
@@ -67,6 +67,8 @@ pub(super) struct Streams {
     limits: Limits,
     /// Those that something waits for.
     dirty: Vec<StreamId>,
+    /// One of them has half of what it may have.
+    filling: bool,
     /// Those that end, and that the core does not know of yet.
     ended: Vec<StreamId>,
     pool: Pool,
@@ -82,6 +84,7 @@ impl Streams {
             deadlines: Deadlines::default(),
             limits,
             dirty: Vec::new(),
+            filling: false,
             ended: Vec::new(),
             pool: Pool::default(),
             ciphertext: vec![0; CIPHERTEXT].into(),
@@ -116,7 +119,8 @@ impl Streams {
         }
         self.by_tuple.insert(tuple, id);
         counters.open[Counters::place(tuple.transport)] += 1;
-        debug!(client = %tuple.client, server = %tuple.server, transport = tuple.transport.as_str(), "connection opened");
+        let transport = tuple.transport.as_str();
+        debug!(client = %tuple.client, server = %tuple.server, transport, "connection opened");
         self.arm(id);
         Some(id)
     }
@@ -143,13 +147,15 @@ impl Streams {
     pub(super) fn cut(&mut self, now: u64, id: StreamId, messages: bool, rest: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if messages {
-            connection.half_open = None;
             connection.state.heard = now;
             connection.state.unfinished = None;
         }
+        let first = messages && connection.half_open.take().is_some();
         connection.reassembly.keep(rest, &mut self.pool);
         if connection.reassembly.kept() > 0 && connection.state.unfinished.is_none() {
             connection.state.unfinished = Some(now);
+            self.arm(id);
+        } else if first {
             self.arm(id);
         }
     }
@@ -205,10 +211,9 @@ impl Streams {
         event.readable
     }
 
-    /// Whether so much waits for a client that it should be written before more is added.
-    pub(super) fn is_filling(&self, id: StreamId) -> bool {
-        let waiting = self.connections.get(id).map_or(0, |connection| connection.outgoing.waiting().len());
-        waiting > self.limits.queue / 2
+    /// Whether so much waits for someone that it should be written before more is added.
+    pub(super) fn is_filling(&self) -> bool {
+        self.filling
     }
 
     /// Writes all that waits, for each connection at once.
@@ -218,6 +223,7 @@ impl Streams {
             self.write(now, id, epoll, counters);
         }
         self.dirty = dirty;
+        self.filling = false;
     }
 
     /// Ends a connection: nothing is read from it any more, and the core is to be told.
@@ -232,6 +238,7 @@ impl Streams {
     /// The next one that ends, for the core to be told; then it is to be [closed](Streams::close).
     pub(super) fn poll_ended(&mut self) -> Option<(StreamId, FiveTuple)> {
         let id = self.ended.pop()?;
+        debug_assert!(self.connections.contains_key(id), "it is removed only when it is closed");
         Some((id, self.connections.get(id)?.tuple))
     }
 
@@ -243,10 +250,9 @@ impl Streams {
         let lingers = matches!(connection.state.ending, Some((End::Client | End::Shutdown, _)));
         if !lingers {
             // What fits goes: earlier answers, or what TLS has to say about this end.
-            let _ = connection.write(&mut self.pool);
+            let _ = connection.write(true, &mut self.pool);
             return self.remove(id, counters);
         }
-        connection.say_goodbye();
         connection.state.blocked = false;
         self.arm(id);
         self.write(now, id, epoll, counters);
@@ -289,7 +295,7 @@ impl Streams {
             return;
         }
         let State { ending, closing, wanted, .. } = connection.state;
-        match connection.write(&mut self.pool) {
+        match connection.write(closing, &mut self.pool) {
             Ok(true) if closing => self.remove(id, counters),
             Ok(all) => {
                 connection.state.blocked = !all;
@@ -313,12 +319,17 @@ impl Streams {
         let place = Counters::place(tuple.transport);
         counters.open[place] -= 1;
         counters.closed[place][why as usize] += 1;
-        debug!(client = %tuple.client, transport = tuple.transport.as_str(), reason = why.as_str(), "connection closed");
+        let (transport, reason) = (tuple.transport.as_str(), why.as_str());
+        debug!(client = %tuple.client, server = %tuple.server, transport, reason, "connection closed");
     }
 
     fn dirty(&mut self, id: StreamId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.state.dirty && !connection.state.blocked {
+        if connection.state.blocked {
+            return;
+        }
+        self.filling |= connection.outgoing.waiting().len() > self.limits.queue / 2;
+        if !connection.state.dirty {
             connection.state.dirty = true;
             self.dirty.push(id);
         }

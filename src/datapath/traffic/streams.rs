@@ -45,9 +45,7 @@ impl Traffic<'_> {
                 let start = self.arena.take_whole();
                 self.stream_batch(now, id, &tuple, marks, start..start + end);
                 after(self);
-                if self.streams.is_filling(id) {
-                    self.streams.flush(now.mono, epoll, &mut self.counters.streams);
-                }
+                self.relieve_streams(now, epoll);
             }
             if got.ended && !got.more {
                 self.streams.end(now.mono, id, End::Client);
@@ -59,6 +57,13 @@ impl Traffic<'_> {
             }
         }
         false
+    }
+
+    /// Writes what waits for clients before anything is dropped that they could take.
+    pub(super) fn relieve_streams(&mut self, now: Now, epoll: &Epoll) {
+        if self.streams.is_filling() {
+            self.streams.flush(now.mono, epoll, &mut self.counters.streams);
+        }
     }
 
     /// Messages, and perhaps the beginning of another, in the arena.
