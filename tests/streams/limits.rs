@@ -256,6 +256,44 @@ fn a_flood_of_handshakes_beside_calls() {
     relay.stop();
 }
 
+/// Whoever waits costs nothing: half-open and idle clients, one that does not read, one that has closed its side and does
+/// not read either. Measured as the processor time of a process of its own.
+#[test]
+fn waiting_costs_nothing() {
+    if !alone("limits::waiting_costs_nothing") {
+        return;
+    }
+    let relay = Relay::limited("127.1.8.8", Limits { queue: 64 << 10, ..Limits::default() });
+    let _half_open = (connect(relay.tcp), connect(relay.tls), BOTH.map(|transport| relay.client(transport)));
+    let mut slow: Vec<_> = BOTH.repeat(2).into_iter().map(|transport| relay.allocated(transport)).collect();
+    let peer = peer();
+    for (n, client) in slow.iter_mut().enumerate() {
+        SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
+        client.bind(0x4001, &peer);
+        let dropped = |relay: &Relay| relay.stats().sockets.streams.data_dropped[n % 2];
+        let before = dropped(&relay);
+        while dropped(&relay) == before {
+            (0..100).for_each(|_| assert!(peer.send_to(&[7; 1000], client.relayed[0]).is_ok()));
+            sleep(Duration::from_millis(2));
+        }
+    }
+    slow[2].end_sending();
+    slow[3].end_sending();
+    relay.wait_for("they linger", |stats| stats.turn.allocations == 2);
+    let used = || -> u64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = used();
+    sleep(Duration::from_secs(1));
+    // In hundredths of a second; what spins would use them all.
+    let used = used() - before;
+    assert!(used < 20, "{used} %");
+    assert_eq!(relay.stats().sockets.streams.open, [4, 3], "all are still there");
+    relay.stop();
+}
+
 /// Descriptors run out: connections wait in the backlog, the worker neither spins nor fails, and when there are some again
 /// they are served. Takes the whole process's descriptors, so it runs in a process of its own.
 #[test]

@@ -1,22 +1,26 @@
 //! Data both ways.
 
+use hairpin::datapath::stream::stats::End;
 use hairpin::wire::attribute;
 
 use crate::client::{channel_message, send_message};
 use crate::world::{BOTH, assert_silent, peer, receive, relay};
 
-/// RFC 8489 §6.2.2, §6.2.3: Binding over TCP and TLS.
+/// RFC 8489 §6.2.2, §6.2.3: Binding over TCP and TLS, in both families.
 #[test]
 fn binding() {
-    let relay = relay("127.1.5.1");
-    for transport in BOTH {
-        let mut client = relay.client(transport);
-        let reply = client.binding();
-        let mapped = reply.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address().unwrap();
-        assert_eq!(mapped, client.socket().local_addr().unwrap());
+    for ip in ["127.1.5.1", "::1"] {
+        let relay = relay(ip);
+        for transport in BOTH {
+            let mut client = relay.client(transport);
+            let reply = client.binding();
+            let mapped = reply.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address().unwrap();
+            assert_eq!(mapped, client.socket().local_addr().unwrap());
+        }
+        relay.wait_for_ends(End::Client, [1, 1]);
+        relay.wait_until_empty();
+        relay.stop();
     }
-    relay.wait_until_empty();
-    relay.stop();
 }
 
 /// RFC 8656 §11, §12: channels and indications, both ways, over both.

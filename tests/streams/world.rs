@@ -91,7 +91,6 @@ impl Relay {
             families: Families { v4: true, v6: true },
             lifetimes,
             limits: turn::Limits::default(),
-            external: turn::External::default(),
             peers: PeerRules::new(rules),
             software: None,
         };
