@@ -51,7 +51,8 @@ end() {
 # Names of Debian packages whose programs are missing.
 missing_packages() {
     local program
-    for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 chromium:chromium; do
+    for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
+        chromium:chromium certutil:libnss3-tools openssl:openssl; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
