@@ -5,28 +5,51 @@ from pathlib import Path
 
 import pytest
 
+from authority import Authority
 from browser import Browser
 from relay import SECRET, USER
 from turn import User, time_limited
 
+NAME = "turn.example.org"
 CALL = Path(__file__).with_name("call.js").read_text()
 
 # How a client may come in: the URL, and the relayProtocol that Chromium tells of it.
 UDP = "turn:{host.v4}:3478?transport=udp", "udp"
 UDP_IPV6 = "turn:[{host.v6}]:3478?transport=udp", "udp"
+TCP = f"turn:{NAME}:3478?transport=tcp", "tcp"
+TLS = f"turns:{NAME}:5349?transport=tcp", "tls"
 
 
 def over(*ways):
     """Runs a test for each of these ways in."""
-    names = {UDP: "udp", UDP_IPV6: "udp-IPv6"}
+    names = {UDP: "udp", UDP_IPV6: "udp-IPv6", TCP: "tcp", TLS: "tls"}
     return pytest.mark.parametrize("way", ways, ids=[names[way] for way in ways])
 
 
 @pytest.fixture
-def page(switch):
+def authority(tmp_path):
+    """The authority that browsers trust."""
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def identity(authority):
+    """The files of a certificate that browsers trust, and of its key."""
+    return tuple(map(str, authority.issue(NAME)))
+
+
+@pytest.fixture
+def serve(start, host, identity):
+    """Starts the relay with this certificate."""
+    cert, key = identity
+    return lambda: start(host, tls={"cert": cert, "key": key})
+
+
+@pytest.fixture
+def page(switch, host, authority):
     """A page in a browser on a host of its own."""
     at = switch.host("browser", default_route=True)
-    browser = Browser(at)
+    browser = Browser(at, authority=authority.certificate, names={NAME: host.v4})
     try:
         yield browser.open(CALL)
     finally:
@@ -34,19 +57,32 @@ def page(switch):
 
 
 def ice_server(way, host, user):
-    """The configuration of an RTCPeerConnection for one way in."""
+    """The configuration with one way in."""
     url = way[0].format(host=host)
     return {"iceServers": [{"urls": [url], "username": user.name, "credential": user.password}]}
 
 
+def begin(page, configuration):
+    """Makes two ends with this configuration of an RTCPeerConnection; each offers or answers."""
+    page.run(f"globalThis.call = new Call({json.dumps(configuration)}); call.negotiate()")
+
+
 def call(page, configuration):
     """Calls, and waits until both ends are connected."""
-    page.run(f"globalThis.call = new Call({json.dumps(configuration)}); call.negotiate()")
+    begin(page, configuration)
     page.run("call.connected(true)")
 
 
+def refused(page, configuration):
+    """Calls in vain: neither end gets a candidate. Returns the error codes that the page was told."""
+    begin(page, configuration)
+    page.run("call.gathered()")
+    assert page.run("call.candidates") == 0
+    return [error["errorCode"] for error in page.run("call.errors")]
+
+
 def flows(page, *protocols):
-    """Data comes back unchanged, large messages too, and video arrives, between relayed candidates of such protocols."""
+    """Data comes back unchanged, and video arrives, between relayed candidates of one of these protocols."""
     assert page.run("call.echo(100, 1000)")
     assert page.run("call.echo(5, 60000)")
     page.run("call.watch(20)")
@@ -60,40 +96,61 @@ def test_printed_ice_servers(start, host, page):
     host.run("ip", "route", "add", "default", "dev", "eth0")
     relay = start(host, configured=False)
     call(page, json.loads(relay.output))
-    flows(page, "udp")
+    flows(page, "udp", "tcp")
     assert relay.metric("dropped_packets_total", reason="forbidden_port") == 0
 
 
-@over(UDP, UDP_IPV6)
-def test_time_limited_credentials(way, start, host, page):
+@pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
+def test_printed_ice_servers_of_one_transport(protocol, start, host, identity, page):
+    """The same of a relay with a name and a certificate: each of its URLs is good alone."""
+    host.run("ip", "route", "add", "default", "dev", "eth0")
+    cert, key = identity
+    relay = start(host, "--domain", NAME, "--cert", cert, "--key", key, configured=False)
+    [server] = json.loads(relay.output)["iceServers"]
+    urls = {
+        "udp": f"turn:{NAME}:3478?transport=udp",
+        "tcp": f"turn:{NAME}:3478?transport=tcp",
+        "tls": f"turns:{NAME}:5349?transport=tcp",
+    }
+    assert sorted(server["urls"]) == sorted(urls.values())
+    call(page, {"iceServers": [{**server, "urls": [urls[protocol]]}]})
+    flows(page, protocol)
+
+
+@over(UDP, UDP_IPV6, TCP, TLS)
+def test_time_limited_credentials(way, serve, host, page):
     """Credentials that an application made from the shared secret."""
-    start(host)
+    serve()
     call(page, ice_server(way, host, time_limited(SECRET, "bob")))
     flows(page, way[1])
 
 
-@over(UDP)
-def test_wrong_password(way, start, host, page):
-    """Both ends are refused with 401, and get no candidate; the log tells why."""
-    relay = start(host)
-    refused = json.dumps(ice_server(way, host, User(USER, "wrong")))
-    page.run(f"globalThis.call = new Call({refused}); call.negotiate()")
-    page.run("call.gathered()")
-    assert page.run("call.candidates") == 0
-    codes = [error["errorCode"] for error in page.run("call.errors")]
+@over(UDP, TLS)
+def test_wrong_password(way, serve, host, page):
+    """Both ends are refused with 401; the log tells why."""
+    relay = serve()
+    codes = refused(page, ice_server(way, host, User(USER, "wrong")))
     assert len(codes) >= 2 and set(codes) == {401}, codes
     relay.line("refused", code=401, reason="wrong_password")
 
 
-@over(UDP)
-def test_the_relay_is_restarted(way, start, host, page):
+def test_a_certificate_of_an_unknown_authority(start, host, page, tmp_path):
+    """The browser does not say why it gives up; the log does."""
+    cert, key = map(str, Authority(tmp_path / "unknown").issue(NAME))
+    relay = start(host, tls={"cert": cert, "key": key})
+    refused(page, ice_server(TLS, host, time_limited(SECRET, "bob")))
+    relay.line("TLS handshake failed", reason="refused_by_client")
+
+
+@over(UDP, TLS)
+def test_the_relay_is_restarted(way, serve, host, page):
     """The call is cut off, and the page has it back by restarting ICE: data and video go on in the same channel."""
-    first = start(host)
+    first = serve()
     call(page, ice_server(way, host, time_limited(SECRET, "bob")))
     flows(page, way[1])
     assert first.stop() == 0
     page.run("call.connected(false)")
-    start(host)
+    serve()
     page.run("call.negotiate()")
     page.run("call.connected(true)")
     flows(page, way[1])
