@@ -23,7 +23,7 @@ fn binding() {
     }
 }
 
-/// RFC 8656 §11, §12: channels and indications, both ways, over both.
+/// RFC 8656 §11, §12, §16: channels and indications, both ways, over both.
 #[test]
 fn channels_and_indications() {
     let relay = relay("127.1.5.2");
