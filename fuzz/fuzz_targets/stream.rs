@@ -1,0 +1,70 @@
+//! Arbitrary bytes in arbitrary pieces through what puts messages together: the same messages as in one piece, each as
+//! long as its frame says, nothing kept beyond one unfinished message, and the stream is lost at the same byte.
+
+#![no_main]
+
+use hairpin::datapath::stream::{Pool, Reassembly, next};
+use hairpin::wire::{self, FRAME_MAX};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    // The first byte says how many of the next are lengths of pieces.
+    let Some((&count, rest)) = input.split_first() else { return };
+    let (lengths, stream) = rest.split_at(rest.len().min(usize::from(count % 32)));
+    let whole = messages(stream);
+    assert_eq!(pieces(stream, lengths), whole);
+    assert_eq!(pieces(stream, &[0]), whole, "byte by byte");
+});
+
+/// What a stream is made of: its messages, and whether it was lost.
+fn messages(stream: &[u8]) -> (Vec<&[u8]>, bool) {
+    let (mut found, mut rest) = (Vec::new(), stream);
+    loop {
+        match wire::frame(rest) {
+            Ok(Some(len)) if len <= rest.len() => {
+                let (message, after) = rest.split_at(len);
+                found.push(message);
+                rest = after;
+            }
+            Ok(_) => return (found, false),
+            Err(_) => return (found, true),
+        }
+    }
+}
+
+/// The same from pieces of these lengths, each less one and again from the first. The messages are those of `stream`
+/// itself, so that only bytes are compared.
+fn pieces<'a>(stream: &'a [u8], lengths: &[u8]) -> (Vec<&'a [u8]>, bool) {
+    let (mut reassembly, mut pool) = (Reassembly::default(), Pool::default());
+    let (mut found, mut seen, mut rest) = (Vec::new(), 0, stream);
+    let lengths = if lengths.is_empty() { &[255][..] } else { lengths };
+    for length in lengths.iter().cycle().map(|&length| 1 + usize::from(length)) {
+        let (piece, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        let mut buffer = vec![0xEE; reassembly.kept()];
+        buffer.extend_from_slice(piece);
+        let end = reassembly.join(&mut buffer, piece.len(), &mut pool);
+        let mut at = 0;
+        loop {
+            match next(&buffer[at..end]) {
+                Ok(Some(run)) => {
+                    assert!(run.stride > 0 && run.len % run.stride == 0);
+                    for message in buffer[at..at + run.len].chunks(run.stride) {
+                        let original = &stream[seen..seen + message.len()];
+                        assert_eq!(message, original);
+                        found.push(original);
+                        seen += message.len();
+                    }
+                    at += run.len;
+                }
+                Ok(None) => break reassembly.keep(&buffer[at..end], &mut pool),
+                Err(_) => return (found, true),
+            }
+        }
+        assert!(reassembly.kept() < FRAME_MAX);
+        if rest.is_empty() {
+            break;
+        }
+    }
+    (found, false)
+}
