@@ -189,7 +189,7 @@ impl<'g> Traffic<'g> {
     /// Sends an answer of the core to a client.
     pub(super) fn reply(&mut self, now: Now, to: &FiveTuple, message: &[u8]) {
         if to.transport.is_stream() {
-            return self.streams.reply(now.mono, to, message);
+            return self.streams.reply(now.mono, to, message, &mut self.counters.streams);
         }
         let Some(route) = route(&self.listeners, to, Marks::default(), Kind::Control) else { return };
         let Via::Listener(listener) = route.via else { return };

@@ -177,12 +177,14 @@ impl Streams {
         self.dirty(id);
     }
 
-    /// Adds an answer.
-    pub(super) fn reply(&mut self, now: u64, to: &FiveTuple, message: &[u8]) {
+    /// Adds an answer, or an indication that the core made itself (RFC 8656 section 11.5).
+    pub(super) fn reply(&mut self, now: u64, to: &FiveTuple, message: &[u8], counters: &mut Counters) {
         let Some(&id) = self.by_tuple.get(to) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.outgoing.answer(self.limits.queue, message, &mut self.pool) {
+        if connection.outgoing.message(self.limits.queue, message, &mut self.pool) {
             self.dirty(id);
+        } else if outgoing::is_indication(message) {
+            counters.data_dropped[Counters::place(to.transport)] += 1;
         } else {
             self.end(now, id, End::NotRead);
         }

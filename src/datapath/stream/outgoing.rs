@@ -49,9 +49,11 @@ impl Outgoing {
         true
     }
 
-    /// Adds an answer; false if even for answers there is no room any more.
-    pub(super) fn answer(&mut self, bound: usize, message: &[u8], pool: &mut Pool) -> bool {
-        let room = self.waiting().len() + message.len() <= bound.max(wire::FRAME_MAX) + ANSWERS;
+    /// Adds a message of the core; false if there is no room for it: for answers not even beyond the bound, for
+    /// indications within it.
+    pub(super) fn message(&mut self, bound: usize, message: &[u8], pool: &mut Pool) -> bool {
+        let bound = if is_indication(message) { bound } else { bound.max(wire::FRAME_MAX) + ANSWERS };
+        let room = self.waiting().len() + message.len() <= bound;
         if room {
             self.make_room(pool);
             self.bytes.extend_from_slice(message);
@@ -78,6 +80,11 @@ impl Outgoing {
             self.sent = 0;
         }
     }
+}
+
+/// RFC 8489 section 5: the class of a message.
+pub(super) fn is_indication(message: &[u8]) -> bool {
+    message.first_chunk().is_some_and(|&[high, low]| (high & 1, low & 0x10) == (0, 0x10))
 }
 
 #[cfg(test)]
@@ -119,8 +126,10 @@ mod tests {
     fn answers_find_room_where_data_does_not() {
         let (mut queue, mut pool) = (Outgoing::default(), Pool::default());
         while queue.data(BOUND, &Header::Channel(0x4001), 0, &[0; 96], &mut pool) {}
-        assert!(queue.answer(BOUND, &[1; 100], &mut pool));
-        let answers = (0..).take_while(|_| queue.answer(BOUND, &[1; 100], &mut pool)).count();
+        assert!(queue.message(BOUND, &[1; 100], &mut pool));
+        let error = [&[0x00, 0x17][..], &[0; 98]].concat();
+        assert!(is_indication(&error) && !queue.message(BOUND, &error, &mut pool), "that is data");
+        let answers = (0..).take_while(|_| queue.message(BOUND, &[1; 100], &mut pool)).count();
         assert!(answers > 500 && queue.waiting().len() <= wire::FRAME_MAX + ANSWERS, "{answers}");
     }
 
