@@ -3,10 +3,12 @@
 import pytest
 
 import relay as daemon
+from authority import Authority
 from hosts import Switch
 from turn import Client, User
 
 ALICE = User(daemon.USER, daemon.PASSWORD)
+NAME = "turn.example.org"
 
 
 @pytest.fixture
@@ -44,6 +46,19 @@ def start(switch, tmp_path, request):
     finally:
         for relay in relays:
             relay.kill()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """The authority that clients trust."""
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def tls(authority):
+    """The `[tls]` section with a certificate that clients trust."""
+    cert, key = authority.issue(NAME)
+    return {"cert": str(cert), "key": str(key)}
 
 
 @pytest.fixture

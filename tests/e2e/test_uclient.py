@@ -3,6 +3,7 @@ reservations, wrong credentials, REST secrets. RFC 8656 §7, §9, §11, §12 as 
 """
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -47,6 +48,41 @@ def test_relays(way, workers, start, host, clients, peers):
     assert run.status == 0 and run.sent == run.received >= 40, run.output
     for direction in ("to_peer", "to_client"):
         relay.reaches("relayed_packets_total", run.sent, direction=direction)
+    assert relay.metric("worker_panics_total") == 0
+
+
+# Options of uclient for a stream, and what metrics call it.
+STREAMS = {"tcp": ["-t"], "tls": ["-t", "-S"]}
+
+
+def test_relays_for_streams(workers, tls, authority, start, host, clients, peers):
+    """RFC 8656 §2.1, §11, §12.5: over TCP and TLS, by channels and by indications, in both families, all of it at
+    once. Over TLS uclient verifies the certificate.
+    """
+    relay = start(host, workers=workers, tls=tls)
+    verified = {"tcp": [], "tls": ["-E", authority.certificate]}
+    ways = [
+        [*stream, *verified[name], *how, *wanted, *["-n", 20, "-m", 4, "-e", getattr(peers, family)], getattr(host, family)]
+        for name, stream in STREAMS.items()
+        for how in ([], ["-s"])
+        for wanted, family in (([], "v4"), (["-x"], "v6"))
+    ]
+
+    def run(way):
+        *options, server = way
+        return coturn.uclient(clients, server, *options, user=daemon.USER, password=daemon.PASSWORD)
+
+    with coturn.echo_peer(peers), ThreadPoolExecutor(len(ways)) as pool:
+        runs = list(pool.map(run, ways))
+    for way, ended in zip(ways, runs):
+        assert ended.status == 0 and ended.sent == ended.received >= 40, (way, ended.output)
+    for transport in STREAMS:
+        for direction in ("to_peer", "to_client"):
+            relay.reaches("relayed_packets_total", 4 * 40, direction=direction, transport=transport)
+        relay.reaches("connections_accepted_total", 16, transport=transport)
+        assert relay.metric("connections_dropped_messages_total", transport=transport) == 0
+    if workers > 1:
+        assert all(relay.by_worker("worker_requests_total"))
     assert relay.metric("worker_panics_total") == 0
 
 
