@@ -52,7 +52,7 @@ end() {
 missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
-        chromium:chromium certutil:libnss3-tools openssl:openssl; do
+        nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

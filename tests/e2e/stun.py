@@ -44,6 +44,7 @@ RESERVATION_TOKEN = 0x0022
 ADDITIONAL_ADDRESS_FAMILY = 0x8000
 ADDRESS_ERROR_CODE = 0x8001
 PASSWORD_ALGORITHMS = 0x8002
+ICMP = 0x8004
 SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
 
@@ -167,6 +168,12 @@ def read_address(value, transaction):
     assert len(value) == {IPV4: 8, IPV6: 20}[family]
     packed = bytes(a ^ b for a, b in zip(value[4:], mask))
     return str(ipaddress.ip_address(packed)), port ^ COOKIE >> 16
+
+
+def read_icmp(value):
+    """The (type, code, error data) of an ICMP attribute (RFC 8656 §18.13)."""
+    assert len(value) == 8 and not any(value[:2])
+    return struct.unpack_from("!BBI", value, 2)
 
 
 def long_term_key(algorithm, user, realm, password):

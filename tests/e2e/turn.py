@@ -18,11 +18,12 @@ FIRST_CHANNEL = 0x4000
 
 
 class Received(NamedTuple):
-    """Application data from a peer, and the address that it came from."""
+    """Application data from a peer, and the address that it came from; or else an ICMP message about the peer."""
 
     peer: tuple | int
-    payload: bytes
+    payload: bytes | None
     source: tuple
+    icmp: tuple | None = None
 
 
 class Refused(Exception):
@@ -57,9 +58,9 @@ def named(secret, name):
 class Client:
     """One 5-tuple. Requests wait for their answers; what comes between is kept for `receive`."""
 
-    def __init__(self, host, server, user=None, source=None):
+    def __init__(self, host, server, user=None, source=None, opened=None):
         address = source or (host.v6 if ":" in server[0] else host.v4)
-        self.socket = host.udp(address)
+        self.socket = opened or host.udp(address)
         self.server = server
         self.user = user
         self.realm = self.nonce = self.key = self.algorithms = None
@@ -224,19 +225,24 @@ class Client:
             raw, source = self.socket.recvfrom(65536)
         except TimeoutError:
             return False
+        self._take(raw, source)
+        return True
+
+    def _take(self, raw, source):
+        """Keeps what a message brought for who waits for it."""
         if stun.is_channel_data(raw):
             channel, length = struct.unpack_from("!HH", raw)
             assert length == len(raw) - 4, "ChannelData over UDP is not padded (RFC 8656 §12.5)"
             self._inbox.append(Received(channel, raw[4:], source))
-            return True
+            return
         message = stun.parse(raw, source)
         if message.kind == stun.INDICATION:
             assert message.method == stun.DATA
             peer, payload = message.address(stun.XOR_PEER_ADDRESS), message.get(stun.DATA_ATTRIBUTE)
-            self._inbox.append(Received(peer, payload, source))
+            icmp = message.get(stun.ICMP)
+            self._inbox.append(Received(peer, payload, source, icmp and stun.read_icmp(icmp)))
         else:
             self._answers[message.transaction] = message
-        return True
 
 
 def _peer(peer):

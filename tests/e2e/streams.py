@@ -1,0 +1,88 @@
+"""A TURN client over TCP or TLS (RFC 8656 §2.1, §12.5): the same as over UDP, with messages framed by their own lengths."""
+
+import socket
+import ssl
+import struct
+import time
+
+import stun
+from turn import Client
+
+
+class Stream:
+    """What a client sends and receives messages by, in place of a UDP socket."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self._received = b""
+
+    def sendto(self, message, _server):
+        """One message, padded as streams want it."""
+        self.connection.settimeout(10)
+        self.connection.sendall(message + bytes(-len(message) % 4))
+
+    def read(self, timeout):
+        """The next whole message without its padding, None if there is none in time; fails when the stream has ended."""
+        end = time.monotonic() + timeout
+        while (message := self._whole()) is None:
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                return None
+            self.connection.settimeout(remaining)
+            try:
+                received = self.connection.recv(65536)
+            except TimeoutError:
+                return None
+            if not received:
+                raise ConnectionResetError("the server closed the connection")
+            self._received += received
+        return message
+
+    def _whole(self):
+        if len(self._received) < 4:
+            return None
+        _, length = struct.unpack_from("!HH", self._received)
+        length += 4 if stun.is_channel_data(self._received) else 20
+        padded = length + -length % 4
+        if len(self._received) < padded:
+            return None
+        message, self._received = self._received[:length], self._received[padded:]
+        return message
+
+    def getsockname(self):
+        """The client's own address."""
+        return self.connection.getsockname()[:2]
+
+    def close(self):
+        """Ends it with a FIN."""
+        self.connection.close()
+
+
+class StreamClient(Client):
+    """One connection; over TLS, if there is a certificate file to trust and the server's name."""
+
+    def __init__(self, host, server, user=None, source=None, trust=None, name=None, receive_buffer=None):
+        super().__init__(host, server, user, source, opened=Stream(connect(host, server, trust, name, receive_buffer)))
+
+    def _read(self, timeout):
+        if timeout <= 0:
+            return False
+        raw = self.socket.read(timeout)
+        if raw is None:
+            return False
+        self._take(raw, self.server)
+        return True
+
+
+def connect(host, server, trust=None, name=None, receive_buffer=None):
+    """A TCP connection from a host, or a TLS connection."""
+    with host.inside():
+        opened = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_STREAM)
+    if receive_buffer:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    opened.settimeout(10)
+    opened.connect(server)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if trust:
+        opened = ssl.create_default_context(cafile=trust).wrap_socket(opened, server_hostname=name)
+    return opened
