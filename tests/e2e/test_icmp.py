@@ -1,0 +1,189 @@
+"""ICMP messages about what a relayed address sent (RFC 8656 §11.5, §18.13): they come from behind a router, after the
+send has long returned, and are told to the client whose packet it was.
+"""
+
+import time
+
+import pytest
+
+import stun
+from hosts import Host, eventually
+
+FAR_V4, FAR_V6 = "192.0.2.9", "2001:db8:2::9"
+FAR_NETWORKS = ["203.0.113.0/24", "2001:db8:1::/64", "192.0.2.0/24", "2001:db8:2::/64"]
+NARROW = 1280
+LONG = bytes(range(256)) * 5 + b"x" * 100
+
+# Type and code of "port unreachable".
+CLOSED = {"v4": (3, 3), "v6": (1, 4)}
+
+
+@pytest.fixture
+def router(switch):
+    """A router to a network behind it."""
+    router = switch.host("router", ["203.0.113.200/24", "2001:db8:1::200/64"])
+    router.run("sysctl", "-q", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    # What is under test is the relay, not how often a kernel likes to complain.
+    router.run("sysctl", "-q", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    return router
+
+
+@pytest.fixture
+def far(router):
+    """A peer's host behind the router, over a narrow link."""
+    far = Host("far")
+    router.run("ip", "link", "add", "narrow", "type", "veth", "peer", "name", "eth0", "netns", far.path)
+    router.run("ip", "link", "set", "narrow", "up", "mtu", NARROW)
+    far.run("ip", "link", "set", "eth0", "up", "mtu", NARROW)
+    router.add_address("192.0.2.1/24", interface="narrow")
+    router.add_address("2001:db8:2::1/64", interface="narrow")
+    far.v4, far.v6 = FAR_V4, FAR_V6
+    for address, length, gateway in ((far.v4, 24, "192.0.2.1"), (far.v6, 64, "2001:db8:2::1")):
+        far.add_address(f"{address}/{length}")
+        far.run("ip", "route", "add", "default", "via", gateway)
+    far.run("sysctl", "-q", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    yield far
+    far.close()
+
+
+@pytest.fixture
+def relay(workers, start, host, far):
+    """A relay that knows the way to the network behind the router."""
+    host.run("ip", "route", "add", "192.0.2.0/24", "via", "203.0.113.200")
+    host.run("ip", "route", "add", "2001:db8:2::/64", "via", "2001:db8:1::200")
+    return start(host, workers=workers, peers={"allow": FAR_NETWORKS})
+
+
+@pytest.fixture(params=["v4", "v6"])
+def family(request):
+    """The peers' address family."""
+    return request.param
+
+
+@pytest.fixture
+def client(relay, connect, family):
+    """A client with an allocation of this family."""
+    client = connect()
+    client.allocate(family=stun.IPV4 if family == "v4" else stun.IPV6)
+    return client
+
+
+@pytest.mark.parametrize("how", ["channel", "indication"])
+def test_a_closed_port(how, family, client, far):
+    """RFC 8656 §11.5: port unreachable, 3/3 or ICMPv6 1/4, with the peer's address and port and without DATA; also for
+    what went over a channel.
+    """
+    peer = (getattr(far, family), 9)
+    if how == "channel":
+        client.send_channel(client.bind(peer), b"anyone there?")
+    else:
+        client.permit(peer[0])
+        client.send(peer, b"anyone there?")
+    told = client.receive()
+    assert (told.peer, told.payload, told.icmp) == (peer, None, (*CLOSED[family], 0))
+
+
+@pytest.mark.parametrize("family", ["v4"], indirect=True)
+def test_too_long_for_a_link(family, client, far):
+    """RFC 8656 §11.5, §18.13: fragmentation needed, 3/4, tells the MTU of the link behind the router, each time, and none
+    of these packets arrives; without DONT-FRAGMENT the same payload does, in fragments, before and after.
+    """
+    assert NARROW < len(LONG) + 28 < 1500
+    with far.udp() as peer:
+        where = peer.getsockname()
+        client.permit(where[0])
+        for _ in range(3):
+            client.send(where, LONG)
+            assert peer.recvfrom(2000) == (LONG, client.relayed)
+            client.send(where, LONG, (stun.DONT_FRAGMENT, b""))
+            told = client.receive()
+            assert (told.peer[0], told.payload, told.icmp) == (where[0], None, (3, 4, NARROW))
+        client.send(where, b"short", (stun.DONT_FRAGMENT, b""))
+        assert peer.recvfrom(2000)[0] == b"short"
+
+
+@pytest.mark.xfail(reason="what the kernel says of its own refusals has no port", strict=True)
+@pytest.mark.parametrize("family", ["v4"], indirect=True)
+def test_too_long_for_a_link_again(family, client, far):
+    """RFC 8656 §11.5: the peer's port is told by the router's message, and also once the relay's own kernel knows the
+    MTU and refuses to send.
+    """
+    with far.udp() as peer:
+        where = peer.getsockname()
+        client.permit(where[0])
+        for _ in range(3):
+            client.send(where, LONG, (stun.DONT_FRAGMENT, b""))
+            assert client.receive().peer == where
+
+
+@pytest.mark.parametrize("family", ["v6"], indirect=True)
+def test_too_big_for_a_link(family, client, far):
+    """RFC 8656 §11.5, §18.13: ICMPv6 packet too big, 2/0, tells the MTU of the link behind the router. From then on the
+    relay's kernel knows it, and payloads arrive in fragments.
+    """
+    with far.udp(far.v6) as peer:
+        where = peer.getsockname()[:2]
+        client.permit(where[0])
+        client.send(where, LONG)
+        told = client.receive()
+        assert (told.peer, told.payload, told.icmp) == (where, None, (2, 0, NARROW))
+
+        def arrives():
+            """the payload arrives"""
+            client.send(where, LONG)
+            peer.settimeout(0.5)
+            try:
+                return peer.recvfrom(2000)[0] == LONG
+            except TimeoutError:
+                return False
+
+        eventually(arrives)
+
+
+def test_only_about_permitted_peers(relay, client, far, family):
+    """RFC 8656 §11.5: what is not sent for want of a permission brings no news either."""
+    before = relay.metric("dropped_packets_total")
+    client.send((getattr(far, family), 9), b"without permission")
+    eventually(lambda: relay.metric("dropped_packets_total") == before + 1)
+    with pytest.raises(TimeoutError):
+        client.receive(0.5)
+
+
+def test_bounded(relay, client, far, family):
+    """RFC 8656 §11.5: a client hears of some of many errors, and the allocation is none the worse for the rest."""
+    peer = (getattr(far, family), 9)
+    client.permit(peer[0])
+    for _ in range(300):
+        client.send(peer, b"?")
+        time.sleep(0.001)
+    time.sleep(0.5)
+    heard = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            assert client.receive(0.3).icmp == (*CLOSED[family], 0)
+            heard += 1
+    assert 16 <= heard < 200
+    assert client.refresh() == 600
+
+
+def test_an_unreachable_peer_beside_a_busy_one(relay, client, far, peers, family):
+    """RFC 8656 §11.5: errors about one peer cost the other not one packet, in either direction."""
+    gone = client.bind((getattr(far, family), 9))
+    with peers.udp(getattr(peers, family)) as peer:
+        busy = client.bind(peer.getsockname()[:2])
+        for burst in range(100):
+            wanted = [b"%d" % n for n in range(burst * 10, burst * 10 + 10)]
+            for payload in wanted:
+                client.send_channel(gone, b"anyone there?")
+                client.send_channel(busy, payload)
+                peer.sendto(payload, client.relayed)
+            assert [peer.recvfrom(100)[0] for _ in wanted] == wanted
+            came = []
+            while len(came) < len(wanted):
+                told = client.receive()
+                if told.icmp is None:
+                    assert told.peer == busy
+                    came.append(told.payload)
+            assert came == wanted
+    relay.becomes("relayed_packets_total", 1000, direction="to_client")
+    assert relay.metric("unsent_packets_total") == 0
