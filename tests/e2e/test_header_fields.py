@@ -1,0 +1,218 @@
+"""Fields of the IP header across the relay (RFC 8656 §13 to §16): DSCP and ECN go with every datagram from UDP to UDP,
+DF is set only where a client asks for it.
+"""
+
+import socket
+import struct
+from contextlib import contextmanager
+
+import pytest
+
+import bursts
+import stun
+from relay import PASSWORD, USER
+from streams import StreamClient
+from turn import User
+
+NOT_ECT, ECT_1, ECT_0, CE = range(4)
+BEST_EFFORT, VIDEO, VOICE = 0, 34, 46
+
+MARKS = [dscp << 2 | ecn for dscp in (BEST_EFFORT, VIDEO, VOICE) for ecn in (NOT_ECT, ECT_1, ECT_0, CE)]
+
+ETH_P_IP = 0x0800
+
+
+class Marked:
+    """Sends with marks (DSCP and ECN) and reads them of what it receives, in bursts as well."""
+
+    def __init__(self, opened):
+        self.socket = opened
+        self.is_v6 = opened.family == socket.AF_INET6
+        if self.is_v6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        else:
+            opened.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        bursts.accept(opened)
+
+    def mark(self, marks):
+        """What is sent from now on has these marks."""
+        if self.is_v6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, marks)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, marks)
+
+    def send(self, payloads, to):
+        """Sends payloads, at once where they can be."""
+        bursts.send(self.socket, payloads, to)
+
+    def receive(self, count):
+        """So many datagrams: a list of marks and payloads."""
+        received = []
+        self.socket.settimeout(5)
+        while len(received) < count:
+            piece, control, _, _ = self.socket.recvmsg(65536, 200)
+            marks, size = None, len(piece)
+            for level, kind, data in control:
+                if (level, kind) == (socket.IPPROTO_UDP, bursts.UDP_GRO):
+                    [size] = struct.unpack("i", data)
+                elif (level, kind) == (socket.IPPROTO_IP, socket.IP_TOS):
+                    marks = data[0]
+                elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_TCLASS):
+                    [marks] = struct.unpack("i", data)
+            received += [(marks, piece[n : n + size]) for n in range(0, len(piece), size)]
+        return received
+
+
+@pytest.fixture(params=["v4", "v6", "v4-to-v6", "v6-to-v4"])
+def families(request):
+    """The address families of the client's side and of the peer's."""
+    near, _, far = request.param.partition("-to-")
+    return near, far or near
+
+
+@pytest.fixture
+def call(families, workers, start, host, clients, peers, connect):
+    """A client's marked socket with the relay's address, a peer's with the relayed one, and the channel between."""
+    for end in (host, clients, peers):
+        end.run("ethtool", "-K", "eth0", "gro", "on", "gso", "on")
+    start(host, workers=workers)
+    near, far = families
+    client = connect(server=(getattr(host, near), 3478))
+    client.allocate(family=stun.IPV6 if far == "v6" else stun.IPV4)
+    with peers.udp(getattr(peers, far)) as opened:
+        channel = client.bind(opened.getsockname()[:2])
+        yield client, Marked(client.socket), Marked(opened), channel
+
+
+def indication(peer, payload, *attributes):
+    """A Send indication as it goes over the wire."""
+    message = stun.Message(stun.INDICATION, stun.SEND)
+    address = stun.xor_address(peer, message.transaction)
+    message.attributes = [(stun.XOR_PEER_ADDRESS, address), *attributes, (stun.DATA_ATTRIBUTE, payload)]
+    return message.encode()
+
+
+def test_marks_go_with_every_datagram(call):
+    """RFC 8656 §13, §14: DSCP and ECN, CE too, from client to peer, by channel and by indication, and back."""
+    client, near, far, channel = call
+    where = far.socket.getsockname()[:2]
+    for marks in MARKS:
+        near.mark(marks)
+        far.mark(marks)
+        near.send([stun.channel_data(channel, b"by channel")], client.server)
+        assert far.receive(1) == [(marks, b"by channel")]
+        near.send([indication(where, b"by indication")], client.server)
+        assert far.receive(1) == [(marks, b"by indication")]
+        far.send([b"back"], client.relayed)
+        assert near.receive(1) == [(marks, stun.channel_data(channel, b"back"))]
+
+
+def test_marks_of_bursts(call):
+    """RFC 8656 §13, §14: bursts with other marks each, close behind each other: no datagram gets another one's."""
+    client, near, far, channel = call
+    wanted = []
+    for n, marks in enumerate(MARKS):
+        burst = [bytes([n, k]) * 400 for k in range(16)]
+        near.mark(marks)
+        near.send([stun.channel_data(channel, payload) for payload in burst], client.server)
+        wanted += [(marks, payload) for payload in burst]
+    assert far.receive(len(wanted)) == wanted
+    for n, marks in enumerate(MARKS):
+        far.mark(marks)
+        far.send([payload for _, payload in wanted[n * 16 : n * 16 + 16]], client.relayed)
+    back = [(marks, stun.channel_data(channel, payload)) for marks, payload in wanted]
+    assert near.receive(len(back)) == back
+
+
+@pytest.mark.parametrize("families", [("v4", "v4")], ids=["v4"])
+def test_marks_of_single_datagrams_in_a_burst(families, call):
+    """RFC 8656 §13: one datagram of a run that was marked CE on its way, alone."""
+    client, near, far, channel = call
+    wanted = []
+    for n in range(60):
+        marks = VOICE << 2 | (CE if n % 7 == 3 else ECT_0)
+        near.mark(marks)
+        near.send([stun.channel_data(channel, b"%04d" % n * 100)], client.server)
+        wanted.append((marks, b"%04d" % n * 100))
+    assert far.receive(len(wanted)) == wanted
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_nothing_of_a_stream_is_ect(family, start, host, clients, peers):
+    """RFC 8656 §15: what comes from TCP leaves as Not-ECT, although the connection itself uses ECN."""
+    for end in (host, clients):
+        end.run("sysctl", "-q", "net.ipv4.tcp_ecn=1")
+    start(host)
+    client = StreamClient(clients, (getattr(host, family), 3478), User(USER, PASSWORD))
+    client.allocate(family=stun.IPV4 if family == "v4" else stun.IPV6)
+    with peers.udp(getattr(peers, family)) as opened:
+        far, where = Marked(opened), opened.getsockname()[:2]
+        channel = client.bind(where)
+        for n in range(20):
+            client.send_channel(channel, b"%d" % n)
+            client.send(where, b"%d" % n)
+            assert [(marks & 3, payload) for marks, payload in far.receive(2)] == [(NOT_ECT, b"%d" % n)] * 2
+        far.mark(VOICE << 2 | CE)
+        far.send([b"back"], client.relayed)
+        assert client.receive()[:2] == (channel, b"back")
+    client.socket.close()
+
+
+@contextmanager
+def capture(host):
+    """What arrives at a host: `packets(count)` waits for so many UDP packets over IPv4: DF, TTL and payload of each."""
+    with host.inside():
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
+    raw.bind(("eth0", ETH_P_IP))
+    raw.settimeout(5)
+
+    def packets(count):
+        found = []
+        while len(found) < count:
+            packet, (_, _, direction, *_) = raw.recvfrom(65536)
+            if direction == socket.PACKET_OUTGOING or packet[9] != socket.IPPROTO_UDP:
+                continue
+            head = (packet[0] & 15) * 4
+            flags, ttl = struct.unpack_from("!H", packet, 6)[0], packet[8]
+            length = struct.unpack_from("!H", packet, 2)[0]
+            found.append((bool(flags & 0x4000), ttl, packet[head + 8 : length]))
+        return found
+
+    with raw:
+        yield packets
+
+
+@pytest.mark.parametrize("near", ["v4", "v6"])
+def test_df_only_where_it_is_asked_for(near, workers, start, host, connect, peers, clients):
+    """RFC 8656 §11.2, §13, §14: DF of a Send with DONT-FRAGMENT from IPv4 to IPv4, clear on the next packet, of
+    whatever kind, on channels always and towards the client; the TTL is the relay's own.
+    """
+    # The kernel cuts bursts before they leave, so that each datagram is captured alone.
+    host.run("ethtool", "-K", "eth0", "tx-udp-segmentation", "off")
+    start(host, workers=workers)
+    client = connect(server=(getattr(host, near), 3478))
+    client.allocate(family=stun.IPV4)
+    with peers.udp() as peer:
+        where = peer.getsockname()
+        channel = client.bind(where)
+        asks = (stun.DONT_FRAGMENT, b"")
+        with capture(peers) as packets:
+            wanted = []
+            for n in range(10):
+                for kind in ("asks", "asks not", "channel", "asks", "channel"):
+                    payload = f"{kind} {n}".encode()
+                    if kind == "channel":
+                        client.send_channel(channel, payload)
+                    else:
+                        client.send(where, payload, *([asks] if kind == "asks" else []))
+                    wanted.append((kind == "asks" and near == "v4", 64, payload))
+            assert packets(len(wanted)) == wanted
+        with capture(peers) as packets:
+            same = [(n % 2 == 0, b"%02d" % n * 100) for n in range(20)]
+            burst = [indication(where, payload, *([asks] if df else [])) for df, payload in same]
+            bursts.send(client.socket, burst, client.server)
+            assert packets(len(same)) == [(df and near == "v4", 64, payload) for df, payload in same]
+        if near == "v4":
+            with capture(clients) as packets:
+                peer.sendto(b"back", client.relayed)
+                assert packets(1) == [(False, 64, stun.channel_data(channel, b"back"))]
