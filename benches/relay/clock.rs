@@ -1,0 +1,20 @@
+//! Time for the generator: nanoseconds since it started.
+
+use std::time::Instant;
+
+/// A monotonic clock; the stamps in the payloads are its readings.
+#[derive(Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts at zero.
+    #[allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// Nanoseconds since the start.
+    pub fn now(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}

@@ -1,0 +1,81 @@
+//! The ways to wait: a thread of its own in `epoll_wait`, or a task of tokio's around the same epoll.
+
+use std::io;
+use std::time::Duration;
+
+use super::relay::{LISTENER, Relay};
+use super::{Shape, TIMER_MILLISECONDS, Waiting};
+use crate::sys::{self, Epoll, Timer};
+
+const EVENTS: usize = 64;
+/// The timer's number among the sockets.
+const TIMER: usize = usize::MAX;
+
+/// Runs the loop for ever.
+pub fn run(mut relay: Relay, shape: Shape) -> io::Result<()> {
+    relay.listener().set_nonblocking(true)?;
+    let mut epoll = Epoll::new(EVENTS)?;
+    epoll.add(relay.listener(), LISTENER, false)?;
+    for (index, socket) in relay.sockets().enumerate() {
+        epoll.add(socket, index + 1, shape.edge)?;
+    }
+    let timer = match shape.waiting {
+        Waiting::Timer => Some(Timer::every(i64::from(TIMER_MILLISECONDS))?),
+        _ => None,
+    };
+    if let Some(timer) = &timer {
+        epoll.add(timer, TIMER, false)?;
+    }
+    let milliseconds = match shape.waiting {
+        Waiting::Epoll | Waiting::Timer => -1,
+        Waiting::Timeout => TIMER_MILLISECONDS as i32,
+        Waiting::TokioNaive | Waiting::Tokio | Waiting::TokioTimer => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            return runtime.block_on(task(relay, epoll, shape));
+        }
+    };
+    loop {
+        let ready = epoll.wait(milliseconds);
+        round(&mut relay, &epoll, ready, shape.edge, timer.as_ref());
+    }
+}
+
+/// The loop as a task, and the timer's beside it.
+async fn task(mut relay: Relay, epoll: Epoll, shape: Shape) -> io::Result<()> {
+    if shape.waiting == Waiting::TokioTimer {
+        tokio::spawn(async {
+            let mut timer = tokio::time::interval(Duration::from_millis(TIMER_MILLISECONDS.into()));
+            loop {
+                timer.tick().await;
+            }
+        });
+    }
+    let mut epoll = sys::watch(epoll)?;
+    loop {
+        let mut guard = epoll.readable_mut().await?;
+        let epoll = guard.get_inner_mut();
+        let ready = epoll.wait(0);
+        let more = round(&mut relay, epoll, ready, shape.edge, None);
+        let emptied = match shape.waiting {
+            Waiting::TokioNaive => ready == 0,
+            _ => ready < epoll.capacity() && !more,
+        };
+        if emptied {
+            guard.clear_ready();
+        }
+    }
+}
+
+/// One round over the sockets that have something; whether one of them may have more.
+fn round(relay: &mut Relay, epoll: &Epoll, ready: usize, edge: bool, timer: Option<&Timer>) -> bool {
+    let mut more = false;
+    for n in 0..ready {
+        match (epoll.number(n), timer) {
+            (TIMER, Some(timer)) => timer.clear(),
+            (number, _) if edge && number != LISTENER => while relay.ready(number) {},
+            (number, _) => more |= relay.ready(number),
+        }
+    }
+    relay.flush();
+    more
+}

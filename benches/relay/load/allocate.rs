@@ -1,0 +1,147 @@
+//! Sets flows up: over TURN with long-term credentials (RFC 8656 §7, §12), or as the floor has it.
+
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
+use md5::{Digest, Md5};
+
+use super::flows::{self, Flow};
+use super::{Order, Protocol};
+use crate::contestant::{PASSWORD, USER};
+use crate::floor::Ask;
+
+/// The first channel; numbers repeat after 4096 allocations, which is as good since each has its own.
+const FIRST_CHANNEL: u16 = 0x4000;
+const CHANNELS: usize = 0x1000;
+const UDP: u32 = 17 << 24;
+/// A server that starts gets so many tries of this length to answer.
+const TRIES: u32 = 40;
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Opens every allocation and leaves all sockets non-blocking.
+pub fn open(order: &Order) -> Result<Vec<Flow>> {
+    let mut flows = Vec::with_capacity(order.allocations);
+    let mut turn = Turn { server: order.server, challenge: None, transactions: 0 };
+    for index in 0..order.allocations {
+        let (client, peer) = (flows::socket(order.ip)?, flows::socket(order.ip)?);
+        let channel = FIRST_CHANNEL + (index % CHANNELS) as u16;
+        let at = flows::address(&peer)?;
+        let relayed = match order.protocol {
+            Protocol::Turn => turn.allocate(&client, channel, at)?,
+            Protocol::Floor => {
+                let port = ask(&client, order.server, &Ask::Flow { channel, peer: at })?;
+                SocketAddrV4::new(*order.server.ip(), port)
+            }
+        };
+        flows.push(Flow { client, peer, channel, relayed });
+    }
+    if let (Protocol::Floor, Some(flow)) = (order.protocol, flows.first()) {
+        ask(&flow.client, order.server, &Ask::Go)?;
+    }
+    for flow in &flows {
+        flow.client.set_nonblocking(true)?;
+        flow.peer.set_nonblocking(true)?;
+    }
+    Ok(flows)
+}
+
+fn ask(client: &UdpSocket, server: SocketAddrV4, ask: &Ask) -> Result<u16> {
+    let answer = exchange(client, server, &ask.write(), |answer| answer.len() == 2)?;
+    Ok(u16::from_be_bytes([answer[0], answer[1]]))
+}
+
+/// Sends until there is an answer that pleases.
+fn exchange(
+    client: &UdpSocket,
+    server: SocketAddrV4,
+    question: &[u8],
+    pleases: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<u8>> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    let mut bytes = [0; 2048];
+    for _ in 0..TRIES {
+        client.send_to(question, server)?;
+        while let Ok((len, from)) = client.recv_from(&mut bytes) {
+            if from == SocketAddr::V4(server) && pleases(&bytes[..len]) {
+                return Ok(bytes[..len].to_vec());
+            }
+        }
+    }
+    bail!("the server does not answer")
+}
+
+/// As much of a TURN client as it takes.
+struct Turn {
+    server: SocketAddrV4,
+    challenge: Option<Challenge>,
+    transactions: u64,
+}
+
+struct Challenge {
+    realm: String,
+    nonce: String,
+    key: [u8; 16],
+}
+
+impl Turn {
+    fn allocate(&mut self, client: &UdpSocket, channel: u16, peer: SocketAddrV4) -> Result<SocketAddrV4> {
+        // A nonce may be bound to the client that got it.
+        self.challenge = None;
+        let answer = self.request(client, Method::Allocate, |request| {
+            request.u32(attribute::REQUESTED_TRANSPORT, UDP);
+        })?;
+        let answer = parse(&answer)?;
+        let relayed = answer.attribute(attribute::XOR_RELAYED_ADDRESS).context("no relayed address")?;
+        let SocketAddr::V4(relayed) = relayed.xor_address()? else { bail!("the relayed address is not IPv4") };
+        self.request(client, Method::ChannelBind, |request| {
+            request.u32(attribute::CHANNEL_NUMBER, u32::from(channel) << 16);
+            request.xor_address(attribute::XOR_PEER_ADDRESS, peer.into());
+        })?;
+        Ok(relayed)
+    }
+
+    /// One request, repeated with credentials when it is challenged (RFC 8489 §9.2.5); its success answer.
+    fn request(&mut self, client: &UdpSocket, method: Method, fill: impl Fn(&mut Encoder)) -> Result<Vec<u8>> {
+        for _ in 0..3 {
+            self.transactions += 1;
+            let mut id = TransactionId([0; 12]);
+            id.0[4..].copy_from_slice(&self.transactions.to_be_bytes());
+            let mut request = Encoder::new(Class::Request, method, id);
+            fill(&mut request);
+            if let Some(challenge) = &self.challenge {
+                request.text(attribute::USERNAME, USER);
+                request.text(attribute::REALM, &challenge.realm);
+                request.text(attribute::NONCE, &challenge.nonce);
+                request.integrity_sha1(&challenge.key);
+            }
+            let answer = exchange(client, self.server, &request.finish(), |bytes| {
+                Message::parse(bytes).is_ok_and(|answer| answer.transaction_id() == id)
+            })?;
+            let message = parse(&answer)?;
+            if message.class() == Class::Success {
+                return Ok(answer);
+            }
+            let error = message.attribute(attribute::ERROR_CODE).context("an error without a code")?;
+            let (code, reason) = error.error_code()?;
+            ensure!(matches!(code, 401 | 438), "{method:?} was answered {code} {reason}");
+            self.challenge = Some(Challenge::read(&message)?);
+        }
+        Err(anyhow!("{method:?} is challenged again and again"))
+    }
+}
+
+impl Challenge {
+    /// Without PASSWORD-ALGORITHM the key is MD5 (RFC 8489 §9.2.2).
+    fn read(answer: &Message<'_>) -> Result<Challenge> {
+        let realm = answer.attribute(attribute::REALM).context("a challenge without realm")?.utf8()?;
+        let nonce = answer.attribute(attribute::NONCE).context("a challenge without nonce")?.utf8()?;
+        let key = Md5::digest(format!("{USER}:{realm}:{PASSWORD}")).into();
+        Ok(Challenge { realm: realm.to_owned(), nonce: nonce.to_owned(), key })
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Message<'_>> {
+    Message::parse(bytes).context("the answer is malformed")
+}

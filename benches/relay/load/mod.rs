@@ -1,0 +1,171 @@
+//! The load generator: an open loop that plays clients and peers, and counts what comes through.
+//!
+//! Packets leave when their time has come, whatever became of those before. Each carries its flow, its direction, a
+//! sequence number and the time at which it left, and is checked for all of these where it arrives, so a relay
+//! cannot look cheap by forwarding the wrong thing.
+
+mod allocate;
+mod flows;
+mod tally;
+mod traffic;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::cpu::{self, Drops};
+use tally::Tally;
+
+/// What a generator process is told to do.
+#[derive(Args, Clone)]
+pub struct Order {
+    /// How flows are set up.
+    #[arg(long)]
+    pub protocol: Protocol,
+    /// The relay.
+    #[arg(long)]
+    pub server: SocketAddrV4,
+    /// The address of clients and peers.
+    #[arg(long)]
+    pub ip: Ipv4Addr,
+    /// Allocations.
+    #[arg(long)]
+    pub allocations: usize,
+    /// Bytes of payload in a packet.
+    #[arg(long)]
+    pub payload: usize,
+    /// Packets back to back.
+    #[arg(long)]
+    pub burst: usize,
+    /// Packets a second, both directions together.
+    #[arg(long)]
+    pub rate: u64,
+    /// Seconds of traffic before the measurement.
+    #[arg(long)]
+    pub warm_up: f64,
+    /// Seconds of measurement.
+    #[arg(long)]
+    pub seconds: f64,
+    /// Microseconds between two rounds of the generator.
+    #[arg(long)]
+    pub tick: u64,
+    /// The server's process.
+    #[arg(long)]
+    pub process: u32,
+    /// The kernel thread that receives for the server.
+    #[arg(long)]
+    pub napi: Option<u32>,
+    /// The kernel thread that receives for the generator.
+    #[arg(long)]
+    pub own_napi: Option<u32>,
+    /// The CPUs of both hosts.
+    #[arg(long, num_args = 2)]
+    pub cpus: Vec<usize>,
+}
+
+/// How flows are set up.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Protocol {
+    /// As TURN has it.
+    Turn,
+    /// As the floor has it.
+    Floor,
+}
+
+/// What the kernel had counted at one moment.
+#[derive(Clone, Copy)]
+struct Reading {
+    at: u64,
+    server: u64,
+    napi: u64,
+    own: u64,
+    own_napi: u64,
+    busy: f64,
+    at_relay: Drops,
+    at_clients: Drops,
+}
+
+impl Reading {
+    fn take(clock: Clock, order: &Order) -> Reading {
+        let thread = |pid: Option<u32>| pid.map_or(0, cpu::process);
+        let at = clock.now();
+        Reading {
+            at,
+            server: cpu::process(order.process),
+            napi: thread(order.napi),
+            own: cpu::process(std::process::id()),
+            own_napi: thread(order.own_napi),
+            busy: cpu::busy(&order.cpus, at as f64 / 1e9),
+            at_relay: Drops::read(order.process),
+            at_clients: Drops::read(std::process::id()),
+        }
+    }
+}
+
+/// Sets flows up, sends, and says what was seen.
+pub fn run(order: &Order) -> Result<Value> {
+    let clock = Clock::start();
+    let flows = allocate::open(order)?;
+    let outcome = traffic::run(clock, order, &flows)?;
+    Ok(report(order, &outcome.tally, outcome.before, outcome.after))
+}
+
+fn report(order: &Order, tally: &Tally, before: Reading, after: Reading) -> Value {
+    let seconds = (after.at - before.at) as f64 / 1e9;
+    let arrived = tally.arrived.max(1) as f64;
+    let server = (after.server - before.server) as f64;
+    let napi = (after.napi - before.napi) as f64;
+    let share = |ns: u64| ns as f64 / 1e9 / seconds;
+    let own = share(after.own - before.own);
+    let own_napi = share(after.own_napi - before.own_napi);
+    let relay = share(after.server - before.server + after.napi - before.napi);
+    let others = (after.busy - before.busy) / seconds - relay - own - own_napi;
+    let at_relay = after.at_relay.since(before.at_relay);
+    let at_clients = after.at_clients.since(before.at_clients);
+    let planned = order.rate as f64 * seconds;
+    // Past these marks the figures tell of the generator as much as of the relay.
+    let mut behind = Vec::new();
+    if own + own_napi > 0.9 {
+        behind.push(format!("its CPU is {:.0} % busy", (own + own_napi) * 100.0));
+    }
+    if at_clients.sockets != 0 {
+        behind.push(format!("{} packets lost in its own queues", at_clients.sockets));
+    }
+    if (tally.sent as f64) < planned * 0.999 {
+        behind.push(format!("sent {:.2} % of what was planned", tally.sent as f64 / planned * 100.0));
+    }
+    if tally.late.quantile(0.99) > 1_000_000 {
+        behind.push(format!("p99 of its lateness is {} us", tally.late.quantile(0.99) / 1000));
+    }
+    json!({
+        "ns_per_packet": (server + napi) / arrived,
+        "server_ns_per_packet": server / arrived,
+        "napi_ns_per_packet": napi / arrived,
+        "relay_cpu": relay,
+        "others_cpu": others,
+        "packets_per_second": tally.arrived as f64 / seconds,
+        "bits_per_second": tally.arrived as f64 * order.payload as f64 * 8.0 / seconds,
+        "sent": tally.sent,
+        "loss": tally.sent.saturating_sub(tally.returned) as f64 / tally.sent.max(1) as f64,
+        "reordered": tally.reordered,
+        "wrong": tally.wrong,
+        "lost_in_relay_sockets": at_relay.sockets,
+        "lost_on_link": at_relay.link + at_clients.link,
+        "delay_us": {
+            "p50": tally.delay.quantile(0.5) as f64 / 1e3,
+            "p99": tally.delay.quantile(0.99) as f64 / 1e3,
+            "p99.9": tally.delay.quantile(0.999) as f64 / 1e3,
+            "max": tally.delay.max() as f64 / 1e3,
+        },
+        "resident_kib": cpu::resident_kib(order.process),
+        "generator": {
+            "cpu": own,
+            "napi_cpu": own_napi,
+            "late_us_p99": tally.late.quantile(0.99) as f64 / 1e3,
+            "behind": behind,
+        },
+    })
+}
