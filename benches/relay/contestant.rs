@@ -85,7 +85,9 @@ impl Contestant {
     pub fn absence(&self, paths: &Paths) -> Option<String> {
         let words = match &self.how {
             How::Floor(_) => return None,
-            How::Hairpin => return (!paths.hairpin.exists()).then(|| format!("no {}", paths.hairpin.display())),
+            How::Hairpin => {
+                return (!paths.hairpin.exists()).then(|| format!("no {}", paths.hairpin.display()));
+            }
             How::Words(words) => words,
         };
         let program = words.split(' ').next().unwrap_or_default();
@@ -94,7 +96,13 @@ impl Contestant {
         (!found).then(|| format!("no {program} here"))
     }
 
-    fn words(&self, address: SocketAddrV4, clients: Ipv4Addr, paths: &Paths, dir: &Path) -> Result<Vec<OsString>> {
+    fn words(
+        &self,
+        address: SocketAddrV4,
+        clients: Ipv4Addr,
+        paths: &Paths,
+        dir: &Path,
+    ) -> Result<Vec<OsString>> {
         let words: Vec<OsString> = match &self.how {
             How::Floor(options) => {
                 let program = std::env::current_exe()?.into_os_string();

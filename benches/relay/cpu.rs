@@ -58,7 +58,8 @@ impl Drops {
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
         let (names, values) = (udp.next().unwrap_or_default(), udp.next().unwrap_or_default());
         let mut columns = names.split_whitespace().zip(values.split_whitespace());
-        let sockets = columns.find(|(name, _)| *name == "RcvbufErrors").and_then(|(_, value)| value.parse().ok());
+        let sockets =
+            columns.find(|(name, _)| *name == "RcvbufErrors").and_then(|(_, value)| value.parse().ok());
         let devices = fs::read_to_string(format!("{net}/dev")).unwrap_or_default();
         let dropped = |line: &str| line.split_whitespace().nth(12)?.parse::<u64>().ok();
         Drops { sockets: sockets.unwrap_or(0), link: devices.lines().skip(2).filter_map(dropped).sum() }

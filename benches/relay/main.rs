@@ -32,6 +32,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use case::{CASES, Case};
+use clock::Clock;
 use contestant::{Contestant, Paths};
 use report::Column;
 use testbed::{Running, Testbed};
@@ -59,9 +60,9 @@ struct Options {
     /// Seconds of traffic before each measurement.
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
-    /// How often a run may be repeated because other processes took more than 3 % of a CPU from it.
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
+    /// Seconds for which a run may be put off or repeated because other processes use the CPUs.
+    #[arg(long, default_value_t = 20)]
+    patience: u64,
     /// Packets a second instead of the case's.
     #[arg(long)]
     rate: Option<u64>,
@@ -96,8 +97,10 @@ enum Part {
     Load(load::Order),
 }
 
-/// Past this part of a CPU in the hands of others a run is repeated.
+/// Past this part of a CPU in the hands of others a run is put off, or repeated.
 const DISTURBED: f64 = 0.03;
+/// For so long the CPUs must have been idle before a run.
+const QUIET: Duration = Duration::from_millis(500);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -190,7 +193,9 @@ impl<'a> Bench<'a> {
         }
         let (testbed, why) = Testbed::open(options.relay_cpu, options.clients_cpu)?;
         if let Some(why) = why {
-            println!("over loopback, since {why:#}: receive work cannot be told apart, only ratios mean something");
+            println!(
+                "over loopback, since {why:#}: receive work cannot be told apart, only ratios mean something"
+            );
         }
         Ok(Bench { options, paths, present, testbed, dir: Scratch::new()? })
     }
@@ -213,20 +218,36 @@ impl<'a> Bench<'a> {
         Ok(columns)
     }
 
-    /// The run that others disturbed least, of as many as it takes to have one with the CPUs for itself.
+    /// The run that others disturbed least, of those that patience allows.
     fn run_undisturbed(&self, case: &Case, contestant: &Contestant) -> Result<Value> {
         let others = |figures: &Value| figures["others_cpu"].as_f64().unwrap_or(0.0);
-        let mut best = self.run(case, contestant)?;
-        for _ in 0..self.options.repeats {
-            if others(&best) <= DISTURBED {
-                break;
+        let clock = Clock::start();
+        let patient = || clock.now() < self.options.patience * 1_000_000_000;
+        let mut least: Option<Value> = None;
+        loop {
+            while patient() && self.others_share(QUIET) > DISTURBED {
+                ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
             }
-            let again = self.run(case, contestant)?;
-            if others(&again) < others(&best) {
-                best = again;
+            let figures = self.run(case, contestant)?;
+            let best = match least.take() {
+                Some(best) if others(&best) <= others(&figures) => best,
+                _ => figures,
+            };
+            if others(&best) <= DISTURBED || !patient() {
+                return Ok(best);
             }
+            least = Some(best);
         }
-        Ok(best)
+    }
+
+    /// How much of the two CPUs is in use while the benchmark rests.
+    fn others_share(&self, time: Duration) -> f64 {
+        let cpus = [self.options.relay_cpu, self.options.clients_cpu];
+        let clock = Clock::start();
+        let busy = || cpu::busy(&cpus, clock.now() as f64 / 1e9);
+        let before = busy();
+        std::thread::sleep(time);
+        (busy() - before) / (clock.now() as f64 / 1e9)
     }
 
     fn run(&self, case: &Case, contestant: &Contestant) -> Result<Value> {
@@ -239,7 +260,13 @@ impl<'a> Bench<'a> {
         result
     }
 
-    fn load(&self, case: &Case, contestant: &Contestant, server: SocketAddrV4, process: &Running) -> Result<Value> {
+    fn load(
+        &self,
+        case: &Case,
+        contestant: &Contestant,
+        server: SocketAddrV4,
+        process: &Running,
+    ) -> Result<Value> {
         let &Options { warm_up, seconds, tick, .. } = self.options;
         let rate = self.options.rate.unwrap_or(case.rate);
         let protocol = match contestant.protocol {
@@ -263,7 +290,11 @@ impl<'a> Bench<'a> {
             }
         }
         let mut command = self.testbed.clients.command(std::env::current_exe()?);
-        command.args(words.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(words.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut load = Running(command.spawn()?);
         let status = loop {
             if let Some(status) = load.0.try_wait()? {

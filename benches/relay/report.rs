@@ -19,17 +19,31 @@ pub fn print(case: &Case, columns: &[Column]) {
     println!("\n{}: {}", case.name, case.about);
     println!(
         "{:<24} {:>10} {:>15} {:>8} {:>8} {:>7} {:>7}  {:>9} {:>8}  {:>8} {:>8} {:>8}  {:>6} {:>6}",
-        "", "ns/packet", "min..max", "server", "receive", "/floor", "/coturn", "packets/s", "loss", "p50 us",
-        "p99 us", "p99.9", "gen %", "else %"
+        "",
+        "ns/packet",
+        "min..max",
+        "server",
+        "receive",
+        "/floor",
+        "/coturn",
+        "packets/s",
+        "loss",
+        "p50 us",
+        "p99 us",
+        "p99.9",
+        "gen %",
+        "else %"
     );
     for column in columns.iter().filter(|column| !column.runs.is_empty()) {
         let cost = column.median("/ns_per_packet");
         let ratio = |reference: &str| {
             let reference = columns.iter().find(|column| column.name == reference && !column.runs.is_empty());
-            reference.map_or_else(String::new, |reference| format!("{:.2}", cost / reference.median("/ns_per_packet")))
+            reference.map_or_else(String::new, |reference| {
+                format!("{:.2}", cost / reference.median("/ns_per_packet"))
+            })
         };
         let all = column.sorted("/ns_per_packet");
-        let generator = (column.median("/generator/cpu") + column.median("/generator/napi_cpu")) * 100.0;
+        let generator = column.median("/generator/cpu") * 100.0;
         println!(
             "{:<24} {:>10.0} {:>15} {:>8.0} {:>8.0} {:>7} {:>7}  {:>9.0} {:>7.3}%  {:>8.0} {:>8.0} {:>8.0}  {:>6.0} {:>6.0}",
             column.name,

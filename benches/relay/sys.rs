@@ -170,7 +170,12 @@ impl Batch {
                     ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
-                put(libc::IPPROTO_IP, libc::IP_PKTINFO, (&raw const info).cast(), size_of::<libc::in_pktinfo>());
+                put(
+                    libc::IPPROTO_IP,
+                    libc::IP_PKTINFO,
+                    (&raw const info).cast(),
+                    size_of::<libc::in_pktinfo>(),
+                );
             }
             header.msg_controllen = used;
         }
@@ -217,19 +222,29 @@ impl Batch {
 
 /// Has the kernel hand over segments of one flow together.
 pub fn receive_segments(socket: impl AsFd) -> io::Result<()> {
-    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO)
+    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Has the kernel cut all that is sent into segments of this length.
+pub fn send_segments(socket: impl AsFd, segment: usize) -> io::Result<()> {
+    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, segment as libc::c_int)
 }
 
 /// Has every message say where it was sent to and how it was marked.
 pub fn receive_marks(socket: impl AsFd) -> io::Result<()> {
-    set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO)?;
-    set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS)
+    set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+    set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
 }
 
-fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the value is an int, as these options want it, and its length is given.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) }).map(drop)
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) })
+        .map(drop)
 }
 
 /// A level-triggered epoll over sockets, each known by a number.

@@ -39,7 +39,10 @@ impl Testbed {
     pub fn open(relay_cpu: usize, clients_cpu: usize) -> Result<(Testbed, Option<anyhow::Error>)> {
         for cpu in [relay_cpu, clients_cpu] {
             let pinned = Command::new("taskset").args(["-c", &cpu.to_string(), "true"]).output()?;
-            ensure!(pinned.status.success(), "CPU {cpu} cannot be used; --relay-cpu and --clients-cpu choose others");
+            ensure!(
+                pinned.status.success(),
+                "CPU {cpu} cannot be used; --relay-cpu and --clients-cpu choose others"
+            );
         }
         match Testbed::namespaces(relay_cpu, clients_cpu) {
             Ok(testbed) => Ok((testbed, None)),
@@ -61,10 +64,15 @@ impl Testbed {
         let (near, far) = (format!("r{tag:04x}"), format!("c{tag:04x}"));
         let far_pid = clients.namespace.as_ref().map_or(0, Running::pid).to_string();
         let one = ["numrxqueues", "1", "numtxqueues", "1"];
-        let link = ["ip", "link", "add", &near, one[0], one[1], one[2], one[3], "type", "veth", "peer", "name", &far];
+        let link = [
+            "ip", "link", "add", &near, one[0], one[1], one[2], one[3], "type", "veth", "peer", "name", &far,
+        ];
         relay.run(&[&link[..], &one[..], &["netns", &far_pid]].concat())?;
         relay.bring_up(&near)?;
-        clients.bring_up(&far)?;
+        let napi = clients.bring_up(&far)?;
+        // The generator is always there to be interrupted, and need not be: it yields. Without this the relay would
+        // pay for interrupting it with every packet.
+        clients.run(&["chrt", "--batch", "--pid", "0", &napi.to_string()])?;
         Ok(Testbed { relay, clients })
     }
 }
@@ -93,7 +101,7 @@ impl Host {
         Ok(())
     }
 
-    fn bring_up(&mut self, device: &str) -> Result<()> {
+    fn bring_up(&mut self, device: &str) -> Result<u32> {
         self.run(&["ethtool", "-K", device, "gro", "on", "tso", "off", "tx-udp-segmentation", "off"])?;
         self.run(&["ip", "address", "add", &format!("{}/24", self.ip), "dev", device])?;
         self.run(&["ip", "link", "set", device, "up"])?;
@@ -102,7 +110,7 @@ impl Host {
             if let Some(napi) = cpu::napi_thread(device) {
                 self.run(&["taskset", "-p", "-c", &self.cpu.to_string(), &napi.to_string()])?;
                 self.napi = Some(napi);
-                return Ok(());
+                return Ok(napi);
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -55,8 +55,7 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(options: &str) -> Result<Shape, String> {
-        let mut shape =
-            Shape { offload: true, marks: false, edge: false, take: 8, waiting: Waiting::Epoll };
+        let mut shape = Shape { offload: true, marks: false, edge: false, take: 8, waiting: Waiting::Epoll };
         for option in options.split('+').filter(|option| !option.is_empty()) {
             match option {
                 "plain" => shape.offload = false,

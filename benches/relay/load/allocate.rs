@@ -20,7 +20,7 @@ const UDP: u32 = 17 << 24;
 const TRIES: u32 = 40;
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Opens every allocation and leaves all sockets non-blocking.
+/// Opens every allocation.
 pub fn open(order: &Order) -> Result<Vec<Flow>> {
     let mut flows = Vec::with_capacity(order.allocations);
     let mut turn = Turn { server: order.server, challenge: None, transactions: 0 };
@@ -32,17 +32,13 @@ pub fn open(order: &Order) -> Result<Vec<Flow>> {
             Protocol::Turn => turn.allocate(&client, channel, at)?,
             Protocol::Floor => {
                 let port = ask(&client, order.server, &Ask::Flow { channel, peer: at })?;
+                if index + 1 == order.allocations {
+                    ask(&client, order.server, &Ask::Go)?;
+                }
                 SocketAddrV4::new(*order.server.ip(), port)
             }
         };
-        flows.push(Flow { client, peer, channel, relayed });
-    }
-    if let (Protocol::Floor, Some(flow)) = (order.protocol, flows.first()) {
-        ask(&flow.client, order.server, &Ask::Go)?;
-    }
-    for flow in &flows {
-        flow.client.set_nonblocking(true)?;
-        flow.peer.set_nonblocking(true)?;
+        flows.push(Flow::new(client, peer, channel, relayed, order)?);
     }
     Ok(flows)
 }
@@ -94,7 +90,9 @@ impl Turn {
         })?;
         let answer = parse(&answer)?;
         let relayed = answer.attribute(attribute::XOR_RELAYED_ADDRESS).context("no relayed address")?;
-        let SocketAddr::V4(relayed) = relayed.xor_address()? else { bail!("the relayed address is not IPv4") };
+        let SocketAddr::V4(relayed) = relayed.xor_address()? else {
+            bail!("the relayed address is not IPv4")
+        };
         self.request(client, Method::ChannelBind, |request| {
             request.u32(attribute::CHANNEL_NUMBER, u32::from(channel) << 16);
             request.xor_address(attribute::XOR_PEER_ADDRESS, peer.into());
@@ -103,7 +101,12 @@ impl Turn {
     }
 
     /// One request, repeated with credentials when it is challenged (RFC 8489 §9.2.5); its success answer.
-    fn request(&mut self, client: &UdpSocket, method: Method, fill: impl Fn(&mut Encoder)) -> Result<Vec<u8>> {
+    fn request(
+        &mut self,
+        client: &UdpSocket,
+        method: Method,
+        fill: impl Fn(&mut Encoder),
+    ) -> Result<Vec<u8>> {
         for _ in 0..3 {
             self.transactions += 1;
             let mut id = TransactionId([0; 12]);

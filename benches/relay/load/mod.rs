@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::cpu::{self, Drops};
-use tally::Tally;
+use traffic::Outcome;
 
 /// What a generator process is told to do.
 #[derive(Args, Clone)]
@@ -110,10 +110,11 @@ pub fn run(order: &Order) -> Result<Value> {
     let clock = Clock::start();
     let flows = allocate::open(order)?;
     let outcome = traffic::run(clock, order, &flows)?;
-    Ok(report(order, &outcome.tally, outcome.before, outcome.after))
+    Ok(report(order, &outcome))
 }
 
-fn report(order: &Order, tally: &Tally, before: Reading, after: Reading) -> Value {
+fn report(order: &Order, outcome: &Outcome) -> Value {
+    let Outcome { tally, before, after, idle } = outcome;
     let seconds = (after.at - before.at) as f64 / 1e9;
     let arrived = tally.arrived.max(1) as f64;
     let server = (after.server - before.server) as f64;
@@ -128,8 +129,9 @@ fn report(order: &Order, tally: &Tally, before: Reading, after: Reading) -> Valu
     let planned = order.rate as f64 * seconds;
     // Past these marks the figures tell of the generator as much as of the relay.
     let mut behind = Vec::new();
-    if own + own_napi > 0.9 {
-        behind.push(format!("its CPU is {:.0} % busy", (own + own_napi) * 100.0));
+    let busy = 1.0 - share(*idle);
+    if busy > 0.9 {
+        behind.push(format!("its CPU is {:.0} % busy", busy * 100.0));
     }
     if at_clients.sockets != 0 {
         behind.push(format!("{} packets lost in its own queues", at_clients.sockets));
@@ -162,8 +164,7 @@ fn report(order: &Order, tally: &Tally, before: Reading, after: Reading) -> Valu
         },
         "resident_kib": cpu::resident_kib(order.process),
         "generator": {
-            "cpu": own,
-            "napi_cpu": own_napi,
+            "cpu": busy,
             "late_us_p99": tally.late.quantile(0.99) as f64 / 1e3,
             "behind": behind,
         },
