@@ -210,7 +210,10 @@ impl<'a> Bench<'a> {
                 match self.run_undisturbed(case, contestant) {
                     Ok(figures) => column.runs.push(figures),
                     Err(_) if INTERRUPTED.load(Ordering::Relaxed) => bail!("interrupted"),
-                    Err(why) => eprintln!("\r{}: {why:#}", contestant.name),
+                    Err(why) => {
+                        eprintln!("\r{}: {why:#}", contestant.name);
+                        column.runs.push(Value::Null);
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::case::Case;
 
-/// All runs of one contestant in one case.
+/// All runs of one contestant in one case; null where one failed.
 pub struct Column {
     pub name: String,
     pub runs: Vec<Value>,
@@ -13,79 +13,84 @@ pub struct Column {
 
 /// Ratios are to these, where they took part.
 const REFERENCES: [&str; 2] = ["floor", "coturn"];
+const COST: &str = "/ns_per_packet";
+
+/// One figure of the table: its heading, where it stands in a run, what it is multiplied by, its decimals.
+struct Figure(&'static str, &'static str, f64, usize);
+
+const FIGURES: &[Figure] = &[
+    Figure("server", "/server_ns_per_packet", 1.0, 0),
+    Figure("receive", "/napi_ns_per_packet", 1.0, 0),
+    Figure("packets/s", "/packets_per_second", 1.0, 0),
+    Figure("Mbit/s", "/bits_per_second", 1e-6, 0),
+    Figure("loss %", "/loss", 100.0, 3),
+    Figure("p50 us", "/delay_us/p50", 1.0, 0),
+    Figure("p99 us", "/delay_us/p99", 1.0, 0),
+    Figure("p99.9 us", "/delay_us/p99.9", 1.0, 0),
+    Figure("gen %", "/generator/cpu", 100.0, 0),
+    Figure("others %", "/others_cpu", 100.0, 0),
+];
 
 /// Prints one case.
 pub fn print(case: &Case, columns: &[Column]) {
     println!("\n{}: {}", case.name, case.about);
-    println!(
-        "{:<24} {:>10} {:>15} {:>8} {:>8} {:>7} {:>7}  {:>9} {:>8}  {:>8} {:>8} {:>8}  {:>6} {:>6}",
-        "",
-        "ns/packet",
-        "min..max",
-        "server",
-        "receive",
-        "/floor",
-        "/coturn",
-        "packets/s",
-        "loss",
-        "p50 us",
-        "p99 us",
-        "p99.9",
-        "gen %",
-        "else %"
-    );
-    for column in columns.iter().filter(|column| !column.runs.is_empty()) {
-        let cost = column.median("/ns_per_packet");
-        let ratio = |reference: &str| {
-            let reference = columns.iter().find(|column| column.name == reference && !column.runs.is_empty());
-            reference.map_or_else(String::new, |reference| {
-                format!("{:.2}", cost / reference.median("/ns_per_packet"))
-            })
-        };
-        let all = column.sorted("/ns_per_packet");
-        let generator = column.median("/generator/cpu") * 100.0;
-        println!(
-            "{:<24} {:>10.0} {:>15} {:>8.0} {:>8.0} {:>7} {:>7}  {:>9.0} {:>7.3}%  {:>8.0} {:>8.0} {:>8.0}  {:>6.0} {:>6.0}",
-            column.name,
-            cost,
-            format!("{:.0}..{:.0}", all[0], all[all.len() - 1]),
-            column.median("/server_ns_per_packet"),
-            column.median("/napi_ns_per_packet"),
-            ratio(REFERENCES[0]),
-            ratio(REFERENCES[1]),
-            column.median("/packets_per_second"),
-            column.median("/loss") * 100.0,
-            column.median("/delay_us/p50"),
-            column.median("/delay_us/p99"),
-            column.median("/delay_us/p99.9"),
-            generator,
-            column.median("/others_cpu") * 100.0,
-        );
-    }
+    print!("{:<24}{:>10}{:>15}", "", "ns/packet", "min..max");
+    REFERENCES.iter().for_each(|reference| print!("{:>9}", format!("/{reference}")));
+    FIGURES.iter().for_each(|Figure(heading, ..)| print!("{heading:>10}"));
+    println!();
     for column in columns {
-        for (run, figures) in column.runs.iter().enumerate() {
+        let costs = column.sorted(COST);
+        let (Some(least), Some(most)) = (costs.first(), costs.last()) else { continue };
+        print!("{:<24}{:>10.0}{:>15}", column.name, median(&costs), format!("{least:.0}..{most:.0}"));
+        for reference in REFERENCES {
+            let ratio =
+                columns.iter().find(|column| column.name == reference).and_then(|to| column.ratio(to));
+            print!("{:>9}", ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+        }
+        for &Figure(_, pointer, scale, decimals) in FIGURES {
+            print!("{:>10.decimals$}", median(&column.sorted(pointer)) * scale);
+        }
+        println!();
+    }
+    columns.iter().for_each(Column::print_doubts);
+}
+
+impl Column {
+    /// The median of what each run cost beside the other's run of the same round: the machine's moods cancel out.
+    fn ratio(&self, to: &Column) -> Option<f64> {
+        let cost = |run: &Value| run.pointer(COST).and_then(Value::as_f64);
+        let rounds = self.runs.iter().zip(&to.runs);
+        let mut ratios: Vec<f64> =
+            rounds.filter_map(|(run, other)| Some(cost(run)? / cost(other)?)).collect();
+        ratios.sort_by(f64::total_cmp);
+        (!ratios.is_empty()).then(|| median(&ratios))
+    }
+
+    fn sorted(&self, pointer: &str) -> Vec<f64> {
+        let mut values: Vec<f64> =
+            self.runs.iter().filter_map(|run| run.pointer(pointer).and_then(Value::as_f64)).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    }
+
+    fn print_doubts(&self) {
+        for (run, figures) in self.runs.iter().enumerate() {
             for why in figures["generator"]["behind"].as_array().into_iter().flatten() {
                 let why = why.as_str().unwrap_or_default();
-                println!("  {}, run {}: the generator may be the bottleneck: {why}", column.name, run + 1);
+                println!("  {}, run {}: the generator may be the bottleneck: {why}", self.name, run + 1);
             }
             let wrong = figures["wrong"].as_u64().unwrap_or(0);
             if wrong != 0 {
-                println!("  {}, run {}: {wrong} packets arrived wrong", column.name, run + 1);
+                println!("  {}, run {}: {wrong} packets arrived wrong", self.name, run + 1);
             }
         }
     }
 }
 
-impl Column {
-    fn sorted(&self, pointer: &str) -> Vec<f64> {
-        let value = |run: &Value| run.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        let mut values: Vec<f64> = self.runs.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values
-    }
-
-    fn median(&self, pointer: &str) -> f64 {
-        let values = self.sorted(pointer);
-        (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
+/// Of sorted values.
+fn median(values: &[f64]) -> f64 {
+    match values.len() {
+        0 => f64::NAN,
+        len => (values[(len - 1) / 2] + values[len / 2]) / 2.0,
     }
 }
