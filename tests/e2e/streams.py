@@ -1,4 +1,4 @@
-"""A TURN client over TCP or TLS (RFC 8656 §2.1, §12.5): the same as over UDP, with messages framed by their own lengths."""
+"""A TURN client over TCP or TLS (RFC 8656 §2.1, §12.5): as over UDP, with messages framed by their own lengths."""
 
 import socket
 import ssl
@@ -22,7 +22,7 @@ class Stream:
         self.connection.sendall(message + bytes(-len(message) % 4))
 
     def read(self, timeout):
-        """The next whole message without its padding, None if there is none in time; fails when the stream has ended."""
+        """The next whole message without its padding, None if none comes in time; fails when the stream has ended."""
         end = time.monotonic() + timeout
         while (message := self._whole()) is None:
             remaining = end - time.monotonic()
@@ -62,7 +62,8 @@ class StreamClient(Client):
     """One connection; over TLS, if there is a certificate file to trust and the server's name."""
 
     def __init__(self, host, server, user=None, source=None, trust=None, name=None, receive_buffer=None):
-        super().__init__(host, server, user, source, opened=Stream(connect(host, server, trust, name, receive_buffer)))
+        stream = Stream(connect(host, server, trust, name, receive_buffer))
+        super().__init__(host, server, user, source, opened=stream)
 
     def _read(self, timeout):
         if timeout <= 0:
@@ -75,7 +76,7 @@ class StreamClient(Client):
 
 
 def connect(host, server, trust=None, name=None, receive_buffer=None):
-    """A TCP connection from a host, or a TLS connection."""
+    """A TCP connection from a host, or a TLS connection, where only a close_notify is an end (RFC 8446 §6.1)."""
     with host.inside():
         opened = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer:
@@ -84,5 +85,6 @@ def connect(host, server, trust=None, name=None, receive_buffer=None):
     opened.connect(server)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if trust:
-        opened = ssl.create_default_context(cafile=trust).wrap_socket(opened, server_hostname=name)
+        context = ssl.create_default_context(cafile=trust)
+        opened = context.wrap_socket(opened, server_hostname=name, suppress_ragged_eofs=False)
     return opened

@@ -1,0 +1,317 @@
+"""TCP and TLS clients that say nothing, read nothing, or are too many, and go without a word; and a machine that lets the
+relay down: each costs itself at most, and an operator sees it.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+import streams
+import stun
+from conftest import NAME
+from hosts import eventually
+from relay import PASSWORD, USER
+from streams import StreamClient
+from turn import FIRST_CHANNEL, User
+
+ALICE = User(USER, PASSWORD)
+
+PORTS = {"tcp": 3478, "tls": 5349}
+
+
+@pytest.fixture(params=PORTS)
+def over(request):
+    """The transport."""
+    return request.param
+
+
+@pytest.fixture
+def serve(start, host, tls):
+    """Starts a relay for both transports."""
+    return lambda **changes: start(host, tls=tls, **changes)
+
+
+@pytest.fixture
+def dial(host, clients, authority):
+    """Makes clients: `dial("tls")` is one more connection. They are closed after the test."""
+    opened = []
+
+    def dial(over, at=clients, family="v4", user=ALICE, receive_buffer=None):
+        trusted = {"trust": authority.certificate, "name": NAME} if over == "tls" else {}
+        server = (getattr(host, family), PORTS[over])
+        client = StreamClient(at, server, user, receive_buffer=receive_buffer, **trusted)
+        opened.append(client)
+        return client
+
+    yield dial
+    for client in opened:
+        client.socket.close()
+
+
+@pytest.fixture
+def knock(host, clients):
+    """Makes bare TCP connections to the port of a transport. They are closed after the test."""
+    opened = []
+
+    def knock(over="tcp", family="v4"):
+        opened.append(streams.connect(clients, (getattr(host, family), PORTS[over])))
+        return opened[-1]
+
+    yield knock
+    for connection in opened:
+        connection.close()
+
+
+def ends(connection, timeout=10):
+    """Whether the server ends a connection in time, after whatever it still sends."""
+    connection.settimeout(timeout)
+    try:
+        while connection.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def is_served(client, peer):
+    """A round of data by a client's channel, both ways."""
+    channel = client.bind(peer.getsockname()[:2], FIRST_CHANNEL)
+    for n in range(20):
+        client.send_channel(channel, b"out %d" % n)
+        assert peer.recvfrom(100)[0] == b"out %d" % n
+        peer.sendto(b"back %d" % n, client.relayed)
+        assert client.receive()[:2] == (channel, b"back %d" % n)
+
+
+def test_idle_connections(workers, serve, host, dial, knock, connect, peers):
+    """300 connections that say nothing, or nothing more, beside clients that are served over each transport."""
+    relay = serve(workers=workers, limits={"first_message_timeout": 60})
+    for _ in range(100):
+        assert dial("tcp").binding() and dial("tls").binding()
+    for _ in range(50):
+        knock()
+        dial("tls")
+    relay.becomes("connections", 150, transport="tcp")
+    relay.becomes("connections", 150, transport="tls")
+    with peers.udp() as peer:
+        for client in (dial("tcp"), dial("tls"), connect()):
+            client.allocate()
+            is_served(client, peer)
+    assert relay.metric("connections_refused_total") == relay.metric("connections_closed_total") == 0
+    relay.becomes("connections", 302)
+
+
+def test_a_slow_reader(over, workers, serve, dial, peers):
+    """RFC 8656 §12.7: what a client does not read is dropped in whole messages, which are counted; no answer is; and
+    what it reads later is in order, and whole.
+    """
+    relay = serve(workers=workers, limits={"client_queue": 16384})
+    slow, beside = dial(over, receive_buffer=4096), dial(over)
+    for client in (slow, beside):
+        client.allocate()
+    with peers.udp() as peer:
+        channel = slow.bind(peer.getsockname())
+        is_served(beside, peer)
+        sent = 0
+
+        def fills():
+            """messages are dropped"""
+            nonlocal sent
+            for _ in range(50):
+                peer.sendto(struct.pack("!I", sent) + bytes(sent % 1200), slow.relayed)
+                sent += 1
+            return relay.metric("connections_dropped_messages_total", transport=over)
+
+        eventually(fills, timeout=60)
+        raw, transaction = slow.prepare(stun.REFRESH, (stun.LIFETIME, stun.number(600)))
+        slow.socket.sendto(raw, slow.server)
+        for _ in range(3):
+            fills()
+        is_served(beside, peer)
+        assert slow.answer(transaction, 10).code == 0
+        numbers = []
+        with contextlib.suppress(TimeoutError):
+            while received := slow.receive(1):
+                assert received.peer == channel
+                [number] = struct.unpack_from("!I", received.payload)
+                assert received.payload[4:] == bytes(number % 1200)
+                numbers.append(number)
+        assert numbers == sorted(set(numbers)) and 0 < len(numbers) < sent
+        is_served(slow, peer)
+        relay.becomes("connections_dropped_messages_total", sent - len(numbers), transport=over)
+
+
+def test_deadlines(workers, serve, dial, knock):
+    """No handshake, no first message, one that is never whole, silence without an allocation: each has its deadline and
+    its metric. With an allocation a client may be silent.
+    """
+    limits = {"handshake_timeout": 1, "first_message_timeout": 1, "unfinished_message_timeout": 1, "idle_timeout": 3}
+    relay = serve(workers=workers, limits=limits)
+    assert ends(knock("tls"))
+    relay.becomes("tls_handshakes_failed_total", 1, reason="too_slow")
+    silent = {over: dial(over) for over in PORTS}
+    for client in silent.values():
+        client.allocate()
+    for over in PORTS:
+        assert ends(dial(over).socket.connection)
+        relay.becomes("connections_closed_total", 1, transport=over, reason="no_message")
+        unfinished, idle = dial(over), dial(over)
+        for client in (unfinished, idle):
+            assert client.binding()
+        unfinished.socket.connection.sendall(struct.pack("!HH", 0x4000, 1000) + bytes(996))
+        assert ends(unfinished.socket.connection)
+        relay.becomes("connections_closed_total", 1, transport=over, reason="unfinished_message")
+        assert ends(idle.socket.connection)
+        relay.becomes("connections_closed_total", 1, transport=over, reason="idle")
+    for client in silent.values():
+        assert client.refresh() == 600
+    relay.becomes("connections", 2)
+
+
+def test_half_open_connections(workers, serve, dial, knock):
+    """So many of one source, and so many in total, that have brought no message; each limit has its metric, and a
+    message makes room.
+    """
+    relay = serve(workers=workers, limits={"half_open": 6, "half_open_per_address": 4})
+    waiting = [dial("tcp") for _ in range(4)]
+    relay.becomes("connections", 4)
+    assert ends(knock())
+    assert ends(knock("tls"))
+    for over in PORTS:
+        relay.becomes("connections_refused_total", 1, transport=over, reason="half_open_of_source")
+    others = [dial("tcp", family="v6") for _ in range(2)]
+    relay.becomes("connections", 6)
+    assert ends(knock(family="v6"))
+    relay.becomes("connections_refused_total", 1, transport="tcp", reason="half_open")
+    for client in waiting + others:
+        assert client.binding()
+    for over in PORTS:
+        assert dial(over).binding()
+    assert relay.metric("connections_refused_total") == 3
+
+
+def test_all_connections(workers, serve, dial, knock):
+    """So many in total; the limit has its metric, and whoever goes makes room."""
+    relay = serve(workers=workers, limits={"connections": 6})
+    held = [dial(over) for over in PORTS for _ in range(3)]
+    for client in held:
+        assert client.binding()
+    relay.becomes("connections", 6)
+    for over in PORTS:
+        assert ends(knock(over))
+        relay.becomes("connections_refused_total", 1, transport=over, reason="connections")
+    for client in held[2:4]:
+        client.socket.close()
+    relay.becomes("connections", 4)
+    for over in PORTS:
+        client = dial(over)
+        assert client.allocate() and client.refresh() == 600
+
+
+@pytest.mark.parametrize("how", ["FIN", "reset"])
+def test_a_client_goes(how, over, workers, serve, host, dial, peers):
+    """RFC 8656 §5: the end of a connection frees its allocation at once, ports included."""
+    relay = serve(workers=workers)
+    clients = [dial(over) for _ in range(8)]
+    relayed = {client.allocate() for client in clients}
+    for client in clients:
+        client.bind((peers.v4, 9))
+    relay.becomes("allocations", 8, transport=over)
+    for client in clients:
+        if how == "reset":
+            linger = struct.pack("ii", 1, 0)
+            client.socket.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.socket.close()
+    gauges = ("allocations", "connections", "permissions", "channels")
+    for gauge in gauges:
+        relay.becomes(gauge, 0)
+    for client in clients:
+        relay.line("allocation closed", reason="the client's connection ended", transport=over)
+    assert len(relay.lines("allocation closed")) == 8
+    relay.becomes("connections_closed_total", 8, transport=over, reason="client" if how == "FIN" else "reset")
+    for address, port in relayed:
+        host.udp(address, port).close()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+def test_a_relay_address_that_goes_and_comes_back(transport, workers, serve, host, dial, connect, peers):
+    """What is sent while the relayed address is gone is lost and counted; the call is alive when it is back."""
+    relay = serve(workers=workers)
+    if transport == "udp":
+        client = connect(server=(host.v6, 3478))
+    else:
+        client = dial(transport, family="v6")
+    client.allocate(family=stun.IPV4)
+    with peers.udp() as peer:
+        is_served(client, peer)
+        channel = client.bind(peer.getsockname())
+        host.run("ip", "address", "delete", f"{host.v4}/24", "dev", "eth0")
+        gone = time.monotonic()
+        while time.monotonic() < gone + 2:
+            client.send_channel(channel, b"lost")
+            client.send(peer.getsockname(), b"lost")
+            time.sleep(0.01)
+        assert client.refresh() == 600
+        assert relay.reaches("unsent_packets_total", 100, reason="unreachable")
+        host.add_address(f"{host.v4}/24")
+        is_served(client, peer)
+    assert relay.lines("allocation closed") == [] and relay.metric("allocations") == 1
+
+
+def test_out_of_files(over, workers, serve, dial, knock, peers):
+    """No descriptor for one more connection: accepting pauses, which is counted and does not spin; calls go on; and those
+    who wait are served once others have gone.
+    """
+    relay = serve(
+        workers=workers,
+        limits={"first_message_timeout": 60},
+        process={"wrapper": ["prlimit", "--nofile=120:120"]},
+    )
+    client = dial(over)
+    client.allocate()
+    idle = [knock() for _ in range(130)]
+    with peers.udp() as peer:
+        is_served(client, peer)
+        used, since = cpu_seconds(relay), time.monotonic()
+        time.sleep(2)
+        assert (cpu_seconds(relay) - used) / (time.monotonic() - since) < 0.5, "it spins"
+        for connection in idle:
+            connection.close()
+        later = dial(over)
+        later.allocate()
+        is_served(later, peer)
+        is_served(client, peer)
+    relay.reaches("accept_pauses_total", 1)
+    relay.becomes("connections", 2)
+
+
+def cpu_seconds(relay):
+    """The CPU time that the relay has used."""
+    fields = Path(f"/proc/{relay.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_graceful_stop(workers, serve, dial, knock):
+    """SIGTERM: every connection is closed properly, with or without an allocation; the exit status is 0."""
+    relay = serve(workers=workers)
+    clients = [dial(over) for over in PORTS for _ in range(8)]
+    for client in clients[::2]:
+        client.allocate()
+    for client in clients[1::2]:
+        assert client.binding()
+    others = [knock(), knock("tls")]
+    relay.becomes("allocations", 8)
+    assert relay.stop() == 0
+    assert len(relay.lines("allocation closed", reason="server stops")) == 8
+    for client in clients:
+        # Over TLS this fails unless the server has said that it closes.
+        client.socket.connection.settimeout(5)
+        assert client.socket.connection.recv(100) == b""
+    assert all(ends(connection) for connection in others)
