@@ -23,7 +23,7 @@ const PORT: u16 = 3478;
 
 /// coturn as it serves UDP best on one CPU: one relay thread, none of what costs a call nothing but log lines.
 const COTURN: &str = "{turnserver} -n -m 1 --no-cli --no-tls --no-dtls --no-tcp --no-tcp-relay --lt-cred-mech \
-    --allow-loopback-peers --cli-password=x -L {ip} -E {ip} -p {port} -u {user}:{password} -r {realm} \
+    --allow-loopback-peers -L {ip} -E {ip} -p {port} -u {user}:{password} -r {realm} \
     -b {dir}/turndb --pidfile {dir}/pid -l stdout";
 
 /// One column of the comparison.

@@ -67,6 +67,9 @@ impl Drops {
 
     /// What has been dropped since `earlier`.
     pub fn since(self, earlier: Drops) -> Drops {
-        Drops { sockets: self.sockets - earlier.sockets, link: self.link - earlier.link }
+        Drops {
+            sockets: self.sockets.saturating_sub(earlier.sockets),
+            link: self.link.saturating_sub(earlier.link),
+        }
     }
 }
