@@ -46,11 +46,30 @@ def far(router):
     far.close()
 
 
+def wait_for_path(start, end):
+    """Waits until datagrams pass: IPv6 addresses and neighbours take their time on a new link."""
+    for near, far in ((start.v4, end.v4), (start.v6, end.v6)):
+        with start.udp(near) as sender, end.udp(far) as receiver:
+            receiver.settimeout(0.1)
+
+            def passes():
+                """a datagram passes"""
+                sender.sendto(b"?", receiver.getsockname())
+                try:
+                    return receiver.recvfrom(100)[0]
+                except TimeoutError:
+                    return None
+
+            eventually(passes)
+
+
 @pytest.fixture
-def relay(workers, start, host, far):
+def relay(workers, start, host, far, peers):
     """A relay that knows the way to the network behind the router."""
     host.run("ip", "route", "add", "192.0.2.0/24", "via", "203.0.113.200")
     host.run("ip", "route", "add", "2001:db8:2::/64", "via", "2001:db8:1::200")
+    for end in (far, peers):
+        wait_for_path(host, end)
     return start(host, workers=workers, peers={"allow": FAR_NETWORKS})
 
 
