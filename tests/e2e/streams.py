@@ -59,10 +59,10 @@ class Stream:
 
 
 class StreamClient(Client):
-    """One connection; over TLS, if there is a certificate file to trust and the server's name."""
+    """One connection: an open one, or one that is made by `connect`."""
 
-    def __init__(self, host, server, user=None, source=None, trust=None, name=None, receive_buffer=None):
-        stream = Stream(connect(host, server, trust, name, receive_buffer))
+    def __init__(self, host, server, user=None, source=None, connection=None, **how):
+        stream = Stream(connection or connect(host, server, **how))
         super().__init__(host, server, user, source, opened=stream)
 
     def _read(self, timeout):
@@ -76,7 +76,9 @@ class StreamClient(Client):
 
 
 def connect(host, server, trust=None, name=None, receive_buffer=None):
-    """A TCP connection from a host, or a TLS connection, where only a close_notify is an end (RFC 8446 §6.1)."""
+    """A TCP connection from a host; or a TLS one, if there is a certificate to trust and the server's name:
+    there only a close_notify is an end (RFC 8446 §6.1).
+    """
     with host.inside():
         opened = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer:

@@ -158,6 +158,26 @@ def test_nothing_of_a_stream_is_ect(family, start, host, clients, peers):
     client.socket.close()
 
 
+def test_dscp_of_a_stream(start, host, clients, peers):
+    """RFC 8656 §15: what comes from TCP has the connection's DSCP: the client's, where the relay's machine
+    answers with what it is asked with (tcp_reflect_tos).
+    """
+    host.run("sysctl", "-q", "net.ipv4.tcp_reflect_tos=1")
+    start(host)
+    with clients.inside():
+        connection = socket.socket()
+    connection.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, VOICE << 2)
+    connection.settimeout(10)
+    connection.connect((host.v4, 3478))
+    client = StreamClient(clients, (host.v4, 3478), User(USER, PASSWORD), connection=connection)
+    client.allocate()
+    with peers.udp() as opened:
+        far = Marked(opened)
+        client.send_channel(client.bind(opened.getsockname()), b"marked")
+        assert far.receive(1) == [(VOICE << 2 | NOT_ECT, b"marked")]
+    client.socket.close()
+
+
 @contextmanager
 def capture(host):
     """What arrives at a host: `packets(count)` waits for so many UDP packets over IPv4: DF, TTL and payload of each."""
