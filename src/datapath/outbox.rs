@@ -8,7 +8,7 @@
 //! A failed send costs its datagrams and nothing else.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
@@ -30,6 +30,9 @@ const CALL: usize = 64;
 
 /// Runs that wait at a time: some calls, and a batch that falls apart into single datagrams.
 const WAITING: usize = 3 * JOINED;
+
+/// Packets too long for DF that are remembered until their entry in the error queue is read.
+const TOO_LONG: usize = 64;
 
 /// A socket of this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub(super) struct Outbox {
     segmentation: Segmentation,
     sender: Sender,
     messages: Vec<Message>,
+    /// Where packets with DF would have gone that this machine knows to be too long.
+    too_long: Vec<(Via, SocketAddr)>,
 }
 
 impl Outbox {
@@ -78,6 +83,7 @@ impl Outbox {
             segmentation: Segmentation::new(gso),
             sender: Sender::new(CALL),
             messages: Vec::with_capacity(CALL),
+            too_long: Vec::with_capacity(TOO_LONG),
         }
     }
 
@@ -155,6 +161,13 @@ impl Outbox {
         self.runs.clear();
     }
 
+    /// Where a packet went that was too long for DF and that an error queue tells of by its address alone; once for each
+    /// packet.
+    pub(super) fn take_too_long(&mut self, relay: RelayId, to: IpAddr) -> Option<SocketAddr> {
+        let at = self.too_long.iter().position(|(via, addr)| *via == Via::Relay(relay) && addr.ip() == to)?;
+        Some(self.too_long.remove(at).1)
+    }
+
     /// Sends one message of its own.
     pub(super) fn send_alone(
         &mut self,
@@ -194,7 +207,14 @@ impl Outbox {
                     if runs[sent].count > 1 && refuses_runs(&error) {
                         self.send_singly(memory, socket, &runs[sent], counters);
                     } else {
-                        counters.unsent(Unsent::why(&error), runs[sent].count);
+                        let (why, Run { route, count, .. }) = (Unsent::why(&error), &runs[sent]);
+                        if route.dont_fragment && why == Unsent::TooLong {
+                            if self.too_long.len() == TOO_LONG {
+                                self.too_long.remove(0);
+                            }
+                            self.too_long.push((route.via, route.to));
+                        }
+                        counters.unsent(why, *count);
                     }
                     sent += 1;
                 }

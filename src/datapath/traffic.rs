@@ -169,11 +169,15 @@ impl<'g> Traffic<'g> {
             let Some(socket) = self.relays.socket(relay) else { return true };
             let Ok(error) = self.receiver.error(socket) else { return true };
             let Some((to, error)) = error else { continue };
-            let icmp = match (error.origin, error.errno as i32) {
-                // A packet with DF that this machine already knows to be too big: as if a router had said so
-                (cmsg::LOCAL, libc::EMSGSIZE) => Icmp { kind: 3, code: 4, mtu: error.info },
+            let (to, icmp) = match (error.origin, error.errno as i32) {
+                // A packet with DF that this machine already knows to be too big: as if a router had said so. The kernel
+                // does not say which port it was for.
+                (cmsg::LOCAL, libc::EMSGSIZE) => match self.outbox.take_too_long(relay, to.ip()) {
+                    Some(to) => (to, Icmp { kind: 3, code: 4, mtu: error.info }),
+                    None => continue,
+                },
                 (cmsg::LOCAL, _) => continue,
-                _ => Icmp { kind: error.kind, code: error.code, mtu: error.info },
+                _ => (to, Icmp { kind: error.kind, code: error.code, mtu: error.info }),
             };
             self.core.peer_error(now, relay, PeerAddr(to), icmp);
         }

@@ -121,7 +121,6 @@ def test_too_long_for_a_link(family, client, far):
         assert peer.recvfrom(2000)[0] == b"short"
 
 
-@pytest.mark.xfail(reason="what the kernel says of its own refusals has no port", strict=True)
 @pytest.mark.parametrize("family", ["v4"], indirect=True)
 def test_too_long_for_a_link_again(family, client, far):
     """RFC 8656 §11.5: the peer's port is told by the router's message, and also once the relay's own kernel knows the
