@@ -14,7 +14,8 @@ use libfuzzer_sys::fuzz_target;
 use world::{Client, World, addr, config, credentials};
 
 /// Small enough that they are reached.
-const LIMITS: Limits = Limits { allocations: 6, permissions: 4, channels: 3, new_peers: 3, waiting: 2 };
+const LIMITS: Limits =
+    Limits { allocations: 6, permissions: 4, channels: 3, new_peers: 3, bandwidth: 2000, waiting: 2 };
 
 const CLIENTS: [&str; 4] =
     ["198.51.100.1:1000", "198.51.100.1:1001", "[2001:db8::9]:1000", "[fe80::9%3]:1000"];
