@@ -255,3 +255,19 @@ def test_two_users_are_kept_apart(start, host, connect, peers):
         relay.becomes("dropped_packets_total", 1, reason="no_permission")
         peer.sendto(b"to ann", ann.relayed)
         assert ann.receive()[:2] == (peer.getsockname(), b"to ann")
+
+
+def test_bandwidth_is_bounded(start, host, connect, peers):
+    """RFC 8656 §5: what exceeds an allocation's bandwidth is dropped and counted, whole datagrams; requests are not."""
+    relay = start(host, limits={"bandwidth": 10000})
+    client = connect()
+    client.allocate()
+    with peers.udp() as peer:
+        channel = client.bind(peer.getsockname())
+        for _ in range(100):
+            client.send_channel(channel, bytes(1000))
+        dropped = eventually(lambda: relay.metric("dropped_packets_total", reason="bandwidth"))
+        relay.becomes("relayed_packets_total", 100 - dropped, direction="to_peer")
+        assert 50 < dropped <= 90
+        assert len(peer.recvfrom(2000)[0]) == 1000
+    client.refresh()
