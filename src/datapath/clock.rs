@@ -1,6 +1,6 @@
 //! The clock of the fast plane: read once a batch, and handed to the core as two integers.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::turn::Now;
 
@@ -20,10 +20,5 @@ impl Clock {
     pub(super) fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now { mono: self.start.elapsed().as_nanos() as u64, unix: unix.as_secs() }
-    }
-
-    /// The moment that a core means by these nanoseconds.
-    pub(super) fn instant(&self, mono: u64) -> Instant {
-        self.start + Duration::from_nanos(mono)
     }
 }

@@ -4,7 +4,7 @@
 //! a lock, allocates, logs or reads a clock. What the daemon owns and lends are the [`Group`]s of listener sockets.
 //!
 //! - `group`, `steering`: listener sockets, and how the kernel chooses among them
-//! - `workers`, `worker`: threads, and the loop of each
+//! - `workers`, `worker`, `alarm`: threads, the loop of each, and what wakes it beside packets
 //! - `traffic`, `arena`, `cut`, `outbox`, `segmentation`: the way of packets, batches in and batches out
 //! - [`stream`], [`tls`]: clients over TCP and TLS
 //! - `relay`, `ports`, `quota`, `reservations`: relay sockets and what they cost; shared by all workers, control path only
@@ -12,6 +12,7 @@
 //!
 //! Left out on purpose: what to do with a message. That is `turn`'s.
 
+mod alarm;
 mod arena;
 mod clock;
 mod cut;

@@ -106,20 +106,15 @@ impl<'g> Traffic<'g> {
     }
 
     /// Takes what clients sent to a listener and sends on what is to be relayed. `after` is called after each batch, to
-    /// do what the core asks for. False if there may be more.
-    pub(super) fn serve_listener(
-        &mut self,
-        now: Now,
-        listener: usize,
-        mut after: impl FnMut(&mut Self),
-    ) -> bool {
+    /// do what the core asks for.
+    pub(super) fn serve_listener(&mut self, now: Now, listener: usize, mut after: impl FnMut(&mut Self)) {
         let mut budget = LISTENER_BUDGET;
         while budget > 0 {
             let Ok(count) =
                 self.receiver.receive(self.listeners[listener].socket, self.arena.buffers().take(CALL))
             else {
                 // Nothing there; or an error of an earlier send, which is gone now.
-                return true;
+                return;
             };
             for n in 0..count {
                 self.client_batch(now, listener, n);
@@ -127,24 +122,23 @@ impl<'g> Traffic<'g> {
             self.send();
             after(self);
             if count < CALL {
-                return true;
+                return;
             }
             budget -= count;
         }
-        false
     }
 
-    /// Takes what peers sent to a relay socket; it waits for [`Traffic::send`]. False if there may be more.
-    pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) -> bool {
+    /// Takes what peers sent to a relay socket; it waits for [`Traffic::send`].
+    pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) {
         let mut budget = RELAY_BUDGET;
         while budget > 0 {
             if self.arena.free() < RELAY_CALL {
                 self.send();
             }
-            let Some(socket) = self.relays.socket(relay) else { return true };
+            let Some(socket) = self.relays.socket(relay) else { return };
             let count = match self.receiver.receive(socket, self.arena.buffers().take(RELAY_CALL)) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // An ICMP message about an earlier packet, told once; there may be packets behind it.
                 Err(_) => {
                     budget -= 1;
@@ -156,18 +150,17 @@ impl<'g> Traffic<'g> {
                 self.relieve_streams(now, epoll);
             }
             if count < RELAY_CALL {
-                return true;
+                return;
             }
             budget -= count;
         }
-        false
     }
 
-    /// Takes what ICMP said of packets that a relay socket sent (RFC 8656 section 11.5). False if there may be more.
-    pub(super) fn serve_errors(&mut self, now: Now, relay: RelayId) -> bool {
+    /// Takes what ICMP said of packets that a relay socket sent (RFC 8656 section 11.5).
+    pub(super) fn serve_errors(&mut self, now: Now, relay: RelayId) {
         for _ in 0..ERROR_BUDGET {
-            let Some(socket) = self.relays.socket(relay) else { return true };
-            let Ok(error) = self.receiver.error(socket) else { return true };
+            let Some(socket) = self.relays.socket(relay) else { return };
+            let Ok(error) = self.receiver.error(socket) else { return };
             let Some((to, error)) = error else { continue };
             let (to, icmp) = match (error.origin, error.errno as i32) {
                 // A packet with DF that this machine already knows to be too big: as if a router had said so. The kernel
@@ -181,7 +174,6 @@ impl<'g> Traffic<'g> {
             };
             self.core.peer_error(now, relay, PeerAddr(to), icmp);
         }
-        false
     }
 
     /// Sends what waits.

@@ -20,6 +20,10 @@ pub(super) enum Watched {
     Relay(RelayId),
     /// A client's connection.
     Stream(StreamId),
+    /// The worker's own clock.
+    Alarm,
+    /// What other threads wake it with.
+    Bell,
 }
 
 /// Bits of the kind.
@@ -35,6 +39,8 @@ impl Watched {
                 keyed(allocation.data(), u64::from(family == Family::V6))
             }
             Watched::Stream(id) => keyed(id.data(), 2),
+            Watched::Alarm => join(0, 0, 2),
+            Watched::Bell => join(0, 0, 3),
         }
     }
 
@@ -47,7 +53,8 @@ impl Watched {
         match (generation, kind) {
             (0, 0) => Some(Watched::Listener(place as usize)),
             (0, 1) => Some(Watched::Acceptor(place as usize)),
-            (0, _) => None,
+            (0, 2) => Some(Watched::Alarm),
+            (0, _) => Some(Watched::Bell),
             (_, 0) => Some(relay(Family::V4)),
             (_, 1) => Some(relay(Family::V6)),
             (_, 2) => Some(Watched::Stream(StreamId::from(key))),
@@ -86,6 +93,8 @@ mod tests {
             Watched::Listener(77),
             Watched::Acceptor(0),
             Watched::Acceptor(77),
+            Watched::Alarm,
+            Watched::Bell,
             Watched::Stream(stream),
             Watched::Relay(RelayId { allocation: first, family: Family::V4 }),
             Watched::Relay(RelayId { allocation, family: Family::V4 }),

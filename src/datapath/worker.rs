@@ -1,16 +1,17 @@
 //! A worker: one thread's loop around its core, its sockets and its timers.
 //!
-//! Its sockets are in an epoll set of its own, and tokio waits for that one descriptor: no task for a relay socket. One
-//! pass takes control datagrams first, then data, then what peers sent, then connections, each within a budget, so that a
-//! flood of one sort starves no other; what there is no time for is shed by the kernel's queues.
+//! It waits in an epoll set of its own, level-triggered, for all of them: no task for a relay socket, and nothing to
+//! remember of a socket that was not emptied. One pass takes control datagrams first, then data, then what peers sent,
+//! then connections, each within a budget, so that a flood of one sort starves no other; what there is no time for is
+//! shed by the kernel's queues.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
+use super::alarm::{Alarm, Bell};
 use super::clock::Clock;
 use super::log::Log;
 use super::relay::{Opening, Resources};
@@ -41,8 +42,10 @@ pub(super) enum Mail {
 pub(super) struct Worker<'g> {
     traffic: Traffic<'g>,
     entrance: Entrance<'g>,
-    epoll: AsyncFd<Epoll>,
+    epoll: Epoll,
     events: Events,
+    alarm: Alarm,
+    bell: Bell,
     control: Control,
     published: Arc<Published>,
     /// When counters were published last, and whether anything has happened since.
@@ -61,15 +64,18 @@ struct Control {
 }
 
 impl<'g> Worker<'g> {
-    /// A worker that listens. To be called on its own tokio runtime.
+    /// A worker that listens, and comes when the bell is rung.
     pub(super) fn new(
         clock: Clock,
         traffic: Traffic<'g>,
         entrance: Entrance<'g>,
         resources: Arc<Resources>,
         published: Arc<Published>,
+        bell: Bell,
     ) -> io::Result<Worker<'g>> {
-        let epoll = Epoll::new()?;
+        let (epoll, alarm) = (Epoll::new()?, Alarm::new()?);
+        epoll.add(alarm.as_fd(), Watched::Alarm)?;
+        epoll.add(bell.as_fd(), Watched::Bell)?;
         for (place, listener) in traffic.listeners.iter().enumerate() {
             epoll.add(listener.socket(), Watched::Listener(place))?;
         }
@@ -80,8 +86,10 @@ impl<'g> Worker<'g> {
         Ok(Worker {
             traffic,
             entrance,
-            epoll: epoll.on_this_runtime()?,
+            epoll,
             events: Events::new(SOCKETS),
+            alarm,
+            bell,
             control: Control { clock, now, log: Log::default(), resources, lapse },
             published,
             published_at: now.mono,
@@ -90,58 +98,78 @@ impl<'g> Worker<'g> {
     }
 
     /// Serves until nobody can send mail any more, then ends every allocation.
-    pub(super) async fn run(
+    pub(super) fn run(
         mut self,
         mail: &mut mpsc::Receiver<Mail>,
         mut auth: watch::Receiver<Arc<Auth>>,
     ) -> io::Result<()> {
-        let mut armed = None;
-        let timer = tokio::time::sleep_until(Instant::from_std(self.control.clock.instant(0)));
-        tokio::pin!(timer);
         loop {
-            let due = self.due();
-            // A timer that rings early costs less than one that is set for each packet.
-            if due.is_some_and(|due| armed.is_none_or(|armed| due < armed)) {
-                armed = due;
-                timer.as_mut().reset(Instant::from_std(self.control.clock.instant(due.unwrap_or(0))));
+            self.alarm.set(self.control.now.mono, self.due())?;
+            self.epoll.wait(&mut self.events)?;
+            self.control.now = self.control.clock.now();
+            let (alarm, bell) = self.events.find(Watched::Alarm, Watched::Bell);
+            if alarm {
+                self.alarm.silence();
             }
-            tokio::select! {
-                biased;
-                mail = mail.recv() => match mail {
-                    Some(Mail::Panic) => panic!("this worker was told to fail"),
-                    None => break,
-                },
-                Ok(()) = auth.changed() => {
+            if bell {
+                self.bell.silence();
+                match mail.try_recv() {
+                    Ok(Mail::Panic) => panic!("this worker was told to fail"),
+                    Err(mpsc::error::TryRecvError::Disconnected) => break,
+                    Err(mpsc::error::TryRecvError::Empty) => {}
+                }
+                if auth.has_changed().unwrap_or(false) {
                     let newest = auth.borrow_and_update().clone();
                     self.traffic.core.command(self.control.now, Command::NewAuth(newest));
                 }
-                () = &mut timer, if armed.is_some() => {
-                    armed = None;
-                    self.control.now = self.control.clock.now();
-                    self.timers();
-                }
-                guard = self.epoll.readable() => {
-                    let mut guard = guard?;
-                    let (traffic, entrance, events) = (&mut self.traffic, &mut self.entrance, &mut self.events);
-                    if pass(traffic, entrance, &mut self.control, guard.get_inner(), events)? {
-                        guard.clear_ready();
-                    }
-                    self.unpublished = true;
-                    self.timers();
-                    if self.entrance.is_busy() {
-                        // However many packets there are, handshakes have a turn too.
-                        tokio::task::yield_now().await;
-                    }
-                }
-                handshaken = self.entrance.handshaken() => {
-                    self.control.now = self.control.clock.now();
-                    self.control.handshaken(&mut self.traffic, self.epoll.get_ref(), handshaken);
-                    self.unpublished = true;
+                while let Some(handshaken) = self.entrance.handshaken() {
+                    self.control.handshaken(&mut self.traffic, &self.epoll, handshaken);
                 }
             }
+            self.unpublished |= self.events.len() > usize::from(alarm);
+            self.pass();
+            self.timers();
         }
         self.stop();
         Ok(())
+    }
+
+    /// Serves each socket that has something, once.
+    fn pass(&mut self) {
+        let Worker { traffic, entrance, control, epoll, events, .. } = self;
+        for kind in [Kind::Control, Kind::Data] {
+            for n in 0..events.len() {
+                let Some(Watched::Listener(listener)) = events.watched(n) else { continue };
+                if traffic.listeners[listener].kind() == kind {
+                    traffic.serve_listener(control.now, listener, |traffic| {
+                        control.drain(traffic, epoll);
+                        control.now = control.clock.now();
+                    });
+                }
+            }
+        }
+        for n in 0..events.len() {
+            if let Some(Watched::Relay(relay)) = events.watched(n) {
+                if events.has_error(n) {
+                    traffic.serve_errors(control.now, relay);
+                }
+                traffic.serve_relay(control.now, relay, epoll);
+            }
+        }
+        for n in 0..events.len() {
+            if let Some(Watched::Stream(id)) = events.watched(n) {
+                let event = events.readiness(n);
+                traffic.serve_stream(control.now, id, event, epoll, |traffic| control.drain(traffic, epoll));
+            }
+        }
+        traffic.send();
+        control.drain(traffic, epoll);
+        control.close_streams(traffic, epoll);
+        for n in 0..events.len() {
+            if let Some(Watched::Acceptor(place)) = events.watched(n) {
+                control.accept(traffic, entrance, place, epoll);
+            }
+        }
     }
 
     /// When something is to be done without any packet.
@@ -158,15 +186,15 @@ impl<'g> Worker<'g> {
         let now = self.control.now;
         if self.traffic.core.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.traffic.core.handle_timeout(now);
-            self.control.drain(&mut self.traffic, self.epoll.get_ref());
+            self.control.drain(&mut self.traffic, &self.epoll);
             self.unpublished = true;
         }
         if self.traffic.streams.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.traffic.streams.handle_timeout(now.mono, &mut self.traffic.counters.streams);
-            self.control.close_streams(&mut self.traffic, self.epoll.get_ref());
+            self.control.close_streams(&mut self.traffic, &self.epoll);
             self.unpublished = true;
         }
-        self.entrance.handle_timeout(now.mono, self.epoll.get_ref());
+        self.entrance.handle_timeout(now.mono, &self.epoll);
         if self.control.lapse.is_some_and(|at| at <= now.mono) {
             self.control.resources.reservations.lapse(now.mono);
             self.control.lapse = self.control.resources.reservations.next();
@@ -184,61 +212,11 @@ impl<'g> Worker<'g> {
     fn stop(&mut self) {
         self.control.now = self.control.clock.now();
         self.traffic.core.command(self.control.now, Command::End);
-        self.control.drain(&mut self.traffic, self.epoll.get_ref());
+        self.control.drain(&mut self.traffic, &self.epoll);
         self.traffic.streams.shut_down(self.control.now.mono);
-        self.control.close_streams(&mut self.traffic, self.epoll.get_ref());
+        self.control.close_streams(&mut self.traffic, &self.epoll);
         self.publish();
     }
-}
-
-/// Serves each socket that can be read, once; true if none can any more.
-fn pass(
-    traffic: &mut Traffic<'_>,
-    entrance: &mut Entrance<'_>,
-    control: &mut Control,
-    epoll: &Epoll,
-    events: &mut Events,
-) -> io::Result<bool> {
-    control.now = control.clock.now();
-    let mut drained = epoll.ready(events)?;
-    for kind in [Kind::Control, Kind::Data] {
-        for n in 0..events.len() {
-            let Some(Watched::Listener(listener)) = events.watched(n) else { continue };
-            if traffic.listeners[listener].kind() == kind {
-                drained &= traffic.serve_listener(control.now, listener, |traffic| {
-                    control.drain(traffic, epoll);
-                    control.now = control.clock.now();
-                });
-            }
-        }
-    }
-    for n in 0..events.len() {
-        if let Some(Watched::Relay(relay)) = events.watched(n) {
-            if events.has_error(n) {
-                drained &= traffic.serve_errors(control.now, relay);
-            }
-            drained &= traffic.serve_relay(control.now, relay, epoll);
-        }
-    }
-    for n in 0..events.len() {
-        if let Some(Watched::Stream(id)) = events.watched(n) {
-            let event = events.readiness(n);
-            drained &=
-                traffic.serve_stream(control.now, id, event, epoll, |traffic| control.drain(traffic, epoll));
-        }
-    }
-    traffic.send();
-    control.drain(traffic, epoll);
-    control.close_streams(traffic, epoll);
-    for n in 0..events.len() {
-        if let Some(Watched::Acceptor(place)) = events.watched(n) {
-            drained &= control.accept(traffic, entrance, place, epoll);
-        }
-    }
-    while let Some(handshaken) = entrance.poll_handshaken() {
-        control.handshaken(traffic, epoll, handshaken);
-    }
-    Ok(drained)
 }
 
 impl Control {
@@ -283,21 +261,20 @@ impl Control {
         }
     }
 
-    /// Takes in what waits at a listener for streams; false if there may be more.
+    /// Takes in what waits at a listener for streams.
     fn accept(
         &mut self,
         traffic: &mut Traffic<'_>,
         entrance: &mut Entrance<'_>,
         place: usize,
         epoll: &Epoll,
-    ) -> bool {
+    ) {
         let now = self.now.mono;
         let mut counters = std::mem::take(&mut traffic.counters.streams);
         let mut ready = Vec::new();
-        let drained = entrance.accept(now, place, epoll, &mut counters, |incoming| ready.push(incoming));
+        entrance.accept(now, place, epoll, &mut counters, |incoming| ready.push(incoming));
         traffic.counters.streams = counters;
         ready.into_iter().for_each(|incoming| self.open(traffic, epoll, incoming));
-        drained
     }
 
     /// What became of a TLS handshake.

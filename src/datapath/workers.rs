@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
+use super::alarm::Bell;
 use super::clock::Clock;
 use super::ports::Ports;
 use super::quota::Ledger;
@@ -41,9 +41,6 @@ const MAIL: usize = 16;
 /// How long a worker that could not begin again waits before it tries once more.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How many events tokio looks at before it looks at tasks and timers again: few, so that nothing waits behind a flood.
-const EVENT_INTERVAL: u32 = 8;
-
 /// All workers of a process.
 pub struct Workers {
     handles: Vec<Handle>,
@@ -67,6 +64,7 @@ pub enum StartError {
 struct Handle {
     thread: JoinHandle<()>,
     mail: mpsc::Sender<Mail>,
+    bell: Bell,
     published: Arc<Published>,
 }
 
@@ -83,6 +81,7 @@ struct Life {
     streams: stream::Config,
     admission: Arc<Admission>,
     published: Arc<Published>,
+    bell: Bell,
 }
 
 impl Workers {
@@ -126,7 +125,7 @@ impl Workers {
         let mut workers = Workers { handles: Vec::new(), auth: sender };
         let (ready, readiness) = sync::channel();
         for index in 0..config.workers {
-            let published = Arc::new(Published::default());
+            let (published, bell) = (Arc::new(Published::default()), Bell::new()?);
             let life = Life {
                 index,
                 groups: groups.clone(),
@@ -139,13 +138,14 @@ impl Workers {
                 streams: config.streams.clone(),
                 admission: admission.clone(),
                 published: published.clone(),
+                bell: bell.clone(),
             };
             let (sender, mail) = mpsc::channel(MAIL);
             let (rng, ready) = (StdRng::from_rng(&mut rng), ready.clone());
             let thread = thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || life.live(mail, rng, &ready))?;
-            workers.handles.push(Handle { thread, mail: sender, published });
+            workers.handles.push(Handle { thread, mail: sender, bell, published });
         }
         for result in readiness.iter().take(config.workers) {
             result?;
@@ -157,6 +157,7 @@ impl Workers {
     /// Judges credentials by these from now on. Allocations keep the key that made them, so no call ends.
     pub fn renew_auth(&self, auth: Arc<Auth>) {
         self.auth.send_replace(auth);
+        self.handles.iter().for_each(|handle| handle.bell.ring());
     }
 
     /// What each worker has counted.
@@ -167,7 +168,12 @@ impl Workers {
     /// Ends every allocation and waits for all threads.
     pub fn stop(self) {
         // A worker whose mail nobody can send any more stops; so all of them stop at once.
-        let threads: Vec<_> = self.handles.into_iter().map(|handle| handle.thread).collect();
+        let stop = |Handle { thread, mail, bell, .. }| {
+            drop(mail);
+            bell.ring();
+            thread
+        };
+        let threads: Vec<_> = self.handles.into_iter().map(stop).collect();
         for thread in threads {
             if thread.join().is_err() {
                 error!("a worker failed while it stopped");
@@ -180,6 +186,7 @@ impl Workers {
     pub fn fail(&self, worker: usize) {
         let sent = self.handles[worker].mail.try_send(Mail::Panic);
         debug_assert!(sent.is_ok(), "one letter fits");
+        self.handles[worker].bell.ring();
     }
 }
 
@@ -223,30 +230,31 @@ impl Life {
         mut rng: StdRng,
         started: impl FnOnce(),
     ) -> io::Result<()> {
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
-        runtime.block_on(async {
-            let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
-            let streams = Streams::new(self.streams.limits, rng.next_u64());
-            let mut auth = self.auth.clone();
-            let newest = auth.borrow_and_update().clone();
-            let core = Server::new(self.config.clone(), newest, self.shared.clone(), rng);
-            let listeners = Listener::all(&self.groups, self.index);
-            let traffic = Traffic::new(listeners, relays, streams, core, self.gso);
-            let (resources, published) = (self.resources.clone(), self.published.clone());
-            let worker = Worker::new(self.clock, traffic, self.entrance(), resources, published)?;
-            started();
-            worker.run(mail, auth).await
-        })
+        let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
+        let streams = Streams::new(self.streams.limits, rng.next_u64());
+        let mut auth = self.auth.clone();
+        let newest = auth.borrow_and_update().clone();
+        let core = Server::new(self.config.clone(), newest, self.shared.clone(), rng);
+        let listeners = Listener::all(&self.groups, self.index);
+        let traffic = Traffic::new(listeners, relays, streams, core, self.gso);
+        let (resources, published, bell) =
+            (self.resources.clone(), self.published.clone(), self.bell.clone());
+        let worker = Worker::new(self.clock, traffic, self.entrance()?, resources, published, bell)?;
+        started();
+        worker.run(mail, auth)
     }
 
     /// The way in for streams.
-    fn entrance(&self) -> Entrance<'_> {
-        let acceptors = self.groups.iter().filter_map(|group| group.acceptor(self.index)).collect();
+    fn entrance(&self) -> io::Result<Entrance<'_>> {
+        let acceptors: Vec<_> =
+            self.groups.iter().filter_map(|group| Some((group, group.acceptor(self.index)?))).collect();
+        let tls = acceptors.iter().any(|(group, _)| group.transport() == Transport::Tls);
+        let identity = self.streams.identity.as_ref().filter(|_| tls);
         let limit = self.streams.limits.handshake;
-        let identity = self.streams.identity.as_ref();
-        let handshakes = identity.map(|identity| Handshakes::new(identity.config(), limit));
-        Entrance::new(acceptors, handshakes, self.admission.clone())
+        let handshakes =
+            identity.map(|identity| Handshakes::new(identity.config(), limit, self.bell.clone()));
+        let acceptors = acceptors.into_iter().map(|(_, acceptor)| acceptor).collect();
+        Ok(Entrance::new(acceptors, handshakes.transpose()?, self.admission.clone()))
     }
 }
 

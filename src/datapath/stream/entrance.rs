@@ -1,6 +1,5 @@
 //! The way in: connections are accepted within a budget, admitted or closed at once, and TLS ones shake hands.
 
-use std::future;
 use std::io;
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ impl<'g> Entrance<'g> {
         acceptors.try_for_each(|(place, acceptor)| epoll.add(acceptor.socket(), Watched::Acceptor(place)))
     }
 
-    /// Accepts what waits at a listener; `ready` takes those that need no handshake. False if there may be more.
+    /// Accepts what waits at a listener; `ready` takes those that need no handshake.
     pub(in crate::datapath) fn accept(
         &mut self,
         now: u64,
@@ -47,18 +46,18 @@ impl<'g> Entrance<'g> {
         epoll: &Epoll,
         counters: &mut Counters,
         mut ready: impl FnMut(Incoming),
-    ) -> bool {
+    ) {
         let acceptor = &mut self.acceptors[place];
         for _ in 0..BUDGET {
             let (socket, tuple) = match acceptor.accept(now) {
                 Accepted::Connection(socket, tuple) => (socket, tuple),
                 Accepted::Gone => continue,
-                Accepted::Nothing => return true,
+                Accepted::Nothing => return,
                 Accepted::Exhausted => {
                     counters.accept_paused += 1;
                     let nothing = Wanted { read: false, write: false };
                     let _ = epoll.set(acceptor.socket(), Watched::Acceptor(place), nothing);
-                    return true;
+                    return;
                 }
             };
             let transport = Counters::place(tuple.transport);
@@ -77,7 +76,6 @@ impl<'g> Entrance<'g> {
                 _ => ready(Incoming { socket, tls: None, tuple, places }),
             }
         }
-        false
     }
 
     /// When a pause ends.
@@ -96,21 +94,8 @@ impl<'g> Entrance<'g> {
         }
     }
 
-    /// Whether handshakes are under way, whose tasks need a turn.
-    pub(in crate::datapath) fn is_busy(&self) -> bool {
-        self.handshakes.as_ref().is_some_and(Handshakes::any)
-    }
-
-    /// The next handshake that ends.
-    pub(in crate::datapath) async fn handshaken(&mut self) -> Handshaken {
-        match &mut self.handshakes {
-            Some(handshakes) => handshakes.next().await,
-            None => future::pending().await,
-        }
-    }
-
-    /// A handshake that has ended, if there is one.
-    pub(in crate::datapath) fn poll_handshaken(&mut self) -> Option<Handshaken> {
+    /// A handshake that has ended, if there is one; the worker's bell rings for it.
+    pub(in crate::datapath) fn handshaken(&mut self) -> Option<Handshaken> {
         self.handshakes.as_mut()?.poll()
     }
 }

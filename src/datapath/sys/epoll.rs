@@ -3,9 +3,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::check;
 use crate::datapath::watched::Watched;
 
@@ -40,7 +37,7 @@ impl Readiness {
         Readiness { readable: true, writable: false, ends: false, dead: false };
 }
 
-/// Room for what [`Epoll::ready`] finds.
+/// Room for what [`Epoll::wait`] finds.
 pub(in crate::datapath) struct Events {
     room: Box<[libc::epoll_event]>,
     found: usize,
@@ -87,32 +84,20 @@ impl Epoll {
         Ok(())
     }
 
-    /// Lets the tokio runtime of this thread wait for the whole set. What was added stays.
-    pub(in crate::datapath) fn on_this_runtime(self) -> io::Result<AsyncFd<Epoll>> {
-        // SAFETY: `as_raw_fd` always returns the one descriptor that the set owns, which nothing closes before the set is
-        // dropped.
-        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
-    }
-
-    /// Finds which sockets can be read, without waiting; false if there may be more of them than `events` has room for.
-    pub(in crate::datapath) fn ready(&self, events: &mut Events) -> io::Result<bool> {
+    /// Waits until something is to be done for at least one of the sockets, and finds which, as many as there is room for.
+    pub(in crate::datapath) fn wait(&self, events: &mut Events) -> io::Result<()> {
         events.found = 0;
+        let room = events.room.len() as libc::c_int;
         // SAFETY: the pointer is good for the stated number of events, which the call writes.
-        events.found = check(unsafe {
-            libc::epoll_wait(
-                self.fd.as_raw_fd(),
-                events.room.as_mut_ptr(),
-                events.room.len() as libc::c_int,
-                0,
-            )
-        })?;
-        Ok(events.found < events.room.len())
-    }
-}
-
-impl AsRawFd for Epoll {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        let found =
+            check(unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.room.as_mut_ptr(), room, -1) });
+        match found {
+            Ok(found) => events.found = found,
+            // A debugger, or SIGCONT.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -125,6 +110,13 @@ impl Events {
     /// Whether the `n`th socket found has an error to tell.
     pub(in crate::datapath) fn has_error(&self, n: usize) -> bool {
         self.room[..self.found][n].events & libc::EPOLLERR as u32 != 0
+    }
+
+    /// Which of two are among those found.
+    pub(in crate::datapath) fn find(&self, one: Watched, other: Watched) -> (bool, bool) {
+        let found =
+            |watched: Watched| self.room[..self.found].iter().any(|event| event.u64 == watched.pack());
+        (found(one), found(other))
     }
 
     /// How many were found.

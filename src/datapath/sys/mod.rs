@@ -22,3 +22,9 @@ use std::io;
 fn check(result: libc::c_int) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
+
+/// Lowers the weight of the calling thread, as nice(1) does. `setpriority(2)`.
+pub(super) fn give_way(nice: i32) {
+    // SAFETY: no pointers. On Linux this is about the calling thread alone, and anyone may lower a weight.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}

@@ -13,7 +13,6 @@ const BUDGET: usize = 4;
 
 impl Traffic<'_> {
     /// Serves a connection that an event is about. `after` is called after each reading, to do what the core asks for.
-    /// False if there may be more.
     pub(in crate::datapath) fn serve_stream(
         &mut self,
         now: Now,
@@ -21,16 +20,16 @@ impl Traffic<'_> {
         event: Readiness,
         epoll: &Epoll,
         mut after: impl FnMut(&mut Self),
-    ) -> bool {
+    ) {
         if !self.streams.event(id, event, &mut self.counters.streams) {
-            return true;
+            return;
         }
         let mut again = false;
         let mut budget = BUDGET;
         // What is decrypted already is no event's matter, so it is taken in whole; there is a record or two of it.
         while budget > 0 || again {
             budget = budget.saturating_sub(1);
-            let Some((tuple, marks)) = self.streams.client(id) else { return true };
+            let Some((tuple, marks)) = self.streams.client(id) else { return };
             if self.arena.free() == 0 {
                 self.send();
             }
@@ -38,7 +37,7 @@ impl Traffic<'_> {
                 Ok(read) => read,
                 Err(why) => {
                     self.streams.end(now.mono, id, why);
-                    return true;
+                    return;
                 }
             };
             if got.len > 0 {
@@ -49,14 +48,13 @@ impl Traffic<'_> {
             }
             if got.ended && !got.more {
                 self.streams.end(now.mono, id, End::Client);
-                return true;
+                return;
             }
             again = got.more;
             if !again && got.drained && !event.ends {
-                return true;
+                return;
             }
         }
-        false
     }
 
     /// Writes what waits for clients before anything is dropped that they could take.
