@@ -44,6 +44,8 @@ pub(super) struct Resources {
 pub(super) struct Relay {
     socket: UdpSocket,
     port: Port,
+    /// The last pass of its worker that found something there.
+    served: u64,
 }
 
 /// The relay sockets of an allocation, and its quota.
@@ -102,6 +104,15 @@ impl Relays {
             Family::V6 => &slot.v6,
         };
         relay.as_ref().map(|relay| relay.socket.as_fd())
+    }
+
+    /// Notes that a pass found something at a relayed address; true if the pass before did too.
+    pub(super) fn served(&mut self, id: RelayId, pass: u64) -> bool {
+        let relay = self.slots.get_mut(id.allocation).and_then(|slot| match id.family {
+            Family::V4 => slot.v4.as_mut(),
+            Family::V6 => slot.v6.as_mut(),
+        });
+        relay.is_some_and(|relay| std::mem::replace(&mut relay.served, pass) + 1 == pass)
     }
 
     /// Closes a socket and gives its port back; the last of an allocation gives its quota back too.
@@ -241,7 +252,7 @@ impl Relay {
     /// Opens the socket of a port.
     pub(super) fn open(port: Port, gro: bool) -> Result<Relay, (Port, io::Error)> {
         match bind(port.addr(), gro) {
-            Ok(socket) => Ok(Relay { socket, port }),
+            Ok(socket) => Ok(Relay { socket, port, served: 0 }),
             Err(error) => Err((port, error)),
         }
     }

@@ -6,7 +6,6 @@
 
 mod streams;
 
-use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -30,14 +29,8 @@ const CALL: usize = 16;
 /// Batches a listener socket may deliver in one pass.
 const LISTENER_BUDGET: usize = 4 * CALL;
 
-/// Batches a relay socket may deliver in one pass.
-const RELAY_BUDGET: usize = CALL;
-
 /// Entries of an error queue that one pass may take.
 const ERROR_BUDGET: usize = 16;
-
-/// Batches in one system call from a relay socket: it has one client, and rarely more than a few are waiting.
-const RELAY_CALL: usize = 4;
 
 /// A worker's socket in a listener group.
 pub(super) struct Listener<'g> {
@@ -58,6 +51,10 @@ pub(super) struct Traffic<'g> {
     arena: Arena,
     receiver: Receiver,
     outbox: Outbox,
+    /// Counts passes.
+    pass: u64,
+    /// This pass may have left something.
+    unfinished: bool,
 }
 
 impl<'g> Listener<'g> {
@@ -102,7 +99,20 @@ impl<'g> Traffic<'g> {
             arena: Arena::new(),
             receiver: Receiver::new(CALL),
             outbox: Outbox::new(gso),
+            pass: 0,
+            unfinished: false,
         }
+    }
+
+    /// A new pass over what is to be served.
+    pub(super) fn begin_pass(&mut self) {
+        self.pass += 1;
+        self.unfinished = false;
+    }
+
+    /// Whether this pass has left something for the next, for want of time.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// Takes what clients sent to a listener and sends on what is to be relayed. `after` is called after each batch, to
@@ -126,34 +136,27 @@ impl<'g> Traffic<'g> {
             }
             budget -= count;
         }
+        self.unfinished = true;
     }
 
     /// Takes what peers sent to a relay socket; it waits for [`Traffic::send`].
+    ///
+    /// Asking for more than there is costs a tenth of a thin flow's packet. So one batch is asked for, unless the socket had
+    /// something in the pass before this one too.
     pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) {
-        let mut budget = RELAY_BUDGET;
-        while budget > 0 {
-            if self.arena.free() < RELAY_CALL {
-                self.send();
-            }
-            let Some(socket) = self.relays.socket(relay) else { return };
-            let count = match self.receiver.receive(socket, self.arena.buffers().take(RELAY_CALL)) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An ICMP message about an earlier packet, told once; there may be packets behind it.
-                Err(_) => {
-                    budget -= 1;
-                    continue;
-                }
-            };
-            for n in 0..count {
-                self.peer_batch(now, relay, n);
-                self.relieve_streams(now, epoll);
-            }
-            if count < RELAY_CALL {
-                return;
-            }
-            budget -= count;
+        let busy = self.relays.served(relay, self.pass);
+        let most = if busy { CALL } else { 1 };
+        if self.arena.free() < most {
+            self.send();
         }
+        let Some(socket) = self.relays.socket(relay) else { return };
+        // An error is what ICMP says of an earlier packet, told once: the event comes again if there are packets behind it.
+        let Ok(count) = self.receiver.receive(socket, self.arena.buffers().take(most)) else { return };
+        for n in 0..count {
+            self.peer_batch(now, relay, n);
+            self.relieve_streams(now, epoll);
+        }
+        self.unfinished |= busy && count == most;
     }
 
     /// Takes what ICMP said of packets that a relay socket sent (RFC 8656 section 11.5).
