@@ -175,10 +175,21 @@ fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: bool) -> io::Result<()>
     }
     let (receive, send) = room;
     info!(%addr, sockets = sockets.len(), receive, send, "udp listeners are open, buffers in bytes");
-    if receive < BUFFER {
-        warn!(%addr, "bursts may be lost: raise net.core.rmem_max and net.core.wmem_max to {BUFFER}");
-    }
     Ok(())
+}
+
+/// Says once for all groups if the kernel gave their sockets less room than they asked for.
+pub(super) fn tell_of_little_room(groups: &[Group]) {
+    let rooms = groups.iter().filter_map(|group| option::room(group.socket(0, Kind::Data)?).ok());
+    let Some((receive, send)) = rooms.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))) else { return };
+    if receive < BUFFER || send < BUFFER {
+        warn!(
+            receive,
+            send,
+            "bursts may be lost, sockets have less room than they asked for; \
+             `sysctl -w net.core.rmem_max={BUFFER} net.core.wmem_max={BUFFER}` and a restart mend it"
+        );
+    }
 }
 
 /// Whether an address stands for all of a family.

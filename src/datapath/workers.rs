@@ -30,7 +30,7 @@ use super::stream::{self, Streams};
 use super::sys::option;
 use super::traffic::{Listener, Traffic};
 use super::worker::{Mail, Worker};
-use super::{Config, Group};
+use super::{Config, Group, group};
 use crate::auth::Auth;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::{self, Server, Transport};
@@ -109,6 +109,7 @@ impl Workers {
         {
             return Err(StartError::NoIdentity(group.local_addr()));
         }
+        group::tell_of_little_room(&groups);
         let ports = Ports::new(&config.relay, config.ports.clone());
         let resources = Arc::new(Resources {
             ports: ports.clone(),

@@ -79,16 +79,20 @@ pub(in crate::datapath) fn dont_fragment(socket: BorrowedFd<'_>) -> io::Result<(
 /// the room there really is to receive and to send.
 pub(in crate::datapath) fn buffers(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<(usize, usize)> {
     let want = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    let grow = |force, polite, name| {
-        if set(socket, libc::SOL_SOCKET, force, want).is_err() {
-            set(socket, libc::SOL_SOCKET, polite, want)?;
-        }
-        get(socket, libc::SOL_SOCKET, name).map(|got| usize::try_from(got).unwrap_or(0))
+    let grow = |force, polite| match set(socket, libc::SOL_SOCKET, force, want) {
+        Ok(()) => Ok(()),
+        Err(_) => set(socket, libc::SOL_SOCKET, polite, want),
     };
-    let receive = grow(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, libc::SO_RCVBUF)?;
-    let send = grow(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, libc::SO_SNDBUF)?;
+    grow(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    grow(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    room(socket)
+}
+
+/// The room to receive and to send, in bytes.
+pub(in crate::datapath) fn room(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
     // The kernel doubles what it is given, for its bookkeeping, and reports that.
-    Ok((receive / 2, send / 2))
+    let half = |name| get(socket, libc::SOL_SOCKET, name).map(|got| usize::try_from(got).unwrap_or(0) / 2);
+    Ok((half(libc::SO_RCVBUF)?, half(libc::SO_SNDBUF)?))
 }
 
 /// Lets a program choose the socket of a group that shares an address (see [`share_address`]).
