@@ -6,7 +6,7 @@ use prometheus::{Encoder as _, TextEncoder};
 
 use crate::auth::Reason;
 use crate::datapath::WorkerStats;
-use crate::datapath::stats::Unsent;
+use crate::datapath::stats::{Queue, Unsent};
 use crate::datapath::stream::stats::{End, Failure, Refusal};
 use crate::turn::Transport;
 use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, Traffic};
@@ -56,6 +56,12 @@ fn families(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64) -> Ve
             "hairpin_unsent_packets_total",
             "Packets that this machine would not send, by reason.",
             Unsent::ALL.iter().zip(sum.sockets.unsent).map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        counter(
+            "hairpin_socket_drops_total",
+            "What the kernel dropped because a queue was full: datagrams (those it had joined count once) of requests, of \
+             clients' data and of peers; for accept, attempts to connect.",
+            Queue::ALL.iter().zip(sum.sockets.lost).map(|(queue, n)| row([("queue", queue.as_str())], n)),
         ),
         gauge(
             "hairpin_connections",
@@ -255,6 +261,7 @@ mod tests {
         worker.turn.relays[0] = [3, 1];
         worker.turn.to_peer[0] = Traffic { packets: 5, bytes: 500 };
         worker.turn.dropped[Dropped::NoPermission as usize] = 7;
+        worker.sockets.lost[Queue::Relay as usize] = 12;
         worker.sockets.streams.open = [4, 2];
         worker.sockets.streams.closed[1][End::ALL.iter().position(|&end| end == End::Idle).unwrap()] = 6;
         worker.sockets.streams.handshakes_failed[0] = 8;
@@ -275,6 +282,7 @@ mod tests {
             "hairpin_relayed_bytes_total{direction=\"to_peer\",transport=\"udp\"} 1000",
             "hairpin_relayed_bytes_total{direction=\"to_client\",transport=\"udp\"} 0",
             "hairpin_dropped_packets_total{reason=\"no_permission\"} 14",
+            "hairpin_socket_drops_total{queue=\"relay\"} 24",
             "hairpin_auth_failures_total{reason=\"wrong_password\"} 4",
             "hairpin_requests_total{method=\"Allocate\",outcome=\"success\"} 6",
             "hairpin_worker_requests_total{worker=\"1\"} 3",
@@ -297,6 +305,6 @@ mod tests {
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");
-        assert_eq!((help, kinds), (25, 25), "{page}");
+        assert_eq!((help, kinds), (26, 26), "{page}");
     }
 }

@@ -12,13 +12,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
 use super::Config;
+use super::losses::Counted;
+use super::stats::Queue;
 use super::steering::{self, Kind};
 use super::stream::accept::{self, Acceptor};
 use super::sys::option;
 use crate::turn::Transport;
 
 /// What a listener socket asks for to hold a burst while its worker is busy.
-const BUFFER: usize = 8 << 20;
+pub(super) const BUFFER: usize = 8 << 20;
 
 /// Datagrams that are discarded a socket at most while opening: more than a queue holds.
 const DISCARD: usize = 100_000;
@@ -29,6 +31,8 @@ pub struct Group {
     transport: Transport,
     addr: SocketAddr,
     sockets: Sockets,
+    /// For each socket, what was counted of its losses: a worker that begins again goes on from there.
+    counted: Vec<Counted>,
 }
 
 #[derive(Debug)]
@@ -68,7 +72,7 @@ impl Group {
         let (addr, listeners) =
             accept::open(addr, config.workers).map_err(|error| OpenError::new(transport, addr, error))?;
         info!(%addr, transport = transport.as_str(), sockets = listeners.len(), "stream listeners are open");
-        Ok(Group { transport, addr, sockets: Sockets::Streams(listeners) })
+        Ok(Group::new(transport, addr, Sockets::Streams(listeners)))
     }
 
     /// The address that all its sockets are bound to.
@@ -105,6 +109,21 @@ impl Group {
         }
     }
 
+    /// Shows a worker's sockets, as queues that may lose something.
+    pub(super) fn queues(&self, worker: usize, mut show: impl FnMut(Queue, BorrowedFd<'_>, &Counted)) {
+        match &self.sockets {
+            Sockets::Datagrams(sockets) => {
+                for (kind, queue) in [(Kind::Control, Queue::Control), (Kind::Data, Queue::Data)] {
+                    let place = kind.place(worker);
+                    show(queue, sockets[place].as_fd(), &self.counted[place]);
+                }
+            }
+            Sockets::Streams(listeners) => {
+                show(Queue::Accept, listeners[worker].as_fd(), &self.counted[worker]);
+            }
+        }
+    }
+
     fn datagrams(addr: SocketAddr, config: &Config, key: u32) -> io::Result<Group> {
         let first = bind(addr, false)?;
         let addr = super::sys::address::plain(first.local_addr()?);
@@ -121,7 +140,16 @@ impl Group {
         prepare(&sockets, addr, config.gro)?;
         // What came before the group was whole may be in the wrong queue, and lack what was asked for since.
         sockets.iter().for_each(discard);
-        Ok(Group { transport: Transport::Udp, addr, sockets: Sockets::Datagrams(sockets) })
+        Ok(Group::new(Transport::Udp, addr, Sockets::Datagrams(sockets)))
+    }
+
+    fn new(transport: Transport, addr: SocketAddr, sockets: Sockets) -> Group {
+        let count = match &sockets {
+            Sockets::Datagrams(sockets) => sockets.len(),
+            Sockets::Streams(listeners) => listeners.len(),
+        };
+        let counted = std::iter::repeat_with(Counted::default).take(count).collect();
+        Group { transport, addr, sockets, counted }
     }
 }
 

@@ -3,17 +3,26 @@
 //!
 //! Clients decide how often they are refused, so a worker writes only so many of those lines a second and says how
 //! many it left out. Names that clients chose are written with their control characters escaped.
+//!
+//! What the kernel dropped is told at once, then summed up every ten seconds, with what mends it.
 
 use std::io;
 use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
+use super::losses::Lost;
+use super::stats::Queue;
+use super::stream::accept;
 use super::stream::stats::Failure;
+use super::{group, relay};
 use crate::turn::{Closed, FiveTuple, Opened, Refused};
 
 /// Lines of one sort a second.
 const A_SECOND: u32 = 10;
+
+/// How long the losses of a queue are summed up before they are told again, in nanoseconds.
+const LOSSES: u64 = 10_000_000_000;
 
 /// A worker's log.
 #[derive(Default)]
@@ -21,6 +30,7 @@ pub(super) struct Log {
     refused: Limit,
     handshakes: Limit,
     trouble: Limit,
+    losses: [Sum; Queue::ALL.len()],
 }
 
 /// So many a second.
@@ -29,6 +39,14 @@ struct Limit {
     second: u64,
     written: u32,
     left_out: u64,
+}
+
+/// What was lost and not told yet.
+#[derive(Default)]
+struct Sum {
+    lost: Lost,
+    /// When it may be told.
+    from: u64,
 }
 
 impl Log {
@@ -96,6 +114,53 @@ impl Log {
         let Some(left_out) = self.trouble.line(now) else { return };
         warn!(%relayed, %error, left_out, "a relay socket could not be opened");
     }
+
+    /// The kernel dropped what a queue had no room for; to be called also when it was nothing more.
+    pub(super) fn lost(&mut self, now: u64, queue: Queue, lost: Lost) {
+        let Some(Lost { count: lost, room }) = self.losses[queue as usize].line(now, lost) else { return };
+        let wanted = match queue {
+            Queue::Control | Queue::Data => group::BUFFER,
+            Queue::Relay => relay::BUFFER,
+            Queue::Accept => 0,
+        };
+        let name = queue.as_str();
+        match queue {
+            _ if room < wanted => warn!(
+                queue = name,
+                lost,
+                room,
+                "packets were lost in a full queue that has less room than was asked for; \
+                 `sysctl -w net.core.rmem_max={}` and a restart give it more",
+                group::BUFFER
+            ),
+            Queue::Control => warn!(
+                queue = name,
+                lost,
+                room,
+                "requests were lost in a full queue: more came than this worker can answer; \
+                 calls have a queue of their own, but if this is no attack, `workers` and CPUs for them are too few"
+            ),
+            Queue::Data | Queue::Relay => warn!(
+                queue = name,
+                lost,
+                room,
+                "packets were lost in a full queue: more came than this worker can relay; \
+                 it needs more CPU time, or `workers` and CPUs for them are too few"
+            ),
+            Queue::Accept => warn!(
+                queue = name,
+                lost,
+                "connections were lost in a full queue: more came than this worker can accept; \
+                 `workers` are too few, or net.core.somaxconn is lower than {}",
+                accept::BACKLOG
+            ),
+        }
+    }
+
+    /// Whether losses wait to be told.
+    pub(super) fn is_behind(&self) -> bool {
+        self.losses.iter().any(|sum| sum.lost.count > 0)
+    }
 }
 
 impl Limit {
@@ -114,6 +179,18 @@ impl Limit {
     }
 }
 
+impl Sum {
+    /// Adds what was lost; what is to be told now.
+    fn line(&mut self, now: u64, lost: Lost) -> Option<Lost> {
+        self.lost.add(lost);
+        if self.lost.count == 0 || now < self.from {
+            return None;
+        }
+        self.from = now + LOSSES;
+        Some(std::mem::take(&mut self.lost))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +204,19 @@ mod tests {
         assert_eq!(limit.line(second + 999_999_999), None);
         assert_eq!(limit.line(second + 1_000_000_000), Some(991));
         assert_eq!(limit.line(second + 1_000_000_000), Some(0));
+    }
+
+    #[test]
+    fn losses_are_told_at_once_and_then_summed_up() {
+        let mut sum = Sum::default();
+        let lost = |count, room| Lost { count, room };
+        let nothing = Lost::default();
+        assert_eq!(sum.line(5, nothing), None);
+        assert_eq!(sum.line(7, lost(3, 100)), Some(lost(3, 100)));
+        assert_eq!(sum.line(8, lost(4, 300)), None);
+        assert_eq!(sum.line(6 + LOSSES, lost(5, 200)), None);
+        assert_eq!(sum.line(7 + LOSSES, nothing), Some(lost(9, 200)), "the least room of those");
+        assert_eq!(sum.line(9 + 3 * LOSSES, nothing), None);
+        assert_eq!(sum.line(9 + 3 * LOSSES, lost(1, 9)), Some(lost(1, 9)));
     }
 }

@@ -8,7 +8,7 @@
 //! - `traffic`, `arena`, `cut`, `outbox`, `segmentation`: the way of packets, batches in and batches out
 //! - [`stream`], [`tls`]: clients over TCP and TLS
 //! - `relay`, `ports`, `quota`, `reservations`: relay sockets and what they cost; shared by all workers, control path only
-//! - [`stats`], `log`, `clock`: what is counted, told and timed
+//! - [`stats`], `losses`, `log`, `clock`: what is counted, told and timed
 //!
 //! Left out on purpose: what to do with a message. That is `turn`'s.
 
@@ -18,6 +18,7 @@ mod clock;
 mod cut;
 mod group;
 mod log;
+mod losses;
 mod outbox;
 mod ports;
 mod quota;

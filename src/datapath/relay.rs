@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use slotmap::SecondaryMap;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::losses::{Counted, Lost};
 use super::ports::{Port, Ports};
 use super::quota::{Ledger, Quota};
 use super::reservations::{Reservation, Reservations};
@@ -24,7 +25,7 @@ use crate::turn::{AllocationId, Answer, Ask, Denial, PortWish, RelayId, RelayedA
 use crate::wire::Family;
 
 /// What a relay socket asks for: a video key frame at once.
-const BUFFER: usize = 1 << 20;
+pub(super) const BUFFER: usize = 1 << 20;
 
 /// How often another relay address is tried when one is gone from this machine.
 const ADDRESSES_GONE: usize = 8;
@@ -46,6 +47,7 @@ pub(super) struct Relay {
     port: Port,
     /// The last pass of its worker that found something there.
     served: u64,
+    counted: Counted,
 }
 
 /// The relay sockets of an allocation, and its quota.
@@ -54,6 +56,8 @@ struct Slot {
     v6: Option<Relay>,
     /// Held until the last socket is closed.
     _quota: Quota,
+    /// Its place in [`Relays::order`].
+    place: usize,
 }
 
 /// What a relay socket is opened for, and by whom.
@@ -70,6 +74,12 @@ pub(super) struct Opening<'a> {
 /// The relay sockets of a worker.
 pub(super) struct Relays {
     slots: SecondaryMap<AllocationId, Slot>,
+    /// All of them, side by side, to be gone through in turns.
+    order: Vec<AllocationId>,
+    /// Whose turn is next.
+    turn: usize,
+    /// What sockets lost that are closed.
+    lost: Lost,
     resources: Arc<Resources>,
     rng: StdRng,
 }
@@ -77,7 +87,8 @@ pub(super) struct Relays {
 impl Relays {
     /// None yet. `rng` chooses ports and tokens.
     pub(super) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
-        Relays { slots: SecondaryMap::new(), resources, rng }
+        let (slots, order) = (SecondaryMap::new(), Vec::new());
+        Relays { slots, order, turn: 0, lost: Lost::default(), resources, rng }
     }
 
     /// Does what the core asks. If it fails, everything is as it was.
@@ -88,7 +99,9 @@ impl Relays {
             Ask::ClaimReservation { user, token } => self.claim(&user, token, &mut opening),
         };
         match opened {
-            Ok((slot, answer)) => {
+            Ok((mut slot, answer)) => {
+                slot.place = self.order.len();
+                self.order.push(ticket);
                 self.slots.insert(ticket, slot);
                 answer
             }
@@ -118,13 +131,42 @@ impl Relays {
     /// Closes a socket and gives its port back; the last of an allocation gives its quota back too.
     pub(super) fn close(&mut self, id: RelayId) {
         let Some(slot) = self.slots.get_mut(id.allocation) else { return };
-        match id.family {
-            Family::V4 => slot.v4 = None,
-            Family::V6 => slot.v6 = None,
+        let closed = match id.family {
+            Family::V4 => slot.v4.take(),
+            Family::V6 => slot.v6.take(),
+        };
+        if let Some(relay) = closed {
+            self.lost.add(relay.lost());
         }
         if slot.v4.is_none() && slot.v6.is_none() {
+            let place = slot.place;
             self.slots.remove(id.allocation);
+            self.order.swap_remove(place);
+            if let Some(moved) = self.order.get(place).and_then(|&moved| self.slots.get_mut(moved)) {
+                moved.place = place;
+            }
         }
+    }
+
+    /// How many allocations have sockets here.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What peers sent in vain, as far as it was not told yet: to sockets that are closed, and to those of the `most`
+    /// allocations whose turn it is.
+    pub(super) fn lost(&mut self, most: usize) -> Lost {
+        let mut lost = std::mem::take(&mut self.lost);
+        for _ in 0..most.min(self.order.len()) {
+            if self.turn >= self.order.len() {
+                self.turn = 0;
+            }
+            if let Some(slot) = self.slots.get(self.order[self.turn]) {
+                [&slot.v4, &slot.v6].into_iter().flatten().for_each(|relay| lost.add(relay.lost()));
+            }
+            self.turn += 1;
+        }
+        lost
     }
 
     /// RFC 8656 section 7.2: a new relayed address of each family wanted, IPv4 first.
@@ -155,7 +197,7 @@ impl Relays {
             None => None,
         };
         let answer = Answer::Opened { v4: answer(&v4), v6: answer(&v6), token };
-        Ok((Slot { v4: v4.and_then(Result::ok), v6: v6.and_then(Result::ok), _quota: quota }, answer))
+        Ok((Slot::new(v4.and_then(Result::ok), v6.and_then(Result::ok), quota), answer))
     }
 
     /// RFC 8656 section 7.2: keeps the next higher port for whoever brings the token.
@@ -184,15 +226,19 @@ impl Relays {
         let Reservation { relay, quota, .. } = reservation;
         let relayed = Some(Ok(RelayedAddr(relay.addr())));
         Ok(match relay.family() {
-            Family::V4 => (
-                Slot { v4: Some(relay), v6: None, _quota: quota },
-                Answer::Opened { v4: relayed, v6: None, token: None },
-            ),
-            Family::V6 => (
-                Slot { v4: None, v6: Some(relay), _quota: quota },
-                Answer::Opened { v4: None, v6: relayed, token: None },
-            ),
+            Family::V4 => {
+                (Slot::new(Some(relay), None, quota), Answer::Opened { v4: relayed, v6: None, token: None })
+            }
+            Family::V6 => {
+                (Slot::new(None, Some(relay), quota), Answer::Opened { v4: None, v6: relayed, token: None })
+            }
         })
+    }
+}
+
+impl Slot {
+    fn new(v4: Option<Relay>, v6: Option<Relay>, quota: Quota) -> Slot {
+        Slot { v4, v6, _quota: quota, place: 0 }
     }
 }
 
@@ -252,7 +298,7 @@ impl Relay {
     /// Opens the socket of a port.
     pub(super) fn open(port: Port, gro: bool) -> Result<Relay, (Port, io::Error)> {
         match bind(port.addr(), gro) {
-            Ok(socket) => Ok(Relay { socket, port, served: 0 }),
+            Ok(socket) => Ok(Relay { socket, port, served: 0, counted: Counted::default() }),
             Err(error) => Err((port, error)),
         }
     }
@@ -264,6 +310,10 @@ impl Relay {
 
     fn family(&self) -> Family {
         Family::of(self.addr().ip())
+    }
+
+    fn lost(&self) -> Lost {
+        self.counted.lost(self.socket.as_fd())
     }
 }
 

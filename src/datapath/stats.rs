@@ -56,11 +56,41 @@ impl Unsent {
     }
 }
 
+/// Where something waits in the kernel for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Listeners' datagrams that are requests, and whatever else is not data.
+    Control,
+    /// Listeners' datagrams with data to be relayed.
+    Data,
+    /// What peers sent to relayed addresses.
+    Relay,
+    /// Connections of TCP and TLS clients.
+    Accept,
+}
+
+impl Queue {
+    /// All of them, in the order of [`Counters::lost`].
+    pub const ALL: [Queue; 4] = [Queue::Control, Queue::Data, Queue::Relay, Queue::Accept];
+
+    /// Its name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Queue::Control => "control",
+            Queue::Data => "data",
+            Queue::Relay => "relay",
+            Queue::Accept => "accept",
+        }
+    }
+}
+
 /// Counters of a worker's sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Datagrams that could not be sent, by reason ([`Unsent::ALL`]).
     pub unsent: [u64; Unsent::ALL.len()],
+    /// What the kernel dropped because a queue had no room, by queue ([`Queue::ALL`]).
+    pub lost: [u64; Queue::ALL.len()],
     /// Received batches that were cut short, and dropped.
     pub truncated: u64,
     /// Runs that the kernel would not cut into datagrams, and that went one by one.
@@ -138,8 +168,9 @@ impl Published {
 impl WorkerStats {
     /// Adds another worker's.
     pub fn add(&mut self, other: &WorkerStats) {
-        let Counters { unsent, truncated, runs_refused, streams } = &other.sockets;
+        let Counters { unsent, lost, truncated, runs_refused, streams } = &other.sockets;
         add_all(&mut self.sockets.unsent, unsent);
+        add_all(&mut self.sockets.lost, lost);
         self.sockets.truncated += truncated;
         self.sockets.runs_refused += runs_refused;
         self.sockets.streams.add(streams);
@@ -210,6 +241,7 @@ mod tests {
         let published = Published::default();
         let mut counters = Counters::default();
         counters.unsent(Unsent::Full, 2);
+        counters.lost = [1, 2, 3, 4];
         (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);
         let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
         published.write(&stats, &counters);
@@ -219,6 +251,7 @@ mod tests {
         let read = published.read();
         assert_eq!((read.turn.allocations, read.turn.allocations_total, read.panics), (1, 10, 1));
         assert_eq!(read.sockets.unsent[Unsent::Full as usize], 4);
+        assert_eq!(read.sockets.lost, [2, 4, 6, 8]);
         assert_eq!((read.sockets.streams.open, read.sockets.streams.accepted), ([3, 4], [10, 12]));
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::alarm::{Alarm, Bell};
 use super::clock::Clock;
 use super::log::Log;
+use super::losses::Losses;
 use super::relay::{Opening, Resources};
 use super::stats::Published;
 use super::steering::Kind;
@@ -55,6 +56,7 @@ pub(super) struct Worker<'g> {
     control: Control,
     /// When the last pass began.
     pass_at: u64,
+    losses: Losses<'g>,
     published: Arc<Published>,
     /// When counters were published last, and whether anything has happened since.
     published_at: u64,
@@ -78,6 +80,7 @@ impl<'g> Worker<'g> {
         traffic: Traffic<'g>,
         entrance: Entrance<'g>,
         resources: Arc<Resources>,
+        losses: Losses<'g>,
         published: Arc<Published>,
         bell: Bell,
     ) -> io::Result<Worker<'g>> {
@@ -100,6 +103,7 @@ impl<'g> Worker<'g> {
             bell,
             control: Control { clock, now, log: Log::default(), resources, lapse },
             pass_at: now.mono,
+            losses,
             published,
             published_at: now.mono,
             unpublished: true,
@@ -195,7 +199,7 @@ impl<'g> Worker<'g> {
 
     /// When something is to be done without any packet.
     fn due(&self) -> Option<u64> {
-        let publish = self.unpublished.then_some(self.published_at + PUBLISH);
+        let publish = self.has_news().then_some(self.published_at + PUBLISH);
         let Worker { traffic, entrance, control, .. } = self;
         let streams = [traffic.streams.poll_timeout(), entrance.poll_timeout()];
         let others = [traffic.core.poll_timeout(), control.lapse, publish];
@@ -220,13 +224,21 @@ impl<'g> Worker<'g> {
             self.control.resources.reservations.lapse(now.mono);
             self.control.lapse = self.control.resources.reservations.next();
         }
-        if self.unpublished && now.mono >= self.published_at + PUBLISH {
+        if self.has_news() && now.mono >= self.published_at + PUBLISH {
             self.publish();
         }
     }
 
+    /// Whether there is, or may be, something to publish.
+    fn has_news(&self) -> bool {
+        self.unpublished || self.losses.is_behind() || self.control.log.is_behind()
+    }
+
     fn publish(&mut self) {
-        self.published_at = self.control.now.mono;
+        let Worker { traffic, control, losses, .. } = self;
+        let (now, log) = (control.now.mono, &mut control.log);
+        losses.count(now, self.unpublished, &mut traffic.relays, &mut traffic.counters, log);
+        self.published_at = now;
         self.unpublished = !self.published.write(self.traffic.core.stats(), &self.traffic.counters);
     }
 

@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use super::alarm::Bell;
 use super::clock::Clock;
+use super::losses::Losses;
 use super::ports::Ports;
 use super::quota::Ledger;
 use super::relay::{Relays, Resources};
@@ -240,7 +241,8 @@ impl Life {
         let traffic = Traffic::new(listeners, relays, streams, core, self.gso);
         let (resources, published, bell) =
             (self.resources.clone(), self.published.clone(), self.bell.clone());
-        let worker = Worker::new(self.clock, traffic, self.entrance()?, resources, published, bell)?;
+        let losses = Losses::new(&self.groups, self.index);
+        let worker = Worker::new(self.clock, traffic, self.entrance()?, resources, losses, published, bell)?;
         started();
         worker.run(mail, auth)
     }

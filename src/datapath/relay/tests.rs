@@ -5,8 +5,10 @@ use std::ops::RangeInclusive;
 
 use rand::SeedableRng;
 use slotmap::SlotMap;
+use socket2::SockRef;
 
 use super::super::alarm::Bell;
+use super::super::losses::tests::overflow;
 use super::super::sys::epoll::Events;
 use super::*;
 use crate::turn::LiveRelays;
@@ -197,4 +199,41 @@ fn a_worker_that_ends_returns_everything() {
     assert!(!resources.ports.is_live(addr));
     assert_eq!(resources.ledger.total(), 0);
     assert!(UdpSocket::bind(addr).is_ok());
+}
+
+/// Sockets are asked in turns, so many at a time, and once more when they are closed.
+#[test]
+fn what_peers_sent_in_vain() {
+    let resources = resources(&["127.0.2.9", "::1"], 20_000..=32_000, 10);
+    let mut world = World::new(&resources);
+    let opened: Vec<_> = (0..5).map(|_| world.open("alice", true, true, PortWish::Any).0).collect();
+    let fill = |relays: &Relays, allocation, family| {
+        let socket = relays.socket(id(allocation, family)).unwrap();
+        let addr = SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
+        overflow(socket, addr, 0)
+    };
+    let relays = &mut world.relays;
+    assert_eq!((relays.len(), relays.lost(5)), (5, Lost::default()));
+
+    let first = fill(relays, opened[0], Family::V4) + fill(relays, opened[0], Family::V6);
+    let last = fill(relays, opened[4], Family::V6);
+    assert_eq!(relays.lost(0).count, 0);
+    assert_eq!(relays.lost(3).count, first);
+    assert_eq!(relays.lost(3).count, last, "the fourth, the fifth, and the first again");
+    assert_eq!(relays.lost(100).count, 0, "no more than there are");
+
+    let closed = fill(relays, opened[1], Family::V4);
+    relays.close(id(opened[1], Family::V4));
+    assert_eq!(relays.lost(0).count, closed);
+    relays.close(id(opened[1], Family::V6));
+    relays.close(id(opened[0], Family::V4));
+    relays.close(id(opened[0], Family::V6));
+    // Whoever took the places of those has turns like the others.
+    let rest: u64 = opened[2..].iter().map(|&one| fill(relays, one, Family::V4)).sum();
+    assert_eq!((relays.len(), relays.lost(3).count), (3, rest));
+    for one in &opened[2..] {
+        relays.close(id(*one, Family::V4));
+        relays.close(id(*one, Family::V6));
+    }
+    assert_eq!((relays.len(), relays.lost(100).count, resources.ledger.total()), (0, 0, 0));
 }

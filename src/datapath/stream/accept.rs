@@ -13,7 +13,7 @@ use crate::datapath::sys::{address, option};
 use crate::turn::{ClientAddr, FiveTuple, Transport};
 
 /// Connections that may wait for their worker.
-const BACKLOG: i32 = 4096;
+pub(in crate::datapath) const BACKLOG: i32 = 4096;
 
 /// How long accepting pauses when this machine has no descriptors or memory left.
 const PAUSE: u64 = 100_000_000;

@@ -95,6 +95,33 @@ pub(in crate::datapath) fn room(socket: BorrowedFd<'_>) -> io::Result<(usize, us
     Ok((half(libc::SO_RCVBUF)?, half(libc::SO_SNDBUF)?))
 }
 
+/// What the kernel says of a socket's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Queue {
+    /// The room that it has, in bytes, as [`room`] tells it.
+    pub room: usize,
+    /// How often the kernel dropped something since the socket was opened. It wraps.
+    pub dropped: u32,
+}
+
+/// Asks for the state of a socket's queue: for datagrams what was received, for listeners who waits to be accepted.
+pub(in crate::datapath) fn queue(socket: BorrowedFd<'_>) -> io::Result<Queue> {
+    let mut values = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the values and their length outlive the call, which writes at most `len` bytes.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    let room = values[libc::SK_MEMINFO_RCVBUF as usize] as usize / 2;
+    Ok(Queue { room, dropped: values[libc::SK_MEMINFO_DROPS as usize] })
+}
+
 /// Lets a program choose the socket of a group that shares an address (see [`share_address`]).
 pub(in crate::datapath) fn steer(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
