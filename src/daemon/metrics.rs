@@ -4,6 +4,7 @@
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
+use super::host::UdpErrors;
 use crate::auth::Reason;
 use crate::datapath::WorkerStats;
 use crate::datapath::stats::{Queue, Unsent};
@@ -14,16 +15,24 @@ use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, Traffic};
 /// What a relay is allowed, by the names of its settings.
 pub type Limits = Vec<(&'static str, u64)>;
 
-/// The page for what `workers` have counted within `limits`, and the log has lost.
-pub fn page(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64) -> String {
+/// The page for what `workers` have counted within `limits`, the log has lost, and the host's kernel has counted.
+pub fn page(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64, host: &[UdpErrors]) -> String {
     let mut page = Vec::new();
     // Only a family without rows or a broken writer is an error.
-    let written = TextEncoder::new().encode(&families(workers, limits, log_lines_lost), &mut page);
+    let mut families = families(workers, limits, log_lines_lost, host);
+    // A host without /proc has no rows.
+    families.retain(|family| !family.get_metric().is_empty());
+    let written = TextEncoder::new().encode(&families, &mut page);
     debug_assert!(written.is_ok(), "{written:?}");
     String::from_utf8(page).unwrap_or_default()
 }
 
-fn families(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64) -> Vec<MetricFamily> {
+fn families(
+    workers: &[WorkerStats],
+    limits: &Limits,
+    log_lines_lost: u64,
+    host: &[UdpErrors],
+) -> Vec<MetricFamily> {
     let mut sum = WorkerStats::default();
     workers.iter().for_each(|worker| sum.add(worker));
     let turn = &sum.turn;
@@ -136,6 +145,11 @@ fn families(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64) -> Ve
             "hairpin_log_lines_dropped_total",
             "Log lines lost because standard error did not keep up.",
             [row([], log_lines_lost)],
+        ),
+        counter(
+            "hairpin_host_udp_errors_total",
+            "UDP packets that the kernel lost, of all programs in this network namespace, by family and what was short.",
+            host.iter().map(|&(family, error, n)| row([("family", family), ("error", error)], n)),
         ),
         gauge(
             "hairpin_limit",
@@ -274,7 +288,7 @@ mod tests {
 
     #[test]
     fn workers_are_added_up() {
-        let page = page(&[worker(), worker()], &vec![("channels", 256)], 11);
+        let page = page(&[worker(), worker()], &vec![("channels", 256)], 11, &[("ipv6", "memory", 5)]);
         for line in [
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
             "hairpin_allocations{transport=\"udp\",family=\"ipv6\"} 2",
@@ -294,17 +308,41 @@ mod tests {
             "hairpin_connections_dropped_messages_total{transport=\"tcp\"} 18",
             "hairpin_limit{name=\"channels\"} 256",
             "hairpin_log_lines_dropped_total 11",
+            "hairpin_host_udp_errors_total{family=\"ipv6\",error=\"memory\"} 5",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
     }
 
+    fn all() -> Vec<MetricFamily> {
+        let limits = Settings::default().limits_by_name();
+        families(&[worker()], &limits, 0, &[("ipv4", "memory", 5)])
+    }
+
     #[test]
     fn every_family_says_what_it_is() {
-        let page = page(&[worker()], &Settings::default().limits_by_name(), 0);
+        let page = page(&[worker()], &Settings::default().limits_by_name(), 0, &[]);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");
-        assert_eq!((help, kinds), (26, 26), "{page}");
+        // What has no rows is left out.
+        let without_host = all().len() - 1;
+        assert_eq!((help, kinds), (without_host, without_host), "{page}");
+    }
+
+    /// docs/metrics.md has a row for each family, with its labels and its words.
+    #[test]
+    fn every_family_is_documented() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let documented: Vec<_> = page.lines().filter(|line| line.starts_with("| `hairpin_")).collect();
+        let rows: Vec<_> = all().iter().map(documentation).collect();
+        assert_eq!(documented, rows, "{}", rows.join("\n"));
+    }
+
+    fn documentation(family: &MetricFamily) -> String {
+        let labels = family.get_metric()[0].get_label().iter().map(|label| format!("`{}`", label.name()));
+        let labels: Vec<_> = labels.collect();
+        format!("| `{}` | {} | {} |", family.name(), labels.join(", "), family.help())
     }
 }

@@ -5,7 +5,7 @@
 //! - `certificate`: the certificate of a start without a configuration
 //! - `announce`: what a start tells the operator
 //! - [`ice`]: ICE servers for browsers
-//! - [`logging`]; [`http`] and `metrics`: health and counters
+//! - [`logging`]; [`http`], `metrics` and `host`: health and counters
 //!
 //! Nothing here is on the way of a packet.
 
@@ -14,6 +14,7 @@ mod announce;
 mod certificate;
 pub mod configuration;
 mod files;
+mod host;
 pub mod http;
 pub mod ice;
 pub mod logging;

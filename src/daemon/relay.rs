@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::addresses::{self, Chosen, Why};
 use super::logging::Lost;
-use super::{announce, files, http, metrics, random};
+use super::{announce, files, host, http, metrics, random};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site, external};
 use crate::datapath::{Group, Workers};
@@ -117,7 +117,7 @@ impl Pages {
 impl http::Pages for Pages {
     fn metrics(&self) -> String {
         let stats = self.workers().as_ref().map(Workers::stats).unwrap_or_default();
-        metrics::page(&stats, &self.limits, self.lost.lines() as u64)
+        metrics::page(&stats, &self.limits, self.lost.lines() as u64, &host::udp_errors())
     }
 
     fn is_healthy(&self) -> bool {

@@ -181,3 +181,22 @@ def test_connections_that_nobody_accepts(start, host, clients):
     assert "net.core.somaxconn" in line["message"]
     clients.tcp(host.v4, 3478).close()
     relay.reaches("connections_accepted_total", 6, transport="tcp")
+
+
+def test_a_full_device(start, host, connect, peers):
+    """What a slow link has no room for: towards peers it is counted as not sent, towards clients by the kernel alone."""
+    relay = start(host, workers=1)
+    client = connect()
+    client.allocate()
+    with peers.udp() as peer:
+        channel = client.bind(peer.getsockname())
+        host.run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst", "5000", "limit", "9000")
+        flood(client.socket, stun.channel_data(channel, bytes(1000)), 200, client.server)
+        full = relay.reaches("unsent_packets_total", 100, reason="full")
+        to_clients = kernel(host, "snmp", "Udp", "SndbufErrors") - full
+        flood(peer, bytes(1000), 200, client.relayed)
+        relay.reaches("relayed_packets_total", 200, direction="to_client", transport="udp")
+        eventually(lambda: kernel(host, "snmp", "Udp", "SndbufErrors") - full >= to_clients + 100)
+        lost = kernel(host, "snmp", "Udp", "SndbufErrors")
+        assert relay.metric("host_udp_errors_total", family="ipv4", error="send_buffer") == lost
+        assert relay.metric("unsent_packets_total", reason="full") == full
