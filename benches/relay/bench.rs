@@ -19,6 +19,7 @@ use crate::cpu;
 use crate::load::Protocol;
 use crate::report::Column;
 use crate::testbed::{Running, Testbed};
+use crate::tls::Identity;
 
 /// Past this part of a CPU in the hands of others a run is put off, or repeated.
 const DISTURBED: f64 = 0.03;
@@ -56,7 +57,9 @@ impl<'a> Bench<'a> {
                 "over loopback, since {why:#}: receive work cannot be told apart, only ratios mean something"
             );
         }
-        Ok(Bench { options, paths, present, testbed, dir: Scratch::new()? })
+        let dir = Scratch::new()?;
+        Identity::of(&dir.0).make(testbed.relay.ip)?;
+        Ok(Bench { options, paths, present, testbed, dir })
     }
 
     /// Whether relay and clients are hosts of their own.
@@ -122,7 +125,7 @@ impl<'a> Bench<'a> {
     /// A server of its own, traffic, and perhaps strangers beside it.
     fn run(&self, traffic: &Traffic, contestant: &Contestant) -> Result<Value> {
         let dir = &self.dir.0;
-        let (mut server, address) = contestant.start(&self.testbed, &self.paths, dir)?;
+        let (mut server, address) = contestant.start(&self.testbed, &self.paths, dir, traffic.client)?;
         let strangers = traffic.strangers.map(|strangers| self.flood(strangers, address)).transpose()?;
         let result = self.play(&self.load(traffic, contestant, address, &server));
         drop(strangers);
@@ -161,6 +164,9 @@ impl<'a> Bench<'a> {
         }
         if client != Client::default() {
             words += &format!(" --client {client}");
+        }
+        if client == Client::Tls {
+            words += &format!(" --certificate {}", Identity::of(&self.dir.0).certificate.display());
         }
         if form != Form::default() {
             words += &format!(" --form {form}");

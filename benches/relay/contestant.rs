@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
+use crate::case::Client;
 use crate::floor;
 use crate::load::Protocol;
 use crate::testbed::{Running, Testbed};
+use crate::tls::Identity;
 
 /// The one user of every server.
 pub const USER: &str = "bench";
@@ -21,10 +23,15 @@ pub const PASSWORD: &str = "correct-horse";
 const REALM: &str = "bench";
 const PORT: u16 = 3478;
 
-/// coturn as it serves UDP best on one CPU: one relay thread, none of what costs a call nothing but log lines.
-const COTURN: &str = "{turnserver} -n -m 1 --no-cli --no-tls --no-dtls --no-tcp --no-tcp-relay --lt-cred-mech \
-    --allow-loopback-peers -L {ip} -E {ip} -p {port} -u {user}:{password} -r {realm} \
+/// coturn as it serves best on one CPU: one relay thread, none of what costs a call nothing but log lines, no listener
+/// that nobody uses, and Data indications without its name in each.
+const COTURN: &str = "{turnserver} -n -m 1 --no-cli --no-dtls --no-tcp-relay --lt-cred-mech --no-software-attribute \
+    --allow-loopback-peers -L {ip} -E {ip} -u {user}:{password} -r {realm} \
     -b {dir}/turndb --pidfile {dir}/pid -l stdout";
+const COTURN_UDP: &str = "--no-tls --no-tcp -p {port}";
+const COTURN_TCP: &str = "--no-tls --no-udp -p {port}";
+const COTURN_TLS: &str =
+    "--no-tcp --no-udp --tls-listening-port {port} --cert {dir}/certificate.pem --pkey {dir}/key.pem";
 
 /// One column of the comparison.
 #[derive(Clone)]
@@ -40,6 +47,7 @@ pub struct Contestant {
 enum How {
     Floor(String),
     Words(String),
+    Coturn,
     Hairpin,
 }
 
@@ -55,7 +63,7 @@ impl FromStr for Contestant {
     fn from_str(word: &str) -> Result<Contestant, String> {
         let (name, protocol, how) = match word.split_once('=') {
             Some((name, command)) => (name, Protocol::Turn, How::Words(command.to_owned())),
-            None if word == "coturn" => (word, Protocol::Turn, How::Words(COTURN.to_owned())),
+            None if word == "coturn" => (word, Protocol::Turn, How::Coturn),
             None if word == "hairpin" => (word, Protocol::Turn, How::Hairpin),
             None => {
                 let (kind, options) = word.split_once(':').unwrap_or((word, ""));
@@ -71,10 +79,33 @@ impl FromStr for Contestant {
 }
 
 impl Contestant {
-    /// Starts it on the relay's host.
-    pub fn start(&self, testbed: &Testbed, paths: &Paths, dir: &Path) -> Result<(Running, SocketAddrV4)> {
+    /// Starts it on the relay's host, to be reached in this way.
+    pub fn start(
+        &self,
+        testbed: &Testbed,
+        paths: &Paths,
+        dir: &Path,
+        client: Client,
+    ) -> Result<(Running, SocketAddrV4)> {
         let address = SocketAddrV4::new(testbed.relay.ip, PORT);
-        let words = self.words(address, testbed.clients.ip, paths, dir)?;
+        let words = match &self.how {
+            How::Floor(options) => floor_words(address, options, client, dir)?,
+            How::Words(words) => fill(words, address, paths, dir),
+            How::Coturn => {
+                let listener = match client {
+                    Client::Udp => COTURN_UDP,
+                    Client::Tcp => COTURN_TCP,
+                    Client::Tls => COTURN_TLS,
+                };
+                fill(&format!("{COTURN} {listener}"), address, paths, dir)
+            }
+            How::Hairpin => {
+                let path = dir.join("hairpin.toml");
+                fs::write(&path, hairpin_configuration(address, testbed.clients.ip, client, dir))?;
+                vec![paths.hairpin.clone().into(), "serve".into(), "--config".into(), path.into()]
+            }
+        };
+        ensure!(!words.is_empty(), "{} has no command", self.name);
         let mut command = testbed.relay.command(&words[0]);
         let log = fs::File::create(dir.join("log"))?;
         command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -89,60 +120,56 @@ impl Contestant {
                 return (!paths.hairpin.exists()).then(|| format!("no {}", paths.hairpin.display()));
             }
             How::Words(words) => words,
+            How::Coturn => COTURN,
         };
         let program = words.split(' ').next().unwrap_or_default();
         let program = program.replace("{turnserver}", &paths.turnserver.to_string_lossy());
         let found = Command::new("which").arg(&program).output().is_ok_and(|which| which.status.success());
         (!found).then(|| format!("no {program} here"))
     }
-
-    fn words(
-        &self,
-        address: SocketAddrV4,
-        clients: Ipv4Addr,
-        paths: &Paths,
-        dir: &Path,
-    ) -> Result<Vec<OsString>> {
-        let words: Vec<OsString> = match &self.how {
-            How::Floor(options) => {
-                let program = std::env::current_exe()?.into_os_string();
-                let mut words = vec![program, "floor".into(), address.to_string().into()];
-                words.extend((!options.is_empty()).then(|| options.into()));
-                words
-            }
-            How::Words(words) => {
-                let fill = |word: &str| {
-                    word.replace("{turnserver}", &paths.turnserver.to_string_lossy())
-                        .replace("{ip}", &address.ip().to_string())
-                        .replace("{port}", &address.port().to_string())
-                        .replace("{user}", USER)
-                        .replace("{password}", PASSWORD)
-                        .replace("{realm}", REALM)
-                        .replace("{dir}", &dir.to_string_lossy())
-                };
-                words.split_whitespace().map(|word| fill(word).into()).collect()
-            }
-            How::Hairpin => {
-                let path = dir.join("hairpin.toml");
-                fs::write(&path, hairpin_configuration(address, clients))?;
-                vec![paths.hairpin.clone().into(), "serve".into(), "--config".into(), path.into()]
-            }
-        };
-        if words.is_empty() {
-            bail!("{} has no command", self.name);
-        }
-        Ok(words)
-    }
 }
 
-fn hairpin_configuration(address: SocketAddrV4, clients: Ipv4Addr) -> String {
+fn floor_words(address: SocketAddrV4, options: &str, client: Client, dir: &Path) -> Result<Vec<OsString>> {
+    let program = std::env::current_exe()?.into_os_string();
+    let mut words = vec![program, "floor".into(), address.to_string().into(), options.into()];
+    words.extend(["--client".into(), client.to_string().into()]);
+    if client == Client::Tls {
+        words.extend(["--identity".into(), dir.into()]);
+    }
+    Ok(words)
+}
+
+fn fill(words: &str, address: SocketAddrV4, paths: &Paths, dir: &Path) -> Vec<OsString> {
+    let fill = |word: &str| {
+        word.replace("{turnserver}", &paths.turnserver.to_string_lossy())
+            .replace("{ip}", &address.ip().to_string())
+            .replace("{port}", &address.port().to_string())
+            .replace("{user}", USER)
+            .replace("{password}", PASSWORD)
+            .replace("{realm}", REALM)
+            .replace("{dir}", &dir.to_string_lossy())
+    };
+    words.split_whitespace().map(|word| fill(word).into()).collect()
+}
+
+fn hairpin_configuration(address: SocketAddrV4, clients: Ipv4Addr, client: Client, dir: &Path) -> String {
+    let listen = |kind| if kind == client { format!("[\"{address}\"]") } else { "[]".to_owned() };
+    let Identity { certificate, key } = Identity::of(dir);
+    let tls = match client {
+        Client::Tls => format!("[tls]\ncert = {certificate:?}\nkey = {key:?}\n"),
+        _ => String::new(),
+    };
     format!(
         "workers = 1\n\
-         [listen]\nudp = [\"{address}\"]\n\
+         [listen]\nudp = {}\ntcp = {}\ntls = {}\n\
+         {tls}\
          [relay]\naddresses = [\"{}\"]\n\
          [auth]\nrealm = \"{REALM}\"\n[[auth.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n\
          [peers]\nallow = [\"{clients}/32\"]\n\
          [http]\nlisten = []\n",
+        listen(Client::Udp),
+        listen(Client::Tcp),
+        listen(Client::Tls),
         address.ip(),
     )
 }

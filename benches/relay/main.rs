@@ -6,7 +6,8 @@
 //!
 //! - [`testbed`]: two hosts and their clean-up. [`contestant`]: who is measured. [`case`]: under what. [`bench`]: in
 //!   which order.
-//! - [`load`]: the generator. [`floor`]: the bare relays. [`sys`]: their sockets, the only `unsafe`.
+//! - [`load`]: the generator. [`floor`]: the bare relays. [`stream`], [`tls`]: what both are over TCP and
+//!   TLS. [`sys`]: their sockets, the only `unsafe`.
 //! - [`cpu`]: what the kernel counts. [`report`]: the table.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a person at a terminal")]
 
@@ -18,11 +19,12 @@ mod cpu;
 mod floor;
 mod load;
 mod report;
+mod stream;
 mod sys;
 mod testbed;
+mod tls;
 
 use std::fs;
-use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -90,7 +92,7 @@ struct Options {
 #[derive(Subcommand)]
 enum Part {
     #[command(hide = true)]
-    Floor { listen: SocketAddrV4, shape: Option<String> },
+    Floor(floor::Order),
     #[command(hide = true)]
     Load(load::Order),
 }
@@ -98,7 +100,7 @@ enum Part {
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.part {
-        Some(Part::Floor { listen, shape }) => serve_floor(*listen, shape.as_deref().unwrap_or_default()),
+        Some(Part::Floor(order)) => floor::serve(order),
         Some(Part::Load(order)) => load::run(order).map(|figures| println!("{figures}")),
         None if options.bench => direct(&options),
         None => {
@@ -113,11 +115,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn serve_floor(listen: SocketAddrV4, shape: &str) -> Result<()> {
-    let shape = shape.parse().map_err(anyhow::Error::msg)?;
-    Ok(floor::serve(listen, shape)?)
 }
 
 /// Measures everything that was asked for and prints the tables.

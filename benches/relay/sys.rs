@@ -11,8 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Free bytes in front of every received message: a ChannelData header for each of the 64 segments of a batch.
-pub const HEADROOM: usize = 64 * 4;
+/// Free bytes in front of every received message: for each of the 64 segments of a batch what stands before and behind
+/// the payload of a Data indication.
+pub const HEADROOM: usize = 64 * (36 + 4);
 /// The most segments that one message may carry when it leaves.
 pub const MAX_SEGMENTS: usize = 64;
 

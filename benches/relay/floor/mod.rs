@@ -1,20 +1,46 @@
 //! The floor: a bare relay with hairpin's sockets and nothing else, so that its cost is what any relay of this shape
 //! pays the kernel on this machine.
 //!
-//! One socket for the clients, one for each allocation. Who talks to whom is settled before the loop starts, by a
-//! set-up of its own; afterwards nothing is parsed and nothing is checked: the channel header comes off in one
-//! direction and goes on in the other. Left out on purpose: any map (the client's port is an index), clocks, timers,
-//! counters, and the splitting of batches that grow past what one send may carry (no case of the benchmark gets
-//! there; such a batch would show as loss).
+//! One socket for all UDP clients or one for each that comes over TCP or TLS, and one for each allocation. Who talks to
+//! whom is settled before the loop starts, by a set-up of its own; afterwards nothing is parsed and nothing is checked:
+//! a header of known length, ChannelData's or that of an indication, comes off in one direction and one made beforehand
+//! goes on in the other. Left out on purpose: any map (the client's port is an index), clocks, timers, counters, and the
+//! splitting of batches that grow past what one send may carry, or whose messages have payloads of several lengths (no
+//! case of the benchmark gets there; such a batch would show as loss).
 
-mod relay;
+mod datagrams;
+mod header;
+mod streams;
 mod waiting;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use relay::Relay;
+use anyhow::Result;
+use clap::Args;
+use socket2::SockRef;
+
+use crate::case::Client;
+use crate::sys::{self, Epoll};
+use crate::tls::Identity;
+
+/// What a bare relay is told to do.
+#[derive(Args, Clone)]
+pub struct Order {
+    /// Where clients come in.
+    pub listen: SocketAddrV4,
+    /// What kind of relay, as in `floor:plain+edge`.
+    #[arg(default_value = "")]
+    pub shape: Shape,
+    /// How clients come.
+    #[arg(long, default_value_t)]
+    pub client: Client,
+    /// The directory with certificate and key, for TLS clients.
+    #[arg(long)]
+    pub identity: Option<PathBuf>,
+}
 
 /// What a relay of this kind does beyond `recvmmsg` and `sendmmsg` in a plain epoll loop.
 #[derive(Clone, Copy)]
@@ -48,6 +74,18 @@ pub enum Waiting {
     TokioTimer,
 }
 
+/// A relay that the loop drives.
+trait Relay {
+    /// Has its sockets watched, each by a number of its own.
+    fn watch(&self, epoll: &Epoll) -> io::Result<()>;
+    /// Forwards what the socket of this number has; whether it may have more.
+    fn ready(&mut self, number: usize) -> bool;
+    /// Sends what waits; the loop calls it at the end of each round.
+    fn flush(&mut self);
+}
+
+const SOCKET_BUFFER: usize = 4 << 20;
+
 /// How often timers fire in the loops that have one.
 const TIMER_MILLISECONDS: u32 = 100;
 
@@ -74,65 +112,56 @@ impl FromStr for Shape {
     }
 }
 
-/// Serves until it is killed.
-pub fn serve(listen: SocketAddrV4, shape: Shape) -> io::Result<()> {
-    let listener = UdpSocket::bind(listen)?;
-    let mut relay = Relay::new(listener, shape)?;
-    set_up(&mut relay, *listen.ip())?;
-    waiting::run(relay, shape)
-}
-
-/// Opens an allocation for each client that asks, until one says that all are there.
-fn set_up(relay: &mut Relay, ip: Ipv4Addr) -> io::Result<()> {
-    let mut bytes = [0; 64];
-    loop {
-        let (len, from) = relay.listener().recv_from(&mut bytes)?;
-        let std::net::SocketAddr::V4(client) = from else { continue };
-        match Ask::read(&bytes[..len]) {
-            Some(Ask::Flow { channel, peer }) => {
-                let relayed = relay.allocate(client, peer, channel, ip)?;
-                relay.listener().send_to(&relayed.port().to_be_bytes(), client)?;
-            }
-            Some(Ask::Go) => {
-                relay.listener().send_to(&[0, 0], client)?;
-                return Ok(());
-            }
-            None => {}
+impl Shape {
+    /// A socket as this kind of relay has it.
+    fn socket(&self, at: SocketAddrV4) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(at)?;
+        SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER)?;
+        SockRef::from(&socket).set_send_buffer_size(SOCKET_BUFFER)?;
+        if self.offload {
+            sys::receive_segments(&socket)?;
         }
+        if self.marks {
+            sys::receive_marks(&socket)?;
+        }
+        Ok(socket)
     }
 }
 
-/// The set-up's two questions, each answered by two bytes: the relayed port, or zero for "go".
-pub enum Ask {
-    /// An allocation for the sender, to this peer.
-    Flow { channel: u16, peer: SocketAddrV4 },
-    /// Start the loop.
-    Go,
+/// Serves until it is killed.
+pub fn serve(order: &Order) -> Result<()> {
+    let &Order { listen, shape, client, .. } = order;
+    if client == Client::Udp {
+        return Ok(waiting::run(datagrams::Datagrams::set_up(listen, shape)?, shape)?);
+    }
+    let tls = order.identity.as_deref().map(|dir| Identity::of(dir).server()).transpose()?;
+    Ok(waiting::run(streams::Streams::set_up(listen, tls.as_ref(), shape)?, shape)?)
+}
+
+/// The set-up's one question: an allocation for the sender. The answer is two bytes, the relayed port.
+pub struct Ask {
+    /// Whom it relays to.
+    pub peer: SocketAddrV4,
+    /// What goes before each payload that the peer sends; the client's messages have one of the same length.
+    pub header: Vec<u8>,
+    /// No other follows, so that the loop can start.
+    pub last: bool,
 }
 
 impl Ask {
-    /// As it goes over the wire; the first byte is no ChannelData.
+    /// As it goes over the wire.
     pub fn write(&self) -> Vec<u8> {
-        match self {
-            Ask::Flow { channel, peer } => {
-                let mut bytes = vec![1];
-                bytes.extend(channel.to_be_bytes());
-                bytes.extend(peer.ip().octets());
-                bytes.extend(peer.port().to_be_bytes());
-                bytes
-            }
-            Ask::Go => vec![2],
-        }
+        let mut bytes = vec![self.header.len() as u8, u8::from(self.last)];
+        bytes.extend(self.peer.ip().octets());
+        bytes.extend(self.peer.port().to_be_bytes());
+        bytes.extend(&self.header);
+        bytes
     }
 
+    /// What it is, if it is one in whole.
     fn read(bytes: &[u8]) -> Option<Ask> {
-        match *bytes {
-            [1, c0, c1, a, b, c, d, p0, p1] => Some(Ask::Flow {
-                channel: u16::from_be_bytes([c0, c1]),
-                peer: SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([p0, p1])),
-            }),
-            [2] => Some(Ask::Go),
-            _ => None,
-        }
+        let &[len, last, a, b, c, d, p0, p1, ref header @ ..] = bytes else { return None };
+        let peer = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([p0, p1]));
+        (header.len() == usize::from(len)).then(|| Ask { peer, header: header.to_vec(), last: last != 0 })
     }
 }

@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::relay::{LISTENER, Relay};
-use super::{Shape, TIMER_MILLISECONDS, Waiting};
+use super::{Relay, Shape, TIMER_MILLISECONDS, Waiting};
 use crate::sys::{self, Epoll, Timer};
 
 const EVENTS: usize = 64;
@@ -12,13 +11,9 @@ const EVENTS: usize = 64;
 const TIMER: usize = usize::MAX;
 
 /// Runs the loop for ever.
-pub fn run(mut relay: Relay, shape: Shape) -> io::Result<()> {
-    relay.listener().set_nonblocking(true)?;
+pub fn run(mut relay: impl Relay, shape: Shape) -> io::Result<()> {
     let mut epoll = Epoll::new(EVENTS)?;
-    epoll.add(relay.listener(), LISTENER, false)?;
-    for (index, socket) in relay.sockets().enumerate() {
-        epoll.add(socket, index + 1, shape.edge)?;
-    }
+    relay.watch(&epoll)?;
     let timer = match shape.waiting {
         Waiting::Timer => Some(Timer::every(i64::from(TIMER_MILLISECONDS))?),
         _ => None,
@@ -36,12 +31,12 @@ pub fn run(mut relay: Relay, shape: Shape) -> io::Result<()> {
     };
     loop {
         let ready = epoll.wait(milliseconds);
-        round(&mut relay, &epoll, ready, shape.edge, timer.as_ref());
+        round(&mut relay, &epoll, ready, timer.as_ref());
     }
 }
 
 /// The loop as a task, and the timer's beside it.
-async fn task(mut relay: Relay, epoll: Epoll, shape: Shape) -> io::Result<()> {
+async fn task(mut relay: impl Relay, epoll: Epoll, shape: Shape) -> io::Result<()> {
     if shape.waiting == Waiting::TokioTimer {
         tokio::spawn(async {
             let mut timer = tokio::time::interval(Duration::from_millis(TIMER_MILLISECONDS.into()));
@@ -55,7 +50,7 @@ async fn task(mut relay: Relay, epoll: Epoll, shape: Shape) -> io::Result<()> {
         let mut guard = epoll.readable_mut().await?;
         let epoll = guard.get_inner_mut();
         let ready = epoll.wait(0);
-        let more = round(&mut relay, epoll, ready, shape.edge, None);
+        let more = round(&mut relay, epoll, ready, None);
         let emptied = match shape.waiting {
             Waiting::TokioNaive => ready == 0,
             _ => ready < epoll.capacity() && !more,
@@ -67,12 +62,11 @@ async fn task(mut relay: Relay, epoll: Epoll, shape: Shape) -> io::Result<()> {
 }
 
 /// One round over the sockets that have something; whether one of them may have more.
-fn round(relay: &mut Relay, epoll: &Epoll, ready: usize, edge: bool, timer: Option<&Timer>) -> bool {
+fn round(relay: &mut impl Relay, epoll: &Epoll, ready: usize, timer: Option<&Timer>) -> bool {
     let mut more = false;
     for n in 0..ready {
         match (epoll.number(n), timer) {
             (TIMER, Some(timer)) => timer.clear(),
-            (number, _) if edge && number != LISTENER => while relay.ready(number) {},
             (number, _) => more |= relay.ready(number),
         }
     }

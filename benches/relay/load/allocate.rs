@@ -1,16 +1,23 @@
 //! Sets flows up: over TURN with long-term credentials (RFC 8656 §7, §12), or as the floor has it.
 
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 use md5::{Digest, Md5};
+use rustls::ClientConfig;
 
-use super::flows::{self, Flow};
+use super::flows::{self, Connection, Flow};
+use super::frame::Frame;
 use super::{Order, Protocol};
+use crate::case::{Client, Form};
 use crate::contestant::{PASSWORD, USER};
 use crate::floor::Ask;
+use crate::stream::Stream;
+use crate::tls;
 
 /// The first channel; numbers repeat after 4096 allocations, which is as good since each has its own.
 const FIRST_CHANNEL: u16 = 0x4000;
@@ -19,37 +26,65 @@ const UDP: u32 = 17 << 24;
 /// A server that starts gets so many tries of this length to answer.
 const TRIES: u32 = 40;
 const PATIENCE: Duration = Duration::from_millis(250);
+/// What an answer has room in.
+const ANSWER: usize = 64 << 10;
 
 /// Opens every allocation.
 pub fn open(order: &Order) -> Result<Vec<Flow>> {
     let mut flows = Vec::with_capacity(order.allocations);
     let mut turn = Turn { server: order.server, challenge: None, transactions: 0 };
+    let tls = order.certificate.as_deref().map(tls::client).transpose()?;
     for index in 0..order.allocations {
-        let (client, peer) = (flows::socket(order.ip)?, flows::socket(order.ip)?);
+        let (mut client, peer) = (connect(order, tls.as_ref())?, flows::socket(order.ip)?);
         let channel = FIRST_CHANNEL + (index % CHANNELS) as u16;
         let at = flows::address(&peer)?;
+        let frame = Frame::new(order.client, order.form, channel, at, order.payload);
         let relayed = match order.protocol {
-            Protocol::Turn => turn.allocate(&client, channel, at)?,
+            Protocol::Turn => turn.allocate(&mut client, &frame)?,
             Protocol::Floor => {
-                let port = ask(&client, order.server, &Ask::Flow { channel, peer: at })?;
-                if index + 1 == order.allocations {
-                    ask(&client, order.server, &Ask::Go)?;
-                }
-                SocketAddrV4::new(*order.server.ip(), port)
+                let last = index + 1 == order.allocations;
+                let ask = Ask { peer: at, header: frame.returning(), last };
+                let port = exchange(&mut client, order.server, &ask.write(), |answer| answer.len() == 2)?;
+                SocketAddrV4::new(*order.server.ip(), u16::from_be_bytes([port[0], port[1]]))
             }
         };
-        flows.push(Flow::new(client, peer, channel, relayed, order)?);
+        flows.push(Flow::new(client, peer, frame, relayed, order)?);
     }
     Ok(flows)
 }
 
-fn ask(client: &UdpSocket, server: SocketAddrV4, ask: &Ask) -> Result<u16> {
-    let answer = exchange(client, server, &ask.write(), |answer| answer.len() == 2)?;
-    Ok(u16::from_be_bytes([answer[0], answer[1]]))
+fn connect(order: &Order, tls: Option<&Arc<ClientConfig>>) -> Result<Connection> {
+    if order.client == Client::Udp {
+        return Ok(Connection::Datagrams(flows::socket(order.ip)?));
+    }
+    let from = SocketAddrV4::new(order.ip, 0);
+    for _ in 0..TRIES {
+        match Stream::connect(from, order.server, tls) {
+            Ok(stream) => {
+                stream.set_patience(PATIENCE)?;
+                return Ok(Connection::Stream(stream));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::thread::sleep(PATIENCE),
+            Err(error) => return Err(error).context("connecting to the server"),
+        }
+    }
+    bail!("the server does not listen")
 }
 
-/// Sends until there is an answer that pleases.
+/// Asks until there is an answer that pleases.
 fn exchange(
+    client: &mut Connection,
+    server: SocketAddrV4,
+    question: &[u8],
+    pleases: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<u8>> {
+    match client {
+        Connection::Datagrams(socket) => by_datagrams(socket, server, question, pleases),
+        Connection::Stream(stream) => over_stream(stream, question, pleases),
+    }
+}
+
+fn by_datagrams(
     client: &UdpSocket,
     server: SocketAddrV4,
     question: &[u8],
@@ -68,6 +103,20 @@ fn exchange(
     bail!("the server does not answer")
 }
 
+/// Nothing comes over a stream but what was asked for, so all that comes is the answer, perhaps not in whole yet.
+fn over_stream(stream: &mut Stream, question: &[u8], pleases: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
+    stream.send(question)?;
+    let mut bytes = vec![0; ANSWER];
+    for _ in 0..TRIES {
+        let len = stream.read(&mut bytes)?;
+        if pleases(&bytes[..len]) {
+            return Ok(bytes[..len].to_vec());
+        }
+        stream.keep(&bytes[..len]);
+    }
+    bail!("the server does not answer")
+}
+
 /// As much of a TURN client as it takes.
 struct Turn {
     server: SocketAddrV4,
@@ -82,7 +131,7 @@ struct Challenge {
 }
 
 impl Turn {
-    fn allocate(&mut self, client: &UdpSocket, channel: u16, peer: SocketAddrV4) -> Result<SocketAddrV4> {
+    fn allocate(&mut self, client: &mut Connection, frame: &Frame) -> Result<SocketAddrV4> {
         // A nonce may be bound to the client that got it.
         self.challenge = None;
         let answer = self.request(client, Method::Allocate, |request| {
@@ -93,9 +142,15 @@ impl Turn {
         let SocketAddr::V4(relayed) = relayed.xor_address()? else {
             bail!("the relayed address is not IPv4")
         };
-        self.request(client, Method::ChannelBind, |request| {
-            request.u32(attribute::CHANNEL_NUMBER, u32::from(channel) << 16);
-            request.xor_address(attribute::XOR_PEER_ADDRESS, peer.into());
+        let method = match frame.form() {
+            Form::Channel => Method::ChannelBind,
+            Form::Indication => Method::CreatePermission,
+        };
+        self.request(client, method, |request| {
+            if frame.form() == Form::Channel {
+                request.u32(attribute::CHANNEL_NUMBER, u32::from(frame.channel()) << 16);
+            }
+            request.xor_address(attribute::XOR_PEER_ADDRESS, frame.peer());
         })?;
         Ok(relayed)
     }
@@ -103,7 +158,7 @@ impl Turn {
     /// One request, repeated with credentials when it is challenged (RFC 8489 §9.2.5); its success answer.
     fn request(
         &mut self,
-        client: &UdpSocket,
+        client: &mut Connection,
         method: Method,
         fill: impl Fn(&mut Encoder),
     ) -> Result<Vec<u8>> {

@@ -2,21 +2,29 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use hairpin::wire::CHANNEL_HEADER;
 use socket2::SockRef;
 
 use super::Order;
+use super::frame::Frame;
+use crate::stream::Stream;
 use crate::sys;
 
 /// One allocation and both ends of its traffic.
 pub struct Flow {
     /// The client.
-    pub client: UdpSocket,
+    pub client: Connection,
     /// The one peer.
     pub peer: UdpSocket,
-    /// The channel bound to the peer.
-    pub channel: u16,
+    /// What client and relay say to each other.
+    pub frame: Frame,
+}
+
+/// How a client reaches the relay.
+pub enum Connection {
+    Datagrams(UdpSocket),
+    Stream(Stream),
 }
 
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -40,20 +48,36 @@ pub fn address(socket: &UdpSocket) -> io::Result<SocketAddrV4> {
 impl Flow {
     /// Ready for traffic: everything that can be settled once for a socket is not repeated for each packet.
     pub fn new(
-        client: UdpSocket,
+        client: Connection,
         peer: UdpSocket,
-        channel: u16,
+        frame: Frame,
         relayed: SocketAddrV4,
         order: &Order,
     ) -> io::Result<Flow> {
-        for (socket, to, header) in [(&client, order.server, CHANNEL_HEADER), (&peer, relayed, 0)] {
-            socket.connect(to)?;
-            socket.set_nonblocking(true)?;
-            if order.burst > 1 {
-                sys::receive_segments(socket)?;
-                sys::send_segments(socket, header + order.payload)?;
-            }
+        match &client {
+            Connection::Datagrams(client) => settle(client, order.server, frame.len(), order.burst)?,
+            Connection::Stream(client) => client.is_set_up()?,
         }
-        Ok(Flow { client, peer, channel })
+        settle(&peer, relayed, order.payload, order.burst)?;
+        Ok(Flow { client, peer, frame })
+    }
+}
+
+fn settle(socket: &UdpSocket, to: SocketAddrV4, segment: usize, burst: usize) -> io::Result<()> {
+    socket.connect(to)?;
+    socket.set_nonblocking(true)?;
+    if burst > 1 {
+        sys::receive_segments(socket)?;
+        sys::send_segments(socket, segment)?;
+    }
+    Ok(())
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Connection::Datagrams(socket) => socket.as_fd(),
+            Connection::Stream(stream) => stream.as_fd(),
+        }
     }
 }

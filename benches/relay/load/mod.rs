@@ -6,15 +6,18 @@
 
 mod allocate;
 mod flows;
+mod frame;
 mod tally;
 mod traffic;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::case::{Client, Form};
 use crate::clock::Clock;
 use crate::cpu::{self, Drops};
 use traffic::Outcome;
@@ -31,6 +34,15 @@ pub struct Order {
     /// The address of clients and peers.
     #[arg(long)]
     pub ip: Ipv4Addr,
+    /// How clients reach the relay.
+    #[arg(long, default_value_t)]
+    pub client: Client,
+    /// The certificate that TLS clients trust.
+    #[arg(long)]
+    pub certificate: Option<PathBuf>,
+    /// What a packet between client and relay is.
+    #[arg(long, default_value_t)]
+    pub form: Form,
     /// Allocations.
     #[arg(long)]
     pub allocations: usize,
@@ -108,8 +120,8 @@ impl Reading {
 /// Sets flows up, sends, and says what was seen.
 pub fn run(order: &Order) -> Result<Value> {
     let clock = Clock::start();
-    let flows = allocate::open(order)?;
-    let outcome = traffic::run(clock, order, &flows)?;
+    let mut flows = allocate::open(order)?;
+    let outcome = traffic::run(clock, order, &mut flows)?;
     Ok(report(order, &outcome))
 }
 

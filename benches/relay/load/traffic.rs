@@ -8,14 +8,15 @@
 //! everything that is to be measured. What the loop could have slept is counted instead.
 
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
-use hairpin::wire::{CHANNEL_HEADER, ChannelHeader};
-
-use super::flows::Flow;
+use super::flows::{Connection, Flow};
+use super::frame::Frame;
 use super::tally::Tally;
 use super::{Order, Reading};
 use crate::clock::Clock;
+use crate::stream::{self, Stream};
 use crate::sys::{Batch, Epoll, HEADROOM};
 
 /// Flow and direction (4), sequence number (4), time of leaving (8): where every payload begins.
@@ -24,6 +25,8 @@ const TO_CLIENT: u32 = 1 << 31;
 /// Units that leave in one round at most, so that a late generator still receives.
 const UNITS_AT_ONCE: u64 = 64;
 const RECEIVE: usize = 16;
+/// Bytes that are read from a stream at a time; TLS takes half of them.
+const READ: usize = 256 << 10;
 /// How long packets may still arrive after the last has left.
 const DRAIN: u64 = 300_000_000;
 
@@ -40,7 +43,7 @@ pub struct Outcome {
 }
 
 /// Sends for as long as ordered.
-pub fn run(clock: Clock, order: &Order, flows: &[Flow]) -> io::Result<Outcome> {
+pub fn run(clock: Clock, order: &Order, flows: &mut [Flow]) -> io::Result<Outcome> {
     let start = clock.now() + 10_000_000;
     let open = start + (order.warm_up * 1e9) as u64;
     let close = open + (order.seconds * 1e9) as u64;
@@ -61,10 +64,10 @@ pub fn run(clock: Clock, order: &Order, flows: &[Flow]) -> io::Result<Outcome> {
         }
         let (first, last) = (unit, unit + UNITS_AT_ONCE);
         while unit < last && due(unit) <= now {
-            sender.send(unit, due(unit), &mut receiver.tally);
+            sender.send(flows, unit, due(unit), &mut receiver.tally)?;
             unit += 1;
         }
-        let received = receiver.receive();
+        let received = receiver.receive(flows)?;
         std::thread::yield_now();
         let then = std::mem::replace(&mut now, clock.now());
         if unit == first && !received {
@@ -73,105 +76,115 @@ pub fn run(clock: Clock, order: &Order, flows: &[Flow]) -> io::Result<Outcome> {
     }
     let after = Reading::take(clock, order);
     while clock.now() < close + DRAIN {
-        receiver.receive();
+        receiver.receive(flows)?;
         std::thread::yield_now();
     }
     let before = before.unwrap_or(after);
     Ok(Outcome { tally: receiver.tally, before, after, idle })
 }
 
-struct Sender<'a> {
+struct Sender {
     clock: Clock,
     payload: usize,
     burst: usize,
-    flows: &'a [Flow],
     sequences: Vec<u32>,
     bytes: Vec<u8>,
 }
 
-impl<'a> Sender<'a> {
-    fn new(clock: Clock, order: &Order, flows: &'a [Flow]) -> Sender<'a> {
+impl Sender {
+    fn new(clock: Clock, order: &Order, flows: &[Flow]) -> Sender {
         let &Order { payload, burst, .. } = order;
-        let bytes = vec![0; burst * (CHANNEL_HEADER + payload)];
-        Sender { clock, payload, burst, flows, sequences: vec![0; 2 * flows.len()], bytes }
+        let longest = flows.iter().map(|flow| flow.frame.len()).max().unwrap_or(0);
+        let (sequences, bytes) = (vec![0; 2 * flows.len()], vec![0; burst * longest]);
+        Sender { clock, payload, burst, sequences, bytes }
     }
 
     /// Clients and peers take turns, one flow after the other.
-    fn send(&mut self, unit: u64, due: u64, tally: &mut Tally) {
+    fn send(&mut self, flows: &mut [Flow], unit: u64, due: u64, tally: &mut Tally) -> io::Result<()> {
         let way = (unit % self.sequences.len() as u64) as usize;
-        let (index, to_client) = (way / 2, way % 2 == 1);
-        let flow = &self.flows[index];
-        let header = if to_client { 0 } else { CHANNEL_HEADER };
-        let segment = header + self.payload;
+        let (flow, to_client) = (&mut flows[way / 2], to_client(way));
+        let segment = if to_client { self.payload } else { flow.frame.len() };
         let now = self.clock.now();
         let bytes = &mut self.bytes[..segment * self.burst];
         for packet in bytes.chunks_exact_mut(segment) {
             let sequence = &mut self.sequences[way];
             *sequence += 1;
-            packet[..header].copy_from_slice(&channel_header(flow.channel, self.payload)[..header]);
-            let tag = index as u32 | if to_client { TO_CLIENT } else { 0 };
-            let stamp = &mut packet[header..header + STAMP];
-            stamp[..4].copy_from_slice(&tag.to_be_bytes());
-            stamp[4..8].copy_from_slice(&sequence.to_be_bytes());
-            stamp[8..].copy_from_slice(&now.to_be_bytes());
+            let stamp = Stamp { tag: tag(way), sequence: *sequence, left: now }.write();
+            if to_client {
+                packet[..STAMP].copy_from_slice(&stamp);
+            } else {
+                flow.frame.write(packet, &stamp);
+            }
         }
-        let socket = if to_client { &flow.peer } else { &flow.client };
         // What cannot leave has left all the same: it will be missing.
-        let _ = socket.send(bytes);
+        match &mut flow.client {
+            _ if to_client => drop(flow.peer.send(bytes)),
+            Connection::Datagrams(client) => drop(client.send(bytes)),
+            Connection::Stream(client) => drop(client.send(bytes)?),
+        }
         tally.left(now, due, self.burst as u64);
+        Ok(())
     }
 }
 
-struct Receiver<'a> {
+struct Receiver {
     clock: Clock,
     payload: usize,
     single: bool,
-    flows: &'a [Flow],
     epoll: Epoll,
     batch: Batch,
+    buffer: Vec<u8>,
     tally: Tally,
 }
 
-impl<'a> Receiver<'a> {
-    fn new(clock: Clock, order: &Order, flows: &'a [Flow], tally: Tally) -> io::Result<Receiver<'a>> {
+impl Receiver {
+    fn new(clock: Clock, order: &Order, flows: &[Flow], tally: Tally) -> io::Result<Receiver> {
         let epoll = Epoll::new(256)?;
         for (index, flow) in flows.iter().enumerate() {
             epoll.add(&flow.peer, 2 * index, false)?;
             epoll.add(&flow.client, 2 * index + 1, false)?;
         }
         let (payload, single) = (order.payload, order.burst == 1);
-        Ok(Receiver { clock, payload, single, flows, epoll, batch: Batch::new(RECEIVE), tally })
+        let (batch, buffer) = (Batch::new(RECEIVE), vec![0; READ]);
+        Ok(Receiver { clock, payload, single, epoll, batch, buffer, tally })
     }
 
     /// Takes everything that has arrived; whether there was any.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self, flows: &mut [Flow]) -> io::Result<bool> {
         let mut any = false;
         loop {
             let ready = self.epoll.wait(0);
             any |= ready != 0;
             for n in 0..ready {
-                self.take(self.epoll.number(n));
+                let way = self.epoll.number(n);
+                self.take(&mut flows[way / 2], way)?;
             }
             if ready < self.epoll.capacity() {
-                return any;
+                return Ok(any);
             }
         }
     }
 
-    fn take(&mut self, way: usize) {
-        let (flow, at_client) = (&self.flows[way / 2], way % 2 == 1);
-        let (socket, header) = if at_client { (&flow.client, CHANNEL_HEADER) } else { (&flow.peer, 0) };
-        let expected = Expected {
-            header: channel_header(flow.channel, self.payload),
-            header_len: header,
-            len: header + self.payload,
-            tag: (way / 2) as u32 | if at_client { TO_CLIENT } else { 0 },
-        };
+    fn take(&mut self, flow: &mut Flow, way: usize) -> io::Result<()> {
+        let Flow { client, peer, frame } = flow;
+        let payload = self.payload;
+        match client {
+            _ if !to_client(way) => {
+                self.datagrams(peer, way, |packet| (packet.len() == payload).then_some(packet));
+            }
+            Connection::Datagrams(client) => {
+                self.datagrams(client, way, |packet| frame.payload(packet));
+            }
+            Connection::Stream(client) => self.messages(client, way, frame)?,
+        }
+        Ok(())
+    }
+
+    fn datagrams(&mut self, socket: &UdpSocket, way: usize, payload: impl Fn(&[u8]) -> Option<&[u8]>) {
         if self.single {
             // Most sockets have one packet at a time; the epoll names those again that have more.
-            let bytes = &mut self.batch.bytes(0)[HEADROOM..];
-            if let Ok(len) = socket.recv(bytes) {
-                expected.check(&bytes[..len], self.clock.now(), way, &mut self.tally);
+            if let Ok(len) = socket.recv(&mut self.buffer) {
+                check(&mut self.tally, payload(&self.buffer[..len]), self.clock.now(), way);
             }
             return;
         }
@@ -181,28 +194,39 @@ impl<'a> Receiver<'a> {
             let (len, segment) = (self.batch.len(slot), self.batch.envelope(slot).segment);
             let segment = if segment == 0 { len.max(1) } else { segment };
             for packet in self.batch.bytes(slot)[HEADROOM..HEADROOM + len].chunks(segment) {
-                expected.check(packet, now, way, &mut self.tally);
+                check(&mut self.tally, payload(packet), now, way);
             }
         }
     }
-}
 
-/// What every packet that arrives at one socket has in common.
-struct Expected {
-    header: [u8; CHANNEL_HEADER],
-    header_len: usize,
-    len: usize,
-    tag: u32,
-}
-
-impl Expected {
-    fn check(&self, packet: &[u8], now: u64, way: usize, tally: &mut Tally) {
-        let right = packet.len() == self.len && packet.starts_with(&self.header[..self.header_len]);
-        match packet.get(self.header_len..).and_then(Stamp::read) {
-            Some(stamp) if right && stamp.tag == self.tag => tally.came(now, way, stamp.sequence, stamp.left),
-            _ => tally.wrong += 1,
+    fn messages(&mut self, client: &mut Stream, way: usize, frame: &Frame) -> io::Result<()> {
+        let (len, mut at) = (client.read(&mut self.buffer)?, 0);
+        let now = self.clock.now();
+        while let Some(message) = stream::message(&self.buffer[at..len])? {
+            check(&mut self.tally, frame.payload(&self.buffer[at..at + message]), now, way);
+            at += message;
         }
+        client.keep(&self.buffer[at..len]);
+        Ok(())
     }
+}
+
+/// A packet that arrived, without what was around it if that was right.
+fn check(tally: &mut Tally, payload: Option<&[u8]>, now: u64, way: usize) {
+    match payload.and_then(Stamp::read) {
+        Some(stamp) if stamp.tag == tag(way) => tally.came(now, way, stamp.sequence, stamp.left),
+        _ => tally.wrong += 1,
+    }
+}
+
+/// Flow and direction.
+fn tag(way: usize) -> u32 {
+    (way / 2) as u32 | if to_client(way) { TO_CLIENT } else { 0 }
+}
+
+/// A flow has the numbers of two ways, this one's is odd.
+fn to_client(way: usize) -> bool {
+    way % 2 == 1
 }
 
 struct Stamp {
@@ -212,6 +236,14 @@ struct Stamp {
 }
 
 impl Stamp {
+    fn write(&self) -> [u8; STAMP] {
+        let mut bytes = [0; STAMP];
+        bytes[..4].copy_from_slice(&self.tag.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.left.to_be_bytes());
+        bytes
+    }
+
     fn read(payload: &[u8]) -> Option<Stamp> {
         let (tag, rest) = payload.split_first_chunk()?;
         let (sequence, rest) = rest.split_first_chunk()?;
@@ -222,10 +254,4 @@ impl Stamp {
             left: u64::from_be_bytes(*left),
         })
     }
-}
-
-fn channel_header(number: u16, payload: usize) -> [u8; CHANNEL_HEADER] {
-    let mut bytes = [0; CHANNEL_HEADER];
-    ChannelHeader { number, len: payload as u16 }.write(&mut bytes);
-    bytes
 }
