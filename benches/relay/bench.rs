@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Options;
-use crate::case::{Case, Client, Form, Kind, Strangers, Traffic};
+use crate::case::{Case, Client, FEW, Form, Kind, Strangers, THIN, Traffic};
 use crate::clock::Clock;
 use crate::contestant::{self, Contestant, Paths};
 use crate::cpu;
+use crate::highest;
 use crate::load::Protocol;
 use crate::report::Column;
 use crate::testbed::{Running, Testbed};
@@ -69,12 +70,14 @@ impl<'a> Bench<'a> {
 
     /// All runs of one case, the contestants taking turns.
     pub fn measure(&self, case: &Case) -> Result<Vec<Column>> {
+        let present: Vec<&Contestant> =
+            self.present.iter().copied().filter(|contestant| case.kind.suits(contestant.protocol)).collect();
         let column = |contestant: &&Contestant| Column { name: contestant.name.clone(), runs: Vec::new() };
-        let mut columns: Vec<Column> = self.present.iter().map(column).collect();
+        let mut columns: Vec<Column> = present.iter().map(column).collect();
         for run in 0..self.options.runs {
-            for (contestant, column) in self.present.iter().zip(&mut columns) {
+            for (contestant, column) in present.iter().zip(&mut columns) {
                 eprint!("\r{}, run {}: {:<40}", case.name, run + 1, contestant.name);
-                match self.run_undisturbed(case, contestant) {
+                match self.once(&case.kind, contestant) {
                     Ok(figures) => column.runs.push(figures),
                     Err(_) if INTERRUPTED.load(Ordering::Relaxed) => bail!("interrupted"),
                     Err(why) => {
@@ -83,13 +86,65 @@ impl<'a> Bench<'a> {
                     }
                 }
             }
+            if let Kind::Highest(traffic) = &case.kind {
+                self.at_half(traffic, &present, &mut columns);
+            }
         }
         eprint!("\r{:<70}\r", "");
         Ok(columns)
     }
 
+    /// One run of one contestant.
+    fn once(&self, kind: &Kind, contestant: &Contestant) -> Result<Value> {
+        let seconds = self.options.seconds;
+        match kind {
+            Kind::Traffic(traffic) => {
+                let rate = self.options.rate.unwrap_or(traffic.rate);
+                self.undisturbed(|| self.run("load", &Traffic { rate, ..*traffic }, seconds, contestant))
+            }
+            Kind::Growth(traffic) => {
+                let of =
+                    |traffic: &Traffic| self.undisturbed(|| self.run("load", traffic, seconds, contestant));
+                let few = of(&Traffic { allocations: FEW, ..*traffic })?;
+                let mut many = of(traffic)?;
+                let (at_few, at_many) = (few["ns_per_packet"].as_f64(), many["ns_per_packet"].as_f64());
+                many["growth"] = json!(at_few.zip(at_many).map(|(few, many)| many / few));
+                many["ns_per_packet_of_few"] = json!(at_few);
+                Ok(many)
+            }
+            Kind::Storm { clients } => {
+                let traffic = Traffic { allocations: *clients, ..THIN };
+                self.undisturbed(|| self.run("storm", &traffic, seconds, contestant))
+            }
+            // Nothing is timed, so nobody disturbs.
+            Kind::Memory(traffic) => self.run("memory", traffic, seconds, contestant),
+            Kind::Highest(traffic) => highest::search(traffic.rate, |rate| {
+                self.undisturbed(|| {
+                    self.run("load", &Traffic { rate, ..*traffic }, highest::PROBE, contestant)
+                })
+            }),
+        }
+    }
+
+    /// Adds to the last run of everyone who has a highest rate how it does at half of coturn's.
+    fn at_half(&self, traffic: &Traffic, present: &[&Contestant], columns: &mut [Column]) {
+        let highest = |column: &Column| column.runs.last()?["packets_per_second"].as_f64();
+        let Some(most) = columns.iter().find(|column| column.name == "coturn").and_then(highest) else {
+            return;
+        };
+        let rate = (most / 2.0) as u64;
+        for (contestant, column) in present.iter().zip(columns) {
+            let Some(run) = column.runs.last_mut().filter(|run| !run.is_null()) else { continue };
+            let traffic = Traffic { rate, ..*traffic };
+            match self.undisturbed(|| self.run("load", &traffic, self.options.seconds, contestant)) {
+                Ok(figures) => run["at_half"] = figures,
+                Err(why) => eprintln!("\r{} at half of coturn's rate: {why:#}", contestant.name),
+            }
+        }
+    }
+
     /// The run that others disturbed least, of those that patience allows.
-    fn run_undisturbed(&self, case: &Case, contestant: &Contestant) -> Result<Value> {
+    fn undisturbed(&self, run: impl Fn() -> Result<Value>) -> Result<Value> {
         let others = |figures: &Value| figures["others_cpu"].as_f64().unwrap_or(0.0);
         let clock = Clock::start();
         let patient = || clock.now() < self.options.patience * 1_000_000_000;
@@ -98,9 +153,7 @@ impl<'a> Bench<'a> {
             while patient() && self.others_share(QUIET) > DISTURBED {
                 ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
             }
-            let figures = match &case.kind {
-                Kind::Traffic(traffic) => self.run(traffic, contestant)?,
-            };
+            let figures = run()?;
             let best = match least.take() {
                 Some(best) if others(&best) <= others(&figures) => best,
                 _ => figures,
@@ -122,12 +175,14 @@ impl<'a> Bench<'a> {
         (busy() - before) / (clock.now() as f64 / 1e9)
     }
 
-    /// A server of its own, traffic, and perhaps strangers beside it.
-    fn run(&self, traffic: &Traffic, contestant: &Contestant) -> Result<Value> {
+    /// A server of its own, a generator that plays this part, and perhaps strangers beside it.
+    fn run(&self, part: &str, traffic: &Traffic, seconds: f64, contestant: &Contestant) -> Result<Value> {
         let dir = &self.dir.0;
-        let (mut server, address) = contestant.start(&self.testbed, &self.paths, dir, traffic.client)?;
+        let (mut server, address) =
+            contestant.start(&self.testbed, &self.paths, dir, traffic.client, part == "storm")?;
         let strangers = traffic.strangers.map(|strangers| self.flood(strangers, address)).transpose()?;
-        let result = self.play(&self.load(traffic, contestant, address, &server));
+        let result =
+            self.play(&format!("{part} {}", self.order(traffic, seconds, contestant, address, &server)));
         drop(strangers);
         if let Some(status) = server.0.try_wait()? {
             bail!("ended by itself ({status}): {}", contestant::last_words(dir)?);
@@ -135,23 +190,23 @@ impl<'a> Bench<'a> {
         result
     }
 
-    /// The generator's command line.
-    fn load(
+    /// What the generator is told.
+    fn order(
         &self,
         traffic: &Traffic,
+        seconds: f64,
         contestant: &Contestant,
         server: SocketAddrV4,
         process: &Running,
     ) -> String {
-        let &Options { warm_up, seconds, tick, relay_cpu, clients_cpu, .. } = self.options;
-        let &Traffic { allocations, payload, burst, client, form, .. } = traffic;
-        let rate = self.options.rate.unwrap_or(traffic.rate);
+        let &Options { warm_up, tick, relay_cpu, clients_cpu, .. } = self.options;
+        let &Traffic { allocations, payload, burst, rate, client, form, .. } = traffic;
         let protocol = match contestant.protocol {
             Protocol::Turn => "turn",
             Protocol::Floor => "floor",
         };
         let mut words = format!(
-            "load --protocol {protocol} --server {server} --ip {} --allocations {allocations} --payload {payload} \
+            "--protocol {protocol} --server {server} --ip {} --allocations {allocations} --payload {payload} \
              --burst {burst} --rate {rate} --warm-up {warm_up} --seconds {seconds} --tick {tick} --process {} \
              --cpus {relay_cpu} {clients_cpu}",
             self.testbed.clients.ip,

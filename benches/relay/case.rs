@@ -4,6 +4,8 @@ use std::fmt;
 
 use clap::ValueEnum;
 
+use crate::load::Protocol;
+
 /// One load.
 pub struct Case {
     /// What it is called on the command line.
@@ -18,6 +20,25 @@ pub struct Case {
 pub enum Kind {
     /// Packets through allocations that are there.
     Traffic(Traffic),
+    /// The same beside a run with few allocations: what their number costs.
+    Growth(Traffic),
+    /// Clients that allocate, bind a channel and delete.
+    Storm {
+        /// How many of them wait for an answer at a time.
+        clients: usize,
+    },
+    /// Memory of the server, with idle allocations and after this traffic.
+    Memory(Traffic),
+    /// The highest rate without loss worth mentioning, this one being where the search begins; and the delay at half of
+    /// coturn's.
+    Highest(Traffic),
+}
+
+impl Kind {
+    /// Whether it can be asked of such a contestant: the floor keeps nothing, so its memory says nothing.
+    pub fn suits(&self, protocol: Protocol) -> bool {
+        !matches!((self, protocol), (Kind::Memory(_), Protocol::Floor))
+    }
 }
 
 /// Packets on a fixed grid in time.
@@ -92,8 +113,12 @@ macro_rules! as_on_the_command_line {
 }
 as_on_the_command_line!(Client, Form, Nuisance);
 
-const THIN: Traffic = Traffic {
-    allocations: 100,
+/// As many as [`Kind::Growth`] compares to.
+pub const FEW: usize = 100;
+
+/// A hundred calls.
+pub const THIN: Traffic = Traffic {
+    allocations: FEW,
     payload: 200,
     burst: 1,
     rate: 40_000,
@@ -134,7 +159,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "allocations-10k",
         about: "thin-40k over 10,000 allocations: the same packets a second, four on each",
-        kind: Kind::Traffic(Traffic { allocations: 10_000, ..THIN }),
+        kind: Kind::Growth(Traffic { allocations: 10_000, ..THIN }),
     },
     Case {
         name: "tcp",
@@ -146,6 +171,32 @@ pub const CASES: &[Case] = &[
         about: "thin flows of TLS clients: 100 allocations, 200 B, both directions, 20,000 packets a second",
         kind: Kind::Traffic(Traffic { client: Client::Tls, rate: 20_000, ..THIN }),
     },
+    Case {
+        name: "storm",
+        about: "64 clients at a time, each challenged once, that allocate, bind a channel and delete",
+        kind: Kind::Storm { clients: 64 },
+    },
+    Case {
+        name: "memory",
+        about: "resident memory of 5,000 allocations, idle and after some packets",
+        kind: Kind::Memory(Traffic { allocations: 5_000, rate: 20_000, ..THIN }),
+    },
+    Case {
+        name: "memory-tcp",
+        about: "the same of 1,000 allocations of TCP clients",
+        kind: Kind::Memory(Traffic { allocations: 1_000, rate: 5_000, client: Client::Tcp, ..THIN }),
+    },
+    Case {
+        name: "memory-tls",
+        about: "the same of 1,000 allocations of TLS clients",
+        kind: Kind::Memory(Traffic { allocations: 1_000, rate: 5_000, client: Client::Tls, ..THIN }),
+    },
+    Case {
+        name: "highest-thin",
+        about: "thin flows: the most packets a second with less than 0.1 % loss, and the delay at half of coturn's most",
+        kind: Kind::Highest(THIN),
+    },
+    Case { name: "highest-bursts", about: "video bursts: the same", kind: Kind::Highest(BURSTS) },
     Case {
         name: "strangers-requests",
         about: "50 calls, 10,000 packets a second, beside 20,000 requests a second without credentials",

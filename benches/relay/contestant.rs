@@ -27,7 +27,7 @@ const PORT: u16 = 3478;
 /// that nobody uses, and Data indications without its name in each.
 const COTURN: &str = "{turnserver} -n -m 1 --no-cli --no-dtls --no-tcp-relay --lt-cred-mech --no-software-attribute \
     --allow-loopback-peers -L {ip} -E {ip} -u {user}:{password} -r {realm} \
-    -b {dir}/turndb --pidfile {dir}/pid -l stdout";
+    --min-port 32768 --max-port 65535 -b {dir}/turndb --pidfile {dir}/pid -l stdout";
 const COTURN_UDP: &str = "--no-tls --no-tcp -p {port}";
 const COTURN_TCP: &str = "--no-tls --no-udp -p {port}";
 const COTURN_TLS: &str =
@@ -79,17 +79,18 @@ impl FromStr for Contestant {
 }
 
 impl Contestant {
-    /// Starts it on the relay's host, to be reached in this way.
+    /// Starts it on the relay's host, to be reached in this way, perhaps by a storm of clients.
     pub fn start(
         &self,
         testbed: &Testbed,
         paths: &Paths,
         dir: &Path,
         client: Client,
+        storm: bool,
     ) -> Result<(Running, SocketAddrV4)> {
         let address = SocketAddrV4::new(testbed.relay.ip, PORT);
         let words = match &self.how {
-            How::Floor(options) => floor_words(address, options, client, dir)?,
+            How::Floor(options) => floor_words(address, options, client, storm, dir)?,
             How::Words(words) => fill(words, address, paths, dir),
             How::Coturn => {
                 let listener = match client {
@@ -129,10 +130,17 @@ impl Contestant {
     }
 }
 
-fn floor_words(address: SocketAddrV4, options: &str, client: Client, dir: &Path) -> Result<Vec<OsString>> {
+fn floor_words(
+    address: SocketAddrV4,
+    options: &str,
+    client: Client,
+    storm: bool,
+    dir: &Path,
+) -> Result<Vec<OsString>> {
     let program = std::env::current_exe()?.into_os_string();
     let mut words = vec![program, "floor".into(), address.to_string().into(), options.into()];
     words.extend(["--client".into(), client.to_string().into()]);
+    words.extend(storm.then(|| "--storm".into()));
     if client == Client::Tls {
         words.extend(["--identity".into(), dir.into()]);
     }
@@ -163,9 +171,10 @@ fn hairpin_configuration(address: SocketAddrV4, clients: Ipv4Addr, client: Clien
         "workers = 1\n\
          [listen]\nudp = {}\ntcp = {}\ntls = {}\n\
          {tls}\
-         [relay]\naddresses = [\"{}\"]\n\
+         [relay]\naddresses = [\"{}\"]\nports = \"32768-65535\"\n\
          [auth]\nrealm = \"{REALM}\"\n[[auth.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n\
          [peers]\nallow = [\"{clients}/32\"]\n\
+         [limits]\nuser_allocations = 100000\nunauthenticated_burst = 1000000\n\
          [http]\nlisten = []\n",
         listen(Client::Udp),
         listen(Client::Tcp),

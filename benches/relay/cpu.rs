@@ -24,10 +24,10 @@ pub fn busy(cpus: &[usize], since_boot: f64) -> f64 {
     cpus.iter().filter_map(idle).sum()
 }
 
-/// Resident memory of a process in KiB.
+/// Resident memory of a process in KiB, page by page: what `status` says is only nearly right.
 pub fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let pages = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = pages.lines().find_map(|line| line.strip_prefix("Rss:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 

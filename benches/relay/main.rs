@@ -5,7 +5,7 @@
 //! generator.
 //!
 //! - [`testbed`]: two hosts and their clean-up. [`contestant`]: who is measured. [`case`]: under what. [`bench`]: in
-//!   which order.
+//!   which order. [`highest`]: how the highest rate is searched.
 //! - [`load`]: the generator. [`floor`]: the bare relays. [`stream`], [`tls`]: what both are over TCP and
 //!   TLS. [`sys`]: their sockets, the only `unsafe`.
 //! - [`cpu`]: what the kernel counts. [`report`]: the table.
@@ -17,6 +17,7 @@ mod clock;
 mod contestant;
 mod cpu;
 mod floor;
+mod highest;
 mod load;
 mod report;
 mod stream;
@@ -31,7 +32,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use bench::{Bench, INTERRUPTED};
 use case::{CASES, Case};
@@ -95,13 +96,19 @@ enum Part {
     Floor(floor::Order),
     #[command(hide = true)]
     Load(load::Order),
+    #[command(hide = true)]
+    Storm(load::Order),
+    #[command(hide = true)]
+    Memory(load::Order),
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.part {
         Some(Part::Floor(order)) => floor::serve(order),
-        Some(Part::Load(order)) => load::run(order).map(|figures| println!("{figures}")),
+        Some(Part::Load(order)) => print(load::run(order)),
+        Some(Part::Storm(order)) => print(load::storm::run(order)),
+        Some(Part::Memory(order)) => print(load::memory::run(order)),
         None if options.bench => direct(&options),
         None => {
             println!("measured only by `cargo bench --bench relay`");
@@ -115,6 +122,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn print(figures: Result<Value>) -> Result<()> {
+    figures.map(|figures| println!("{figures}"))
 }
 
 /// Measures everything that was asked for and prints the tables.

@@ -10,6 +10,7 @@
 
 mod datagrams;
 mod header;
+pub mod storm;
 mod streams;
 mod waiting;
 
@@ -37,6 +38,9 @@ pub struct Order {
     /// How clients come.
     #[arg(long, default_value_t)]
     pub client: Client,
+    /// Allocations come and go, and nothing is relayed.
+    #[arg(long)]
+    pub storm: bool,
     /// The directory with certificate and key, for TLS clients.
     #[arg(long)]
     pub identity: Option<PathBuf>,
@@ -130,7 +134,10 @@ impl Shape {
 
 /// Serves until it is killed.
 pub fn serve(order: &Order) -> Result<()> {
-    let &Order { listen, shape, client, .. } = order;
+    let &Order { listen, shape, client, storm, .. } = order;
+    if storm {
+        return Ok(storm::run(listen, shape)?);
+    }
     if client == Client::Udp {
         return Ok(waiting::run(datagrams::Datagrams::set_up(listen, shape)?, shape)?);
     }

@@ -22,7 +22,8 @@ use crate::tls;
 /// The first channel; numbers repeat after 4096 allocations, which is as good since each has its own.
 const FIRST_CHANNEL: u16 = 0x4000;
 const CHANNELS: usize = 0x1000;
-const UDP: u32 = 17 << 24;
+/// REQUESTED-TRANSPORT of every allocation.
+pub const UDP: u32 = 17 << 24;
 /// A server that starts gets so many tries of this length to answer.
 const TRIES: u32 = 40;
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -124,7 +125,8 @@ struct Turn {
     transactions: u64,
 }
 
-struct Challenge {
+/// What requests prove themselves with.
+pub struct Challenge {
     realm: String,
     nonce: String,
     key: [u8; 16],
@@ -169,10 +171,7 @@ impl Turn {
             let mut request = Encoder::new(Class::Request, method, id);
             fill(&mut request);
             if let Some(challenge) = &self.challenge {
-                request.text(attribute::USERNAME, USER);
-                request.text(attribute::REALM, &challenge.realm);
-                request.text(attribute::NONCE, &challenge.nonce);
-                request.integrity_sha1(&challenge.key);
+                challenge.sign(&mut request);
             }
             let answer = exchange(client, self.server, &request.finish(), |bytes| {
                 Message::parse(bytes).is_ok_and(|answer| answer.transaction_id() == id)
@@ -192,11 +191,19 @@ impl Turn {
 
 impl Challenge {
     /// Without PASSWORD-ALGORITHM the key is MD5 (RFC 8489 §9.2.2).
-    fn read(answer: &Message<'_>) -> Result<Challenge> {
+    pub fn read(answer: &Message<'_>) -> Result<Challenge> {
         let realm = answer.attribute(attribute::REALM).context("a challenge without realm")?.utf8()?;
         let nonce = answer.attribute(attribute::NONCE).context("a challenge without nonce")?.utf8()?;
         let key = Md5::digest(format!("{USER}:{realm}:{PASSWORD}")).into();
         Ok(Challenge { realm: realm.to_owned(), nonce: nonce.to_owned(), key })
+    }
+
+    /// Nothing may follow but FINGERPRINT.
+    pub fn sign(&self, request: &mut Encoder) {
+        request.text(attribute::USERNAME, USER);
+        request.text(attribute::REALM, &self.realm);
+        request.text(attribute::NONCE, &self.nonce);
+        request.integrity_sha1(&self.key);
     }
 }
 

@@ -7,6 +7,8 @@
 mod allocate;
 mod flows;
 mod frame;
+pub mod memory;
+pub mod storm;
 mod tally;
 mod traffic;
 
@@ -117,6 +119,36 @@ impl Reading {
     }
 }
 
+/// What was used from one reading to another.
+struct Spent {
+    seconds: f64,
+    /// Nanoseconds of the server's threads.
+    server: f64,
+    /// And of the kernel thread that receives for it.
+    napi: f64,
+    /// The part of a CPU that others used.
+    others: f64,
+}
+
+impl Reading {
+    fn since(&self, before: &Reading) -> Spent {
+        let seconds = (self.at - before.at) as f64 / 1e9;
+        // A thread that ended in between takes its time with it.
+        let since = |what: fn(&Reading) -> u64| what(self).saturating_sub(what(before)) as f64;
+        let (server, napi) = (since(|reading| reading.server), since(|reading| reading.napi));
+        let known = server + napi + since(|reading| reading.own) + since(|reading| reading.own_napi);
+        let others = (self.busy - before.busy - known / 1e9) / seconds;
+        Spent { seconds, server, napi, others }
+    }
+}
+
+impl Spent {
+    /// The part of a CPU that the relay's host used.
+    fn relay_cpu(&self) -> f64 {
+        (self.server + self.napi) / 1e9 / self.seconds
+    }
+}
+
 /// Sets flows up, sends, and says what was seen.
 pub fn run(order: &Order) -> Result<Value> {
     let clock = Clock::start();
@@ -127,20 +159,15 @@ pub fn run(order: &Order) -> Result<Value> {
 
 fn report(order: &Order, outcome: &Outcome) -> Value {
     let Outcome { tally, before, after, idle } = outcome;
-    let seconds = (after.at - before.at) as f64 / 1e9;
+    let spent = after.since(before);
+    let Spent { seconds, server, napi, others } = spent;
     let arrived = tally.arrived.max(1) as f64;
-    // A thread that ended in between takes its time with it.
-    let since = |what: fn(&Reading) -> u64| what(after).saturating_sub(what(before)) as f64;
-    let (server, napi) = (since(|reading| reading.server), since(|reading| reading.napi));
-    let (own, own_napi) = (since(|reading| reading.own), since(|reading| reading.own_napi));
-    let share = |ns: f64| ns / 1e9 / seconds;
-    let others = (after.busy - before.busy) / seconds - share(server + napi + own + own_napi);
     let at_relay = after.at_relay.since(before.at_relay);
     let at_clients = after.at_clients.since(before.at_clients);
     let planned = order.rate as f64 * seconds;
     // Past these marks the figures tell of the generator as much as of the relay.
     let mut behind = Vec::new();
-    let busy = 1.0 - share(*idle as f64);
+    let busy = 1.0 - *idle as f64 / 1e9 / seconds;
     if busy > 0.9 {
         behind.push(format!("its CPU is {:.0} % busy", busy * 100.0));
     }
@@ -157,7 +184,7 @@ fn report(order: &Order, outcome: &Outcome) -> Value {
         "ns_per_packet": (server + napi) / arrived,
         "server_ns_per_packet": server / arrived,
         "napi_ns_per_packet": napi / arrived,
-        "relay_cpu": share(server + napi),
+        "relay_cpu": spent.relay_cpu(),
         "others_cpu": others,
         "packets_per_second": tally.arrived as f64 / seconds,
         "bits_per_second": tally.arrived as f64 * order.payload as f64 * 8.0 / seconds,

@@ -70,14 +70,21 @@ const PRECISION: u32 = 5;
 const SUB: u64 = 1 << PRECISION;
 
 impl Histogram {
-    fn new() -> Histogram {
+    /// Nothing yet.
+    pub fn new() -> Histogram {
         Histogram { buckets: vec![0; bucket(u64::MAX) + 1], total: 0, max: 0 }
     }
 
-    fn add(&mut self, value: u64, count: u64) {
+    /// So many times this value.
+    pub fn add(&mut self, value: u64, count: u64) {
         self.buckets[bucket(value)] += count;
         self.total += count;
         self.max = self.max.max(value);
+    }
+
+    /// How many values there are.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// The value that this part of all values does not exceed, 3 % at most above the truth.
