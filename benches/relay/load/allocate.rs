@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,11 +33,15 @@ const ANSWER: usize = 64 << 10;
 
 /// Opens every allocation.
 pub fn open(order: &Order) -> Result<Vec<Flow>> {
-    let mut flows = Vec::with_capacity(order.allocations);
+    let mut flows: Vec<Flow> = Vec::with_capacity(order.allocations);
     let mut turn = Turn { server: order.server, challenge: None, transactions: 0 };
     let tls = order.certificate.as_deref().map(tls::client).transpose()?;
     for index in 0..order.allocations {
-        let (mut client, peer) = (connect(order, tls.as_ref())?, flows::socket(order.ip)?);
+        let mut client = connect(order, tls.as_ref())?;
+        let peer = match flows.get(index % flows::PEERS) {
+            Some(other) => Rc::clone(&other.peer),
+            None => Rc::new(flows::socket(order.ip)?),
+        };
         let channel = FIRST_CHANNEL + (index % CHANNELS) as u16;
         let at = flows::address(&peer)?;
         let frame = Frame::new(order.client, order.form, channel, at, order.payload);

@@ -1,8 +1,9 @@
-//! The sockets of clients and peers, one each for every allocation.
+//! The sockets of clients and peers: one client for every allocation, and up to a bound one peer.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use socket2::SockRef;
 
@@ -15,8 +16,10 @@ use crate::sys;
 pub struct Flow {
     /// The client.
     pub client: Connection,
-    /// The one peer.
-    pub peer: UdpSocket,
+    /// The one peer, which may be that of others too.
+    pub peer: Rc<UdpSocket>,
+    /// Where the peer reaches the client.
+    pub relayed: SocketAddrV4,
     /// What client and relay say to each other.
     pub frame: Frame,
 }
@@ -26,6 +29,9 @@ pub enum Connection {
     Datagrams(UdpSocket),
     Stream(Stream),
 }
+
+/// The most peers there are, so that 10,000 allocations stay within the usual bounds of open files.
+pub const PEERS: usize = 1000;
 
 const SOCKET_BUFFER: usize = 4 << 20;
 
@@ -49,22 +55,24 @@ impl Flow {
     /// Ready for traffic: everything that can be settled once for a socket is not repeated for each packet.
     pub fn new(
         client: Connection,
-        peer: UdpSocket,
+        peer: Rc<UdpSocket>,
         frame: Frame,
         relayed: SocketAddrV4,
         order: &Order,
     ) -> io::Result<Flow> {
         match &client {
-            Connection::Datagrams(client) => settle(client, order.server, frame.len(), order.burst)?,
+            Connection::Datagrams(client) => {
+                client.connect(order.server)?;
+                settle(client, frame.len(), order.burst)?;
+            }
             Connection::Stream(client) => client.is_set_up()?,
         }
-        settle(&peer, relayed, order.payload, order.burst)?;
-        Ok(Flow { client, peer, frame })
+        settle(&peer, order.payload, order.burst)?;
+        Ok(Flow { client, peer, relayed, frame })
     }
 }
 
-fn settle(socket: &UdpSocket, to: SocketAddrV4, segment: usize, burst: usize) -> io::Result<()> {
-    socket.connect(to)?;
+fn settle(socket: &UdpSocket, segment: usize, burst: usize) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     if burst > 1 {
         sys::receive_segments(socket)?;

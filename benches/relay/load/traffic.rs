@@ -8,10 +8,11 @@
 //! everything that is to be measured. What the loop could have slept is counted instead.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
-use super::flows::{Connection, Flow};
+use super::flows::{Connection, Flow, PEERS};
 use super::frame::Frame;
 use super::tally::Tally;
 use super::{Order, Reading};
@@ -118,7 +119,7 @@ impl Sender {
         }
         // What cannot leave has left all the same: it will be missing.
         match &mut flow.client {
-            _ if to_client => drop(flow.peer.send(bytes)),
+            _ if to_client => drop(flow.peer.send_to(bytes, flow.relayed)),
             Connection::Datagrams(client) => drop(client.send(bytes)),
             Connection::Stream(client) => drop(client.send(bytes)?),
         }
@@ -141,7 +142,9 @@ impl Receiver {
     fn new(clock: Clock, order: &Order, flows: &[Flow], tally: Tally) -> io::Result<Receiver> {
         let epoll = Epoll::new(256)?;
         for (index, flow) in flows.iter().enumerate() {
-            epoll.add(&flow.peer, 2 * index, false)?;
+            if index < PEERS {
+                epoll.add(&*flow.peer, 2 * index, false)?;
+            }
             epoll.add(&flow.client, 2 * index + 1, false)?;
         }
         let (payload, single) = (order.payload, order.burst == 1);
@@ -157,7 +160,7 @@ impl Receiver {
             any |= ready != 0;
             for n in 0..ready {
                 let way = self.epoll.number(n);
-                self.take(&mut flows[way / 2], way)?;
+                self.take(flows, way)?;
             }
             if ready < self.epoll.capacity() {
                 return Ok(any);
@@ -165,36 +168,44 @@ impl Receiver {
         }
     }
 
-    fn take(&mut self, flow: &mut Flow, way: usize) -> io::Result<()> {
-        let Flow { client, peer, frame } = flow;
-        let payload = self.payload;
+    fn take(&mut self, flows: &mut [Flow], way: usize) -> io::Result<()> {
+        if !to_client(way) {
+            let (peer, payload) = (&flows[way / 2].peer, self.payload);
+            self.datagrams(peer, |from, packet| {
+                let stamp = Stamp::read(packet).filter(|_| packet.len() == payload)?;
+                let flow = flows.get(stamp.tag as usize)?;
+                let right = from == SocketAddr::V4(flow.relayed) && Rc::ptr_eq(peer, &flow.peer);
+                right.then_some((2 * stamp.tag as usize, stamp))
+            });
+            return Ok(());
+        }
+        let Flow { client, frame, .. } = &mut flows[way / 2];
         match client {
-            _ if !to_client(way) => {
-                self.datagrams(peer, way, |packet| (packet.len() == payload).then_some(packet));
-            }
             Connection::Datagrams(client) => {
-                self.datagrams(client, way, |packet| frame.payload(packet));
+                self.datagrams(client, |_, packet| at_client(frame, packet, way));
             }
             Connection::Stream(client) => self.messages(client, way, frame)?,
         }
         Ok(())
     }
 
-    fn datagrams(&mut self, socket: &UdpSocket, way: usize, payload: impl Fn(&[u8]) -> Option<&[u8]>) {
+    /// `read` says which way a packet came, if it is right.
+    fn datagrams(&mut self, socket: &UdpSocket, read: impl Fn(SocketAddr, &[u8]) -> Option<(usize, Stamp)>) {
         if self.single {
             // Most sockets have one packet at a time; the epoll names those again that have more.
-            if let Ok(len) = socket.recv(&mut self.buffer) {
-                check(&mut self.tally, payload(&self.buffer[..len]), self.clock.now(), way);
+            if let Ok((len, from)) = socket.recv_from(&mut self.buffer) {
+                count(&mut self.tally, read(from, &self.buffer[..len]), self.clock.now());
             }
             return;
         }
         let received = self.batch.receive(socket.as_fd(), 0, RECEIVE);
         let now = self.clock.now();
         for slot in 0..received {
+            let from = SocketAddr::V4(self.batch.from(slot));
             let (len, segment) = (self.batch.len(slot), self.batch.envelope(slot).segment);
             let segment = if segment == 0 { len.max(1) } else { segment };
             for packet in self.batch.bytes(slot)[HEADROOM..HEADROOM + len].chunks(segment) {
-                check(&mut self.tally, payload(packet), now, way);
+                count(&mut self.tally, read(from, packet), now);
             }
         }
     }
@@ -203,7 +214,7 @@ impl Receiver {
         let (len, mut at) = (client.read(&mut self.buffer)?, 0);
         let now = self.clock.now();
         while let Some(message) = stream::message(&self.buffer[at..len])? {
-            check(&mut self.tally, frame.payload(&self.buffer[at..at + message]), now, way);
+            count(&mut self.tally, at_client(frame, &self.buffer[at..at + message], way), now);
             at += message;
         }
         client.keep(&self.buffer[at..len]);
@@ -211,11 +222,17 @@ impl Receiver {
     }
 }
 
-/// A packet that arrived, without what was around it if that was right.
-fn check(tally: &mut Tally, payload: Option<&[u8]>, now: u64, way: usize) {
-    match payload.and_then(Stamp::read) {
-        Some(stamp) if stamp.tag == tag(way) => tally.came(now, way, stamp.sequence, stamp.left),
-        _ => tally.wrong += 1,
+/// What a client was sent, if it is what it should be.
+fn at_client(frame: &Frame, packet: &[u8], way: usize) -> Option<(usize, Stamp)> {
+    let stamp = frame.payload(packet).and_then(Stamp::read)?;
+    (stamp.tag == tag(way)).then_some((way, stamp))
+}
+
+/// A packet that arrived, and which way if it was right.
+fn count(tally: &mut Tally, packet: Option<(usize, Stamp)>, now: u64) {
+    match packet {
+        Some((way, stamp)) => tally.came(now, way, stamp.sequence, stamp.left),
+        None => tally.wrong += 1,
     }
 }
 
