@@ -8,7 +8,7 @@
 //!   which order. [`highest`]: how the highest rate is searched.
 //! - [`load`]: the generator. [`floor`]: the bare relays. [`stream`], [`tls`]: what both are over TCP and
 //!   TLS. [`sys`]: their sockets, the only `unsafe`.
-//! - [`cpu`]: what the kernel counts. [`report`]: the table.
+//! - [`cpu`]: what the kernel counts. [`report`]: the tables. [`plot`]: the pictures.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a person at a terminal")]
 
 mod bench;
@@ -19,6 +19,7 @@ mod cpu;
 mod floor;
 mod highest;
 mod load;
+mod plot;
 mod report;
 mod stream;
 mod sys;
@@ -85,6 +86,9 @@ struct Options {
     /// Every run's figures go into this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Instead of the cases, the cost by the number of allocations and by the rate, as two pictures in this directory.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -137,7 +141,10 @@ fn direct(options: &Options) -> Result<()> {
     notice_interruption()?;
     let bench = Bench::open(options)?;
     let mut raw = Vec::new();
-    for case in cases {
+    if let Some(dir) = &options.plot {
+        raw = plot::draw(&bench, dir)?;
+    }
+    for case in cases.into_iter().filter(|_| options.plot.is_none()) {
         let columns = bench.measure(case)?;
         report::print(case, &columns);
         for column in columns {

@@ -108,7 +108,7 @@ pub fn print(case: &Case, columns: &[Column]) {
             print!("{:>9}", ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
         }
         for &Figure(_, pointer, scale, decimals) in figures {
-            print!("{:>10.decimals$}", median(&column.sorted(pointer)) * scale);
+            print!("{:>10.decimals$}", column.median(pointer) * scale);
         }
         println!();
     }
@@ -116,6 +116,11 @@ pub fn print(case: &Case, columns: &[Column]) {
 }
 
 impl Column {
+    /// Of all runs that have it.
+    pub fn median(&self, pointer: &str) -> f64 {
+        median(&self.sorted(pointer))
+    }
+
     /// The median of what each run cost beside the other's run of the same round: the machine's moods cancel out.
     fn ratio(&self, to: &Column, pointer: &str) -> Option<f64> {
         let cost = |run: &Value| run.pointer(pointer).and_then(Value::as_f64);
