@@ -8,7 +8,8 @@
 //!   which order. [`highest`]: how the highest rate is searched.
 //! - [`load`]: the generator. [`floor`]: the bare relays. [`stream`], [`tls`]: what both are over TCP and
 //!   TLS. [`sys`]: their sockets, the only `unsafe`.
-//! - [`cpu`]: what the kernel counts. [`report`]: the tables. [`plot`]: the pictures.
+//! - [`cpu`]: what the kernel counts. [`report`]: the tables. [`targets`]: what was wanted. [`plot`]: the
+//!   pictures.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a person at a terminal")]
 
 mod bench;
@@ -23,6 +24,7 @@ mod plot;
 mod report;
 mod stream;
 mod sys;
+mod targets;
 mod testbed;
 mod tls;
 
@@ -144,12 +146,17 @@ fn direct(options: &Options) -> Result<()> {
     if let Some(dir) = &options.plot {
         raw = plot::draw(&bench, dir)?;
     }
+    let mut measured = Vec::new();
     for case in cases.into_iter().filter(|_| options.plot.is_none()) {
         let columns = bench.measure(case)?;
         report::print(case, &columns);
-        for column in columns {
+        for column in &columns {
             raw.push(json!({ "case": case.name, "contestant": column.name, "runs": column.runs }));
         }
+        measured.push((case, columns));
+    }
+    if !measured.is_empty() {
+        targets::print(&measured);
     }
     if let Some(path) = &options.json {
         let (runs, seconds) = (options.runs, options.seconds);

@@ -122,7 +122,7 @@ impl Column {
     }
 
     /// The median of what each run cost beside the other's run of the same round: the machine's moods cancel out.
-    fn ratio(&self, to: &Column, pointer: &str) -> Option<f64> {
+    pub fn ratio(&self, to: &Column, pointer: &str) -> Option<f64> {
         let cost = |run: &Value| run.pointer(pointer).and_then(Value::as_f64);
         let rounds = self.runs.iter().zip(&to.runs);
         let mut ratios: Vec<f64> =
