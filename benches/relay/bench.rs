@@ -181,8 +181,11 @@ impl<'a> Bench<'a> {
         let (mut server, address) =
             contestant.start(&self.testbed, &self.paths, dir, traffic.client, part == "storm")?;
         let strangers = traffic.strangers.map(|strangers| self.flood(strangers, address)).transpose()?;
-        let result =
-            self.play(&format!("{part} {}", self.order(traffic, seconds, contestant, address, &server)));
+        let mut words = format!("{part} {}", self.order(traffic, seconds, contestant, address, &server));
+        if let Some(strangers) = &strangers {
+            words += &format!(" --strangers {}", strangers.pid());
+        }
+        let result = self.play(&words);
         drop(strangers);
         if let Some(status) = server.0.try_wait()? {
             bail!("ended by itself ({status}): {}", contestant::last_words(dir)?);

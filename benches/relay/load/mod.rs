@@ -75,6 +75,9 @@ pub struct Order {
     /// The kernel thread that receives for the generator.
     #[arg(long)]
     pub own_napi: Option<u32>,
+    /// The process of strangers, which is no disturbance.
+    #[arg(long)]
+    pub strangers: Option<u32>,
     /// The CPUs of both hosts.
     #[arg(long, num_args = 2)]
     pub cpus: Vec<usize>,
@@ -110,7 +113,7 @@ impl Reading {
             at,
             server: cpu::process(order.process),
             napi: thread(order.napi),
-            own: cpu::process(std::process::id()),
+            own: cpu::process(std::process::id()) + thread(order.strangers),
             own_napi: thread(order.own_napi),
             busy: cpu::busy(&order.cpus, at as f64 / 1e9),
             at_relay: Drops::read(order.process),
