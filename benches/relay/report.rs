@@ -40,6 +40,7 @@ const STORM: Table = Table(
         Figure("server", "/server_ns_per_allocation", 1.0, 0),
         Figure("receive", "/napi_ns_per_allocation", 1.0, 0),
         Figure("allocs/s", "/allocations_per_second", 1.0, 0),
+        Figure("repeated", "/repeated", 1.0, 0),
         Figure("p50 us", "/delay_us/p50", 1.0, 0),
         Figure("p99 us", "/delay_us/p99", 1.0, 0),
         Figure("gen %", "/generator/cpu", 100.0, 0),

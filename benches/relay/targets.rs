@@ -74,6 +74,6 @@ pub fn print(measured: &[(&Case, Vec<Column>)]) {
         };
         let missed = if met { "" } else { "  missed" };
         let pointer = &pointer[1..];
-        println!("{case:<18}{pointer:<24}{name:<10}{wanted:>12}{figure:>12.2}{missed}");
+        println!("{case:<18}{pointer:<24}{name:<10}{wanted:>12}{figure:>12.3}{missed}");
     }
 }
