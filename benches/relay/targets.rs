@@ -28,6 +28,7 @@ const ALLOCATION: &str = "/ns_per_allocation";
 const BYTES: &str = "/bytes_per_allocation";
 const RATE: &str = "/packets_per_second";
 const DELAY: &str = "/at_half/delay_us/p99";
+const LOSS: &str = "/loss";
 
 const TARGETS: &[Target] = &[
     Target("thin-40k", PACKET, Coturn, AtMost(0.82)),
@@ -51,11 +52,19 @@ const TARGETS: &[Target] = &[
     Target("highest-thin", DELAY, Coturn, AtMost(1.0)),
     Target("highest-bursts", RATE, Coturn, AtLeast(1.7)),
     Target("highest-bursts", DELAY, Coturn, AtMost(1.0)),
+    Target("strangers-requests", LOSS, Nobody, AtMost(0.001)),
+    Target("strangers-requests", "/delay_us/p99", Nobody, AtMost(20_000.0)),
+    Target("strangers-passwords", LOSS, Nobody, AtMost(0.001)),
+    Target("strangers-passwords", "/delay_us/p99", Nobody, AtMost(20_000.0)),
+    Target("strangers-garbage", LOSS, Nobody, AtMost(0.001)),
+    Target("strangers-garbage", "/delay_us/p99", Nobody, AtMost(20_000.0)),
+    Target("strangers-binding", LOSS, Nobody, AtMost(0.001)),
+    Target("strangers-binding", "/delay_us/p99", Nobody, AtMost(20_000.0)),
 ];
 
 /// Prints every target whose case was measured with all whom it takes.
 pub fn print(measured: &[(&Case, Vec<Column>)]) {
-    println!("\n{:<18}{:<24}{:<10}{:>12}{:>12}", "hairpin", "", "beside", "wanted", "measured");
+    println!("\n{:<22}{:<24}{:<10}{:>12}{:>12}", "hairpin", "", "beside", "wanted", "measured");
     for Target(case, pointer, beside, bound) in TARGETS {
         let Some((_, columns)) = measured.iter().find(|(measured, _)| measured.name == *case) else {
             continue;
@@ -74,6 +83,6 @@ pub fn print(measured: &[(&Case, Vec<Column>)]) {
         };
         let missed = if met { "" } else { "  missed" };
         let pointer = &pointer[1..];
-        println!("{case:<18}{pointer:<24}{name:<10}{wanted:>12}{figure:>12.3}{missed}");
+        println!("{case:<22}{pointer:<24}{name:<10}{wanted:>12}{figure:>12.3}{missed}");
     }
 }
