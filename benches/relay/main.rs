@@ -2,12 +2,12 @@
 //!
 //! The contestants take turns in a testbed of two hosts, under an open-loop load; docs/performance.md explains every
 //! figure. The same program plays every part: without a subcommand it directs, `floor` is the bare relay, `load` the
-//! generator.
+//! generator, `flood` those who disturb it.
 //!
 //! - [`testbed`]: two hosts and their clean-up. [`contestant`]: who is measured. [`case`]: under what. [`bench`]: in
 //!   which order. [`highest`]: how the highest rate is searched.
-//! - [`load`]: the generator. [`floor`]: the bare relays. [`stream`], [`tls`]: what both are over TCP and
-//!   TLS. [`sys`]: their sockets, the only `unsafe`.
+//! - [`load`]: the generator. [`flood`]: strangers beside it. [`floor`]: the bare relays. [`stream`], [`tls`]: what
+//!   load and floor are over TCP and TLS. [`sys`]: their sockets, the only `unsafe`.
 //! - [`cpu`]: what the kernel counts. [`report`]: the tables. [`targets`]: what was wanted. [`plot`]: the
 //!   pictures.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a person at a terminal")]
@@ -17,6 +17,7 @@ mod case;
 mod clock;
 mod contestant;
 mod cpu;
+mod flood;
 mod floor;
 mod highest;
 mod load;
@@ -106,6 +107,8 @@ enum Part {
     Storm(load::Order),
     #[command(hide = true)]
     Memory(load::Order),
+    #[command(hide = true)]
+    Flood(flood::Order),
 }
 
 fn main() -> ExitCode {
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Some(Part::Load(order)) => print(load::run(order)),
         Some(Part::Storm(order)) => print(load::storm::run(order)),
         Some(Part::Memory(order)) => print(load::memory::run(order)),
+        Some(Part::Flood(order)) => flood::run(order).map_err(Into::into),
         None if options.bench => direct(&options),
         None => {
             println!("measured only by `cargo bench --bench relay`");

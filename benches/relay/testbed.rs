@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cpu;
 
+/// The network of strangers, which is routed to the clients' host: the first half of RFC 2544's, and its prefix length.
+pub const STRANGERS: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 16);
+
 /// Two hosts and what joins them.
 pub struct Testbed {
     /// Where the server runs.
@@ -70,6 +73,9 @@ impl Testbed {
         relay.run(&[&link[..], &one[..], &["netns", &far_pid]].concat())?;
         relay.bring_up(&near)?;
         let napi = clients.bring_up(&far)?;
+        let strangers = format!("{}/{}", STRANGERS.0, STRANGERS.1);
+        clients.run(&["ip", "route", "add", "local", &strangers, "dev", "lo"])?;
+        relay.run(&["ip", "route", "add", &strangers, "via", &clients.ip.to_string()])?;
         // The generator is always there to be interrupted, and need not be: it yields. Without this the relay would
         // pay for interrupting it with every packet.
         clients.run(&["chrt", "--batch", "--pid", "0", &napi.to_string()])?;
