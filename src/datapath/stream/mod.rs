@@ -43,6 +43,9 @@ use crate::turn::{FiveTuple, Marks, ToClient};
 /// How long a client that has closed its side may take to read its answers.
 const LINGER: u64 = 10_000_000_000;
 
+/// What is read at a time, so that packets do not wait for all that one connection has.
+const READ: usize = 1 << 15;
+
 /// What is read from TLS clients before it is decrypted.
 const CIPHERTEXT: usize = 1 << 16;
 
@@ -135,7 +138,8 @@ impl Streams {
     pub(super) fn read(&mut self, id: StreamId, buffer: &mut [u8], again: bool) -> Result<(Got, usize), End> {
         let connection = &mut self.connections[id];
         let kept = connection.reassembly.kept();
-        let got = connection.read(&mut buffer[kept..], &mut self.ciphertext, again)?;
+        let end = buffer.len().min(kept + READ);
+        let got = connection.read(&mut buffer[kept..end], &mut self.ciphertext, again)?;
         if connection.wants_write() {
             self.dirty(id);
         }

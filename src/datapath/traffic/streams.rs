@@ -11,6 +11,9 @@ use crate::turn::{FiveTuple, Marks, Now};
 /// How often one connection may be read in one pass.
 const BUDGET: usize = 4;
 
+/// Runs of messages after which it is not read again in this pass: the smallest ones are no burden for everybody else.
+const RUNS: usize = 64;
+
 impl Traffic<'_> {
     /// Serves a connection that an event is about. `after` is called after each reading, to do what the core asks for.
     pub(in crate::datapath) fn serve_stream(
@@ -42,7 +45,9 @@ impl Traffic<'_> {
             };
             if got.len > 0 {
                 let start = self.arena.take_whole();
-                self.stream_batch(now, id, &tuple, marks, start..start + end);
+                if self.stream_batch(now, id, &tuple, marks, start..start + end) >= RUNS {
+                    budget = 0;
+                }
                 after(self);
                 self.relieve_streams(now, epoll);
             }
@@ -64,21 +69,33 @@ impl Traffic<'_> {
         }
     }
 
-    /// Messages, and perhaps the beginning of another, in the arena.
-    fn stream_batch(&mut self, now: Now, id: StreamId, tuple: &FiveTuple, marks: Marks, batch: Range<usize>) {
-        let mut at = batch.start;
+    /// Messages, and perhaps the beginning of another, in the arena. Returns how many runs they made.
+    fn stream_batch(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        tuple: &FiveTuple,
+        marks: Marks,
+        batch: Range<usize>,
+    ) -> usize {
+        let (mut at, mut runs) = (batch.start, 0);
         loop {
             let rest = &self.arena.memory()[at..batch.end];
             match stream::next(rest) {
                 Ok(Some(run)) => {
                     self.client_run(now, tuple, marks, run.stride, at..at + run.len);
                     at += run.len;
+                    runs += 1;
                 }
-                Ok(None) => return self.streams.cut(now.mono, id, at > batch.start, rest),
+                Ok(None) => {
+                    self.streams.cut(now.mono, id, at > batch.start, rest);
+                    return runs;
+                }
                 // RFC 8656 §12: nothing that follows can be understood
                 Err(_) => {
                     self.streams.cut(now.mono, id, at > batch.start, &[]);
-                    return self.streams.end(now.mono, id, End::Unframed);
+                    self.streams.end(now.mono, id, End::Unframed);
+                    return runs;
                 }
             }
         }
