@@ -140,6 +140,22 @@ class Relay:
         samples = self.metrics()["hairpin_" + name]
         return [int(samples[frozenset({("worker", str(worker))})]) for worker in range(len(samples))]
 
+    # What it takes
+
+    def cpu_seconds(self):
+        """The CPU time that its threads have used."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    def resident(self):
+        """Its resident memory in KiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s*(\d+)", status)[1])
+
+    def open_files(self):
+        """How many descriptors it holds."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     # Its end
 
     def stop(self, how=signal.SIGTERM):

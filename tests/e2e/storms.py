@@ -1,0 +1,133 @@
+"""Storms of what costs a relay more than packets: connections, handshakes, allocations, and messages of one client without
+end. Each is a process of its own that goes on until it is killed, and prints how often it did what it does.
+"""
+
+import itertools
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import stun
+from turn import Client, User
+
+# What one client can send without end over a connection.
+MESSAGES = ("requests", "bindings", "channels", "unframed")
+
+CLIENTS = 32
+
+
+class Storm:
+    """A storm that comes from a host: `of` and its words are those of the functions below."""
+
+    def __init__(self, host, of, *words):
+        # Whoever measures comes first.
+        command = ["nice", "-n", "5", sys.executable, Path(__file__), of, *words]
+        self.process = host.start(*command, stdout=subprocess.PIPE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def stop(self):
+        """Ends it in the middle of whatever it does; returns how often it had done it."""
+        assert self.process.poll() is None, "it ended by itself"
+        self.process.kill()
+        return len(self.process.stdout.read())
+
+
+def handshakes(address, port, trust, name):
+    """TLS handshakes: every second one is given up once the server has made its part of it."""
+    context = ssl.create_default_context(cafile=trust)
+    for n in itertools.count():
+        with _connected(address, port) as opened:
+            if n % 2:
+                context.wrap_socket(opened, server_hostname=name).close()
+            else:
+                opened.sendall(_hello(context, name))
+                opened.recv(1)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        yield
+
+
+def allocations(address, port, name, password):
+    """Allocations with a channel, deleted as soon as they are made."""
+    clients = []
+    for _ in range(CLIENTS):
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        clients.append(Client(None, (address, int(port)), User(name, password), "any", opened))
+    for client in itertools.cycle(clients):
+        client.allocate()
+        client.bind(("203.0.113.3", 9))
+        client.refresh(0)
+        yield
+
+
+def messages(kind, address, port, trust="", name=""):
+    """What one client sends over one connection as fast as the relay takes it; when that closes it, over the next."""
+    batch = b"".join(itertools.islice(_messages(kind), 2000))
+    context = ssl.create_default_context(cafile=trust) if trust else None
+    while True:
+        with _connected(address, port) as opened:
+            if context:
+                opened = context.wrap_socket(opened, server_hostname=name)
+            opened.setblocking(False)
+            rest = batch
+            try:
+                while True:
+                    try:
+                        rest = rest[opened.send(rest) :] or batch
+                        yield
+                    except (BlockingIOError, ssl.SSLWantWriteError):
+                        pass
+                    try:
+                        if not opened.recv(1 << 16):
+                            break
+                    except (BlockingIOError, ssl.SSLWantReadError):
+                        pass
+            except OSError:
+                pass
+        yield
+
+
+def _messages(kind):
+    for n in itertools.count():
+        if kind == "bindings":
+            yield stun.Message(stun.REQUEST, stun.BINDING).encode()
+        elif kind == "requests":
+            yield stun.Message(stun.REQUEST, stun.ALLOCATE).encode()
+        elif kind == "channels":
+            yield stun.channel_data(0x4000 + n % 0x1000, b"")
+        else:
+            yield b"\xff" + os.urandom(99)
+
+
+def _connected(address, port):
+    while True:
+        try:
+            return socket.create_connection((address, int(port)), timeout=10)
+        except ConnectionError:
+            time.sleep(0.01)
+
+
+def _hello(context, name):
+    outgoing = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
+
+
+if __name__ == "__main__":
+    _, of, *words = sys.argv
+    storm = {"handshakes": handshakes, "allocations": allocations, "messages": messages}[of]
+    for _ in storm(*words):
+        os.write(1, b".")
