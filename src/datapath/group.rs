@@ -132,12 +132,16 @@ impl Group {
         for _ in 1..config.workers.max(1) * Kind::COUNT {
             sockets.push(bind(addr, true)?);
         }
-        if config.steering
+        let mut steered = config.steering;
+        if steered
             && let Err(error) = option::steer(sockets[0].as_fd(), &steering::program(config.workers, key))
         {
             warn!(%addr, %error, "no steering of datagrams: requests and data share queues");
+            steered = false;
         }
-        prepare(&sockets, addr, config.gro)?;
+        // Requests come one by one: a budget counts what was joined as one, and a request takes longer than a packet.
+        let joined = |place| config.gro && !(steered && Kind::of(place) == Kind::Control);
+        prepare(&sockets, addr, joined)?;
         // What came before the group was whole may be in the wrong queue, and lack what was asked for since.
         sockets.iter().for_each(discard);
         Ok(Group::new(Transport::Udp, addr, Sockets::Datagrams(sockets)))
@@ -179,9 +183,9 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 }
 
 /// Sets what each socket is to tell and to hold; what the kernel lacks is said once a group.
-fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: bool) -> io::Result<()> {
+fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool) -> io::Result<()> {
     let (mut room, mut marks, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
-    for socket in sockets.iter().map(AsFd::as_fd) {
+    for (place, socket) in sockets.iter().map(AsFd::as_fd).enumerate() {
         // RFC 8656 §7.2: answers leave from the address that was asked, so it must be known.
         if is_wildcard(addr.ip()) {
             option::receive_destination(socket, addr.is_ipv6())?;
@@ -189,7 +193,7 @@ fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: bool) -> io::Result<()>
         // RFC 8656 §14: answers and Data indications may be fragmented.
         option::may_fragment(socket, addr.is_ipv6())?;
         marks = marks.and(option::receive_marks(socket, addr.is_ipv6()));
-        if gro {
+        if gro(place) {
             joined = joined.and(option::receive_joined(socket));
         }
         let got = option::buffers(socket, BUFFER)?;

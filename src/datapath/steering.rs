@@ -26,6 +26,11 @@ impl Kind {
     pub(super) fn place(self, worker: usize) -> usize {
         worker * Kind::COUNT + self as usize
     }
+
+    /// What the socket at a place in a group is for.
+    pub(super) fn of(place: usize) -> Kind {
+        if place % Kind::COUNT == Kind::Control as usize { Kind::Control } else { Kind::Data }
+    }
 }
 
 /// Multiplier of the hash: odd, with its bits spread.
