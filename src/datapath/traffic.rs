@@ -53,6 +53,8 @@ pub(super) struct Traffic<'g> {
     outbox: Outbox,
     /// Counts passes.
     pass: u64,
+    /// Runs of messages that this pass took from streams.
+    runs: usize,
     /// This pass may have left something.
     unfinished: bool,
 }
@@ -100,6 +102,7 @@ impl<'g> Traffic<'g> {
             receiver: Receiver::new(CALL),
             outbox: Outbox::new(gso),
             pass: 0,
+            runs: 0,
             unfinished: false,
         }
     }
@@ -107,6 +110,7 @@ impl<'g> Traffic<'g> {
     /// A new pass over what is to be served.
     pub(super) fn begin_pass(&mut self) {
         self.pass += 1;
+        self.runs = 0;
         self.unfinished = false;
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Worker<'g> {
     alarm: Alarm,
     bell: Bell,
     control: Control,
+    /// The event at which a pass begins with connections, so that none of them is always the last.
+    turn: usize,
     /// When the last pass began.
     pass_at: u64,
     losses: Losses<'g>,
@@ -102,6 +104,7 @@ impl<'g> Worker<'g> {
             alarm,
             bell,
             control: Control { clock, now, log: Log::default(), resources, lapse },
+            turn: 0,
             pass_at: now.mono,
             losses,
             published,
@@ -151,7 +154,7 @@ impl<'g> Worker<'g> {
 
     /// Serves each socket that has something, once.
     fn pass(&mut self) {
-        let Worker { traffic, entrance, control, epoll, events, .. } = self;
+        let Worker { traffic, entrance, control, epoll, events, turn, .. } = self;
         traffic.begin_pass();
         for kind in [Kind::Control, Kind::Data] {
             for n in 0..events.len() {
@@ -172,8 +175,13 @@ impl<'g> Worker<'g> {
                 traffic.serve_relay(control.now, relay, epoll);
             }
         }
-        for n in 0..events.len() {
+        let count = events.len();
+        for n in (0..count).map(|n| (*turn + n) % count) {
             if let Some(Watched::Stream(id)) = events.watched(n) {
+                if !traffic.has_time() {
+                    *turn = n;
+                    break;
+                }
                 let event = events.readiness(n);
                 traffic.serve_stream(control.now, id, event, epoll, |traffic| control.drain(traffic, epoll));
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hairpin::datapath::stream::Limits;
 use hairpin::datapath::stream::stats::{End, Failure, Refusal};
 use hairpin::turn::{Lifetimes, Transport};
-use hairpin::wire::Method;
+use hairpin::wire::{Class, Encoder, Method, TransactionId};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::{Client, Stream, channel_message, connect, tls, tls_config};
@@ -253,6 +253,25 @@ fn a_flood_of_handshakes_beside_calls() {
     });
     let accepted = relay.stats().sockets.streams.accepted[1];
     assert!(accepted > 10, "there was a flood: {accepted}");
+    relay.stop();
+}
+
+/// Many clients that send more at once than a pass takes from all connections: each gets all of its answers.
+#[test]
+fn greedy_clients_take_turns() {
+    const REQUESTS: usize = 1200;
+    let relay = relay("127.1.8.9");
+    let request = Encoder::new(Class::Request, Method::Binding, TransactionId([7; 12])).finish();
+    let requests = request.repeat(REQUESTS);
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut client = relay.client(Transport::Tcp);
+                client.send(&requests);
+                (0..REQUESTS).for_each(|_| assert!(client.message().starts_with(&[1, 1])));
+            });
+        }
+    });
     relay.stop();
 }
 

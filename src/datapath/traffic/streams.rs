@@ -14,7 +14,17 @@ const BUDGET: usize = 4;
 /// Runs of messages after which it is not read again in this pass: the smallest ones are no burden for everybody else.
 const RUNS: usize = 64;
 
+/// Runs of messages that one pass may take from all connections.
+const RUNS_A_PASS: usize = 4096;
+
 impl Traffic<'_> {
+    /// Whether this pass may read more connections.
+    pub(in crate::datapath) fn has_time(&mut self) -> bool {
+        let has_time = self.runs < RUNS_A_PASS;
+        self.unfinished |= !has_time;
+        has_time
+    }
+
     /// Serves a connection that an event is about. `after` is called after each reading, to do what the core asks for.
     pub(in crate::datapath) fn serve_stream(
         &mut self,
@@ -45,7 +55,9 @@ impl Traffic<'_> {
             };
             if got.len > 0 {
                 let start = self.arena.take_whole();
-                if self.stream_batch(now, id, &tuple, marks, start..start + end) >= RUNS {
+                let runs = self.stream_batch(now, id, &tuple, marks, start..start + end);
+                self.runs += runs;
+                if runs >= RUNS {
                     budget = 0;
                 }
                 after(self);
