@@ -48,7 +48,7 @@ struct Options {
     /// cargo bench says so; without it nothing runs, since `cargo test` starts benchmarks too.
     #[arg(long, hide = true)]
     bench: bool,
-    /// A contestant: `floor`, `floor:OPTION+..` (plain, marks, edge, one, timeout, timer, tokio, tokio-naive,
+    /// A contestant: `floor`, `floor:OPTION+..` (plain, marks, edge, one, gather, timeout, timer, tokio, tokio-naive,
     /// tokio-timer), `coturn`, `hairpin`, or `NAME=COMMAND` for another TURN server, where {ip}, {port}, {user},
     /// {password}, {realm} and {dir} are filled in. May be repeated.
     #[arg(short, long = "contestant", default_values = ["hairpin", "coturn", "floor"])]

@@ -79,6 +79,7 @@ const PACKETS: &[Figure] = &[
     Figure("p50 us", "/delay_us/p50", 1.0, 0),
     Figure("p99 us", "/delay_us/p99", 1.0, 0),
     Figure("p99.9 us", "/delay_us/p99.9", 1.0, 0),
+    Figure("RSS KiB", "/resident_kib", 1.0, 0),
     Figure("gen %", "/generator/cpu", 100.0, 0),
     Figure("others %", "/others_cpu", 100.0, 0),
 ];

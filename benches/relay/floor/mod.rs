@@ -57,6 +57,8 @@ pub struct Shape {
     pub edge: bool,
     /// How many messages are asked of a relay socket at a time.
     pub take: usize,
+    /// Rounds begin a tenth of a millisecond apart while packets keep coming; in the plain loop only.
+    pub gather: bool,
     /// How the loop learns that there is work.
     pub waiting: Waiting,
 }
@@ -97,13 +99,21 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(options: &str) -> Result<Shape, String> {
-        let mut shape = Shape { offload: true, marks: false, edge: false, take: 8, waiting: Waiting::Epoll };
+        let mut shape = Shape {
+            offload: true,
+            marks: false,
+            edge: false,
+            take: 8,
+            gather: false,
+            waiting: Waiting::Epoll,
+        };
         for option in options.split('+').filter(|option| !option.is_empty()) {
             match option {
                 "plain" => shape.offload = false,
                 "marks" => shape.marks = true,
                 "edge" => shape.edge = true,
                 "one" => shape.take = 1,
+                "gather" => shape.gather = true,
                 "timeout" => shape.waiting = Waiting::Timeout,
                 "timer" => shape.waiting = Waiting::Timer,
                 "tokio" => shape.waiting = Waiting::Tokio,

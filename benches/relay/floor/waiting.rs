@@ -4,9 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use super::{Relay, Shape, TIMER_MILLISECONDS, Waiting};
+use crate::clock::Clock;
 use crate::sys::{self, Epoll, Timer};
 
 const EVENTS: usize = 64;
+/// How far apart rounds begin that let packets gather, in nanoseconds.
+const GATHER: u64 = 100_000;
 /// The timer's number among the sockets.
 const TIMER: usize = usize::MAX;
 
@@ -29,9 +32,18 @@ pub fn run(mut relay: impl Relay, shape: Shape) -> io::Result<()> {
             return runtime.block_on(task(relay, epoll, shape));
         }
     };
+    let clock = Clock::start();
+    let mut last = 0;
     loop {
         let ready = epoll.wait(milliseconds);
+        let began = if shape.gather { clock.now() } else { 0 };
         round(&mut relay, &epoll, ready, timer.as_ref());
+        if shape.gather {
+            if began - last < 3 * GATHER {
+                std::thread::sleep(Duration::from_nanos((began + GATHER).saturating_sub(clock.now())));
+            }
+            last = began;
+        }
     }
 }
 
