@@ -53,7 +53,9 @@ pub(super) struct Traffic<'g> {
     outbox: Outbox,
     /// Counts passes.
     pass: u64,
-    /// Runs of messages that this pass took from streams.
+    /// Batches that this pass received of one datagram each, or from streams.
+    alone: usize,
+    /// Runs of messages that it took from streams.
     runs: usize,
     /// This pass may have left something.
     unfinished: bool,
@@ -102,6 +104,7 @@ impl<'g> Traffic<'g> {
             receiver: Receiver::new(CALL),
             outbox: Outbox::new(gso),
             pass: 0,
+            alone: 0,
             runs: 0,
             unfinished: false,
         }
@@ -110,13 +113,13 @@ impl<'g> Traffic<'g> {
     /// A new pass over what is to be served.
     pub(super) fn begin_pass(&mut self) {
         self.pass += 1;
-        self.runs = 0;
+        (self.alone, self.runs) = (0, 0);
         self.unfinished = false;
     }
 
-    /// Whether this pass has left something for the next, for want of time.
-    pub(super) fn is_unfinished(&self) -> bool {
-        self.unfinished
+    /// Whether packets come close together that the kernel does not join, and this pass has left none for want of time.
+    pub(super) fn may_gather(&self) -> bool {
+        self.alone > 1 && !self.unfinished
     }
 
     /// Takes what clients sent to a listener and sends on what is to be relayed. `after` is called after each batch, to
@@ -265,6 +268,7 @@ impl<'g> Traffic<'g> {
             self.counters.truncated += 1;
             return None;
         }
+        self.alone += usize::from(datagram.len <= datagram.stride);
         // No kernel joins more; if one did, the rest would not find room for its headers.
         let most = range.start + JOINED * datagram.stride;
         if range.end > most {

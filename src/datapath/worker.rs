@@ -32,9 +32,10 @@ use crate::turn::{Command, Now, Output};
 /// Sockets that one pass may serve.
 const SOCKETS: usize = 256;
 
-/// How far apart passes begin while packets keep coming, in nanoseconds. To be woken and to sleep again costs more than a
-/// packet, so what comes within a tenth of a millisecond is served together, as network cards moderate their interrupts.
-const GATHER: u64 = 100_000;
+/// How far apart passes begin while packets keep coming that the kernel does not join, in nanoseconds. To be woken and to
+/// sleep again costs more than a packet, so what comes within that time is served together, as network
+/// cards moderate their interrupts.
+const GATHER: u64 = 150_000;
 
 /// How often counters are published while there is something to count, in nanoseconds.
 const PUBLISH: u64 = 100_000_000;
@@ -196,10 +197,10 @@ impl<'g> Worker<'g> {
         }
     }
 
-    /// Lets packets gather while they keep coming and none are left. The first after a rest never waits.
+    /// Lets packets gather while they come close together and none are left. The first after a rest never waits.
     fn gather(&mut self, began: u64) {
         let keep_coming = began.saturating_sub(std::mem::replace(&mut self.pass_at, began)) < 3 * GATHER;
-        if keep_coming && !self.traffic.is_unfinished() {
+        if keep_coming && self.traffic.may_gather() {
             let left = GATHER.saturating_sub(self.control.clock.now().mono.saturating_sub(began));
             thread::sleep(Duration::from_nanos(left));
         }

@@ -274,7 +274,7 @@ def test_out_of_files(over, workers, serve, dial, knock, peers):
     )
     client = dial(over)
     client.allocate()
-    idle = [knock() for _ in range(130)]
+    idle = [knock() for _ in range(400)]
     with peers.udp() as peer:
         is_served(client, peer)
         used, since = relay.cpu_seconds(), time.monotonic()

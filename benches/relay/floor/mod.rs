@@ -57,7 +57,7 @@ pub struct Shape {
     pub edge: bool,
     /// How many messages are asked of a relay socket at a time.
     pub take: usize,
-    /// Rounds begin a tenth of a millisecond apart while packets keep coming; in the plain loop only.
+    /// Rounds begin 150 us apart while packets keep coming; in the plain loop only.
     pub gather: bool,
     /// How the loop learns that there is work.
     pub waiting: Waiting,

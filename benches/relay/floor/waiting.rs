@@ -9,7 +9,7 @@ use crate::sys::{self, Epoll, Timer};
 
 const EVENTS: usize = 64;
 /// How far apart rounds begin that let packets gather, in nanoseconds.
-const GATHER: u64 = 100_000;
+const GATHER: u64 = 150_000;
 /// The timer's number among the sockets.
 const TIMER: usize = usize::MAX;
 

@@ -54,6 +54,7 @@ impl Traffic<'_> {
                 }
             };
             if got.len > 0 {
+                self.alone += 1;
                 let start = self.arena.take_whole();
                 let runs = self.stream_batch(now, id, &tuple, marks, start..start + end);
                 self.runs += runs;
