@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 /// Seconds of each probe.
 pub const PROBE: f64 = 1.0;
+/// A rate has failed if as many probes of it have.
+const PROBES: usize = 4;
 /// Packets lost that are worth mentioning.
 const LOSS: f64 = 0.001;
 /// Less than this part of the rate arrives only if the generator could not send it.
@@ -17,10 +19,16 @@ const LOWEST: u64 = 1_000;
 
 /// Searches from this rate on. `probe` measures one rate.
 pub fn search(from: u64, probe: impl Fn(u64) -> Result<Value>) -> Result<Value> {
-    // What was lost once may have been the machine's fault.
+    // What was lost in one of them may have been the machine's fault.
     let holds = |rate| -> Result<Probe> {
-        let first = Probe { rate, figures: probe(rate)? };
-        Ok(if first.is_clean() { first } else { Probe { rate, figures: probe(rate)? } })
+        let mut probed = Probe { rate, figures: probe(rate)? };
+        for _ in 1..PROBES {
+            if probed.is_clean() {
+                break;
+            }
+            probed = Probe { rate, figures: probe(rate)? };
+        }
+        Ok(probed)
     };
     let (mut best, mut worst): (Option<Probe>, Option<Probe>) = (None, None);
     let mut rate = from;
