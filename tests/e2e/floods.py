@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import stun
+from hosts import Background
 
 # Where strangers live: the range for benchmarks (RFC 2544).
 SOURCES = ipaddress.ip_network("198.18.0.0/19")
@@ -31,7 +32,7 @@ BATCH = 256
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Flood:
+class Flood(Background):
     """A flood that runs on a host."""
 
     def __init__(self, host, *words, sockets=(), cpu=None):
@@ -39,14 +40,6 @@ class Flood:
         python = [sys.executable, Path(__file__), *words]
         pipes = {"stdout": subprocess.PIPE, "text": True, "pass_fds": [opened.fileno() for opened in sockets]}
         self.process = host.start(*pinned, *python, **pipes)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
 
     def runs(self):
         """Whether it still does."""

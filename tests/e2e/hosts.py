@@ -129,6 +129,20 @@ class Switch:
             host.close()
 
 
+class Background:
+    """A `process` that is killed when its block ends, and what it printed is forgotten."""
+
+    process: subprocess.Popen
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
 def eventually(what, timeout=20):
     """Waits until `what()` is true and returns what it was: for things that other processes do in their own time."""
     end = time.monotonic() + timeout

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import stun
+from hosts import Background
 from turn import Client, User
 
 # What one client can send without end over a connection.
@@ -21,21 +22,13 @@ MESSAGES = ("requests", "bindings", "channels", "unframed")
 CLIENTS = 32
 
 
-class Storm:
+class Storm(Background):
     """A storm that comes from a host: `of` and its words are those of the functions below."""
 
     def __init__(self, host, of, *words):
         # Whoever measures comes first.
         command = ["nice", "-n", "5", sys.executable, Path(__file__), of, *words]
         self.process = host.start(*command, stdout=subprocess.PIPE)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
 
     def stop(self):
         """Ends it in the middle of whatever it does; returns how often it had done it."""
