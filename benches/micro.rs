@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use hairpin::auth::Purpose;
-use hairpin::turn::{Header, Marks, PeerAddr};
+use hairpin::turn::{Header, PeerAddr, Tos};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 
 #[allow(dead_code, reason = "the stories use the rest")]
@@ -74,7 +74,7 @@ fn data(criterion: &mut Criterion) {
     for (name, message) in [("channel_data", channel_message(CHANNEL, &PAYLOAD)), ("send", send.finish())] {
         let mut forward = || {
             let message = black_box(&message);
-            server.from_client(now, &client.tuple, Marks(0), message.len(), message)
+            server.from_client(now, &client.tuple, Tos(0), message.len(), message)
         };
         assert_eq!(forward().map(|to| to.len), Some(PAYLOAD.len()));
         criterion.bench_function(&format!("to_peer/{name}"), |bencher| bencher.iter(&mut forward));
@@ -84,7 +84,7 @@ fn data(criterion: &mut Criterion) {
         let mut out = [0; Header::MAX];
         let mut forward = || {
             let payload = black_box(&PAYLOAD);
-            let to = server.from_peer(now, relay, peer, Marks(0), payload.len(), payload)?;
+            let to = server.from_peer(now, relay, peer, Tos(0), payload.len(), payload)?;
             to.header.write(0, payload.len(), &mut out);
             Some(to)
         };

@@ -13,5 +13,6 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod tls;
 pub mod turn;
 pub mod wire;

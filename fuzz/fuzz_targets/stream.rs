@@ -48,8 +48,8 @@ fn pieces<'a>(stream: &'a [u8], lengths: &[u8]) -> (Vec<&'a [u8]>, bool) {
         loop {
             match next(&buffer[at..end]) {
                 Ok(Some(run)) => {
-                    assert!(run.stride > 0 && run.len % run.stride == 0);
-                    for message in buffer[at..at + run.len].chunks(run.stride) {
+                    assert!(run.segment_size > 0 && run.len % run.segment_size == 0);
+                    for message in buffer[at..at + run.len].chunks(run.segment_size) {
                         let original = &stream[seen..seen + message.len()];
                         assert_eq!(message, original);
                         found.push(original);

@@ -8,14 +8,22 @@
 #[path = "../../tests/stories/world.rs"]
 mod world;
 
-use hairpin::turn::{Answer, Command, Denial, Limits, Marks, PeerAddr, RelayId, Shortage, ToPeer};
+use hairpin::turn::{
+    AllocationLimits, Answer, Denial, OperatorCommand, PeerAddr, RelayId, Shortage, ToPeer, Tos,
+};
 use hairpin::wire::{Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use libfuzzer_sys::fuzz_target;
 use world::{Client, World, addr, config, credentials};
 
 /// Small enough that they are reached.
-const LIMITS: Limits =
-    Limits { allocations: 6, permissions: 4, channels: 3, new_peers: 3, bandwidth: 2000, waiting: 2 };
+const LIMITS: AllocationLimits = AllocationLimits {
+    allocations: 6,
+    permissions: 4,
+    channels: 3,
+    new_peers: 3,
+    bandwidth: 2000,
+    waiting: 2,
+};
 
 const CLIENTS: [&str; 4] =
     ["198.51.100.1:1000", "198.51.100.1:1001", "[2001:db8::9]:1000", "[fe80::9%3]:1000"];
@@ -42,7 +50,7 @@ const METHODS: [Method; 7] = [
 ];
 
 fuzz_target!(|input: &[u8]| {
-    let mut world = World::new(hairpin::turn::Config { limits: LIMITS, ..config() }, credentials());
+    let mut world = World::new(hairpin::turn::TurnConfig { limits: LIMITS, ..config() }, credentials());
     let mut clients = CLIENTS.map(Client::new);
     for client in &mut clients {
         // Learns its nonce
@@ -62,9 +70,10 @@ fuzz_target!(|input: &[u8]| {
                 let channel = 0x4000 + u16::from(input.byte().unwrap_or(0) % 5);
                 let run =
                     world::channel_message(channel, input.some()).repeat(1 + usize::from(step >> 4 & 3));
-                let stride = run.len() / (1 + usize::from(step >> 4 & 3));
-                let forward = world.server.from_client(world.now, &client.tuple, Marks(step), stride, &run);
-                check(&world, forward, stride);
+                let segment_size = run.len() / (1 + usize::from(step >> 4 & 3));
+                let forward =
+                    world.server.from_client(world.now, &client.tuple, Tos(step), segment_size, &run);
+                check(&world, forward, segment_size);
             }
             9 => from_peer(&mut world, &mut input),
             10 => world.pass(u64::from(input.byte().unwrap_or(0)) * 8),
@@ -87,15 +96,15 @@ fuzz_target!(|input: &[u8]| {
     while !world.asked.is_empty() {
         answer(&mut world, 0);
     }
-    world.server.command(world.now, Command::End);
+    world.server.command(world.now, OperatorCommand::End);
     world.drain();
     world.assert_empty();
 });
 
 /// What is forwarded lies inside a segment and leaves from an open socket.
-fn check(world: &World, forward: Option<ToPeer>, stride: usize) {
+fn check(world: &World, forward: Option<ToPeer>, segment_size: usize) {
     let Some(forward) = forward else { return };
-    assert!(forward.offset + forward.len <= stride);
+    assert!(forward.offset + forward.len <= segment_size);
     assert!(world.sockets.contains_key(&forward.relay));
     assert_eq!(Family::of(forward.peer.0.ip()), forward.relay.family);
     assert!(
@@ -157,10 +166,10 @@ fn from_peer(world: &mut World, input: &mut Input<'_>) {
     let at = usize::from(input.byte().unwrap_or(0));
     let Some(&relay) = world.sockets.keys().nth(at % 8) else { return };
     let peer = PeerAddr(addr(PEERS[usize::from(input.byte().unwrap_or(0)) % PEERS.len()]));
-    let stride = 1 + usize::from(input.byte().unwrap_or(0));
+    let segment_size = 1 + usize::from(input.byte().unwrap_or(0));
     let payload = input.some();
-    if let Some(to) = world.server.from_peer(world.now, relay, peer, Marks(0), stride, payload) {
-        for (n, segment) in payload.chunks(stride).enumerate() {
+    if let Some(to) = world.server.from_peer(world.now, relay, peer, Tos(0), segment_size, payload) {
+        for (n, segment) in payload.chunks(segment_size).enumerate() {
             let mut header = vec![0; to.header.len()];
             to.header.write(n, segment.len(), &mut header);
         }

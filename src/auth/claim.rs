@@ -2,7 +2,7 @@
 
 use super::credential::{Credential, userhash};
 use super::opaque::bare;
-use super::verdict::Integrity;
+use super::verdict::ResponseIntegrity;
 use crate::wire::{Message, attribute};
 
 /// RFC 8489 §14.3: the longest USERNAME that has to be understood.
@@ -10,7 +10,7 @@ const USERNAME_MAX: usize = 763;
 
 /// What a request says about itself. Of an attribute that comes twice the first counts (RFC 8489 §14).
 pub(super) struct Claim<'a> {
-    pub name: Name<'a>,
+    pub name: ClaimedName<'a>,
     pub realm: &'a [u8],
     pub nonce: &'a [u8],
     /// PASSWORD-ALGORITHMS
@@ -21,7 +21,7 @@ pub(super) struct Claim<'a> {
 
 /// USERNAME or USERHASH. Of a request with both, USERNAME counts.
 #[derive(Clone, Copy)]
-pub(super) enum Name<'a> {
+pub(super) enum ClaimedName<'a> {
     Username(&'a str),
     Userhash(&'a [u8; 32]),
     Invalid,
@@ -45,9 +45,9 @@ impl<'a> Claim<'a> {
             slot.get_or_insert(found.value);
         }
         let name = match (username, hash) {
-            (Some(value), _) => Name::username(value),
+            (Some(value), _) => ClaimedName::username(value),
             // RFC 8489 §14.4: 32 bytes.
-            (None, Some(value)) => value.try_into().map_or(Name::Invalid, Name::Userhash),
+            (None, Some(value)) => value.try_into().map_or(ClaimedName::Invalid, ClaimedName::Userhash),
             (None, None) => return None,
         };
         Some(Claim { name, realm: bare(realm?), nonce: nonce?, offered, chosen })
@@ -56,23 +56,27 @@ impl<'a> Claim<'a> {
     /// Whether this is the name of a credential that an allocation kept.
     pub(super) fn names(&self, known: &Credential) -> bool {
         match self.name {
-            Name::Username(name) => name == &**known.username(),
-            Name::Userhash(hash) => *hash == userhash(known.username().as_bytes(), self.realm),
-            Name::Invalid => false,
+            ClaimedName::Username(name) => name == &**known.username(),
+            ClaimedName::Userhash(hash) => *hash == userhash(known.username().as_bytes(), self.realm),
+            ClaimedName::Invalid => false,
         }
     }
 
     /// RFC 8489 §9.2.4: what signs the answer.
-    pub(super) fn answered_with(&self) -> Integrity {
-        if self.offered.is_none() && self.chosen.is_none() { Integrity::Sha1 } else { Integrity::Sha256 }
+    pub(super) fn answered_with(&self) -> ResponseIntegrity {
+        if self.offered.is_none() && self.chosen.is_none() {
+            ResponseIntegrity::Sha1
+        } else {
+            ResponseIntegrity::Sha256
+        }
     }
 }
 
-impl<'a> Name<'a> {
-    fn username(value: &'a [u8]) -> Name<'a> {
+impl<'a> ClaimedName<'a> {
+    fn username(value: &'a [u8]) -> ClaimedName<'a> {
         match str::from_utf8(bare(value)) {
-            Ok(name) if name.len() <= USERNAME_MAX => Name::Username(name),
-            _ => Name::Invalid,
+            Ok(name) if name.len() <= USERNAME_MAX => ClaimedName::Username(name),
+            _ => ClaimedName::Invalid,
         }
     }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Everything [`Auth`](super::Auth) is built from.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct AuthConfig {
     /// The REALM of every challenge, best the provider's domain name; short, since unauthenticated answers carry it.
     pub realm: String,
     /// Users with a password or key of their own.
@@ -72,9 +72,9 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a [`Config`] cannot be used; each reads as a sentence for the operator.
+/// Why a [`AuthConfig`] cannot be used; each reads as a sentence for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ConfigError {
+pub enum AuthConfigError {
     /// Neither a user nor a secret.
     #[error(
         "no user and no shared secret is configured: a relay open to everyone is not started; add one of them"
@@ -130,7 +130,7 @@ mod tests {
     /// RFC 8489 §9.2: passwords, their keys and shared secrets stay out of every log.
     #[test]
     fn nothing_secret_is_printed() {
-        let config = Config {
+        let config = AuthConfig {
             realm: "example.org".into(),
             users: vec![
                 StaticUser { name: "alice".into(), password: Password::Plain(Secret::new("hunter2")) },

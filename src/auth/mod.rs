@@ -6,9 +6,9 @@
 //! nothing behind. The one thing kept is kept by its owner: an allocation holds the [`Credential`] that opened it and
 //! passes it in again, so that its key serves even when the user is gone.
 //!
-//! - [`Config`]: users, shared secrets, realm. [`NonceKeys`]: from the operating system, made by the daemon.
+//! - [`AuthConfig`]: users, shared secrets, realm. [`NonceKeys`]: from the operating system, made by the daemon.
 //! - [`Auth::check`]: the checks of RFC 8489 §9.2.4, in their order.
-//! - [`Authenticated`], [`Refusal`], [`Reason`]: how it ended.
+//! - [`Authenticated`], [`AuthRefusal`], [`AuthReason`]: how it ended.
 //! - [`time_limited_password`], [`md5_key`]: for those who hand credentials out.
 //!
 //! Left out on purpose: short-term credentials (RFC 8489 §9.1), which TURN does not use, and every client-side rule.
@@ -31,15 +31,15 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use config::{Config, ConfigError, Password, Secret, StaticUser};
+pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
 pub use credential::{Algorithm, Credential, md5_key};
 pub use nonce::NonceKeys;
 pub use time_limited::time_limited_password;
-pub use verdict::{Authenticated, Purpose, Reason, Refusal};
+pub use verdict::{AuthReason, AuthRefusal, Authenticated, Purpose};
 
 use crate::wire::{Encoder, Message, attribute};
 use algorithms::Offer;
-use claim::{Claim, Name};
+use claim::{Claim, ClaimedName};
 use nonce::{Nonces, Standing};
 use opaque::opaque;
 use time_limited::Secrets;
@@ -63,19 +63,19 @@ pub struct Auth {
 
 impl Auth {
     /// Prepares names, derives keys and settles what is offered. Passwords are forgotten here.
-    pub fn new(config: Config, nonce_keys: NonceKeys) -> Result<Auth, ConfigError> {
+    pub fn new(config: AuthConfig, nonce_keys: NonceKeys) -> Result<Auth, AuthConfigError> {
         let realm = realm(&config.realm)?;
         if config.users.is_empty() && config.secrets.is_empty() {
-            return Err(ConfigError::NoCredentials);
+            return Err(AuthConfigError::NoCredentials);
         }
         if config.secrets.iter().any(|secret| secret.as_bytes().is_empty()) {
-            return Err(ConfigError::EmptySecret);
+            return Err(AuthConfigError::EmptySecret);
         }
         // An age is a difference of 32-bit seconds; the upper half is the future.
         let lifetime = i32::try_from(config.nonce_lifetime)
             .ok()
             .filter(|&seconds| seconds > 0)
-            .ok_or(ConfigError::NonceLifetime { seconds: config.nonce_lifetime })?
+            .ok_or(AuthConfigError::NonceLifetime { seconds: config.nonce_lifetime })?
             .unsigned_abs();
         let users = Users::new(&config.users, &realm)?;
 
@@ -123,13 +123,13 @@ impl Auth {
         request: &Message<'_>,
         purpose: Purpose,
         known: Option<&Arc<Credential>>,
-    ) -> Result<Authenticated, Refusal> {
+    ) -> Result<Authenticated, AuthRefusal> {
         // RFC 8489 §9.2.4, in its order. First: no integrity.
         if !request.has_integrity_sha1() && !request.has_integrity_sha256() {
-            return Err(Reason::NoCredentials.into());
+            return Err(AuthReason::NoCredentials.into());
         }
         // Second: integrity without what it takes to verify it.
-        let claim = Claim::of(request).ok_or(Reason::MissingAttribute)?;
+        let claim = Claim::of(request).ok_or(AuthReason::MissingAttribute)?;
         // Third: the algorithm, against what was sent with this nonce.
         let standing = self.nonces.judge(unix, client, claim.nonce);
         let algorithm = self.algorithm(&claim, standing)?;
@@ -137,26 +137,26 @@ impl Auth {
         // not valid either, but the log should tell it from a wrong password.
         let credential = self.verify(request, &claim, algorithm, known)?;
         if purpose == Purpose::Allocate && credential.expires().is_some_and(|expires| expires < unix) {
-            return Err(Reason::Expired.into());
+            return Err(AuthReason::Expired.into());
         }
         // Sixth: the nonce.
         match standing {
             Standing::Fresh => {}
-            Standing::Stale => return Err(Reason::StaleNonce.into()),
-            Standing::Foreign => return Err(Reason::ForeignNonce.into()),
+            Standing::Stale => return Err(AuthReason::StaleNonce.into()),
+            Standing::Foreign => return Err(AuthReason::ForeignNonce.into()),
         }
         let other = known.is_some_and(|known| known.username() != credential.username());
         let authenticated = Authenticated::new(credential, claim.answered_with());
         // RFC 8656 §5: verified, but not the user of this allocation.
         if other && purpose != Purpose::Allocate {
-            let reason = Reason::OtherUser;
-            return Err(Refusal { code: reason.code(), reason, signed: Some(authenticated) });
+            let reason = AuthReason::OtherUser;
+            return Err(AuthRefusal { code: reason.code(), reason, signed: Some(authenticated) });
         }
         Ok(authenticated)
     }
 
     /// RFC 8489 §9.2.4, third check. `None` is an algorithm that no key of ours is derived with.
-    fn algorithm(&self, claim: &Claim<'_>, standing: Standing) -> Result<Option<Algorithm>, Reason> {
+    fn algorithm(&self, claim: &Claim<'_>, standing: Standing) -> Result<Option<Algorithm>, AuthReason> {
         let bit = nonce::features(claim.nonce).is_some_and(|set| set & nonce::PASSWORD_ALGORITHMS != 0);
         match (claim.offered, claim.chosen) {
             // "processed as though PASSWORD-ALGORITHM were MD5"
@@ -165,16 +165,16 @@ impl Auth {
             (_, None) if !bit => Ok(Some(Algorithm::Md5)),
             (_, Some(chosen)) if !bit => Ok(Algorithm::from_value(chosen)),
             (Some(offered), Some(chosen)) => {
-                let offer = Offer::from_value(offered).ok_or(Reason::PasswordAlgorithms)?;
+                let offer = Offer::from_value(offered).ok_or(AuthReason::PasswordAlgorithms)?;
                 // A foreign nonce may come from before a restart, sent with the other list: the client then needs the
                 // 438 that brings it this one's, as a 400 tells it nothing.
                 if offer != self.offer && standing != Standing::Foreign {
-                    return Err(Reason::PasswordAlgorithms);
+                    return Err(AuthReason::PasswordAlgorithms);
                 }
                 let chosen = Algorithm::from_value(chosen).filter(|&algorithm| offer.includes(algorithm));
-                chosen.map(Some).ok_or(Reason::PasswordAlgorithms)
+                chosen.map(Some).ok_or(AuthReason::PasswordAlgorithms)
             }
-            _ => Err(Reason::PasswordAlgorithms),
+            _ => Err(AuthReason::PasswordAlgorithms),
         }
     }
 
@@ -185,7 +185,7 @@ impl Auth {
         claim: &Claim<'_>,
         algorithm: Option<Algorithm>,
         known: Option<&Arc<Credential>>,
-    ) -> Result<Arc<Credential>, Reason> {
+    ) -> Result<Arc<Credential>, AuthReason> {
         // The key that opened the allocation. If it does not fit, the user may have got a new one since.
         if let Some(known) = known
             && Some(known.algorithm()) == algorithm
@@ -196,32 +196,32 @@ impl Auth {
         }
         // Who it is depends on the realm (RFC 8489 §9.2.5). What ours is, is no secret.
         if claim.realm != self.realm.as_bytes() {
-            return Err(Reason::WrongRealm);
+            return Err(AuthReason::WrongRealm);
         }
         let user = match claim.name {
-            Name::Username(name) => self.users.named(name),
-            Name::Userhash(hash) => self.users.hashed(hash),
-            Name::Invalid => None,
+            ClaimedName::Username(name) => self.users.named(name),
+            ClaimedName::Userhash(hash) => self.users.hashed(hash),
+            ClaimedName::Invalid => None,
         };
         let time_limited = match claim.name {
-            Name::Username(name) if user.is_none() => self.secrets.parse(name),
+            ClaimedName::Username(name) if user.is_none() => self.secrets.parse(name),
             _ => None,
         };
         if user.is_none() && time_limited.is_none() {
-            return Err(refused_at_equal_cost(request, Reason::UnknownUser));
+            return Err(refused_at_equal_cost(request, AuthReason::UnknownUser));
         }
         let Some(algorithm) = algorithm else {
-            return Err(refused_at_equal_cost(request, Reason::NoKey));
+            return Err(refused_at_equal_cost(request, AuthReason::NoKey));
         };
         if let Some(name) = time_limited {
             let holds = |key: &[u8]| integrity_holds(request, key);
             let credential = self.secrets.verify(&name, &self.realm, algorithm, holds);
-            return credential.map(Arc::new).ok_or(Reason::WrongPassword);
+            return credential.map(Arc::new).ok_or(AuthReason::WrongPassword);
         }
         match user.and_then(|user| user.credential(algorithm)) {
             Some(credential) if integrity_holds(request, credential.key()) => Ok(Arc::clone(credential)),
-            Some(_) => Err(Reason::WrongPassword),
-            None => Err(refused_at_equal_cost(request, Reason::NoKey)),
+            Some(_) => Err(AuthReason::WrongPassword),
+            None => Err(refused_at_equal_cost(request, AuthReason::NoKey)),
         }
     }
 }
@@ -233,8 +233,8 @@ impl fmt::Debug for Auth {
 }
 
 /// RFC 8489 §14.9.
-fn realm(configured: &str) -> Result<String, ConfigError> {
-    let refuse = |problem| ConfigError::Realm { realm: configured.to_owned(), problem };
+fn realm(configured: &str) -> Result<String, AuthConfigError> {
+    let refuse = |problem| AuthConfigError::Realm { realm: configured.to_owned(), problem };
     let realm = opaque(configured).map_err(refuse)?;
     if realm.contains(['"', '\\']) {
         return Err(refuse("contains a quote or a backslash, which no realm can carry as it is"));
@@ -251,7 +251,7 @@ fn integrity_holds(request: &Message<'_>, key: &[u8]) -> bool {
 }
 
 /// So that the time to an answer does not tell which names exist.
-fn refused_at_equal_cost(request: &Message<'_>, reason: Reason) -> Reason {
+fn refused_at_equal_cost(request: &Message<'_>, reason: AuthReason) -> AuthReason {
     black_box(integrity_holds(request, black_box(&NOBODY)));
     reason
 }

@@ -31,18 +31,18 @@ impl Secrets {
     }
 
     /// Reads a name, if there is a secret that could verify it.
-    pub(super) fn parse<'a>(&self, username: &'a str) -> Option<Name<'a>> {
+    pub(super) fn parse<'a>(&self, username: &'a str) -> Option<TimeLimitedName<'a>> {
         if self.keyed.is_empty() {
             return None;
         }
-        Name::expiry_first(username)
-            .or_else(|| if self.user_before_expiry { Name::expiry_last(username) } else { None })
+        TimeLimitedName::expiry_first(username)
+            .or_else(|| if self.user_before_expiry { TimeLimitedName::expiry_last(username) } else { None })
     }
 
     /// The credential under the first secret whose key `holds`.
     pub(super) fn verify(
         &self,
-        name: &Name<'_>,
+        name: &TimeLimitedName<'_>,
         realm: &str,
         algorithm: Algorithm,
         holds: impl Fn(&[u8]) -> bool,
@@ -57,32 +57,32 @@ impl Secrets {
 
 /// A name that reads as a time-limited one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Name<'a> {
+pub(super) struct TimeLimitedName<'a> {
     whole: &'a str,
     user: &'a str,
     expires: u64,
 }
 
-impl<'a> Name<'a> {
+impl<'a> TimeLimitedName<'a> {
     /// `expiry:user`, split at the first separator since users may contain it, or the expiry alone.
-    fn expiry_first(whole: &'a str) -> Option<Name<'a>> {
+    fn expiry_first(whole: &'a str) -> Option<TimeLimitedName<'a>> {
         let (time, user) = whole.split_once(':').unwrap_or((whole, ""));
-        Name::new(whole, time, user)
+        TimeLimitedName::new(whole, time, user)
     }
 
     /// `user:expiry`, split at the last separator.
-    fn expiry_last(whole: &'a str) -> Option<Name<'a>> {
+    fn expiry_last(whole: &'a str) -> Option<TimeLimitedName<'a>> {
         let (user, time) = whole.rsplit_once(':')?;
-        Name::new(whole, time, user)
+        TimeLimitedName::new(whole, time, user)
     }
 
-    fn new(whole: &'a str, time: &'a str, user: &'a str) -> Option<Name<'a>> {
+    fn new(whole: &'a str, time: &'a str, user: &'a str) -> Option<TimeLimitedName<'a>> {
         // Digits alone: a sign or a space would be a second way to write the same number.
         if !time.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let expires = time.parse().ok()?;
-        Some(Name { whole, user: if user.is_empty() { time } else { user }, expires })
+        Some(TimeLimitedName { whole, user: if user.is_empty() { time } else { user }, expires })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::config::{ConfigError, Password, StaticUser};
+use super::config::{AuthConfigError, Password, StaticUser};
 use super::credential::{Algorithm, Credential, Key, userhash};
 use super::opaque::{bare, opaque};
 
@@ -34,8 +34,8 @@ impl User {
         }
     }
 
-    fn new(configured: &StaticUser, realm: &str) -> Result<User, ConfigError> {
-        let refuse = |problem| ConfigError::UserName { name: configured.name.clone(), problem };
+    fn new(configured: &StaticUser, realm: &str) -> Result<User, AuthConfigError> {
+        let refuse = |problem| AuthConfigError::UserName { name: configured.name.clone(), problem };
         let name = opaque(&configured.name).map_err(refuse)?;
         if name.len() > NAME_MAX {
             return Err(refuse("is longer than 508 bytes"));
@@ -47,7 +47,7 @@ impl User {
         match &configured.password {
             Password::Md5Key(key) => Ok(User { md5: credential(Key::Md5(*key)), sha256: None }),
             Password::Plain(secret) => {
-                let refuse = |problem| ConfigError::UserPassword { name: name.clone(), problem };
+                let refuse = |problem| AuthConfigError::UserPassword { name: name.clone(), problem };
                 let text = str::from_utf8(secret.as_bytes()).map_err(|_| refuse("is not UTF-8"))?;
                 let password = opaque(text).map_err(refuse)?;
                 let derive =
@@ -59,14 +59,14 @@ impl User {
 }
 
 impl Users {
-    pub(super) fn new(configured: &[StaticUser], realm: &str) -> Result<Users, ConfigError> {
+    pub(super) fn new(configured: &[StaticUser], realm: &str) -> Result<Users, AuthConfigError> {
         let mut users = Users { by_name: HashMap::default(), by_hash: HashMap::default() };
         for one in configured {
             let user = Arc::new(User::new(one, realm)?);
             let name = Arc::clone(user.md5.username());
             users.by_hash.insert(userhash(name.as_bytes(), realm.as_bytes()), Arc::clone(&user));
             if users.by_name.insert(Arc::clone(&name), user).is_some() {
-                return Err(ConfigError::DuplicateUser { name: name.to_string() });
+                return Err(AuthConfigError::DuplicateUser { name: name.to_string() });
             }
         }
         Ok(users)

@@ -1,4 +1,4 @@
-//! What judging a request ends in: an [`Authenticated`] that only this layer can make, or a [`Refusal`] with its code.
+//! What judging a request ends in: an [`Authenticated`] that only this layer can make, or a [`AuthRefusal`] with its code.
 //! RFC 8489 §9.2.4, RFC 8656 §5.
 
 use std::sync::Arc;
@@ -19,18 +19,18 @@ pub enum Purpose {
 #[derive(Clone, Debug)]
 pub struct Authenticated {
     credential: Arc<Credential>,
-    integrity: Integrity,
+    integrity: ResponseIntegrity,
 }
 
 /// Which attribute signs the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Integrity {
+pub(super) enum ResponseIntegrity {
     Sha1,
     Sha256,
 }
 
 impl Authenticated {
-    pub(super) fn new(credential: Arc<Credential>, integrity: Integrity) -> Authenticated {
+    pub(super) fn new(credential: Arc<Credential>, integrity: ResponseIntegrity) -> Authenticated {
         Authenticated { credential, integrity }
     }
 
@@ -44,35 +44,35 @@ impl Authenticated {
         // RFC 8489 §9.2.4: MESSAGE-INTEGRITY-SHA256, unless the request was processed as though with MD5
         // because it named no algorithm.
         match self.integrity {
-            Integrity::Sha1 => answer.integrity_sha1(self.credential.key()),
-            Integrity::Sha256 => answer.integrity_sha256(self.credential.key()),
+            ResponseIntegrity::Sha1 => answer.integrity_sha1(self.credential.key()),
+            ResponseIntegrity::Sha256 => answer.integrity_sha256(self.credential.key()),
         }
     }
 }
 
 /// A request that is answered with an error. 401 and 438 also carry the challenge.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct AuthRefusal {
     /// The status code: 400, 401, 438 or 441.
     pub code: u16,
     /// Why, for logs and counters; the wire never tells.
-    pub reason: Reason,
+    pub reason: AuthReason,
     /// With 441 alone: the credentials are right but not this allocation's, so the answer is signed with them.
     pub signed: Option<Authenticated>,
 }
 
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Refusal {
-        Refusal { code: reason.code(), reason, signed: None }
+impl From<AuthReason> for AuthRefusal {
+    fn from(reason: AuthReason) -> AuthRefusal {
+        AuthRefusal { code: reason.code(), reason, signed: None }
     }
 }
 
 /// Why a request was refused, in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum AuthReason {
     /// No message integrity: a client's first request.
     NoCredentials,
-    /// Integrity without USERNAME or USERHASH, REALM, NONCE.
+    /// ResponseIntegrity without USERNAME or USERHASH, REALM, NONCE.
     MissingAttribute,
     /// PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM are not what was offered.
     PasswordAlgorithms,
@@ -94,23 +94,23 @@ pub enum Reason {
     OtherUser,
 }
 
-impl Reason {
+impl AuthReason {
     /// How many there are.
-    pub const COUNT: usize = Reason::ALL.len();
+    pub const COUNT: usize = AuthReason::ALL.len();
 
     /// Every reason; `ALL[reason.index()]` is the reason.
-    pub const ALL: [Reason; 11] = [
-        Reason::NoCredentials,
-        Reason::MissingAttribute,
-        Reason::PasswordAlgorithms,
-        Reason::WrongRealm,
-        Reason::UnknownUser,
-        Reason::NoKey,
-        Reason::WrongPassword,
-        Reason::Expired,
-        Reason::StaleNonce,
-        Reason::ForeignNonce,
-        Reason::OtherUser,
+    pub const ALL: [AuthReason; 11] = [
+        AuthReason::NoCredentials,
+        AuthReason::MissingAttribute,
+        AuthReason::PasswordAlgorithms,
+        AuthReason::WrongRealm,
+        AuthReason::UnknownUser,
+        AuthReason::NoKey,
+        AuthReason::WrongPassword,
+        AuthReason::Expired,
+        AuthReason::StaleNonce,
+        AuthReason::ForeignNonce,
+        AuthReason::OtherUser,
     ];
 
     /// Its place in an array of counters.
@@ -121,17 +121,17 @@ impl Reason {
     /// Its name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Reason::NoCredentials => "no_credentials",
-            Reason::MissingAttribute => "missing_attribute",
-            Reason::PasswordAlgorithms => "password_algorithms",
-            Reason::WrongRealm => "wrong_realm",
-            Reason::UnknownUser => "unknown_user",
-            Reason::NoKey => "no_key",
-            Reason::WrongPassword => "wrong_password",
-            Reason::Expired => "expired",
-            Reason::StaleNonce => "stale_nonce",
-            Reason::ForeignNonce => "foreign_nonce",
-            Reason::OtherUser => "other_user",
+            AuthReason::NoCredentials => "no_credentials",
+            AuthReason::MissingAttribute => "missing_attribute",
+            AuthReason::PasswordAlgorithms => "password_algorithms",
+            AuthReason::WrongRealm => "wrong_realm",
+            AuthReason::UnknownUser => "unknown_user",
+            AuthReason::NoKey => "no_key",
+            AuthReason::WrongPassword => "wrong_password",
+            AuthReason::Expired => "expired",
+            AuthReason::StaleNonce => "stale_nonce",
+            AuthReason::ForeignNonce => "foreign_nonce",
+            AuthReason::OtherUser => "other_user",
         }
     }
 
@@ -139,16 +139,16 @@ impl Reason {
     pub fn code(self) -> u16 {
         match self {
             // RFC 8489 §9.2.4
-            Reason::MissingAttribute | Reason::PasswordAlgorithms => 400,
-            Reason::NoCredentials
-            | Reason::WrongRealm
-            | Reason::UnknownUser
-            | Reason::NoKey
-            | Reason::WrongPassword
-            | Reason::Expired => 401,
-            Reason::StaleNonce | Reason::ForeignNonce => 438,
+            AuthReason::MissingAttribute | AuthReason::PasswordAlgorithms => 400,
+            AuthReason::NoCredentials
+            | AuthReason::WrongRealm
+            | AuthReason::UnknownUser
+            | AuthReason::NoKey
+            | AuthReason::WrongPassword
+            | AuthReason::Expired => 401,
+            AuthReason::StaleNonce | AuthReason::ForeignNonce => 438,
             // RFC 8656 §5
-            Reason::OtherUser => 441,
+            AuthReason::OtherUser => 441,
         }
     }
 }
@@ -160,10 +160,10 @@ mod tests {
     /// RFC 8489 §9.2.4: every way to be refused has its counter and its name.
     #[test]
     fn reasons_count_and_differ() {
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+        for (index, reason) in AuthReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index);
         }
-        let mut names = Reason::ALL.map(Reason::as_str);
+        let mut names = AuthReason::ALL.map(AuthReason::as_str);
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     }

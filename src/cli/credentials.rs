@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::Wish;
+use super::CredentialsArgs;
 use crate::auth::Secret;
 use crate::config::{Loaded, Settings, external};
 use crate::daemon::{self, MISTAKES, addresses, configuration, ice, state};
 
-pub fn run(wish: &Wish) -> ExitCode {
-    let loaded = match &wish.config {
+pub fn run(args: &CredentialsArgs) -> ExitCode {
+    let loaded = match &args.config {
         Some(file) => configuration::read(file),
         None => configuration::defaults(),
     };
@@ -23,7 +23,7 @@ pub fn run(wish: &Wish) -> ExitCode {
             return MISTAKES.into();
         }
     };
-    match servers(wish, &settings) {
+    match servers(args, &settings) {
         Ok(servers) => {
             let _ = writeln!(io::stdout().lock(), "{servers}");
             ExitCode::SUCCESS
@@ -35,8 +35,8 @@ pub fn run(wish: &Wish) -> ExitCode {
     }
 }
 
-fn servers(wish: &Wish, settings: &Settings) -> Result<serde_json::Value> {
-    let secret = secret(wish, settings)?;
+fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Value> {
+    let secret = secret(args, settings)?;
     let relay: Vec<IpAddr> = if settings.relay.addresses.is_empty() {
         [addresses::discover_v4(), addresses::discover_v6()]
             .into_iter()
@@ -47,25 +47,25 @@ fn servers(wish: &Wish, settings: &Settings) -> Result<serde_json::Value> {
         settings.relay.addresses.clone()
     };
     let external = external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?;
-    let urls = ice::urls(&settings.listen.all(), &relay, &external, wish.domain.as_deref());
+    let urls = ice::urls(&settings.listen.all(), &relay, &external, args.domain.as_deref());
     if urls.is_empty() {
         bail!("this machine has no address that clients could reach; name the relay with --domain");
     }
-    Ok(ice::servers(&urls, &secret, &wish.user, daemon::unix_now() + wish.ttl.as_secs()))
+    Ok(ice::servers(&urls, &secret, &args.user, daemon::unix_now() + args.ttl.as_secs()))
 }
 
-fn secret(wish: &Wish, settings: &Settings) -> Result<Secret> {
+fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {
     if let Some(secret) = settings.auth.secrets.first() {
         return Ok(secret.clone());
     }
-    if let Some(file) = &wish.config {
+    if let Some(file) = &args.config {
         bail!(
             "{} has no shared secret, and only from one are credentials made (static users have their passwords); set \
              auth.secrets or auth.secret_files",
             file.display()
         );
     }
-    let directory = state::directory(wish.state_dir.as_deref(), &daemon::variable, daemon::is_service())?;
+    let directory = state::directory(args.state_dir.as_deref(), &daemon::variable, daemon::is_service())?;
     state::secret(&directory)?.with_context(|| {
         format!(
             "there is no secret in {}: start `hairpin serve` first, or name its --state-dir or --config",

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::daemon::{self, MISTAKES, Order, configuration};
+use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
 
 /// Reads the arguments, does what they say, and returns the exit status: 0, 1 for what went wrong, 2 for mistakes in
 /// arguments or configuration.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve { config, domain, cert, key, state_dir } => {
-            daemon::serve(&Order { config, domain, certificate: cert.zip(key), state_dir })
+        CliCommand::Serve { config, domain, cert, key, state_dir } => {
+            daemon::serve(&ServeArgs { config, domain, certificate: cert.zip(key), state_dir })
         }
-        Command::Check { file } => check(&file),
-        Command::Credentials(wish) => credentials::run(&wish),
+        CliCommand::Check { file } => check(&file),
+        CliCommand::Credentials(wish) => credentials::run(&wish),
     }
 }
 
@@ -39,11 +39,11 @@ Examples:
 )]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run a relay
     ///
     /// Without --config it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses of the default route and
@@ -92,12 +92,12 @@ Secrets are never arguments: they come from the configuration, from files of the
 Examples:
   hairpin credentials --user alice
   hairpin credentials --user alice --ttl 1h --config /etc/hairpin/hairpin.toml --domain turn.example.org")]
-    Credentials(Wish),
+    Credentials(CredentialsArgs),
 }
 
 /// What `credentials` was told.
 #[derive(clap::Args)]
-struct Wish {
+struct CredentialsArgs {
     /// Whom they are for: what logs and quotas go by
     #[arg(long, value_name = "NAME", value_parser = words::user)]
     user: String,

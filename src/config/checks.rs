@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::external;
-use super::settings::{Listen, Settings};
+use super::settings::{ListenSettings, Settings};
 
 /// Settings that do not go together.
 pub struct Disagreement {
@@ -20,7 +20,7 @@ pub struct Disagreement {
 /// Whatever disagrees at `now` (unix seconds), in the order of the table.
 pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
     let mut found = Vec::new();
-    let Listen { udp, tcp, tls, .. } = &settings.listen;
+    let ListenSettings { udp, tcp, tls, .. } = &settings.listen;
     if settings.listen.all().is_empty() {
         found.push(mistake(
             &["listen.udp", "listen.tcp", "listen.tls"],

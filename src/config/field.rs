@@ -103,7 +103,7 @@ pub struct UserDraft {
 }
 
 /// The world outside the file, passed in so that reading settings is a function of its inputs.
-pub struct Reader<'a> {
+pub struct ReadContext<'a> {
     /// Whether this machine has an address.
     pub has_address: &'a dyn Fn(IpAddr) -> bool,
     /// The text of a file; relative paths start where the configuration stands.
@@ -114,9 +114,9 @@ pub struct Reader<'a> {
     pub now: u64,
 }
 
-impl Reader<'static> {
+impl ReadContext<'static> {
     /// Has every address, reads nothing.
-    pub const NONE: Reader<'static> = Reader {
+    pub const NONE: ReadContext<'static> = ReadContext {
         has_address: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         environment: &|_| None,
@@ -126,7 +126,7 @@ impl Reader<'static> {
 
 /// Something wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct ValueError {
     /// Where in the file.
     pub at: Range<usize>,
     /// What is wrong.
@@ -139,7 +139,7 @@ pub struct Wrong {
 
 impl<T> Field<T> {
     /// Puts `value` in its place. What is wrong with it is left out and comes back.
-    pub fn apply(&self, target: &mut T, value: &Value, reader: &Reader<'_>) -> Vec<Wrong> {
+    pub fn apply(&self, target: &mut T, value: &Value, reader: &ReadContext<'_>) -> Vec<ValueError> {
         let mut wrong = Vec::new();
         let report = &mut wrong;
         match self {
@@ -149,9 +149,9 @@ impl<T> Field<T> {
                 put(at(target), values::seconds(value), report);
                 let seconds = *at(target);
                 if report.is_empty() && !(norm.holds)(seconds) {
-                    report.push(Wrong {
+                    report.push(ValueError {
                         warning: true,
-                        ..Wrong::of(value, norm.says, "it runs, but clients count on that")
+                        ..ValueError::of(value, norm.says, "it runs, but clients count on that")
                     });
                 }
             }
@@ -223,19 +223,24 @@ impl<T> Field<T> {
     }
 }
 
-impl Wrong {
+impl ValueError {
     /// Something wrong with all of `value`.
-    pub fn of(value: &Value, what: impl Into<String>, fix: impl Into<String>) -> Wrong {
-        Wrong { at: value.span().unwrap_or_default(), what: what.into(), fix: fix.into(), warning: false }
+    pub fn of(value: &Value, what: impl Into<String>, fix: impl Into<String>) -> ValueError {
+        ValueError {
+            at: value.span().unwrap_or_default(),
+            what: what.into(),
+            fix: fix.into(),
+            warning: false,
+        }
     }
 }
 
-fn put<X>(place: &mut X, read: Result<X, Wrong>, report: &mut Vec<Wrong>) {
+fn put<X>(place: &mut X, read: Result<X, ValueError>, report: &mut Vec<ValueError>) {
     if let Some(value) = keep(read, report) {
         *place = value;
     }
 }
 
-fn keep<X>(read: Result<X, Wrong>, report: &mut Vec<Wrong>) -> Option<X> {
+fn keep<X>(read: Result<X, ValueError>, report: &mut Vec<ValueError>) -> Option<X> {
     read.map_err(|wrong| report.push(wrong)).ok()
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::settings::Settings;
 use crate::datapath::stream;
-use crate::datapath::tls::Identity;
+use crate::tls::Identity;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::peers::{PeerRules, Rules};
-use crate::turn::{External, Families, Lifetimes, Limits, Transport};
+use crate::turn::{AllocationLimits, External, Families, Lifetimes, Transport};
 use crate::{auth, datapath, turn};
 
 /// What the settings do not say: it depends on the machine.
@@ -40,8 +40,8 @@ impl Site {
 
 impl Settings {
     /// What `auth` is told.
-    pub fn auth(&self) -> auth::Config {
-        auth::Config {
+    pub fn auth(&self) -> auth::AuthConfig {
+        auth::AuthConfig {
             realm: self.auth.realm.clone(),
             users: self.auth.users.clone(),
             secrets: self.auth.secrets.clone(),
@@ -51,9 +51,9 @@ impl Settings {
     }
 
     /// What `turn` is told.
-    pub fn turn(&self, site: &Site) -> turn::Config {
+    pub fn turn(&self, site: &Site) -> turn::TurnConfig {
         let limits = &self.limits;
-        turn::Config {
+        turn::TurnConfig {
             families: Families {
                 v4: site.relay.iter().any(IpAddr::is_ipv4),
                 v6: site.relay.iter().any(IpAddr::is_ipv6),
@@ -64,14 +64,14 @@ impl Settings {
                 permission: limits.permission_lifetime,
                 channel: limits.channel_lifetime,
             },
-            limits: Limits {
+            limits: AllocationLimits {
                 // The kernel decides which worker a client gets, so each one may get all.
                 allocations: size(limits.allocations),
                 permissions: size(limits.permissions),
                 channels: size(limits.channels),
                 new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
                 bandwidth: limits.bandwidth,
-                ..Limits::default()
+                ..AllocationLimits::default()
             },
             external: site.external.clone(),
             peers: PeerRules::new(Rules {
@@ -94,9 +94,9 @@ impl Settings {
         inside().chain(outside).collect()
     }
 
-    /// What `datapath` is told; `identity` is who it is to TLS clients ([`Tls::identity`](super::tls::Tls::identity)).
-    pub fn datapath(&self, site: &Site, identity: Option<Identity>) -> datapath::Config {
-        datapath::Config {
+    /// What `datapath` is told; `identity` is who it is to TLS clients ([`Tls::identity`](super::tls::TlsSettings::identity)).
+    pub fn datapath(&self, site: &Site, identity: Option<Identity>) -> datapath::DatapathConfig {
+        datapath::DatapathConfig {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
             listen: site.over(Transport::Udp),
             streams: self.streams(site, identity),
@@ -111,17 +111,17 @@ impl Settings {
         }
     }
 
-    fn streams(&self, site: &Site, identity: Option<Identity>) -> stream::Config {
+    fn streams(&self, site: &Site, identity: Option<Identity>) -> stream::StreamConfig {
         let limits = &self.limits;
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        stream::Config {
+        stream::StreamConfig {
             tcp: site.over(Transport::Tcp),
             tls: site.over(Transport::Tls),
             identity,
-            limits: stream::Limits {
+            limits: stream::StreamLimits {
                 connections: size(limits.connections),
                 half_open: size(limits.half_open),
-                half_open_a_source: size(limits.half_open_per_address),
+                half_open_per_address: size(limits.half_open_per_address),
                 queue: size(limits.client_queue),
                 handshake: seconds(limits.handshake_timeout),
                 first_message: seconds(limits.first_message_timeout),
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn defaults_are_the_layers_own() {
         let turn = Settings::default().turn(&site(&["192.0.2.1"]));
-        assert_eq!((turn.limits, turn.lifetimes), (Limits::default(), Lifetimes::default()));
+        assert_eq!((turn.limits, turn.lifetimes), (AllocationLimits::default(), Lifetimes::default()));
         assert_eq!(turn.software, None);
         let streams = Settings::default().datapath(&site(&["192.0.2.1"]), None).streams;
-        assert_eq!(streams.limits, stream::Limits::default());
+        assert_eq!(streams.limits, stream::StreamLimits::default());
     }
 
     #[test]

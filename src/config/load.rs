@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::checks;
-use super::field::{Field, Reader, UserDraft, Wrong};
+use super::field::{Field, ReadContext, UserDraft, ValueError};
 use super::report::Finding;
 use super::settings::Settings;
 use super::table::{SECTIONS, SETTINGS, Setting, USER};
@@ -26,7 +26,7 @@ pub struct Loaded {
 pub const SECRET_VARIABLE: &str = "HAIRPIN_AUTH_SECRET";
 
 /// Reads the `text` of the configuration called `file`, and secrets from the environment. On mistakes, all of them.
-pub fn load(file: &str, text: &str, reader: &Reader<'_>) -> Result<Loaded, Vec<Finding>> {
+pub fn load(file: &str, text: &str, reader: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let mut loading = Loading { file, text, reader, places: BTreeMap::new(), findings: Vec::new() };
     let mut settings = Settings::default();
     match Document::parse(text) {
@@ -57,7 +57,7 @@ pub fn load(file: &str, text: &str, reader: &Reader<'_>) -> Result<Loaded, Vec<F
 }
 
 /// The settings of a start without a file: defaults, and secrets from the environment.
-pub fn without_file(reader: &Reader<'_>) -> Result<Loaded, Vec<Finding>> {
+pub fn without_file(reader: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let mut loading = Loading { file: "", text: "", reader, places: BTreeMap::new(), findings: Vec::new() };
     let mut settings = Settings::default();
     loading.environment(&mut settings);
@@ -67,7 +67,7 @@ pub fn without_file(reader: &Reader<'_>) -> Result<Loaded, Vec<Finding>> {
 struct Loading<'a> {
     file: &'a str,
     text: &'a str,
-    reader: &'a Reader<'a>,
+    reader: &'a ReadContext<'a>,
     /// Where the settings that the file has stand.
     places: BTreeMap<&'static str, Range<usize>>,
     findings: Vec<Finding>,
@@ -219,7 +219,11 @@ impl Loading<'_> {
         let place = check.keys.iter().find_map(|key| Some((*key, self.places.get(key)?.clone())));
         let (key, span) = place.unwrap_or((check.keys[0], 0..0));
         let value = self.text.get(span.clone()).unwrap_or_default().to_owned();
-        self.report(key, value, Wrong { at: span, what: check.what, fix: check.fix, warning: check.warning });
+        self.report(
+            key,
+            value,
+            ValueError { at: span, what: check.what, fix: check.fix, warning: check.warning },
+        );
     }
 
     /// Reports a key that does not exist, with the nearest one that does.
@@ -251,10 +255,10 @@ impl Loading<'_> {
         what: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        self.report(key, value, Wrong { at, what: what.into(), fix: fix.into(), warning: false });
+        self.report(key, value, ValueError { at, what: what.into(), fix: fix.into(), warning: false });
     }
 
-    fn report(&mut self, key: &str, value: String, wrong: Wrong) {
+    fn report(&mut self, key: &str, value: String, wrong: ValueError) {
         let line = (wrong.at.end > 0).then(|| self.text[..wrong.at.start].matches('\n').count() + 1);
         self.findings.push(Finding {
             file: self.file.to_owned(),

@@ -12,7 +12,7 @@
 //! - `checks`: whether settings agree with each other
 //! - [`pages`]: the reference page and the sample
 //!
-//! Nothing here opens a socket, reads a file or the environment: what is needed of them is passed in as a [`Reader`].
+//! Nothing here opens a socket, reads a file or the environment: what is needed of them is passed in as a [`ReadContext`].
 
 mod certificate;
 mod checks;
@@ -29,7 +29,7 @@ mod tests;
 pub mod tls;
 mod values;
 
-pub use field::Reader;
+pub use field::ReadContext;
 pub use layers::Site;
 pub use load::{Loaded, SECRET_VARIABLE, load, without_file};
 pub use report::Finding;

@@ -114,7 +114,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Reader, load, tests};
+    use crate::config::{ReadContext, load, tests};
 
     /// Compares a page of the repository with what the table makes; writes it when asked to.
     fn current(path: &str, made: &str) {
@@ -152,7 +152,7 @@ mod tests {
             .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
         let file = |path: &Path| tests::pem(path).unwrap_or_else(|| "0123456789abcdef\n".into());
-        let reader = Reader { read: &|path| Ok(file(path)), now: 1_893_456_000, ..Reader::NONE };
+        let reader = ReadContext { read: &|path| Ok(file(path)), now: 1_893_456_000, ..ReadContext::NONE };
         let loaded =
             load("sample", &on.join("\n"), &reader).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
         assert_eq!(loaded.settings.auth.users.len(), 1);

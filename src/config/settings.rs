@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::external::ExternalIp;
-use super::field::{Field, Reader};
+use super::field::{Field, ReadContext};
 use super::table::{SETTINGS, Setting};
-use super::tls::Tls;
+use super::tls::TlsSettings;
 use crate::auth::{Secret, StaticUser};
 use crate::turn::Transport;
 use crate::turn::peers::Cidr;
@@ -16,21 +16,21 @@ use crate::turn::peers::Cidr;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `[listen]`: where clients come in.
-    pub listen: Listen,
+    pub listen: ListenSettings,
     /// `[relay]`: what peers see.
-    pub relay: Relay,
+    pub relay: RelaySettings,
     /// `[tls]`: who this server is to TLS clients.
-    pub tls: Tls,
+    pub tls: TlsSettings,
     /// `[auth]`: who may use the relay.
-    pub auth: Auth,
+    pub auth: AuthSettings,
     /// `[limits]`: how much of it.
-    pub limits: Limits,
+    pub limits: LimitsSettings,
     /// `[peers]`: whom it may be used to reach.
-    pub peers: Peers,
+    pub peers: PeersSettings,
     /// `[http]`: metrics and health.
-    pub http: Http,
+    pub http: HttpSettings,
     /// `[log]`.
-    pub log: Log,
+    pub log: LogSettings,
     /// Worker threads; 0 is one for each CPU this process may use.
     pub workers: u64,
     /// The value of SOFTWARE in answers; empty sends none.
@@ -39,7 +39,7 @@ pub struct Settings {
 
 /// `[listen]`. Its `Default` is empty; the table holds what a person means by default. So for every section.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listen {
+pub struct ListenSettings {
     /// Where UDP clients come in.
     pub udp: Vec<SocketAddr>,
     /// Where TCP clients come in.
@@ -56,7 +56,7 @@ pub struct Listen {
 
 /// `[relay]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Relay {
+pub struct RelaySettings {
     /// Relayed addresses; none listed means discovered.
     pub addresses: Vec<IpAddr>,
     /// What they are called outside.
@@ -65,15 +65,15 @@ pub struct Relay {
     pub ports: RangeInclusive<u16>,
 }
 
-impl Default for Relay {
+impl Default for RelaySettings {
     fn default() -> Self {
-        Relay { addresses: Vec::new(), external_ip: Vec::new(), ports: 0..=0 }
+        RelaySettings { addresses: Vec::new(), external_ip: Vec::new(), ports: 0..=0 }
     }
 }
 
 /// `[auth]`.
 #[derive(Clone, Debug, Default)]
-pub struct Auth {
+pub struct AuthSettings {
     /// The realm.
     pub realm: String,
     /// Shared secrets of time-limited credentials, from the file, from files of their own and from the environment, in
@@ -89,7 +89,7 @@ pub struct Auth {
 
 /// `[limits]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limits {
+pub struct LimitsSettings {
     /// Allocations a user.
     pub user_allocations: u64,
     /// Allocations in total.
@@ -136,7 +136,7 @@ pub struct Limits {
 
 /// `[peers]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Peers {
+pub struct PeersSettings {
     /// Ranges that may be reached although they are refused otherwise.
     pub allow: Vec<Cidr>,
     /// Ranges that may not be reached.
@@ -147,14 +147,14 @@ pub struct Peers {
 
 /// `[http]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Http {
+pub struct HttpSettings {
     /// Where metrics and health are served.
     pub listen: Vec<SocketAddr>,
 }
 
 /// `[log]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Log {
+pub struct LogSettings {
     /// The least important level that is written.
     pub level: Level,
     /// What a line looks like.
@@ -187,7 +187,7 @@ pub enum Format {
     Json,
 }
 
-impl Listen {
+impl ListenSettings {
     /// Every way in.
     pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
         let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp), (Transport::Tls, &self.tls)];
@@ -220,14 +220,14 @@ impl Settings {
     /// Settings that are still to be filled in from the table.
     fn blank() -> Settings {
         Settings {
-            listen: Listen::default(),
-            relay: Relay::default(),
-            tls: Tls::default(),
-            auth: Auth::default(),
-            limits: Limits::default(),
-            peers: Peers::default(),
-            http: Http::default(),
-            log: Log::default(),
+            listen: ListenSettings::default(),
+            relay: RelaySettings::default(),
+            tls: TlsSettings::default(),
+            auth: AuthSettings::default(),
+            limits: LimitsSettings::default(),
+            peers: PeersSettings::default(),
+            http: HttpSettings::default(),
+            log: LogSettings::default(),
             workers: 0,
             software: String::new(),
         }
@@ -240,7 +240,7 @@ impl Default for Settings {
         let mut settings = Settings::blank();
         for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
             let value = setting.default.parse().expect("a default of the table is TOML");
-            let wrong = setting.field.apply(&mut settings, &value, &Reader::NONE);
+            let wrong = setting.field.apply(&mut settings, &value, &ReadContext::NONE);
             assert!(wrong.is_empty(), "the default of {} is refused: {wrong:?}", setting.key);
         }
         settings

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, date_time_ymd};
 
-use super::{Reader, Settings, load, without_file};
+use super::{ReadContext, Settings, load, without_file};
 use crate::auth::Password;
 
 const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
@@ -41,8 +41,8 @@ pub fn pem(path: &Path) -> Option<String> {
 }
 
 /// A machine with two addresses, some files and no variable.
-fn reader() -> Reader<'static> {
-    Reader {
+fn reader() -> ReadContext<'static> {
+    ReadContext {
         has_address: &|ip| {
             ip.is_loopback() || ["192.0.2.1", "2001:db8::1"].map(|a| a.parse()).contains(&Ok::<IpAddr, _>(ip))
         },
@@ -371,7 +371,7 @@ fn an_expired_certificate_warns_but_runs() {
     let expected = "hairpin.toml:2: warning: tls.cert = \"old.pem\": the certificate expired on 2025-12-31; renew it, else clients refuse it";
     assert_eq!(one(text), expected);
     let text = format!("{text}\n{GOOD}");
-    let early = load("hairpin.toml", &text, &Reader { now: 1_000_000_000, ..reader() }).unwrap();
+    let early = load("hairpin.toml", &text, &ReadContext { now: 1_000_000_000, ..reader() }).unwrap();
     assert!(early.warnings[0].to_string().contains("is valid from 2020-01-01 only"), "{:?}", early.warnings);
 }
 
@@ -399,10 +399,10 @@ fn never_an_anonymous_relay() {
 fn secrets_may_come_from_the_environment() {
     let variable =
         |_: &str| Some("a secret of the first, a secret of the second\na secret of the third\n".to_owned());
-    let loaded = load("hairpin.toml", "", &Reader { environment: &variable, ..reader() }).unwrap();
+    let loaded = load("hairpin.toml", "", &ReadContext { environment: &variable, ..reader() }).unwrap();
     assert_eq!(loaded.settings.auth.secrets.len(), 3);
     let short = |_: &str| Some("short,".to_owned());
-    let mistakes = without_file(&Reader { environment: &short, ..reader() }).unwrap_err();
+    let mistakes = without_file(&ReadContext { environment: &short, ..reader() }).unwrap_err();
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].to_string().starts_with("environment: HAIRPIN_AUTH_SECRET = ***: a secret of 5"));
 }

@@ -9,11 +9,11 @@ use rustls::server::ParsedCertificate;
 
 use super::certificate::Certificate;
 use super::checks::{Disagreement, mistake};
-use crate::datapath::tls::{Identity, IdentityError};
+use crate::tls::{Identity, IdentityError};
 
 /// `[tls]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tls {
+pub struct TlsSettings {
     /// The chain, the server's own certificate first.
     pub cert: Option<Pem>,
     /// Its key.
@@ -37,7 +37,7 @@ impl fmt::Debug for Pem {
     }
 }
 
-impl Tls {
+impl TlsSettings {
     /// Who this server is to TLS clients, if it is anyone.
     ///
     /// # Errors

@@ -133,7 +133,7 @@ fn choose_v6(source: Option<IpAddr>, table: &str) -> Result<Chosen, Unusable> {
     if v6.is_loopback() || v6.is_unicast_link_local() {
         return Err(Unusable::Near(v6.into()));
     }
-    let entries: Vec<Entry> = table.lines().filter_map(Entry::parse).collect();
+    let entries: Vec<InterfaceAddress> = table.lines().filter_map(InterfaceAddress::parse).collect();
     let Some(own) = entries.iter().find(|entry| entry.address == v6) else {
         // The kernel tells nothing, so nothing speaks against it.
         return Ok(Chosen { address: v6.into(), why: Why::DefaultRoute });
@@ -150,19 +150,19 @@ fn choose_v6(source: Option<IpAddr>, table: &str) -> Result<Chosen, Unusable> {
 }
 
 /// A line of /proc/net/if_inet6: address, interface index, prefix length, scope, flags, name; all in hex.
-struct Entry {
+struct InterfaceAddress {
     address: Ipv6Addr,
     interface: u32,
     flags: u8,
 }
 
-impl Entry {
-    fn parse(line: &str) -> Option<Entry> {
+impl InterfaceAddress {
+    fn parse(line: &str) -> Option<InterfaceAddress> {
         let mut words = line.split_ascii_whitespace();
         let address = u128::from_str_radix(words.next()?, 16).ok()?.into();
         let interface = u32::from_str_radix(words.next()?, 16).ok()?;
         let flags = u8::from_str_radix(words.nth(2)?, 16).ok()?;
-        Some(Entry { address, interface, flags })
+        Some(InterfaceAddress { address, interface, flags })
     }
 
     /// Neither temporary nor failed, deprecated or still being tried (IFA_F_* of linux/if_addr.h).

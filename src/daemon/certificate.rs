@@ -7,20 +7,22 @@ use anyhow::{Context, Result};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use tracing::{info, warn};
 
-use super::{Order, is_service, state, unix_now, variable};
-use crate::config::tls::{Pem, Tls};
+use super::{ServeArgs, is_service, state, unix_now, variable};
+use crate::config::tls::{Pem, TlsSettings};
 
 /// The certificate that was ordered, else the one kept in the state directory.
-pub fn obtain(order: &Order) -> Result<Tls> {
-    let tls = match &order.certificate {
-        Some((cert, key)) => Tls { cert: Some(file(cert, "--cert")?), key: Some(file(key, "--key")?) },
-        None => kept(order)?,
+pub fn obtain(args: &ServeArgs) -> Result<TlsSettings> {
+    let tls = match &args.certificate {
+        Some((cert, key)) => {
+            TlsSettings { cert: Some(file(cert, "--cert")?), key: Some(file(key, "--key")?) }
+        }
+        None => kept(args)?,
     };
     tls.identity().context("TLS")?;
     if let Some(what) = tls.out_of_date(unix_now()) {
         warn!("TLS: {what}; renew it, else clients refuse it");
     }
-    if let (Some(domain), Some(_)) = (&order.domain, &order.certificate)
+    if let (Some(domain), Some(_)) = (&args.domain, &args.certificate)
         && !tls.names(domain)
     {
         warn!(
@@ -30,14 +32,14 @@ pub fn obtain(order: &Order) -> Result<Tls> {
     Ok(tls)
 }
 
-fn kept(order: &Order) -> Result<Tls> {
-    let directory = state::directory(order.state_dir.as_deref(), &variable, is_service())?;
-    let name = order.domain.as_deref().unwrap_or("hairpin");
+fn kept(args: &ServeArgs) -> Result<TlsSettings> {
+    let directory = state::directory(args.state_dir.as_deref(), &variable, is_service())?;
+    let name = args.domain.as_deref().unwrap_or("hairpin");
     let (text, made) = state::certificate_or_new(&directory, || self_signed(name))?;
     let made = if made { "made just now" } else { "made at an earlier start" };
     info!("a self-signed certificate is kept in {} ({made})", directory.display());
     let both = Pem::new(text);
-    Ok(Tls { cert: Some(both.clone()), key: Some(both) })
+    Ok(TlsSettings { cert: Some(both.clone()), key: Some(both) })
 }
 
 fn file(path: &Path, flag: &str) -> Result<Pem> {
@@ -67,7 +69,7 @@ mod tests {
     fn a_self_signed_certificate_serves() {
         for name in ["hairpin", "turn.example.org", "203.0.113.7"] {
             let pem = Pem::new(self_signed(name).unwrap());
-            let tls = Tls { cert: Some(pem.clone()), key: Some(pem) };
+            let tls = TlsSettings { cert: Some(pem.clone()), key: Some(pem) };
             assert!(tls.identity().unwrap().is_some() && tls.is_self_signed());
             assert_eq!(tls.out_of_date(unix_now()), None);
         }
@@ -76,7 +78,7 @@ mod tests {
     #[test]
     fn files_that_are_not_there_are_named_with_their_flag() {
         let certificate = Some(("missing.pem".into(), "key.pem".into()));
-        let error = obtain(&Order { certificate, ..Order::default() }).unwrap_err();
+        let error = obtain(&ServeArgs { certificate, ..ServeArgs::default() }).unwrap_err();
         assert!(format!("{error:#}").starts_with("--cert missing.pem cannot be read; correct"), "{error:#}");
     }
 }

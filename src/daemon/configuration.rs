@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{addresses, state, unix_now};
 use crate::auth::{Auth, NonceKeys};
-use crate::config::{self, Finding, Loaded, Reader};
+use crate::config::{self, Finding, Loaded, ReadContext};
 
 /// Reads a configuration file; on mistakes, all of them.
 pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
@@ -30,8 +30,8 @@ pub fn defaults() -> Result<Loaded, Vec<Finding>> {
     config::without_file(&reader(&|path| state::read_text(path)))
 }
 
-fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<String>) -> Reader<'a> {
-    Reader {
+fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<String>) -> ReadContext<'a> {
+    ReadContext {
         has_address: &addresses::is_here,
         read,
         environment: &|name| std::env::var(name).ok(),

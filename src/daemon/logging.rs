@@ -12,7 +12,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::settings::{Format, Level, Log};
+use crate::config::settings::{Format, Level, LogSettings};
 
 /// Lines that wait to be written at most.
 const QUEUE: usize = 8192;
@@ -25,11 +25,11 @@ pub struct Logging {
 
 /// Counts the lines that were lost.
 #[derive(Clone)]
-pub struct Lost(ErrorCounter);
+pub struct LostLines(ErrorCounter);
 
 impl Logging {
     /// Starts logging for the whole process; panics are logged too, for standard error may be stuck.
-    pub fn start(log: &Log) -> Logging {
+    pub fn start(log: &LogSettings) -> Logging {
         let (writer, guard) = queue(io::stderr());
         let dropped = writer.error_counter();
         let layer = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
@@ -49,8 +49,8 @@ impl Logging {
     }
 
     /// A reader of the count of lost lines.
-    pub fn lost(&self) -> Lost {
-        Lost(self.dropped.clone())
+    pub fn lost(&self) -> LostLines {
+        LostLines(self.dropped.clone())
     }
 }
 
@@ -62,7 +62,7 @@ impl Drop for Logging {
     }
 }
 
-impl Lost {
+impl LostLines {
     /// Lines lost so far.
     pub fn lines(&self) -> usize {
         self.0.dropped_lines()
@@ -112,7 +112,7 @@ mod tests {
             writer.write_all(b"a line\n").unwrap();
         }
         // The thread holds one more at most.
-        let lost = Lost(writer.error_counter()).lines();
+        let lost = LostLines(writer.error_counter()).lines();
         assert!((99..=100).contains(&lost), "{lost}");
         drop(release);
         drop(guard);

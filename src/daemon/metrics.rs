@@ -5,18 +5,23 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder as _, TextEncoder};
 
 use super::host::UdpErrors;
-use crate::auth::Reason;
+use crate::auth::AuthReason;
 use crate::datapath::WorkerStats;
-use crate::datapath::stats::{Queue, Unsent};
-use crate::datapath::stream::stats::{End, Failure, Refusal};
+use crate::datapath::stats::{SocketQueue, Unsent};
+use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure};
 use crate::turn::Transport;
-use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, Traffic};
+use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, TrafficCount};
 
 /// What a relay is allowed, by the names of its settings.
-pub type Limits = Vec<(&'static str, u64)>;
+pub type NamedLimits = Vec<(&'static str, u64)>;
 
 /// The page for what `workers` have counted within `limits`, the log has lost, and the host's kernel has counted.
-pub fn page(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64, host: &[UdpErrors]) -> String {
+pub fn page(
+    workers: &[WorkerStats],
+    limits: &NamedLimits,
+    log_lines_lost: u64,
+    host: &[UdpErrors],
+) -> String {
     let mut page = Vec::new();
     // Only a family without rows or a broken writer is an error.
     let mut families = families(workers, limits, log_lines_lost, host);
@@ -29,7 +34,7 @@ pub fn page(workers: &[WorkerStats], limits: &Limits, log_lines_lost: u64, host:
 
 fn families(
     workers: &[WorkerStats],
-    limits: &Limits,
+    limits: &NamedLimits,
     log_lines_lost: u64,
     host: &[UdpErrors],
 ) -> Vec<MetricFamily> {
@@ -70,7 +75,10 @@ fn families(
             "hairpin_socket_drops_total",
             "What the kernel dropped because a queue was full: datagrams (those it had joined count once) of requests, of \
              clients' data and of peers; for accept, attempts to connect.",
-            Queue::ALL.iter().zip(sum.sockets.lost).map(|(queue, n)| row([("queue", queue.as_str())], n)),
+            SocketQueue::ALL
+                .iter()
+                .zip(sum.sockets.lost)
+                .map(|(queue, n)| row([("queue", queue.as_str())], n)),
         ),
         gauge(
             "hairpin_connections",
@@ -85,17 +93,17 @@ fn families(
         counter(
             "hairpin_connections_refused_total",
             "Connections closed at once, by the limit that was reached.",
-            by_reason(&streams.refused, Refusal::ALL.map(Refusal::as_str)),
+            by_reason(&streams.refused, AdmissionRefusal::ALL.map(AdmissionRefusal::as_str)),
         ),
         counter(
             "hairpin_connections_closed_total",
             "Connections that ended, by reason.",
-            by_reason(&streams.closed, End::ALL.map(End::as_str)),
+            by_reason(&streams.closed, ConnectionEnd::ALL.map(ConnectionEnd::as_str)),
         ),
         counter(
             "hairpin_tls_handshakes_failed_total",
             "TLS handshakes that failed, by reason.",
-            Failure::ALL
+            HandshakeFailure::ALL
                 .iter()
                 .zip(streams.handshakes_failed)
                 .map(|(why, n)| row([("reason", why.as_str())], n)),
@@ -124,7 +132,7 @@ fn families(
         counter(
             "hairpin_auth_failures_total",
             "Requests refused for their credentials, by reason. Every client begins with no_credentials.",
-            Reason::ALL.iter().zip(turn.auth_failures).map(|(why, n)| row([("reason", why.as_str())], n)),
+            AuthReason::ALL.iter().zip(turn.auth_failures).map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         gauge(
             "hairpin_worker_allocations",
@@ -165,16 +173,16 @@ fn families(
 }
 
 /// A value and its labels.
-type Row = (Vec<LabelPair>, u64);
+type Sample = (Vec<LabelPair>, u64);
 
-fn relays(turn: &Stats) -> impl Iterator<Item = Row> {
+fn relays(turn: &Stats) -> impl Iterator<Item = Sample> {
     Transport::ALL.iter().zip(turn.relays).flat_map(|(transport, [v4, v6])| {
         let labels = |family| [("transport", transport.as_str()), ("family", family)];
         [row(labels("ipv4"), v4), row(labels("ipv6"), v6)]
     })
 }
 
-fn relayed(turn: &Stats, what: impl Fn(&Traffic) -> u64 + Copy) -> impl Iterator<Item = Row> {
+fn relayed(turn: &Stats, what: impl Fn(&TrafficCount) -> u64 + Copy) -> impl Iterator<Item = Sample> {
     [("to_peer", &turn.to_peer), ("to_client", &turn.to_client)].into_iter().flat_map(
         move |(direction, traffic)| {
             let labels =
@@ -187,24 +195,24 @@ fn relayed(turn: &Stats, what: impl Fn(&Traffic) -> u64 + Copy) -> impl Iterator
     )
 }
 
-/// The stream transports, in the order of their counters.
+/// The stream transports, in the args of their counters.
 const STREAMS: [&str; 2] = ["tcp", "tls"];
 
-fn by_stream(counts: [u64; 2]) -> impl Iterator<Item = Row> {
+fn by_stream(counts: [u64; 2]) -> impl Iterator<Item = Sample> {
     STREAMS.iter().zip(counts).map(|(transport, n)| row([("transport", transport)], n))
 }
 
 fn by_reason<const N: usize>(
     counts: &[[u64; N]; 2],
     reasons: [&'static str; N],
-) -> impl Iterator<Item = Row> {
+) -> impl Iterator<Item = Sample> {
     STREAMS.iter().zip(counts).flat_map(move |(transport, counts)| {
         let labels = move |reason| [("transport", *transport), ("reason", reason)];
         reasons.into_iter().zip(counts).map(move |(reason, n)| row(labels(reason), *n))
     })
 }
 
-fn requests(turn: &Stats) -> impl Iterator<Item = Row> {
+fn requests(turn: &Stats) -> impl Iterator<Item = Sample> {
     REQUESTS.iter().zip(&turn.requests).flat_map(|(method, counts)| {
         OUTCOMES.iter().zip(counts).map(move |(code, n)| {
             let outcome = if *code == 0 { "success".to_owned() } else { code.to_string() };
@@ -213,11 +221,11 @@ fn requests(turn: &Stats) -> impl Iterator<Item = Row> {
     })
 }
 
-fn each(workers: &[WorkerStats], what: impl Fn(&WorkerStats) -> u64) -> impl Iterator<Item = Row> {
+fn each(workers: &[WorkerStats], what: impl Fn(&WorkerStats) -> u64) -> impl Iterator<Item = Sample> {
     workers.iter().enumerate().map(move |(n, worker)| row([("worker", &*n.to_string())], what(worker)))
 }
 
-fn row<const N: usize>(labels: [(&str, &str); N], value: u64) -> Row {
+fn row<const N: usize>(labels: [(&str, &str); N], value: u64) -> Sample {
     let labels = labels.map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
@@ -227,7 +235,7 @@ fn row<const N: usize>(labels: [(&str, &str); N], value: u64) -> Row {
     (labels.into(), value)
 }
 
-fn counter(name: &str, help: &str, rows: impl IntoIterator<Item = Row>) -> MetricFamily {
+fn counter(name: &str, help: &str, rows: impl IntoIterator<Item = Sample>) -> MetricFamily {
     family(name, help, MetricType::COUNTER, rows, |metric, value| {
         let mut counter = Counter::default();
         counter.set_value(value);
@@ -235,7 +243,7 @@ fn counter(name: &str, help: &str, rows: impl IntoIterator<Item = Row>) -> Metri
     })
 }
 
-fn gauge(name: &str, help: &str, rows: impl IntoIterator<Item = Row>) -> MetricFamily {
+fn gauge(name: &str, help: &str, rows: impl IntoIterator<Item = Sample>) -> MetricFamily {
     family(name, help, MetricType::GAUGE, rows, |metric, value| {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
@@ -247,7 +255,7 @@ fn family(
     name: &str,
     help: &str,
     kind: MetricType,
-    rows: impl IntoIterator<Item = Row>,
+    rows: impl IntoIterator<Item = Sample>,
     set: impl Fn(&mut Metric, f64),
 ) -> MetricFamily {
     let metrics = rows.into_iter().map(|(labels, value)| {
@@ -273,14 +281,15 @@ mod tests {
     fn worker() -> WorkerStats {
         let mut worker = WorkerStats::default();
         worker.turn.relays[0] = [3, 1];
-        worker.turn.to_peer[0] = Traffic { packets: 5, bytes: 500 };
+        worker.turn.to_peer[0] = TrafficCount { packets: 5, bytes: 500 };
         worker.turn.dropped[Dropped::NoPermission as usize] = 7;
-        worker.sockets.lost[Queue::Relay as usize] = 12;
+        worker.sockets.lost[SocketQueue::Relay as usize] = 12;
         worker.sockets.streams.open = [4, 2];
-        worker.sockets.streams.closed[1][End::ALL.iter().position(|&end| end == End::Idle).unwrap()] = 6;
+        worker.sockets.streams.closed[1]
+            [ConnectionEnd::ALL.iter().position(|&end| end == ConnectionEnd::Idle).unwrap()] = 6;
         worker.sockets.streams.handshakes_failed[0] = 8;
         worker.sockets.streams.data_dropped = [9, 0];
-        worker.turn.auth_failures[Reason::WrongPassword.index()] = 2;
+        worker.turn.auth_failures[AuthReason::WrongPassword.index()] = 2;
         let method = REQUESTS.iter().position(|&method| method == Method::Allocate).unwrap();
         worker.turn.requests[method][0] = 3;
         worker

@@ -1,4 +1,4 @@
-//! The slow plane: from an order to a running relay, and down again.
+//! The slow plane: from an args to a running relay, and down again.
 //!
 //! - [`serve`]: start, serve, stop
 //! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what this machine says and keeps
@@ -36,12 +36,12 @@ use tracing::{error, info, warn};
 use crate::auth::Secret;
 use crate::config::{Finding, Loaded, Settings};
 use logging::Logging;
-use relay::Relay;
-use signals::Wish;
+use relay::RunningRelay;
+use signals::Signal;
 
 /// What `hairpin serve` was told.
 #[derive(Clone, Debug, Default)]
-pub struct Order {
+pub struct ServeArgs {
     /// The configuration file; without one a safe relay is started.
     pub config: Option<PathBuf>,
     /// The domain that names this relay.
@@ -62,8 +62,8 @@ const PRINTED_FOR: Duration = Duration::from_secs(24 * 3600);
 const PRINTED_USER: &str = "hairpin";
 
 /// Runs a relay until it is told to stop.
-pub fn serve(order: &Order) -> ExitCode {
-    let loaded = match load(order) {
+pub fn serve(args: &ServeArgs) -> ExitCode {
+    let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             tell(&mistakes);
@@ -71,7 +71,7 @@ pub fn serve(order: &Order) -> ExitCode {
         }
     };
     let logging = Logging::start(&loaded.settings.log);
-    match run(order, loaded, &logging) {
+    match run(args, loaded, &logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
@@ -80,8 +80,8 @@ pub fn serve(order: &Order) -> ExitCode {
     }
 }
 
-fn load(order: &Order) -> Result<Loaded, Vec<Finding>> {
-    match &order.config {
+fn load(args: &ServeArgs) -> Result<Loaded, Vec<Finding>> {
+    match &args.config {
         Some(file) => configuration::read(file),
         None => configuration::defaults(),
     }
@@ -113,24 +113,24 @@ pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-fn run(order: &Order, loaded: Loaded, logging: &Logging) -> Result<()> {
+fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
     let Loaded { mut settings, warnings } = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), "hairpin starts");
     warnings.iter().for_each(|warning| warn!("{warning}"));
-    if order.config.is_none() {
-        complete(&mut settings, order)?;
+    if args.config.is_none() {
+        complete(&mut settings, args)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = signals::Signals::new()?;
-        let relay = Relay::start(&settings, logging.lost())?;
-        if order.config.is_none() && !is_service() {
-            print(&settings, &relay, order);
+        let relay = RunningRelay::start(&settings, logging.lost())?;
+        if args.config.is_none() && !is_service() {
+            print(&settings, &relay, args);
         }
         let signal = loop {
             match signals.next().await {
-                Wish::Stop(signal) => break signal,
-                Wish::Reload => reload(order, &settings, &relay),
+                Signal::Stop(signal) => break signal,
+                Signal::Reload => reload(args, &settings, &relay),
             }
         };
         info!("{signal}: stopping, every allocation ends");
@@ -145,14 +145,14 @@ fn run(order: &Order, loaded: Loaded, logging: &Logging) -> Result<()> {
 }
 
 /// Reads the configuration again and judges credentials by it from now on. Anything wrong with it: nothing changes.
-fn reload(order: &Order, settings: &Settings, relay: &Relay) {
+fn reload(args: &ServeArgs, settings: &Settings, relay: &RunningRelay) {
     let renew = || {
-        let mut new = load(order).map_err(|mistakes| {
+        let mut new = load(args).map_err(|mistakes| {
             mistakes.iter().for_each(|mistake| error!("{mistake}"));
             anyhow::anyhow!("{} mistakes in the configuration", mistakes.len())
         })?;
-        if order.config.is_none() {
-            complete(&mut new.settings, order)?;
+        if args.config.is_none() {
+            complete(&mut new.settings, args)?;
         }
         relay.renew_auth(&new.settings)?;
         anyhow::Ok(new.settings)
@@ -171,26 +171,26 @@ fn reload(order: &Order, settings: &Settings, relay: &Relay) {
 }
 
 /// What a start without a file needs beside the defaults: a secret, a realm, and a certificate.
-fn complete(settings: &mut Settings, order: &Order) -> Result<()> {
-    if let Some(domain) = &order.domain {
+fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<()> {
+    if let Some(domain) = &args.domain {
         settings.auth.realm = domain.clone();
     }
     if settings.auth.secrets.is_empty() {
-        let directory = state::directory(order.state_dir.as_deref(), &variable, is_service())?;
+        let directory = state::directory(args.state_dir.as_deref(), &variable, is_service())?;
         let (secret, made) = state::secret_or_new(&directory)?;
         let made = if made { "made just now" } else { "made at an earlier start" };
         info!("the shared secret is kept in {} ({made})", directory.display());
         settings.auth.secrets.push(secret);
     }
-    settings.tls = certificate::obtain(order)?;
+    settings.tls = certificate::obtain(args)?;
     Ok(())
 }
 
 /// Prints ICE servers, ready for a browser. Whoever cannot read them loses nothing else.
-fn print(settings: &Settings, relay: &Relay, order: &Order) {
+fn print(settings: &Settings, relay: &RunningRelay, args: &ServeArgs) {
     let Some(secret) = settings.auth.secrets.first() else { return };
     let site = relay.site();
-    let urls = ice::urls(&site.listeners, &site.relay, &site.external, order.domain.as_deref());
+    let urls = ice::urls(&site.listeners, &site.relay, &site.external, args.domain.as_deref());
     let servers = ice_servers(&urls, secret);
     let _ = writeln!(io::stdout().lock(), "{servers}");
 }

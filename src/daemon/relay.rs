@@ -12,31 +12,31 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::addresses::{self, Chosen, Why};
-use super::logging::Lost;
+use super::logging::LostLines;
 use super::{announce, files, host, http, metrics, random};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site, external};
-use crate::datapath::{Group, Workers};
+use crate::datapath::{ListenerGroup, Workers};
 use crate::turn::Transport;
 
 /// A relay that serves clients.
-pub struct Relay {
+pub struct RunningRelay {
     site: Site,
     nonce_keys: NonceKeys,
-    pages: Arc<Pages>,
+    pages: Arc<RelayPages>,
     http: Vec<JoinHandle<()>>,
 }
 
 /// What HTTP shows. The workers are gone while the relay stops.
-struct Pages {
+struct RelayPages {
     workers: Mutex<Option<Workers>>,
-    limits: metrics::Limits,
-    lost: Lost,
+    limits: metrics::NamedLimits,
+    lost: LostLines,
 }
 
-impl Relay {
+impl RunningRelay {
     /// Opens every socket and starts the workers. To be called on a tokio runtime.
-    pub fn start(settings: &Settings, lost: Lost) -> Result<Relay> {
+    pub fn start(settings: &Settings, lost: LostLines) -> Result<RunningRelay> {
         let chosen = choose(settings)?;
         let relay: Vec<IpAddr> = chosen.iter().map(|chosen| chosen.address).collect();
         let site = Site {
@@ -51,8 +51,8 @@ impl Relay {
         let datapath = settings.datapath(&site, settings.tls.identity()?);
         let key = u32::from_ne_bytes(random::bytes()?);
         let open = |(transport, addr): &(Transport, SocketAddr)| match transport {
-            Transport::Udp => Group::open(*addr, &datapath, key),
-            stream => Group::open_stream(*stream, *addr, &datapath),
+            Transport::Udp => ListenerGroup::open(*addr, &datapath, key),
+            stream => ListenerGroup::open_stream(*stream, *addr, &datapath),
         };
         let groups = site.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
@@ -69,8 +69,11 @@ impl Relay {
         )?;
         announce::relay(settings, &site, &chosen);
 
-        let pages =
-            Arc::new(Pages { workers: Mutex::new(Some(workers)), limits: settings.limits_by_name(), lost });
+        let pages = Arc::new(RelayPages {
+            workers: Mutex::new(Some(workers)),
+            limits: settings.limits_by_name(),
+            lost,
+        });
         let serve = |listener| {
             let pages = Arc::clone(&pages);
             tokio::spawn(async move {
@@ -80,7 +83,7 @@ impl Relay {
             })
         };
         let http = http.into_iter().map(serve).collect();
-        Ok(Relay { site, nonce_keys, pages, http })
+        Ok(RunningRelay { site, nonce_keys, pages, http })
     }
 
     /// Where it listens and what it relays with.
@@ -107,14 +110,14 @@ impl Relay {
     }
 }
 
-impl Pages {
+impl RelayPages {
     fn workers(&self) -> MutexGuard<'_, Option<Workers>> {
         // It is filled once and emptied once.
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl http::Pages for Pages {
+impl http::Pages for RelayPages {
     fn metrics(&self) -> String {
         let stats = self.workers().as_ref().map(Workers::stats).unwrap_or_default();
         metrics::page(&stats, &self.limits, self.lost.lines() as u64, &host::udp_errors())

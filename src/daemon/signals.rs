@@ -2,18 +2,18 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// The signals that a relay listens to.
 pub struct Signals {
-    term: Signal,
-    interrupt: Signal,
-    hangup: Signal,
+    term: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
 }
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Signal {
     /// To stop, by the signal of this name.
     Stop(&'static str),
     /// To read credentials again.
@@ -31,16 +31,16 @@ impl Signals {
     }
 
     /// What the next one asks for.
-    pub async fn next(&mut self) -> Wish {
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.hangup.recv() => Wish::Reload,
-            _ = self.term.recv() => Wish::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.term.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
         }
     }
 
     /// Waits for one that stops.
     pub async fn stop(&mut self) {
-        while self.next().await == Wish::Reload {}
+        while self.next().await == Signal::Reload {}
     }
 }

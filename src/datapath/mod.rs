@@ -1,7 +1,7 @@
 //! The fast plane: one thread a core with its sockets, and the only `unsafe` of the house (in [`sys`]).
 //!
 //! A worker owns a [`turn::Server`](crate::turn::Server) and everything that packets touch, so nothing on their way takes
-//! a lock, allocates, logs or reads a clock. What the daemon owns and lends are the [`Group`]s of listener sockets.
+//! a lock, allocates, logs or reads a clock. What the daemon owns and lends are the [`ListenerGroup`]s of listener sockets.
 //!
 //! - `group`, `steering`: listener sockets, and how the kernel chooses among them
 //! - `workers`, `worker`, `alarm`: threads, the loop of each, and what wakes it beside packets
@@ -12,46 +12,32 @@
 //!
 //! Left out on purpose: what to do with a message. That is `turn`'s.
 
-mod alarm;
-mod arena;
 mod clock;
-mod cut;
-mod group;
-mod log;
-mod losses;
-mod outbox;
-mod ports;
-mod quota;
+mod event_source;
+mod listen;
+mod packet;
 mod relay;
-mod reservations;
-mod segmentation;
 pub mod stats;
-mod steering;
 pub mod stream;
 mod sys;
-pub mod tls;
-
-mod traffic;
-mod watched;
 mod worker;
-mod workers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-pub use group::{Group, OpenError};
+pub use listen::group::{ListenerGroup, OpenError};
 pub use stats::WorkerStats;
-pub use workers::{StartError, Workers};
+pub use worker::{StartError, Workers};
 
 /// What the fast plane can be told.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct DatapathConfig {
     /// Threads, each with its own allocations.
     pub workers: usize,
-    /// Where UDP clients are listened to, one [`Group`] for each.
+    /// Where UDP clients are listened to, one [`ListenerGroup`] for each.
     pub listen: Vec<SocketAddr>,
-    /// Clients over TCP and TLS, a [`Group`] for each address too.
-    pub streams: stream::Config,
+    /// Clients over TCP and TLS, a [`ListenerGroup`] for each address too.
+    pub streams: stream::StreamConfig,
     /// The addresses that relayed transport addresses are made of, several of a family if wanted.
     pub relay: Vec<IpAddr>,
     /// Their ports.
@@ -71,13 +57,13 @@ pub struct Config {
 }
 
 #[cfg(test)]
-impl Config {
+impl DatapathConfig {
     /// For tests of listeners.
-    fn for_workers(workers: usize) -> Config {
-        Config {
+    fn for_workers(workers: usize) -> DatapathConfig {
+        DatapathConfig {
             workers,
             listen: vec![],
-            streams: stream::Config::default(),
+            streams: stream::StreamConfig::default(),
             relay: vec![],
             ports: 1..=1,
             user_allocations: 1,

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::stream::stats as streams;
+use crate::datapath::stream::stats as streams;
 use crate::turn;
 
 /// Why a datagram could not be sent.
@@ -27,7 +27,7 @@ pub enum Unsent {
 }
 
 impl Unsent {
-    /// Every reason, in the order of [`Counters::unsent`].
+    /// Every reason, in the order of [`SocketCounters::unsent`].
     pub const ALL: [Unsent; 6] =
         [Unsent::Full, Unsent::Unreachable, Unsent::Refused, Unsent::TooLong, Unsent::Closed, Unsent::Other];
 
@@ -58,7 +58,7 @@ impl Unsent {
 
 /// Where something waits in the kernel for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queue {
+pub enum SocketQueue {
     /// Listeners' datagrams that are requests, and whatever else is not data.
     Control,
     /// Listeners' datagrams with data to be relayed.
@@ -69,37 +69,38 @@ pub enum Queue {
     Accept,
 }
 
-impl Queue {
-    /// All of them, in the order of [`Counters::lost`].
-    pub const ALL: [Queue; 4] = [Queue::Control, Queue::Data, Queue::Relay, Queue::Accept];
+impl SocketQueue {
+    /// All of them, in the order of [`SocketCounters::lost`].
+    pub const ALL: [SocketQueue; 4] =
+        [SocketQueue::Control, SocketQueue::Data, SocketQueue::Relay, SocketQueue::Accept];
 
     /// Its name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Queue::Control => "control",
-            Queue::Data => "data",
-            Queue::Relay => "relay",
-            Queue::Accept => "accept",
+            SocketQueue::Control => "control",
+            SocketQueue::Data => "data",
+            SocketQueue::Relay => "relay",
+            SocketQueue::Accept => "accept",
         }
     }
 }
 
-/// Counters of a worker's sockets.
+/// SocketCounters of a worker's sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct SocketCounters {
     /// Datagrams that could not be sent, by reason ([`Unsent::ALL`]).
     pub unsent: [u64; Unsent::ALL.len()],
-    /// What the kernel dropped because a queue had no room, by queue ([`Queue::ALL`]).
-    pub lost: [u64; Queue::ALL.len()],
+    /// What the kernel dropped because a queue had no room, by queue ([`SocketQueue::ALL`]).
+    pub lost: [u64; SocketQueue::ALL.len()],
     /// Received batches that were cut short, and dropped.
     pub truncated: u64,
     /// Runs that the kernel would not cut into datagrams, and that went one by one.
     pub runs_refused: u64,
     /// Those of TCP and TLS.
-    pub streams: streams::Counters,
+    pub streams: streams::StreamCounters,
 }
 
-impl Counters {
+impl SocketCounters {
     pub(super) fn unsent(&mut self, why: Unsent, packets: usize) {
         self.unsent[why as usize] += packets as u64;
     }
@@ -111,7 +112,7 @@ pub struct WorkerStats {
     /// The protocol core's counters.
     pub turn: turn::Stats,
     /// Those of the sockets.
-    pub sockets: Counters,
+    pub sockets: SocketCounters,
     /// How often it failed and was started again, with all its allocations gone.
     pub panics: u64,
 }
@@ -139,7 +140,7 @@ impl Published {
     }
 
     /// Replaces what this life of the worker has counted; false if someone reads just now.
-    pub(super) fn write(&self, turn: &turn::Stats, sockets: &Counters) -> bool {
+    pub(super) fn write(&self, turn: &turn::Stats, sockets: &SocketCounters) -> bool {
         let mut lives = match self.stats.try_lock() {
             Ok(lives) => lives,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -168,7 +169,7 @@ impl Published {
 impl WorkerStats {
     /// Adds another worker's.
     pub fn add(&mut self, other: &WorkerStats) {
-        let Counters { unsent, lost, truncated, runs_refused, streams } = &other.sockets;
+        let SocketCounters { unsent, lost, truncated, runs_refused, streams } = &other.sockets;
         add_all(&mut self.sockets.unsent, unsent);
         add_all(&mut self.sockets.lost, lost);
         self.sockets.truncated += truncated;
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn a_reader_never_makes_a_worker_wait() {
         let published = Published::default();
-        let counters = Counters { truncated: 3, ..Counters::default() };
+        let counters = SocketCounters { truncated: 3, ..SocketCounters::default() };
         let reading = published.stats.lock().unwrap();
         assert!(!published.write(&turn::Stats::default(), &counters));
         drop(reading);
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn counters_survive_a_failure_and_gauges_do_not() {
         let published = Published::default();
-        let mut counters = Counters::default();
+        let mut counters = SocketCounters::default();
         counters.unsent(Unsent::Full, 2);
         counters.lost = [1, 2, 3, 4];
         (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);

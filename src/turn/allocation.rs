@@ -31,7 +31,7 @@ pub(super) enum Slot {
 /// An Allocate request whose relay sockets are asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
-    pub(super) asker: Asker,
+    pub(super) origin: RequestOrigin,
     pub(super) authenticated: Authenticated,
     /// Seconds granted.
     pub(super) lifetime: u32,
@@ -43,7 +43,7 @@ pub(super) struct Waiting {
 
 /// Whom an answer goes to, and which request it answers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(super) struct RequestOrigin {
     pub(super) tuple: FiveTuple,
     pub(super) method: Method,
     pub(super) id: TransactionId,
@@ -65,7 +65,7 @@ pub(super) struct Allocation {
     pub(super) missing: Option<(Family, u16)>,
     pub(super) opened_at: u64,
     pub(super) totals: Totals,
-    relays: [Option<Relay>; 2],
+    relays: [Option<RelayLease>; 2],
     peers: HashMap<IpAddr, Peer, FixedState>,
     channels: HashMap<u16, Channel, FixedState>,
     permissions: usize,
@@ -79,7 +79,7 @@ pub(super) struct Allocation {
 
 /// A relayed transport address and the end of its time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Relay {
+pub(super) struct RelayLease {
     pub(super) addr: RelayedAddr,
     pub(super) expires: u64,
 }
@@ -133,9 +133,9 @@ impl Allocation {
     /// `seed` keys the hashes of its tables.
     pub(super) fn new(waiting: Waiting, now: u64, token: Option<Token>, seed: u64) -> Allocation {
         Allocation {
-            tuple: waiting.asker.tuple,
+            tuple: waiting.origin.tuple,
             credential: waiting.authenticated.credential().clone(),
-            transaction: waiting.asker.id,
+            transaction: waiting.origin.id,
             token,
             missing: None,
             opened_at: now,
@@ -150,17 +150,23 @@ impl Allocation {
         }
     }
 
-    pub(super) fn relay(&self, family: Family) -> Option<&Relay> {
+    pub(super) fn relay(&self, family: Family) -> Option<&RelayLease> {
         self.relays[slot(family)].as_ref()
     }
 
     /// Its relayed addresses, IPv4 first.
-    pub(super) fn relays(&self) -> impl Iterator<Item = (Family, &Relay)> {
+    pub(super) fn relays(&self) -> impl Iterator<Item = (Family, &RelayLease)> {
         [Family::V4, Family::V6].into_iter().filter_map(|family| Some((family, self.relay(family)?)))
     }
 
     /// Sets a relayed address or its new time.
-    pub(super) fn set_relay(&mut self, id: AllocationId, family: Family, relay: Relay, timers: &mut Timers) {
+    pub(super) fn set_relay(
+        &mut self,
+        id: AllocationId,
+        family: Family,
+        relay: RelayLease,
+        timers: &mut Timers,
+    ) {
         let old = self.relays[slot(family)].replace(relay);
         timers.renew(
             old.map(|old| old.expires),

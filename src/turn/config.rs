@@ -6,13 +6,13 @@ use crate::wire::Family;
 
 /// Settings of a [`Server`](super::Server), read-only and shared by all workers.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct TurnConfig {
     /// The address families that relayed addresses exist for (440 otherwise).
     pub families: Families,
     /// How long things live.
     pub lifetimes: Lifetimes,
     /// How many of them there may be.
-    pub limits: Limits,
+    pub limits: AllocationLimits,
     /// What relayed addresses are called outside, behind a NAT.
     pub external: External,
     /// Which peers may be reached (403 otherwise).
@@ -69,7 +69,7 @@ impl Lifetimes {
 
 /// Bounds of a server's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct AllocationLimits {
     /// Allocations in this server (508).
     pub allocations: usize,
     /// Permissions an allocation (508).
@@ -86,9 +86,9 @@ pub struct Limits {
     pub waiting: usize,
 }
 
-impl Default for Limits {
+impl Default for AllocationLimits {
     fn default() -> Self {
-        Limits {
+        AllocationLimits {
             allocations: 100_000,
             permissions: 256,
             channels: 256,

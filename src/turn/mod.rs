@@ -25,13 +25,13 @@ pub mod stats;
 mod timers;
 
 pub use address::{AllocationId, ClientAddr, FiveTuple, PeerAddr, RelayId, RelayedAddr, Transport};
-pub use config::{Config, Families, Lifetimes, Limits};
+pub use config::{AllocationLimits, Families, Lifetimes, TurnConfig};
 pub use external::External;
 pub use output::{
-    Answer, Ask, CloseReason, Closed, Denial, Header, Icmp, Opened, Output, PortWish, Refused, Shortage,
+    Answer, Ask, CloseReason, Closed, Denial, Header, Icmp, Opened, Output, PortRequest, Refused, Shortage,
     ToClient, ToPeer, Token, Totals,
 };
-pub use server::{Command, LiveRelays, Server, Shared};
+pub use server::{LiveRelays, OperatorCommand, Server, Shared};
 pub use stats::Stats;
 
 /// The time of an input: read once a batch by whoever owns the clock.
@@ -48,4 +48,4 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// The IPv4 TOS or IPv6 traffic class byte of a packet: DSCP in the upper six bits, ECN in the lower two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks(pub u8);
+pub struct Tos(pub u8);

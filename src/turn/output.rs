@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{AllocationId, FiveTuple, Marks, PeerAddr, RelayId, RelayedAddr};
+use super::{AllocationId, FiveTuple, PeerAddr, RelayId, RelayedAddr, Tos};
 use crate::wire::{self, Family, Method, TransactionId};
 
 /// The 8 bytes of RESERVATION-TOKEN (RFC 8656 section 18.10).
@@ -23,7 +23,7 @@ pub struct ToPeer {
     /// Set the DF bit (section 14).
     pub dont_fragment: bool,
     /// DSCP and ECN of the datagrams.
-    pub marks: Marks,
+    pub tos: Tos,
 }
 
 /// Send each segment of the run to a client behind a header (RFC 8656 sections 11.3 and 12.7).
@@ -34,7 +34,7 @@ pub struct ToClient {
     /// What goes before each payload.
     pub header: Header,
     /// DSCP and ECN of the datagrams.
-    pub marks: Marks,
+    pub tos: Tos,
 }
 
 /// What an ICMP or ICMPv6 message said of a packet to a peer (RFC 8656 section 11.5).
@@ -177,7 +177,7 @@ pub enum Ask {
         /// An IPv6 relayed address is wanted.
         v6: bool,
         /// Which ports will do.
-        port: PortWish,
+        port: PortRequest,
     },
     /// Take over a reserved relay socket (RFC 8656 section 7.2).
     ClaimReservation {
@@ -190,7 +190,7 @@ pub enum Ask {
 
 /// Which ports will do (RFC 8656 section 7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortWish {
+pub enum PortRequest {
     /// Any.
     Any,
     /// An even one: EVEN-PORT with R = 0.
@@ -208,7 +208,7 @@ pub enum Answer {
         v4: Option<Result<RelayedAddr, Shortage>>,
         /// The IPv6 one, or why not; `None` if not asked for.
         v6: Option<Result<RelayedAddr, Shortage>>,
-        /// The reservation made for [`PortWish::Pair`].
+        /// The reservation made for [`PortRequest::Pair`].
         token: Option<Token>,
     },
     /// Nothing was opened, nothing is held.

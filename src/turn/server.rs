@@ -15,8 +15,8 @@ use super::peers::{Forbidden, Scope};
 use super::stats::{Dropped, Stats};
 use super::timers::{Deadline, Timers};
 use super::{
-    AllocationId, CloseReason, Closed, Config, FiveTuple, Header, Icmp, Marks, Now, Output, PeerAddr,
-    RelayId, SECOND, ToClient, ToPeer, Transport,
+    AllocationId, CloseReason, Closed, FiveTuple, Header, Icmp, Now, Output, PeerAddr, RelayId, SECOND,
+    ToClient, ToPeer, Tos, Transport, TurnConfig,
 };
 use crate::auth::Auth;
 use crate::wire::{self, ChannelHeader, Class, Encoder, Family, Message, Method, TransactionId, attribute};
@@ -40,7 +40,7 @@ pub trait LiveRelays: Send + Sync {
 
 /// A TURN server: allocations of the clients that one worker serves.
 pub struct Server {
-    pub(super) config: Arc<Config>,
+    pub(super) config: Arc<TurnConfig>,
     pub(super) auth: Arc<Auth>,
     pub(super) shared: Arc<Shared>,
     pub(super) rng: StdRng,
@@ -53,7 +53,7 @@ pub struct Server {
 }
 
 /// What an operator can order.
-pub enum Command {
+pub enum OperatorCommand {
     /// End every allocation: the server stops.
     End,
     /// Judge credentials by these from now on. Allocations keep the key that made them.
@@ -62,7 +62,7 @@ pub enum Command {
 
 impl Server {
     /// A server without allocations. `rng` is seeded from the operating system, once.
-    pub fn new(config: Arc<Config>, auth: Arc<Auth>, shared: Arc<Shared>, mut rng: StdRng) -> Server {
+    pub fn new(config: Arc<TurnConfig>, auth: Arc<Auth>, shared: Arc<Shared>, mut rng: StdRng) -> Server {
         let seed = rng.next_u64();
         Server {
             config,
@@ -78,27 +78,27 @@ impl Server {
         }
     }
 
-    /// Bytes from a client: one STUN message (`stride` is its length), or a run of ChannelData messages of `stride` bytes
+    /// Bytes from a client: one STUN message (`segment_size` is its length), or a run of ChannelData messages of `segment_size` bytes
     /// each that all begin with the same four bytes. What is to be relayed is returned; all else is an [`Output`].
     pub fn from_client(
         &mut self,
         now: Now,
         tuple: &FiveTuple,
-        marks: Marks,
-        stride: usize,
+        tos: Tos,
+        segment_size: usize,
         bytes: &[u8],
     ) -> Option<ToPeer> {
         self.expire(now);
         // RFC 8656 §12, Table 3; RFC 7983 §7
         match bytes.first() {
-            Some(0x40..=0x4F) => self.channel_data(now, tuple, marks, stride, bytes),
+            Some(0x40..=0x4F) => self.channel_data(now, tuple, tos, segment_size, bytes),
             Some(0..=3) => match Message::parse(bytes) {
                 Ok(message) if message.class() == Class::Request => {
                     self.request(now, tuple, &message);
                     None
                 }
                 Ok(message) if message.class() == Class::Indication => {
-                    self.indication(now, tuple, marks, bytes, &message)
+                    self.indication(now, tuple, tos, bytes, &message)
                 }
                 // RFC 8489 §6.3: a response must match a transaction, and a server has none
                 Ok(_) => self.drop(Dropped::Unexpected, 1),
@@ -108,18 +108,18 @@ impl Server {
         }
     }
 
-    /// A run of datagrams of `stride` bytes each, the last perhaps shorter, from one peer to a relayed address.
+    /// A run of datagrams of `segment_size` bytes each, the last perhaps shorter, from one peer to a relayed address.
     pub fn from_peer(
         &mut self,
         now: Now,
         relay: RelayId,
         peer: PeerAddr,
-        marks: Marks,
-        stride: usize,
+        tos: Tos,
+        segment_size: usize,
         bytes: &[u8],
     ) -> Option<ToClient> {
         self.expire(now);
-        let packets = bytes.len().div_ceil(stride.max(1)).max(1);
+        let packets = bytes.len().div_ceil(segment_size.max(1)).max(1);
         let Some(Slot::Live(allocation)) = self.slots.get_mut(relay.allocation) else {
             return self.drop(Dropped::NoRelay, packets);
         };
@@ -136,7 +136,7 @@ impl Server {
             Some(number) => Header::Channel(number),
             None => Header::Data { id: TransactionId(self.rng.random()), peer: peer.0 },
         };
-        if !fits(allocation.tuple.transport, &header, stride) {
+        if !fits(allocation.tuple.transport, &header, segment_size) {
             return self.drop(Dropped::TooLong, packets);
         }
         let limit = self.config.limits.bandwidth;
@@ -147,7 +147,7 @@ impl Server {
         allocation.totals.to_client_packets += packets;
         allocation.totals.to_client_bytes += bytes;
         self.stats.to_client[allocation.tuple.transport.index()].add(packets, bytes);
-        Some(ToClient { tuple: allocation.tuple, header, marks })
+        Some(ToClient { tuple: allocation.tuple, header, tos })
     }
 
     /// An ICMP message about a packet that a relayed address sent to `peer` (RFC 8656 section 11.5). The client is told in
@@ -186,14 +186,14 @@ impl Server {
     }
 
     /// An order from the operator.
-    pub fn command(&mut self, now: Now, command: Command) {
+    pub fn command(&mut self, now: Now, command: OperatorCommand) {
         match command {
-            Command::End => {
+            OperatorCommand::End => {
                 for id in self.slots.keys().collect::<Vec<_>>() {
                     self.close(now, id, CloseReason::Shutdown);
                 }
             }
-            Command::NewAuth(auth) => self.auth = auth,
+            OperatorCommand::NewAuth(auth) => self.auth = auth,
         }
     }
 
@@ -252,17 +252,17 @@ impl Server {
         &mut self,
         now: Now,
         tuple: &FiveTuple,
-        marks: Marks,
-        stride: usize,
+        tos: Tos,
+        segment_size: usize,
         bytes: &[u8],
     ) -> Option<ToPeer> {
-        let packets = bytes.len().div_ceil(stride.max(1));
+        let packets = bytes.len().div_ceil(segment_size.max(1));
         let Some(&id) = self.by_tuple.get(tuple) else { return self.drop(Dropped::NoAllocation, packets) };
         let Some(Slot::Live(allocation)) = self.slots.get_mut(id) else {
             return self.drop(Dropped::NoAllocation, packets);
         };
         let header = ChannelHeader::parse(bytes)
-            .filter(|header| wire::CHANNEL_HEADER + usize::from(header.len) <= stride);
+            .filter(|header| wire::CHANNEL_HEADER + usize::from(header.len) <= segment_size);
         let Some((header, channel)) =
             header.and_then(|header| Some((header, *allocation.channel(header.number)?)))
         else {
@@ -284,7 +284,7 @@ impl Server {
             offset: wire::CHANNEL_HEADER,
             len,
             dont_fragment: false,
-            marks: onward(tuple.transport, marks),
+            tos: onward(tuple.transport, tos),
         })
     }
 
@@ -292,12 +292,12 @@ impl Server {
         &mut self,
         now: Now,
         tuple: &FiveTuple,
-        marks: Marks,
+        tos: Tos,
         bytes: &[u8],
         message: &Message<'_>,
     ) -> Option<ToPeer> {
         match message.method() {
-            Method::Send => match self.send(now, tuple, marks, bytes, message) {
+            Method::Send => match self.send(now, tuple, tos, bytes, message) {
                 Ok(forward) => Some(forward),
                 Err(why) => self.drop(why, 1),
             },
@@ -312,7 +312,7 @@ impl Server {
         &mut self,
         now: Now,
         tuple: &FiveTuple,
-        marks: Marks,
+        tos: Tos,
         bytes: &[u8],
         message: &Message<'_>,
     ) -> Result<ToPeer, Dropped> {
@@ -351,7 +351,7 @@ impl Server {
             len: data.len(),
             // RFC 8656 §14: of an IPv4-to-IPv4 relay alone
             dont_fragment: dont_fragment && tuple.client.0.is_ipv4() && peer.is_ipv4(),
-            marks: onward(tuple.transport, marks),
+            tos: onward(tuple.transport, tos),
         })
     }
 
@@ -409,18 +409,18 @@ fn fits(transport: Transport, header: &Header, payload: usize) -> bool {
 }
 
 /// RFC 8656 §15: what comes from a stream has its DSCP and is Not-ECT.
-fn onward(transport: Transport, marks: Marks) -> Marks {
-    if transport.is_stream() { Marks(marks.0 & !0b11) } else { marks }
+fn onward(transport: Transport, tos: Tos) -> Tos {
+    if transport.is_stream() { Tos(tos.0 & !0b11) } else { tos }
 }
 
 /// Whether a port of this machine's own address may be sent to, or heard, right now.
-fn is_open(config: &Config, shared: &Shared, peer: SocketAddr) -> bool {
+fn is_open(config: &TurnConfig, shared: &Shared, peer: SocketAddr) -> bool {
     judge(config, shared, peer.ip(), Some(peer.port())).is_ok()
 }
 
 /// Judges a peer as it is called outside. A relayed address lives under its local name.
 pub(super) fn judge(
-    config: &Config,
+    config: &TurnConfig,
     shared: &Shared,
     ip: IpAddr,
     port: Option<u16>,
@@ -429,7 +429,7 @@ pub(super) fn judge(
 }
 
 /// Where to send what goes to a peer: to this machine's own address by its local name.
-fn to_peer(config: &Config, peer: SocketAddr, scope: Scope) -> PeerAddr {
+fn to_peer(config: &TurnConfig, peer: SocketAddr, scope: Scope) -> PeerAddr {
     PeerAddr(if scope == Scope::EachPacket { config.external.inside(peer) } else { peer })
 }
 

@@ -13,14 +13,14 @@ pub const REQUESTS: [Method; 5] =
 
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct TrafficCount {
     /// Packets.
     pub packets: u64,
     /// Bytes of application data, without headers.
     pub bytes: u64,
 }
 
-impl Traffic {
+impl TrafficCount {
     pub(super) fn add(&mut self, packets: u64, bytes: u64) {
         self.packets += packets;
         self.bytes += bytes;
@@ -106,13 +106,13 @@ pub struct Stats {
     /// Requests by method ([`REQUESTS`]) and outcome ([`OUTCOMES`]).
     pub requests: [[u64; OUTCOMES.len()]; REQUESTS.len()],
     /// Authentication failures by reason.
-    pub auth_failures: [u64; auth::Reason::COUNT],
+    pub auth_failures: [u64; auth::AuthReason::COUNT],
     /// Packets that went no further, by reason ([`Dropped::ALL`]).
     pub dropped: [u64; Dropped::ALL.len()],
     /// Relayed towards peers, by the client's transport.
-    pub to_peer: [Traffic; Transport::ALL.len()],
+    pub to_peer: [TrafficCount; Transport::ALL.len()],
     /// Relayed towards clients, by the client's transport.
-    pub to_client: [Traffic; Transport::ALL.len()],
+    pub to_client: [TrafficCount; Transport::ALL.len()],
     /// Relayed addresses that live now, by the client's transport and the address family.
     pub relays: [[u64; 2]; Transport::ALL.len()],
     /// Allocations that live now.

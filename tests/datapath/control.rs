@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
-use hairpin::datapath::Config;
+use hairpin::datapath::DatapathConfig;
 use hairpin::turn::Lifetimes;
 use hairpin::wire::{Method, attribute};
 
@@ -28,7 +28,7 @@ fn answers_come_from_the_address_that_was_asked() {
     let v6 = ipv6().map(|ip| ("[::]:0", vec!["::1".to_owned(), ip.to_string()]));
     let v4 = ("0.0.0.0:0", vec!["127.1.1.1".to_owned(), "127.1.1.2".to_owned()]);
     for (wildcard, addresses) in std::iter::once(v4).chain(v6) {
-        let config = Config { listen: vec![wildcard.parse().unwrap()], ..config(&addresses[0]) };
+        let config = DatapathConfig { listen: vec![wildcard.parse().unwrap()], ..config(&addresses[0]) };
         let relay = Relay::start(config);
         let port = relay.listeners[0].port();
         for ip in addresses {
@@ -49,7 +49,7 @@ fn answers_come_from_the_address_that_was_asked() {
 #[test]
 fn a_dual_allocation() {
     let Some(_) = ipv6() else { return };
-    let relay = Relay::start(Config {
+    let relay = Relay::start(DatapathConfig {
         relay: vec!["127.1.1.3".parse().unwrap(), "::1".parse().unwrap()],
         ..config("127.1.1.3")
     });
@@ -71,7 +71,7 @@ fn a_dual_allocation() {
 /// RFC 8656 §7.2: one user's quota is the same from every 5-tuple and on every worker; what ends is given back.
 #[test]
 fn a_quota_filled_from_many_ports() {
-    let relay = Relay::start(Config { workers: 4, user_allocations: 20, ..config("127.1.1.4") });
+    let relay = Relay::start(DatapathConfig { workers: 4, user_allocations: 20, ..config("127.1.1.4") });
     let mut clients: Vec<_> = (0..40).map(|_| relay.client()).collect();
     let codes: Vec<_> = clients.iter_mut().map(|client| client.allocate(&[]).code()).collect();
     assert_eq!(
@@ -94,7 +94,7 @@ fn a_quota_filled_from_many_ports() {
 /// RFC 8656 §7.2: 508 when no port is left, and then what was refused costs nothing.
 #[test]
 fn ports_run_out() {
-    let relay = Relay::start(Config { workers: 2, ports: 30_000..=30_007, ..config("127.1.1.5") });
+    let relay = Relay::start(DatapathConfig { workers: 2, ports: 30_000..=30_007, ..config("127.1.1.5") });
     let mut clients: Vec<_> = (0..9).map(|_| relay.client()).collect();
     let codes: Vec<_> = clients.iter_mut().map(|client| client.allocate(&[]).code()).collect();
     assert_eq!(codes, [0, 0, 0, 0, 0, 0, 0, 0, 508]);
@@ -106,7 +106,7 @@ fn ports_run_out() {
 /// RFC 8656 §7.2: a token is redeemed from any 5-tuple, whichever worker that is on, and once.
 #[test]
 fn tokens_are_redeemed_from_other_5_tuples() {
-    let relay = Relay::start(Config { workers: 4, ..config("127.1.1.6") });
+    let relay = Relay::start(DatapathConfig { workers: 4, ..config("127.1.1.6") });
     for n in 0..32 {
         let mut maker = relay.client();
         let made = maker.allocate(&with(PAIR));
@@ -132,8 +132,11 @@ fn tokens_are_redeemed_from_other_5_tuples() {
 /// RFC 8656 §7.2: a reservation that nobody claims lapses: its port is free again, though no packet came.
 #[test]
 fn a_reservation_lapses() {
-    let relay =
-        Relay::start(Config { reservation_lifetime: 1, ports: 30_000..=30_001, ..config("127.1.1.7") });
+    let relay = Relay::start(DatapathConfig {
+        reservation_lifetime: 1,
+        ports: 30_000..=30_001,
+        ..config("127.1.1.7")
+    });
     let mut maker = relay.client();
     let made = maker.allocate(&with(PAIR));
     let bytes = made.attribute(attribute::RESERVATION_TOKEN).unwrap().value.to_vec();
@@ -168,7 +171,7 @@ fn an_allocation_expires() {
 /// A stop closes every socket: ports and listeners can be had again at once.
 #[test]
 fn a_stop_closes_everything() {
-    let relay = Relay::start(Config { workers: 3, ..config("127.1.1.9") });
+    let relay = Relay::start(DatapathConfig { workers: 3, ..config("127.1.1.9") });
     let clients: Vec<_> = (0..12).map(|_| relay.allocated()).collect();
     let listener = relay.listeners[0];
     assert!(UdpSocket::bind(listener).is_err());
@@ -176,7 +179,7 @@ fn a_stop_closes_everything() {
     for client in clients {
         assert!(UdpSocket::bind(client.relayed[0]).is_ok());
     }
-    let again = Relay::start(Config { listen: vec![listener], workers: 1, ..config("127.1.1.9") });
+    let again = Relay::start(DatapathConfig { listen: vec![listener], workers: 1, ..config("127.1.1.9") });
     assert_eq!(again.listeners, [listener]);
     again.stop();
 }
@@ -186,7 +189,7 @@ fn a_stop_closes_everything() {
 fn several_listeners() {
     let listen =
         vec!["127.1.1.10:0".parse().unwrap(), "127.1.1.11:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
-    let relay = Relay::start(Config { workers: 2, listen, ..config("127.1.1.10") });
+    let relay = Relay::start(DatapathConfig { workers: 2, listen, ..config("127.1.1.10") });
     for &listener in &relay.listeners {
         let mut client = Client::new(listener);
         let answer = client.ask(Method::Binding, &[], &[]);

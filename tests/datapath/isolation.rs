@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hairpin::datapath::Config;
+use hairpin::datapath::DatapathConfig;
 
 use crate::client::channel_message;
 use crate::world::{Relay, addr, config, peer, receive};
@@ -13,7 +13,7 @@ use crate::world::{Relay, addr, config, peer, receive};
 /// serves on.
 #[test]
 fn a_worker_that_fails_is_started_again_empty() {
-    let relay = Relay::start(Config { workers: 4, user_allocations: 32, ..config("127.1.2.1") });
+    let relay = Relay::start(DatapathConfig { workers: 4, user_allocations: 32, ..config("127.1.2.1") });
     let mut clients: Vec<_> = (0..32).map(|_| relay.allocated()).collect();
     let peer = peer("127.1.2.1");
     clients.iter_mut().for_each(|client| client.bind(0x4001, addr(&peer)));

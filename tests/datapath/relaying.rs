@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use hairpin::datapath::Config;
+use hairpin::datapath::DatapathConfig;
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 use socket2::SockRef;
 
@@ -17,8 +17,8 @@ fn payloads(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
 }
 
 /// The same with everything that the kernel may lack switched off.
-fn plain(ip: &str) -> Config {
-    Config { gro: false, gso: false, steering: false, ..config(ip) }
+fn plain(ip: &str) -> DatapathConfig {
+    DatapathConfig { gro: false, gso: false, steering: false, ..config(ip) }
 }
 
 /// Room for a burst on the way to a test's socket.
@@ -27,7 +27,7 @@ fn roomy(socket: UdpSocket) -> UdpSocket {
     socket
 }
 
-fn echo(ip: &str, config: Config) {
+fn echo(ip: &str, config: DatapathConfig) {
     let relay = Relay::start(config);
     let mut client = relay.allocated();
     let peer = peer(ip);
@@ -119,7 +119,7 @@ fn joinable(datagrams: &[Vec<u8>]) -> impl Iterator<Item = &[Vec<u8>]> {
 }
 
 /// RFC 8656 §12.6: a joined burst of one channel arrives whole and in order, however its sizes change.
-fn bursts_to_a_peer(ip: &str, config: Config) {
+fn bursts_to_a_peer(ip: &str, config: DatapathConfig) {
     let relay = Relay::start(config);
     let mut client = relay.allocated();
     let peer = roomy(peer(ip));
@@ -137,7 +137,7 @@ fn bursts_to_a_peer(ip: &str, config: Config) {
 }
 
 /// RFC 8656 §12.7, §11.3: a joined burst of a peer arrives whole and in order, in ChannelData and in indications.
-fn bursts_to_a_client(ip: &str, config: Config) {
+fn bursts_to_a_client(ip: &str, config: DatapathConfig) {
     let relay = Relay::start(config);
     let mut client = relay.allocated();
     client.socket = roomy(client.socket);
@@ -225,7 +225,7 @@ fn a_batch_of_many_kinds() {
 /// RFC 8656 §12.6, §12.7: two clients of one relay meet, also across workers.
 #[test]
 fn two_clients_meet() {
-    let relay = Relay::start(Config {
+    let relay = Relay::start(DatapathConfig {
         workers: 4,
         relay: vec!["127.1.0.11".parse().unwrap(), "127.1.0.12".parse().unwrap()],
         ..config("127.1.0.11")
@@ -253,15 +253,15 @@ fn marks_are_kept() {
     let mut client = relay.allocated();
     let peer = peer("127.1.0.13");
     client.bind(0x4001, addr(&peer));
-    for marks in [0xB8, 0xBB, 0x01, 0x00] {
-        accept_only(&client.socket, marks);
-        accept_only(&peer, marks);
-        SockRef::from(&client.socket).set_tos_v4(marks.into()).unwrap();
-        SockRef::from(&peer).set_tos_v4(marks.into()).unwrap();
-        client.send(&channel_message(0x4001, &[marks]));
-        assert_eq!(receive(&peer).0, [marks]);
-        peer.send_to(&[marks], client.relayed[0]).unwrap();
-        assert_eq!(client.channel_data(), (0x4001, vec![marks]));
+    for tos in [0xB8, 0xBB, 0x01, 0x00] {
+        accept_only(&client.socket, tos);
+        accept_only(&peer, tos);
+        SockRef::from(&client.socket).set_tos_v4(tos.into()).unwrap();
+        SockRef::from(&peer).set_tos_v4(tos.into()).unwrap();
+        client.send(&channel_message(0x4001, &[tos]));
+        assert_eq!(receive(&peer).0, [tos]);
+        peer.send_to(&[tos], client.relayed[0]).unwrap();
+        assert_eq!(client.channel_data(), (0x4001, vec![tos]));
     }
     relay.stop();
 }

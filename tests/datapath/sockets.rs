@@ -24,11 +24,11 @@ pub fn send_joined(socket: &UdpSocket, to: SocketAddr, datagrams: &[Vec<u8>]) {
 }
 
 /// From now on the socket takes only IPv4 packets with this TOS byte.
-pub fn accept_only(socket: &UdpSocket, marks: u8) {
+pub fn accept_only(socket: &UdpSocket, tos: u8) {
     let statement = |code, k| SockFilter::new(code as u16, 0, 0, k);
     let program = [
         statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, (libc::SKF_NET_OFF as u32).wrapping_add(1)),
-        SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, u32::from(marks)),
+        SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, u32::from(tos)),
         statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
         statement(libc::BPF_RET | libc::BPF_K, 0),
     ];

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
-use hairpin::datapath::{Config, Group, WorkerStats, Workers};
+use hairpin::datapath::{DatapathConfig, ListenerGroup, WorkerStats, Workers};
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
-use hairpin::turn::{self, Families, Lifetimes, Limits};
+use hairpin::turn::{self, AllocationLimits, Families, Lifetimes};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -23,10 +23,10 @@ pub struct Relay {
 }
 
 /// A test's settings: one worker that listens and relays on `ip`, with everything on.
-pub fn config(ip: &str) -> Config {
+pub fn config(ip: &str) -> DatapathConfig {
     let ip: IpAddr = ip.parse().unwrap();
-    Config {
-        streams: hairpin::datapath::stream::Config::default(),
+    DatapathConfig {
+        streams: hairpin::datapath::stream::StreamConfig::default(),
         workers: 1,
         listen: vec![SocketAddr::new(ip, 0)],
         relay: vec![ip],
@@ -41,31 +41,34 @@ pub fn config(ip: &str) -> Config {
 }
 
 impl Relay {
-    pub fn start(config: Config) -> Relay {
+    pub fn start(config: DatapathConfig) -> Relay {
         Relay::with_lifetimes(config, Lifetimes::default())
     }
 
-    pub fn with_lifetimes(config: Config, lifetimes: Lifetimes) -> Relay {
-        let groups: Arc<[Group]> =
-            config.listen.iter().map(|&addr| Group::open(addr, &config, 0x1234_5678).unwrap()).collect();
-        let listeners = groups.iter().map(Group::local_addr).collect();
+    pub fn with_lifetimes(config: DatapathConfig, lifetimes: Lifetimes) -> Relay {
+        let groups: Arc<[ListenerGroup]> = config
+            .listen
+            .iter()
+            .map(|&addr| ListenerGroup::open(addr, &config, 0x1234_5678).unwrap())
+            .collect();
+        let listeners = groups.iter().map(ListenerGroup::local_addr).collect();
         let rules = Rules {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
             relay: config.relay.clone(),
             local: config.relay.clone(),
             ..Rules::default()
         };
-        let core = turn::Config {
+        let core = turn::TurnConfig {
             external: turn::External::default(),
             families: Families { v4: true, v6: true },
             lifetimes,
-            limits: Limits::default(),
+            limits: AllocationLimits::default(),
             peers: PeerRules::new(rules),
             software: None,
         };
         let user =
             |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
-        let auth = auth::Config {
+        let auth = auth::AuthConfig {
             realm: REALM.into(),
             users: vec![user("alice"), user("bob")],
             secrets: Vec::new(),

@@ -125,7 +125,7 @@ fn families() {
             (Some(V6), Some(Family::V6)),
             (Some([3, 0, 0, 0]), None),
         ] {
-            let mut world = World::new(hairpin::turn::Config { families, ..config() }, credentials());
+            let mut world = World::new(hairpin::turn::TurnConfig { families, ..config() }, credentials());
             let answer = Client::new(A).allocate(&mut world, |request| {
                 if let Some(asked) = asked {
                     request.bytes(attribute::REQUESTED_ADDRESS_FAMILY, &asked);

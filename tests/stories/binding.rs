@@ -84,7 +84,7 @@ fn classic_clients() {
 #[test]
 fn software_by_a_setting() {
     let software = Some("relay 1".to_string());
-    let mut world = World::new(hairpin::turn::Config { software, ..config() }, credentials());
+    let mut world = World::new(hairpin::turn::TurnConfig { software, ..config() }, credentials());
     let answer = world.ask(&Client::new(A).tuple, &binding(|_| {}));
     assert_eq!(answer.attribute(attribute::SOFTWARE).unwrap().utf8(), Ok("relay 1"));
     let mut client = Client::new(A);

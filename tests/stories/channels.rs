@@ -1,7 +1,7 @@
 //! Channels.
 
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{Header, Limits, Marks, PeerAddr};
+use hairpin::turn::{AllocationLimits, Header, PeerAddr, Tos};
 use hairpin::wire::{Method, attribute};
 
 use crate::world::{PEER, PEER6, PRIVATE, World, addr, channel_message, config, credentials};
@@ -55,12 +55,11 @@ fn runs_are_one_decision() {
     let mut client = world.allocated(A);
     client.bind(&mut world, 0x4000, PEER);
     let run = channel_message(0x4000, &[7; 96]).repeat(10);
-    let forward = world.server.from_client(world.now, &client.tuple, Marks(0xB8), 100, &run).unwrap();
-    assert_eq!((forward.offset, forward.len, forward.marks), (4, 96, Marks(0xB8)));
+    let forward = world.server.from_client(world.now, &client.tuple, Tos(0xB8), 100, &run).unwrap();
+    assert_eq!((forward.offset, forward.len, forward.tos), (4, 96, Tos(0xB8)));
     let peer = PeerAddr(addr(PEER));
-    let back =
-        world.server.from_peer(world.now, client.relay(), peer, Marks(1), 96, &[7; 96 * 9 + 5]).unwrap();
-    assert_eq!((back.header, back.marks), (Header::Channel(0x4000), Marks(1)));
+    let back = world.server.from_peer(world.now, client.relay(), peer, Tos(1), 96, &[7; 96 * 9 + 5]).unwrap();
+    assert_eq!((back.header, back.tos), (Header::Channel(0x4000), Tos(1)));
     let stats = world.server.stats();
     assert_eq!((stats.to_peer[0].packets, stats.to_peer[0].bytes), (10, 960));
     assert_eq!((stats.to_client[0].packets, stats.to_client[0].bytes), (10, 96 * 9 + 5));
@@ -132,8 +131,8 @@ fn the_channel_outlives_its_permission() {
 /// RFC 8656 §12.2: 508 at the limit of channels; refreshing stays possible.
 #[test]
 fn channels_are_bounded() {
-    let limits = Limits { channels: 2, new_peers: 0, ..Limits::default() };
-    let mut world = World::new(hairpin::turn::Config { limits, ..config() }, credentials());
+    let limits = AllocationLimits { channels: 2, new_peers: 0, ..AllocationLimits::default() };
+    let mut world = World::new(hairpin::turn::TurnConfig { limits, ..config() }, credentials());
     let mut client = world.allocated(A);
     for (channel, peer, code) in [
         (0x4000, "8.8.8.8:1", 0),

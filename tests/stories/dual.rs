@@ -1,6 +1,6 @@
 //! Dual allocations.
 
-use hairpin::turn::{CloseReason, Config, Families, Header, RelayId};
+use hairpin::turn::{CloseReason, Families, Header, RelayId, TurnConfig};
 use hairpin::wire::{Family, Method, attribute};
 
 use crate::world::{Client, PEER, PEER6, World, addr, config, credentials};
@@ -73,7 +73,7 @@ fn half_of_it() {
         (Families { v4: true, v6: true }, Some(Family::V4), Family::V4, 508),
     ] {
         let mut world =
-            World { short_of, ..World::new(Config { families: here, ..config() }, credentials()) };
+            World { short_of, ..World::new(TurnConfig { families: here, ..config() }, credentials()) };
         let mut client = Client::new(A);
         client.allocate(&mut world, |_| {});
         client.refresh(&mut world, 0);

@@ -2,7 +2,7 @@
 
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{Config, External, Header};
+use hairpin::turn::{External, Header, TurnConfig};
 
 use crate::world::{Client, PEER, World, addr, config, credentials, rules};
 
@@ -13,7 +13,7 @@ fn world() -> World {
     let pairs = [("192.0.2.1", "203.0.113.1"), ("2001:db8::1", "2001:db8:ffff::1")];
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
     let relay = pairs.iter().map(|(_, external)| *external).collect();
-    let config = Config {
+    let config = TurnConfig {
         peers: PeerRules::new(Rules { relay, ..rules() }),
         external: External::new(pairs),
         ..config()

@@ -1,13 +1,13 @@
 //! Bounds of the server's tables, each reached.
 
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{Config, Limits};
+use hairpin::turn::{AllocationLimits, TurnConfig};
 use hairpin::wire::{Method, attribute};
 
 use crate::world::{Client, World, config, credentials};
 
-fn with(limits: Limits) -> World {
-    World::new(Config { limits, ..config() }, credentials())
+fn with(limits: AllocationLimits) -> World {
+    World::new(TurnConfig { limits, ..config() }, credentials())
 }
 
 fn client(port: u16) -> Client {
@@ -17,7 +17,7 @@ fn client(port: u16) -> Client {
 /// RFC 8656 §7.2: 508 when the table of allocations is full.
 #[test]
 fn allocations() {
-    let mut world = with(Limits { allocations: 3, ..Limits::default() });
+    let mut world = with(AllocationLimits { allocations: 3, ..AllocationLimits::default() });
     let mut clients: Vec<Client> = (1..=4).map(client).collect();
     let codes: Vec<u16> =
         clients.iter_mut().map(|client| client.allocate(&mut world, |_| {}).code()).collect();
@@ -29,7 +29,7 @@ fn allocations() {
 /// RFC 8656 §7.2: 508 when too many requests wait for relay sockets.
 #[test]
 fn waiting_requests() {
-    let mut world = with(Limits { waiting: 2, ..Limits::default() });
+    let mut world = with(AllocationLimits { waiting: 2, ..AllocationLimits::default() });
     let mut clients: Vec<Client> = (1..=3).map(client).collect();
     for client in &mut clients {
         // To have a nonce
@@ -72,7 +72,7 @@ fn churn_leaves_nothing() {
 /// RFC 8656 §5: data beyond an allocation's bandwidth is dropped, each way by itself; control never is.
 #[test]
 fn bandwidth() {
-    let mut world = with(Limits { bandwidth: 10_000, ..Limits::default() });
+    let mut world = with(AllocationLimits { bandwidth: 10_000, ..AllocationLimits::default() });
     let mut client = world.allocated("198.51.100.1:1");
     client.permit(&mut world, &["8.8.8.8:1"]);
     client.bind(&mut world, 0x4000, "8.8.8.8:2");

@@ -1,6 +1,6 @@
 //! Permissions: who may be sent to and heard.
 
-use hairpin::turn::Limits;
+use hairpin::turn::AllocationLimits;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Method, attribute};
 
@@ -110,8 +110,8 @@ fn two_clients_of_one_relay_meet() {
 /// RFC 8656 §10.2: 508 at the limit of permissions; refreshing stays possible.
 #[test]
 fn permissions_are_bounded() {
-    let limits = Limits { permissions: 2, new_peers: 0, ..Limits::default() };
-    let mut world = World::new(hairpin::turn::Config { limits, ..config() }, credentials());
+    let limits = AllocationLimits { permissions: 2, new_peers: 0, ..AllocationLimits::default() };
+    let mut world = World::new(hairpin::turn::TurnConfig { limits, ..config() }, credentials());
     let mut client = world.allocated(A);
     assert_eq!(client.permit(&mut world, &["8.8.8.1:1", "8.8.8.2:1", "8.8.8.3:1"]).code(), 508);
     assert_eq!(client.permit(&mut world, &["8.8.8.1:1", "8.8.8.2:1"]).code(), 0);
@@ -126,8 +126,8 @@ fn permissions_are_bounded() {
 /// RFC 8656 §21.3: a relay is no port scanner: new peers are bounded, known ones are not.
 #[test]
 fn new_peers_are_bounded() {
-    let limits = Limits { new_peers: 10, ..Limits::default() };
-    let mut world = World::new(hairpin::turn::Config { limits, ..config() }, credentials());
+    let limits = AllocationLimits { new_peers: 10, ..AllocationLimits::default() };
+    let mut world = World::new(hairpin::turn::TurnConfig { limits, ..config() }, credentials());
     let mut client = world.allocated(A);
     assert_eq!(client.permit(&mut world, &[PEER]).code(), 0);
     let sent = |world: &mut World, client: &mut crate::world::Client| {

@@ -1,7 +1,7 @@
 //! Send and Data indications.
 
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{Header, Marks, PeerAddr};
+use hairpin::turn::{Header, PeerAddr, Tos};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 
 use crate::world::{Client, PEER, PEER6, World, addr};
@@ -89,8 +89,8 @@ fn data_indications() {
     let mut client = world.allocated(A);
     client.permit(&mut world, &[PEER]);
     let peer = PeerAddr(addr(PEER));
-    let to = world.server.from_peer(world.now, client.relay(), peer, Marks(3), 5, b"helloworldxyz").unwrap();
-    assert_eq!((to.tuple, to.marks), (client.tuple, Marks(3)));
+    let to = world.server.from_peer(world.now, client.relay(), peer, Tos(3), 5, b"helloworldxyz").unwrap();
+    assert_eq!((to.tuple, to.tos), (client.tuple, Tos(3)));
     assert!(matches!(to.header, Header::Data { .. }));
     let mut ids = Vec::new();
     for (n, payload) in [&b"hello"[..], b"world", b"xyz"].into_iter().enumerate() {

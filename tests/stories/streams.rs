@@ -1,6 +1,6 @@
 //! Clients that come over streams. Framing is told in `wire`.
 
-use hairpin::turn::{CloseReason, Command, Marks, PeerAddr, Transport};
+use hairpin::turn::{CloseReason, OperatorCommand, PeerAddr, Tos, Transport};
 use hairpin::wire::{Class, Encoder, Method, TransactionId};
 
 use crate::world::{Client, PEER, World, addr, channel_message};
@@ -19,7 +19,7 @@ fn each_transport_is_a_tuple_of_its_own() {
         assert_eq!(client(transport).allocate(&mut world, |_| {}).code(), 0);
     }
     assert_eq!(world.server.stats().relays, [[1, 0]; 3]);
-    world.server.command(world.now, Command::End);
+    world.server.command(world.now, OperatorCommand::End);
     world.drain();
     world.assert_empty();
 }
@@ -69,15 +69,15 @@ fn a_stream_ends_while_its_request_waits() {
 /// RFC 8656 §15: from a stream, DSCP is kept and ECN is Not-ECT; over UDP both are.
 #[test]
 fn streams_have_no_ecn() {
-    for (transport, marks) in [(Transport::Udp, 0xBB), (Transport::Tcp, 0xB8), (Transport::Tls, 0xB8)] {
+    for (transport, tos) in [(Transport::Udp, 0xBB), (Transport::Tcp, 0xB8), (Transport::Tls, 0xB8)] {
         let mut world = World::default();
         let mut client = client(transport);
         client.allocate(&mut world, |_| {});
         client.bind(&mut world, 0x4000, PEER);
         let bytes = channel_message(0x4000, b"x");
         let forward =
-            world.server.from_client(world.now, &client.tuple, Marks(0xBB), bytes.len(), &bytes).unwrap();
-        assert_eq!(forward.marks, Marks(marks));
+            world.server.from_client(world.now, &client.tuple, Tos(0xBB), bytes.len(), &bytes).unwrap();
+        assert_eq!(forward.tos, Tos(tos));
     }
 }
 
@@ -93,7 +93,7 @@ fn the_longest_messages() {
             hairpin::turn::RelayId { allocation: world.opened[0].id, family: hairpin::wire::Family::V4 };
         let mut heard = |peer: &str, len: usize| {
             let payload = vec![0; len];
-            world.server.from_peer(world.now, relay, PeerAddr(addr(peer)), Marks(0), len, &payload).is_some()
+            world.server.from_peer(world.now, relay, PeerAddr(addr(peer)), Tos(0), len, &payload).is_some()
         };
         assert!(heard(PEER, channel) && heard("8.8.8.8:9", data), "{transport:?}");
         if transport == Transport::Udp {

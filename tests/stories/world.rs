@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use hairpin::auth::{Auth, Config as AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
+use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{
-    AllocationId, Answer, Ask, ClientAddr, Closed, Config, Denial, External, Families, FiveTuple, Lifetimes,
-    Limits, LiveRelays, Marks, Now, Opened, Output, PeerAddr, PortWish, Refused, RelayId, RelayedAddr,
-    Server, Shared, Shortage, ToClient, ToPeer, Token, Transport,
+    AllocationId, AllocationLimits, Answer, Ask, ClientAddr, Closed, Denial, External, Families, FiveTuple,
+    Lifetimes, LiveRelays, Now, Opened, Output, PeerAddr, PortRequest, Refused, RelayId, RelayedAddr, Server,
+    Shared, Shortage, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
 };
 use hairpin::wire::{Attribute, Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use rand::SeedableRng;
@@ -64,11 +64,11 @@ pub struct World {
     pub next_port: u16,
 }
 
-pub fn config() -> Config {
-    Config {
+pub fn config() -> TurnConfig {
+    TurnConfig {
         families: Families { v4: true, v6: true },
         lifetimes: Lifetimes::default(),
-        limits: Limits { new_peers: 0, ..Limits::default() },
+        limits: AllocationLimits { new_peers: 0, ..AllocationLimits::default() },
         external: External::default(),
         peers: PeerRules::new(rules()),
         software: None,
@@ -106,11 +106,11 @@ impl Default for World {
 }
 
 impl World {
-    pub fn new(config: Config, credentials: AuthConfig) -> World {
+    pub fn new(config: TurnConfig, credentials: AuthConfig) -> World {
         World::with_answers(config, credentials, AnswerBucket::new(0, 0, 1))
     }
 
-    pub fn with_answers(config: Config, credentials: AuthConfig, answers: AnswerBucket) -> World {
+    pub fn with_answers(config: TurnConfig, credentials: AuthConfig, answers: AnswerBucket) -> World {
         let live = Live::default();
         let shared = Shared { answers, live: Box::new(live.clone()) };
         World {
@@ -161,7 +161,7 @@ impl World {
 
     /// Sends a message from a client; what is to be relayed comes back.
     pub fn deliver(&mut self, tuple: &FiveTuple, bytes: &[u8]) -> Option<ToPeer> {
-        let forward = self.server.from_client(self.now, tuple, Marks(0), bytes.len(), bytes);
+        let forward = self.server.from_client(self.now, tuple, Tos(0), bytes.len(), bytes);
         self.drain();
         forward
     }
@@ -183,8 +183,7 @@ impl World {
 
     /// A datagram from a peer to a relayed address.
     pub fn peer_sends(&mut self, relay: RelayId, peer: &str, payload: &[u8]) -> Option<ToClient> {
-        let to =
-            self.server.from_peer(self.now, relay, PeerAddr(addr(peer)), Marks(0), payload.len(), payload);
+        let to = self.server.from_peer(self.now, relay, PeerAddr(addr(peer)), Tos(0), payload.len(), payload);
         self.drain();
         to
     }
@@ -233,7 +232,7 @@ impl World {
                 };
                 let v4 = v4.then(|| open(Family::V4, "192.0.2.1"));
                 let v6 = v6.then(|| open(Family::V6, "2001:db8::1"));
-                let token = (*port == PortWish::Pair).then(|| {
+                let token = (*port == PortRequest::Pair).then(|| {
                     let token = u64::from(first).to_be_bytes();
                     let ip: IpAddr = if v4.is_some() { "192.0.2.1" } else { "2001:db8::1" }.parse().unwrap();
                     self.reserved.insert(token, SocketAddr::new(ip, first + 1));

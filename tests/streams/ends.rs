@@ -2,7 +2,7 @@
 
 use std::net::{Shutdown, UdpSocket};
 
-use hairpin::datapath::stream::stats::End;
+use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::wire::Method;
 use socket2::SockRef;
 
@@ -32,7 +32,7 @@ fn a_half_closed_client_is_answered() {
         assert_eq!(crate::client::Reply(client.message()).code(), 0);
         assert_eq!(client.try_message().expect("an orderly end"), None);
     }
-    relay.wait_for_ends(End::Client, [2, 2]);
+    relay.wait_for_ends(ConnectionEnd::Client, [2, 2]);
     relay.wait_until_empty();
     relay.stop();
 }
@@ -90,7 +90,7 @@ fn what_an_end_frees() {
                 assert_eq!(receive(&peer).0, b"last words");
             }
             drop(ended);
-            let why = if reset { End::Reset } else { End::Client };
+            let why = if reset { ConnectionEnd::Reset } else { ConnectionEnd::Client };
             let already = if transport == BOTH[0] { [1, 0] } else { [1 + u64::from(!reset), 1] };
             relay.wait_for_ends(why, already);
             relay.wait_for("one is left", |stats| stats.turn.allocations == 1);

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
 
-use hairpin::datapath::stream::stats::{Counters, End};
+use hairpin::datapath::stream::stats::{ConnectionEnd, StreamCounters};
 use hairpin::turn::Transport;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::Method;
@@ -99,7 +99,7 @@ fn garbage_closes_the_stream() {
             allocated.assert_closed();
         }
     }
-    relay.wait_for_ends(End::Unframed, [10, 10]);
+    relay.wait_for_ends(ConnectionEnd::Unframed, [10, 10]);
     relay.wait_until_empty();
     relay.stop();
 }
@@ -117,6 +117,6 @@ fn the_other_port() {
     assert!(ended.is_ok_and(|len| len < 10), "an alert at most");
     relay.wait_for("counted", |stats| stats.sockets.streams.handshakes_failed.iter().sum::<u64>() == 1);
     assert_eq!(relay.stats().sockets.streams.open, [0, 0]);
-    assert_eq!(Counters::place(Transport::Tls), 1);
+    assert_eq!(StreamCounters::place(Transport::Tls), 1);
     relay.stop();
 }

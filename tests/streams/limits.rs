@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use hairpin::datapath::stream::Limits;
-use hairpin::datapath::stream::stats::{End, Failure, Refusal};
+use hairpin::datapath::stream::StreamLimits;
+use hairpin::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure};
 use hairpin::turn::{Lifetimes, Transport};
 use hairpin::wire::{Class, Encoder, Method, TransactionId};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -33,18 +33,18 @@ fn until_closed(mut socket: &TcpStream) -> usize {
 /// Slowloris: no first message, one that is never finished, however its bytes drip, or no handshake.
 #[test]
 fn deadlines() {
-    let limits = Limits {
+    let limits = StreamLimits {
         handshake: SOON,
         first_message: SOON,
         unfinished: SOON,
         idle: 3 * SOON,
-        ..Limits::default()
+        ..StreamLimits::default()
     };
     let relay = Relay::limited("127.1.8.1", limits);
     let silent = connect(relay.tls);
     assert_eq!(until_closed(&silent), 0);
     relay.wait_for("a handshake that never began", |stats| {
-        stats.sockets.streams.handshakes_failed[Failure::TooSlow as usize] == 1
+        stats.sockets.streams.handshakes_failed[HandshakeFailure::TooSlow as usize] == 1
     });
     for transport in BOTH {
         let mut silent = relay.client(transport);
@@ -78,9 +78,9 @@ fn deadlines() {
         assert_eq!(idle.binding().code(), 0);
         idle.assert_closed();
     }
-    relay.wait_for_ends(End::NoMessage, [1, 1]);
-    relay.wait_for_ends(End::Unfinished, [1, 1]);
-    relay.wait_for_ends(End::Idle, [1, 1]);
+    relay.wait_for_ends(ConnectionEnd::NoMessage, [1, 1]);
+    relay.wait_for_ends(ConnectionEnd::Unfinished, [1, 1]);
+    relay.wait_for_ends(ConnectionEnd::Idle, [1, 1]);
     relay.wait_until_empty();
     relay.stop();
 }
@@ -88,7 +88,7 @@ fn deadlines() {
 /// A client with an allocation may be silent; when the allocation ends, its time begins.
 #[test]
 fn silence_with_an_allocation() {
-    let limits = Limits { idle: SOON, ..Limits::default() };
+    let limits = StreamLimits { idle: SOON, ..StreamLimits::default() };
     let lifetimes = Lifetimes { default: 2, max: 2, ..Lifetimes::default() };
     let relay = Relay::with_lifetimes("127.1.8.2", lifetimes, |config| config.streams.limits = limits);
     let mut clients = BOTH.map(|transport| relay.allocated(transport));
@@ -99,14 +99,15 @@ fn silence_with_an_allocation() {
     for client in &mut clients {
         client.assert_closed();
     }
-    relay.wait_for_ends(End::Idle, [1, 1]);
+    relay.wait_for_ends(ConnectionEnd::Idle, [1, 1]);
     relay.stop();
 }
 
 /// Half-open connections from one source, and all of them, have a bound; a message makes room for the next.
 #[test]
 fn bounds_on_connections() {
-    let limits = Limits { connections: 6, half_open: 5, half_open_a_source: 3, ..Limits::default() };
+    let limits =
+        StreamLimits { connections: 6, half_open: 5, half_open_per_address: 3, ..StreamLimits::default() };
     let relay = Relay::limited("127.1.8.3", limits);
     let mut open: Vec<_> = (0..3).map(|_| Client::over_tcp(relay.tcp)).collect();
     assert_eq!(until_closed(&connect(relay.tcp)), 0);
@@ -124,14 +125,14 @@ fn bounds_on_connections() {
     let elsewhere: Vec<_> = (1..=3).map(|n| from([127, 1, 9, n])).collect();
     assert_eq!(until_closed(&from([127, 1, 9, 4])), 0, "all places are taken");
     drop(elsewhere);
-    relay.wait_for_ends(End::Client, [3, 0]);
+    relay.wait_for_ends(ConnectionEnd::Client, [3, 0]);
     let mut next = relay.client(BOTH[0]);
     assert_eq!(next.binding().code(), 0);
     relay.wait_for("what was refused", |stats| {
         let refused = stats.sockets.streams.refused;
-        refused[0][Refusal::HalfOpenOfSource as usize] == 1
-            && refused[1][Refusal::HalfOpenOfSource as usize] == 1
-            && refused[0][Refusal::Connections as usize] == 1
+        refused[0][AdmissionRefusal::HalfOpenPerAddress as usize] == 1
+            && refused[1][AdmissionRefusal::HalfOpenPerAddress as usize] == 1
+            && refused[0][AdmissionRefusal::Connections as usize] == 1
     });
     relay.stop();
 }
@@ -141,7 +142,7 @@ fn bounds_on_connections() {
 #[test]
 fn a_slow_reader() {
     let queue = 64 << 10;
-    let relay = Relay::limited("127.1.8.4", Limits { queue, ..Limits::default() });
+    let relay = Relay::limited("127.1.8.4", StreamLimits { queue, ..StreamLimits::default() });
     for (n, transport) in BOTH.into_iter().enumerate() {
         let (mut client, peer) = (relay.allocated(transport), peer());
         SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
@@ -189,7 +190,7 @@ fn a_slow_reader() {
 /// A client that asks and asks and never reads is closed before its answers take more than their share.
 #[test]
 fn answers_that_nobody_reads() {
-    let relay = Relay::limited("127.1.8.5", Limits { queue: 16 << 10, ..Limits::default() });
+    let relay = Relay::limited("127.1.8.5", StreamLimits { queue: 16 << 10, ..StreamLimits::default() });
     for transport in BOTH {
         let mut client = relay.client(transport);
         SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
@@ -205,7 +206,7 @@ fn answers_that_nobody_reads() {
         });
         assert!(closed.is_some());
     }
-    relay.wait_for_ends(End::NotRead, [1, 1]);
+    relay.wait_for_ends(ConnectionEnd::NotRead, [1, 1]);
     relay.wait_until_empty();
     relay.stop();
 }
@@ -282,7 +283,7 @@ fn waiting_costs_nothing() {
     if !alone("limits::waiting_costs_nothing") {
         return;
     }
-    let relay = Relay::limited("127.1.8.8", Limits { queue: 64 << 10, ..Limits::default() });
+    let relay = Relay::limited("127.1.8.8", StreamLimits { queue: 64 << 10, ..StreamLimits::default() });
     let _half_open = (connect(relay.tcp), connect(relay.tls), BOTH.map(|transport| relay.client(transport)));
     let mut slow: Vec<_> = BOTH.repeat(2).into_iter().map(|transport| relay.allocated(transport)).collect();
     let peer = peer();

@@ -1,6 +1,6 @@
 //! Data both ways.
 
-use hairpin::datapath::stream::stats::End;
+use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::wire::attribute;
 
 use crate::client::{channel_message, send_message};
@@ -17,7 +17,7 @@ fn binding() {
             let mapped = reply.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address().unwrap();
             assert_eq!(mapped, client.socket().local_addr().unwrap());
         }
-        relay.wait_for_ends(End::Client, [1, 1]);
+        relay.wait_for_ends(ConnectionEnd::Client, [1, 1]);
         relay.wait_until_empty();
         relay.stop();
     }
@@ -128,7 +128,7 @@ fn tcp_meets_tls() {
 fn many_idle_connections_beside_a_served_client() {
     let relay = crate::world::Relay::limited(
         "127.1.5.6",
-        hairpin::datapath::stream::Limits { half_open_a_source: 400, ..Default::default() },
+        hairpin::datapath::stream::StreamLimits { half_open_per_address: 400, ..Default::default() },
     );
     let mut idle: Vec<_> = (0..300).map(|n| relay.client(BOTH[usize::from(n % 10 == 0)])).collect();
     for client in idle.iter_mut().step_by(2) {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use hairpin::datapath::stream::stats::{End, Failure};
+use hairpin::datapath::stream::stats::{ConnectionEnd, HandshakeFailure};
 use hairpin::turn::Transport;
 use rustls::version::{TLS12, TLS13};
 
@@ -39,22 +39,22 @@ fn versions_and_protocols() {
 #[test]
 fn handshakes_that_fail() {
     let relay = relay("127.1.10.2");
-    let failed = |why: Failure| {
+    let failed = |why: HandshakeFailure| {
         relay.wait_for(why.as_str(), |stats| stats.sockets.streams.handshakes_failed[why as usize] == 1);
     };
     connect(relay.tls).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    failed(Failure::NotTls);
+    failed(HandshakeFailure::NotTls);
     drop(connect(relay.tls));
-    failed(Failure::Gone);
+    failed(HandshakeFailure::Gone);
     let mut config = tls_config(&relay, &TLS13);
     config.alpn_protocols = vec![b"h2".to_vec()];
     assert!(tls(&relay, config).is_err());
-    failed(Failure::NothingInCommon);
+    failed(HandshakeFailure::NothingInCommon);
     let stranger = Relay::start("127.1.10.3", |_| {});
     let config = tls_config(&stranger, &TLS13);
     stranger.stop();
     assert!(tls(&relay, config).is_err(), "a certificate that is not trusted");
-    failed(Failure::Refused);
+    failed(HandshakeFailure::Refused);
     assert_eq!(relay.client(Transport::Tls).binding().code(), 0);
     let stats = relay.stats().sockets.streams;
     assert_eq!(stats.handshakes_failed.iter().sum::<u64>(), 4);
@@ -70,7 +70,7 @@ fn a_broken_record() {
     client.socket().write_all(&[0; 20]).unwrap();
     let Stream::Tls(stream) = &mut client.stream else { unreachable!() };
     assert!(stream.read(&mut [0; 100]).is_err(), "an alert");
-    relay.wait_for_ends(End::Tls, [0, 1]);
+    relay.wait_for_ends(ConnectionEnd::Tls, [0, 1]);
     relay.wait_until_empty();
     relay.stop();
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
-use hairpin::datapath::stream::stats::End;
-use hairpin::datapath::stream::{self, Limits};
-use hairpin::datapath::tls::Identity;
-use hairpin::datapath::{Config, Group, WorkerStats, Workers};
+use hairpin::datapath::stream::stats::ConnectionEnd;
+use hairpin::datapath::stream::{self, StreamLimits};
+use hairpin::datapath::{DatapathConfig, ListenerGroup, WorkerStats, Workers};
+use hairpin::tls::Identity;
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{self, Families, Lifetimes, Transport};
@@ -39,28 +39,28 @@ pub fn relay(ip: &str) -> Relay {
 
 impl Relay {
     /// The same, with other settings.
-    pub fn start(ip: &str, change: impl FnOnce(&mut Config)) -> Relay {
+    pub fn start(ip: &str, change: impl FnOnce(&mut DatapathConfig)) -> Relay {
         Relay::with_lifetimes(ip, Lifetimes::default(), change)
     }
 
-    pub fn limited(ip: &str, limits: Limits) -> Relay {
+    pub fn limited(ip: &str, limits: StreamLimits) -> Relay {
         Relay::start(ip, |config| config.streams.limits = limits)
     }
 
-    pub fn with_lifetimes(ip: &str, lifetimes: Lifetimes, change: impl FnOnce(&mut Config)) -> Relay {
+    pub fn with_lifetimes(ip: &str, lifetimes: Lifetimes, change: impl FnOnce(&mut DatapathConfig)) -> Relay {
         let ip: IpAddr = ip.parse().unwrap();
         let here = SocketAddr::new(ip, 0);
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["relay.example.org".into()]).unwrap();
         let identity = Identity::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes());
-        let mut config = Config {
+        let mut config = DatapathConfig {
             workers: 1,
             listen: vec![here],
-            streams: stream::Config {
+            streams: stream::StreamConfig {
                 tcp: vec![here],
                 tls: vec![here],
                 identity: Some(identity.unwrap()),
-                limits: Limits::default(),
+                limits: StreamLimits::default(),
             },
             relay: vec![ip],
             ports: 20_000..=39_999,
@@ -72,10 +72,10 @@ impl Relay {
             steering: true,
         };
         change(&mut config);
-        let groups: Arc<[Group]> = [
-            Group::open(config.listen[0], &config, 0x1234_5678).unwrap(),
-            Group::open_stream(Transport::Tcp, config.streams.tcp[0], &config).unwrap(),
-            Group::open_stream(Transport::Tls, config.streams.tls[0], &config).unwrap(),
+        let groups: Arc<[ListenerGroup]> = [
+            ListenerGroup::open(config.listen[0], &config, 0x1234_5678).unwrap(),
+            ListenerGroup::open_stream(Transport::Tcp, config.streams.tcp[0], &config).unwrap(),
+            ListenerGroup::open_stream(Transport::Tls, config.streams.tls[0], &config).unwrap(),
         ]
         .into();
         let at = |group: usize| groups[group].local_addr();
@@ -86,17 +86,17 @@ impl Relay {
             local: config.relay.clone(),
             ..Rules::default()
         };
-        let core = turn::Config {
+        let core = turn::TurnConfig {
             external: turn::External::default(),
             families: Families { v4: true, v6: true },
             lifetimes,
-            limits: turn::Limits::default(),
+            limits: turn::AllocationLimits::default(),
             peers: PeerRules::new(rules),
             software: None,
         };
         let user =
             |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
-        let auth = auth::Config {
+        let auth = auth::AuthConfig {
             realm: REALM.into(),
             users: vec![user("alice")],
             secrets: Vec::new(),
@@ -150,7 +150,7 @@ impl Relay {
     }
 
     /// Waits until so many connections have ended for this reason, over TCP and over TLS.
-    pub fn wait_for_ends(&self, why: End, expected: [u64; 2]) {
+    pub fn wait_for_ends(&self, why: ConnectionEnd, expected: [u64; 2]) {
         let count = |stats: &WorkerStats| stats.sockets.streams.closed.map(|reasons| reasons[why as usize]);
         self.wait_for(&format!("{why:?} {expected:?}"), |stats| count(stats) == expected);
     }

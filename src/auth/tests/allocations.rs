@@ -10,7 +10,7 @@ fn another_user_may_not_touch_an_allocation() {
 
     let refusal =
         classic(&auth, "bob", "builder").check(&auth, NOW, Purpose::Other, Some(&alice)).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (441, Reason::OtherUser));
+    assert_eq!((refusal.code, refusal.reason), (441, AuthReason::OtherUser));
     let bytes = signed(&refusal.signed.expect("signed"));
     assert!(Message::parse(&bytes).unwrap().verify_sha1(&key(Algorithm::Md5, "bob", "builder")));
 
@@ -21,7 +21,7 @@ fn another_user_may_not_touch_an_allocation() {
 
     let refusal =
         classic(&auth, "bob", "wonder").check(&auth, NOW, Purpose::Other, Some(&alice)).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (401, Reason::WrongPassword));
+    assert_eq!((refusal.code, refusal.reason), (401, AuthReason::WrongPassword));
     assert!(refusal.signed.is_none());
 
     let let_in = classic(&auth, "bob", "builder").check(&auth, NOW, Purpose::Allocate, Some(&alice)).unwrap();
@@ -64,21 +64,21 @@ fn a_running_call_survives_the_end_of_its_user() {
         let known = Arc::clone(ask.allocate(&before).unwrap().credential());
         let again = ask.check(&after, NOW, Purpose::Other, Some(&known)).expect("the kept key");
         assert!(Arc::ptr_eq(&known, again.credential()));
-        assert!(matches!(ask.refused(&after), (401, Reason::UnknownUser | Reason::WrongPassword)));
+        assert!(matches!(ask.refused(&after), (401, AuthReason::UnknownUser | AuthReason::WrongPassword)));
     }
     // The kept key is one algorithm's.
     let known = Arc::clone(classic(&before, "alice", "wonder").allocate(&before).unwrap().credential());
     let refusal =
         modern(&before, "alice", "wonder").check(&after, NOW, Purpose::Other, Some(&known)).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (401, Reason::UnknownUser));
+    assert_eq!((refusal.code, refusal.reason), (401, AuthReason::UnknownUser));
     // Nor does it serve the other's name.
     let mixed = modern(&before, "alice", "wonder").sha256(known.key());
     let refusal = mixed.check(&after, NOW, Purpose::Other, Some(&known)).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (401, Reason::UnknownUser));
+    assert_eq!((refusal.code, refusal.reason), (401, AuthReason::UnknownUser));
     // It opens nothing to a wrong password.
     let refusal =
         classic(&before, "alice", "wrong").check(&after, NOW, Purpose::Other, Some(&known)).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (401, Reason::UnknownUser));
+    assert_eq!((refusal.code, refusal.reason), (401, AuthReason::UnknownUser));
 }
 
 /// RFC 8489 §9.2.4: a password changed during a call: the old one serves the call, the new one too.
@@ -92,7 +92,7 @@ fn a_changed_password_serves_beside_the_kept_key() {
         classic(&after, "alice", "looking-glass").check(&after, NOW, Purpose::Other, Some(&known)).unwrap();
     assert!(Arc::ptr_eq(old.credential(), &known));
     assert!(!Arc::ptr_eq(new.credential(), &known));
-    assert_eq!(classic(&after, "alice", "wonder").refused(&after), (401, Reason::WrongPassword));
+    assert_eq!(classic(&after, "alice", "wonder").refused(&after), (401, AuthReason::WrongPassword));
 }
 
 /// draft-uberti-behave-turn-rest: only Allocate judges the expiry, until the second it names.
@@ -106,14 +106,14 @@ fn a_name_expires_for_new_allocations_alone() {
         let known = ask.allocate(&auth).expect("not over yet");
         let known = expiry_known.then_some(known.credential());
         let later = ask.check(&auth, NOW + 1, Purpose::Allocate, known).expect_err("over");
-        assert_eq!((later.code, later.reason), (401, Reason::Expired));
+        assert_eq!((later.code, later.reason), (401, AuthReason::Expired));
         assert!(ask.check(&auth, NOW + 1, Purpose::Other, known).is_ok());
         // RFC 8489 §9.2.4: the user is judged before the nonce.
         let stale = ask.check(&auth, NOW + 600, Purpose::Allocate, known).expect_err("over");
-        assert_eq!(stale.reason, Reason::Expired);
+        assert_eq!(stale.reason, AuthReason::Expired);
         // The log tells a wrong password from a late one.
         let wrong =
             classic(&auth, &name, "wrong").check(&auth, NOW + 1, Purpose::Allocate, known).unwrap_err();
-        assert_eq!(wrong.reason, Reason::WrongPassword);
+        assert_eq!(wrong.reason, AuthReason::WrongPassword);
     }
 }

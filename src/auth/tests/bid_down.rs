@@ -119,7 +119,7 @@ enum Then {
 }
 
 /// One sentence, or part of one. An empty column fits everything; the first row that fits decides.
-struct Row {
+struct MatrixRow {
     /// RFC 8489 §9.2.4, third check.
     says: &'static str,
     password_bit: &'static [bool],
@@ -131,40 +131,41 @@ struct Row {
     then: Then,
 }
 
-const ANY: Row =
-    Row { says: "", password_bit: &[], ours: &[], sent: &[], list: &[], chosen: &[], then: Then::Bad };
-const BIT: Row = Row { password_bit: &[true], ..ANY };
-const NO_BIT: Row = Row { password_bit: &[false], says: "the checks are for nonces with the bit", ..ANY };
+const ANY: MatrixRow =
+    MatrixRow { says: "", password_bit: &[], ours: &[], sent: &[], list: &[], chosen: &[], then: Then::Bad };
+const BIT: MatrixRow = MatrixRow { password_bit: &[true], ..ANY };
+const NO_BIT: MatrixRow =
+    MatrixRow { password_bit: &[false], says: "the checks are for nonces with the bit", ..ANY };
 
 const NEITHER: &str = "contains neither [...] is processed as though PASSWORD-ALGORITHM were MD5";
 const ONE: &str = "unless (1) PASSWORD-ALGORITHM and PASSWORD-ALGORITHMS are both present";
 const TWO: &str = "(2) PASSWORD-ALGORITHMS matches the value sent in the response that sent this NONCE";
 const THREE: &str = "(3) PASSWORD-ALGORITHM matches one of the entries in PASSWORD-ALGORITHMS";
 
-const TABLE: [Row; 14] = [
-    Row { says: NEITHER, list: &[None], chosen: &[None], then: Then::Use(Md5), ..ANY },
-    Row { says: ONE, list: &[None], then: Then::Bad, ..BIT },
-    Row { says: ONE, chosen: &[None], then: Then::Bad, ..BIT },
+const TABLE: [MatrixRow; 14] = [
+    MatrixRow { says: NEITHER, list: &[None], chosen: &[None], then: Then::Use(Md5), ..ANY },
+    MatrixRow { says: ONE, list: &[None], then: Then::Bad, ..BIT },
+    MatrixRow { says: ONE, chosen: &[None], then: Then::Bad, ..BIT },
     // No response of this server's sent a foreign nonce, so only what no response of its kind ever says is refused.
-    Row {
+    MatrixRow {
         says: TWO,
         list: &[Some(REORDERED), Some(EXTENDED), Some(SHORTENED), Some(&[])],
         then: Then::Bad,
         ..BIT
     },
-    Row { says: TWO, ours: &[true], sent: &[BOTH], list: &[Some(MD5)], then: Then::Bad, ..BIT },
-    Row { says: TWO, ours: &[true], sent: &[MD5], list: &[Some(BOTH)], then: Then::Bad, ..BIT },
-    Row { says: THREE, chosen: &[Some(UNKNOWN), Some(PARAMETER), Some(&[])], then: Then::Bad, ..BIT },
-    Row { says: THREE, list: &[Some(MD5)], chosen: &[Some(SHA256)], then: Then::Bad, ..BIT },
-    Row { says: THREE, chosen: &[Some(MD5)], then: Then::Use(Md5), ..BIT },
-    Row { says: THREE, chosen: &[Some(SHA256)], then: Then::Use(Sha256), ..BIT },
-    Row { chosen: &[None], then: Then::Use(Md5), ..NO_BIT },
-    Row { chosen: &[Some(MD5)], then: Then::Use(Md5), ..NO_BIT },
-    Row { chosen: &[Some(SHA256)], then: Then::Use(Sha256), ..NO_BIT },
-    Row { then: Then::NoKey, ..NO_BIT },
+    MatrixRow { says: TWO, ours: &[true], sent: &[BOTH], list: &[Some(MD5)], then: Then::Bad, ..BIT },
+    MatrixRow { says: TWO, ours: &[true], sent: &[MD5], list: &[Some(BOTH)], then: Then::Bad, ..BIT },
+    MatrixRow { says: THREE, chosen: &[Some(UNKNOWN), Some(PARAMETER), Some(&[])], then: Then::Bad, ..BIT },
+    MatrixRow { says: THREE, list: &[Some(MD5)], chosen: &[Some(SHA256)], then: Then::Bad, ..BIT },
+    MatrixRow { says: THREE, chosen: &[Some(MD5)], then: Then::Use(Md5), ..BIT },
+    MatrixRow { says: THREE, chosen: &[Some(SHA256)], then: Then::Use(Sha256), ..BIT },
+    MatrixRow { chosen: &[None], then: Then::Use(Md5), ..NO_BIT },
+    MatrixRow { chosen: &[Some(MD5)], then: Then::Use(Md5), ..NO_BIT },
+    MatrixRow { chosen: &[Some(SHA256)], then: Then::Use(Sha256), ..NO_BIT },
+    MatrixRow { then: Then::NoKey, ..NO_BIT },
 ];
 
-impl Row {
+impl MatrixRow {
     fn fits(&self, nonce: Sent, sent: &[u8], list: Option<&[u8]>, chosen: Option<&[u8]>) -> bool {
         (self.password_bit.is_empty() || self.password_bit.contains(&nonce.password_bit()))
             && (self.ours.is_empty() || self.ours.contains(&nonce.ours()))
@@ -175,10 +176,10 @@ impl Row {
 }
 
 /// How a request ends: the algorithm of the key and whether SHA-256 signs the answer, or the refusal.
-type End = Result<(Algorithm, bool), (u16, Reason)>;
+type Outcome = Result<(Algorithm, bool), (u16, AuthReason)>;
 
 /// One server and the one user who asks it.
-struct Server {
+struct TestServer {
     auth: Auth,
     username: &'static str,
     password: String,
@@ -186,29 +187,29 @@ struct Server {
     sha256: bool,
 }
 
-fn servers() -> [Server; 4] {
+fn servers() -> [TestServer; 4] {
     let name = "1800000000:alice";
     let wonder = || "wonder".to_owned();
     [
-        Server {
+        TestServer {
             auth: auth(&[plain("alice", "wonder")], &[]),
             username: "alice",
             password: wonder(),
             sha256: true,
         },
-        Server {
+        TestServer {
             auth: auth(&[], &["south", "north"]),
             username: name,
             password: time_limited_password(b"north", name),
             sha256: true,
         },
-        Server {
+        TestServer {
             auth: auth(&[plain("alice", "wonder"), stored("bob", "x")], &[]),
             username: "alice",
             password: wonder(),
             sha256: true,
         },
-        Server {
+        TestServer {
             auth: auth(&[stored("alice", "wonder")], &["north"]),
             username: "alice",
             password: wonder(),
@@ -218,25 +219,32 @@ fn servers() -> [Server; 4] {
 }
 
 /// RFC 8489 §9.2.4 after the third check, in its order.
-fn expected(server: &Server, then: Then, nonce: Sent, neither: bool, signed: Signed, made_with: Made) -> End {
+fn expected(
+    server: &TestServer,
+    then: Then,
+    nonce: Sent,
+    neither: bool,
+    signed: Signed,
+    made_with: Made,
+) -> Outcome {
     let algorithm = match then {
-        Then::Bad => return Err((400, Reason::PasswordAlgorithms)),
+        Then::Bad => return Err((400, AuthReason::PasswordAlgorithms)),
         // "If the value of the USERNAME or USERHASH attribute is not valid"
-        _ if made_with == Made::ByNobody => return Err((401, Reason::UnknownUser)),
-        Then::NoKey => return Err((401, Reason::NoKey)),
-        Then::Use(Sha256) if !server.sha256 => return Err((401, Reason::NoKey)),
+        _ if made_with == Made::ByNobody => return Err((401, AuthReason::UnknownUser)),
+        Then::NoKey => return Err((401, AuthReason::NoKey)),
+        Then::Use(Sha256) if !server.sha256 => return Err((401, AuthReason::NoKey)),
         Then::Use(algorithm) => algorithm,
     };
     // "If the MESSAGE-INTEGRITY-SHA256 attribute is present, compute [...] Otherwise [...] MESSAGE-INTEGRITY"
     let governing_is_right = !matches!(signed, Signed::BothSha1Right);
     if made_with != Made::With(algorithm) || !governing_is_right {
-        return Err((401, Reason::WrongPassword));
+        return Err((401, AuthReason::WrongPassword));
     }
     // "If the NONCE is no longer valid"
     match nonce {
         Untouched => {}
-        Old => return Err((438, Reason::StaleNonce)),
-        _ => return Err((438, Reason::ForeignNonce)),
+        Old => return Err((438, AuthReason::StaleNonce)),
+        _ => return Err((438, AuthReason::ForeignNonce)),
     }
     // "MUST include the MESSAGE-INTEGRITY-SHA256 attribute [...] unless [...] neither"
     Ok((algorithm, !neither))
@@ -291,15 +299,15 @@ fn the_bid_down_matrix() {
 }
 
 fn ask(
-    server: &Server,
+    server: &TestServer,
     nonce: &[u8],
     list: Option<&[u8]>,
     chosen: Option<&[u8]>,
     made: Made,
     signed: Signed,
-) -> Ask {
+) -> TestRequest {
     let username = if made == Made::ByNobody { "nobody" } else { server.username };
-    let mut ask = Ask::new()
+    let mut ask = TestRequest::new()
         .with(attribute::USERNAME, username)
         .with(attribute::REALM, REALM)
         .with(attribute::NONCE, nonce);
@@ -322,7 +330,7 @@ fn ask(
     }
 }
 
-fn end(server: &Server, ask: &Ask) -> End {
+fn end(server: &TestServer, ask: &TestRequest) -> Outcome {
     match ask.allocate(&server.auth) {
         Err(refusal) => {
             assert!(refusal.signed.is_none());
@@ -341,12 +349,12 @@ fn end(server: &Server, ask: &Ask) -> End {
 }
 
 /// What a client of RFC 8489 that knows both algorithms answers a challenge with; `None` if it stops here (§9.2.5).
-fn answer_to(nonce: &[u8], list: Option<&[u8]>) -> Option<Ask> {
+fn answer_to(nonce: &[u8], list: Option<&[u8]>) -> Option<TestRequest> {
     let bit = nonce::features(nonce).is_some_and(|bits| bits & 1 == 1);
     let anonymous = nonce::features(nonce).is_some_and(|bits| bits & 2 == 2);
     let ask = match anonymous {
-        true => Ask::new().with(attribute::USERHASH, userhash(b"alice", REALM.as_bytes())),
-        false => Ask::new().with(attribute::USERNAME, "alice"),
+        true => TestRequest::new().with(attribute::USERHASH, userhash(b"alice", REALM.as_bytes())),
+        false => TestRequest::new().with(attribute::USERNAME, "alice"),
     };
     let ask = ask.with(attribute::REALM, REALM).with(attribute::NONCE, nonce);
     let Some(list) = list else {
@@ -376,15 +384,15 @@ fn bidding_down_gets_nobody_in() {
     assert!(answer_to(&nonce, None).is_none());
     // The bit removed as well: the nonce is not the one that was sent.
     let refused = |nonce: &[u8], list| answer_to(nonce, list).expect("goes on").refused(&auth);
-    assert_eq!(refused(&with(b"AAAC"), None), (438, Reason::ForeignNonce));
-    assert_eq!(refused(&nonce[13..], None), (438, Reason::ForeignNonce));
+    assert_eq!(refused(&with(b"AAAC"), None), (438, AuthReason::ForeignNonce));
+    assert_eq!(refused(&nonce[13..], None), (438, AuthReason::ForeignNonce));
     // SHA-256 removed from the list, or put last.
-    assert_eq!(refused(&nonce, Some(MD5)), (400, Reason::PasswordAlgorithms));
-    assert_eq!(refused(&nonce, Some(REORDERED)), (400, Reason::PasswordAlgorithms));
+    assert_eq!(refused(&nonce, Some(MD5)), (400, AuthReason::PasswordAlgorithms));
+    assert_eq!(refused(&nonce, Some(REORDERED)), (400, AuthReason::PasswordAlgorithms));
     // The same with a nonce that is changed too.
-    assert_eq!(refused(&with(b"AAAB"), Some(MD5)), (438, Reason::ForeignNonce));
+    assert_eq!(refused(&with(b"AAAB"), Some(MD5)), (438, AuthReason::ForeignNonce));
     // The anonymity bit removed: the name was sent in the clear, but nothing comes of it.
-    assert_eq!(refused(&with(b"AAAB"), Some(BOTH)), (438, Reason::ForeignNonce));
+    assert_eq!(refused(&with(b"AAAB"), Some(BOTH)), (438, AuthReason::ForeignNonce));
 }
 
 /// RFC 8489 §9.2.4: a client that kept its nonce over a restart with other users gets the 438 that lets it go on.
@@ -393,7 +401,7 @@ fn a_client_from_before_a_restart_is_told_the_new_list() {
     let before = auth(&[plain("alice", "wonder")], &[]);
     let after = auth(&[plain("alice", "wonder"), stored("bob", "x")], &[]);
     let kept = answer_to(&challenged(&before, NOW, attribute::NONCE), Some(BOTH)).expect("goes on");
-    assert_eq!(kept.refused(&after), (438, Reason::ForeignNonce));
+    assert_eq!(kept.refused(&after), (438, AuthReason::ForeignNonce));
     let list = challenged(&after, NOW, attribute::PASSWORD_ALGORITHMS);
     let next = answer_to(&challenged(&after, NOW, attribute::NONCE), Some(&list)).expect("goes on");
     assert_eq!(next.allocate(&after).expect("let in").credential().algorithm(), Md5);

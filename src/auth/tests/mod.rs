@@ -33,8 +33,8 @@ fn stored(name: &str, password: &str) -> StaticUser {
     StaticUser { name: name.into(), password: Password::Md5Key(md5_key(name, REALM, password)) }
 }
 
-fn config(users: &[StaticUser], secrets: &[&str]) -> Config {
-    Config {
+fn config(users: &[StaticUser], secrets: &[&str]) -> AuthConfig {
+    AuthConfig {
         realm: REALM.into(),
         users: users.to_vec(),
         secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),
@@ -63,35 +63,35 @@ fn challenged(auth: &Auth, unix: u64, kind: u16) -> Vec<u8> {
 
 /// A client's request in the making.
 #[derive(Clone)]
-struct Ask {
+struct TestRequest {
     attributes: Vec<(u16, Vec<u8>)>,
     sha1: Option<Vec<u8>>,
     sha256: Option<Vec<u8>>,
 }
 
-impl Ask {
-    fn new() -> Ask {
-        Ask { attributes: Vec::new(), sha1: None, sha256: None }
+impl TestRequest {
+    fn new() -> TestRequest {
+        TestRequest { attributes: Vec::new(), sha1: None, sha256: None }
     }
 
-    fn with(mut self, kind: u16, value: impl AsRef<[u8]>) -> Ask {
+    fn with(mut self, kind: u16, value: impl AsRef<[u8]>) -> TestRequest {
         self.attributes.push((kind, value.as_ref().to_vec()));
         self
     }
 
-    fn without(mut self, kind: u16) -> Ask {
+    fn without(mut self, kind: u16) -> TestRequest {
         self.attributes.retain(|(other, _)| *other != kind);
         self
     }
 
     /// MESSAGE-INTEGRITY
-    fn sha1(mut self, key: &[u8]) -> Ask {
+    fn sha1(mut self, key: &[u8]) -> TestRequest {
         self.sha1 = Some(key.to_vec());
         self
     }
 
     /// MESSAGE-INTEGRITY-SHA256
-    fn sha256(mut self, key: &[u8]) -> Ask {
+    fn sha256(mut self, key: &[u8]) -> TestRequest {
         self.sha256 = Some(key.to_vec());
         self
     }
@@ -116,16 +116,16 @@ impl Ask {
         unix: u64,
         purpose: Purpose,
         known: Option<&Arc<Credential>>,
-    ) -> Result<Authenticated, Refusal> {
+    ) -> Result<Authenticated, AuthRefusal> {
         let bytes = self.bytes();
         auth.check(unix, client(), &Message::parse(&bytes).expect("a well-formed request"), purpose, known)
     }
 
-    fn allocate(&self, auth: &Auth) -> Result<Authenticated, Refusal> {
+    fn allocate(&self, auth: &Auth) -> Result<Authenticated, AuthRefusal> {
         self.check(auth, NOW, Purpose::Allocate, None)
     }
 
-    fn refused(&self, auth: &Auth) -> (u16, Reason) {
+    fn refused(&self, auth: &Auth) -> (u16, AuthReason) {
         let refusal = self.allocate(auth).expect_err("refused");
         assert!(refusal.signed.is_none());
         (refusal.code, refusal.reason)
@@ -133,20 +133,20 @@ impl Ask {
 }
 
 /// What every client before RFC 8489 sends: name, realm, nonce.
-fn named(auth: &Auth, username: &str) -> Ask {
-    Ask::new()
+fn named(auth: &Auth, username: &str) -> TestRequest {
+    TestRequest::new()
         .with(attribute::USERNAME, username)
         .with(attribute::REALM, REALM)
         .with(attribute::NONCE, challenged(auth, NOW, attribute::NONCE))
 }
 
 /// Such a request, signed.
-fn classic(auth: &Auth, username: &str, password: &str) -> Ask {
+fn classic(auth: &Auth, username: &str, password: &str) -> TestRequest {
     named(auth, username).sha1(&key(Algorithm::Md5, username, password))
 }
 
 /// What a client of RFC 8489 sends that chose SHA-256.
-fn modern(auth: &Auth, username: &str, password: &str) -> Ask {
+fn modern(auth: &Auth, username: &str, password: &str) -> TestRequest {
     named(auth, username)
         .with(attribute::PASSWORD_ALGORITHMS, BOTH)
         .with(attribute::PASSWORD_ALGORITHM, SHA256)
@@ -154,8 +154,8 @@ fn modern(auth: &Auth, username: &str, password: &str) -> Ask {
 }
 
 /// The error answer as the server above writes it.
-fn answer(auth: &Auth, refusal: &Refusal) -> Vec<u8> {
-    let bytes = Ask::new().bytes();
+fn answer(auth: &Auth, refusal: &AuthRefusal) -> Vec<u8> {
+    let bytes = TestRequest::new().bytes();
     let mut answer = Encoder::error(&Message::parse(&bytes).unwrap(), refusal.code, reason(refusal.code));
     if matches!(refusal.code, 401 | 438) {
         auth.challenge(NOW, client(), &mut answer);

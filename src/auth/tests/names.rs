@@ -13,7 +13,7 @@ fn several_secrets_at_a_time() {
         assert!(modern(&auth, name, &password).allocate(&auth).is_ok());
     }
     let password = time_limited_password(b"older", name);
-    assert_eq!(classic(&auth, name, &password).refused(&auth), (401, Reason::WrongPassword));
+    assert_eq!(classic(&auth, name, &password).refused(&auth), (401, AuthReason::WrongPassword));
 }
 
 /// draft-uberti-behave-turn-rest: the user for quota and logs, whichever way the name is written.
@@ -45,7 +45,7 @@ fn a_static_user_shadows_a_time_limited_name() {
     let auth = auth(&[plain("1:bob", "builder")], &["north"]);
     assert!(classic(&auth, "1:bob", "builder").allocate(&auth).is_ok());
     let password = time_limited_password(b"north", "1:bob");
-    assert_eq!(classic(&auth, "1:bob", &password).refused(&auth), (401, Reason::WrongPassword));
+    assert_eq!(classic(&auth, "1:bob", &password).refused(&auth), (401, AuthReason::WrongPassword));
 }
 
 /// RFC 8489 §14.4: 32 bytes, of a user in this realm; a time-limited name has none that could be looked up.
@@ -56,20 +56,26 @@ fn only_the_hash_of_a_static_user_is_a_user() {
     let hashed = |hash: &[u8]| named(&auth, "x").without(attribute::USERNAME).with(attribute::USERHASH, hash);
     let right = userhash(b"alice", REALM.as_bytes());
     assert!(hashed(&right).sha1(&alice).allocate(&auth).is_ok());
-    assert_eq!(hashed(&right).sha1(b"wrong").refused(&auth), (401, Reason::WrongPassword));
-    assert_eq!(hashed(&right[..31]).sha1(&alice).refused(&auth), (401, Reason::UnknownUser));
-    assert_eq!(hashed(&[&right[..], &[0]].concat()).sha1(&alice).refused(&auth), (401, Reason::UnknownUser));
-    assert_eq!(hashed(&userhash(b"alice", b"other")).sha1(&alice).refused(&auth), (401, Reason::UnknownUser));
+    assert_eq!(hashed(&right).sha1(b"wrong").refused(&auth), (401, AuthReason::WrongPassword));
+    assert_eq!(hashed(&right[..31]).sha1(&alice).refused(&auth), (401, AuthReason::UnknownUser));
+    assert_eq!(
+        hashed(&[&right[..], &[0]].concat()).sha1(&alice).refused(&auth),
+        (401, AuthReason::UnknownUser)
+    );
+    assert_eq!(
+        hashed(&userhash(b"alice", b"other")).sha1(&alice).refused(&auth),
+        (401, AuthReason::UnknownUser)
+    );
 
     let name = "1800000000:bob";
     let bob = key(Algorithm::Md5, name, &time_limited_password(b"north", name));
     let hash = userhash(name.as_bytes(), REALM.as_bytes());
-    assert_eq!(hashed(&hash).sha1(&bob).refused(&auth), (401, Reason::UnknownUser));
+    assert_eq!(hashed(&hash).sha1(&bob).refused(&auth), (401, AuthReason::UnknownUser));
 
     // With both attributes USERNAME counts.
     assert!(hashed(&[0; 32]).with(attribute::USERNAME, "alice").sha1(&alice).allocate(&auth).is_ok());
     let nobody = hashed(&right).with(attribute::USERNAME, "nobody").sha1(&alice);
-    assert_eq!(nobody.refused(&auth), (401, Reason::UnknownUser));
+    assert_eq!(nobody.refused(&auth), (401, AuthReason::UnknownUser));
 }
 
 /// RFC 8489 §9.2.2: quotes and trailing nulls belong neither to the name nor to the realm.
@@ -88,7 +94,7 @@ fn quotes_and_trailing_nulls_are_removed() {
         assert!(ask("alice", realm).allocate(&auth).is_ok(), "{realm}");
     }
     for realm in ["", "EXAMPLE.ORG", " example.org", "example.org."] {
-        assert_eq!(ask("alice", realm).refused(&auth), (401, Reason::WrongRealm), "{realm}");
+        assert_eq!(ask("alice", realm).refused(&auth), (401, AuthReason::WrongRealm), "{realm}");
     }
 }
 
@@ -101,8 +107,8 @@ fn a_username_has_a_size() {
         classic(&auth, &name, &time_limited_password(b"north", &name))
     };
     assert!(ask(763).allocate(&auth).is_ok());
-    assert_eq!(ask(764).refused(&auth), (401, Reason::UnknownUser));
+    assert_eq!(ask(764).refused(&auth), (401, AuthReason::UnknownUser));
     let not_utf8 = named(&auth, "").without(attribute::USERNAME).with(attribute::USERNAME, [b'1', 0xFF]);
-    assert_eq!(not_utf8.sha1(b"x").refused(&auth), (401, Reason::UnknownUser));
-    assert_eq!(classic(&auth, "", "x").refused(&auth), (401, Reason::UnknownUser));
+    assert_eq!(not_utf8.sha1(b"x").refused(&auth), (401, AuthReason::UnknownUser));
+    assert_eq!(classic(&auth, "", "x").refused(&auth), (401, AuthReason::UnknownUser));
 }

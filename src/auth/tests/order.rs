@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn a_client_of_rfc_5389_is_challenged_and_let_in() {
     let auth = auth(&[plain("alice", "wonder")], &[]);
-    assert_eq!(Ask::new().refused(&auth), (401, Reason::NoCredentials));
+    assert_eq!(TestRequest::new().refused(&auth), (401, AuthReason::NoCredentials));
     assert_eq!(challenged(&auth, NOW, attribute::REALM), REALM.as_bytes());
     assert_eq!(challenged(&auth, NOW, attribute::PASSWORD_ALGORITHMS), BOTH);
 
@@ -46,14 +46,14 @@ fn integrity_without_its_attributes_is_a_bad_request() {
         for ask in [classic(&auth, "alice", "wonder"), modern(&auth, "alice", "wonder")] {
             assert_eq!(
                 ask.without(missing).refused(&auth),
-                (400, Reason::MissingAttribute),
+                (400, AuthReason::MissingAttribute),
                 "{missing:#06x}"
             );
         }
     }
     // Even with a wrong key, and with nothing at all.
-    assert_eq!(Ask::new().sha1(b"x").refused(&auth), (400, Reason::MissingAttribute));
-    assert_eq!(Ask::new().sha256(b"x").refused(&auth), (400, Reason::MissingAttribute));
+    assert_eq!(TestRequest::new().sha1(b"x").refused(&auth), (400, AuthReason::MissingAttribute));
+    assert_eq!(TestRequest::new().sha256(b"x").refused(&auth), (400, AuthReason::MissingAttribute));
 }
 
 /// RFC 8489 §9.2.4, first check: names alone prove nothing, whatever else is wrong with them.
@@ -61,7 +61,7 @@ fn integrity_without_its_attributes_is_a_bad_request() {
 fn no_integrity_comes_first() {
     let auth = auth(&[plain("alice", "wonder")], &[]);
     let ask = named(&auth, "alice").with(attribute::PASSWORD_ALGORITHM, SHA256);
-    assert_eq!(ask.refused(&auth), (401, Reason::NoCredentials));
+    assert_eq!(ask.refused(&auth), (401, AuthReason::NoCredentials));
 }
 
 /// RFC 8489 §14.5: what follows the integrity is not covered by it, so it does not count.
@@ -77,7 +77,7 @@ fn attributes_after_integrity_are_ignored() {
     bytes[2..4].copy_from_slice(&length);
     let request = Message::parse(&bytes).unwrap();
     let refusal = auth.check(NOW, client(), &request, Purpose::Allocate, None).unwrap_err();
-    assert_eq!(refusal.reason, Reason::MissingAttribute);
+    assert_eq!(refusal.reason, AuthReason::MissingAttribute);
 }
 
 /// RFC 8489 §14: of an attribute that comes twice the first counts.
@@ -88,7 +88,7 @@ fn the_first_of_two_counts() {
     let ask = named(&auth, "alice").with(attribute::USERNAME, "bob").with(attribute::REALM, "x").sha1(&alice);
     assert!(ask.allocate(&auth).is_ok());
     let ask = named(&auth, "bob").with(attribute::USERNAME, "alice").sha1(&alice);
-    assert_eq!(ask.refused(&auth), (401, Reason::WrongPassword));
+    assert_eq!(ask.refused(&auth), (401, AuthReason::WrongPassword));
 }
 
 /// RFC 8489 §9.2.4: whatever is wrong with user or password, the answer is the same to the byte.
@@ -96,25 +96,26 @@ fn the_first_of_two_counts() {
 fn all_401_look_alike() {
     let auth = auth(&[plain("alice", "wonder")], &["north"]);
     let expired = format!("{}:bob", NOW - 1);
-    let foreign_bit = |ask: Ask| ask.without(attribute::NONCE).with(attribute::NONCE, "obMatJos2AAAA");
+    let foreign_bit =
+        |ask: TestRequest| ask.without(attribute::NONCE).with(attribute::NONCE, "obMatJos2AAAA");
     let cases = [
-        (Ask::new(), Reason::NoCredentials),
-        (classic(&auth, "nobody", "wonder"), Reason::UnknownUser),
-        (modern(&auth, "nobody", "wonder"), Reason::UnknownUser),
-        (classic(&auth, "alice", "wrong"), Reason::WrongPassword),
-        (modern(&auth, "alice", "wrong"), Reason::WrongPassword),
-        (classic(&auth, "1800000000:bob", "wrong"), Reason::WrongPassword),
-        (classic(&auth, &expired, &time_limited_password(b"north", &expired)), Reason::Expired),
+        (TestRequest::new(), AuthReason::NoCredentials),
+        (classic(&auth, "nobody", "wonder"), AuthReason::UnknownUser),
+        (modern(&auth, "nobody", "wonder"), AuthReason::UnknownUser),
+        (classic(&auth, "alice", "wrong"), AuthReason::WrongPassword),
+        (modern(&auth, "alice", "wrong"), AuthReason::WrongPassword),
+        (classic(&auth, "1800000000:bob", "wrong"), AuthReason::WrongPassword),
+        (classic(&auth, &expired, &time_limited_password(b"north", &expired)), AuthReason::Expired),
         (
             classic(&auth, "alice", "wonder").without(attribute::REALM).with(attribute::REALM, "other"),
-            Reason::WrongRealm,
+            AuthReason::WrongRealm,
         ),
         (
             foreign_bit(classic(&auth, "alice", "wonder")).with(attribute::PASSWORD_ALGORITHM, [0, 3, 0, 0]),
-            Reason::NoKey,
+            AuthReason::NoKey,
         ),
     ];
-    let expected = answer(&auth, &Reason::NoCredentials.into());
+    let expected = answer(&auth, &AuthReason::NoCredentials.into());
     for (ask, reason) in cases {
         let refusal = ask.allocate(&auth).expect_err("refused");
         assert_eq!(refusal.reason, reason);
@@ -129,23 +130,24 @@ fn a_stale_nonce_is_told_only_to_those_who_have_the_key() {
     let auth = auth(&[plain("alice", "wonder"), plain("bob", "builder")], &[]);
     let alice = Arc::clone(classic(&auth, "alice", "wonder").allocate(&auth).unwrap().credential());
     let ask = |name, password| classic(&auth, name, password);
-    let at = |unix, ask: Ask, known| {
+    let at = |unix, ask: TestRequest, known| {
         let refusal = ask.check(&auth, unix, Purpose::Other, known).expect_err("refused");
         (refusal.code, refusal.reason)
     };
     assert!(ask("alice", "wonder").check(&auth, NOW + 599, Purpose::Other, None).is_ok());
-    assert_eq!(at(NOW + 600, ask("alice", "wonder"), None), (438, Reason::StaleNonce));
-    assert_eq!(at(NOW + 600, ask("alice", "wonder"), Some(&alice)), (438, Reason::StaleNonce));
-    assert_eq!(at(NOW + 600, ask("alice", "wrong"), Some(&alice)), (401, Reason::WrongPassword));
-    assert_eq!(at(NOW + 600, ask("nobody", "wonder"), None), (401, Reason::UnknownUser));
-    assert_eq!(at(NOW + 600, ask("bob", "builder"), Some(&alice)), (438, Reason::StaleNonce));
+    assert_eq!(at(NOW + 600, ask("alice", "wonder"), None), (438, AuthReason::StaleNonce));
+    assert_eq!(at(NOW + 600, ask("alice", "wonder"), Some(&alice)), (438, AuthReason::StaleNonce));
+    assert_eq!(at(NOW + 600, ask("alice", "wrong"), Some(&alice)), (401, AuthReason::WrongPassword));
+    assert_eq!(at(NOW + 600, ask("nobody", "wonder"), None), (401, AuthReason::UnknownUser));
+    assert_eq!(at(NOW + 600, ask("bob", "builder"), Some(&alice)), (438, AuthReason::StaleNonce));
     // From the future: the clock was set back.
-    assert_eq!(at(NOW - 1, ask("alice", "wonder"), None), (438, Reason::StaleNonce));
+    assert_eq!(at(NOW - 1, ask("alice", "wonder"), None), (438, AuthReason::StaleNonce));
     // Made up.
-    let made_up =
-        |ask: Ask| ask.without(attribute::NONCE).with(attribute::NONCE, "f//499k954d6OL34oL9FSTvy64sA");
-    assert_eq!(at(NOW, made_up(ask("alice", "wonder")), None), (438, Reason::ForeignNonce));
-    assert_eq!(at(NOW, made_up(ask("alice", "wrong")), None), (401, Reason::WrongPassword));
+    let made_up = |ask: TestRequest| {
+        ask.without(attribute::NONCE).with(attribute::NONCE, "f//499k954d6OL34oL9FSTvy64sA")
+    };
+    assert_eq!(at(NOW, made_up(ask("alice", "wonder")), None), (438, AuthReason::ForeignNonce));
+    assert_eq!(at(NOW, made_up(ask("alice", "wrong")), None), (401, AuthReason::WrongPassword));
 }
 
 /// RFC 8489 §9.2.4: a nonce is for one source address and port.
@@ -156,7 +158,7 @@ fn a_nonce_of_another_client_is_stale() {
     let request = Message::parse(&bytes).unwrap();
     let other = "192.0.2.1:5001".parse().unwrap();
     let refusal = auth.check(NOW, other, &request, Purpose::Allocate, None).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (438, Reason::ForeignNonce));
+    assert_eq!((refusal.code, refusal.reason), (438, AuthReason::ForeignNonce));
 }
 
 /// RFC 8489 §14.6: TURN allows no truncation, so a truncated value is a wrong one.
@@ -172,7 +174,7 @@ fn a_truncated_integrity_is_refused() {
         bytes[2..4].copy_from_slice(&total);
         let request = Message::parse(&bytes).unwrap();
         let refusal = auth.check(NOW, client(), &request, Purpose::Allocate, None).unwrap_err();
-        assert_eq!((refusal.code, refusal.reason), (401, Reason::WrongPassword));
+        assert_eq!((refusal.code, refusal.reason), (401, AuthReason::WrongPassword));
     }
 }
 
@@ -192,7 +194,7 @@ proptest! {
         both: bool,
     ) {
         let auth = auth(&[plain("alice", "wonder")], &["north"]);
-        let mut ask = if right_name { named(&auth, "alice") } else { Ask::new() };
+        let mut ask = if right_name { named(&auth, "alice") } else { TestRequest::new() };
         for (kind, value) in values {
             ask = ask.with(kind, value);
         }
@@ -230,6 +232,6 @@ proptest! {
         prop_assert!(classic(&auth, &name, &password).allocate(&auth).is_ok());
         prop_assert!(modern(&auth, &name, &password).allocate(&auth).is_ok());
         let other = time_limited_password(format!("{secret}x").as_bytes(), &name);
-        prop_assert_eq!(classic(&auth, &name, &other).refused(&auth), (401, Reason::WrongPassword));
+        prop_assert_eq!(classic(&auth, &name, &other).refused(&auth), (401, AuthReason::WrongPassword));
     }
 }

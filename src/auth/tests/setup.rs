@@ -28,7 +28,7 @@ fn only_what_every_source_can_verify_is_offered() {
 /// RFC 8489 §14.9, and what else no server can start with.
 #[test]
 fn a_configuration_that_cannot_work_is_told() {
-    let refused = |change: fn(&mut Config)| {
+    let refused = |change: fn(&mut AuthConfig)| {
         let mut config = config(&[plain("alice", "wonder")], &["north"]);
         change(&mut config);
         Auth::new(config, NonceKeys { current: [7; 32], previous: None }).err().map(|error| error.to_string())
@@ -38,7 +38,7 @@ fn a_configuration_that_cannot_work_is_told() {
     assert_eq!(refused(|config| config.nonce_lifetime = 1), None);
     for (change, said) in [
         (
-            (|config| (config.users, config.secrets) = (vec![], vec![])) as fn(&mut Config),
+            (|config| (config.users, config.secrets) = (vec![], vec![])) as fn(&mut AuthConfig),
             "no user and no shared secret is configured",
         ),
         (|config| config.realm = String::new(), r#"the realm "" is empty"#),

@@ -12,8 +12,8 @@ fn verifies(auth: &Auth, vector: &[u8]) -> bool {
     let request = Message::parse(vector).expect("well-formed");
     let refusal = auth.check(NOW, client(), &request, Purpose::Allocate, None).expect_err("a foreign nonce");
     match (refusal.code, refusal.reason) {
-        (438, Reason::ForeignNonce) => true,
-        (401, Reason::WrongPassword) => false,
+        (438, AuthReason::ForeignNonce) => true,
+        (401, AuthReason::WrongPassword) => false,
         other => panic!("{other:?}"),
     }
 }
@@ -57,7 +57,7 @@ fn the_vector_of_rfc_8489() {
     demanding[72] = b'D';
     let request = Message::parse(&demanding).unwrap();
     let refusal = matrix().check(NOW, client(), &request, Purpose::Allocate, None).unwrap_err();
-    assert_eq!((refusal.code, refusal.reason), (400, Reason::PasswordAlgorithms));
+    assert_eq!((refusal.code, refusal.reason), (400, AuthReason::PasswordAlgorithms));
     vector[163] ^= 1;
     assert!(!verifies(&matrix(), &vector));
 }
@@ -68,5 +68,5 @@ fn the_vector_of_rfc_8489() {
 fn the_unprepared_password_of_the_vectors_is_refused() {
     let users = [plain("マトリックス", "The\u{AD}M\u{AA}tr\u{2168}")];
     let error = Auth::new(config(&users, &[]), NonceKeys { current: [7; 32], previous: None }).unwrap_err();
-    assert!(matches!(error, ConfigError::UserPassword { .. }), "{error}");
+    assert!(matches!(error, AuthConfigError::UserPassword { .. }), "{error}");
 }

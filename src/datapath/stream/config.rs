@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::tls::Identity;
+use crate::tls::Identity;
 
-/// TCP and TLS, as part of [`Config`](super::super::Config).
+/// TCP and TLS, as part of [`StreamConfig`](super::super::StreamConfig).
 #[derive(Clone, Debug, Default)]
-pub struct Config {
+pub struct StreamConfig {
     /// Where TCP clients are listened to.
     pub tcp: Vec<SocketAddr>,
     /// Where TLS clients are listened to.
@@ -15,18 +15,18 @@ pub struct Config {
     /// Who this server is to TLS clients; needed where they are listened to.
     pub identity: Option<Identity>,
     /// Bounds and deadlines.
-    pub limits: Limits,
+    pub limits: StreamLimits,
 }
 
 /// Bounds for connections that ask too much, and deadlines for those that say too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct StreamLimits {
     /// Connections at a time.
     pub connections: usize,
     /// Connections at a time that have not brought a whole message yet.
     pub half_open: usize,
     /// The same from one IPv4 address or IPv6 /64.
-    pub half_open_a_source: usize,
+    pub half_open_per_address: usize,
     /// Bytes that may wait for one client to read; data beyond is dropped.
     pub queue: usize,
     /// How long a TLS handshake may take.
@@ -39,12 +39,12 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for StreamLimits {
     fn default() -> Self {
-        Limits {
+        StreamLimits {
             connections: 50_000,
             half_open: 4096,
-            half_open_a_source: 256,
+            half_open_per_address: 256,
             queue: 256 << 10,
             handshake: Duration::from_secs(10),
             first_message: Duration::from_secs(10),

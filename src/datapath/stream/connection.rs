@@ -7,14 +7,14 @@ use std::net::TcpStream;
 
 use rustls::ServerConnection;
 
-use super::admission::{HalfOpen, Place};
-use super::deadlines::Entry;
+use super::deadlines::DeadlineEntry;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
-use super::stats::End;
-use crate::datapath::sys::epoll::Wanted;
-use crate::turn::{FiveTuple, Marks};
+use super::stats::ConnectionEnd;
+use crate::datapath::listen::admission::{ConnectionPermit, HalfOpenPermit};
+use crate::datapath::sys::epoll::Interest;
+use crate::turn::{FiveTuple, Tos};
 
 /// What a record of TLS decrypts to at most, with what rustls may hold of one already.
 const RECORD: usize = 17 << 10;
@@ -23,45 +23,45 @@ const RECORD: usize = 17 << 10;
 const PIECE: usize = 4096;
 
 /// A connection.
-pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+pub(in crate::datapath) struct Connection {
+    pub(in crate::datapath) socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
-    pub(super) tuple: FiveTuple,
+    pub(in crate::datapath) tuple: FiveTuple,
     /// What the client's packets are marked with (RFC 8656 section 15).
-    pub(super) marks: Marks,
-    pub(super) reassembly: Reassembly,
-    pub(super) outgoing: Outgoing,
-    pub(super) state: State,
-    pub(super) entry: Entry,
+    pub(in crate::datapath) tos: Tos,
+    pub(in crate::datapath) reassembly: Reassembly,
+    pub(in crate::datapath) outgoing: Outgoing,
+    pub(in crate::datapath) state: ConnectionState,
+    pub(in crate::datapath) entry: DeadlineEntry,
     /// Until the first message is whole.
-    pub(super) half_open: Option<HalfOpen>,
-    _place: Place,
+    pub(in crate::datapath) half_open: Option<HalfOpenPermit>,
+    _place: ConnectionPermit,
 }
 
 /// What its deadlines and its end depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct State {
-    pub(super) opened: u64,
+pub(in crate::datapath) struct ConnectionState {
+    pub(in crate::datapath) opened: u64,
     /// When the last message was whole.
-    pub(super) heard: u64,
+    pub(in crate::datapath) heard: u64,
     /// Since when a message is unfinished.
-    pub(super) unfinished: Option<u64>,
-    pub(super) allocated: bool,
+    pub(in crate::datapath) unfinished: Option<u64>,
+    pub(in crate::datapath) allocated: bool,
     /// It cannot take all that waits.
-    pub(super) blocked: bool,
+    pub(in crate::datapath) blocked: bool,
     /// It is among those to be written to.
-    pub(super) dirty: bool,
+    pub(in crate::datapath) dirty: bool,
     /// What its socket is waited for.
-    pub(super) wanted: Wanted,
+    pub(in crate::datapath) wanted: Interest,
     /// It ends, and since when; nothing is read any more.
-    pub(super) ending: Option<(End, u64)>,
+    pub(in crate::datapath) ending: Option<(ConnectionEnd, u64)>,
     /// The core knows.
-    pub(super) closing: bool,
+    pub(in crate::datapath) closing: bool,
 }
 
 /// What a reading brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) struct Got {
+pub(in crate::datapath) struct ReadOutcome {
     /// Bytes.
     pub(in crate::datapath) len: usize,
     /// There are more, of which no event will tell.
@@ -74,21 +74,21 @@ pub(in crate::datapath) struct Got {
 
 impl Connection {
     /// A socket that has been accepted, behind its handshake if there is `tls`.
-    pub(super) fn new(
+    pub(in crate::datapath) fn new(
         now: u64,
         (socket, tls): (TcpStream, Option<Box<ServerConnection>>),
         tuple: FiveTuple,
-        marks: Marks,
-        (place, half_open): (Place, HalfOpen),
+        tos: Tos,
+        (place, half_open): (ConnectionPermit, HalfOpenPermit),
     ) -> Connection {
-        let state = State {
+        let state = ConnectionState {
             opened: now,
             heard: now,
             unfinished: None,
             allocated: false,
             blocked: false,
             dirty: false,
-            wanted: Wanted { read: true, write: false },
+            wanted: Interest { read: true, write: false },
             ending: None,
             closing: false,
         };
@@ -96,11 +96,11 @@ impl Connection {
             socket,
             tls,
             tuple,
-            marks,
+            tos,
             reassembly: Reassembly::default(),
             outgoing: Outgoing::default(),
             state,
-            entry: Entry::default(),
+            entry: DeadlineEntry::default(),
             half_open: Some(half_open),
             _place: place,
         }
@@ -108,20 +108,25 @@ impl Connection {
 
     /// Reads into `buffer` what fits; `ciphertext` is for what is not decrypted yet. With `again` only what an earlier call
     /// left over.
-    pub(super) fn read(&mut self, buffer: &mut [u8], ciphertext: &mut [u8], again: bool) -> Result<Got, End> {
+    pub(in crate::datapath) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        ciphertext: &mut [u8],
+        again: bool,
+    ) -> Result<ReadOutcome, ConnectionEnd> {
         match &mut self.tls {
             Some(tls) => read_tls(tls, &self.socket, buffer, ciphertext, again),
             None => {
                 let read = receive(&self.socket, buffer)?;
                 let len = read.unwrap_or(0);
-                Ok(Got { len, more: false, ended: read == Some(0), drained: len < buffer.len() })
+                Ok(ReadOutcome { len, more: false, ended: read == Some(0), drained: len < buffer.len() })
             }
         }
     }
 
     /// Writes what waits, in as few calls as it takes; true if all of it went. Nothing will follow the `last` of it, which a
     /// TLS client is told.
-    pub(super) fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
+    pub(in crate::datapath) fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) => write_tls(tls, &self.socket, &mut self.outgoing, last, pool),
             None => {
@@ -137,19 +142,19 @@ impl Connection {
     }
 
     /// Whether anything waits to be written.
-    pub(super) fn wants_write(&self) -> bool {
+    pub(in crate::datapath) fn wants_write(&self) -> bool {
         !self.outgoing.waiting().is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 }
 
 /// `None`: nothing there.
-fn receive(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<Option<usize>, End> {
+fn receive(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<Option<usize>, ConnectionEnd> {
     loop {
         match socket.read(buffer) {
             Ok(len) => return Ok(Some(len)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(End::Reset),
+            Err(_) => return Err(ConnectionEnd::Reset),
         }
     }
 }
@@ -172,40 +177,40 @@ fn read_tls(
     buffer: &mut [u8],
     ciphertext: &mut [u8],
     again: bool,
-) -> Result<Got, End> {
+) -> Result<ReadOutcome, ConnectionEnd> {
     let (mut len, mut ended) = decrypted(tls, buffer)?;
     let room = buffer.len() - len;
     if again || ended || room == 0 {
-        return Ok(Got { len, more: room == 0, ended, drained: false });
+        return Ok(ReadOutcome { len, more: room == 0, ended, drained: false });
     }
     // Either all that this brings fits into the buffer, or rustls holds it: it never has to be fed twice.
     let most = room.saturating_sub(RECORD).max(PIECE).min(ciphertext.len());
     let Some(count) = receive(socket, &mut ciphertext[..most])? else {
-        return Ok(Got { len, more: false, ended: false, drained: true });
+        return Ok(ReadOutcome { len, more: false, ended: false, drained: true });
     };
     let mut rest = &ciphertext[..count];
     while !rest.is_empty() {
-        if tls.read_tls(&mut rest).map_err(|_| End::Tls)? == 0 {
+        if tls.read_tls(&mut rest).map_err(|_| ConnectionEnd::Tls)? == 0 {
             // The client has said goodbye; what follows that means nothing.
             break;
         }
-        tls.process_new_packets().map_err(|_| End::Tls)?;
+        tls.process_new_packets().map_err(|_| ConnectionEnd::Tls)?;
         let (more, end) = decrypted(tls, &mut buffer[len..])?;
         (len, ended) = (len + more, ended || end);
     }
     let more = len == buffer.len();
-    Ok(Got { len, more, ended: ended || count == 0, drained: count < most })
+    Ok(ReadOutcome { len, more, ended: ended || count == 0, drained: count < most })
 }
 
 /// Takes what is decrypted, as far as it fits, and whether the client said goodbye behind it.
-fn decrypted(tls: &mut ServerConnection, buffer: &mut [u8]) -> Result<(usize, bool), End> {
+fn decrypted(tls: &mut ServerConnection, buffer: &mut [u8]) -> Result<(usize, bool), ConnectionEnd> {
     let mut len = 0;
     while len < buffer.len() {
         match tls.reader().read(&mut buffer[len..]) {
             Ok(0) => return Ok((len, true)),
             Ok(count) => len += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(_) => return Err(End::Tls),
+            Err(_) => return Err(ConnectionEnd::Tls),
         }
     }
     Ok((len, false))

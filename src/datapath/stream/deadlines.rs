@@ -9,17 +9,17 @@ use super::StreamId;
 
 /// The queue, in monotonic nanoseconds.
 #[derive(Default)]
-pub(super) struct Deadlines {
+pub(in crate::datapath) struct Deadlines {
     queue: BTreeSet<(u64, StreamId)>,
 }
 
 /// A connection's entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Entry(Option<u64>);
+pub(in crate::datapath) struct DeadlineEntry(Option<u64>);
 
 impl Deadlines {
     /// Looks at the connection by `at`.
-    pub(super) fn arm(&mut self, entry: &mut Entry, at: u64, id: StreamId) {
+    pub(in crate::datapath) fn arm(&mut self, entry: &mut DeadlineEntry, at: u64, id: StreamId) {
         if entry.0.is_none_or(|armed| at < armed) {
             self.disarm(entry, id);
             self.queue.insert((at, id));
@@ -28,19 +28,19 @@ impl Deadlines {
     }
 
     /// The connection ends.
-    pub(super) fn disarm(&mut self, entry: &mut Entry, id: StreamId) {
+    pub(in crate::datapath) fn disarm(&mut self, entry: &mut DeadlineEntry, id: StreamId) {
         if let Some(at) = entry.0.take() {
             self.queue.remove(&(at, id));
         }
     }
 
     /// When the first is to be looked at.
-    pub(super) fn next(&self) -> Option<u64> {
+    pub(in crate::datapath) fn next(&self) -> Option<u64> {
         self.queue.first().map(|&(at, _)| at)
     }
 
     /// Whose time has come. To be disarmed, or armed anew.
-    pub(super) fn due(&self, now: u64) -> Option<StreamId> {
+    pub(in crate::datapath) fn due(&self, now: u64) -> Option<StreamId> {
         self.queue.first().filter(|&&(at, _)| at <= now).map(|&(_, id)| id)
     }
 }
@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn one_entry_a_connection_in_order() {
-        let mut ids: SlotMap<StreamId, Entry> = SlotMap::with_key();
-        let (a, b) = (ids.insert(Entry::default()), ids.insert(Entry::default()));
+        let mut ids: SlotMap<StreamId, DeadlineEntry> = SlotMap::with_key();
+        let (a, b) = (ids.insert(DeadlineEntry::default()), ids.insert(DeadlineEntry::default()));
         let mut deadlines = Deadlines::default();
         deadlines.arm(&mut ids[a], 10, a);
         deadlines.arm(&mut ids[b], 20, b);

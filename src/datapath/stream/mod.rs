@@ -7,13 +7,9 @@
 //! Left out on purpose: what to do with a message, which is `turn`'s; the PROXY header and sharing a port with other
 //! protocols, which have their place before and behind TLS.
 
-pub(super) mod accept;
-pub(super) mod admission;
 mod config;
 mod connection;
 mod deadlines;
-pub(super) mod entrance;
-pub(super) mod handshake;
 mod outgoing;
 mod pool;
 mod reassembly;
@@ -28,17 +24,17 @@ use rustls::ServerConnection;
 use slotmap::SlotMap;
 use tracing::debug;
 
-pub use config::{Config, Limits};
+pub use config::{StreamConfig, StreamLimits};
 pub use pool::Pool;
-pub use reassembly::{Reassembly, Run, next};
+pub use reassembly::{MessageRun, Reassembly, next};
 
-use self::admission::{HalfOpen, Place};
-use self::connection::{Connection, Got, State};
+use self::connection::{Connection, ConnectionState, ReadOutcome};
 use self::deadlines::Deadlines;
-use self::stats::{Counters, End};
-use super::sys::epoll::{Epoll, Readiness, Wanted};
-use super::watched::Watched;
-use crate::turn::{FiveTuple, Marks, ToClient};
+use self::stats::{ConnectionEnd, StreamCounters};
+use crate::datapath::event_source::EventSource;
+use crate::datapath::listen::admission::{ConnectionPermit, HalfOpenPermit};
+use crate::datapath::sys::epoll::{Epoll, Interest, Readiness};
+use crate::turn::{FiveTuple, ToClient, Tos};
 
 /// How long a client that has closed its side may take to read its answers.
 const LINGER: u64 = 10_000_000_000;
@@ -51,23 +47,23 @@ const CIPHERTEXT: usize = 1 << 16;
 
 slotmap::new_key_type! {
     /// A connection in its worker's table. Never reused.
-    pub(super) struct StreamId;
+    pub(in crate::datapath) struct StreamId;
 }
 
 /// A connection that has been accepted and is to be opened.
-pub(super) struct Incoming {
-    pub(super) socket: TcpStream,
-    pub(super) tls: Option<Box<ServerConnection>>,
-    pub(super) tuple: FiveTuple,
-    pub(super) places: (Place, HalfOpen),
+pub(in crate::datapath) struct Incoming {
+    pub(in crate::datapath) socket: TcpStream,
+    pub(in crate::datapath) tls: Option<Box<ServerConnection>>,
+    pub(in crate::datapath) tuple: FiveTuple,
+    pub(in crate::datapath) places: (ConnectionPermit, HalfOpenPermit),
 }
 
 /// The connections of a worker.
-pub(super) struct Streams {
+pub(in crate::datapath) struct Streams {
     connections: SlotMap<StreamId, Connection>,
     by_tuple: HashMap<FiveTuple, StreamId, FixedState>,
     deadlines: Deadlines,
-    limits: Limits,
+    limits: StreamLimits,
     /// Those that something waits for.
     dirty: Vec<StreamId>,
     /// One of them has half of what it may have.
@@ -80,7 +76,7 @@ pub(super) struct Streams {
 
 impl Streams {
     /// None yet. `seed` keys the table.
-    pub(super) fn new(limits: Limits, seed: u64) -> Streams {
+    pub(in crate::datapath) fn new(limits: StreamLimits, seed: u64) -> Streams {
         Streams {
             connections: SlotMap::with_key(),
             by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -95,33 +91,33 @@ impl Streams {
     }
 
     /// A new connection has this 5-tuple, so what had it before is gone, though nobody has told yet.
-    pub(super) fn displace(&mut self, now: u64, tuple: &FiveTuple) {
+    pub(in crate::datapath) fn displace(&mut self, now: u64, tuple: &FiveTuple) {
         if let Some(&before) = self.by_tuple.get(tuple) {
-            self.end(now, before, End::Reset);
+            self.end(now, before, ConnectionEnd::Reset);
         }
     }
 
     /// Takes a connection in; it is watched by `epoll` from now on. TLS may have brought data with its handshake, of which
     /// no event will tell, so whoever calls this reads it.
-    pub(super) fn open(
+    pub(in crate::datapath) fn open(
         &mut self,
         now: u64,
         incoming: Incoming,
         epoll: &Epoll,
-        counters: &mut Counters,
+        counters: &mut StreamCounters,
     ) -> Option<StreamId> {
         let Incoming { socket, tls, tuple, places } = incoming;
-        let marks = Marks(super::sys::option::marks(socket.as_fd(), tuple.server.is_ipv6()).unwrap_or(0));
-        let connection = Connection::new(now, (socket, tls), tuple, marks, places);
+        let tos = Tos(crate::datapath::sys::option::tos(socket.as_fd(), tuple.server.is_ipv6()).unwrap_or(0));
+        let connection = Connection::new(now, (socket, tls), tuple, tos, places);
         let id = self.connections.insert(connection);
         let connection = &mut self.connections[id];
-        if epoll.add(connection.socket.as_fd(), Watched::Stream(id)).is_err() {
+        if epoll.add(connection.socket.as_fd(), EventSource::Stream(id)).is_err() {
             self.connections.remove(id);
-            counters.closed[Counters::place(tuple.transport)][End::System as usize] += 1;
+            counters.closed[StreamCounters::place(tuple.transport)][ConnectionEnd::System as usize] += 1;
             return None;
         }
         self.by_tuple.insert(tuple, id);
-        counters.open[Counters::place(tuple.transport)] += 1;
+        counters.open[StreamCounters::place(tuple.transport)] += 1;
         let transport = tuple.transport.as_str();
         debug!(client = %tuple.client, server = %tuple.server, transport, "connection opened");
         self.arm(id);
@@ -129,13 +125,18 @@ impl Streams {
     }
 
     /// Who it is, and how its packets are marked; `None` if it ends.
-    pub(super) fn client(&self, id: StreamId) -> Option<(FiveTuple, Marks)> {
+    pub(in crate::datapath) fn client(&self, id: StreamId) -> Option<(FiveTuple, Tos)> {
         let connection = self.connections.get(id).filter(|connection| connection.state.ending.is_none())?;
-        Some((connection.tuple, connection.marks))
+        Some((connection.tuple, connection.tos))
     }
 
     /// Reads into a buffer; returns what that was, and how many bytes at its beginning are to be cut into messages.
-    pub(super) fn read(&mut self, id: StreamId, buffer: &mut [u8], again: bool) -> Result<(Got, usize), End> {
+    pub(in crate::datapath) fn read(
+        &mut self,
+        id: StreamId,
+        buffer: &mut [u8],
+        again: bool,
+    ) -> Result<(ReadOutcome, usize), ConnectionEnd> {
         let connection = &mut self.connections[id];
         let kept = connection.reassembly.kept();
         let end = buffer.len().min(kept + READ);
@@ -148,7 +149,7 @@ impl Streams {
     }
 
     /// What was read has been cut: whether that were messages, and what is left over of one that is unfinished.
-    pub(super) fn cut(&mut self, now: u64, id: StreamId, messages: bool, rest: &[u8]) {
+    pub(in crate::datapath) fn cut(&mut self, now: u64, id: StreamId, messages: bool, rest: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if messages {
             connection.state.heard = now;
@@ -164,11 +165,17 @@ impl Streams {
         }
     }
 
-    /// Adds a peer's datagrams of `stride` bytes each, every one a message of its own (RFC 8656 section 12.7).
-    pub(super) fn data(&mut self, to: &ToClient, batch: &[u8], stride: usize, counters: &mut Counters) {
+    /// Adds a peer's datagrams of `segment_size` bytes each, every one a message of its own (RFC 8656 section 12.7).
+    pub(in crate::datapath) fn data(
+        &mut self,
+        to: &ToClient,
+        batch: &[u8],
+        segment_size: usize,
+        counters: &mut StreamCounters,
+    ) {
         let Some(&id) = self.by_tuple.get(&to.tuple) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let dropped = &mut counters.data_dropped[Counters::place(to.tuple.transport)];
+        let dropped = &mut counters.data_dropped[StreamCounters::place(to.tuple.transport)];
         let mut add = |n, payload: &[u8]| {
             if !connection.outgoing.data(self.limits.queue, &to.header, n, payload, &mut self.pool) {
                 *dropped += 1;
@@ -177,25 +184,31 @@ impl Streams {
         if batch.is_empty() {
             add(0, batch);
         }
-        batch.chunks(stride.max(1)).enumerate().for_each(|(n, payload)| add(n, payload));
+        batch.chunks(segment_size.max(1)).enumerate().for_each(|(n, payload)| add(n, payload));
         self.dirty(id);
     }
 
     /// Adds an answer, or an indication that the core made itself (RFC 8656 section 11.5).
-    pub(super) fn reply(&mut self, now: u64, to: &FiveTuple, message: &[u8], counters: &mut Counters) {
+    pub(in crate::datapath) fn reply(
+        &mut self,
+        now: u64,
+        to: &FiveTuple,
+        message: &[u8],
+        counters: &mut StreamCounters,
+    ) {
         let Some(&id) = self.by_tuple.get(to) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.outgoing.message(self.limits.queue, message, &mut self.pool) {
             self.dirty(id);
         } else if outgoing::is_indication(message) {
-            counters.data_dropped[Counters::place(to.transport)] += 1;
+            counters.data_dropped[StreamCounters::place(to.transport)] += 1;
         } else {
-            self.end(now, id, End::NotRead);
+            self.end(now, id, ConnectionEnd::NotRead);
         }
     }
 
     /// An allocation of this client began or ended.
-    pub(super) fn allocated(&mut self, now: u64, tuple: &FiveTuple, allocated: bool) {
+    pub(in crate::datapath) fn allocated(&mut self, now: u64, tuple: &FiveTuple, allocated: bool) {
         let Some(&id) = self.by_tuple.get(tuple) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.state.allocated = allocated;
@@ -204,7 +217,12 @@ impl Streams {
     }
 
     /// An event for a connection: whether it is to be read.
-    pub(super) fn event(&mut self, id: StreamId, event: Readiness, counters: &mut Counters) -> bool {
+    pub(in crate::datapath) fn event(
+        &mut self,
+        id: StreamId,
+        event: Readiness,
+        counters: &mut StreamCounters,
+    ) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         if connection.state.closing && event.dead {
             self.remove(id, counters);
@@ -218,12 +236,12 @@ impl Streams {
     }
 
     /// Whether so much waits for someone that it should be written before more is added.
-    pub(super) fn is_filling(&self) -> bool {
+    pub(in crate::datapath) fn is_filling(&self) -> bool {
         self.filling
     }
 
     /// Writes all that waits, for each connection at once.
-    pub(super) fn flush(&mut self, now: u64, epoll: &Epoll, counters: &mut Counters) {
+    pub(in crate::datapath) fn flush(&mut self, now: u64, epoll: &Epoll, counters: &mut StreamCounters) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             self.write(now, id, epoll, counters);
@@ -233,7 +251,7 @@ impl Streams {
     }
 
     /// Ends a connection: nothing is read from it any more, and the core is to be told.
-    pub(super) fn end(&mut self, now: u64, id: StreamId, why: End) {
+    pub(in crate::datapath) fn end(&mut self, now: u64, id: StreamId, why: ConnectionEnd) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.state.ending.is_none() {
             connection.state.ending = Some((why, now));
@@ -242,18 +260,25 @@ impl Streams {
     }
 
     /// The next one that ends, for the core to be told; then it is to be [closed](Streams::close).
-    pub(super) fn poll_ended(&mut self) -> Option<(StreamId, FiveTuple)> {
+    pub(in crate::datapath) fn poll_ended(&mut self) -> Option<(StreamId, FiveTuple)> {
         let id = self.ended.pop()?;
         debug_assert!(self.connections.contains_key(id), "it is removed only when it is closed");
         Some((id, self.connections.get(id)?.tuple))
     }
 
     /// Closes what ends: at once, or, if the client still reads, when it has read its answers.
-    pub(super) fn close(&mut self, now: u64, id: StreamId, epoll: &Epoll, counters: &mut Counters) {
+    pub(in crate::datapath) fn close(
+        &mut self,
+        now: u64,
+        id: StreamId,
+        epoll: &Epoll,
+        counters: &mut StreamCounters,
+    ) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         self.by_tuple.remove(&connection.tuple);
         connection.state.closing = true;
-        let lingers = matches!(connection.state.ending, Some((End::Client | End::Shutdown, _)));
+        let lingers =
+            matches!(connection.state.ending, Some((ConnectionEnd::Client | ConnectionEnd::Shutdown, _)));
         if !lingers {
             // What fits goes: earlier answers, or what TLS has to say about this end.
             let _ = connection.write(true, &mut self.pool);
@@ -265,19 +290,19 @@ impl Streams {
     }
 
     /// Every connection ends.
-    pub(super) fn shut_down(&mut self, now: u64) {
+    pub(in crate::datapath) fn shut_down(&mut self, now: u64) {
         for id in self.connections.keys().collect::<Vec<_>>() {
-            self.end(now, id, End::Shutdown);
+            self.end(now, id, ConnectionEnd::Shutdown);
         }
     }
 
     /// When a connection is to be looked at.
-    pub(super) fn poll_timeout(&self) -> Option<u64> {
+    pub(in crate::datapath) fn poll_timeout(&self) -> Option<u64> {
         self.deadlines.next()
     }
 
     /// Ends what is due.
-    pub(super) fn handle_timeout(&mut self, now: u64, counters: &mut Counters) {
+    pub(in crate::datapath) fn handle_timeout(&mut self, now: u64, counters: &mut StreamCounters) {
         while let Some(id) = self.deadlines.due(now) {
             let connection = &mut self.connections[id];
             self.deadlines.disarm(&mut connection.entry, id);
@@ -294,35 +319,38 @@ impl Streams {
         }
     }
 
-    fn write(&mut self, now: u64, id: StreamId, epoll: &Epoll, counters: &mut Counters) {
+    fn write(&mut self, now: u64, id: StreamId, epoll: &Epoll, counters: &mut StreamCounters) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.state.dirty = false;
         if connection.state.blocked {
             return;
         }
-        let State { ending, closing, wanted, .. } = connection.state;
+        let ConnectionState { ending, closing, wanted, .. } = connection.state;
         match connection.write(closing, &mut self.pool) {
             Ok(true) if closing => self.remove(id, counters),
             Ok(all) => {
                 connection.state.blocked = !all;
-                connection.state.wanted = Wanted { read: ending.is_none(), write: !all };
+                connection.state.wanted = Interest { read: ending.is_none(), write: !all };
                 if connection.state.wanted != wanted {
                     // The socket is in the set, and no memory is needed for this.
-                    let _ =
-                        epoll.set(connection.socket.as_fd(), Watched::Stream(id), connection.state.wanted);
+                    let _ = epoll.set(
+                        connection.socket.as_fd(),
+                        EventSource::Stream(id),
+                        connection.state.wanted,
+                    );
                 }
             }
             Err(_) if closing => self.remove(id, counters),
-            Err(_) => self.end(now, id, End::Reset),
+            Err(_) => self.end(now, id, ConnectionEnd::Reset),
         }
     }
 
-    fn remove(&mut self, id: StreamId, counters: &mut Counters) {
+    fn remove(&mut self, id: StreamId, counters: &mut StreamCounters) {
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.deadlines.disarm(&mut connection.entry, id);
         let tuple = connection.tuple;
-        let why = connection.state.ending.map_or(End::System, |(why, _)| why);
-        let place = Counters::place(tuple.transport);
+        let why = connection.state.ending.map_or(ConnectionEnd::System, |(why, _)| why);
+        let place = StreamCounters::place(tuple.transport);
         counters.open[place] -= 1;
         counters.closed[place][why as usize] += 1;
         let (transport, reason) = (tuple.transport.as_str(), why.as_str());
@@ -350,13 +378,15 @@ impl Streams {
 }
 
 /// The next deadline of a connection.
-fn deadline(state: &State, half_open: bool, limits: &Limits) -> Option<(u64, End)> {
+fn deadline(state: &ConnectionState, half_open: bool, limits: &StreamLimits) -> Option<(u64, ConnectionEnd)> {
     let after = |from: u64, wait: std::time::Duration| from.saturating_add(wait.as_nanos() as u64);
     if let Some((why, since)) = state.ending {
         return Some((since.saturating_add(LINGER), why));
     }
-    let first = half_open.then(|| (after(state.opened, limits.first_message), End::NoMessage));
-    let unfinished = state.unfinished.map(|since| (after(since, limits.unfinished), End::Unfinished));
-    let idle = (!state.allocated && !half_open).then(|| (after(state.heard, limits.idle), End::Idle));
+    let first = half_open.then(|| (after(state.opened, limits.first_message), ConnectionEnd::NoMessage));
+    let unfinished =
+        state.unfinished.map(|since| (after(since, limits.unfinished), ConnectionEnd::Unfinished));
+    let idle =
+        (!state.allocated && !half_open).then(|| (after(state.heard, limits.idle), ConnectionEnd::Idle));
     [first, unfinished, idle].into_iter().flatten().min_by_key(|&(at, _)| at)
 }

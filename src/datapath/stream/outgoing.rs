@@ -12,7 +12,7 @@ const ANSWERS: usize = 1 << 16;
 
 /// A connection's queue.
 #[derive(Default)]
-pub(super) struct Outgoing {
+pub(in crate::datapath) struct Outgoing {
     bytes: Vec<u8>,
     /// How many of them are sent.
     sent: usize,
@@ -20,13 +20,13 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// What waits.
-    pub(super) fn waiting(&self) -> &[u8] {
+    pub(in crate::datapath) fn waiting(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
 
     /// Adds a message with a peer's data (RFC 8656 section 12.5: padded to four bytes in a stream); false, and it is
     /// dropped, if that were more than `bound` bytes. The first message finds room whatever its length.
-    pub(super) fn data(
+    pub(in crate::datapath) fn data(
         &mut self,
         bound: usize,
         header: &Header,
@@ -51,7 +51,7 @@ impl Outgoing {
 
     /// Adds a message of the core; false if there is no room for it: for answers not even beyond the bound, for
     /// indications within it.
-    pub(super) fn message(&mut self, bound: usize, message: &[u8], pool: &mut Pool) -> bool {
+    pub(in crate::datapath) fn message(&mut self, bound: usize, message: &[u8], pool: &mut Pool) -> bool {
         let bound = if is_indication(message) { bound } else { bound.max(wire::FRAME_MAX) + ANSWERS };
         let room = self.waiting().len() + message.len() <= bound;
         if room {
@@ -62,7 +62,7 @@ impl Outgoing {
     }
 
     /// So many bytes are sent.
-    pub(super) fn sent(&mut self, count: usize, pool: &mut Pool) {
+    pub(in crate::datapath) fn sent(&mut self, count: usize, pool: &mut Pool) {
         self.sent += count;
         if self.sent == self.bytes.len() {
             pool.put(std::mem::take(&mut self.bytes));
@@ -83,7 +83,7 @@ impl Outgoing {
 }
 
 /// RFC 8489 section 5: the class of a message.
-pub(super) fn is_indication(message: &[u8]) -> bool {
+pub(in crate::datapath) fn is_indication(message: &[u8]) -> bool {
     message.first_chunk().is_some_and(|&[high, low]| (high & 1, low & 0x10) == (0, 0x10))
 }
 

@@ -15,12 +15,12 @@ pub struct Pool {
 
 impl Pool {
     /// An empty buffer.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(in crate::datapath) fn take(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }
 
     /// A buffer that is needed no more.
-    pub(super) fn put(&mut self, mut buffer: Vec<u8>) {
+    pub(in crate::datapath) fn put(&mut self, mut buffer: Vec<u8>) {
         if self.spare.len() < MOST && (1..=ROOM).contains(&buffer.capacity()) {
             buffer.clear();
             self.spare.push(buffer);

@@ -17,9 +17,9 @@ pub struct Reassembly {
 /// Messages at the beginning of a buffer that the core decides about at once: one STUN message, or ChannelData messages
 /// of one length that begin with the same four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct MessageRun {
     /// The length of each with its padding.
-    pub stride: usize,
+    pub segment_size: usize,
     /// Their length together.
     pub len: usize,
 }
@@ -68,16 +68,16 @@ impl Reassembly {
 ///
 /// # Errors
 /// The stream is of no use any more.
-pub fn next(bytes: &[u8]) -> Result<Option<Run>, Unframed> {
-    let Some(stride) = wire::frame(bytes)?.filter(|&len| len <= bytes.len()) else { return Ok(None) };
+pub fn next(bytes: &[u8]) -> Result<Option<MessageRun>, Unframed> {
+    let Some(segment_size) = wire::frame(bytes)?.filter(|&len| len <= bytes.len()) else { return Ok(None) };
     let alike = if wire::is_channel_data(bytes) {
         let header = &bytes[..wire::CHANNEL_HEADER];
-        let following = bytes[stride..].chunks_exact(stride).take(RUN - 1);
+        let following = bytes[segment_size..].chunks_exact(segment_size).take(RUN - 1);
         following.take_while(|next| next.starts_with(header)).count()
     } else {
         0
     };
-    Ok(Some(Run { stride, len: stride * (1 + alike) }))
+    Ok(Some(MessageRun { segment_size, len: segment_size * (1 + alike) }))
 }
 
 #[cfg(test)]
@@ -99,7 +99,8 @@ mod tests {
             loop {
                 match next(&buffer[at..end]) {
                     Ok(Some(run)) => {
-                        messages.extend(buffer[at..at + run.len].chunks(run.stride).map(<[u8]>::to_vec));
+                        messages
+                            .extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
                         at += run.len;
                     }
                     Ok(None) => break reassembly.keep(&buffer[at..end], &mut pool),
@@ -138,10 +139,10 @@ mod tests {
     #[test]
     fn equal_channel_data_is_one_run() {
         let stream = [messages()[0].clone(), messages()[1].clone(), messages()[3].clone()].concat();
-        assert_eq!(next(&stream), Ok(Some(Run { stride: 12, len: 24 })));
-        assert_eq!(next(&stream[24..]), Ok(Some(Run { stride: 4, len: 4 })));
+        assert_eq!(next(&stream), Ok(Some(MessageRun { segment_size: 12, len: 24 })));
+        assert_eq!(next(&stream[24..]), Ok(Some(MessageRun { segment_size: 4, len: 4 })));
         let many = messages()[3].repeat(1000);
-        assert_eq!(next(&many), Ok(Some(Run { stride: 4, len: 4 * RUN })), "a bound");
+        assert_eq!(next(&many), Ok(Some(MessageRun { segment_size: 4, len: 4 * RUN })), "a bound");
     }
 
     /// RFC 8656 §12: a stream that goes on with 0x5000 is lost, wherever that is cut.

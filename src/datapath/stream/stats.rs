@@ -6,18 +6,18 @@ use crate::turn::Transport;
 
 /// Why a connection was closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AdmissionRefusal {
     /// As many connections as allowed.
     Connections,
     /// As many half-open ones as allowed.
     HalfOpen,
     /// As many half-open ones from one source as allowed.
-    HalfOpenOfSource,
+    HalfOpenPerAddress,
 }
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ConnectionEnd {
     /// The client closed it.
     Client,
     /// It was reset, or the client is not there any more.
@@ -42,7 +42,7 @@ pub enum End {
 
 /// Why a TLS handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum HandshakeFailure {
     /// It took too long.
     TooSlow,
     /// The client went away.
@@ -57,118 +57,128 @@ pub enum Failure {
     Other,
 }
 
-impl Refusal {
-    /// Every reason, in the order of [`Counters::refused`].
-    pub const ALL: [Refusal; 3] = [Refusal::Connections, Refusal::HalfOpen, Refusal::HalfOpenOfSource];
+impl AdmissionRefusal {
+    /// Every reason, in the order of [`StreamCounters::refused`].
+    pub const ALL: [AdmissionRefusal; 3] =
+        [AdmissionRefusal::Connections, AdmissionRefusal::HalfOpen, AdmissionRefusal::HalfOpenPerAddress];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Refusal::Connections => "connections",
-            Refusal::HalfOpen => "half_open",
-            Refusal::HalfOpenOfSource => "half_open_of_source",
+            AdmissionRefusal::Connections => "connections",
+            AdmissionRefusal::HalfOpen => "half_open",
+            AdmissionRefusal::HalfOpenPerAddress => "half_open_of_source",
         }
     }
 }
 
-impl End {
-    /// Every reason, in the order of [`Counters::closed`].
-    pub const ALL: [End; 10] = [
-        End::Client,
-        End::Reset,
-        End::Unframed,
-        End::Tls,
-        End::NoMessage,
-        End::Unfinished,
-        End::Idle,
-        End::NotRead,
-        End::System,
-        End::Shutdown,
+impl ConnectionEnd {
+    /// Every reason, in the order of [`StreamCounters::closed`].
+    pub const ALL: [ConnectionEnd; 10] = [
+        ConnectionEnd::Client,
+        ConnectionEnd::Reset,
+        ConnectionEnd::Unframed,
+        ConnectionEnd::Tls,
+        ConnectionEnd::NoMessage,
+        ConnectionEnd::Unfinished,
+        ConnectionEnd::Idle,
+        ConnectionEnd::NotRead,
+        ConnectionEnd::System,
+        ConnectionEnd::Shutdown,
     ];
 
     /// Its name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            End::Client => "client",
-            End::Reset => "reset",
-            End::Unframed => "unframed",
-            End::Tls => "tls",
-            End::NoMessage => "no_message",
-            End::Unfinished => "unfinished_message",
-            End::Idle => "idle",
-            End::NotRead => "answers_not_read",
-            End::System => "system",
-            End::Shutdown => "shutdown",
+            ConnectionEnd::Client => "client",
+            ConnectionEnd::Reset => "reset",
+            ConnectionEnd::Unframed => "unframed",
+            ConnectionEnd::Tls => "tls",
+            ConnectionEnd::NoMessage => "no_message",
+            ConnectionEnd::Unfinished => "unfinished_message",
+            ConnectionEnd::Idle => "idle",
+            ConnectionEnd::NotRead => "answers_not_read",
+            ConnectionEnd::System => "system",
+            ConnectionEnd::Shutdown => "shutdown",
         }
     }
 }
 
-impl Failure {
-    /// Every reason, in the order of [`Counters::handshakes_failed`].
-    pub const ALL: [Failure; 6] = [
-        Failure::TooSlow,
-        Failure::Gone,
-        Failure::NotTls,
-        Failure::NothingInCommon,
-        Failure::Refused,
-        Failure::Other,
+impl HandshakeFailure {
+    /// Every reason, in the order of [`StreamCounters::handshakes_failed`].
+    pub const ALL: [HandshakeFailure; 6] = [
+        HandshakeFailure::TooSlow,
+        HandshakeFailure::Gone,
+        HandshakeFailure::NotTls,
+        HandshakeFailure::NothingInCommon,
+        HandshakeFailure::Refused,
+        HandshakeFailure::Other,
     ];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Failure::TooSlow => "too_slow",
-            Failure::Gone => "client_gone",
-            Failure::NotTls => "not_tls",
-            Failure::NothingInCommon => "nothing_in_common",
-            Failure::Refused => "refused_by_client",
-            Failure::Other => "other",
+            HandshakeFailure::TooSlow => "too_slow",
+            HandshakeFailure::Gone => "client_gone",
+            HandshakeFailure::NotTls => "not_tls",
+            HandshakeFailure::NothingInCommon => "nothing_in_common",
+            HandshakeFailure::Refused => "refused_by_client",
+            HandshakeFailure::Other => "other",
         }
     }
 
     /// What an error of a handshake means.
-    pub(super) fn why(error: &io::Error) -> Failure {
+    pub(in crate::datapath) fn why(error: &io::Error) -> HandshakeFailure {
         use rustls::{AlertDescription, Error};
         match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-            Some(Error::InvalidMessage(_)) => Failure::NotTls,
-            Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => Failure::NothingInCommon,
-            Some(Error::AlertReceived(AlertDescription::CloseNotify)) => Failure::Gone,
-            Some(Error::AlertReceived(_)) => Failure::Refused,
-            Some(_) => Failure::Other,
-            None => Failure::Gone,
+            Some(Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
+            Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => {
+                HandshakeFailure::NothingInCommon
+            }
+            Some(Error::AlertReceived(AlertDescription::CloseNotify)) => HandshakeFailure::Gone,
+            Some(Error::AlertReceived(_)) => HandshakeFailure::Refused,
+            Some(_) => HandshakeFailure::Other,
+            None => HandshakeFailure::Gone,
         }
     }
 }
 
-/// Counters of a worker's streams. Those by transport have TCP first, then TLS ([`Counters::place`]).
+/// StreamCounters of a worker's streams. Those by transport have TCP first, then TLS ([`StreamCounters::place`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct StreamCounters {
     /// Connections that are open now; TLS ones once their handshake is done.
     pub open: [u64; 2],
     /// Connections accepted.
     pub accepted: [u64; 2],
-    /// Of those, closed at once for a bound, by reason ([`Refusal::ALL`]).
-    pub refused: [[u64; Refusal::ALL.len()]; 2],
-    /// Connections that were open and ended, by reason ([`End::ALL`]).
-    pub closed: [[u64; End::ALL.len()]; 2],
-    /// TLS handshakes that failed, by reason ([`Failure::ALL`]).
-    pub handshakes_failed: [u64; Failure::ALL.len()],
+    /// Of those, closed at once for a bound, by reason ([`AdmissionRefusal::ALL`]).
+    pub refused: [[u64; AdmissionRefusal::ALL.len()]; 2],
+    /// Connections that were open and ended, by reason ([`ConnectionEnd::ALL`]).
+    pub closed: [[u64; ConnectionEnd::ALL.len()]; 2],
+    /// TLS handshakes that failed, by reason ([`HandshakeFailure::ALL`]).
+    pub handshakes_failed: [u64; HandshakeFailure::ALL.len()],
     /// Whole data messages dropped, since their client reads too slowly.
     pub data_dropped: [u64; 2],
     /// How often accepting had to pause: no descriptors or no memory.
     pub accept_paused: u64,
 }
 
-impl Counters {
+impl StreamCounters {
     /// Where the counters of a stream transport stand.
     pub fn place(transport: Transport) -> usize {
         usize::from(transport == Transport::Tls)
     }
 
-    pub(in crate::datapath) fn add(&mut self, other: &Counters) {
+    pub(in crate::datapath) fn add(&mut self, other: &StreamCounters) {
         // All of them are named, so that none is forgotten here.
-        let Counters { open, accepted, refused, closed, handshakes_failed, data_dropped, accept_paused } =
-            other;
+        let StreamCounters {
+            open,
+            accepted,
+            refused,
+            closed,
+            handshakes_failed,
+            data_dropped,
+            accept_paused,
+        } = other;
         add_all(&mut self.open, open);
         add_all(&mut self.accepted, accepted);
         add_all(self.refused.as_flattened_mut(), refused.as_flattened());

@@ -1,18 +1,18 @@
-//! Control messages: what accompanies a datagram in and out. `cmsg(3)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
+//! ControlMessages messages: what accompanies a datagram in and out. `cmsg(3)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
 //!
 //! They are built and read as bytes, by the layout that `CMSG_LEN` and `CMSG_NXTHDR` describe; so there is no `unsafe` here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::address;
-use crate::turn::Marks;
+use crate::turn::Tos;
 
 /// What came with a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Accompanied {
     /// Where it was sent to (port 0); only from sockets that were told to say it.
     pub(super) destination: Option<SocketAddr>,
-    pub(super) marks: Marks,
+    pub(super) tos: Tos,
     /// The size of each datagram, if the kernel joined several.
     pub(super) segment: Option<usize>,
     /// What became of a datagram that was sent; only from an error queue.
@@ -53,7 +53,7 @@ impl Reported {
 /// A buffer for the control messages of one datagram.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control([u8; Control::SIZE]);
+pub(super) struct ControlMessages([u8; ControlMessages::SIZE]);
 
 /// The length, level and type that begin each message; what follows is aligned like a `size_t`.
 const HEADER: usize = align(size_of::<usize>() + 2 * size_of::<libc::c_int>());
@@ -62,19 +62,19 @@ const fn align(len: usize) -> usize {
     len.next_multiple_of(size_of::<usize>())
 }
 
-impl Control {
+impl ControlMessages {
     /// Three messages at most, the longest with 20 bytes (`in6_pktinfo`), and some to spare.
     pub(super) const SIZE: usize = 128;
 
     /// A buffer without messages.
-    pub(super) const EMPTY: Control = Control([0; Control::SIZE]);
+    pub(super) const EMPTY: ControlMessages = ControlMessages([0; ControlMessages::SIZE]);
 
     /// Writes the messages for a datagram to send; returns their length. `source`: the address it is to leave from.
     pub(super) fn set(
         &mut self,
         ipv6: bool,
         source: Option<SocketAddr>,
-        marks: Marks,
+        tos: Tos,
         segment: Option<u16>,
     ) -> usize {
         let mut at = 0;
@@ -94,8 +94,8 @@ impl Control {
             }
             None => {}
         }
-        if marks.0 != 0 {
-            let value = libc::c_int::from(marks.0).to_ne_bytes();
+        if tos.0 != 0 {
+            let value = libc::c_int::from(tos.0).to_ne_bytes();
             at = match ipv6 {
                 false => self.push(at, libc::IPPROTO_IP, libc::IP_TOS, &value),
                 true => self.push(at, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &value),
@@ -137,8 +137,8 @@ impl Control {
                     }
                 }
                 // The kernel hands out IP_TOS as one byte, IPV6_TCLASS as an int.
-                (libc::IPPROTO_IP, libc::IP_TOS) => found.marks = Marks(data.first().copied().unwrap_or(0)),
-                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => found.marks = Marks(int(data).unwrap_or(0) as u8),
+                (libc::IPPROTO_IP, libc::IP_TOS) => found.tos = Tos(data.first().copied().unwrap_or(0)),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => found.tos = Tos(int(data).unwrap_or(0) as u8),
                 (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
                     found.error = Reported::read(data);
                 }
@@ -185,21 +185,21 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let mut control = Control::EMPTY;
+        let mut control = ControlMessages::EMPTY;
         let source: SocketAddr = "[fe80::7%2]:0".parse().unwrap();
-        let len = control.set(true, Some(source), Marks(0xB9), Some(1200));
+        let len = control.set(true, Some(source), Tos(0xB9), Some(1200));
         let got = control.get(len);
-        assert_eq!((got.destination, got.marks), (Some(source), Marks(0xB9)));
+        assert_eq!((got.destination, got.tos), (Some(source), Tos(0xB9)));
         assert_eq!(got.segment, None, "UDP_SEGMENT goes out only");
-        assert_eq!(control.set(false, None, Marks(0), None), 0, "no message where none is needed");
+        assert_eq!(control.set(false, None, Tos(0), None), 0, "no message where none is needed");
     }
 
     #[test]
     fn broken_lengths_end_the_list() {
-        for len in [0, 1, HEADER - 1, Control::SIZE + 1, usize::MAX] {
-            let mut control = Control::EMPTY;
+        for len in [0, 1, HEADER - 1, ControlMessages::SIZE + 1, usize::MAX] {
+            let mut control = ControlMessages::EMPTY;
             control.0[..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
-            assert_eq!(control.get(Control::SIZE), Accompanied::default());
+            assert_eq!(control.get(ControlMessages::SIZE), Accompanied::default());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
-use crate::datapath::watched::Watched;
+use crate::datapath::event_source::EventSource;
 
 /// The set. Closing a socket takes it out.
 pub(in crate::datapath) struct Epoll {
@@ -13,7 +13,7 @@ pub(in crate::datapath) struct Epoll {
 
 /// What a socket is waited for. That it has failed is told always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) struct Wanted {
+pub(in crate::datapath) struct Interest {
     pub read: bool,
     pub write: bool,
 }
@@ -52,31 +52,35 @@ impl Epoll {
         Ok(Epoll { fd: unsafe { OwnedFd::from_raw_fd(fd as RawFd) } })
     }
 
-    /// Adds a socket to be read, known as `watched`.
-    pub(in crate::datapath) fn add(&self, socket: BorrowedFd<'_>, watched: Watched) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, socket, watched, Wanted { read: true, write: false })
+    /// Adds a socket to be read, known as `event_source`.
+    pub(in crate::datapath) fn add(
+        &self,
+        socket: BorrowedFd<'_>,
+        event_source: EventSource,
+    ) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, socket, event_source, Interest { read: true, write: false })
     }
 
     /// Changes what a socket is waited for.
     pub(in crate::datapath) fn set(
         &self,
         socket: BorrowedFd<'_>,
-        watched: Watched,
-        wanted: Wanted,
+        event_source: EventSource,
+        interest: Interest,
     ) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, socket, watched, wanted)
+        self.control(libc::EPOLL_CTL_MOD, socket, event_source, interest)
     }
 
     fn control(
         &self,
         operation: libc::c_int,
         socket: BorrowedFd<'_>,
-        watched: Watched,
-        wanted: Wanted,
+        event_source: EventSource,
+        interest: Interest,
     ) -> io::Result<()> {
-        let read = if wanted.read { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
-        let write = if wanted.write { libc::EPOLLOUT } else { 0 };
-        let mut event = libc::epoll_event { events: (read | write) as u32, u64: watched.pack() };
+        let read = if interest.read { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
+        let write = if interest.write { libc::EPOLLOUT } else { 0 };
+        let mut event = libc::epoll_event { events: (read | write) as u32, u64: event_source.pack() };
         // SAFETY: the event outlives the call, which copies it.
         check(unsafe {
             libc::epoll_ctl(self.fd.as_raw_fd(), operation, socket.as_raw_fd(), &raw mut event)
@@ -113,9 +117,10 @@ impl Events {
     }
 
     /// Which of two are among those found.
-    pub(in crate::datapath) fn find(&self, one: Watched, other: Watched) -> (bool, bool) {
-        let found =
-            |watched: Watched| self.room[..self.found].iter().any(|event| event.u64 == watched.pack());
+    pub(in crate::datapath) fn find(&self, one: EventSource, other: EventSource) -> (bool, bool) {
+        let found = |event_source: EventSource| {
+            self.room[..self.found].iter().any(|event| event.u64 == event_source.pack())
+        };
         (found(one), found(other))
     }
 
@@ -125,8 +130,8 @@ impl Events {
     }
 
     /// Which socket the `n`th is that was found.
-    pub(in crate::datapath) fn watched(&self, n: usize) -> Option<Watched> {
-        Watched::unpack(self.room[..self.found][n].u64)
+    pub(in crate::datapath) fn event_source(&self, n: usize) -> Option<EventSource> {
+        EventSource::unpack(self.room[..self.found][n].u64)
     }
 
     /// What has become of the `n`th socket.

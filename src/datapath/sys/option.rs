@@ -43,12 +43,12 @@ pub(in crate::datapath) fn receive_joined(socket: BorrowedFd<'_>) -> io::Result<
 }
 
 /// The TOS or traffic class of what a stream sends.
-pub(in crate::datapath) fn marks(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<u8> {
-    let marks = match ipv6 {
+pub(in crate::datapath) fn tos(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<u8> {
+    let tos = match ipv6 {
         false => get(socket, libc::IPPROTO_IP, libc::IP_TOS),
         true => get(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
     };
-    marks.map(|marks| marks as u8)
+    tos.map(|tos| tos as u8)
 }
 
 /// Lets a stream take no more than `bytes` that it cannot send yet.
@@ -97,7 +97,7 @@ pub(in crate::datapath) fn room(socket: BorrowedFd<'_>) -> io::Result<(usize, us
 
 /// What the kernel says of a socket's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) struct Queue {
+pub(in crate::datapath) struct QueueState {
     /// The room that it has, in bytes, as [`room`] tells it.
     pub room: usize,
     /// How often the kernel dropped something since the socket was opened. It wraps.
@@ -105,7 +105,7 @@ pub(in crate::datapath) struct Queue {
 }
 
 /// Asks for the state of a socket's queue: for datagrams what was received, for listeners who waits to be accepted.
-pub(in crate::datapath) fn queue(socket: BorrowedFd<'_>) -> io::Result<Queue> {
+pub(in crate::datapath) fn queue(socket: BorrowedFd<'_>) -> io::Result<QueueState> {
     let mut values = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut len = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the values and their length outlive the call, which writes at most `len` bytes.
@@ -119,7 +119,7 @@ pub(in crate::datapath) fn queue(socket: BorrowedFd<'_>) -> io::Result<Queue> {
         )
     })?;
     let room = values[libc::SK_MEMINFO_RCVBUF as usize] as usize / 2;
-    Ok(Queue { room, dropped: values[libc::SK_MEMINFO_DROPS as usize] })
+    Ok(QueueState { room, dropped: values[libc::SK_MEMINFO_DROPS as usize] })
 }
 
 /// Lets a program choose the socket of a group that shares an address (see [`share_address`]).

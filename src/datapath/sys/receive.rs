@@ -7,8 +7,8 @@ use std::ptr;
 
 use super::address::Name;
 use super::check;
-use super::cmsg::{Control, Reported};
-use crate::turn::Marks;
+use super::cmsg::{ControlMessages, Reported};
+use crate::turn::Tos;
 
 /// A datagram, or several of one sender that the kernel joined (GRO).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +17,11 @@ pub(in crate::datapath) struct Datagram {
     pub from: SocketAddr,
     /// Where it was sent to (port 0), if the socket says so.
     pub destination: Option<SocketAddr>,
-    pub marks: Marks,
+    pub tos: Tos,
     /// Its length, all joined datagrams together.
     pub len: usize,
     /// The length of each joined datagram but the last, which may be shorter. Never 0.
-    pub stride: usize,
+    pub segment_size: usize,
     /// It was longer than its buffer.
     pub truncated: bool,
 }
@@ -31,7 +31,7 @@ pub(in crate::datapath) struct Receiver {
     headers: Box<[libc::mmsghdr]>,
     iovs: Box<[libc::iovec]>,
     names: Box<[Name]>,
-    controls: Box<[Control]>,
+    controls: Box<[ControlMessages]>,
 }
 
 impl Receiver {
@@ -44,7 +44,7 @@ impl Receiver {
             headers: vec![header; most].into(),
             iovs: vec![iov; most].into(),
             names: vec![Name::EMPTY; most].into(),
-            controls: vec![Control::EMPTY; most].into(),
+            controls: vec![ControlMessages::EMPTY; most].into(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Receiver {
             header.msg_hdr.msg_iov = iov;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = control.cast();
-            header.msg_hdr.msg_controllen = Control::SIZE as _;
+            header.msg_hdr.msg_controllen = ControlMessages::SIZE as _;
             header.msg_hdr.msg_flags = 0;
             count = i + 1;
         }
@@ -118,9 +118,9 @@ impl Receiver {
         Some(Datagram {
             from: self.names[n].get()?,
             destination: accompanied.destination,
-            marks: accompanied.marks,
+            tos: accompanied.tos,
             len,
-            stride: accompanied.segment.unwrap_or(len).max(1),
+            segment_size: accompanied.segment.unwrap_or(len).max(1),
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
     }

@@ -8,16 +8,16 @@ use std::ptr;
 
 use super::address::Name;
 use super::check;
-use super::cmsg::Control;
-use crate::turn::Marks;
+use super::cmsg::ControlMessages;
+use crate::turn::Tos;
 
 /// A datagram to send, or several that the kernel is to cut (GSO).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::datapath) struct Message {
+pub(in crate::datapath) struct OutgoingMessage {
     pub to: SocketAddr,
     /// The address to send from, its port ignored; `None`: the socket's own.
     pub source: Option<SocketAddr>,
-    pub marks: Marks,
+    pub tos: Tos,
     /// The length of each datagram but the last, which may be shorter; `None`: this is one datagram.
     pub segment: Option<u16>,
     /// Where its bytes are.
@@ -29,7 +29,7 @@ pub(in crate::datapath) struct Sender {
     headers: Box<[libc::mmsghdr]>,
     iovs: Box<[libc::iovec]>,
     names: Box<[Name]>,
-    controls: Box<[Control]>,
+    controls: Box<[ControlMessages]>,
 }
 
 impl Sender {
@@ -42,7 +42,7 @@ impl Sender {
             headers: vec![header; most].into(),
             iovs: vec![iov; most].into(),
             names: vec![Name::EMPTY; most].into(),
-            controls: vec![Control::EMPTY; most].into(),
+            controls: vec![ControlMessages::EMPTY; most].into(),
         }
     }
 
@@ -54,7 +54,7 @@ impl Sender {
         &mut self,
         socket: BorrowedFd<'_>,
         memory: &[u8],
-        messages: &[Message],
+        messages: &[OutgoingMessage],
     ) -> io::Result<usize> {
         let (names, iovs, controls) =
             (self.names.as_mut_ptr(), self.iovs.as_mut_ptr(), self.controls.as_mut_ptr());
@@ -67,7 +67,7 @@ impl Sender {
             let (namelen, controllen) = unsafe {
                 *iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
                 let control =
-                    (*control).set(message.to.is_ipv6(), message.source, message.marks, message.segment);
+                    (*control).set(message.to.is_ipv6(), message.source, message.tos, message.segment);
                 ((*name).set(message.to), control)
             };
             header.msg_len = 0;
@@ -112,10 +112,10 @@ mod tests {
         let gro = option::receive_joined(to.as_fd()).is_ok() && option::can_send_joined(from.as_fd());
 
         let memory: Vec<u8> = (0..4000u32).map(|i| i as u8).collect();
-        let message = |segment, bytes| Message {
+        let message = |segment, bytes| OutgoingMessage {
             to: to.local_addr().unwrap(),
             source: Some(from.local_addr().unwrap()),
-            marks: Marks(0xB9),
+            tos: Tos(0xB9),
             segment,
             bytes,
         };
@@ -131,9 +131,9 @@ mod tests {
             let expected = Datagram {
                 from: from.local_addr().unwrap(),
                 destination: Some(SocketAddr::new(to.local_addr().unwrap().ip(), 0)),
-                marks: Marks(0xB9),
+                tos: Tos(0xB9),
                 len,
-                stride: message.segment.map_or(len.max(1), usize::from),
+                segment_size: message.segment.map_or(len.max(1), usize::from),
                 truncated: false,
             };
             assert_eq!(receiver.datagram(n), Some(expected));

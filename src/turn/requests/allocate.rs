@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{Asker, Message, Now, Output, Reject, Server, Success};
+use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success};
 use crate::auth::Authenticated;
-use crate::turn::allocation::{Allocation, Relay, Slot, Waiting};
+use crate::turn::allocation::{Allocation, RelayLease, Slot, Waiting};
 use crate::turn::timers::Deadline;
 use crate::turn::{
-    AllocationId, Answer, Ask, Denial, Families, Opened, PortWish, RelayId, RelayedAddr, SECOND, Shortage,
+    AllocationId, Answer, Ask, Denial, Families, Opened, PortRequest, RelayId, RelayedAddr, SECOND, Shortage,
     Token,
 };
 use crate::wire::{self, Encoder, Family, attribute};
@@ -24,17 +24,17 @@ const UDP: u8 = 17;
 struct AllocateRequest {
     /// Seconds asked for.
     lifetime: Option<u32>,
-    wanted: Wanted,
+    wanted: RequestedRelay,
 }
 
 /// Which relayed address is wanted.
-enum Wanted {
+enum RequestedRelay {
     /// The one that this token was handed out for.
     Reserved(Token),
     /// One of this family; `None` for a number that is no family.
-    One(Option<Family>, PortWish),
+    One(Option<Family>, PortRequest),
     /// One of each family.
-    Both(PortWish),
+    Both(PortRequest),
 }
 
 impl AllocateRequest {
@@ -56,30 +56,30 @@ impl AllocateRequest {
             if even_port.is_some() || family.is_some() || additional.is_some() {
                 return Err(Reject::new(400, "RESERVATION-TOKEN beside EVEN-PORT or an address family"));
             }
-            return Ok(AllocateRequest { lifetime, wanted: Wanted::Reserved(token.array()?) });
+            return Ok(AllocateRequest { lifetime, wanted: RequestedRelay::Reserved(token.array()?) });
         }
         // 6.
         if family.is_some() && additional.is_some() {
             return Err(Reject::new(400, "REQUESTED- and ADDITIONAL-ADDRESS-FAMILY in one request"));
         }
         let port = match even_port {
-            None => PortWish::Any,
-            Some(even_port) if even_port.reserve_next_port()? => PortWish::Pair,
-            Some(_) => PortWish::Even,
+            None => PortRequest::Any,
+            Some(even_port) if even_port.reserve_next_port()? => PortRequest::Pair,
+            Some(_) => PortRequest::Even,
         };
         let wanted = match (family, additional) {
             // 8.
-            (_, Some(_)) if port == PortWish::Pair => {
+            (_, Some(_)) if port == PortRequest::Pair => {
                 return Err(Reject::new(400, "a port to reserve beside ADDITIONAL-ADDRESS-FAMILY"));
             }
             // 9.
             (_, Some(additional)) if additional.array::<4>()?[0] != Family::V6.code() => {
                 return Err(Reject::new(400, "ADDITIONAL-ADDRESS-FAMILY is not IPv6"));
             }
-            (_, Some(_)) => Wanted::Both(port),
-            (Some(family), None) => Wanted::One(Family::from_code(family.array::<4>()?[0]), port),
+            (_, Some(_)) => RequestedRelay::Both(port),
+            (Some(family), None) => RequestedRelay::One(Family::from_code(family.array::<4>()?[0]), port),
             // 7.
-            (None, None) => Wanted::One(Some(Family::V4), port),
+            (None, None) => RequestedRelay::One(Some(Family::V4), port),
         };
         Ok(AllocateRequest { lifetime, wanted })
     }
@@ -90,13 +90,13 @@ impl Server {
     pub(super) fn allocate(
         &mut self,
         now: Now,
-        asker: &Asker,
+        origin: &RequestOrigin,
         message: &Message<'_>,
         authenticated: &Authenticated,
         repeats: bool,
     ) -> Result<Success, Reject> {
         // RFC 8656 §7.2, 2.
-        if let Some(&id) = self.by_tuple.get(&asker.tuple) {
+        if let Some(&id) = self.by_tuple.get(&origin.tuple) {
             return match self.slots.get(id) {
                 Some(Slot::Live(_)) if repeats => Ok(Success::Allocated(id)),
                 Some(Slot::Waiting(_)) if repeats => Ok(Success::Later),
@@ -113,7 +113,7 @@ impl Server {
             return Err(Reject::new(508, "too many requests wait"));
         }
         let waiting = Waiting {
-            asker: *asker,
+            origin: *origin,
             authenticated: authenticated.clone(),
             lifetime: self.config.lifetimes.grant(request.lifetime),
             unsupported,
@@ -121,7 +121,7 @@ impl Server {
         };
         let until = waiting.until;
         let ticket = self.slots.insert(Slot::Waiting(Box::new(waiting)));
-        self.by_tuple.insert(asker.tuple, ticket);
+        self.by_tuple.insert(origin.tuple, ticket);
         self.waiting += 1;
         self.timers.renew(None, until, Deadline::Waiting(ticket));
         self.outputs.push_back(Output::Ask { ticket, ask });
@@ -129,17 +129,17 @@ impl Server {
     }
 
     /// What to ask for, and the family of a dual allocation that cannot be had here.
-    fn ask_for(&self, wanted: Wanted, user: Arc<str>) -> Result<(Ask, Option<Family>), Reject> {
+    fn ask_for(&self, wanted: RequestedRelay, user: Arc<str>) -> Result<(Ask, Option<Family>), Reject> {
         let here = self.config.families;
         let (families, port) = match wanted {
-            Wanted::Reserved(token) => return Ok((Ask::ClaimReservation { user, token }, None)),
+            RequestedRelay::Reserved(token) => return Ok((Ask::ClaimReservation { user, token }, None)),
             // RFC 8656 §7.2, 7.
-            Wanted::One(family, port) => {
+            RequestedRelay::One(family, port) => {
                 let family = family.filter(|family| here.has(*family));
                 let family = family.ok_or_else(|| Reject::new(440, "no relayed addresses of this family"))?;
                 (Families { v4: family == Family::V4, v6: family == Family::V6 }, port)
             }
-            Wanted::Both(port) => (Families { v4: true, v6: true }, port),
+            RequestedRelay::Both(port) => (Families { v4: true, v6: true }, port),
         };
         let unsupported = [Family::V4, Family::V6].into_iter().find(|f| families.has(*f) && !here.has(*f));
         let (v4, v6) = (families.v4 && here.v4, families.v6 && here.v6);
@@ -160,19 +160,19 @@ impl Server {
             }
             return;
         };
-        let (asker, authenticated) = (waiting.asker, waiting.authenticated.clone());
+        let (origin, authenticated) = (waiting.origin, waiting.authenticated.clone());
         let done = if opened.iter().any(|(_, relay)| matches!(relay, Some(Ok(_)))) {
             self.open(now, ticket, waiting, opened, token);
             Ok(Success::Allocated(ticket))
         } else {
-            self.empty_slot(ticket, &asker);
+            self.empty_slot(ticket, &origin);
             // RFC 8656 §7.2, 9. and 10.
             Err(match denial {
                 Denial::Quota => Reject::new(486, "the user has all allocations that are allowed"),
                 Denial::Capacity => Reject::new(508, "no relayed address is free"),
             })
         };
-        self.conclude(now, asker, &authenticated, done);
+        self.conclude(now, origin, &authenticated, done);
     }
 
     /// Makes the allocation of a request that waited.
@@ -192,7 +192,7 @@ impl Server {
         for (family, relay) in opened {
             match relay {
                 Some(Ok(addr)) => {
-                    allocation.set_relay(id, family, Relay { addr, expires }, &mut self.timers);
+                    allocation.set_relay(id, family, RelayLease { addr, expires }, &mut self.timers);
                     *self.stats.relay_gauge(allocation.tuple.transport, family) += 1;
                 }
                 Some(Err(Shortage)) => allocation.missing = Some((family, 508)),
@@ -233,9 +233,9 @@ impl Server {
     /// Gives up a request that waits: an answer that still comes will find nobody.
     pub(in crate::turn) fn stop_waiting(&mut self, now: Now, ticket: AllocationId) {
         let Some(waiting) = self.end_waiting(ticket) else { return };
-        self.empty_slot(ticket, &waiting.asker);
+        self.empty_slot(ticket, &waiting.origin);
         let done = Err(Reject::new(508, "nobody opened a relay socket in time"));
-        self.conclude(now, waiting.asker, &waiting.authenticated, done);
+        self.conclude(now, waiting.origin, &waiting.authenticated, done);
     }
 
     /// Ends the waiting of a request; its caller puts the allocation into the slot or empties it.
@@ -246,8 +246,8 @@ impl Server {
         Some(Waiting::clone(waiting))
     }
 
-    fn empty_slot(&mut self, ticket: AllocationId, asker: &Asker) {
-        self.by_tuple.remove(&asker.tuple);
+    fn empty_slot(&mut self, ticket: AllocationId, origin: &RequestOrigin) {
+        self.by_tuple.remove(&origin.tuple);
         self.slots.remove(ticket);
     }
 }

@@ -1,25 +1,25 @@
 //! Binding (RFC 8489 §6.3.1 and §12; RFC 3489 §8.1 for clients without the magic cookie).
 
-use super::{Asker, Message, Now, Reject, Server, may_answer_stranger};
+use super::{Message, Now, Reject, RequestOrigin, Server, may_answer_stranger};
 use crate::wire::{self, Class, Encoder, attribute};
 
 impl Server {
-    pub(super) fn binding(&mut self, now: Now, asker: Asker, message: &Message<'_>) {
-        if !may_answer_stranger(&self.shared, &mut self.stats, now, &asker.tuple) {
+    pub(super) fn binding(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>) {
+        if !may_answer_stranger(&self.shared, &mut self.stats, now, &origin.tuple) {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {
             let mut answer = Encoder::error(message, reject.code, wire::reason(reject.code));
             answer.unknown_attributes(&reject.unknown);
-            return self.finish(asker, reject.code, None, answer);
+            return self.finish(origin, reject.code, None, answer);
         }
         let mut answer = Encoder::answer(message, Class::Success);
-        let client = asker.tuple.client.0;
+        let client = origin.tuple.client.0;
         if message.is_classic() {
             answer.mapped_address(client);
         } else {
             answer.xor_address(attribute::XOR_MAPPED_ADDRESS, client);
         }
-        self.finish(asker, 0, None, answer);
+        self.finish(origin, 0, None, answer);
     }
 }

@@ -1,7 +1,7 @@
 //! ChannelBind (RFC 8656 §12.2).
 
 use super::permission::{family_fits, is_permitted};
-use super::{Asker, Message, Now, Output, Reject, Server, Success, live};
+use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, live};
 use crate::turn::server::judge;
 use crate::turn::{PeerAddr, RelayId, SECOND};
 use crate::wire::{CHANNEL_NUMBERS, Family, attribute};
@@ -10,10 +10,10 @@ impl Server {
     pub(super) fn channel_bind(
         &mut self,
         now: Now,
-        asker: &Asker,
+        origin: &RequestOrigin,
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
-        let (id, allocation) = live(&mut self.slots, &self.by_tuple, asker)?;
+        let (id, allocation) = live(&mut self.slots, &self.by_tuple, origin)?;
         let number = message.attribute(attribute::CHANNEL_NUMBER);
         let number = number.ok_or_else(|| Reject::new(400, "no CHANNEL-NUMBER"))?.channel_number()?;
         let peer = message.attribute(attribute::XOR_PEER_ADDRESS);
@@ -55,7 +55,7 @@ impl Server {
         let family = Family::of(peer.ip());
         if let Some(relay) = allocation.relay(family) {
             self.outputs.push_back(Output::ChannelBound {
-                tuple: asker.tuple,
+                tuple: origin.tuple,
                 relay: RelayId { allocation: id, family },
                 relayed: relay.addr,
                 peer: PeerAddr(peer),

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
-use super::allocation::{Allocation, Asker, Slot};
+use super::allocation::{Allocation, RequestOrigin, Slot};
 use super::peers::Forbidden;
 use super::stats::Dropped;
 use super::{AllocationId, FiveTuple, Now, Output, Refused, Server};
@@ -89,28 +89,28 @@ fn is_understood(message: &Message<'_>, attribute: &Attribute<'_>) -> bool {
 
 impl Server {
     pub(super) fn request(&mut self, now: Now, tuple: &FiveTuple, message: &Message<'_>) {
-        let asker = Asker {
+        let origin = RequestOrigin {
             tuple: *tuple,
             method: message.method(),
             id: message.transaction_id(),
             fingerprint: message.has_fingerprint(),
         };
         // RFC 8489 §12: Binding uses no credentials
-        if asker.method == Method::Binding {
-            return self.binding(now, asker, message);
+        if origin.method == Method::Binding {
+            return self.binding(now, origin, message);
         }
         let slot = self.by_tuple.get(tuple).and_then(|id| self.slots.get(*id));
         let (credential, transaction) = match slot {
             Some(Slot::Live(allocation)) => (Some(&allocation.credential), Some(allocation.transaction)),
             Some(Slot::Waiting(waiting)) => {
-                (Some(waiting.authenticated.credential()), Some(waiting.asker.id))
+                (Some(waiting.authenticated.credential()), Some(waiting.origin.id))
             }
             None => (None, None),
         };
         // A retransmission of the Allocate that was granted is granted again, whatever has grown old since
-        let repeats = asker.method == Method::Allocate && transaction == Some(asker.id);
+        let repeats = origin.method == Method::Allocate && transaction == Some(origin.id);
         let purpose =
-            if asker.method == Method::Allocate && !repeats { Purpose::Allocate } else { Purpose::Other };
+            if origin.method == Method::Allocate && !repeats { Purpose::Allocate } else { Purpose::Other };
         // What will not be signed need not even be made
         let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
         if stranger && !may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
@@ -118,13 +118,13 @@ impl Server {
         }
         match self.auth.check(now.unix, tuple.client.0, message, purpose, credential) {
             Ok(authenticated) => {
-                let done = self.carry_out(now, &asker, message, &authenticated, repeats);
-                self.conclude(now, asker, &authenticated, done);
+                let done = self.carry_out(now, &origin, message, &authenticated, repeats);
+                self.conclude(now, origin, &authenticated, done);
             }
             Err(refusal) => {
                 let signed = refusal.signed.is_some();
                 if stranger || signed || may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
-                    self.refuse(now, asker, message, refusal);
+                    self.refuse(now, origin, message, refusal);
                 }
             }
         }
@@ -134,7 +134,7 @@ impl Server {
     fn carry_out(
         &mut self,
         now: Now,
-        asker: &Asker,
+        origin: &RequestOrigin,
         message: &Message<'_>,
         authenticated: &Authenticated,
         repeats: bool,
@@ -142,11 +142,11 @@ impl Server {
         if let Some(reject) = Reject::unknown(message) {
             return Err(reject);
         }
-        match asker.method {
-            Method::Allocate => self.allocate(now, asker, message, authenticated, repeats),
-            Method::Refresh => self.refresh(now, asker, message),
-            Method::CreatePermission => self.create_permission(now, asker, message),
-            Method::ChannelBind => self.channel_bind(now, asker, message),
+        match origin.method {
+            Method::Allocate => self.allocate(now, origin, message, authenticated, repeats),
+            Method::Refresh => self.refresh(now, origin, message),
+            Method::CreatePermission => self.create_permission(now, origin, message),
+            Method::ChannelBind => self.channel_bind(now, origin, message),
             Method::Binding | Method::Send | Method::Data => {
                 unreachable!("no request that needs credentials")
             }
@@ -157,14 +157,14 @@ impl Server {
     fn conclude(
         &mut self,
         now: Now,
-        asker: Asker,
+        origin: RequestOrigin,
         authenticated: &Authenticated,
         done: Result<Success, Reject>,
     ) {
         let mut answer = match &done {
             Ok(Success::Later) => return,
-            Ok(_) => Encoder::new(Class::Success, asker.method, asker.id),
-            Err(reject) => error(&asker, reject.code),
+            Ok(_) => Encoder::new(Class::Success, origin.method, origin.id),
+            Err(reject) => error(&origin, reject.code),
         };
         let code = match done {
             Ok(success) => {
@@ -180,9 +180,9 @@ impl Server {
                     answer.unknown_attributes(&reject.unknown);
                 }
                 self.outputs.push_back(Output::Refused(Refused {
-                    tuple: asker.tuple,
+                    tuple: origin.tuple,
                     user: Some(authenticated.credential().user().as_ref().into()),
-                    method: asker.method,
+                    method: origin.method,
                     code: reject.code,
                     reason: reject.reason,
                     peer: reject.peer,
@@ -190,47 +190,53 @@ impl Server {
                 reject.code
             }
         };
-        self.finish(asker, code, Some(authenticated), answer);
+        self.finish(origin, code, Some(authenticated), answer);
     }
 
     /// RFC 8489 §9.2.4: answers a request whose sender did not prove who he is.
-    fn refuse(&mut self, now: Now, asker: Asker, message: &Message<'_>, refusal: auth::Refusal) {
+    fn refuse(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>, refusal: auth::AuthRefusal) {
         self.stats.auth_failures[refusal.reason.index()] += 1;
         // Every client is refused once, to be told realm and nonce, and again when a nonce has grown old
         if !matches!(
             refusal.reason,
-            auth::Reason::NoCredentials | auth::Reason::StaleNonce | auth::Reason::ForeignNonce
+            auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
         ) {
             let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
             self.outputs.push_back(Output::Refused(Refused {
-                tuple: asker.tuple,
+                tuple: origin.tuple,
                 user: name.map(Into::into),
-                method: asker.method,
+                method: origin.method,
                 code: refusal.code,
                 reason: refusal.reason.as_str(),
                 peer: None,
             }));
         }
-        let mut answer = error(&asker, refusal.code);
+        let mut answer = error(&origin, refusal.code);
         if matches!(refusal.code, 401 | 438) {
-            self.auth.challenge(now.unix, asker.tuple.client.0, &mut answer);
+            self.auth.challenge(now.unix, origin.tuple.client.0, &mut answer);
         }
-        self.finish(asker, refusal.code, refusal.signed.as_ref(), answer);
+        self.finish(origin, refusal.code, refusal.signed.as_ref(), answer);
     }
 
     /// Counts, signs and queues an answer; `code` 0 is success.
-    fn finish(&mut self, asker: Asker, code: u16, signed: Option<&Authenticated>, mut answer: Encoder) {
-        self.stats.answer(asker.method, code);
+    fn finish(
+        &mut self,
+        origin: RequestOrigin,
+        code: u16,
+        signed: Option<&Authenticated>,
+        mut answer: Encoder,
+    ) {
+        self.stats.answer(origin.method, code);
         if let Some(software) = &self.config.software {
             answer.text(attribute::SOFTWARE, software);
         }
         if let Some(authenticated) = signed {
             authenticated.sign(&mut answer);
         }
-        if asker.fingerprint {
+        if origin.fingerprint {
             answer.fingerprint();
         }
-        self.outputs.push_back(Output::Reply { to: asker.tuple, message: answer.finish() });
+        self.outputs.push_back(Output::Reply { to: origin.tuple, message: answer.finish() });
     }
 }
 
@@ -238,17 +244,17 @@ impl Server {
 fn live<'a>(
     slots: &'a mut SlotMap<AllocationId, Slot>,
     by_tuple: &HashMap<FiveTuple, AllocationId, FixedState>,
-    asker: &Asker,
+    origin: &RequestOrigin,
 ) -> Result<(AllocationId, &'a mut Allocation), Reject> {
-    let id = by_tuple.get(&asker.tuple).copied();
+    let id = by_tuple.get(&origin.tuple).copied();
     match id.and_then(|id| Some((id, slots.get_mut(id)?))) {
         Some((id, Slot::Live(allocation))) => Ok((id, allocation)),
         _ => Err(Reject::new(437, "no allocation on this 5-tuple")),
     }
 }
 
-fn error(asker: &Asker, code: u16) -> Encoder {
-    let mut answer = Encoder::new(Class::Error, asker.method, asker.id);
+fn error(origin: &RequestOrigin, code: u16) -> Encoder {
+    let mut answer = Encoder::new(Class::Error, origin.method, origin.id);
     answer.error_code(code, wire::reason(code));
     answer
 }

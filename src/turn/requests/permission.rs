@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Asker, Message, Now, Reject, Server, Success, live};
+use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
 use crate::turn::SECOND;
 use crate::turn::allocation::Allocation;
 use crate::turn::server::judge;
@@ -14,10 +14,10 @@ impl Server {
     pub(super) fn create_permission(
         &mut self,
         now: Now,
-        asker: &Asker,
+        origin: &RequestOrigin,
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
-        let (id, allocation) = live(&mut self.slots, &self.by_tuple, asker)?;
+        let (id, allocation) = live(&mut self.slots, &self.by_tuple, origin)?;
         let addresses =
             message.attributes().filter(|attribute| attribute.kind == attribute::XOR_PEER_ADDRESS);
         let addresses = addresses.map(|address| address.xor_address()).collect::<Result<Vec<_>, _>>()?;

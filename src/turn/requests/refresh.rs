@@ -1,7 +1,7 @@
 //! Refresh (RFC 8656 §8).
 
-use super::{Asker, Message, Now, Reject, Server, Success, live};
-use crate::turn::allocation::Relay;
+use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
+use crate::turn::allocation::RelayLease;
 use crate::turn::{CloseReason, RelayId, SECOND};
 use crate::wire::{Family, attribute};
 
@@ -9,10 +9,10 @@ impl Server {
     pub(super) fn refresh(
         &mut self,
         now: Now,
-        asker: &Asker,
+        origin: &RequestOrigin,
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
-        let (id, allocation) = live(&mut self.slots, &self.by_tuple, asker)?;
+        let (id, allocation) = live(&mut self.slots, &self.by_tuple, origin)?;
         let wanted = message.attribute(attribute::LIFETIME).map(|lifetime| lifetime.u32()).transpose()?;
         let families: Vec<Family> = match message.attribute(attribute::REQUESTED_ADDRESS_FAMILY) {
             None => allocation.relays().map(|(family, _)| family).collect(),
@@ -33,7 +33,7 @@ impl Server {
         let expires = now.mono + u64::from(lifetime) * SECOND;
         for family in families {
             let Some(relay) = allocation.relay(family).copied() else { continue };
-            allocation.set_relay(id, family, Relay { expires, ..relay }, &mut self.timers);
+            allocation.set_relay(id, family, RelayLease { expires, ..relay }, &mut self.timers);
         }
         Ok(Success::Lifetime(lifetime))
     }

@@ -72,7 +72,8 @@ impl Identity {
         Ok(Identity(Arc::new(config)))
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    /// The rustls configuration that serves it.
+    pub fn config(&self) -> Arc<ServerConfig> {
         self.0.clone()
     }
 }

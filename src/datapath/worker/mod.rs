@@ -3,6 +3,12 @@
 //! A worker that panics drops everything it has: its epoll set, its relay sockets, and with them ports and quota. It begins
 //! again, empty, on the same listener sockets; the clients of other workers notice nothing.
 
+mod event_loop;
+pub(in crate::datapath) mod log;
+pub(in crate::datapath) mod losses;
+mod packet_path;
+pub(in crate::datapath) mod wake;
+
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,24 +21,25 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
-use super::alarm::Bell;
-use super::clock::Clock;
-use super::losses::Losses;
-use super::ports::Ports;
-use super::quota::Ledger;
-use super::relay::{Relays, Resources};
-use super::reservations::Reservations;
-use super::stats::{Published, WorkerStats};
-use super::steering::Kind;
-use super::stream::admission::Admission;
-use super::stream::entrance::Entrance;
-use super::stream::handshake::Handshakes;
-use super::stream::{self, Streams};
-use super::sys::option;
-use super::traffic::{Listener, Traffic};
-use super::worker::{Mail, Worker};
-use super::{Config, Group, group};
 use crate::auth::Auth;
+use crate::datapath::DatapathConfig;
+use crate::datapath::clock::Clock;
+use crate::datapath::listen::admission::Admission;
+use crate::datapath::listen::entrance::Entrance;
+use crate::datapath::listen::group::{self, ListenerGroup};
+use crate::datapath::listen::handshake::Handshakes;
+use crate::datapath::listen::steering::Kind;
+use crate::datapath::relay::ports::Ports;
+use crate::datapath::relay::quota::QuotaLedger;
+use crate::datapath::relay::reservations::Reservations;
+use crate::datapath::relay::table::{Relays, Resources};
+use crate::datapath::stats::{Published, WorkerStats};
+use crate::datapath::stream::{self, Streams};
+use crate::datapath::sys::option;
+use crate::datapath::worker::event_loop::{Worker, WorkerCommand};
+use crate::datapath::worker::losses::LossMonitor;
+use crate::datapath::worker::packet_path::{Listener, PacketPath};
+use crate::datapath::worker::wake::Waker;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::{self, Server, Transport};
 
@@ -44,7 +51,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// All workers of a process.
 pub struct Workers {
-    handles: Vec<Handle>,
+    handles: Vec<WorkerHandle>,
     auth: watch::Sender<Arc<Auth>>,
 }
 
@@ -62,36 +69,36 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-struct Handle {
+struct WorkerHandle {
     thread: JoinHandle<()>,
-    mail: mpsc::Sender<Mail>,
-    bell: Bell,
+    mail: mpsc::Sender<WorkerCommand>,
+    bell: Waker,
     published: Arc<Published>,
 }
 
 /// What each life of a worker begins with.
-struct Life {
+struct WorkerSeed {
     index: usize,
-    groups: Arc<[Group]>,
+    groups: Arc<[ListenerGroup]>,
     clock: Clock,
     resources: Arc<Resources>,
-    config: Arc<turn::Config>,
+    config: Arc<turn::TurnConfig>,
     auth: watch::Receiver<Arc<Auth>>,
     shared: Arc<turn::Shared>,
     gso: bool,
-    streams: stream::Config,
+    streams: stream::StreamConfig,
     admission: Arc<Admission>,
     published: Arc<Published>,
-    bell: Bell,
+    bell: Waker,
 }
 
 impl Workers {
     /// Starts `config.workers` threads on the sockets of `groups`. `answers` bounds what strangers get; `rng` is seeded from
     /// the operating system.
     pub fn start(
-        config: &Config,
-        groups: Arc<[Group]>,
-        core: Arc<turn::Config>,
+        config: &DatapathConfig,
+        groups: Arc<[ListenerGroup]>,
+        core: Arc<turn::TurnConfig>,
         auth: Arc<Auth>,
         answers: AnswerBucket,
         mut rng: StdRng,
@@ -114,7 +121,7 @@ impl Workers {
         let ports = Ports::new(&config.relay, config.ports.clone());
         let resources = Arc::new(Resources {
             ports: ports.clone(),
-            ledger: Ledger::new(config.user_allocations, config.total_allocations),
+            ledger: QuotaLedger::new(config.user_allocations, config.total_allocations),
             reservations: Reservations::default(),
             reservation_lifetime: config.reservation_lifetime * 1_000_000_000,
             gro: config.gro,
@@ -127,8 +134,8 @@ impl Workers {
         let mut workers = Workers { handles: Vec::new(), auth: sender };
         let (ready, readiness) = sync::channel();
         for index in 0..config.workers {
-            let (published, bell) = (Arc::new(Published::default()), Bell::new()?);
-            let life = Life {
+            let (published, bell) = (Arc::new(Published::default()), Waker::new()?);
+            let life = WorkerSeed {
                 index,
                 groups: groups.clone(),
                 clock,
@@ -147,7 +154,7 @@ impl Workers {
             let thread = thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || life.live(mail, rng, &ready))?;
-            workers.handles.push(Handle { thread, mail: sender, bell, published });
+            workers.handles.push(WorkerHandle { thread, mail: sender, bell, published });
         }
         for result in readiness.iter().take(config.workers) {
             result?;
@@ -170,7 +177,7 @@ impl Workers {
     /// Ends every allocation and waits for all threads.
     pub fn stop(self) {
         // A worker whose mail nobody can send any more stops; so all of them stop at once.
-        let stop = |Handle { thread, mail, bell, .. }| {
+        let stop = |WorkerHandle { thread, mail, bell, .. }| {
             drop(mail);
             bell.ring();
             thread
@@ -186,15 +193,20 @@ impl Workers {
     /// Makes a worker panic, for tests of what happens then.
     #[doc(hidden)]
     pub fn fail(&self, worker: usize) {
-        let sent = self.handles[worker].mail.try_send(Mail::Panic);
+        let sent = self.handles[worker].mail.try_send(WorkerCommand::Panic);
         debug_assert!(sent.is_ok(), "one letter fits");
         self.handles[worker].bell.ring();
     }
 }
 
-impl Life {
+impl WorkerSeed {
     /// Serves until it is to stop, beginning again whenever it fails.
-    fn live(self, mut mail: mpsc::Receiver<Mail>, mut rng: StdRng, ready: &sync::Sender<io::Result<()>>) {
+    fn live(
+        self,
+        mut mail: mpsc::Receiver<WorkerCommand>,
+        mut rng: StdRng,
+        ready: &sync::Sender<io::Result<()>>,
+    ) {
         let mut begun = false;
         loop {
             let rng = StdRng::from_rng(&mut rng);
@@ -228,7 +240,7 @@ impl Life {
     /// One life.
     fn serve(
         &self,
-        mail: &mut mpsc::Receiver<Mail>,
+        mail: &mut mpsc::Receiver<WorkerCommand>,
         mut rng: StdRng,
         started: impl FnOnce(),
     ) -> io::Result<()> {
@@ -238,10 +250,10 @@ impl Life {
         let newest = auth.borrow_and_update().clone();
         let core = Server::new(self.config.clone(), newest, self.shared.clone(), rng);
         let listeners = Listener::all(&self.groups, self.index);
-        let traffic = Traffic::new(listeners, relays, streams, core, self.gso);
+        let traffic = PacketPath::new(listeners, relays, streams, core, self.gso);
         let (resources, published, bell) =
             (self.resources.clone(), self.published.clone(), self.bell.clone());
-        let losses = Losses::new(&self.groups, self.index);
+        let losses = LossMonitor::new(&self.groups, self.index);
         let worker = Worker::new(self.clock, traffic, self.entrance()?, resources, losses, published, bell)?;
         started();
         worker.run(mail, auth)
@@ -262,7 +274,7 @@ impl Life {
 }
 
 /// Whether the kernel can cut datagrams; says so if not.
-fn can_send_joined(groups: &[Group]) -> bool {
+fn can_send_joined(groups: &[ListenerGroup]) -> bool {
     let Some(socket) = groups.iter().find_map(|group| group.socket(0, Kind::Data)) else { return true };
     let can = option::can_send_joined(socket);
     if !can {

@@ -3,12 +3,12 @@
 
 use crate::wire;
 
-/// How far the run reaches that begins a batch of `stride` bytes a datagram: its own stride and its length.
+/// How far the run reaches that begins a batch of `segment_size` bytes a datagram: its own segment_size and its length.
 ///
 /// ChannelData datagrams of one size that begin with the same four bytes, so with the same channel and length (RFC 8656
 /// section 12.4), are one run. Anything else is a run by itself, the shorter last datagram too.
-pub(super) fn run(batch: &[u8], stride: usize) -> (usize, usize) {
-    let mut datagrams = batch.chunks(stride.max(1));
+pub(in crate::datapath) fn run(batch: &[u8], segment_size: usize) -> (usize, usize) {
+    let mut datagrams = batch.chunks(segment_size.max(1));
     let Some(first) = datagrams.next() else { return (0, 0) };
     let Some(header) = first.first_chunk::<{ wire::CHANNEL_HEADER }>() else {
         return (first.len(), first.len());
@@ -49,13 +49,13 @@ mod tests {
     proptest! {
         /// Whatever arrives: runs cover the batch without a gap, and each is whole datagrams that begin alike.
         #[test]
-        fn runs_cover_the_batch(batch in prop::collection::vec(0x3Fu8..0x42, 0..400), stride in 1usize..20) {
+        fn runs_cover_the_batch(batch in prop::collection::vec(0x3Fu8..0x42, 0..400), segment_size in 1usize..20) {
             let mut rest = &batch[..];
             let mut before = 0;
             while !rest.is_empty() {
-                let (size, len) = run(rest, stride);
-                prop_assert!(size <= stride && len > 0 && len % size == 0);
-                prop_assert_eq!(before % stride, 0, "cut between datagrams only");
+                let (size, len) = run(rest, segment_size);
+                prop_assert!(size <= segment_size && len > 0 && len % size == 0);
+                prop_assert_eq!(before % segment_size, 0, "cut between datagrams only");
                 let (this, after) = rest.split_at(len);
                 for datagram in this.chunks(size) {
                     prop_assert_eq!(&datagram[..size.min(4)], &this[..size.min(4)]);

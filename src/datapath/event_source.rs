@@ -5,13 +5,13 @@
 
 use slotmap::{Key, KeyData};
 
-use super::stream::StreamId;
+use crate::datapath::stream::StreamId;
 use crate::turn::{AllocationId, RelayId};
 use crate::wire::Family;
 
 /// A socket of this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watched {
+pub(super) enum EventSource {
     /// A listener, by its place among the worker's listeners.
     Listener(usize),
     /// A listener for streams, by its place among the worker's.
@@ -21,43 +21,43 @@ pub(super) enum Watched {
     /// A client's connection.
     Stream(StreamId),
     /// The worker's own clock.
-    Alarm,
+    WakeTimer,
     /// What other threads wake it with.
-    Bell,
+    Waker,
 }
 
 /// Bits of the kind.
 const KIND: u32 = 2;
 
-impl Watched {
+impl EventSource {
     /// As an event has it.
     pub(super) fn pack(self) -> u64 {
         match self {
-            Watched::Listener(place) => join(0, place as u64, 0),
-            Watched::Acceptor(place) => join(0, place as u64, 1),
-            Watched::Relay(RelayId { allocation, family }) => {
+            EventSource::Listener(place) => join(0, place as u64, 0),
+            EventSource::Acceptor(place) => join(0, place as u64, 1),
+            EventSource::Relay(RelayId { allocation, family }) => {
                 keyed(allocation.data(), u64::from(family == Family::V6))
             }
-            Watched::Stream(id) => keyed(id.data(), 2),
-            Watched::Alarm => join(0, 0, 2),
-            Watched::Bell => join(0, 0, 3),
+            EventSource::Stream(id) => keyed(id.data(), 2),
+            EventSource::WakeTimer => join(0, 0, 2),
+            EventSource::Waker => join(0, 0, 3),
         }
     }
 
-    /// Reads what [`Watched::pack`] wrote.
-    pub(super) fn unpack(event: u64) -> Option<Watched> {
+    /// Reads what [`EventSource::pack`] wrote.
+    pub(super) fn unpack(event: u64) -> Option<EventSource> {
         let (generation, low) = (event >> 32, event & 0xFFFF_FFFF);
         let (place, kind) = (low >> KIND, low & ((1 << KIND) - 1));
         let key = KeyData::from_ffi(generation << 32 | place);
-        let relay = |family| Watched::Relay(RelayId { allocation: AllocationId::from(key), family });
+        let relay = |family| EventSource::Relay(RelayId { allocation: AllocationId::from(key), family });
         match (generation, kind) {
-            (0, 0) => Some(Watched::Listener(place as usize)),
-            (0, 1) => Some(Watched::Acceptor(place as usize)),
-            (0, 2) => Some(Watched::Alarm),
-            (0, _) => Some(Watched::Bell),
+            (0, 0) => Some(EventSource::Listener(place as usize)),
+            (0, 1) => Some(EventSource::Acceptor(place as usize)),
+            (0, 2) => Some(EventSource::WakeTimer),
+            (0, _) => Some(EventSource::Waker),
             (_, 0) => Some(relay(Family::V4)),
             (_, 1) => Some(relay(Family::V6)),
-            (_, 2) => Some(Watched::Stream(StreamId::from(key))),
+            (_, 2) => Some(EventSource::Stream(StreamId::from(key))),
             _ => None,
         }
     }
@@ -88,22 +88,22 @@ mod tests {
         let allocation = allocations.insert(());
         assert_ne!(first, allocation);
         let stream = SlotMap::with_key().insert(());
-        let watched = [
-            Watched::Listener(0),
-            Watched::Listener(77),
-            Watched::Acceptor(0),
-            Watched::Acceptor(77),
-            Watched::Alarm,
-            Watched::Bell,
-            Watched::Stream(stream),
-            Watched::Relay(RelayId { allocation: first, family: Family::V4 }),
-            Watched::Relay(RelayId { allocation, family: Family::V4 }),
-            Watched::Relay(RelayId { allocation, family: Family::V6 }),
+        let event_source = [
+            EventSource::Listener(0),
+            EventSource::Listener(77),
+            EventSource::Acceptor(0),
+            EventSource::Acceptor(77),
+            EventSource::WakeTimer,
+            EventSource::Waker,
+            EventSource::Stream(stream),
+            EventSource::Relay(RelayId { allocation: first, family: Family::V4 }),
+            EventSource::Relay(RelayId { allocation, family: Family::V4 }),
+            EventSource::Relay(RelayId { allocation, family: Family::V6 }),
         ];
-        for (n, one) in watched.into_iter().enumerate() {
-            assert_eq!(Watched::unpack(one.pack()), Some(one));
-            assert!(watched[..n].iter().all(|other| other.pack() != one.pack()));
+        for (n, one) in event_source.into_iter().enumerate() {
+            assert_eq!(EventSource::unpack(one.pack()), Some(one));
+            assert!(event_source[..n].iter().all(|other| other.pack() != one.pack()));
         }
-        assert_eq!(Watched::unpack(u64::MAX), None);
+        assert_eq!(EventSource::unpack(u64::MAX), None);
     }
 }

@@ -17,11 +17,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::Incoming;
-use super::admission::{HalfOpen, Place};
-use super::stats::Failure;
-use crate::datapath::alarm::Bell;
+use crate::datapath::listen::admission::{ConnectionPermit, HalfOpenPermit};
+use crate::datapath::stream::Incoming;
+use crate::datapath::stream::stats::HandshakeFailure;
 use crate::datapath::sys;
+use crate::datapath::worker::wake::Waker;
 use crate::turn::FiveTuple;
 
 /// Results that wait for the worker at most; the tasks wait with them.
@@ -42,7 +42,7 @@ pub(in crate::datapath) struct Handshakes {
 struct Beginning {
     socket: TcpStream,
     tuple: FiveTuple,
-    places: (Place, HalfOpen),
+    places: (ConnectionPermit, HalfOpenPermit),
 }
 
 /// What became of a handshake.
@@ -50,7 +50,7 @@ pub(in crate::datapath) enum Handshaken {
     /// A connection.
     Done(Incoming),
     /// None.
-    Failed(FiveTuple, Failure, String),
+    Failed(FiveTuple, HandshakeFailure, String),
 }
 
 impl Handshakes {
@@ -58,7 +58,7 @@ impl Handshakes {
     pub(in crate::datapath) fn new(
         config: Arc<ServerConfig>,
         limit: Duration,
-        bell: Bell,
+        bell: Waker,
     ) -> io::Result<Handshakes> {
         let (beginning, mut begun) = mpsc::unbounded_channel::<Beginning>();
         let (sender, results) = mpsc::channel(RESULTS);
@@ -81,7 +81,12 @@ impl Handshakes {
     }
 
     /// Begins one.
-    pub(super) fn begin(&mut self, socket: TcpStream, tuple: FiveTuple, places: (Place, HalfOpen)) {
+    pub(in crate::datapath) fn begin(
+        &mut self,
+        socket: TcpStream,
+        tuple: FiveTuple,
+        places: (ConnectionPermit, HalfOpenPermit),
+    ) {
         if let Some(beginning) = &self.beginning {
             // If the thread is gone, so is the connection.
             let _ = beginning.send(Beginning { socket, tuple, places });
@@ -89,7 +94,7 @@ impl Handshakes {
     }
 
     /// A result, if there is one.
-    pub(super) fn poll(&mut self) -> Option<Handshaken> {
+    pub(in crate::datapath) fn poll(&mut self) -> Option<Handshaken> {
         self.results.try_recv().ok()
     }
 }
@@ -109,8 +114,8 @@ async fn handshake(beginning: Beginning, config: Arc<ServerConfig>, limit: Durat
     let Beginning { socket, tuple, places } = beginning;
     match timeout(limit, shake(socket, config)).await {
         Ok(Ok((socket, tls))) => Handshaken::Done(Incoming { socket, tls: Some(tls), tuple, places }),
-        Ok(Err(error)) => Handshaken::Failed(tuple, Failure::why(&error), error.to_string()),
-        Err(_) => Handshaken::Failed(tuple, Failure::TooSlow, "not done in time".to_owned()),
+        Ok(Err(error)) => Handshaken::Failed(tuple, HandshakeFailure::why(&error), error.to_string()),
+        Err(_) => Handshaken::Failed(tuple, HandshakeFailure::TooSlow, "not done in time".to_owned()),
     }
 }
 

@@ -8,10 +8,10 @@ use std::ops::Range;
 use crate::turn::Header;
 
 /// Batches that can lie here at a time.
-pub(super) const SLOTS: usize = 64;
+pub(in crate::datapath) const SLOTS: usize = 64;
 
 /// Datagrams in a batch at most: what Linux joins is 64, or 128 from a sender on the same machine.
-pub(super) const JOINED: usize = 128;
+pub(in crate::datapath) const JOINED: usize = 128;
 
 /// The longest batch.
 const BATCH: usize = 1 << 16;
@@ -30,30 +30,30 @@ const _: () = assert!(SLOT % 128 == 64);
 const _: () = assert!(SLOT > crate::wire::FRAME_MAX);
 
 /// The block.
-pub(super) struct Arena {
+pub(in crate::datapath) struct Arena {
     memory: Box<[u8]>,
     used: usize,
 }
 
 impl Arena {
     /// All slots are free.
-    pub(super) fn new() -> Arena {
+    pub(in crate::datapath) fn new() -> Arena {
         Arena { memory: vec![0; SLOTS * SLOT].into(), used: 0 }
     }
 
     /// How many slots are free.
-    pub(super) fn free(&self) -> usize {
+    pub(in crate::datapath) fn free(&self) -> usize {
         SLOTS - self.used
     }
 
     /// The buffers of free slots.
-    pub(super) fn buffers(&mut self) -> impl Iterator<Item = &mut [u8]> {
+    pub(in crate::datapath) fn buffers(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let slots = self.memory.chunks_exact_mut(SLOT).skip(self.used);
         slots.map(|slot| &mut slot[HEADROOM..HEADROOM + BATCH])
     }
 
     /// Takes the next slot, into which `len` bytes were received; returns where they are.
-    pub(super) fn take(&mut self, len: usize) -> Range<usize> {
+    pub(in crate::datapath) fn take(&mut self, len: usize) -> Range<usize> {
         let start = self.used * SLOT + HEADROOM;
         self.used += 1;
         start..start + len
@@ -63,28 +63,28 @@ impl Arena {
     ///
     /// # Panics
     /// If no slot is free.
-    pub(super) fn whole(&mut self) -> &mut [u8] {
+    pub(in crate::datapath) fn whole(&mut self) -> &mut [u8] {
         &mut self.memory[self.used * SLOT..][..SLOT]
     }
 
     /// Takes the slot that [`Arena::whole`] gave; returns where it begins.
-    pub(super) fn take_whole(&mut self) -> usize {
+    pub(in crate::datapath) fn take_whole(&mut self) -> usize {
         self.used += 1;
         (self.used - 1) * SLOT
     }
 
     /// Frees all slots.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::datapath) fn clear(&mut self) {
         self.used = 0;
     }
 
     /// All of the block.
-    pub(super) fn memory(&mut self) -> &mut [u8] {
+    pub(in crate::datapath) fn memory(&mut self) -> &mut [u8] {
         &mut self.memory
     }
 }
 
 /// Where the slot that `at` lies in ends.
-pub(super) fn slot_end(at: usize) -> usize {
+pub(in crate::datapath) fn slot_end(at: usize) -> usize {
     (at / SLOT + 1) * SLOT
 }

@@ -10,18 +10,18 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use super::arena::{Arena, JOINED};
-use super::cut;
-use super::group::{self, Group};
-use super::outbox::{Outbox, Route, Via};
-use super::relay::Relays;
-use super::stats::Counters;
-use super::steering::Kind;
-use super::stream::Streams;
-use super::sys::cmsg;
-use super::sys::epoll::Epoll;
-use super::sys::receive::{Datagram, Receiver};
-use crate::turn::{ClientAddr, FiveTuple, Icmp, Marks, Now, PeerAddr, RelayId, Server, Transport};
+use crate::datapath::listen::group::{self, ListenerGroup};
+use crate::datapath::listen::steering::Kind;
+use crate::datapath::packet::arena::{Arena, JOINED};
+use crate::datapath::packet::outbox::{Outbox, Route, Via};
+use crate::datapath::packet::split;
+use crate::datapath::relay::table::Relays;
+use crate::datapath::stats::SocketCounters;
+use crate::datapath::stream::Streams;
+use crate::datapath::sys::cmsg;
+use crate::datapath::sys::epoll::Epoll;
+use crate::datapath::sys::receive::{Datagram, Receiver};
+use crate::turn::{ClientAddr, FiveTuple, Icmp, Now, PeerAddr, RelayId, Server, Tos, Transport};
 
 /// Batches in one system call.
 const CALL: usize = 16;
@@ -33,7 +33,7 @@ const LISTENER_BUDGET: usize = 4 * CALL;
 const ERROR_BUDGET: usize = 16;
 
 /// A worker's socket in a listener group.
-pub(super) struct Listener<'g> {
+pub(in crate::datapath) struct Listener<'g> {
     socket: BorrowedFd<'g>,
     addr: SocketAddr,
     kind: Kind,
@@ -42,12 +42,12 @@ pub(super) struct Listener<'g> {
 }
 
 /// What packets touch on their way.
-pub(super) struct Traffic<'g> {
-    pub(super) listeners: Vec<Listener<'g>>,
-    pub(super) relays: Relays,
-    pub(super) streams: Streams,
-    pub(super) core: Server,
-    pub(super) counters: Counters,
+pub(in crate::datapath) struct PacketPath<'g> {
+    pub(in crate::datapath) listeners: Vec<Listener<'g>>,
+    pub(in crate::datapath) relays: Relays,
+    pub(in crate::datapath) streams: Streams,
+    pub(in crate::datapath) core: Server,
+    pub(in crate::datapath) counters: SocketCounters,
     arena: Arena,
     receiver: Receiver,
     outbox: Outbox,
@@ -63,9 +63,9 @@ pub(super) struct Traffic<'g> {
 
 impl<'g> Listener<'g> {
     /// A worker's sockets in all groups. Those of a group stand side by side, in the order of [`Kind`].
-    pub(super) fn all(groups: &'g [Group], worker: usize) -> Vec<Listener<'g>> {
+    pub(in crate::datapath) fn all(groups: &'g [ListenerGroup], worker: usize) -> Vec<Listener<'g>> {
         let sockets = groups.iter().flat_map(|group| [(group, Kind::Control), (group, Kind::Data)]);
-        let listener = |(group, kind): (&'g Group, Kind)| {
+        let listener = |(group, kind): (&'g ListenerGroup, Kind)| {
             Some(Listener {
                 socket: group.socket(worker, kind)?,
                 addr: group.local_addr(),
@@ -76,30 +76,30 @@ impl<'g> Listener<'g> {
         sockets.filter_map(listener).collect()
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'g> {
+    pub(in crate::datapath) fn socket(&self) -> BorrowedFd<'g> {
         self.socket
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::datapath) fn kind(&self) -> Kind {
         self.kind
     }
 }
 
-impl<'g> Traffic<'g> {
+impl<'g> PacketPath<'g> {
     /// `gso`: datagrams may be sent joined.
-    pub(super) fn new(
+    pub(in crate::datapath) fn new(
         listeners: Vec<Listener<'g>>,
         relays: Relays,
         streams: Streams,
         core: Server,
         gso: bool,
-    ) -> Traffic<'g> {
-        Traffic {
+    ) -> PacketPath<'g> {
+        PacketPath {
             listeners,
             relays,
             streams,
             core,
-            counters: Counters::default(),
+            counters: SocketCounters::default(),
             arena: Arena::new(),
             receiver: Receiver::new(CALL),
             outbox: Outbox::new(gso),
@@ -111,20 +111,25 @@ impl<'g> Traffic<'g> {
     }
 
     /// A new pass over what is to be served.
-    pub(super) fn begin_pass(&mut self) {
+    pub(in crate::datapath) fn begin_pass(&mut self) {
         self.pass += 1;
         (self.alone, self.runs) = (0, 0);
         self.unfinished = false;
     }
 
     /// Whether packets come close together that the kernel does not join, and this pass has left none for want of time.
-    pub(super) fn may_gather(&self) -> bool {
+    pub(in crate::datapath) fn may_gather(&self) -> bool {
         self.alone > 1 && !self.unfinished
     }
 
     /// Takes what clients sent to a listener and sends on what is to be relayed. `after` is called after each batch, to
     /// do what the core asks for.
-    pub(super) fn serve_listener(&mut self, now: Now, listener: usize, mut after: impl FnMut(&mut Self)) {
+    pub(in crate::datapath) fn serve_listener(
+        &mut self,
+        now: Now,
+        listener: usize,
+        mut after: impl FnMut(&mut Self),
+    ) {
         let mut budget = LISTENER_BUDGET;
         while budget > 0 {
             let Ok(count) =
@@ -146,11 +151,11 @@ impl<'g> Traffic<'g> {
         self.unfinished = true;
     }
 
-    /// Takes what peers sent to a relay socket; it waits for [`Traffic::send`].
+    /// Takes what peers sent to a relay socket; it waits for [`PacketPath::send`].
     ///
     /// Asking for more than there is costs a tenth of a thin flow's packet. So one batch is asked for, unless the socket had
     /// something in the pass before this one too.
-    pub(super) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) {
+    pub(in crate::datapath) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) {
         let busy = self.relays.served(relay, self.pass);
         let most = if busy { CALL } else { 1 };
         if self.arena.free() < most {
@@ -167,7 +172,7 @@ impl<'g> Traffic<'g> {
     }
 
     /// Takes what ICMP said of packets that a relay socket sent (RFC 8656 section 11.5).
-    pub(super) fn serve_errors(&mut self, now: Now, relay: RelayId) {
+    pub(in crate::datapath) fn serve_errors(&mut self, now: Now, relay: RelayId) {
         for _ in 0..ERROR_BUDGET {
             let Some(socket) = self.relays.socket(relay) else { return };
             let Ok(error) = self.receiver.error(socket) else { return };
@@ -187,17 +192,17 @@ impl<'g> Traffic<'g> {
     }
 
     /// Sends what waits.
-    pub(super) fn send(&mut self) {
+    pub(in crate::datapath) fn send(&mut self) {
         self.flush();
         self.arena.clear();
     }
 
     /// Sends an answer of the core to a client.
-    pub(super) fn reply(&mut self, now: Now, to: &FiveTuple, message: &[u8]) {
+    pub(in crate::datapath) fn reply(&mut self, now: Now, to: &FiveTuple, message: &[u8]) {
         if to.transport.is_stream() {
             return self.streams.reply(now.mono, to, message, &mut self.counters.streams);
         }
-        let Some(route) = route(&self.listeners, to, Marks::default(), Kind::Control) else { return };
+        let Some(route) = route(&self.listeners, to, Tos::default(), Kind::Control) else { return };
         let Via::Listener(listener) = route.via else { return };
         self.outbox.send_alone(self.listeners[listener].socket, route, message, &mut self.counters);
     }
@@ -214,9 +219,9 @@ impl<'g> Traffic<'g> {
         let mut at = start;
         loop {
             let memory = self.arena.memory();
-            let (stride, len) = cut::run(&memory[at..end], datagram.stride);
+            let (segment_size, len) = split::run(&memory[at..end], datagram.segment_size);
             let run = at..at + len;
-            self.client_run(now, &tuple, datagram.marks, stride, run);
+            self.client_run(now, &tuple, datagram.tos, segment_size, run);
             at += len;
             if at >= end {
                 return;
@@ -224,10 +229,10 @@ impl<'g> Traffic<'g> {
         }
     }
 
-    /// A run of messages of `stride` bytes each, from a client over any transport.
-    fn client_run(&mut self, now: Now, tuple: &FiveTuple, marks: Marks, stride: usize, run: Range<usize>) {
+    /// A run of messages of `segment_size` bytes each, from a client over any transport.
+    fn client_run(&mut self, now: Now, tuple: &FiveTuple, tos: Tos, segment_size: usize, run: Range<usize>) {
         let bytes = &self.arena.memory()[run.clone()];
-        let Some(forward) = self.core.from_client(now, tuple, marks, stride, bytes) else { return };
+        let Some(forward) = self.core.from_client(now, tuple, tos, segment_size, bytes) else { return };
         if !self.outbox.has_room() {
             self.flush();
         }
@@ -235,28 +240,34 @@ impl<'g> Traffic<'g> {
             via: Via::Relay(forward.relay),
             to: forward.peer.0,
             source: None,
-            marks: forward.marks,
+            tos: forward.tos,
             dont_fragment: forward.dont_fragment,
         };
-        self.outbox.for_peer(self.arena.memory(), route, run, stride, forward.offset, forward.len);
+        self.outbox.for_peer(self.arena.memory(), route, run, segment_size, forward.offset, forward.len);
     }
 
     fn peer_batch(&mut self, now: Now, relay: RelayId, n: usize) {
         let Some(Received { datagram, start, end }) = self.receive(n) else { return };
         let bytes = &self.arena.memory()[start..end];
         let peer = PeerAddr(datagram.from);
-        let Some(forward) = self.core.from_peer(now, relay, peer, datagram.marks, datagram.stride, bytes)
+        let Some(forward) = self.core.from_peer(now, relay, peer, datagram.tos, datagram.segment_size, bytes)
         else {
             return;
         };
         if forward.tuple.transport.is_stream() {
-            return self.streams.data(&forward, bytes, datagram.stride, &mut self.counters.streams);
+            return self.streams.data(&forward, bytes, datagram.segment_size, &mut self.counters.streams);
         }
-        let Some(route) = route(&self.listeners, &forward.tuple, forward.marks, Kind::Data) else { return };
+        let Some(route) = route(&self.listeners, &forward.tuple, forward.tos, Kind::Data) else { return };
         if !self.outbox.has_room() {
             self.flush();
         }
-        self.outbox.for_client(self.arena.memory(), route, start..end, datagram.stride, &forward.header);
+        self.outbox.for_client(
+            self.arena.memory(),
+            route,
+            start..end,
+            datagram.segment_size,
+            &forward.header,
+        );
     }
 
     /// The `n`th batch of the last call, and where it lies.
@@ -268,9 +279,9 @@ impl<'g> Traffic<'g> {
             self.counters.truncated += 1;
             return None;
         }
-        self.alone += usize::from(datagram.len <= datagram.stride);
+        self.alone += usize::from(datagram.len <= datagram.segment_size);
         // No kernel joins more; if one did, the rest would not find room for its headers.
-        let most = range.start + JOINED * datagram.stride;
+        let most = range.start + JOINED * datagram.segment_size;
         if range.end > most {
             self.counters.truncated += 1;
         }
@@ -295,7 +306,7 @@ struct Received {
 }
 
 /// The way to a client: it leaves from the address that the client asked (RFC 8656 section 7.2), so from that listener.
-fn route(listeners: &[Listener<'_>], to: &FiveTuple, marks: Marks, kind: Kind) -> Option<Route> {
+fn route(listeners: &[Listener<'_>], to: &FiveTuple, tos: Tos, kind: Kind) -> Option<Route> {
     let is_of = |listener: &Listener<'_>| {
         listener.kind == kind
             && listener.addr.port() == to.server.port()
@@ -304,5 +315,5 @@ fn route(listeners: &[Listener<'_>], to: &FiveTuple, marks: Marks, kind: Kind) -
     };
     let listener = listeners.iter().position(is_of)?;
     let source = listeners[listener].wildcard.then_some(to.server);
-    Some(Route { via: Via::Listener(listener), to: to.client.0, source, marks, dont_fragment: false })
+    Some(Route { via: Via::Listener(listener), to: to.client.0, source, tos, dont_fragment: false })
 }

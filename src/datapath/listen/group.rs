@@ -11,32 +11,32 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
-use super::Config;
-use super::losses::Counted;
-use super::stats::Queue;
-use super::steering::{self, Kind};
-use super::stream::accept::{self, Acceptor};
-use super::sys::option;
+use crate::datapath::DatapathConfig;
+use crate::datapath::listen::accept::{self, Acceptor};
+use crate::datapath::listen::steering::{self, Kind};
+use crate::datapath::stats::SocketQueue;
+use crate::datapath::sys::option;
+use crate::datapath::worker::losses::DropCounter;
 use crate::turn::Transport;
 
 /// What a listener socket asks for to hold a burst while its worker is busy.
-pub(super) const BUFFER: usize = 8 << 20;
+pub(in crate::datapath) const BUFFER: usize = 8 << 20;
 
 /// Datagrams that are discarded a socket at most while opening: more than a queue holds.
 const DISCARD: usize = 100_000;
 
 /// The sockets of one listen address.
 #[derive(Debug)]
-pub struct Group {
+pub struct ListenerGroup {
     transport: Transport,
     addr: SocketAddr,
-    sockets: Sockets,
+    sockets: ListenerSockets,
     /// For each socket, what was counted of its losses: a worker that begins again goes on from there.
-    counted: Vec<Counted>,
+    counted: Vec<DropCounter>,
 }
 
 #[derive(Debug)]
-enum Sockets {
+enum ListenerSockets {
     /// For each worker one for control and one for data.
     Datagrams(Vec<UdpSocket>),
     /// One for each worker.
@@ -60,19 +60,24 @@ pub enum OpenError {
     Other(&'static str, SocketAddr, io::Error),
 }
 
-impl Group {
+impl ListenerGroup {
     /// Opens the sockets of all `config.workers`. `key` is a random constant of the process for the hash that gives each
     /// client its worker.
-    pub fn open(addr: SocketAddr, config: &Config, key: u32) -> Result<Group, OpenError> {
-        Group::datagrams(addr, config, key).map_err(|error| OpenError::new(Transport::Udp, addr, error))
+    pub fn open(addr: SocketAddr, config: &DatapathConfig, key: u32) -> Result<ListenerGroup, OpenError> {
+        ListenerGroup::datagrams(addr, config, key)
+            .map_err(|error| OpenError::new(Transport::Udp, addr, error))
     }
 
     /// Opens the listeners of all `config.workers` for a stream transport.
-    pub fn open_stream(transport: Transport, addr: SocketAddr, config: &Config) -> Result<Group, OpenError> {
+    pub fn open_stream(
+        transport: Transport,
+        addr: SocketAddr,
+        config: &DatapathConfig,
+    ) -> Result<ListenerGroup, OpenError> {
         let (addr, listeners) =
             accept::open(addr, config.workers).map_err(|error| OpenError::new(transport, addr, error))?;
         info!(%addr, transport = transport.as_str(), sockets = listeners.len(), "stream listeners are open");
-        Ok(Group::new(transport, addr, Sockets::Streams(listeners)))
+        Ok(ListenerGroup::new(transport, addr, ListenerSockets::Streams(listeners)))
     }
 
     /// The address that all its sockets are bound to.
@@ -88,45 +93,50 @@ impl Group {
     /// How many workers it was opened for.
     pub fn workers(&self) -> usize {
         match &self.sockets {
-            Sockets::Datagrams(sockets) => sockets.len() / Kind::COUNT,
-            Sockets::Streams(listeners) => listeners.len(),
+            ListenerSockets::Datagrams(sockets) => sockets.len() / Kind::COUNT,
+            ListenerSockets::Streams(listeners) => listeners.len(),
         }
     }
 
     /// A worker's socket of a kind, for datagrams.
-    pub(super) fn socket(&self, worker: usize, kind: Kind) -> Option<BorrowedFd<'_>> {
+    pub(in crate::datapath) fn socket(&self, worker: usize, kind: Kind) -> Option<BorrowedFd<'_>> {
         match &self.sockets {
-            Sockets::Datagrams(sockets) => Some(sockets[kind.place(worker)].as_fd()),
-            Sockets::Streams(_) => None,
+            ListenerSockets::Datagrams(sockets) => Some(sockets[kind.place(worker)].as_fd()),
+            ListenerSockets::Streams(_) => None,
         }
     }
 
     /// A worker's listener, for streams.
-    pub(super) fn acceptor(&self, worker: usize) -> Option<Acceptor<'_>> {
+    pub(in crate::datapath) fn acceptor(&self, worker: usize) -> Option<Acceptor<'_>> {
         match &self.sockets {
-            Sockets::Datagrams(_) => None,
-            Sockets::Streams(listeners) => Some(Acceptor::new(&listeners[worker], self.transport)),
+            ListenerSockets::Datagrams(_) => None,
+            ListenerSockets::Streams(listeners) => Some(Acceptor::new(&listeners[worker], self.transport)),
         }
     }
 
     /// Shows a worker's sockets, as queues that may lose something.
-    pub(super) fn queues(&self, worker: usize, mut show: impl FnMut(Queue, BorrowedFd<'_>, &Counted)) {
+    pub(in crate::datapath) fn queues(
+        &self,
+        worker: usize,
+        mut show: impl FnMut(SocketQueue, BorrowedFd<'_>, &DropCounter),
+    ) {
         match &self.sockets {
-            Sockets::Datagrams(sockets) => {
-                for (kind, queue) in [(Kind::Control, Queue::Control), (Kind::Data, Queue::Data)] {
+            ListenerSockets::Datagrams(sockets) => {
+                for (kind, queue) in [(Kind::Control, SocketQueue::Control), (Kind::Data, SocketQueue::Data)]
+                {
                     let place = kind.place(worker);
                     show(queue, sockets[place].as_fd(), &self.counted[place]);
                 }
             }
-            Sockets::Streams(listeners) => {
-                show(Queue::Accept, listeners[worker].as_fd(), &self.counted[worker]);
+            ListenerSockets::Streams(listeners) => {
+                show(SocketQueue::Accept, listeners[worker].as_fd(), &self.counted[worker]);
             }
         }
     }
 
-    fn datagrams(addr: SocketAddr, config: &Config, key: u32) -> io::Result<Group> {
+    fn datagrams(addr: SocketAddr, config: &DatapathConfig, key: u32) -> io::Result<ListenerGroup> {
         let first = bind(addr, false)?;
-        let addr = super::sys::address::plain(first.local_addr()?);
+        let addr = crate::datapath::sys::address::plain(first.local_addr()?);
         option::share_address(first.as_fd())?;
         let mut sockets = vec![first];
         for _ in 1..config.workers.max(1) * Kind::COUNT {
@@ -144,16 +154,16 @@ impl Group {
         prepare(&sockets, addr, joined)?;
         // What came before the group was whole may be in the wrong queue, and lack what was asked for since.
         sockets.iter().for_each(discard);
-        Ok(Group::new(Transport::Udp, addr, Sockets::Datagrams(sockets)))
+        Ok(ListenerGroup::new(Transport::Udp, addr, ListenerSockets::Datagrams(sockets)))
     }
 
-    fn new(transport: Transport, addr: SocketAddr, sockets: Sockets) -> Group {
+    fn new(transport: Transport, addr: SocketAddr, sockets: ListenerSockets) -> ListenerGroup {
         let count = match &sockets {
-            Sockets::Datagrams(sockets) => sockets.len(),
-            Sockets::Streams(listeners) => listeners.len(),
+            ListenerSockets::Datagrams(sockets) => sockets.len(),
+            ListenerSockets::Streams(listeners) => listeners.len(),
         };
-        let counted = std::iter::repeat_with(Counted::default).take(count).collect();
-        Group { transport, addr, sockets, counted }
+        let counted = std::iter::repeat_with(DropCounter::default).take(count).collect();
+        ListenerGroup { transport, addr, sockets, counted }
     }
 }
 
@@ -184,7 +194,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 
 /// Sets what each socket is to tell and to hold; what the kernel lacks is said once a group.
 fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool) -> io::Result<()> {
-    let (mut room, mut marks, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
+    let (mut room, mut tos, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
     for (place, socket) in sockets.iter().map(AsFd::as_fd).enumerate() {
         // RFC 8656 §7.2: answers leave from the address that was asked, so it must be known.
         if is_wildcard(addr.ip()) {
@@ -192,14 +202,14 @@ fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool)
         }
         // RFC 8656 §14: answers and Data indications may be fragmented.
         option::may_fragment(socket, addr.is_ipv6())?;
-        marks = marks.and(option::receive_marks(socket, addr.is_ipv6()));
+        tos = tos.and(option::receive_marks(socket, addr.is_ipv6()));
         if gro(place) {
             joined = joined.and(option::receive_joined(socket));
         }
         let got = option::buffers(socket, BUFFER)?;
         room = (room.0.min(got.0), room.1.min(got.1));
     }
-    if let Err(error) = marks {
+    if let Err(error) = tos {
         warn!(%addr, %error, "the kernel does not tell DSCP and ECN: relayed packets lose them");
     }
     if let Err(error) = joined {
@@ -211,7 +221,7 @@ fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool)
 }
 
 /// Says once for all groups if the kernel gave their sockets less room than they asked for.
-pub(super) fn tell_of_little_room(groups: &[Group]) {
+pub(in crate::datapath) fn tell_of_little_room(groups: &[ListenerGroup]) {
     let rooms = groups.iter().filter_map(|group| option::room(group.socket(0, Kind::Data)?).ok());
     let Some((receive, send)) = rooms.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))) else { return };
     if receive < BUFFER || send < BUFFER {
@@ -225,7 +235,7 @@ pub(super) fn tell_of_little_room(groups: &[Group]) {
 }
 
 /// Whether an address stands for all of a family.
-pub(super) fn is_wildcard(ip: IpAddr) -> bool {
+pub(in crate::datapath) fn is_wildcard(ip: IpAddr) -> bool {
     ip.is_unspecified()
 }
 
@@ -249,21 +259,23 @@ mod tests {
     fn nobody_can_join_a_group() {
         for ip in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
             let addr = SocketAddr::new(ip.parse().unwrap(), 0);
-            let group = Group::open(addr, &Config::for_workers(2), 1).unwrap();
+            let group = ListenerGroup::open(addr, &DatapathConfig::for_workers(2), 1).unwrap();
             assert_eq!(group.workers(), 2);
-            let again = Group::open(group.local_addr(), &Config::for_workers(2), 1).unwrap_err();
+            let again =
+                ListenerGroup::open(group.local_addr(), &DatapathConfig::for_workers(2), 1).unwrap_err();
             assert!(matches!(again, OpenError::InUse(..)), "{again}");
             assert!(again.to_string().contains("already in use (another hairpin?)"), "{again}");
             let addr = group.local_addr();
             drop(group);
-            assert!(Group::open(addr, &Config::for_workers(2), 1).is_ok(), "free again");
+            assert!(ListenerGroup::open(addr, &DatapathConfig::for_workers(2), 1).is_ok(), "free again");
         }
     }
 
     #[test]
     fn nobody_can_join_a_group_of_streams() {
         for ip in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
-            let open = |addr| Group::open_stream(Transport::Tls, addr, &Config::for_workers(2));
+            let open =
+                |addr| ListenerGroup::open_stream(Transport::Tls, addr, &DatapathConfig::for_workers(2));
             let group = open(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
             assert_eq!((group.workers(), group.transport()), (2, Transport::Tls));
             let addr = group.local_addr();
@@ -279,17 +291,20 @@ mod tests {
 
     #[test]
     fn an_ipv6_wildcard_leaves_ipv4_alone() {
-        let v6 = Group::open("[::]:0".parse().unwrap(), &Config::for_workers(2), 1).unwrap();
+        let v6 = ListenerGroup::open("[::]:0".parse().unwrap(), &DatapathConfig::for_workers(2), 1).unwrap();
         let v4 = SocketAddr::new("0.0.0.0".parse().unwrap(), v6.local_addr().port());
-        assert!(Group::open(v4, &Config::for_workers(2), 1).is_ok());
-        let open = |addr| Group::open_stream(Transport::Tcp, addr, &Config::for_workers(2)).unwrap();
+        assert!(ListenerGroup::open(v4, &DatapathConfig::for_workers(2), 1).is_ok());
+        let open =
+            |addr| ListenerGroup::open_stream(Transport::Tcp, addr, &DatapathConfig::for_workers(2)).unwrap();
         let v6 = open("[::]:0".parse().unwrap());
         open(SocketAddr::new("0.0.0.0".parse().unwrap(), v6.local_addr().port()));
     }
 
     #[test]
     fn an_address_that_is_not_here_is_named() {
-        let error = Group::open("192.0.2.77:3478".parse().unwrap(), &Config::for_workers(2), 1).unwrap_err();
+        let error =
+            ListenerGroup::open("192.0.2.77:3478".parse().unwrap(), &DatapathConfig::for_workers(2), 1)
+                .unwrap_err();
         assert!(matches!(error, OpenError::NotHere(..)), "{error}");
         assert!(error.to_string().starts_with("udp 192.0.2.77:3478: "), "{error}");
     }

@@ -13,21 +13,21 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::alarm::{Alarm, Bell};
-use super::clock::Clock;
-use super::log::Log;
-use super::losses::Losses;
-use super::relay::{Opening, Resources};
-use super::stats::Published;
-use super::steering::Kind;
-use super::stream::Incoming;
-use super::stream::entrance::Entrance;
-use super::stream::handshake::Handshaken;
-use super::sys::epoll::{Epoll, Events, Readiness};
-use super::traffic::Traffic;
-use super::watched::Watched;
 use crate::auth::Auth;
-use crate::turn::{Command, Now, Output};
+use crate::datapath::clock::Clock;
+use crate::datapath::event_source::EventSource;
+use crate::datapath::listen::entrance::Entrance;
+use crate::datapath::listen::handshake::Handshaken;
+use crate::datapath::listen::steering::Kind;
+use crate::datapath::relay::table::{Opening, Resources};
+use crate::datapath::stats::Published;
+use crate::datapath::stream::Incoming;
+use crate::datapath::sys::epoll::{Epoll, Events, Readiness};
+use crate::datapath::worker::log::Log;
+use crate::datapath::worker::losses::LossMonitor;
+use crate::datapath::worker::packet_path::PacketPath;
+use crate::datapath::worker::wake::{WakeTimer, Waker};
+use crate::turn::{Now, OperatorCommand, Output};
 
 /// Sockets that one pass may serve.
 const SOCKETS: usize = 256;
@@ -41,25 +41,25 @@ const GATHER: u64 = 150_000;
 const PUBLISH: u64 = 100_000_000;
 
 /// What others send to a worker. That nobody can send any more means: stop.
-pub(super) enum Mail {
+pub(in crate::datapath) enum WorkerCommand {
     /// Fail, for a test of what happens then.
     Panic,
 }
 
 /// The worker.
-pub(super) struct Worker<'g> {
-    traffic: Traffic<'g>,
+pub(in crate::datapath) struct Worker<'g> {
+    traffic: PacketPath<'g>,
     entrance: Entrance<'g>,
     epoll: Epoll,
     events: Events,
-    alarm: Alarm,
-    bell: Bell,
-    control: Control,
+    alarm: WakeTimer,
+    bell: Waker,
+    control: ControlPlane,
     /// The event at which a pass begins with connections, so that none of them is always the last.
     turn: usize,
     /// When the last pass began.
     pass_at: u64,
-    losses: Losses<'g>,
+    losses: LossMonitor<'g>,
     published: Arc<Published>,
     /// When counters were published last, and whether anything has happened since.
     published_at: u64,
@@ -67,7 +67,7 @@ pub(super) struct Worker<'g> {
 }
 
 /// What the slower part of a worker needs.
-struct Control {
+struct ControlPlane {
     clock: Clock,
     now: Now,
     log: Log,
@@ -78,20 +78,20 @@ struct Control {
 
 impl<'g> Worker<'g> {
     /// A worker that listens, and comes when the bell is rung.
-    pub(super) fn new(
+    pub(in crate::datapath) fn new(
         clock: Clock,
-        traffic: Traffic<'g>,
+        traffic: PacketPath<'g>,
         entrance: Entrance<'g>,
         resources: Arc<Resources>,
-        losses: Losses<'g>,
+        losses: LossMonitor<'g>,
         published: Arc<Published>,
-        bell: Bell,
+        bell: Waker,
     ) -> io::Result<Worker<'g>> {
-        let (epoll, alarm) = (Epoll::new()?, Alarm::new()?);
-        epoll.add(alarm.as_fd(), Watched::Alarm)?;
-        epoll.add(bell.as_fd(), Watched::Bell)?;
+        let (epoll, alarm) = (Epoll::new()?, WakeTimer::new()?);
+        epoll.add(alarm.as_fd(), EventSource::WakeTimer)?;
+        epoll.add(bell.as_fd(), EventSource::Waker)?;
         for (place, listener) in traffic.listeners.iter().enumerate() {
-            epoll.add(listener.socket(), Watched::Listener(place))?;
+            epoll.add(listener.socket(), EventSource::Listener(place))?;
         }
         entrance.watch(&epoll)?;
         let now = clock.now();
@@ -104,7 +104,7 @@ impl<'g> Worker<'g> {
             events: Events::new(SOCKETS),
             alarm,
             bell,
-            control: Control { clock, now, log: Log::default(), resources, lapse },
+            control: ControlPlane { clock, now, log: Log::default(), resources, lapse },
             turn: 0,
             pass_at: now.mono,
             losses,
@@ -115,29 +115,29 @@ impl<'g> Worker<'g> {
     }
 
     /// Serves until nobody can send mail any more, then ends every allocation.
-    pub(super) fn run(
+    pub(in crate::datapath) fn run(
         mut self,
-        mail: &mut mpsc::Receiver<Mail>,
+        mail: &mut mpsc::Receiver<WorkerCommand>,
         mut auth: watch::Receiver<Arc<Auth>>,
     ) -> io::Result<()> {
         loop {
             self.alarm.set(self.control.now.mono, self.due())?;
             self.epoll.wait(&mut self.events)?;
             self.control.now = self.control.clock.now();
-            let (alarm, bell) = self.events.find(Watched::Alarm, Watched::Bell);
+            let (alarm, bell) = self.events.find(EventSource::WakeTimer, EventSource::Waker);
             if alarm {
                 self.alarm.silence();
             }
             if bell {
                 self.bell.silence();
                 match mail.try_recv() {
-                    Ok(Mail::Panic) => panic!("this worker was told to fail"),
+                    Ok(WorkerCommand::Panic) => panic!("this worker was told to fail"),
                     Err(mpsc::error::TryRecvError::Disconnected) => break,
                     Err(mpsc::error::TryRecvError::Empty) => {}
                 }
                 if auth.has_changed().unwrap_or(false) {
                     let newest = auth.borrow_and_update().clone();
-                    self.traffic.core.command(self.control.now, Command::NewAuth(newest));
+                    self.traffic.core.command(self.control.now, OperatorCommand::NewAuth(newest));
                 }
                 while let Some(handshaken) = self.entrance.handshaken() {
                     self.control.handshaken(&mut self.traffic, &self.epoll, handshaken);
@@ -159,7 +159,7 @@ impl<'g> Worker<'g> {
         traffic.begin_pass();
         for kind in [Kind::Control, Kind::Data] {
             for n in 0..events.len() {
-                let Some(Watched::Listener(listener)) = events.watched(n) else { continue };
+                let Some(EventSource::Listener(listener)) = events.event_source(n) else { continue };
                 if traffic.listeners[listener].kind() == kind {
                     traffic.serve_listener(control.now, listener, |traffic| {
                         control.drain(traffic, epoll);
@@ -169,7 +169,7 @@ impl<'g> Worker<'g> {
             }
         }
         for n in 0..events.len() {
-            if let Some(Watched::Relay(relay)) = events.watched(n) {
+            if let Some(EventSource::Relay(relay)) = events.event_source(n) {
                 if events.has_error(n) {
                     traffic.serve_errors(control.now, relay);
                 }
@@ -178,7 +178,7 @@ impl<'g> Worker<'g> {
         }
         let count = events.len();
         for n in (0..count).map(|n| (*turn + n) % count) {
-            if let Some(Watched::Stream(id)) = events.watched(n) {
+            if let Some(EventSource::Stream(id)) = events.event_source(n) {
                 if !traffic.has_time() {
                     *turn = n;
                     break;
@@ -191,7 +191,7 @@ impl<'g> Worker<'g> {
         control.drain(traffic, epoll);
         control.close_streams(traffic, epoll);
         for n in 0..events.len() {
-            if let Some(Watched::Acceptor(place)) = events.watched(n) {
+            if let Some(EventSource::Acceptor(place)) = events.event_source(n) {
                 control.accept(traffic, entrance, place, epoll);
             }
         }
@@ -253,7 +253,7 @@ impl<'g> Worker<'g> {
 
     fn stop(&mut self) {
         self.control.now = self.control.clock.now();
-        self.traffic.core.command(self.control.now, Command::End);
+        self.traffic.core.command(self.control.now, OperatorCommand::End);
         self.control.drain(&mut self.traffic, &self.epoll);
         self.traffic.streams.shut_down(self.control.now.mono);
         self.control.close_streams(&mut self.traffic, &self.epoll);
@@ -261,9 +261,9 @@ impl<'g> Worker<'g> {
     }
 }
 
-impl Control {
+impl ControlPlane {
     /// Does everything that the core wants done.
-    fn drain(&mut self, traffic: &mut Traffic<'_>, epoll: &Epoll) {
+    fn drain(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll) {
         while let Some(output) = traffic.core.poll_output() {
             match output {
                 Output::Reply { to, message } => traffic.reply(self.now, &to, &message),
@@ -292,7 +292,7 @@ impl Control {
     }
 
     /// Writes what waits for clients over streams, and closes their connections that end: first the core is told.
-    fn close_streams(&mut self, traffic: &mut Traffic<'_>, epoll: &Epoll) {
+    fn close_streams(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll) {
         let now = self.now;
         traffic.streams.flush(now.mono, epoll, &mut traffic.counters.streams);
         while let Some((id, tuple)) = traffic.streams.poll_ended() {
@@ -306,7 +306,7 @@ impl Control {
     /// Takes in what waits at a listener for streams.
     fn accept(
         &mut self,
-        traffic: &mut Traffic<'_>,
+        traffic: &mut PacketPath<'_>,
         entrance: &mut Entrance<'_>,
         place: usize,
         epoll: &Epoll,
@@ -320,7 +320,7 @@ impl Control {
     }
 
     /// What became of a TLS handshake.
-    fn handshaken(&mut self, traffic: &mut Traffic<'_>, epoll: &Epoll, handshaken: Handshaken) {
+    fn handshaken(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll, handshaken: Handshaken) {
         match handshaken {
             Handshaken::Done(incoming) => self.open(traffic, epoll, incoming),
             Handshaken::Failed(tuple, why, error) => {
@@ -331,7 +331,7 @@ impl Control {
     }
 
     /// A connection begins.
-    fn open(&mut self, traffic: &mut Traffic<'_>, epoll: &Epoll, incoming: Incoming) {
+    fn open(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll, incoming: Incoming) {
         let now = self.now;
         traffic.streams.displace(now.mono, &incoming.tuple);
         self.close_streams(traffic, epoll);

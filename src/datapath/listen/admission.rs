@@ -8,67 +8,70 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Limits;
-use super::stats::Refusal;
+use crate::datapath::stream::StreamLimits;
+use crate::datapath::stream::stats::AdmissionRefusal;
 
 /// Who has how many connections.
 pub(in crate::datapath) struct Admission {
-    limits: Limits,
-    counts: Mutex<Counts>,
+    limits: StreamLimits,
+    counts: Mutex<AdmissionCounts>,
 }
 
 /// No entry is 0, so the table is no larger than the total.
 #[derive(Default)]
-struct Counts {
+struct AdmissionCounts {
     total: usize,
     half_open: usize,
     by_source: HashMap<u64, usize>,
 }
 
 /// A connection's place. Given back when dropped.
-pub(in crate::datapath) struct Place(Arc<Admission>);
+pub(in crate::datapath) struct ConnectionPermit(Arc<Admission>);
 
 /// A half-open connection's place. Given back when dropped: that is, when the first message is whole.
-pub(in crate::datapath) struct HalfOpen(Arc<Admission>, u64);
+pub(in crate::datapath) struct HalfOpenPermit(Arc<Admission>, u64);
 
 impl Admission {
     /// Nobody is there.
-    pub(in crate::datapath) fn new(limits: Limits) -> Arc<Admission> {
+    pub(in crate::datapath) fn new(limits: StreamLimits) -> Arc<Admission> {
         Arc::new(Admission { limits, counts: Mutex::default() })
     }
 
     /// A place for a new connection.
-    pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<(Place, HalfOpen), Refusal> {
+    pub(in crate::datapath) fn admit(
+        self: &Arc<Self>,
+        client: IpAddr,
+    ) -> Result<(ConnectionPermit, HalfOpenPermit), AdmissionRefusal> {
         let source = source(client);
         let mut counts = self.counts();
         if counts.total >= self.limits.connections {
-            return Err(Refusal::Connections);
+            return Err(AdmissionRefusal::Connections);
         }
         if counts.half_open >= self.limits.half_open {
-            return Err(Refusal::HalfOpen);
+            return Err(AdmissionRefusal::HalfOpen);
         }
-        if counts.by_source.get(&source).is_some_and(|&count| count >= self.limits.half_open_a_source) {
-            return Err(Refusal::HalfOpenOfSource);
+        if counts.by_source.get(&source).is_some_and(|&count| count >= self.limits.half_open_per_address) {
+            return Err(AdmissionRefusal::HalfOpenPerAddress);
         }
         counts.total += 1;
         counts.half_open += 1;
         *counts.by_source.entry(source).or_default() += 1;
-        Ok((Place(self.clone()), HalfOpen(self.clone(), source)))
+        Ok((ConnectionPermit(self.clone()), HalfOpenPermit(self.clone(), source)))
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, AdmissionCounts> {
         // Nothing panics between the changes of one lock.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.counts().total -= 1;
     }
 }
 
-impl Drop for HalfOpen {
+impl Drop for HalfOpenPermit {
     fn drop(&mut self) {
         let mut counts = self.0.counts();
         counts.half_open -= 1;
@@ -99,19 +102,24 @@ mod tests {
 
     #[test]
     fn every_bound_is_met_and_every_place_returns() {
-        let limits = Limits { connections: 5, half_open: 3, half_open_a_source: 2, ..Limits::default() };
+        let limits = StreamLimits {
+            connections: 5,
+            half_open: 3,
+            half_open_per_address: 2,
+            ..StreamLimits::default()
+        };
         let admission = Admission::new(limits);
         let admit = |text| admission.admit(ip(text));
         let refused = |text| admit(text).err();
         let (first, second) = (admit("192.0.2.1").unwrap(), admit("192.0.2.1").unwrap());
-        assert_eq!(refused("192.0.2.1"), Some(Refusal::HalfOpenOfSource));
+        assert_eq!(refused("192.0.2.1"), Some(AdmissionRefusal::HalfOpenPerAddress));
         let third = admit("192.0.2.2").unwrap();
-        assert_eq!(refused("192.0.2.3"), Some(Refusal::HalfOpen));
+        assert_eq!(refused("192.0.2.3"), Some(AdmissionRefusal::HalfOpen));
         drop((first.1, second.1, third.1));
         let (fourth, fifth) = (admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap());
-        assert_eq!(refused("192.0.2.3"), Some(Refusal::Connections));
+        assert_eq!(refused("192.0.2.3"), Some(AdmissionRefusal::Connections));
         drop(first.0);
-        assert_eq!(refused("2001:db8::ffff"), Some(Refusal::HalfOpenOfSource), "one /64");
+        assert_eq!(refused("2001:db8::ffff"), Some(AdmissionRefusal::HalfOpenPerAddress), "one /64");
         drop(admit("2001:db8:0:1::").unwrap());
         drop((second.0, third.0, fourth, fifth));
         let counts = admission.counts();
@@ -120,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_panic_gives_places_back() {
-        let admission = Admission::new(Limits::default());
+        let admission = Admission::new(StreamLimits::default());
         let held = admission.clone();
         let thread = std::thread::spawn(move || {
             let _place = held.admit(ip("192.0.2.1"));

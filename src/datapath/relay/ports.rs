@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::{Rng, RngExt};
 
-use crate::turn::{LiveRelays, PortWish};
+use crate::turn::{LiveRelays, PortRequest};
 use crate::wire::Family;
 
 /// How long a port that another program holds is left alone, in nanoseconds.
@@ -25,7 +25,7 @@ const GUESSES: usize = 16;
 const WORDS: usize = 1024;
 
 /// The ports of all relay addresses.
-pub(super) struct Ports {
+pub(in crate::datapath) struct Ports {
     addresses: Vec<Address>,
     range: RangeInclusive<u16>,
 }
@@ -42,7 +42,7 @@ struct Address {
 }
 
 /// A port that was taken. Given back when dropped.
-pub(super) struct Port {
+pub(in crate::datapath) struct Port {
     ports: Arc<Ports>,
     address: usize,
     port: u16,
@@ -52,18 +52,18 @@ pub(super) struct Port {
 
 impl Ports {
     /// All ports of `range` on each address are free.
-    pub(super) fn new(addresses: &[IpAddr], range: RangeInclusive<u16>) -> Arc<Ports> {
+    pub(in crate::datapath) fn new(addresses: &[IpAddr], range: RangeInclusive<u16>) -> Arc<Ports> {
         let bits = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
         let address = |&ip| Address { ip, taken: bits(), live: bits(), held: Mutex::default() };
         Arc::new(Ports { addresses: addresses.iter().map(address).collect(), range })
     }
 
-    /// Takes a port of a random address of a family; for [`PortWish::Pair`] the next port too.
-    pub(super) fn take(
+    /// Takes a port of a random address of a family; for [`PortRequest::Pair`] the next port too.
+    pub(in crate::datapath) fn take(
         self: &Arc<Self>,
         now: u64,
         family: Family,
-        wish: PortWish,
+        wish: PortRequest,
         rng: &mut impl Rng,
     ) -> Option<(Port, Option<Port>)> {
         let count = self.addresses.len();
@@ -73,7 +73,7 @@ impl Ports {
             address.try_again(now);
             let port = address.take(&self.range, wish, rng)?;
             let guard = |port| Port { ports: self.clone(), address: index, port, held_until: None };
-            Some((guard(port), (wish == PortWish::Pair).then(|| guard(port + 1))))
+            Some((guard(port), (wish == PortRequest::Pair).then(|| guard(port + 1))))
         })
     }
 
@@ -96,14 +96,14 @@ impl LiveRelays for Arc<Ports> {
 }
 
 impl Address {
-    fn take(&self, range: &RangeInclusive<u16>, wish: PortWish, rng: &mut impl Rng) -> Option<u16> {
+    fn take(&self, range: &RangeInclusive<u16>, wish: PortRequest, rng: &mut impl Rng) -> Option<u16> {
         let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
         if first > last {
             return None;
         }
         for _ in 0..GUESSES {
             let port = rng.random_range(*range.start()..=*range.end());
-            let port = if wish == PortWish::Any { port } else { port & !1 };
+            let port = if wish == PortRequest::Any { port } else { port & !1 };
             if range.contains(&port) && self.try_take(port, range, wish) {
                 return Some(port);
             }
@@ -113,15 +113,15 @@ impl Address {
         candidates.find(|&port| self.try_take(port, range, wish))
     }
 
-    fn try_take(&self, port: u16, range: &RangeInclusive<u16>, wish: PortWish) -> bool {
+    fn try_take(&self, port: u16, range: &RangeInclusive<u16>, wish: PortRequest) -> bool {
         let (word, bit) = place(port);
         let bits = match wish {
-            PortWish::Any => bit,
+            PortRequest::Any => bit,
             _ if port % 2 == 1 => return false,
-            PortWish::Even => bit,
-            PortWish::Pair if !range.contains(&(port + 1)) => return false,
+            PortRequest::Even => bit,
+            PortRequest::Pair if !range.contains(&(port + 1)) => return false,
             // An even port and the next one are in one word, so both are taken at once.
-            PortWish::Pair => bit | bit << 1,
+            PortRequest::Pair => bit | bit << 1,
         };
         let word = &self.taken[word];
         word.load(Ordering::Relaxed) & bits == 0
@@ -151,18 +151,18 @@ impl Address {
 
 impl Port {
     /// The transport address it makes.
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(in crate::datapath) fn addr(&self) -> SocketAddr {
         SocketAddr::new(self.ports.addresses[self.address].ip, self.port)
     }
 
     /// From now on it holds an allocation.
-    pub(super) fn set_live(&self) {
+    pub(in crate::datapath) fn set_live(&self) {
         let (word, bit) = place(self.port);
         self.ports.addresses[self.address].live[word].fetch_or(bit, Ordering::Relaxed);
     }
 
     /// Another program has it: it stays taken for a while.
-    pub(super) fn held_by_another(mut self, now: u64) {
+    pub(in crate::datapath) fn held_by_another(mut self, now: u64) {
         self.held_until = Some(now + HELD);
     }
 }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn every_port_is_handed_out_once() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1200);
-        let mut take = || ports.take(0, Family::V4, PortWish::Any, &mut rng).map(|(port, _)| port);
+        let mut take = || ports.take(0, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
         let taken: Vec<Port> = std::iter::from_fn(&mut take).collect();
         let addrs: HashSet<SocketAddr> = taken.iter().map(Port::addr).collect();
         assert_eq!((taken.len(), addrs.len()), (201, 201));
@@ -224,18 +224,18 @@ mod tests {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1001..=1010);
         let mut take = |wish| ports.take(0, Family::V4, wish, &mut rng);
         let mut pairs = Vec::new();
-        while let Some((port, next)) = take(PortWish::Pair) {
+        while let Some((port, next)) = take(PortRequest::Pair) {
             let next = next.unwrap();
             assert_eq!((port.addr().port() % 2, next.addr().port()), (0, port.addr().port() + 1));
             pairs.push((port, next));
         }
         assert_eq!(pairs.len(), 4, "1002 to 1009; 1010 has no next one in the range");
-        let (even, none) = take(PortWish::Even).unwrap();
+        let (even, none) = take(PortRequest::Even).unwrap();
         assert_eq!((even.addr().port(), none.is_none()), (1010, true));
-        assert!(take(PortWish::Even).is_none());
-        let (odd, _) = take(PortWish::Any).unwrap();
+        assert!(take(PortRequest::Even).is_none());
+        let (odd, _) = take(PortRequest::Any).unwrap();
         assert_eq!(odd.addr().port(), 1001);
-        assert!(take(PortWish::Any).is_none());
+        assert!(take(PortRequest::Any).is_none());
     }
 
     /// RFC 8656 §7.2: the port must be hard to guess.
@@ -243,7 +243,7 @@ mod tests {
     fn ports_are_spread() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 49152..=65535);
         let taken: Vec<u16> = (0..64)
-            .map(|_| ports.take(0, Family::V4, PortWish::Any, &mut rng).unwrap().0.addr().port())
+            .map(|_| ports.take(0, Family::V4, PortRequest::Any, &mut rng).unwrap().0.addr().port())
             .collect();
         let neighbours = taken.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 100).count();
         assert!(neighbours < 8, "{taken:?}");
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn all_addresses_of_a_family_are_used() {
         let (ports, mut rng) = ports(&["192.0.2.1", "2001:db8::1", "192.0.2.2"], 1000..=1001);
-        let mut take = |family| ports.take(0, family, PortWish::Any, &mut rng).map(|(port, _)| port);
+        let mut take = |family| ports.take(0, family, PortRequest::Any, &mut rng).map(|(port, _)| port);
         let v4: Vec<Port> = std::iter::from_fn(|| take(Family::V4)).collect();
         let v6: Vec<Port> = std::iter::from_fn(|| take(Family::V6)).collect();
         assert_eq!((v4.len(), v6.len()), (4, 2));
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_port_that_another_program_holds_rests() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
-        let mut take = |now| ports.take(now, Family::V4, PortWish::Any, &mut rng).map(|(port, _)| port);
+        let mut take = |now| ports.take(now, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
         take(5).unwrap().held_by_another(5);
         assert!(take(6).is_none());
         assert!(take(4 + HELD).is_none());
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn only_set_ports_of_our_addresses_live() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
-        let (port, _) = ports.take(0, Family::V4, PortWish::Any, &mut rng).unwrap();
+        let (port, _) = ports.take(0, Family::V4, PortRequest::Any, &mut rng).unwrap();
         let addr = port.addr();
         assert!(!ports.is_live(addr), "taken, but no allocation has it");
         port.set_live();
@@ -293,7 +293,7 @@ mod tests {
                 let ports = &ports;
                 move || {
                     let mut rng = StdRng::seed_from_u64(seed);
-                    let take = || ports.take(0, Family::V4, PortWish::Any, &mut rng).map(|(port, _)| port);
+                    let take = || ports.take(0, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
                     std::iter::from_fn(take).collect::<Vec<_>>()
                 }
             };

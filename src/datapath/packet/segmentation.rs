@@ -15,7 +15,7 @@ const MOST: usize = 64;
 const STRIKES: u8 = 3;
 
 /// What is known of destinations.
-pub(super) struct Segmentation {
+pub(in crate::datapath) struct Segmentation {
     on: bool,
     /// At each hash the last destination that made trouble, and how often.
     trouble: [Option<(IpAddr, u8)>; MOST],
@@ -24,19 +24,19 @@ pub(super) struct Segmentation {
 
 impl Segmentation {
     /// `on`: the kernel can do it, and the configuration allows it.
-    pub(super) fn new(on: bool) -> Segmentation {
+    pub(in crate::datapath) fn new(on: bool) -> Segmentation {
         Segmentation { on, trouble: [None; MOST], any: false }
     }
 
     /// Whether runs may go to this destination.
-    pub(super) fn allows(&self, to: IpAddr) -> bool {
+    pub(in crate::datapath) fn allows(&self, to: IpAddr) -> bool {
         self.on
             && !(self.any
                 && self.trouble[place(to)].is_some_and(|(ip, strikes)| ip == to && strikes >= STRIKES))
     }
 
     /// A run to this destination failed, and its packets went one by one.
-    pub(super) fn strike(&mut self, to: IpAddr) {
+    pub(in crate::datapath) fn strike(&mut self, to: IpAddr) {
         let entry = &mut self.trouble[place(to)];
         let strikes = entry.filter(|(ip, _)| *ip == to).map_or(0, |(_, strikes)| strikes);
         *entry = Some((to, strikes.saturating_add(1)));

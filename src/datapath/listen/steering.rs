@@ -7,11 +7,11 @@
 //!
 //! The kernel hands the program the payload at offset 0 and the IP header at `SKF_NET_OFF`.
 
-use super::sys::option::Instruction;
+use crate::datapath::sys::option::Instruction;
 
 /// The two sockets that a worker has in each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::datapath) enum Kind {
     /// Requests, and whatever else is not data.
     Control,
     /// ChannelData and Send indications.
@@ -20,15 +20,15 @@ pub(super) enum Kind {
 
 impl Kind {
     /// How many there are.
-    pub(super) const COUNT: usize = 2;
+    pub(in crate::datapath) const COUNT: usize = 2;
 
     /// The place in a group of `worker`'s socket of this kind.
-    pub(super) fn place(self, worker: usize) -> usize {
+    pub(in crate::datapath) fn place(self, worker: usize) -> usize {
         worker * Kind::COUNT + self as usize
     }
 
     /// What the socket at a place in a group is for.
-    pub(super) fn of(place: usize) -> Kind {
+    pub(in crate::datapath) fn of(place: usize) -> Kind {
         if place % Kind::COUNT == Kind::Control as usize { Kind::Control } else { Kind::Data }
     }
 }
@@ -41,7 +41,7 @@ const KIND: u32 = 0;
 const HASH: u32 = 1;
 
 /// The program for a group of [`Kind::COUNT`] sockets for each of `workers`.
-pub(super) fn program(workers: usize, key: u32) -> Vec<Instruction> {
+pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction> {
     let mut program = kind();
     program.extend([load_constant(key), stmt(libc::BPF_ST, HASH)]);
     let (v4, v6) = (v4(), v6());
@@ -151,16 +151,17 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::os::fd::AsFd;
 
-    use super::super::sys::receive::Receiver;
-    use super::super::{Config, Group};
     use super::*;
+    use crate::datapath::DatapathConfig;
+    use crate::datapath::listen::group::ListenerGroup;
+    use crate::datapath::sys::receive::Receiver;
 
     const CONTROL: [&[u8]; 6] =
         [&[], &[0x40], &[0, 0x01, 0, 0], &[0, 0x03, 0, 0], &[0x50, 0, 0, 0], &[0x16, 0xFE, 0, 0]];
     const DATA: [&[u8]; 4] = [&[0x40, 0], &[0x40, 1, 0, 0], &[0x4F, 0xFF, 0, 1, 9], &[0x00, 0x16, 0, 0]];
 
     /// Which worker's socket has something, and how many datagrams of which kind. Loopback delivers while sending.
-    fn received(group: &Group, from: SocketAddr) -> Vec<(usize, Kind, usize)> {
+    fn received(group: &ListenerGroup, from: SocketAddr) -> Vec<(usize, Kind, usize)> {
         let mut all = Vec::new();
         let mut receiver = Receiver::new(16);
         for worker in 0..group.workers() {
@@ -178,9 +179,12 @@ mod tests {
     }
 
     fn clients_stay_with_a_worker(ip: &str, workers: usize) {
-        let group =
-            Group::open(SocketAddr::new(ip.parse().unwrap(), 0), &Config::for_workers(workers), 0xC0FFEE)
-                .unwrap();
+        let group = ListenerGroup::open(
+            SocketAddr::new(ip.parse().unwrap(), 0),
+            &DatapathConfig::for_workers(workers),
+            0xC0FFEE,
+        )
+        .unwrap();
         let mut seen = HashSet::new();
         for _ in 0..64 {
             let client = UdpSocket::bind((ip, 0)).unwrap();
@@ -215,12 +219,13 @@ mod tests {
     /// IPv4 options move the port; the client stays where it was.
     #[test]
     fn ip_options_do_not_move_a_client() {
-        let group = Group::open("127.0.0.1:0".parse().unwrap(), &Config::for_workers(4), 1).unwrap();
+        let group =
+            ListenerGroup::open("127.0.0.1:0".parse().unwrap(), &DatapathConfig::for_workers(4), 1).unwrap();
         for _ in 0..16 {
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
             client.send_to(DATA[0], group.local_addr()).unwrap();
             let plain = received(&group, client.local_addr().unwrap());
-            super::super::sys::option::ip_options(client.as_fd(), &[1; 8]).unwrap();
+            crate::datapath::sys::option::ip_options(client.as_fd(), &[1; 8]).unwrap();
             client.send_to(DATA[0], group.local_addr()).unwrap();
             assert_eq!(received(&group, client.local_addr().unwrap()), plain);
         }
@@ -229,8 +234,8 @@ mod tests {
     /// Without the program the kernel's own hash keeps a client on one socket.
     #[test]
     fn without_steering_a_client_stays_on_one_socket() {
-        let config = Config { steering: false, ..Config::for_workers(2) };
-        let group = Group::open("127.0.0.1:0".parse().unwrap(), &config, 1).unwrap();
+        let config = DatapathConfig { steering: false, ..DatapathConfig::for_workers(2) };
+        let group = ListenerGroup::open("127.0.0.1:0".parse().unwrap(), &config, 1).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         for bytes in CONTROL.iter().chain(&DATA) {
             client.send_to(bytes, group.local_addr()).unwrap();

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Incoming;
-use super::accept::{Accepted, Acceptor};
-use super::admission::Admission;
-use super::handshake::{Handshaken, Handshakes};
-use super::stats::Counters;
-use crate::datapath::sys::epoll::{Epoll, Wanted};
-use crate::datapath::watched::Watched;
+use crate::datapath::event_source::EventSource;
+use crate::datapath::listen::accept::{Accepted, Acceptor};
+use crate::datapath::listen::admission::Admission;
+use crate::datapath::listen::handshake::{Handshaken, Handshakes};
+use crate::datapath::stream::Incoming;
+use crate::datapath::stream::stats::StreamCounters;
+use crate::datapath::sys::epoll::{Epoll, Interest};
 use crate::turn::Transport;
 
 /// Connections that a listener may deliver in one pass.
@@ -35,7 +35,7 @@ impl<'g> Entrance<'g> {
     /// Lets the worker hear of connections.
     pub(in crate::datapath) fn watch(&self, epoll: &Epoll) -> io::Result<()> {
         let mut acceptors = self.acceptors.iter().enumerate();
-        acceptors.try_for_each(|(place, acceptor)| epoll.add(acceptor.socket(), Watched::Acceptor(place)))
+        acceptors.try_for_each(|(place, acceptor)| epoll.add(acceptor.socket(), EventSource::Acceptor(place)))
     }
 
     /// Accepts what waits at a listener; `ready` takes those that need no handshake.
@@ -44,7 +44,7 @@ impl<'g> Entrance<'g> {
         now: u64,
         place: usize,
         epoll: &Epoll,
-        counters: &mut Counters,
+        counters: &mut StreamCounters,
         mut ready: impl FnMut(Incoming),
     ) {
         let acceptor = &mut self.acceptors[place];
@@ -55,12 +55,12 @@ impl<'g> Entrance<'g> {
                 Accepted::Nothing => return,
                 Accepted::Exhausted => {
                     counters.accept_paused += 1;
-                    let nothing = Wanted { read: false, write: false };
-                    let _ = epoll.set(acceptor.socket(), Watched::Acceptor(place), nothing);
+                    let nothing = Interest { read: false, write: false };
+                    let _ = epoll.set(acceptor.socket(), EventSource::Acceptor(place), nothing);
                     return;
                 }
             };
-            let transport = Counters::place(tuple.transport);
+            let transport = StreamCounters::place(tuple.transport);
             counters.accepted[transport] += 1;
             let places = match self.admission.admit(tuple.client.0.ip()) {
                 Ok(places) => places,
@@ -88,8 +88,8 @@ impl<'g> Entrance<'g> {
         for (place, acceptor) in self.acceptors.iter_mut().enumerate() {
             if acceptor.paused.is_some_and(|until| until <= now) {
                 acceptor.paused = None;
-                let reading = Wanted { read: true, write: false };
-                let _ = epoll.set(acceptor.socket(), Watched::Acceptor(place), reading);
+                let reading = Interest { read: true, write: false };
+                let _ = epoll.set(acceptor.socket(), EventSource::Acceptor(place), reading);
             }
         }
     }

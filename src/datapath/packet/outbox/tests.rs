@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use proptest::prelude::*;
 use slotmap::KeyData;
 
-use super::super::arena::{Arena, SLOTS};
 use super::*;
+use crate::datapath::packet::arena::{Arena, SLOTS};
 use crate::datapath::sys::receive::Receiver;
 use crate::wire::{self, Class, Family, Message as Stun, Method, TransactionId, attribute};
 
@@ -50,7 +50,7 @@ fn route(who: u8) -> Route {
         via: Via::Relay(relay),
         to: SocketAddr::new([192, 0, 2, who].into(), 5000),
         source: None,
-        marks: Marks(who),
+        tos: Tos(who),
         dont_fragment: false,
     }
 }
@@ -82,15 +82,15 @@ proptest! {
             // The last datagram of a batch is a run by itself if it is shorter.
             for run in [&batch.lengths()[..batch.count - 1], &[batch.last]] {
                 let Some(&len) = run.first() else { continue };
-                let stride = 4 + len + padding;
-                let range = arena.take(run.len() * stride);
+                let segment_size = 4 + len + padding;
+                let range = arena.take(run.len() * segment_size);
                 for n in 0..run.len() {
                     let bytes = payload(expected.len(), len);
-                    let at = range.start + n * stride + 4;
+                    let at = range.start + n * segment_size + 4;
                     arena.memory()[at..at + len].copy_from_slice(&bytes);
                     expected.push((route(batch.who), bytes));
                 }
-                outbox.for_peer(arena.memory(), route(batch.who), range, stride, 4, len);
+                outbox.for_peer(arena.memory(), route(batch.who), range, segment_size, 4, len);
             }
         }
         prop_assert!(datagrams(&outbox, arena.memory(), gso) == expected);
@@ -149,15 +149,15 @@ fn single_datagrams_of_one_route_make_one_run() {
     assert_eq!(sizes, [(1200, 54), (1200, 7), (1000, 3)]);
 }
 
-struct Sockets {
+struct SocketPair {
     from: UdpSocket,
     to: UdpSocket,
 }
 
-impl Sockets {
-    fn new() -> Sockets {
+impl SocketPair {
+    fn new() -> SocketPair {
         let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
-        Sockets { from: bind(), to: bind() }
+        SocketPair { from: bind(), to: bind() }
     }
 
     fn route(&self) -> Route {
@@ -165,7 +165,13 @@ impl Sockets {
     }
 
     /// Sends `count` datagrams of `len` bytes in one run; returns how many bytes arrived in each datagram.
-    fn relay(&self, outbox: &mut Outbox, counters: &mut Counters, len: usize, count: usize) -> Vec<usize> {
+    fn relay(
+        &self,
+        outbox: &mut Outbox,
+        counters: &mut SocketCounters,
+        len: usize,
+        count: usize,
+    ) -> Vec<usize> {
         let mut arena = Arena::new();
         let range = arena.take(count * (len + 4));
         outbox.for_peer(arena.memory(), self.route(), range, len + 4, 4, len);
@@ -179,7 +185,8 @@ impl Sockets {
 /// Some devices cannot cut datagrams: then they go one by one, and after three times at once.
 #[test]
 fn runs_that_the_kernel_refuses_go_one_by_one() {
-    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let (sockets, mut outbox, mut counters) =
+        (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     option::without_checksums(sockets.from.as_fd()).unwrap();
     for attempt in 1..=5 {
         assert_eq!(sockets.relay(&mut outbox, &mut counters, 1000, 3), [1000; 3]);
@@ -191,7 +198,8 @@ fn runs_that_the_kernel_refuses_go_one_by_one() {
 /// RFC 8656 §14: DF for the datagrams that ask for it, and not for the next one.
 #[test]
 fn a_datagram_that_must_not_be_fragmented_goes_alone() {
-    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let (sockets, mut outbox, mut counters) =
+        (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     let mut arena = Arena::new();
     for dont_fragment in [false, true, true, false] {
         let range = arena.take(104);
@@ -208,7 +216,8 @@ fn a_datagram_that_must_not_be_fragmented_goes_alone() {
 /// A send that fails costs its datagrams and no others.
 #[test]
 fn a_failure_costs_no_other_datagram() {
-    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let (sockets, mut outbox, mut counters) =
+        (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     let mut arena = Arena::new();
     let too_long = arena.take(65_530);
     let broadcast = SocketAddr::from(([255, 255, 255, 255], 9));
@@ -218,14 +227,14 @@ fn a_failure_costs_no_other_datagram() {
         (broadcast, arena.take(104), 100),
         (sockets.to.local_addr().unwrap(), arena.take(104), 100),
     ] {
-        let stride = range.len();
-        outbox.for_peer(arena.memory(), Route { to, ..route(0) }, range, stride, 4, len);
+        let segment_size = range.len();
+        outbox.for_peer(arena.memory(), Route { to, ..route(0) }, range, segment_size, 4, len);
     }
     outbox.flush(arena.memory(), |_| Some(sockets.from.as_fd()), &mut counters);
     let mut buffer = [0; 200];
     sockets.to.set_nonblocking(true).unwrap();
     assert_eq!((0..3).map_while(|_| sockets.to.recv(&mut buffer).ok()).collect::<Vec<_>>(), [100; 2]);
-    let mut expected = Counters::default();
+    let mut expected = SocketCounters::default();
     expected.unsent(Unsent::TooLong, 1);
     expected.unsent(Unsent::Refused, 1);
     assert_eq!(counters, expected);
@@ -233,7 +242,8 @@ fn a_failure_costs_no_other_datagram() {
 
 #[test]
 fn what_was_for_a_closed_socket_is_counted() {
-    let (sockets, mut outbox, mut counters) = (Sockets::new(), Outbox::new(true), Counters::default());
+    let (sockets, mut outbox, mut counters) =
+        (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     let mut arena = Arena::new();
     let range = arena.take(3 * 104);
     outbox.for_peer(arena.memory(), sockets.route(), range, 104, 4, 100);

@@ -7,10 +7,10 @@ use rand::SeedableRng;
 use slotmap::SlotMap;
 use socket2::SockRef;
 
-use super::super::alarm::Bell;
-use super::super::losses::tests::overflow;
-use super::super::sys::epoll::Events;
 use super::*;
+use crate::datapath::sys::epoll::Events;
+use crate::datapath::worker::losses::tests::overflow;
+use crate::datapath::worker::wake::Waker;
 use crate::turn::LiveRelays;
 
 /// A worker's relays, and the core's table of allocations.
@@ -24,7 +24,7 @@ fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> A
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     Arc::new(Resources {
         ports: Ports::new(&addresses, ports),
-        ledger: Ledger::new(a_user, 100),
+        ledger: QuotaLedger::new(a_user, 100),
         reservations: Reservations::default(),
         reservation_lifetime: 30,
         gro: true,
@@ -43,7 +43,7 @@ impl World {
         (ticket, self.relays.answer(ask, opening))
     }
 
-    fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortWish) -> (AllocationId, Answer) {
+    fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortRequest) -> (AllocationId, Answer) {
         self.ask(0, Ask::OpenRelay { user: user.into(), v4, v6, port })
     }
 
@@ -71,7 +71,7 @@ fn id(allocation: AllocationId, family: Family) -> RelayId {
 fn a_dual_allocation_opens_and_closes() {
     let resources = resources(&["127.0.2.1", "::1"], 20_000..=32_000, 1);
     let mut world = World::new(&resources);
-    let (ticket, answer) = world.open("alice", true, true, PortWish::Any);
+    let (ticket, answer) = world.open("alice", true, true, PortRequest::Any);
     let Answer::Opened { v4: Some(Ok(v4)), v6: Some(Ok(v6)), token: None } = answer else {
         panic!("{answer:?}")
     };
@@ -82,22 +82,22 @@ fn a_dual_allocation_opens_and_closes() {
     let mut events = Events::new(4);
     world.epoll.wait(&mut events).unwrap();
     assert_eq!(events.len(), 1);
-    assert_eq!(events.watched(0), Some(Watched::Relay(id(ticket, Family::V4))));
+    assert_eq!(events.event_source(0), Some(EventSource::Relay(id(ticket, Family::V4))));
 
     world.relays.close(id(ticket, Family::V4));
     assert!(!resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
     assert!(world.relays.socket(id(ticket, Family::V4)).is_none());
-    assert_eq!(world.open("alice", true, false, PortWish::Any).1, Answer::Refused(Denial::Quota));
+    assert_eq!(world.open("alice", true, false, PortRequest::Any).1, Answer::Refused(Denial::Quota));
     world.relays.close(id(ticket, Family::V6));
     assert_eq!(resources.ledger.total(), 0);
-    let bell = Bell::new().unwrap();
-    world.epoll.add(bell.as_fd(), Watched::Bell).unwrap();
+    let bell = Waker::new().unwrap();
+    world.epoll.add(bell.as_fd(), EventSource::Waker).unwrap();
     bell.ring();
     world.epoll.wait(&mut events).unwrap();
     assert_eq!(
-        (events.len(), events.watched(0)),
-        (1, Some(Watched::Bell)),
-        "a closed socket is watched no more"
+        (events.len(), events.event_source(0)),
+        (1, Some(EventSource::Waker)),
+        "a closed socket is event_source no more"
     );
 }
 
@@ -106,10 +106,10 @@ fn a_dual_allocation_opens_and_closes() {
 fn a_shortage_of_one_family_is_not_one_of_both() {
     let resources = resources(&["127.0.2.2"], 20_000..=32_000, 9);
     let mut world = World::new(&resources);
-    let (ticket, answer) = world.open("alice", true, true, PortWish::Any);
+    let (ticket, answer) = world.open("alice", true, true, PortRequest::Any);
     assert!(matches!(answer, Answer::Opened { v4: Some(Ok(_)), v6: Some(Err(Shortage)), .. }), "{answer:?}");
     world.relays.close(id(ticket, Family::V4));
-    assert_eq!(world.open("alice", false, true, PortWish::Any).1, Answer::Refused(Denial::Capacity));
+    assert_eq!(world.open("alice", false, true, PortRequest::Any).1, Answer::Refused(Denial::Capacity));
     assert_eq!(resources.ledger.total(), 0, "a failure costs no quota");
 }
 
@@ -121,11 +121,11 @@ fn ports_of_other_programs_are_skipped() {
     assert!(!others.is_empty());
     let resources = resources(&["127.0.2.30"], 20_100..=20_104, 99);
     let mut world = World::new(&resources);
-    let (_, answer) = world.open("alice", true, false, PortWish::Any);
+    let (_, answer) = world.open("alice", true, false, PortRequest::Any);
     assert_eq!(v4(&answer).port(), 20_104);
     let complained = Cell::new(0);
     let ticket = world.table.insert(());
-    let ask = Ask::OpenRelay { user: "alice".into(), v4: true, v6: false, port: PortWish::Any };
+    let ask = Ask::OpenRelay { user: "alice".into(), v4: true, v6: false, port: PortRequest::Any };
     let mut trouble = |_, _: &io::Error| complained.set(complained.get() + 1);
     let opening = Opening { now: 1, ticket, epoll: &world.epoll, trouble: &mut trouble };
     let answer = world.relays.answer(ask, opening);
@@ -138,7 +138,7 @@ fn an_address_that_is_gone_is_passed_over() {
     let resources = resources(&["192.0.2.77", "127.0.2.20"], 20_000..=32_000, 99);
     let mut world = World::new(&resources);
     for _ in 0..8 {
-        assert_eq!(v4(&world.open("alice", true, false, PortWish::Any).1).ip().to_string(), "127.0.2.20");
+        assert_eq!(v4(&world.open("alice", true, false, PortRequest::Any).1).ip().to_string(), "127.0.2.20");
     }
 }
 
@@ -147,10 +147,14 @@ fn an_address_that_is_gone_is_passed_over() {
 fn a_reserved_port_is_redeemed_by_another_worker() {
     let resources = resources(&["127.0.2.3"], 20_000..=32_000, 2);
     let (mut one, mut other) = (World::new(&resources), World::new(&resources));
-    let (made, answer) = one.open("alice", true, false, PortWish::Pair);
+    let (made, answer) = one.open("alice", true, false, PortRequest::Pair);
     let (even, token) = (v4(&answer), token(&answer));
     assert_eq!(even.port() % 2, 0);
-    assert_eq!(one.open("alice", true, false, PortWish::Any).1, Answer::Refused(Denial::Quota), "both count");
+    assert_eq!(
+        one.open("alice", true, false, PortRequest::Any).1,
+        Answer::Refused(Denial::Quota),
+        "both count"
+    );
     let next = SocketAddr::new(even.ip(), even.port() + 1);
     assert!(!resources.ports.is_live(next));
 
@@ -160,7 +164,7 @@ fn a_reserved_port_is_redeemed_by_another_worker() {
     assert!(other.relays.socket(id(claimed, Family::V4)).is_some());
     assert_eq!(other.claim(29, "bob", token).1, Answer::Refused(Denial::Capacity), "only once");
     assert!(
-        matches!(one.open("alice", true, false, PortWish::Any).1, Answer::Opened { .. }),
+        matches!(one.open("alice", true, false, PortRequest::Any).1, Answer::Opened { .. }),
         "it counts on bob now"
     );
     one.relays.close(id(made, Family::V4));
@@ -173,8 +177,8 @@ fn a_reserved_port_is_redeemed_by_another_worker() {
 fn a_refused_claim_returns_the_token() {
     let resources = resources(&["127.0.2.4"], 20_000..=32_000, 2);
     let mut world = World::new(&resources);
-    let token = token(&world.open("alice", true, false, PortWish::Pair).1);
-    let bobs: Vec<_> = (0..2).map(|_| world.open("bob", true, false, PortWish::Any).0).collect();
+    let token = token(&world.open("alice", true, false, PortRequest::Pair).1);
+    let bobs: Vec<_> = (0..2).map(|_| world.open("bob", true, false, PortRequest::Any).0).collect();
     assert_eq!(world.claim(1, "bob", token).1, Answer::Refused(Denial::Quota));
     world.relays.close(id(bobs[0], Family::V4));
     assert!(matches!(world.claim(1, "bob", token).1, Answer::Opened { .. }));
@@ -185,16 +189,19 @@ fn a_refused_claim_returns_the_token() {
 fn a_pair_that_cannot_be_had_costs_nothing() {
     let resources = resources(&["127.0.2.5"], 20_000..=32_000, 1);
     let mut world = World::new(&resources);
-    assert_eq!(world.open("alice", true, false, PortWish::Pair).1, Answer::Refused(Denial::Quota));
+    assert_eq!(world.open("alice", true, false, PortRequest::Pair).1, Answer::Refused(Denial::Quota));
     assert_eq!(resources.ledger.total(), 0);
-    assert!(matches!(world.open("alice", true, false, PortWish::Even).1, Answer::Opened { token: None, .. }));
+    assert!(matches!(
+        world.open("alice", true, false, PortRequest::Even).1,
+        Answer::Opened { token: None, .. }
+    ));
 }
 
 #[test]
 fn a_worker_that_ends_returns_everything() {
     let resources = resources(&["127.0.2.6"], 20_000..=32_000, 9);
     let mut world = World::new(&resources);
-    let addr = v4(&world.open("alice", true, false, PortWish::Any).1);
+    let addr = v4(&world.open("alice", true, false, PortRequest::Any).1);
     drop(world);
     assert!(!resources.ports.is_live(addr));
     assert_eq!(resources.ledger.total(), 0);
@@ -206,14 +213,14 @@ fn a_worker_that_ends_returns_everything() {
 fn what_peers_sent_in_vain() {
     let resources = resources(&["127.0.2.9", "::1"], 20_000..=32_000, 10);
     let mut world = World::new(&resources);
-    let opened: Vec<_> = (0..5).map(|_| world.open("alice", true, true, PortWish::Any).0).collect();
+    let opened: Vec<_> = (0..5).map(|_| world.open("alice", true, true, PortRequest::Any).0).collect();
     let fill = |relays: &Relays, allocation, family| {
         let socket = relays.socket(id(allocation, family)).unwrap();
         let addr = SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
         overflow(socket, addr, 0)
     };
     let relays = &mut world.relays;
-    assert_eq!((relays.len(), relays.lost(5)), (5, Lost::default()));
+    assert_eq!((relays.len(), relays.lost(5)), (5, QueueLoss::default()));
 
     let first = fill(relays, opened[0], Family::V4) + fill(relays, opened[0], Family::V6);
     let last = fill(relays, opened[4], Family::V6);

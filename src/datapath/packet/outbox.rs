@@ -12,12 +12,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use super::arena::{self, JOINED};
-use super::segmentation::Segmentation;
-use super::stats::{Counters, Unsent};
-use super::sys::option;
-use super::sys::send::{Message, Sender};
-use crate::turn::{Header, Marks, RelayId};
+use crate::datapath::packet::arena::{self, JOINED};
+use crate::datapath::packet::segmentation::Segmentation;
+use crate::datapath::stats::{SocketCounters, Unsent};
+use crate::datapath::sys::option;
+use crate::datapath::sys::send::{OutgoingMessage, Sender};
+use crate::turn::{Header, RelayId, Tos};
 
 /// Datagrams in a run at most: what every kernel takes.
 const RUN: usize = 64;
@@ -36,7 +36,7 @@ const TOO_LONG: usize = 64;
 
 /// A socket of this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Via {
+pub(in crate::datapath) enum Via {
     /// A listener, by its place among the worker's listeners.
     Listener(usize),
     /// A relay socket.
@@ -45,18 +45,18 @@ pub(super) enum Via {
 
 /// How a datagram travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Route {
-    pub(super) via: Via,
-    pub(super) to: SocketAddr,
+pub(in crate::datapath) struct Route {
+    pub(in crate::datapath) via: Via,
+    pub(in crate::datapath) to: SocketAddr,
     /// The address to send from; `None`: the socket's own.
-    pub(super) source: Option<SocketAddr>,
-    pub(super) marks: Marks,
-    pub(super) dont_fragment: bool,
+    pub(in crate::datapath) source: Option<SocketAddr>,
+    pub(in crate::datapath) tos: Tos,
+    pub(in crate::datapath) dont_fragment: bool,
 }
 
 /// Datagrams of `size` bytes each, the last perhaps shorter, one behind the other.
 #[derive(Clone, Debug)]
-struct Run {
+struct GsoBatch {
     route: Route,
     size: usize,
     count: usize,
@@ -66,18 +66,18 @@ struct Run {
 }
 
 /// What waits to be sent.
-pub(super) struct Outbox {
-    runs: Vec<Run>,
+pub(in crate::datapath) struct Outbox {
+    runs: Vec<GsoBatch>,
     segmentation: Segmentation,
     sender: Sender,
-    messages: Vec<Message>,
+    messages: Vec<OutgoingMessage>,
     /// Where packets with DF would have gone that this machine knows to be too long.
     too_long: Vec<(Via, SocketAddr)>,
 }
 
 impl Outbox {
     /// Nothing waits. `gso`: runs may be longer than one datagram.
-    pub(super) fn new(gso: bool) -> Outbox {
+    pub(in crate::datapath) fn new(gso: bool) -> Outbox {
         Outbox {
             runs: Vec::with_capacity(WAITING),
             segmentation: Segmentation::new(gso),
@@ -88,43 +88,43 @@ impl Outbox {
     }
 
     /// Whether another batch may be added, whatever becomes of it.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::datapath) fn has_room(&self) -> bool {
         self.runs.len() + JOINED <= WAITING
     }
 
-    /// Adds the payloads of a run from a client: of every `stride` bytes in `run` the `len` from `offset` on.
-    pub(super) fn for_peer(
+    /// Adds the payloads of a run from a client: of every `segment_size` bytes in `run` the `len` from `offset` on.
+    pub(in crate::datapath) fn for_peer(
         &mut self,
         memory: &mut [u8],
         route: Route,
         run: Range<usize>,
-        stride: usize,
+        segment_size: usize,
         offset: usize,
         len: usize,
     ) {
         let mut adding = self.adding(route);
-        for start in run.step_by(stride.max(1)) {
+        for start in run.step_by(segment_size.max(1)) {
             adding.add(memory, start + offset..start + offset + len);
         }
     }
 
-    /// Adds a batch from a peer, datagrams of `stride` bytes, each behind its header.
-    pub(super) fn for_client(
+    /// Adds a batch from a peer, datagrams of `segment_size` bytes, each behind its header.
+    pub(in crate::datapath) fn for_client(
         &mut self,
         memory: &mut [u8],
         route: Route,
         batch: Range<usize>,
-        stride: usize,
+        segment_size: usize,
         header: &Header,
     ) {
-        let stride = stride.max(1);
-        let count = batch.len().div_ceil(stride).max(1);
+        let segment_size = segment_size.max(1);
+        let count = batch.len().div_ceil(segment_size).max(1);
         let mut adding = self.adding(route);
         // All that is inserted pushes to the left, but for the last padding.
-        let mut to = batch.start - count * header.len() - (count - 1) * header.padding(stride);
+        let mut to = batch.start - count * header.len() - (count - 1) * header.padding(segment_size);
         for n in 0..count {
-            let from = batch.start + n * stride;
-            let payload = from..batch.end.min(from + stride);
+            let from = batch.start + n * segment_size;
+            let payload = from..batch.end.min(from + segment_size);
             let (value, len) = (to + header.len(), payload.len());
             memory.copy_within(payload, value);
             header.write(n, len, &mut memory[to..value]);
@@ -136,11 +136,11 @@ impl Outbox {
     }
 
     /// Sends all that waits. `socket` finds a socket that is still open.
-    pub(super) fn flush<'s>(
+    pub(in crate::datapath) fn flush<'s>(
         &mut self,
         memory: &[u8],
         socket: impl Fn(Via) -> Option<BorrowedFd<'s>>,
-        counters: &mut Counters,
+        counters: &mut SocketCounters,
     ) {
         let runs = std::mem::take(&mut self.runs);
         for same in runs
@@ -163,18 +163,18 @@ impl Outbox {
 
     /// Where a packet went that was too long for DF and that an error queue tells of by its address alone; once for each
     /// packet.
-    pub(super) fn take_too_long(&mut self, relay: RelayId, to: IpAddr) -> Option<SocketAddr> {
+    pub(in crate::datapath) fn take_too_long(&mut self, relay: RelayId, to: IpAddr) -> Option<SocketAddr> {
         let at = self.too_long.iter().position(|(via, addr)| *via == Via::Relay(relay) && addr.ip() == to)?;
         Some(self.too_long.remove(at).1)
     }
 
     /// Sends one message of its own.
-    pub(super) fn send_alone(
+    pub(in crate::datapath) fn send_alone(
         &mut self,
         socket: BorrowedFd<'_>,
         route: Route,
         bytes: &[u8],
-        counters: &mut Counters,
+        counters: &mut SocketCounters,
     ) {
         if let Err(error) = self.sender.send(socket, bytes, &[message(&route, None, 0..bytes.len())]) {
             counters.unsent(Unsent::why(&error), 1);
@@ -187,7 +187,13 @@ impl Outbox {
         Adding { runs: &mut self.runs, route, join, joins }
     }
 
-    fn send(&mut self, memory: &[u8], socket: BorrowedFd<'_>, runs: &[Run], counters: &mut Counters) {
+    fn send(
+        &mut self,
+        memory: &[u8],
+        socket: BorrowedFd<'_>,
+        runs: &[GsoBatch],
+        counters: &mut SocketCounters,
+    ) {
         self.messages.clear();
         self.messages.extend(
             runs.iter().map(|run| {
@@ -207,7 +213,7 @@ impl Outbox {
                     if runs[sent].count > 1 && refuses_runs(&error) {
                         self.send_singly(memory, socket, &runs[sent], counters);
                     } else {
-                        let (why, Run { route, count, .. }) = (Unsent::why(&error), &runs[sent]);
+                        let (why, GsoBatch { route, count, .. }) = (Unsent::why(&error), &runs[sent]);
                         if route.dont_fragment && why == Unsent::TooLong {
                             if self.too_long.len() == TOO_LONG {
                                 self.too_long.remove(0);
@@ -223,7 +229,13 @@ impl Outbox {
     }
 
     /// A run that the kernel did not take goes as single packets.
-    fn send_singly(&mut self, memory: &[u8], socket: BorrowedFd<'_>, run: &Run, counters: &mut Counters) {
+    fn send_singly(
+        &mut self,
+        memory: &[u8],
+        socket: BorrowedFd<'_>,
+        run: &GsoBatch,
+        counters: &mut SocketCounters,
+    ) {
         counters.runs_refused += 1;
         let mut failed = 0;
         for start in run.bytes.clone().step_by(run.size) {
@@ -241,7 +253,7 @@ impl Outbox {
 
 /// Datagrams of one route, being added.
 struct Adding<'a> {
-    runs: &'a mut Vec<Run>,
+    runs: &'a mut Vec<GsoBatch>,
     route: Route,
     /// They may make runs.
     join: bool,
@@ -264,12 +276,12 @@ impl Adding<'_> {
             return;
         }
         let limit = arena::slot_end(datagram.start);
-        self.runs.push(Run { route: self.route, size: len, count: 1, bytes: datagram, limit });
+        self.runs.push(GsoBatch { route: self.route, size: len, count: 1, bytes: datagram, limit });
         self.joins = self.join;
     }
 }
 
-impl Run {
+impl GsoBatch {
     /// Whether a datagram of this length may follow.
     fn takes(&self, len: usize) -> bool {
         let all_full = self.bytes.len() == self.size * self.count;
@@ -281,8 +293,8 @@ impl Run {
     }
 }
 
-fn message(route: &Route, segment: Option<u16>, bytes: Range<usize>) -> Message {
-    Message { to: route.to, source: route.source, marks: route.marks, segment, bytes }
+fn message(route: &Route, segment: Option<u16>, bytes: Range<usize>) -> OutgoingMessage {
+    OutgoingMessage { to: route.to, source: route.source, tos: route.tos, segment, bytes }
 }
 
 /// What a kernel or a device says that cannot cut datagrams of this size.

@@ -10,33 +10,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::turn::Denial;
 
 /// The counts of a process. A short lock, taken only when allocations come and go.
-pub(super) struct Ledger {
+pub(in crate::datapath) struct QuotaLedger {
     a_user: usize,
     in_total: usize,
-    counts: Mutex<Counts>,
+    counts: Mutex<QuotaCounts>,
 }
 
 /// No entry is 0, so the table is no larger than the total.
 #[derive(Default)]
-struct Counts {
+struct QuotaCounts {
     users: HashMap<Arc<str>, usize>,
     total: usize,
 }
 
 /// One allocation's part. Given back when dropped.
-pub(super) struct Quota {
-    ledger: Arc<Ledger>,
+pub(in crate::datapath) struct Quota {
+    ledger: Arc<QuotaLedger>,
     user: Arc<str>,
 }
 
-impl Ledger {
+impl QuotaLedger {
     /// At most `a_user` allocations of one user and `in_total` of all.
-    pub(super) fn new(a_user: usize, in_total: usize) -> Arc<Ledger> {
-        Arc::new(Ledger { a_user, in_total, counts: Mutex::default() })
+    pub(in crate::datapath) fn new(a_user: usize, in_total: usize) -> Arc<QuotaLedger> {
+        Arc::new(QuotaLedger { a_user, in_total, counts: Mutex::default() })
     }
 
     /// Reserves one allocation for a user.
-    pub(super) fn reserve(self: &Arc<Self>, user: &Arc<str>) -> Result<Quota, Denial> {
+    pub(in crate::datapath) fn reserve(self: &Arc<Self>, user: &Arc<str>) -> Result<Quota, Denial> {
         let mut counts = self.counts();
         counts.check(user, self.a_user)?;
         if counts.total >= self.in_total {
@@ -49,17 +49,17 @@ impl Ledger {
 
     /// How many allocations and reservations there are.
     #[cfg(test)]
-    pub(super) fn total(&self) -> usize {
+    pub(in crate::datapath) fn total(&self) -> usize {
         self.counts().total
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, QuotaCounts> {
         // Nothing panics between the changes of one lock.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Counts {
+impl QuotaCounts {
     fn check(&self, user: &str, most: usize) -> Result<(), Denial> {
         if self.users.get(user).copied().unwrap_or(0) >= most { Err(Denial::Quota) } else { Ok(()) }
     }
@@ -79,7 +79,7 @@ impl Counts {
 
 impl Quota {
     /// From now on it counts on `user`; if that one has as many as allowed, it stays where it was.
-    pub(super) fn pass_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
+    pub(in crate::datapath) fn pass_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
         if self.user == *user {
             return Ok(());
         }
@@ -112,7 +112,7 @@ mod tests {
     /// RFC 8656 §7.2: 486 for the user who has enough, 508 for everyone when the server is full.
     #[test]
     fn a_user_fills_its_quota_then_the_server_is_full() {
-        let ledger = Ledger::new(2, 3);
+        let ledger = QuotaLedger::new(2, 3);
         let (alice, bob) = (user("alice"), user("bob"));
         let first = ledger.reserve(&alice).unwrap();
         let _second = ledger.reserve(&alice).unwrap();
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_reservation_passes_from_its_maker_to_its_claimer() {
-        let ledger = Ledger::new(1, 2);
+        let ledger = QuotaLedger::new(1, 2);
         let (alice, bob) = (user("alice"), user("bob"));
         let mut made = ledger.reserve(&alice).unwrap();
         let other = ledger.reserve(&bob).unwrap();
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_panic_gives_everything_back() {
-        let ledger = Ledger::new(1, 1);
+        let ledger = QuotaLedger::new(1, 1);
         let held = ledger.clone();
         let thread = std::thread::spawn(move || {
             let _quota = held.reserve(&user("alice")).unwrap();

@@ -1,4 +1,4 @@
-//! Relay sockets that are kept for a later allocation (RFC 8656 sections 7.2 and 18.10): EVEN-PORT with R made them, a
+//! RelaySocket sockets that are kept for a later allocation (RFC 8656 sections 7.2 and 18.10): EVEN-PORT with R made them, a
 //! token redeems them, on any worker and from any 5-tuple.
 //!
 //! A table for the process with a bound: each entry holds a socket, its port and its maker's quota, and returns all of
@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::quota::Quota;
-use super::relay::Relay;
+use crate::datapath::relay::quota::Quota;
+use crate::datapath::relay::table::RelaySocket;
 use crate::turn::Token;
 
 /// Reservations at a time: an attack on this table, which needs credentials, gets no further.
@@ -16,23 +16,23 @@ const MOST: usize = 4096;
 
 /// The table. A short lock, taken only by Allocate requests with EVEN-PORT or RESERVATION-TOKEN.
 #[derive(Default)]
-pub(super) struct Reservations {
+pub(in crate::datapath) struct Reservations {
     table: Mutex<HashMap<Token, Reservation>>,
 }
 
 /// What a token stands for.
-pub(super) struct Reservation {
+pub(in crate::datapath) struct Reservation {
     /// A socket that is bound, but not yet read by any worker.
-    pub(super) relay: Relay,
+    pub(in crate::datapath) relay: RelaySocket,
     /// Counts on the maker.
-    pub(super) quota: Quota,
+    pub(in crate::datapath) quota: Quota,
     /// When it lapses, in monotonic nanoseconds.
-    pub(super) until: u64,
+    pub(in crate::datapath) until: u64,
 }
 
 impl Reservations {
     /// Keeps a reservation; false, and it is dropped, if there are too many or the token is in use.
-    pub(super) fn keep(&self, now: u64, token: Token, reservation: Reservation) -> bool {
+    pub(in crate::datapath) fn keep(&self, now: u64, token: Token, reservation: Reservation) -> bool {
         self.lapse(now);
         let mut table = self.table();
         let free = table.len() < MOST && !table.contains_key(&token);
@@ -43,20 +43,20 @@ impl Reservations {
     }
 
     /// Takes what a token stands for. Whoever cannot use it after all gives it to [`Reservations::keep`] again.
-    pub(super) fn claim(&self, now: u64, token: &Token) -> Option<Reservation> {
+    pub(in crate::datapath) fn claim(&self, now: u64, token: &Token) -> Option<Reservation> {
         let reservation = self.table().remove(token)?;
         (reservation.until > now).then_some(reservation)
     }
 
     /// Gives back everything that lapsed; returns how many reservations that were.
-    pub(super) fn lapse(&self, now: u64) -> usize {
+    pub(in crate::datapath) fn lapse(&self, now: u64) -> usize {
         // Sockets are closed after the lock is released.
         let lapsed: Vec<_> = self.table().extract_if(|_, reservation| reservation.until <= now).collect();
         lapsed.len()
     }
 
     /// When the next one lapses.
-    pub(super) fn next(&self) -> Option<u64> {
+    pub(in crate::datapath) fn next(&self) -> Option<u64> {
         self.table().values().map(|reservation| reservation.until).min()
     }
 
@@ -74,15 +74,15 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::super::ports::Ports;
-    use super::super::quota::Ledger;
+    use super::super::quota::QuotaLedger;
     use super::*;
-    use crate::turn::PortWish;
+    use crate::turn::PortRequest;
     use crate::wire::Family;
 
     /// Makes reservations on loopback ports.
     struct Maker {
         ports: Arc<Ports>,
-        ledger: Arc<Ledger>,
+        ledger: Arc<QuotaLedger>,
         rng: StdRng,
     }
 
@@ -90,14 +90,14 @@ mod tests {
         /// Each test has an address of its own.
         fn new(ip: &str) -> Maker {
             let ports = Ports::new(&[ip.parse().unwrap()], 20_000..=32_000);
-            Maker { ports, ledger: Ledger::new(usize::MAX, usize::MAX), rng: StdRng::seed_from_u64(3) }
+            Maker { ports, ledger: QuotaLedger::new(usize::MAX, usize::MAX), rng: StdRng::seed_from_u64(3) }
         }
 
         fn make(&mut self, until: u64) -> Reservation {
             let quota = self.ledger.reserve(&"alice".into()).unwrap();
             loop {
-                let (port, _) = self.ports.take(0, Family::V4, PortWish::Any, &mut self.rng).unwrap();
-                match Relay::open(port, false) {
+                let (port, _) = self.ports.take(0, Family::V4, PortRequest::Any, &mut self.rng).unwrap();
+                match RelaySocket::open(port, false) {
                     Ok(relay) => return Reservation { relay, quota, until },
                     Err((port, _)) => port.held_by_another(0),
                 }

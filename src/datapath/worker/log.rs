@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use super::losses::Lost;
-use super::stats::Queue;
-use super::stream::accept;
-use super::stream::stats::Failure;
-use super::{group, relay};
+use crate::datapath::listen::accept;
+use crate::datapath::listen::group;
+use crate::datapath::relay::table as relay;
+use crate::datapath::stats::SocketQueue;
+use crate::datapath::stream::stats::HandshakeFailure;
+use crate::datapath::worker::losses::QueueLoss;
 use crate::turn::{Closed, FiveTuple, Opened, Refused};
 
 /// Lines of one sort a second.
@@ -26,11 +27,11 @@ const LOSSES: u64 = 10_000_000_000;
 
 /// A worker's log.
 #[derive(Default)]
-pub(super) struct Log {
+pub(in crate::datapath) struct Log {
     refused: Limit,
     handshakes: Limit,
     trouble: Limit,
-    losses: [Sum; Queue::ALL.len()],
+    losses: [Sum; SocketQueue::ALL.len()],
 }
 
 /// So many a second.
@@ -44,14 +45,14 @@ struct Limit {
 /// What was lost and not told yet.
 #[derive(Default)]
 struct Sum {
-    lost: Lost,
+    lost: QueueLoss,
     /// When it may be told.
     from: u64,
 }
 
 impl Log {
     /// An allocation began.
-    pub(super) fn opened(&self, opened: &Opened) {
+    pub(in crate::datapath) fn opened(&self, opened: &Opened) {
         info!(
             client = %opened.tuple.client,
             server = %opened.tuple.server,
@@ -65,7 +66,7 @@ impl Log {
     }
 
     /// An allocation ended.
-    pub(super) fn closed(&self, closed: &Closed) {
+    pub(in crate::datapath) fn closed(&self, closed: &Closed) {
         info!(
             client = %closed.tuple.client,
             server = %closed.tuple.server,
@@ -82,7 +83,7 @@ impl Log {
     }
 
     /// A client was refused.
-    pub(super) fn refused(&mut self, now: u64, refused: &Refused) {
+    pub(in crate::datapath) fn refused(&mut self, now: u64, refused: &Refused) {
         let Some(left_out) = self.refused.line(now) else { return };
         info!(
             client = %refused.tuple.client,
@@ -97,7 +98,13 @@ impl Log {
     }
 
     /// A TLS handshake failed.
-    pub(super) fn handshake_failed(&mut self, now: u64, tuple: &FiveTuple, why: Failure, error: &str) {
+    pub(in crate::datapath) fn handshake_failed(
+        &mut self,
+        now: u64,
+        tuple: &FiveTuple,
+        why: HandshakeFailure,
+        error: &str,
+    ) {
         let Some(left_out) = self.handshakes.line(now) else { return };
         info!(
             client = %tuple.client,
@@ -110,18 +117,20 @@ impl Log {
     }
 
     /// This machine would not give a relay socket.
-    pub(super) fn trouble(&mut self, now: u64, relayed: SocketAddr, error: &io::Error) {
+    pub(in crate::datapath) fn trouble(&mut self, now: u64, relayed: SocketAddr, error: &io::Error) {
         let Some(left_out) = self.trouble.line(now) else { return };
         warn!(%relayed, %error, left_out, "a relay socket could not be opened");
     }
 
     /// The kernel dropped what a queue had no room for; to be called also when it was nothing more.
-    pub(super) fn lost(&mut self, now: u64, queue: Queue, lost: Lost) {
-        let Some(Lost { count: lost, room }) = self.losses[queue as usize].line(now, lost) else { return };
+    pub(in crate::datapath) fn lost(&mut self, now: u64, queue: SocketQueue, lost: QueueLoss) {
+        let Some(QueueLoss { count: lost, room }) = self.losses[queue as usize].line(now, lost) else {
+            return;
+        };
         let wanted = match queue {
-            Queue::Control | Queue::Data => group::BUFFER,
-            Queue::Relay => relay::BUFFER,
-            Queue::Accept => 0,
+            SocketQueue::Control | SocketQueue::Data => group::BUFFER,
+            SocketQueue::Relay => relay::BUFFER,
+            SocketQueue::Accept => 0,
         };
         let name = queue.as_str();
         match queue {
@@ -133,21 +142,21 @@ impl Log {
                  `sysctl -w net.core.rmem_max={}` and a restart give it more",
                 group::BUFFER
             ),
-            Queue::Control => warn!(
+            SocketQueue::Control => warn!(
                 queue = name,
                 lost,
                 room,
                 "requests were lost in a full queue: more came than this worker can answer; \
                  calls have a queue of their own, but if this is no attack, `workers` and CPUs for them are too few"
             ),
-            Queue::Data | Queue::Relay => warn!(
+            SocketQueue::Data | SocketQueue::Relay => warn!(
                 queue = name,
                 lost,
                 room,
                 "packets were lost in a full queue: more came than this worker can relay; \
                  it needs more CPU time, or `workers` and CPUs for them are too few"
             ),
-            Queue::Accept => warn!(
+            SocketQueue::Accept => warn!(
                 queue = name,
                 lost,
                 "connections were lost in a full queue: more came than this worker can accept; \
@@ -158,7 +167,7 @@ impl Log {
     }
 
     /// Whether losses wait to be told.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(in crate::datapath) fn is_behind(&self) -> bool {
         self.losses.iter().any(|sum| sum.lost.count > 0)
     }
 }
@@ -181,7 +190,7 @@ impl Limit {
 
 impl Sum {
     /// Adds what was lost; what is to be told now.
-    fn line(&mut self, now: u64, lost: Lost) -> Option<Lost> {
+    fn line(&mut self, now: u64, lost: QueueLoss) -> Option<QueueLoss> {
         self.lost.add(lost);
         if self.lost.count == 0 || now < self.from {
             return None;
@@ -209,8 +218,8 @@ mod tests {
     #[test]
     fn losses_are_told_at_once_and_then_summed_up() {
         let mut sum = Sum::default();
-        let lost = |count, room| Lost { count, room };
-        let nothing = Lost::default();
+        let lost = |count, room| QueueLoss { count, room };
+        let nothing = QueueLoss::default();
         assert_eq!(sum.line(5, nothing), None);
         assert_eq!(sum.line(7, lost(3, 100)), Some(lost(3, 100)));
         assert_eq!(sum.line(8, lost(4, 300)), None);

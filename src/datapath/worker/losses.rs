@@ -10,52 +10,52 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::group::Group;
-use super::log::Log;
-use super::relay::Relays;
-use super::stats::{Counters, Queue};
-use super::sys::option;
+use crate::datapath::listen::group::ListenerGroup;
+use crate::datapath::relay::table::Relays;
+use crate::datapath::stats::{SocketCounters, SocketQueue};
+use crate::datapath::sys::option;
+use crate::datapath::worker::log::Log;
 
 /// Allocations whose relay sockets are asked at a time: a thousandth of a worker's time, at 1 to 2 us a socket.
 const AT_A_TIME: usize = 64;
 
 /// What a queue had no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(in crate::datapath) struct QueueLoss {
     /// How much: datagrams, of which the kernel may have joined several to one, or attempts to connect.
-    pub(super) count: u64,
+    pub(in crate::datapath) count: u64,
     /// The room that there was, in bytes; the least, if several sockets lost something.
-    pub(super) room: usize,
+    pub(in crate::datapath) room: usize,
 }
 
 /// What was counted already of what the kernel dropped at a socket. It lives as long as the socket.
 #[derive(Debug, Default)]
-pub(super) struct Counted(AtomicU32);
+pub(in crate::datapath) struct DropCounter(AtomicU32);
 
 /// A worker's search for losses.
-pub(super) struct Losses<'g> {
-    groups: &'g [Group],
+pub(in crate::datapath) struct LossMonitor<'g> {
+    groups: &'g [ListenerGroup],
     worker: usize,
     /// Allocations that are still to be asked since anything happened.
     unasked: usize,
 }
 
-impl<'g> Losses<'g> {
+impl<'g> LossMonitor<'g> {
     /// What `worker` loses, at its listeners in `groups` too.
-    pub(super) fn new(groups: &'g [Group], worker: usize) -> Losses<'g> {
-        Losses { groups, worker, unasked: 0 }
+    pub(in crate::datapath) fn new(groups: &'g [ListenerGroup], worker: usize) -> LossMonitor<'g> {
+        LossMonitor { groups, worker, unasked: 0 }
     }
 
     /// Counts what was lost since the last time, and says so. `active`: something has happened since.
-    pub(super) fn count(
+    pub(in crate::datapath) fn count(
         &mut self,
         now: u64,
         active: bool,
         relays: &mut Relays,
-        counters: &mut Counters,
+        counters: &mut SocketCounters,
         log: &mut Log,
     ) {
-        let mut lost = [Lost::default(); Queue::ALL.len()];
+        let mut lost = [QueueLoss::default(); SocketQueue::ALL.len()];
         if active {
             for group in self.groups {
                 group.queues(self.worker, |queue, socket, counted| {
@@ -64,50 +64,50 @@ impl<'g> Losses<'g> {
             }
             self.unasked = relays.len();
         }
-        lost[Queue::Relay as usize] = relays.lost(self.unasked.min(AT_A_TIME));
+        lost[SocketQueue::Relay as usize] = relays.lost(self.unasked.min(AT_A_TIME));
         self.unasked = self.unasked.saturating_sub(AT_A_TIME);
-        for (queue, lost) in Queue::ALL.into_iter().zip(lost) {
+        for (queue, lost) in SocketQueue::ALL.into_iter().zip(lost) {
             counters.lost[queue as usize] += lost.count;
             log.lost(now, queue, lost);
         }
     }
 
     /// Whether there are sockets that have not been asked yet.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(in crate::datapath) fn is_behind(&self) -> bool {
         self.unasked > 0
     }
 }
 
-impl Counted {
+impl DropCounter {
     /// What is new since the last time.
-    pub(super) fn lost(&self, socket: BorrowedFd<'_>) -> Lost {
+    pub(in crate::datapath) fn lost(&self, socket: BorrowedFd<'_>) -> QueueLoss {
         // Before Linux 4.12 it cannot be asked.
-        let Ok(queue) = option::queue(socket) else { return Lost::default() };
+        let Ok(queue) = option::queue(socket) else { return QueueLoss::default() };
         let before = self.0.swap(queue.dropped, Ordering::Relaxed);
         match queue.dropped.wrapping_sub(before) {
-            0 => Lost::default(),
-            more => Lost { count: more.into(), room: queue.room },
+            0 => QueueLoss::default(),
+            more => QueueLoss { count: more.into(), room: queue.room },
         }
     }
 }
 
-impl Default for Lost {
+impl Default for QueueLoss {
     /// Nothing.
-    fn default() -> Lost {
-        Lost { count: 0, room: usize::MAX }
+    fn default() -> QueueLoss {
+        QueueLoss { count: 0, room: usize::MAX }
     }
 }
 
-impl Lost {
+impl QueueLoss {
     /// And this.
-    pub(super) fn add(&mut self, other: Lost) {
+    pub(in crate::datapath) fn add(&mut self, other: QueueLoss) {
         self.count += other.count;
         self.room = self.room.min(other.room);
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::datapath) mod tests {
     use std::net::{SocketAddr, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
     use std::sync::Arc;
@@ -118,11 +118,11 @@ pub(super) mod tests {
     use socket2::{Domain, SockRef, Socket, Type};
 
     use super::*;
-    use crate::datapath::Config;
-    use crate::datapath::ports::Ports;
-    use crate::datapath::quota::Ledger;
-    use crate::datapath::relay::Resources;
-    use crate::datapath::reservations::Reservations;
+    use crate::datapath::DatapathConfig;
+    use crate::datapath::relay::ports::Ports;
+    use crate::datapath::relay::quota::QuotaLedger;
+    use crate::datapath::relay::reservations::Reservations;
+    use crate::datapath::relay::table::Resources;
     use crate::turn::Transport;
 
     /// How often something is looked at again that the kernel does in its own time.
@@ -156,16 +156,16 @@ pub(super) mod tests {
     }
 
     /// What a worker finds that has nothing but listeners.
-    fn counted(groups: &[Group], worker: usize) -> [u64; 4] {
+    fn counted(groups: &[ListenerGroup], worker: usize) -> [u64; 4] {
         let resources = Arc::new(Resources {
             ports: Ports::new(&[], 1..=1),
-            ledger: Ledger::new(1, 1),
+            ledger: QuotaLedger::new(1, 1),
             reservations: Reservations::default(),
             reservation_lifetime: 30,
             gro: true,
         });
         let mut relays = Relays::new(resources, StdRng::seed_from_u64(4));
-        let (mut losses, mut counters) = (Losses::new(groups, worker), Counters::default());
+        let (mut losses, mut counters) = (LossMonitor::new(groups, worker), SocketCounters::default());
         losses.count(0, true, &mut relays, &mut counters, &mut Log::default());
         assert!(!losses.is_behind());
         counters.lost
@@ -176,12 +176,12 @@ pub(super) mod tests {
         for ip in ["127.0.0.1", "::1"] {
             let socket = UdpSocket::bind((ip, 0)).unwrap();
             let addr = socket.local_addr().unwrap();
-            let (socket, counted) = (socket.as_fd(), Counted::default());
-            assert_eq!(counted.lost(socket), Lost::default());
+            let (socket, counted) = (socket.as_fd(), DropCounter::default());
+            assert_eq!(counted.lost(socket), QueueLoss::default());
             for _ in 0..2 {
                 let count = overflow(socket, addr, 0);
-                assert_eq!(counted.lost(socket), Lost { count, room: 50_000 });
-                assert_eq!(counted.lost(socket), Lost::default());
+                assert_eq!(counted.lost(socket), QueueLoss { count, room: 50_000 });
+                assert_eq!(counted.lost(socket), QueueLoss::default());
             }
         }
     }
@@ -189,14 +189,16 @@ pub(super) mod tests {
     #[test]
     fn the_kernels_count_may_wrap() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let counted = Counted(AtomicU32::new(u32::MAX - 4));
+        let counted = DropCounter(AtomicU32::new(u32::MAX - 4));
         assert_eq!(counted.lost(socket.as_fd()).count, 5, "from 4,294,967,291 to 0");
     }
 
     /// Each queue by itself; a worker that begins again goes on from there.
     #[test]
     fn listeners_for_datagrams() {
-        let groups = [Group::open("127.0.0.1:0".parse().unwrap(), &Config::for_workers(1), 1).unwrap()];
+        let groups =
+            [ListenerGroup::open("127.0.0.1:0".parse().unwrap(), &DatapathConfig::for_workers(1), 1)
+                .unwrap()];
         let addr = groups[0].local_addr();
         let fill = |wanted, first| {
             let mut lost = 0;
@@ -208,17 +210,20 @@ pub(super) mod tests {
             lost
         };
         assert_eq!(counted(&groups, 0), [0; 4]);
-        let (requests, data) = (fill(Queue::Control, 0), fill(Queue::Data, 0x40));
+        let (requests, data) = (fill(SocketQueue::Control, 0), fill(SocketQueue::Data, 0x40));
         assert_eq!(counted(&groups, 0), [requests, data, 0, 0]);
         assert_eq!(counted(&groups, 0), [0; 4]);
-        let data = fill(Queue::Data, 0x40);
+        let data = fill(SocketQueue::Data, 0x40);
         assert_eq!(counted(&groups, 0), [0, data, 0, 0]);
     }
 
     #[test]
     fn listeners_for_streams() {
-        let open =
-            Group::open_stream(Transport::Tcp, "127.0.0.1:0".parse().unwrap(), &Config::for_workers(1));
+        let open = ListenerGroup::open_stream(
+            Transport::Tcp,
+            "127.0.0.1:0".parse().unwrap(),
+            &DatapathConfig::for_workers(1),
+        );
         let groups = [open.unwrap()];
         groups[0].queues(0, |_, socket, _| SockRef::from(&socket).listen(1).unwrap());
         let addr = groups[0].local_addr().into();
@@ -233,7 +238,7 @@ pub(super) mod tests {
         // Two wait; each of the others is told nothing, and will try again.
         let mut refused = 0;
         for _ in 0..PATIENCE {
-            refused += counted(&groups, 0)[Queue::Accept as usize];
+            refused += counted(&groups, 0)[SocketQueue::Accept as usize];
             if refused >= 8 {
                 break;
             }

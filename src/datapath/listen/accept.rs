@@ -162,7 +162,7 @@ mod tests {
             assert!(socket.nonblocking().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
-            assert_eq!(option::marks(socket.as_fd(), ip.contains(':')).unwrap(), 0);
+            assert_eq!(option::tos(socket.as_fd(), ip.contains(':')).unwrap(), 0);
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
         SockRef::from(&listeners[0]).set_tos_v4(0xB8).unwrap();
         let _client = TcpStream::connect(addr).unwrap();
         let socket = accepted(&listeners[0]).unwrap();
-        assert_eq!(option::marks(socket.as_fd(), false).unwrap(), 0xB8);
+        assert_eq!(option::tos(socket.as_fd(), false).unwrap(), 0xB8);
     }
 
     #[test]

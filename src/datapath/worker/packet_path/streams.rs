@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use super::Traffic;
-use crate::datapath::stream::{self, StreamId, stats::End};
+use super::PacketPath;
+use crate::datapath::stream::{self, StreamId, stats::ConnectionEnd};
 use crate::datapath::sys::epoll::{Epoll, Readiness};
-use crate::turn::{FiveTuple, Marks, Now};
+use crate::turn::{FiveTuple, Now, Tos};
 
 /// How often one connection may be read in one pass.
 const BUDGET: usize = 4;
@@ -17,7 +17,7 @@ const RUNS: usize = 64;
 /// Runs of messages that one pass may take from all connections.
 const RUNS_A_PASS: usize = 4096;
 
-impl Traffic<'_> {
+impl PacketPath<'_> {
     /// Whether this pass may read more connections.
     pub(in crate::datapath) fn has_time(&mut self) -> bool {
         let has_time = self.runs < RUNS_A_PASS;
@@ -42,7 +42,7 @@ impl Traffic<'_> {
         // What is decrypted already is no event's matter, so it is taken in whole; there is a record or two of it.
         while budget > 0 || again {
             budget = budget.saturating_sub(1);
-            let Some((tuple, marks)) = self.streams.client(id) else { return };
+            let Some((tuple, tos)) = self.streams.client(id) else { return };
             if self.arena.free() == 0 {
                 self.send();
             }
@@ -56,7 +56,7 @@ impl Traffic<'_> {
             if got.len > 0 {
                 self.alone += 1;
                 let start = self.arena.take_whole();
-                let runs = self.stream_batch(now, id, &tuple, marks, start..start + end);
+                let runs = self.stream_batch(now, id, &tuple, tos, start..start + end);
                 self.runs += runs;
                 if runs >= RUNS {
                     budget = 0;
@@ -65,7 +65,7 @@ impl Traffic<'_> {
                 self.relieve_streams(now, epoll);
             }
             if got.ended && !got.more {
-                self.streams.end(now.mono, id, End::Client);
+                self.streams.end(now.mono, id, ConnectionEnd::Client);
                 return;
             }
             again = got.more;
@@ -76,7 +76,7 @@ impl Traffic<'_> {
     }
 
     /// Writes what waits for clients before anything is dropped that they could take.
-    pub(super) fn relieve_streams(&mut self, now: Now, epoll: &Epoll) {
+    pub(in crate::datapath) fn relieve_streams(&mut self, now: Now, epoll: &Epoll) {
         if self.streams.is_filling() {
             self.streams.flush(now.mono, epoll, &mut self.counters.streams);
         }
@@ -88,7 +88,7 @@ impl Traffic<'_> {
         now: Now,
         id: StreamId,
         tuple: &FiveTuple,
-        marks: Marks,
+        tos: Tos,
         batch: Range<usize>,
     ) -> usize {
         let (mut at, mut runs) = (batch.start, 0);
@@ -96,7 +96,7 @@ impl Traffic<'_> {
             let rest = &self.arena.memory()[at..batch.end];
             match stream::next(rest) {
                 Ok(Some(run)) => {
-                    self.client_run(now, tuple, marks, run.stride, at..at + run.len);
+                    self.client_run(now, tuple, tos, run.segment_size, at..at + run.len);
                     at += run.len;
                     runs += 1;
                 }
@@ -107,7 +107,7 @@ impl Traffic<'_> {
                 // RFC 8656 §12: nothing that follows can be understood
                 Err(_) => {
                     self.streams.cut(now.mono, id, at > batch.start, &[]);
-                    self.streams.end(now.mono, id, End::Unframed);
+                    self.streams.end(now.mono, id, ConnectionEnd::Unframed);
                     return runs;
                 }
             }

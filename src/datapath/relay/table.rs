@@ -1,8 +1,8 @@
-//! Relay sockets: what peers send to and hear from (RFC 8656 section 5).
+//! RelaySocket sockets: what peers send to and hear from (RFC 8656 section 5).
 //!
 //! The worker that handles an Allocate request opens them, bound to one address and port that nobody else has (never
 //! SO_REUSEPORT). The order is quota, ports, sockets; each is a guard, so any failure returns everything and so does
-//! a worker that panics. What belongs together for one allocation is a [`Slot`].
+//! a worker that panics. What belongs together for one allocation is a [`RelaySockets`].
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -14,46 +14,46 @@ use rand::rngs::StdRng;
 use slotmap::SecondaryMap;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::losses::{Counted, Lost};
-use super::ports::{Port, Ports};
-use super::quota::{Ledger, Quota};
-use super::reservations::{Reservation, Reservations};
-use super::sys::epoll::Epoll;
-use super::sys::option;
-use super::watched::Watched;
-use crate::turn::{AllocationId, Answer, Ask, Denial, PortWish, RelayId, RelayedAddr, Shortage, Token};
+use crate::datapath::event_source::EventSource;
+use crate::datapath::relay::ports::{Port, Ports};
+use crate::datapath::relay::quota::{Quota, QuotaLedger};
+use crate::datapath::relay::reservations::{Reservation, Reservations};
+use crate::datapath::sys::epoll::Epoll;
+use crate::datapath::sys::option;
+use crate::datapath::worker::losses::{DropCounter, QueueLoss};
+use crate::turn::{AllocationId, Answer, Ask, Denial, PortRequest, RelayId, RelayedAddr, Shortage, Token};
 use crate::wire::Family;
 
 /// What a relay socket asks for: a video key frame at once.
-pub(super) const BUFFER: usize = 1 << 20;
+pub(in crate::datapath) const BUFFER: usize = 1 << 20;
 
 /// How often another relay address is tried when one is gone from this machine.
 const ADDRESSES_GONE: usize = 8;
 
 /// What all workers share to open relay sockets.
-pub(super) struct Resources {
-    pub(super) ports: Arc<Ports>,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) reservations: Reservations,
+pub(in crate::datapath) struct Resources {
+    pub(in crate::datapath) ports: Arc<Ports>,
+    pub(in crate::datapath) ledger: Arc<QuotaLedger>,
+    pub(in crate::datapath) reservations: Reservations,
     /// How long a reservation is kept, in nanoseconds.
-    pub(super) reservation_lifetime: u64,
-    /// Relay sockets hand out joined datagrams.
-    pub(super) gro: bool,
+    pub(in crate::datapath) reservation_lifetime: u64,
+    /// RelaySocket sockets hand out joined datagrams.
+    pub(in crate::datapath) gro: bool,
 }
 
 /// A relay socket with its port. The socket is closed before the port is given back.
-pub(super) struct Relay {
+pub(in crate::datapath) struct RelaySocket {
     socket: UdpSocket,
     port: Port,
     /// The last pass of its worker that found something there.
     served: u64,
-    counted: Counted,
+    counted: DropCounter,
 }
 
 /// The relay sockets of an allocation, and its quota.
-struct Slot {
-    v4: Option<Relay>,
-    v6: Option<Relay>,
+struct RelaySockets {
+    v4: Option<RelaySocket>,
+    v6: Option<RelaySocket>,
     /// Held until the last socket is closed.
     _quota: Quota,
     /// Its place in [`Relays::order`].
@@ -61,38 +61,38 @@ struct Slot {
 }
 
 /// What a relay socket is opened for, and by whom.
-pub(super) struct Opening<'a> {
+pub(in crate::datapath) struct Opening<'a> {
     /// Monotonic nanoseconds.
-    pub(super) now: u64,
-    pub(super) ticket: AllocationId,
+    pub(in crate::datapath) now: u64,
+    pub(in crate::datapath) ticket: AllocationId,
     /// The worker's set of sockets.
-    pub(super) epoll: &'a Epoll,
+    pub(in crate::datapath) epoll: &'a Epoll,
     /// Hears what went wrong outside of this program.
-    pub(super) trouble: &'a mut dyn FnMut(SocketAddr, &io::Error),
+    pub(in crate::datapath) trouble: &'a mut dyn FnMut(SocketAddr, &io::Error),
 }
 
 /// The relay sockets of a worker.
-pub(super) struct Relays {
-    slots: SecondaryMap<AllocationId, Slot>,
+pub(in crate::datapath) struct Relays {
+    slots: SecondaryMap<AllocationId, RelaySockets>,
     /// All of them, side by side, to be gone through in turns.
     order: Vec<AllocationId>,
     /// Whose turn is next.
     turn: usize,
     /// What sockets lost that are closed.
-    lost: Lost,
+    lost: QueueLoss,
     resources: Arc<Resources>,
     rng: StdRng,
 }
 
 impl Relays {
     /// None yet. `rng` chooses ports and tokens.
-    pub(super) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
+    pub(in crate::datapath) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
         let (slots, order) = (SecondaryMap::new(), Vec::new());
-        Relays { slots, order, turn: 0, lost: Lost::default(), resources, rng }
+        Relays { slots, order, turn: 0, lost: QueueLoss::default(), resources, rng }
     }
 
     /// Does what the core asks. If it fails, everything is as it was.
-    pub(super) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
+    pub(in crate::datapath) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
         let ticket = opening.ticket;
         let opened = match ask {
             Ask::OpenRelay { user, v4, v6, port } => self.open(&user, [v4, v6], port, &mut opening),
@@ -110,7 +110,7 @@ impl Relays {
     }
 
     /// The socket of a relayed address.
-    pub(super) fn socket(&self, id: RelayId) -> Option<BorrowedFd<'_>> {
+    pub(in crate::datapath) fn socket(&self, id: RelayId) -> Option<BorrowedFd<'_>> {
         let slot = self.slots.get(id.allocation)?;
         let relay = match id.family {
             Family::V4 => &slot.v4,
@@ -120,7 +120,7 @@ impl Relays {
     }
 
     /// Notes that a pass found something at a relayed address; true if the pass before did too.
-    pub(super) fn served(&mut self, id: RelayId, pass: u64) -> bool {
+    pub(in crate::datapath) fn served(&mut self, id: RelayId, pass: u64) -> bool {
         let relay = self.slots.get_mut(id.allocation).and_then(|slot| match id.family {
             Family::V4 => slot.v4.as_mut(),
             Family::V6 => slot.v6.as_mut(),
@@ -129,7 +129,7 @@ impl Relays {
     }
 
     /// Closes a socket and gives its port back; the last of an allocation gives its quota back too.
-    pub(super) fn close(&mut self, id: RelayId) {
+    pub(in crate::datapath) fn close(&mut self, id: RelayId) {
         let Some(slot) = self.slots.get_mut(id.allocation) else { return };
         let closed = match id.family {
             Family::V4 => slot.v4.take(),
@@ -149,13 +149,13 @@ impl Relays {
     }
 
     /// How many allocations have sockets here.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::datapath) fn len(&self) -> usize {
         self.slots.len()
     }
 
     /// What peers sent in vain, as far as it was not told yet: to sockets that are closed, and to those of the `most`
     /// allocations whose turn it is.
-    pub(super) fn lost(&mut self, most: usize) -> Lost {
+    pub(in crate::datapath) fn lost(&mut self, most: usize) -> QueueLoss {
         let mut lost = std::mem::take(&mut self.lost);
         for _ in 0..most.min(self.order.len()) {
             if self.turn >= self.order.len() {
@@ -174,11 +174,11 @@ impl Relays {
         &mut self,
         user: &Arc<str>,
         wanted: [bool; 2],
-        wish: PortWish,
+        wish: PortRequest,
         opening: &mut Opening<'_>,
-    ) -> Result<(Slot, Answer), Denial> {
+    ) -> Result<(RelaySockets, Answer), Denial> {
         let quota = self.resources.ledger.reserve(user)?;
-        let spare = (wish == PortWish::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
+        let spare = (wish == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
         let mut kept = None;
         let mut relay = |family: Family, wanted: bool| {
             wanted.then(|| {
@@ -197,11 +197,11 @@ impl Relays {
             None => None,
         };
         let answer = Answer::Opened { v4: answer(&v4), v6: answer(&v6), token };
-        Ok((Slot::new(v4.and_then(Result::ok), v6.and_then(Result::ok), quota), answer))
+        Ok((RelaySockets::new(v4.and_then(Result::ok), v6.and_then(Result::ok), quota), answer))
     }
 
     /// RFC 8656 section 7.2: keeps the next higher port for whoever brings the token.
-    fn keep(&mut self, now: u64, relay: Relay, quota: Quota) -> Result<Token, Denial> {
+    fn keep(&mut self, now: u64, relay: RelaySocket, quota: Quota) -> Result<Token, Denial> {
         let token: Token = self.rng.random();
         let until = now + self.resources.reservation_lifetime;
         let kept = self.resources.reservations.keep(now, token, Reservation { relay, quota, until });
@@ -214,7 +214,7 @@ impl Relays {
         user: &Arc<str>,
         token: Token,
         opening: &mut Opening<'_>,
-    ) -> Result<(Slot, Answer), Denial> {
+    ) -> Result<(RelaySockets, Answer), Denial> {
         let reservations = &self.resources.reservations;
         let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Capacity)?;
         let passed = reservation.quota.pass_to(user);
@@ -226,27 +226,29 @@ impl Relays {
         let Reservation { relay, quota, .. } = reservation;
         let relayed = Some(Ok(RelayedAddr(relay.addr())));
         Ok(match relay.family() {
-            Family::V4 => {
-                (Slot::new(Some(relay), None, quota), Answer::Opened { v4: relayed, v6: None, token: None })
-            }
-            Family::V6 => {
-                (Slot::new(None, Some(relay), quota), Answer::Opened { v4: None, v6: relayed, token: None })
-            }
+            Family::V4 => (
+                RelaySockets::new(Some(relay), None, quota),
+                Answer::Opened { v4: relayed, v6: None, token: None },
+            ),
+            Family::V6 => (
+                RelaySockets::new(None, Some(relay), quota),
+                Answer::Opened { v4: None, v6: relayed, token: None },
+            ),
         })
     }
 }
 
-impl Slot {
-    fn new(v4: Option<Relay>, v6: Option<Relay>, quota: Quota) -> Slot {
-        Slot { v4, v6, _quota: quota, place: 0 }
+impl RelaySockets {
+    fn new(v4: Option<RelaySocket>, v6: Option<RelaySocket>, quota: Quota) -> RelaySockets {
+        RelaySockets { v4, v6, _quota: quota, place: 0 }
     }
 }
 
 impl Opening<'_> {
     /// From now on the worker hears the socket, and other clients of this relay may send there.
-    fn watch(&mut self, relay: &Relay) -> Result<(), Shortage> {
+    fn watch(&mut self, relay: &RelaySocket) -> Result<(), Shortage> {
         let id = RelayId { allocation: self.ticket, family: relay.family() };
-        self.epoll.add(relay.socket.as_fd(), Watched::Relay(id)).map_err(|error| {
+        self.epoll.add(relay.socket.as_fd(), EventSource::Relay(id)).map_err(|error| {
             (self.trouble)(relay.addr(), &error);
             Shortage
         })?;
@@ -255,24 +257,24 @@ impl Opening<'_> {
     }
 }
 
-fn answer(relay: &Option<Result<Relay, Shortage>>) -> Option<Result<RelayedAddr, Shortage>> {
+fn answer(relay: &Option<Result<RelaySocket, Shortage>>) -> Option<Result<RelayedAddr, Shortage>> {
     let relay = relay.as_ref()?;
     Some(relay.as_ref().map(|relay| RelayedAddr(relay.addr())).map_err(|shortage| *shortage))
 }
 
-/// Takes a free port and binds it; for [`PortWish::Pair`] the next one too.
+/// Takes a free port and binds it; for [`PortRequest::Pair`] the next one too.
 fn bind_free(
     resources: &Resources,
     family: Family,
-    wish: PortWish,
+    wish: PortRequest,
     rng: &mut StdRng,
     opening: &mut Opening<'_>,
-) -> Result<(Relay, Option<Relay>), Shortage> {
+) -> Result<(RelaySocket, Option<RelaySocket>), Shortage> {
     let mut gone = 0;
     // Each turn leaves one port fewer to try, or ends, or is counted.
     while let Some((port, next)) = resources.ports.take(opening.now, family, wish, rng) {
-        let relays = Relay::open(port, resources.gro).and_then(|relay| {
-            let next = next.map(|port| Relay::open(port, resources.gro)).transpose()?;
+        let relays = RelaySocket::open(port, resources.gro).and_then(|relay| {
+            let next = next.map(|port| RelaySocket::open(port, resources.gro)).transpose()?;
             Ok((relay, next))
         });
         let (port, error) = match relays {
@@ -294,17 +296,17 @@ fn bind_free(
     Err(Shortage)
 }
 
-impl Relay {
+impl RelaySocket {
     /// Opens the socket of a port.
-    pub(super) fn open(port: Port, gro: bool) -> Result<Relay, (Port, io::Error)> {
+    pub(in crate::datapath) fn open(port: Port, gro: bool) -> Result<RelaySocket, (Port, io::Error)> {
         match bind(port.addr(), gro) {
-            Ok(socket) => Ok(Relay { socket, port, served: 0, counted: Counted::default() }),
+            Ok(socket) => Ok(RelaySocket { socket, port, served: 0, counted: DropCounter::default() }),
             Err(error) => Err((port, error)),
         }
     }
 
     /// The relayed transport address.
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(in crate::datapath) fn addr(&self) -> SocketAddr {
         self.port.addr()
     }
 
@@ -312,7 +314,7 @@ impl Relay {
         Family::of(self.addr().ip())
     }
 
-    fn lost(&self) -> Lost {
+    fn lost(&self) -> QueueLoss {
         self.counted.lost(self.socket.as_fd())
     }
 }
