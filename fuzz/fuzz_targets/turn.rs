@@ -9,7 +9,7 @@
 mod world;
 
 use hairpin::turn::{
-    AllocationLimits, Answer, Denial, OperatorCommand, PeerAddr, RelayId, Shortage, ToPeer, Tos,
+    AllocationLimits, Answer, Denial, OperatorCommand, PeerAddr, PerFamily, Shortage, ToPeer, Tos,
 };
 use hairpin::wire::{Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use libfuzzer_sys::fuzz_target;
@@ -22,7 +22,7 @@ const LIMITS: AllocationLimits = AllocationLimits {
     channels: 3,
     new_peers: 3,
     bandwidth: 2000,
-    waiting: 2,
+    pending: 2,
 };
 
 const CLIENTS: [&str; 4] =
@@ -96,7 +96,7 @@ fuzz_target!(|input: &[u8]| {
     while !world.asked.is_empty() {
         answer(&mut world, 0);
     }
-    world.server.command(world.now, OperatorCommand::End);
+    world.server.command(world.now, OperatorCommand::EndAll);
     world.drain();
     world.assert_empty();
 });
@@ -105,8 +105,8 @@ fuzz_target!(|input: &[u8]| {
 fn check(world: &World, forward: Option<ToPeer>, segment_size: usize) {
     let Some(forward) = forward else { return };
     assert!(forward.offset + forward.len <= segment_size);
-    assert!(world.sockets.contains_key(&forward.relay));
-    assert_eq!(Family::of(forward.peer.0.ip()), forward.relay.family);
+    let relayed = world.sockets.get(&forward.socket).expect("an open socket");
+    assert_eq!(relayed.is_ipv4(), forward.peer.0.is_ipv4());
     assert!(
         forward.peer.0.port() != 0 && !PEERS[3..=5].contains(&forward.peer.0.to_string().as_str()) || {
             // Its own address, where an allocation lives
@@ -164,7 +164,7 @@ fn request(world: &mut World, client: &mut Client, input: &mut Input<'_>) {
 
 fn from_peer(world: &mut World, input: &mut Input<'_>) {
     let at = usize::from(input.byte().unwrap_or(0));
-    let Some(&relay) = world.sockets.keys().nth(at % 8) else { return };
+    let Some(&relay) = world.relays.keys().nth(at % 8) else { return };
     let peer = PeerAddr(addr(PEERS[usize::from(input.byte().unwrap_or(0)) % PEERS.len()]));
     let segment_size = 1 + usize::from(input.byte().unwrap_or(0));
     let payload = input.some();
@@ -179,13 +179,12 @@ fn from_peer(world: &mut World, input: &mut Input<'_>) {
 /// Somebody answers what is asked, perhaps late, perhaps with less than was wanted.
 fn answer(world: &mut World, step: u8) {
     let Some((ticket, ask)) = world.asked.pop_front() else { return };
-    let mut answer = world.open(ticket, &ask);
-    if let Answer::Opened { v4: Some(v4), .. } = &mut answer
+    let mut answer = world.open(&ask);
+    if let Answer::Opened { relays: PerFamily { v4: Some(v4), .. }, .. } = &mut answer
         && step & 32 != 0
+        && let Ok(opened) = std::mem::replace(v4, Err(Shortage))
     {
-        let relay = RelayId { allocation: ticket, family: Family::V4 };
-        world.sockets.remove(&relay);
-        *v4 = Err(Shortage);
+        world.sockets.remove(&opened.socket);
     }
     world.server.answered(world.now, ticket, answer);
     world.drain();

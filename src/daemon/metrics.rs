@@ -9,8 +9,8 @@ use crate::auth::AuthReason;
 use crate::datapath::WorkerStats;
 use crate::datapath::stats::{SocketQueue, Unsent};
 use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure};
-use crate::turn::Transport;
 use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, TrafficCount};
+use crate::turn::{PerFamily, Transport};
 
 /// What a relay is allowed, by the names of its settings.
 pub type NamedLimits = Vec<(&'static str, u64)>;
@@ -176,7 +176,7 @@ fn families(
 type Sample = (Vec<LabelPair>, u64);
 
 fn relays(turn: &Stats) -> impl Iterator<Item = Sample> {
-    Transport::ALL.iter().zip(turn.relays).flat_map(|(transport, [v4, v6])| {
+    Transport::ALL.iter().zip(turn.relays).flat_map(|(transport, PerFamily { v4, v6 })| {
         let labels = |family| [("transport", transport.as_str()), ("family", family)];
         [row(labels("ipv4"), v4), row(labels("ipv6"), v6)]
     })
@@ -280,7 +280,7 @@ mod tests {
 
     fn worker() -> WorkerStats {
         let mut worker = WorkerStats::default();
-        worker.turn.relays[0] = [3, 1];
+        worker.turn.relays[0] = PerFamily { v4: 3, v6: 1 };
         worker.turn.to_peer[0] = TrafficCount { packets: 5, bytes: 500 };
         worker.turn.dropped[Dropped::NoPermission as usize] = 7;
         worker.sockets.lost[SocketQueue::Relay as usize] = 12;

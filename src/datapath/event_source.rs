@@ -5,9 +5,8 @@
 
 use slotmap::{Key, KeyData};
 
+use crate::datapath::relay::table::RelaySocketKey;
 use crate::datapath::stream::StreamId;
-use crate::turn::{AllocationId, RelayId};
-use crate::wire::Family;
 
 /// A socket of this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +16,7 @@ pub(super) enum EventSource {
     /// A listener for streams, by its place among the worker's.
     Acceptor(usize),
     /// A relay socket.
-    Relay(RelayId),
+    Relay(RelaySocketKey),
     /// A client's connection.
     Stream(StreamId),
     /// The worker's own clock.
@@ -35,9 +34,7 @@ impl EventSource {
         match self {
             EventSource::Listener(place) => join(0, place as u64, 0),
             EventSource::Acceptor(place) => join(0, place as u64, 1),
-            EventSource::Relay(RelayId { allocation, family }) => {
-                keyed(allocation.data(), u64::from(family == Family::V6))
-            }
+            EventSource::Relay(key) => keyed(key.data(), 0),
             EventSource::Stream(id) => keyed(id.data(), 2),
             EventSource::WakeTimer => join(0, 0, 2),
             EventSource::Waker => join(0, 0, 3),
@@ -49,14 +46,12 @@ impl EventSource {
         let (generation, low) = (event >> 32, event & 0xFFFF_FFFF);
         let (place, kind) = (low >> KIND, low & ((1 << KIND) - 1));
         let key = KeyData::from_ffi(generation << 32 | place);
-        let relay = |family| EventSource::Relay(RelayId { allocation: AllocationId::from(key), family });
         match (generation, kind) {
             (0, 0) => Some(EventSource::Listener(place as usize)),
             (0, 1) => Some(EventSource::Acceptor(place as usize)),
             (0, 2) => Some(EventSource::WakeTimer),
             (0, _) => Some(EventSource::Waker),
-            (_, 0) => Some(relay(Family::V4)),
-            (_, 1) => Some(relay(Family::V6)),
+            (_, 0) => Some(EventSource::Relay(RelaySocketKey::from(key))),
             (_, 2) => Some(EventSource::Stream(StreamId::from(key))),
             _ => None,
         }
@@ -82,11 +77,11 @@ mod tests {
 
     #[test]
     fn it_survives_the_kernel() {
-        let mut allocations: SlotMap<AllocationId, ()> = SlotMap::with_key();
-        let first = allocations.insert(());
-        allocations.remove(first);
-        let allocation = allocations.insert(());
-        assert_ne!(first, allocation);
+        let mut relays: SlotMap<RelaySocketKey, ()> = SlotMap::with_key();
+        let first = relays.insert(());
+        relays.remove(first);
+        let relay = relays.insert(());
+        assert_ne!(first, relay);
         let stream = SlotMap::with_key().insert(());
         let event_source = [
             EventSource::Listener(0),
@@ -96,9 +91,8 @@ mod tests {
             EventSource::WakeTimer,
             EventSource::Waker,
             EventSource::Stream(stream),
-            EventSource::Relay(RelayId { allocation: first, family: Family::V4 }),
-            EventSource::Relay(RelayId { allocation, family: Family::V4 }),
-            EventSource::Relay(RelayId { allocation, family: Family::V6 }),
+            EventSource::Relay(first),
+            EventSource::Relay(relay),
         ];
         for (n, one) in event_source.into_iter().enumerate() {
             assert_eq!(EventSource::unpack(one.pack()), Some(one));

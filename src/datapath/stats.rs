@@ -201,7 +201,10 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
         sum.packets += part.packets;
         sum.bytes += part.bytes;
     }
-    add_all(sum.relays.as_flattened_mut(), relays.as_flattened());
+    for (sum, part) in sum.relays.iter_mut().zip(relays) {
+        sum.v4 += part.v4;
+        sum.v6 += part.v6;
+    }
     sum.allocations += allocations;
     sum.allocations_total += allocations_total;
     sum.permissions += permissions;

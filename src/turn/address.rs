@@ -1,4 +1,5 @@
-//! Addresses that cannot be mistaken for one another, and the 5-tuple that names an allocation (RFC 8656 section 6).
+//! Addresses that cannot be mistaken for one another, the 5-tuple that identifies an allocation (RFC 8656 section 6),
+//! and the keys of the server's tables.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ address!(
     RelayedAddr
 );
 
-/// What a client speaks to the relay over.
+/// The transport between a client and the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// Datagrams.
@@ -53,17 +54,20 @@ impl Transport {
     /// Every transport, in the order of [`Transport::index`].
     pub const ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
-    /// Its place in tables of counters.
+    /// The index in arrays of counters.
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Whether it is a stream, which neither loses nor reorders, and ends.
+    /// Whether it is a stream: reliable, ordered, and with an end.
     pub fn is_stream(self) -> bool {
-        self != Transport::Udp
+        match self {
+            Transport::Udp => false,
+            Transport::Tcp | Transport::Tls => true,
+        }
     }
 
-    /// Its name in logs and metrics.
+    /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Transport::Udp => "udp",
@@ -76,24 +80,31 @@ impl Transport {
 /// Client address, server address and transport: what identifies an allocation (RFC 8656 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FiveTuple {
-    /// Where the client's packets come from. IPv6 flow labels are zero; link-local addresses keep their scope.
+    /// The source of the client's packets. IPv6 flow labels are zero; link-local addresses keep their scope.
     pub client: ClientAddr,
-    /// Where they were sent to: the packet's own destination, never a wildcard.
+    /// The destination of the client's packets, never a wildcard.
     pub server: SocketAddr,
-    /// What they came over.
+    /// The transport of the client's packets.
     pub transport: Transport,
 }
 
 slotmap::new_key_type! {
-    /// An allocation, or one that is being made, in its worker's table. Never reused.
+    /// An allocation in the table of its server. Ids are never reused.
     pub struct AllocationId;
+
+    /// A pending request in the table of its server. Tickets are never reused.
+    pub struct Ticket;
 }
 
 /// One relayed address of an allocation: a dual allocation has one of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayId {
-    /// Whose it is.
+    /// The allocation that has the address.
     pub allocation: AllocationId,
-    /// Which of the two.
+    /// The family of the address.
     pub family: Family,
 }
+
+/// A relay socket. Whoever owns the sockets chooses the number; the server stores it and never interprets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelaySocketId(pub u64);

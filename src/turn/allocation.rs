@@ -1,8 +1,7 @@
-//! Allocations with their permissions and channels (RFC 8656 sections 6, 9 and 12), and the requests that wait to
-//! become one.
+//! Allocations with their permissions and channels (RFC 8656 sections 6, 9 and 12).
 //!
-//! An allocation owns its data and holds no reference, so that it can move. What it has in the queue of deadlines it
-//! starts and stops itself: where a table and the queue must agree, one method changes both.
+//! An allocation owns its data and holds no references, so that it can move. It starts and stops its own deadlines:
+//! where a table and the queue of deadlines must agree, one method changes both.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,100 +12,74 @@ use foldhash::fast::FixedState;
 
 use super::bucket;
 use super::peers::Scope;
+use super::pending::RequestOrigin;
 use super::stats::Dropped;
 use super::timers::{Deadline, Timers};
-use super::{AllocationId, FiveTuple, PeerAddr, RelayId, RelayedAddr, SECOND, Token, Totals};
+use super::{
+    AllocationId, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, SECOND, Token, Totals,
+};
 use crate::auth::{Authenticated, Credential};
-use crate::wire::{Family, Method, TransactionId};
-
-/// A slot of the server's table.
-#[derive(Debug)]
-pub(super) enum Slot {
-    /// The relay sockets are asked for.
-    Waiting(Box<Waiting>),
-    /// It relays.
-    Live(Box<Allocation>),
-}
-
-/// An Allocate request whose relay sockets are asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) origin: RequestOrigin,
-    pub(super) authenticated: Authenticated,
-    /// Seconds granted.
-    pub(super) lifetime: u32,
-    /// ADDRESS-ERROR-CODE 440 is due for this family of a dual allocation.
-    pub(super) unsupported: Option<Family>,
-    /// When waiting ends.
-    pub(super) until: u64,
-}
-
-/// Whom an answer goes to, and which request it answers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RequestOrigin {
-    pub(super) tuple: FiveTuple,
-    pub(super) method: Method,
-    pub(super) id: TransactionId,
-    /// The request had a FINGERPRINT, so the answer gets one.
-    pub(super) fingerprint: bool,
-}
+use crate::wire::{Family, TransactionId};
 
 /// RFC 8656 section 6: the state of an allocation.
 #[derive(Debug)]
 pub(super) struct Allocation {
     pub(super) tuple: FiveTuple,
-    /// The credential that made it; later requests are verified with this key.
+    /// The credential that made it; later requests are verified with its key.
     pub(super) credential: Arc<Credential>,
-    /// The transaction that made it, to know its retransmissions (section 7.2).
+    /// The transaction that made it, to recognise its retransmissions (section 7.2).
     pub(super) transaction: TransactionId,
     /// The reservation made with it.
     pub(super) token: Option<Token>,
-    /// A family that was asked for and not had, and the code that said so.
+    /// A family that was requested but not granted, and the error code for it.
     pub(super) missing: Option<(Family, u16)>,
     pub(super) opened_at: u64,
     pub(super) totals: Totals,
-    relays: [Option<RelayLease>; 2],
+    relays: PerFamily<Option<RelayLease>>,
+    /// Permissions and channels by the peer's address: each packet from a peer looks here.
     peers: HashMap<IpAddr, Peer, FixedState>,
+    /// Channels by number: each ChannelData message looks here.
     channels: HashMap<u16, Channel, FixedState>,
     permissions: usize,
     /// The token bucket of new peers: when it will be full again.
     new_peers_full_at: u64,
-    /// That of ICMP messages told to the client.
+    /// The token bucket of ICMP messages to the client.
     icmp_full_at: u64,
-    /// Those of bandwidth, towards peers and towards the client.
+    /// The token buckets of bandwidth, by [`Direction`].
     bandwidth_full_at: [u64; 2],
 }
 
-/// A relayed transport address and the end of its time.
+/// A relayed transport address and when it expires.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RelayLease {
     pub(super) addr: RelayedAddr,
+    pub(super) socket: RelaySocketId,
     pub(super) expires: u64,
 }
 
-/// What is known of a peer's address: its permission, and the channels to its ports.
+/// The permission of a peer's address, and the channels bound to its ports.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// When the permission ends; `None` if only channels are left.
     permitted_until: Option<u64>,
     pub(super) scope: Scope,
-    /// Ports with a channel, sorted: the way from a peer's packet to its channel number.
+    /// Ports with a channel and its number, sorted by port: how a packet from a peer finds its channel.
     channels: Vec<(u16, u16)>,
-    /// Ports that were sent to without a channel, sorted; forgotten when there are too many.
+    /// Ports that were sent to without a channel, sorted; forgotten when there are more than [`PORTS`].
     ports: Vec<u16>,
 }
 
-/// Which way data goes.
+/// The direction of data.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Direction {
     ToPeer,
     ToClient,
 }
 
-/// ICMP messages a second that a client is told, four times as many at once.
+/// ICMP messages per second that a client is told about, with bursts of four times as many.
 const ICMP_RATE: u32 = 16;
 
-/// Ports remembered of a peer's address.
+/// How many ports of a peer's address are remembered.
 const PORTS: usize = 256;
 
 /// A channel binding.
@@ -130,17 +103,22 @@ impl Peer {
 }
 
 impl Allocation {
-    /// `seed` keys the hashes of its tables.
-    pub(super) fn new(waiting: Waiting, now: u64, token: Option<Token>, seed: u64) -> Allocation {
+    /// An allocation without relayed addresses; `seed` keys the hashes of its tables.
+    pub(super) fn new(
+        origin: &RequestOrigin,
+        authenticated: &Authenticated,
+        now: u64,
+        seed: u64,
+    ) -> Allocation {
         Allocation {
-            tuple: waiting.origin.tuple,
-            credential: waiting.authenticated.credential().clone(),
-            transaction: waiting.origin.id,
-            token,
+            tuple: origin.tuple,
+            credential: authenticated.credential().clone(),
+            transaction: origin.id,
+            token: None,
             missing: None,
             opened_at: now,
             totals: Totals::default(),
-            relays: [None, None],
+            relays: PerFamily::default(),
             peers: HashMap::with_hasher(FixedState::with_seed(seed)),
             channels: HashMap::with_hasher(FixedState::with_seed(seed)),
             permissions: 0,
@@ -151,15 +129,15 @@ impl Allocation {
     }
 
     pub(super) fn relay(&self, family: Family) -> Option<&RelayLease> {
-        self.relays[slot(family)].as_ref()
+        self.relays[family].as_ref()
     }
 
-    /// Its relayed addresses, IPv4 first.
+    /// The relayed addresses, IPv4 first.
     pub(super) fn relays(&self) -> impl Iterator<Item = (Family, &RelayLease)> {
-        [Family::V4, Family::V6].into_iter().filter_map(|family| Some((family, self.relay(family)?)))
+        self.relays.present()
     }
 
-    /// Sets a relayed address or its new time.
+    /// Sets a relayed address or its new expiry.
     pub(super) fn set_relay(
         &mut self,
         id: AllocationId,
@@ -167,7 +145,7 @@ impl Allocation {
         relay: RelayLease,
         timers: &mut Timers,
     ) {
-        let old = self.relays[slot(family)].replace(relay);
+        let old = self.relays[family].replace(relay);
         timers.renew(
             old.map(|old| old.expires),
             relay.expires,
@@ -175,15 +153,15 @@ impl Allocation {
         );
     }
 
-    /// Forgets a relayed address with its permissions and channels; those of the other family stay (RFC 8656
-    /// section 8.1). Returns how many permissions and which channels went.
+    /// Removes a relayed address with its permissions and channels; those of the other family stay (RFC 8656 section
+    /// 8.1). Returns the relayed address, and how many permissions and which channels were removed.
     pub(super) fn remove_relay(
         &mut self,
         id: AllocationId,
         family: Family,
         timers: &mut Timers,
-    ) -> Option<(usize, Vec<u16>)> {
-        let relay = self.relays[slot(family)].take()?;
+    ) -> Option<(RelayLease, usize, Vec<u16>)> {
+        let relay = self.relays[family].take()?;
         timers.stop(relay.expires, Deadline::Relay(RelayId { allocation: id, family }));
         let channels: Vec<u16> = self
             .channels
@@ -196,18 +174,19 @@ impl Allocation {
         }
         let permitted: Vec<IpAddr> =
             self.peers.keys().filter(|ip| Family::of(**ip) == family).copied().collect();
+        let permissions = self.permissions;
         for ip in &permitted {
             self.forbid(id, *ip, timers);
         }
-        Some((permitted.len(), channels))
+        Some((relay, permissions - self.permissions, channels))
     }
 
     pub(super) fn peer(&self, ip: IpAddr) -> Option<&Peer> {
         self.peers.get(&ip)
     }
 
-    /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and what its permission opens. `limit` is
-    /// that of new peers a second.
+    /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and the scope of its permission. `limit` is
+    /// the number of new peers per second.
     pub(super) fn reach(&mut self, now: u64, peer: SocketAddr, limit: u32) -> Result<Scope, Dropped> {
         let known =
             self.peers.get_mut(&peer.ip()).filter(|peer| peer.is_permitted()).ok_or(Dropped::NoPermission)?;
@@ -225,21 +204,21 @@ impl Allocation {
         Ok(known.scope)
     }
 
-    /// Counts `peers` new ones against the limit of new peers a second; false, and nothing counted, if that is too many.
+    /// Counts `peers` new peers against the limit per second. Returns false and counts nothing if that is too many.
     pub(super) fn count_new_peers(&mut self, now: u64, peers: usize, limit: u32) -> bool {
         let counted = (0..peers).try_fold(self.new_peers_full_at, |full_at, _| one_more(full_at, now, limit));
         self.new_peers_full_at = counted.unwrap_or(self.new_peers_full_at);
         counted.is_some()
     }
 
-    /// Whether one more ICMP message may be told to the client now.
+    /// Whether the client may be told about one more ICMP message now.
     pub(super) fn count_icmp(&mut self, now: u64) -> bool {
         let counted = one_more(self.icmp_full_at, now, ICMP_RATE);
         self.icmp_full_at = counted.unwrap_or(self.icmp_full_at);
         counted.is_some()
     }
 
-    /// Whether `bytes` may be relayed now in a direction that `limit` bytes a second bound.
+    /// Whether `bytes` may be relayed now in this direction, at `limit` bytes per second.
     pub(super) fn count_bandwidth(&mut self, now: u64, direction: Direction, bytes: u64, limit: u64) -> bool {
         if limit == 0 {
             return true;
@@ -285,7 +264,7 @@ impl Allocation {
         old.is_none()
     }
 
-    /// Ends a permission; true if there was one. Channels to that address stay bound (section 12).
+    /// Removes a permission; true if there was one. Channels to that address stay bound (section 12).
     pub(super) fn forbid(&mut self, id: AllocationId, ip: IpAddr, timers: &mut Timers) -> bool {
         let Entry::Occupied(mut entry) = self.peers.entry(ip) else { return false };
         let Some(until) = entry.get_mut().permitted_until.take() else { return false };
@@ -297,8 +276,8 @@ impl Allocation {
         true
     }
 
-    /// Binds or refreshes a channel (RFC 8656 section 12.2); true if it is new. The caller has seen to it that neither
-    /// the number nor the peer is bound otherwise, and that the peer's address is permitted.
+    /// Binds or refreshes a channel (RFC 8656 section 12.2); true if it is new. The caller has checked that neither the
+    /// number nor the peer is bound to something else, and has installed the permission.
     pub(super) fn bind(
         &mut self,
         id: AllocationId,
@@ -319,7 +298,7 @@ impl Allocation {
         old.is_none()
     }
 
-    /// Unbinds a channel, if it is bound.
+    /// Unbinds a channel. `None`: it was not bound.
     pub(super) fn unbind(&mut self, id: AllocationId, number: u16, timers: &mut Timers) -> Option<Channel> {
         let channel = self.channels.remove(&number)?;
         timers.stop(channel.expires, Deadline::Channel(id, number));
@@ -337,12 +316,5 @@ fn one_more(full_at: u64, now: u64, limit: u32) -> Option<u64> {
     match SECOND.checked_div(limit.into()) {
         Some(cost) => bucket::take(full_at, now, cost, 4 * SECOND),
         None => Some(full_at),
-    }
-}
-
-fn slot(family: Family) -> usize {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
     }
 }

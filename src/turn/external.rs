@@ -1,8 +1,8 @@
-//! What relayed addresses are called outside, where a NAT in front of the relay maps them one to one.
+//! The external addresses of a relay behind a NAT that maps addresses one to one.
 //!
-//! Clients are told the external address, peers know nothing else. The relay itself must not send to it: such a NAT often does
-//! not turn packets around. So a peer that is one of our external addresses is sent to the local one, and a packet from
-//! our own local address is taken for one from its external one.
+//! Clients are told the external address, and peers know no other. The relay itself must not send to it, because many such
+//! NATs do not hairpin packets. So a packet to one of the external addresses is sent to the local address behind it, and a
+//! packet from a local address is treated as coming from its external address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,18 +13,18 @@ pub struct External {
 }
 
 impl External {
-    /// `pairs`: local, external; both of one family, no address twice on its side.
+    /// `pairs` of local and external addresses of the same family; no address occurs twice on its side.
     pub fn new(pairs: Vec<(IpAddr, IpAddr)>) -> External {
         External { pairs }
     }
 
-    /// What a local address is called outside.
+    /// The external address of a local one; other addresses stay as they are.
     pub fn outside(&self, local: SocketAddr) -> SocketAddr {
         let found = self.pairs.iter().find(|(ip, _)| *ip == local.ip());
         found.map_or(local, |(_, external)| SocketAddr::new(*external, local.port()))
     }
 
-    /// The local address behind what it is called outside.
+    /// The local address of an external one; other addresses stay as they are.
     pub fn inside(&self, external: SocketAddr) -> SocketAddr {
         let found = self.pairs.iter().find(|(_, ip)| *ip == external.ip());
         found.map_or(external, |(local, _)| SocketAddr::new(*local, external.port()))

@@ -1,9 +1,11 @@
-//! What the core hands out: forwarding decisions by value, everything slower as an [`Output`].
+//! What the server hands out: forwarding decisions by value, everything slower as an [`Output`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{AllocationId, FiveTuple, PeerAddr, RelayId, RelayedAddr, Tos};
+use super::{
+    AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
+};
 use crate::wire::{self, Family, Method, TransactionId};
 
 /// The 8 bytes of RESERVATION-TOKEN (RFC 8656 section 18.10).
@@ -13,12 +15,12 @@ pub type Token = [u8; 8];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToPeer {
     /// The relay socket to send from.
-    pub relay: RelayId,
-    /// Where to.
+    pub socket: RelaySocketId,
+    /// The destination.
     pub peer: PeerAddr,
-    /// Where the payload begins in each segment.
+    /// The offset of the payload in each segment.
     pub offset: usize,
-    /// Its length in each segment; may be 0.
+    /// The length of the payload in each segment; may be 0.
     pub len: usize,
     /// Set the DF bit (section 14).
     pub dont_fragment: bool,
@@ -29,7 +31,7 @@ pub struct ToPeer {
 /// Send each segment of the run to a client behind a header (RFC 8656 sections 11.3 and 12.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToClient {
-    /// Whom to, and the address to send from.
+    /// The destination, and the address to send from.
     pub tuple: FiveTuple,
     /// What goes before each payload.
     pub header: Header,
@@ -37,23 +39,23 @@ pub struct ToClient {
     pub tos: Tos,
 }
 
-/// What an ICMP or ICMPv6 message said of a packet to a peer (RFC 8656 section 11.5).
+/// What an ICMP or ICMPv6 message said about a packet to a peer (RFC 8656 section 11.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icmp {
-    /// Its type, of the peer's family.
+    /// The type, numbered as in the peer's address family.
     pub kind: u8,
-    /// Its code.
+    /// The code.
     pub code: u8,
-    /// The next hop's MTU in bytes, where the message says one.
+    /// The next hop's MTU in bytes, if the message states one.
     pub mtu: u32,
 }
 
-/// What stands before a peer's payload on its way to the client.
+/// What goes before a peer's payload on its way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// The header of a ChannelData message on this channel.
     Channel(u16),
-    /// All of a Data indication up to the value of its DATA attribute. `id` is that of the first segment.
+    /// A Data indication up to the value of its DATA attribute.
     Data {
         /// The transaction id of the first segment.
         id: TransactionId,
@@ -63,10 +65,10 @@ pub enum Header {
 }
 
 impl Header {
-    /// The longest header.
+    /// The length of the longest header.
     pub const MAX: usize = wire::DATA_HEADER_MAX;
 
-    /// Bytes before the payload.
+    /// The length of the header.
     pub fn len(&self) -> usize {
         match self {
             Header::Channel(_) => wire::CHANNEL_HEADER,
@@ -74,13 +76,13 @@ impl Header {
         }
     }
 
-    /// A header is never empty.
+    /// Always false: a header is never empty.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// Zero bytes after a payload of this length in a datagram, where ChannelData has none (RFC 8656 section 12.5). In a
-    /// stream it is [`wire::padding`] for both.
+    /// How many zero bytes follow a payload of this length in a datagram. ChannelData has none there (RFC 8656 section
+    /// 12.5); in a stream [`wire::padding`] holds for both.
     pub fn padding(&self, payload: usize) -> usize {
         match self {
             Header::Channel(_) => 0,
@@ -107,8 +109,8 @@ impl Header {
     }
 }
 
-/// The transaction id of the `n`th indication of a run: each has its own (RFC 8489 section 5), all as hard to guess as
-/// the first, which is random.
+/// The transaction id of the `n`th indication of a run. Each has its own (RFC 8489 section 5), and all are as hard to
+/// guess as the first, which is random.
 fn nth(mut id: TransactionId, n: usize) -> TransactionId {
     for (byte, step) in id.0[8..].iter_mut().zip((n as u32).to_be_bytes()) {
         *byte ^= step;
@@ -116,38 +118,38 @@ fn nth(mut id: TransactionId, n: usize) -> TransactionId {
     id
 }
 
-/// What the core wants done.
+/// Something to be done outside of the server.
 #[derive(Debug)]
 pub enum Output {
     /// Send a message to a client.
     Reply {
-        /// Whom to, and the address to send from.
+        /// The destination, and the address to send from.
         to: FiveTuple,
         /// The whole message.
         message: Vec<u8>,
     },
-    /// A question; the answer goes to [`Server::answered`](super::Server::answered) with its ticket.
+    /// A question. The answer goes to [`Server::answered`](super::Server::answered), now or later.
     Ask {
-        /// What will be the allocation's id.
-        ticket: AllocationId,
+        /// The request that waits for the answer.
+        ticket: Ticket,
         /// The question.
         ask: Ask,
     },
-    /// Close this relay socket. The last of an allocation gives its quota back too.
-    CloseRelay(RelayId),
+    /// Close this relay socket. Closing the last one of an allocation releases its quota as well.
+    CloseRelay(RelaySocketId),
     /// An allocation began.
     Opened(Opened),
     /// An allocation ended; its relay sockets were closed before.
     Closed(Closed),
     /// A client was refused, for the log.
     Refused(Refused),
-    /// A channel was bound or refreshed; all that a forwarding table elsewhere needs.
+    /// A channel was bound or refreshed, for a forwarding table outside of the server.
     ChannelBound {
         /// The client's side.
         tuple: FiveTuple,
-        /// The relay socket.
+        /// The relayed address that the channel uses.
         relay: RelayId,
-        /// Its address.
+        /// That relayed address itself.
         relayed: RelayedAddr,
         /// The peer's side.
         peer: PeerAddr,
@@ -158,7 +160,7 @@ pub enum Output {
     },
     /// A channel is no longer bound.
     ChannelUnbound {
-        /// The relay socket.
+        /// The relayed address that the channel used.
         relay: RelayId,
         /// The channel number.
         channel: u16,
@@ -170,59 +172,64 @@ pub enum Output {
 pub enum Ask {
     /// Reserve quota, then ports, then bind a relay socket of each family wanted.
     OpenRelay {
-        /// Whose quota.
+        /// The user whose quota is charged.
         user: Arc<str>,
-        /// An IPv4 relayed address is wanted.
-        v4: bool,
-        /// An IPv6 relayed address is wanted.
-        v6: bool,
-        /// Which ports will do.
+        /// The families wanted, at least one.
+        families: Families,
+        /// The port wanted.
         port: PortRequest,
     },
     /// Take over a reserved relay socket (RFC 8656 section 7.2).
     ClaimReservation {
-        /// Whose quota it counts on from now.
+        /// The user whose quota is charged from now on.
         user: Arc<str>,
-        /// What was handed out for it.
+        /// The token of the reservation.
         token: Token,
     },
 }
 
-/// Which ports will do (RFC 8656 section 7.2).
+/// Which ports an Allocate request accepts (RFC 8656 section 7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortRequest {
-    /// Any.
+    /// Any port.
     Any,
-    /// An even one: EVEN-PORT with R = 0.
+    /// An even port: EVEN-PORT with R = 0.
     Even,
-    /// An even one, and the next one is kept for a later allocation: EVEN-PORT with R = 1.
+    /// An even port, and the next one is reserved for a later allocation: EVEN-PORT with R = 1.
     Pair,
 }
 
-/// What an [`Ask`] is answered with.
+/// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// At least one relay socket is open.
     Opened {
-        /// The IPv4 one, or why not; `None` if not asked for.
-        v4: Option<Result<RelayedAddr, Shortage>>,
-        /// The IPv6 one, or why not; `None` if not asked for.
-        v6: Option<Result<RelayedAddr, Shortage>>,
+        /// The relay socket of each family that was wanted, or the failure to open it.
+        relays: PerFamily<Option<Result<OpenedRelay, Shortage>>>,
         /// The reservation made for [`PortRequest::Pair`].
         token: Option<Token>,
     },
-    /// Nothing was opened, nothing is held.
+    /// Nothing was opened and nothing is held.
     Refused(Denial),
+}
+
+/// A relay socket that was opened for an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenedRelay {
+    /// The address it is bound to.
+    pub addr: RelayedAddr,
+    /// The name that its owner gave it.
+    pub socket: RelaySocketId,
 }
 
 /// No relayed address of this family was free: 508 in ADDRESS-ERROR-CODE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage;
 
-/// Why there is no allocation.
+/// Why no relay socket was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// The user has as many as allowed: 486.
+    /// The user has as many allocations as allowed: 486.
     Quota,
     /// Nothing is free, or the token is not valid: 508.
     Capacity,
@@ -231,16 +238,14 @@ pub enum Denial {
 /// An allocation began.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// Which.
+    /// The allocation.
     pub id: AllocationId,
     /// The client's side.
     pub tuple: FiveTuple,
-    /// Whose it is: the name that quotas count by.
+    /// The user: the name that quotas are counted by.
     pub user: Arc<str>,
-    /// The IPv4 relayed address.
-    pub v4: Option<RelayedAddr>,
-    /// The IPv6 relayed address.
-    pub v6: Option<RelayedAddr>,
+    /// The relay sockets that belong to it from now on.
+    pub relays: PerFamily<Option<OpenedRelay>>,
     /// Seconds granted.
     pub lifetime: u32,
 }
@@ -248,15 +253,15 @@ pub struct Opened {
 /// An allocation ended.
 #[derive(Clone, Debug)]
 pub struct Closed {
-    /// Which.
+    /// The allocation.
     pub id: AllocationId,
     /// The client's side.
     pub tuple: FiveTuple,
-    /// Whose it was.
+    /// The user: the name that quotas are counted by.
     pub user: Arc<str>,
-    /// Why.
+    /// Why it ended.
     pub reason: CloseReason,
-    /// Seconds it lived.
+    /// How many seconds it lived.
     pub lived: u64,
     /// What it relayed.
     pub totals: Totals,
@@ -267,16 +272,16 @@ pub struct Closed {
 pub enum CloseReason {
     /// A Refresh with lifetime 0.
     Deleted,
-    /// Nobody refreshed it.
+    /// It was not refreshed in time.
     Expired,
     /// The client's stream ended.
     ClientGone,
-    /// The server stops.
+    /// The server is shutting down.
     Shutdown,
 }
 
 impl CloseReason {
-    /// Its name in logs.
+    /// The text in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             CloseReason::Deleted => "deleted by the client",
@@ -287,32 +292,32 @@ impl CloseReason {
     }
 }
 
-/// What an allocation relayed: application data, without headers.
+/// How much application data an allocation relayed, without headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Packets from the client to peers.
     pub to_peer_packets: u64,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub to_peer_bytes: u64,
     /// Packets from peers to the client.
     pub to_client_packets: u64,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub to_client_bytes: u64,
 }
 
 /// A client was refused.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// Who.
+    /// The client.
     pub tuple: FiveTuple,
-    /// The user name it gave, as far as it is text.
+    /// The user name it sent, if that is text.
     pub user: Option<Box<str>>,
-    /// What it asked for.
+    /// The method of the request.
     pub method: Method,
-    /// The error code it got.
+    /// The error code of the response.
     pub code: u16,
-    /// Why, for the operator: the wire does not tell.
+    /// The reason for the operator, which the response does not tell.
     pub reason: &'static str,
-    /// The peer it was about.
+    /// The peer that the request was about.
     pub peer: Option<SocketAddr>,
 }

@@ -1,6 +1,6 @@
 //! Counters of the protocol core: plain integers, read by whoever publishes them.
 
-use super::Transport;
+use super::{PerFamily, Transport};
 use crate::auth;
 use crate::wire::{Family, Method};
 
@@ -114,7 +114,7 @@ pub struct Stats {
     /// Relayed towards clients, by the client's transport.
     pub to_client: [TrafficCount; Transport::ALL.len()],
     /// Relayed addresses that live now, by the client's transport and the address family.
-    pub relays: [[u64; 2]; Transport::ALL.len()],
+    pub relays: [PerFamily<u64>; Transport::ALL.len()],
     /// Allocations that live now.
     pub allocations: u64,
     /// Allocations made since the start.
@@ -153,6 +153,6 @@ impl Stats {
     }
 
     pub(super) fn relay_gauge(&mut self, transport: Transport, family: Family) -> &mut u64 {
-        &mut self.relays[transport.index()][(family == Family::V6) as usize]
+        &mut self.relays[transport.index()][family]
     }
 }

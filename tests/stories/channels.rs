@@ -17,8 +17,8 @@ fn data_flows_both_ways() {
     assert_eq!(client.bind(&mut world, 0x4000, PEER).code(), 0);
     let forward = client.channel_data(&mut world, 0x4000, b"hello").unwrap();
     assert_eq!(
-        (forward.relay, forward.peer, forward.offset, forward.len),
-        (client.relay(), PeerAddr(addr(PEER)), 4, 5)
+        (forward.socket, forward.peer, forward.offset, forward.len),
+        (world.relays[&client.relay()], PeerAddr(addr(PEER)), 4, 5)
     );
     assert!(!forward.dont_fragment);
     let back = world.peer_sends(client.relay(), PEER, b"world").unwrap();

@@ -1,6 +1,6 @@
 //! Dual allocations.
 
-use hairpin::turn::{CloseReason, Families, Header, RelayId, TurnConfig};
+use hairpin::turn::{CloseReason, Families, Header, PerFamily, RelayId, TurnConfig};
 use hairpin::wire::{Family, Method, attribute};
 
 use crate::world::{Client, PEER, PEER6, World, addr, config, credentials};
@@ -24,10 +24,10 @@ fn both_families() {
     let mut world = World::default();
     let (mut client, v4, v6) = dual(&mut world);
     assert_eq!(client.permit(&mut world, &[PEER, PEER6]).code(), 0);
-    assert_eq!(client.send(&mut world, PEER6, b"x").unwrap().relay, v6);
-    assert_eq!(client.send(&mut world, PEER, b"x").unwrap().relay, v4);
+    assert_eq!(client.send(&mut world, PEER6, b"x").unwrap().socket, world.relays[&v6]);
+    assert_eq!(client.send(&mut world, PEER, b"x").unwrap().socket, world.relays[&v4]);
     assert!(world.peer_sends(v6, PEER6, b"x").is_some());
-    assert_eq!(world.server.stats().relays[0], [1, 1]);
+    assert_eq!(world.server.stats().relays[0], PerFamily { v4: 1, v6: 1 });
     client.refresh(&mut world, 0);
     world.assert_empty();
     assert_eq!(world.closed.len(), 1);
@@ -105,10 +105,10 @@ fn families_are_refreshed_alone() {
         })
     };
     assert_eq!(refresh(&mut client, &mut world, 1, 0).code(), 0);
-    assert!(!world.sockets.contains_key(&v4) && world.sockets.contains_key(&v6));
+    assert!(world.relayed(v4).is_none() && world.relayed(v6).is_some());
     assert!(world.closed.is_empty());
     assert!(client.channel_data(&mut world, 0x4000, b"x").is_none());
-    assert_eq!(client.channel_data(&mut world, 0x4001, b"x").unwrap().relay, v6);
+    assert_eq!(client.channel_data(&mut world, 0x4001, b"x").unwrap().socket, world.relays[&v6]);
     assert_eq!(world.peer_sends(v6, PEER6, b"x").unwrap().header, Header::Channel(0x4001));
     assert_eq!(refresh(&mut client, &mut world, 1, 600).code(), 443);
     assert_eq!(client.permit(&mut world, &[PEER]).code(), 443);
@@ -127,7 +127,7 @@ fn families_expire_alone() {
         request.u32(attribute::LIFETIME, 900);
     });
     world.pass(600);
-    assert!(!world.sockets.contains_key(&v4) && world.sockets.contains_key(&v6));
+    assert!(world.relayed(v4).is_none() && world.relayed(v6).is_some());
     assert_eq!(client.ask(&mut world, Method::Refresh, |_| {}).lifetime(), Some(600));
     world.pass(599);
     assert!(world.closed.is_empty());

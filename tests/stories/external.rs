@@ -39,22 +39,23 @@ fn two_clients_meet_behind_the_nat() {
     let mut world = world();
     let mut one = world.allocated(A);
     let mut two = world.allocated("198.51.100.2:40000");
-    let outside =
-        |world: &World, client: &Client| format!("203.0.113.1:{}", world.sockets[&client.relay()].port());
+    let outside = |world: &World, client: &Client| {
+        format!("203.0.113.1:{}", world.relayed(client.relay()).unwrap().port())
+    };
     let (at_one, at_two) = (outside(&world, &one), outside(&world, &two));
     assert_eq!(one.bind(&mut world, 0x4000, &at_two).code(), 0);
     assert_eq!(two.permit(&mut world, &[&at_one]).code(), 0);
 
     let forward = one.channel_data(&mut world, 0x4000, b"x").unwrap();
-    assert_eq!(forward.peer.0, world.sockets[&two.relay()], "sent to the local address");
-    let from = world.sockets[&one.relay()].to_string();
+    assert_eq!(forward.peer.0, world.relayed(two.relay()).unwrap(), "sent to the local address");
+    let from = world.relayed(one.relay()).unwrap().to_string();
     let heard = world.peer_sends(two.relay(), &from, b"x").unwrap();
     assert!(
         matches!(heard.header, Header::Data { peer, .. } if peer == addr(&at_one)),
         "heard from the external one"
     );
-    assert_eq!(two.send(&mut world, &at_one, b"x").unwrap().peer.0, world.sockets[&one.relay()]);
-    let from = world.sockets[&two.relay()].to_string();
+    assert_eq!(two.send(&mut world, &at_one, b"x").unwrap().peer.0, world.relayed(one.relay()).unwrap());
+    let from = world.relayed(two.relay()).unwrap().to_string();
     assert_eq!(world.peer_sends(one.relay(), &from, b"x").unwrap().header, Header::Channel(0x4000));
 
     assert!(one.send(&mut world, "203.0.113.1:22", b"x").is_none(), "only live allocations");

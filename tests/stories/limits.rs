@@ -26,10 +26,10 @@ fn allocations() {
     assert_eq!(clients[3].allocate(&mut world, |_| {}).code(), 0);
 }
 
-/// RFC 8656 §7.2: 508 when too many requests wait for relay sockets.
+/// RFC 8656 §7.2: 508 when too many requests are pending.
 #[test]
-fn waiting_requests() {
-    let mut world = with(AllocationLimits { waiting: 2, ..AllocationLimits::default() });
+fn pending_requests() {
+    let mut world = with(AllocationLimits { pending: 2, ..AllocationLimits::default() });
     let mut clients: Vec<Client> = (1..=3).map(client).collect();
     for client in &mut clients {
         // To have a nonce

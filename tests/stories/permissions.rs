@@ -89,7 +89,8 @@ fn two_clients_of_one_relay_meet() {
     let mut world = World::default();
     let mut one = world.allocated(A);
     let mut two = world.allocated("198.51.100.2:40000");
-    let (at_one, at_two) = (world.sockets[&one.relay()].to_string(), world.sockets[&two.relay()].to_string());
+    let (at_one, at_two) =
+        (world.relayed(one.relay()).unwrap().to_string(), world.relayed(two.relay()).unwrap().to_string());
     assert_eq!(one.permit(&mut world, &[&at_two]).code(), 0);
     assert_eq!(two.bind(&mut world, 0x4000, &at_one).code(), 0);
     assert!(one.send(&mut world, &at_two, b"x").is_some());

@@ -100,7 +100,7 @@ fn the_server_stops() {
     for port in 1..=3 {
         world.allocated(&format!("198.51.100.1:{port}")).bind(&mut world, 0x4000, PEER);
     }
-    world.server.command(world.now, OperatorCommand::End);
+    world.server.command(world.now, OperatorCommand::EndAll);
     world.drain();
     world.assert_empty();
     assert_eq!(world.closed.len(), 3);

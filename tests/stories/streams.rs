@@ -1,6 +1,6 @@
 //! Clients that come over streams. Framing is told in `wire`.
 
-use hairpin::turn::{CloseReason, OperatorCommand, PeerAddr, Tos, Transport};
+use hairpin::turn::{CloseReason, OperatorCommand, PeerAddr, PerFamily, Tos, Transport};
 use hairpin::wire::{Class, Encoder, Method, TransactionId};
 
 use crate::world::{Client, PEER, World, addr, channel_message};
@@ -18,8 +18,8 @@ fn each_transport_is_a_tuple_of_its_own() {
     for transport in Transport::ALL {
         assert_eq!(client(transport).allocate(&mut world, |_| {}).code(), 0);
     }
-    assert_eq!(world.server.stats().relays, [[1, 0]; 3]);
-    world.server.command(world.now, OperatorCommand::End);
+    assert_eq!(world.server.stats().relays, [PerFamily { v4: 1, v6: 0 }; 3]);
+    world.server.command(world.now, OperatorCommand::EndAll);
     world.drain();
     world.assert_empty();
 }
@@ -60,7 +60,7 @@ fn a_stream_ends_while_its_request_waits() {
     world.server.client_gone(world.now, &client.tuple);
     world.drain();
     let (ticket, ask) = world.asked.pop_front().unwrap();
-    let answer = world.open(ticket, &ask);
+    let answer = world.open(&ask);
     world.server.answered(world.now, ticket, answer);
     world.drain();
     world.assert_empty();

@@ -1,5 +1,5 @@
-//! The world of the stories: a server, a clock that only moves when told, clients with credentials, and someone who opens
-//! relay sockets when asked.
+//! The world of the stories: a server, a clock that moves only when told to, clients with credentials, and an owner of
+//! relay sockets that answers questions.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +9,10 @@ use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, m
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{
-    AllocationId, AllocationLimits, Answer, Ask, ClientAddr, Closed, Denial, External, Families, FiveTuple,
-    Lifetimes, LiveRelays, Now, Opened, Output, PeerAddr, PortRequest, Refused, RelayId, RelayedAddr, Server,
-    Shared, Shortage, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
+    AllocationLimits, Answer, Ask, ClientAddr, Closed, Denial, External, Families, FiveTuple, Lifetimes,
+    LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily, PortRequest, Refused, RelayId,
+    RelaySocketId, RelayedAddr, Server, Shared, Shortage, Ticket, ToClient, ToPeer, Token, Tos, Transport,
+    TurnConfig,
 };
 use hairpin::wire::{Attribute, Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use rand::SeedableRng;
@@ -45,23 +46,26 @@ pub struct World {
     pub server: Server,
     pub now: Now,
     pub live: Live,
-    /// What is still open, by relay.
-    pub sockets: BTreeMap<RelayId, SocketAddr>,
-    /// Sockets kept for whoever brings the token.
+    /// The relay sockets that are open.
+    pub sockets: BTreeMap<RelaySocketId, SocketAddr>,
+    /// The socket of each relayed address that was ever opened.
+    pub relays: BTreeMap<RelayId, RelaySocketId>,
+    /// Sockets reserved with a token.
     pub reserved: BTreeMap<Token, SocketAddr>,
-    /// The next Asks are answered with this instead.
+    /// The next question is answered with this instead.
     pub deny: Option<Denial>,
-    /// There are no ports of this family.
+    /// No ports of this family are free.
     pub short_of: Option<Family>,
-    /// Asks stay unanswered in `asked`.
+    /// Questions stay unanswered in `asked`.
     pub hold: bool,
-    pub asked: VecDeque<(AllocationId, Ask)>,
+    pub asked: VecDeque<(Ticket, Ask)>,
     pub replies: VecDeque<(FiveTuple, Vec<u8>)>,
     pub opened: Vec<Opened>,
     pub closed: Vec<Closed>,
     pub refused: Vec<Refused>,
     pub channels: Vec<String>,
     pub next_port: u16,
+    pub next_socket: u64,
 }
 
 pub fn config() -> TurnConfig {
@@ -123,6 +127,7 @@ impl World {
             now: Now { mono: 5 * SECOND, unix: START },
             live,
             sockets: BTreeMap::new(),
+            relays: BTreeMap::new(),
             reserved: BTreeMap::new(),
             deny: None,
             short_of: None,
@@ -134,6 +139,7 @@ impl World {
             refused: Vec::new(),
             channels: Vec::new(),
             next_port: 50_000,
+            next_socket: 0,
         }
     }
 
@@ -194,14 +200,19 @@ impl World {
                 Output::Reply { to, message } => self.replies.push_back((to, message)),
                 Output::Ask { ticket, ask } if self.hold => self.asked.push_back((ticket, ask)),
                 Output::Ask { ticket, ask } => {
-                    let answer = self.open(ticket, &ask);
+                    let answer = self.open(&ask);
                     self.server.answered(self.now, ticket, answer);
                 }
-                Output::CloseRelay(relay) => {
-                    let closed = self.sockets.remove(&relay).expect("an open relay socket");
+                Output::CloseRelay(socket) => {
+                    let closed = self.sockets.remove(&socket).expect("an open relay socket");
                     self.live.0.lock().unwrap().remove(&closed);
                 }
-                Output::Opened(opened) => self.opened.push(opened),
+                Output::Opened(opened) => {
+                    for (family, relay) in opened.relays.present() {
+                        self.relays.insert(RelayId { allocation: opened.id, family }, relay.socket);
+                    }
+                    self.opened.push(opened);
+                }
                 Output::Closed(closed) => self.closed.push(closed),
                 Output::Refused(refused) => self.refused.push(refused),
                 Output::ChannelBound { channel, peer, .. } => {
@@ -212,52 +223,58 @@ impl World {
         }
     }
 
-    /// Opens what is asked for, as the datapath would.
-    pub fn open(&mut self, ticket: AllocationId, ask: &Ask) -> Answer {
+    /// The answer to a question, as the datapath would give it.
+    pub fn open(&mut self, ask: &Ask) -> Answer {
         if let Some(denial) = self.deny.take() {
             return Answer::Refused(denial);
         }
         match ask {
-            Ask::OpenRelay { v4, v6, port, .. } => {
+            Ask::OpenRelay { families, port, .. } => {
                 let first = self.next_port;
                 self.next_port += 2;
-                let mut open = |family: Family, ip: &str| {
-                    if self.short_of == Some(family) {
-                        return Err(Shortage);
+                let ip = |family| -> IpAddr {
+                    match family {
+                        Family::V4 => "192.0.2.1".parse().unwrap(),
+                        Family::V6 => "2001:db8::1".parse().unwrap(),
                     }
-                    Ok(self.socket(
-                        RelayId { allocation: ticket, family },
-                        SocketAddr::new(ip.parse().unwrap(), first),
-                    ))
                 };
-                let v4 = v4.then(|| open(Family::V4, "192.0.2.1"));
-                let v6 = v6.then(|| open(Family::V6, "2001:db8::1"));
+                let relays = PerFamily::from_fn(|family| {
+                    families[family].then(|| match self.short_of == Some(family) {
+                        true => Err(Shortage),
+                        false => Ok(self.socket(SocketAddr::new(ip(family), first))),
+                    })
+                });
                 let token = (*port == PortRequest::Pair).then(|| {
                     let token = u64::from(first).to_be_bytes();
-                    let ip: IpAddr = if v4.is_some() { "192.0.2.1" } else { "2001:db8::1" }.parse().unwrap();
-                    self.reserved.insert(token, SocketAddr::new(ip, first + 1));
+                    let family = if families.v4 { Family::V4 } else { Family::V6 };
+                    self.reserved.insert(token, SocketAddr::new(ip(family), first + 1));
                     token
                 });
-                Answer::Opened { v4, v6, token }
+                Answer::Opened { relays, token }
             }
             Ask::ClaimReservation { token, .. } => match self.reserved.remove(token) {
                 None => Answer::Refused(Denial::Capacity),
                 Some(reserved) => {
-                    let family = Family::of(reserved.ip());
-                    let relay = Some(Ok(self.socket(RelayId { allocation: ticket, family }, reserved)));
-                    match family {
-                        Family::V4 => Answer::Opened { v4: relay, v6: None, token: None },
-                        Family::V6 => Answer::Opened { v4: None, v6: relay, token: None },
-                    }
+                    let mut relays = PerFamily::default();
+                    relays[Family::of(reserved.ip())] = Some(Ok(self.socket(reserved)));
+                    Answer::Opened { relays, token: None }
                 }
             },
         }
     }
 
-    fn socket(&mut self, relay: RelayId, at: SocketAddr) -> RelayedAddr {
-        assert_eq!(self.sockets.insert(relay, at), None);
+    fn socket(&mut self, at: SocketAddr) -> OpenedRelay {
+        // Unlike any other number in these stories
+        let socket = RelaySocketId(1 << 40 | self.next_socket);
+        self.next_socket += 1;
+        self.sockets.insert(socket, at);
         self.live.0.lock().unwrap().insert(at);
-        RelayedAddr(at)
+        OpenedRelay { addr: RelayedAddr(at), socket }
+    }
+
+    /// The relayed transport address, if it is still open.
+    pub fn relayed(&self, relay: RelayId) -> Option<SocketAddr> {
+        self.sockets.get(self.relays.get(&relay)?).copied()
     }
 
     /// A client whose allocation exists.
@@ -275,7 +292,7 @@ impl World {
         assert_eq!(self.server.poll_timeout(), None);
         let stats = self.server.stats();
         assert_eq!((stats.allocations, stats.permissions, stats.channels), (0, 0, 0));
-        assert_eq!(stats.relays, [[0, 0]; 3]);
+        assert_eq!(stats.relays, [PerFamily::default(); 3]);
     }
 }
 

@@ -14,10 +14,11 @@ use std::os::fd::BorrowedFd;
 
 use crate::datapath::packet::arena::{self, JOINED};
 use crate::datapath::packet::segmentation::Segmentation;
+use crate::datapath::relay::table::RelaySocketKey;
 use crate::datapath::stats::{SocketCounters, Unsent};
 use crate::datapath::sys::option;
 use crate::datapath::sys::send::{OutgoingMessage, Sender};
-use crate::turn::{Header, RelayId, Tos};
+use crate::turn::{Header, Tos};
 
 /// Datagrams in a run at most: what every kernel takes.
 const RUN: usize = 64;
@@ -40,7 +41,7 @@ pub(in crate::datapath) enum Via {
     /// A listener, by its place among the worker's listeners.
     Listener(usize),
     /// A relay socket.
-    Relay(RelayId),
+    Relay(RelaySocketKey),
 }
 
 /// How a datagram travels.
@@ -163,7 +164,11 @@ impl Outbox {
 
     /// Where a packet went that was too long for DF and that an error queue tells of by its address alone; once for each
     /// packet.
-    pub(in crate::datapath) fn take_too_long(&mut self, relay: RelayId, to: IpAddr) -> Option<SocketAddr> {
+    pub(in crate::datapath) fn take_too_long(
+        &mut self,
+        relay: RelaySocketKey,
+        to: IpAddr,
+    ) -> Option<SocketAddr> {
         let at = self.too_long.iter().position(|(via, addr)| *via == Via::Relay(relay) && addr.ip() == to)?;
         Some(self.too_long.remove(at).1)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use slotmap::SecondaryMap;
+use slotmap::{Key, KeyData, SlotMap};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::datapath::event_source::EventSource;
@@ -21,7 +21,10 @@ use crate::datapath::relay::reservations::{Reservation, Reservations};
 use crate::datapath::sys::epoll::Epoll;
 use crate::datapath::sys::option;
 use crate::datapath::worker::losses::{DropCounter, QueueLoss};
-use crate::turn::{AllocationId, Answer, Ask, Denial, PortRequest, RelayId, RelayedAddr, Shortage, Token};
+use crate::turn::{
+    Answer, Ask, Denial, Families, OpenedRelay, PerFamily, PortRequest, RelayId, RelaySocketId, RelayedAddr,
+    Shortage, Token,
+};
 use crate::wire::Family;
 
 /// What a relay socket asks for: a video key frame at once.
@@ -50,13 +53,25 @@ pub(in crate::datapath) struct RelaySocket {
     counted: DropCounter,
 }
 
-/// The relay sockets of an allocation, and its quota.
-struct RelaySockets {
-    v4: Option<RelaySocket>,
-    v6: Option<RelaySocket>,
-    /// Held until the last socket is closed.
-    _quota: Quota,
-    /// Its place in [`Relays::order`].
+slotmap::new_key_type! {
+    /// A relay socket in its worker's table. Keys are never reused.
+    pub(in crate::datapath) struct RelaySocketKey;
+}
+
+impl From<RelaySocketId> for RelaySocketKey {
+    fn from(id: RelaySocketId) -> RelaySocketKey {
+        KeyData::from_ffi(id.0).into()
+    }
+}
+
+/// A relay socket in the table.
+struct TableEntry {
+    relay: RelaySocket,
+    /// The relayed address of an allocation that it serves, once that exists.
+    owner: Option<RelayId>,
+    /// The sockets of an allocation share its quota: it is released with the last of them.
+    quota: Arc<Quota>,
+    /// The index in [`Relays::order`].
     place: usize,
 }
 
@@ -64,7 +79,6 @@ struct RelaySockets {
 pub(in crate::datapath) struct Opening<'a> {
     /// Monotonic nanoseconds.
     pub(in crate::datapath) now: u64,
-    pub(in crate::datapath) ticket: AllocationId,
     /// The worker's set of sockets.
     pub(in crate::datapath) epoll: &'a Epoll,
     /// Hears what went wrong outside of this program.
@@ -73,9 +87,9 @@ pub(in crate::datapath) struct Opening<'a> {
 
 /// The relay sockets of a worker.
 pub(in crate::datapath) struct Relays {
-    slots: SecondaryMap<AllocationId, RelaySockets>,
+    sockets: SlotMap<RelaySocketKey, TableEntry>,
     /// All of them, side by side, to be gone through in turns.
-    order: Vec<AllocationId>,
+    order: Vec<RelaySocketKey>,
     /// Whose turn is next.
     turn: usize,
     /// What sockets lost that are closed.
@@ -87,82 +101,67 @@ pub(in crate::datapath) struct Relays {
 impl Relays {
     /// None yet. `rng` chooses ports and tokens.
     pub(in crate::datapath) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
-        let (slots, order) = (SecondaryMap::new(), Vec::new());
-        Relays { slots, order, turn: 0, lost: QueueLoss::default(), resources, rng }
+        let (sockets, order) = (SlotMap::with_key(), Vec::new());
+        Relays { sockets, order, turn: 0, lost: QueueLoss::default(), resources, rng }
     }
 
     /// Does what the core asks. If it fails, everything is as it was.
     pub(in crate::datapath) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
-        let ticket = opening.ticket;
         let opened = match ask {
-            Ask::OpenRelay { user, v4, v6, port } => self.open(&user, [v4, v6], port, &mut opening),
+            Ask::OpenRelay { user, families, port } => self.open(&user, families, port, &mut opening),
             Ask::ClaimReservation { user, token } => self.claim(&user, token, &mut opening),
         };
-        match opened {
-            Ok((mut slot, answer)) => {
-                slot.place = self.order.len();
-                self.order.push(ticket);
-                self.slots.insert(ticket, slot);
-                answer
-            }
-            Err(denial) => Answer::Refused(denial),
+        opened.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Notes which relayed address a socket serves.
+    pub(in crate::datapath) fn set_owner(&mut self, key: RelaySocketKey, owner: RelayId) {
+        if let Some(entry) = self.sockets.get_mut(key) {
+            entry.owner = Some(owner);
         }
     }
 
-    /// The socket of a relayed address.
-    pub(in crate::datapath) fn socket(&self, id: RelayId) -> Option<BorrowedFd<'_>> {
-        let slot = self.slots.get(id.allocation)?;
-        let relay = match id.family {
-            Family::V4 => &slot.v4,
-            Family::V6 => &slot.v6,
-        };
-        relay.as_ref().map(|relay| relay.socket.as_fd())
+    /// The relayed address that a socket serves.
+    pub(in crate::datapath) fn owner(&self, key: RelaySocketKey) -> Option<RelayId> {
+        self.sockets.get(key)?.owner
     }
 
-    /// Notes that a pass found something at a relayed address; true if the pass before did too.
-    pub(in crate::datapath) fn served(&mut self, id: RelayId, pass: u64) -> bool {
-        let relay = self.slots.get_mut(id.allocation).and_then(|slot| match id.family {
-            Family::V4 => slot.v4.as_mut(),
-            Family::V6 => slot.v6.as_mut(),
-        });
+    /// The file descriptor of a socket.
+    pub(in crate::datapath) fn socket(&self, key: RelaySocketKey) -> Option<BorrowedFd<'_>> {
+        Some(self.sockets.get(key)?.relay.socket.as_fd())
+    }
+
+    /// Notes that a pass found something at a socket; true if the pass before did too.
+    pub(in crate::datapath) fn served(&mut self, key: RelaySocketKey, pass: u64) -> bool {
+        let relay = self.sockets.get_mut(key).map(|entry| &mut entry.relay);
         relay.is_some_and(|relay| std::mem::replace(&mut relay.served, pass) + 1 == pass)
     }
 
-    /// Closes a socket and gives its port back; the last of an allocation gives its quota back too.
-    pub(in crate::datapath) fn close(&mut self, id: RelayId) {
-        let Some(slot) = self.slots.get_mut(id.allocation) else { return };
-        let closed = match id.family {
-            Family::V4 => slot.v4.take(),
-            Family::V6 => slot.v6.take(),
-        };
-        if let Some(relay) = closed {
-            self.lost.add(relay.lost());
-        }
-        if slot.v4.is_none() && slot.v6.is_none() {
-            let place = slot.place;
-            self.slots.remove(id.allocation);
-            self.order.swap_remove(place);
-            if let Some(moved) = self.order.get(place).and_then(|&moved| self.slots.get_mut(moved)) {
-                moved.place = place;
-            }
+    /// Closes a socket and releases its port; with the last socket of an allocation its quota is released too.
+    pub(in crate::datapath) fn close(&mut self, key: RelaySocketKey) {
+        let Some(TableEntry { relay, place, .. }) = self.sockets.remove(key) else { return };
+        self.lost.add(relay.lost());
+        self.order.swap_remove(place);
+        if let Some(moved) = self.order.get(place).and_then(|&moved| self.sockets.get_mut(moved)) {
+            moved.place = place;
         }
     }
 
-    /// How many allocations have sockets here.
+    /// How many sockets there are.
     pub(in crate::datapath) fn len(&self) -> usize {
-        self.slots.len()
+        self.sockets.len()
     }
 
-    /// What peers sent in vain, as far as it was not told yet: to sockets that are closed, and to those of the `most`
-    /// allocations whose turn it is.
+    /// What peers sent in vain and was not reported yet: to sockets that are closed, and to the `most` sockets whose turn
+    /// it is.
     pub(in crate::datapath) fn lost(&mut self, most: usize) -> QueueLoss {
         let mut lost = std::mem::take(&mut self.lost);
         for _ in 0..most.min(self.order.len()) {
             if self.turn >= self.order.len() {
                 self.turn = 0;
             }
-            if let Some(slot) = self.slots.get(self.order[self.turn]) {
-                [&slot.v4, &slot.v6].into_iter().flatten().for_each(|relay| lost.add(relay.lost()));
+            if let Some(entry) = self.sockets.get(self.order[self.turn]) {
+                lost.add(entry.relay.lost());
             }
             self.turn += 1;
         }
@@ -173,31 +172,48 @@ impl Relays {
     fn open(
         &mut self,
         user: &Arc<str>,
-        wanted: [bool; 2],
+        families: Families,
         wish: PortRequest,
         opening: &mut Opening<'_>,
-    ) -> Result<(RelaySockets, Answer), Denial> {
-        let quota = self.resources.ledger.reserve(user)?;
+    ) -> Result<Answer, Denial> {
+        let quota = Arc::new(self.resources.ledger.reserve(user)?);
         let spare = (wish == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
         let mut kept = None;
-        let mut relay = |family: Family, wanted: bool| {
-            wanted.then(|| {
+        let relays = PerFamily::from_fn(|family| {
+            families[family].then(|| {
                 let (relay, next) = bind_free(&self.resources, family, wish, &mut self.rng, opening)?;
-                opening.watch(&relay)?;
+                let opened = self.insert(relay, quota.clone(), opening).map_err(|_| Shortage)?;
                 kept = kept.take().or(next);
-                Ok(relay)
+                Ok(opened)
             })
-        };
-        let (v4, v6) = (relay(Family::V4, wanted[0]), relay(Family::V6, wanted[1]));
-        if !matches!((&v4, &v6), (Some(Ok(_)), _) | (_, Some(Ok(_)))) {
+        });
+        if !relays.present().any(|(_, relay)| relay.is_ok()) {
             return Err(Denial::Capacity);
         }
-        let token = match kept.zip(spare) {
-            Some((relay, quota)) => Some(self.keep(opening.now, relay, quota)?),
-            None => None,
-        };
-        let answer = Answer::Opened { v4: answer(&v4), v6: answer(&v6), token };
-        Ok((RelaySockets::new(v4.and_then(Result::ok), v6.and_then(Result::ok), quota), answer))
+        let token = kept.zip(spare).map(|(relay, quota)| self.keep(opening.now, relay, quota)).transpose();
+        if token.is_err() {
+            for opened in relays.present().filter_map(|(_, relay)| relay.ok()) {
+                self.close(opened.socket.into());
+            }
+        }
+        Ok(Answer::Opened { relays, token: token? })
+    }
+
+    /// Adds a socket: from now on the worker hears it, and other clients of this relay may send there.
+    fn insert(
+        &mut self,
+        relay: RelaySocket,
+        quota: Arc<Quota>,
+        opening: &mut Opening<'_>,
+    ) -> Result<OpenedRelay, TableEntry> {
+        let entry = TableEntry { relay, owner: None, quota, place: self.order.len() };
+        let addr = RelayedAddr(entry.relay.addr());
+        let key = self.sockets.insert(entry);
+        if opening.watch(key, &self.sockets[key].relay).is_err() {
+            return Err(self.sockets.remove(key).expect("it was inserted above"));
+        }
+        self.order.push(key);
+        Ok(OpenedRelay { addr, socket: RelaySocketId(key.data().as_ffi()) })
     }
 
     /// RFC 8656 section 7.2: keeps the next higher port for whoever brings the token.
@@ -209,57 +225,36 @@ impl Relays {
     }
 
     /// RFC 8656 section 7.2: a token that is not known, or no more, is 508.
-    fn claim(
-        &mut self,
-        user: &Arc<str>,
-        token: Token,
-        opening: &mut Opening<'_>,
-    ) -> Result<(RelaySockets, Answer), Denial> {
+    fn claim(&mut self, user: &Arc<str>, token: Token, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
         let reservations = &self.resources.reservations;
         let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Capacity)?;
-        let passed = reservation.quota.pass_to(user);
-        if let Err(denial) = passed.and_then(|()| opening.watch(&reservation.relay).or(Err(Denial::Capacity)))
-        {
+        if let Err(denial) = reservation.quota.pass_to(user) {
             reservations.keep(opening.now, token, reservation);
             return Err(denial);
         }
-        let Reservation { relay, quota, .. } = reservation;
-        let relayed = Some(Ok(RelayedAddr(relay.addr())));
-        Ok(match relay.family() {
-            Family::V4 => (
-                RelaySockets::new(Some(relay), None, quota),
-                Answer::Opened { v4: relayed, v6: None, token: None },
-            ),
-            Family::V6 => (
-                RelaySockets::new(None, Some(relay), quota),
-                Answer::Opened { v4: None, v6: relayed, token: None },
-            ),
-        })
-    }
-}
-
-impl RelaySockets {
-    fn new(v4: Option<RelaySocket>, v6: Option<RelaySocket>, quota: Quota) -> RelaySockets {
-        RelaySockets { v4, v6, _quota: quota, place: 0 }
+        let Reservation { relay, quota, until } = reservation;
+        let family = relay.family();
+        let opened =
+            self.insert(relay, Arc::new(quota), opening).map_err(|TableEntry { relay, quota, .. }| {
+                if let Some(quota) = Arc::into_inner(quota) {
+                    self.resources.reservations.keep(opening.now, token, Reservation { relay, quota, until });
+                }
+                Denial::Capacity
+            })?;
+        let relays = PerFamily::from_fn(|one| (one == family).then_some(Ok(opened)));
+        Ok(Answer::Opened { relays, token: None })
     }
 }
 
 impl Opening<'_> {
-    /// From now on the worker hears the socket, and other clients of this relay may send there.
-    fn watch(&mut self, relay: &RelaySocket) -> Result<(), Shortage> {
-        let id = RelayId { allocation: self.ticket, family: relay.family() };
-        self.epoll.add(relay.socket.as_fd(), EventSource::Relay(id)).map_err(|error| {
+    fn watch(&mut self, key: RelaySocketKey, relay: &RelaySocket) -> Result<(), Shortage> {
+        self.epoll.add(relay.socket.as_fd(), EventSource::Relay(key)).map_err(|error| {
             (self.trouble)(relay.addr(), &error);
             Shortage
         })?;
         relay.port.set_live();
         Ok(())
     }
-}
-
-fn answer(relay: &Option<Result<RelaySocket, Shortage>>) -> Option<Result<RelayedAddr, Shortage>> {
-    let relay = relay.as_ref()?;
-    Some(relay.as_ref().map(|relay| RelayedAddr(relay.addr())).map_err(|shortage| *shortage))
 }
 
 /// Takes a free port and binds it; for [`PortRequest::Pair`] the next one too.

@@ -27,7 +27,7 @@ use crate::datapath::worker::log::Log;
 use crate::datapath::worker::losses::LossMonitor;
 use crate::datapath::worker::packet_path::PacketPath;
 use crate::datapath::worker::wake::{WakeTimer, Waker};
-use crate::turn::{Now, OperatorCommand, Output};
+use crate::turn::{Now, OperatorCommand, Output, RelayId};
 
 /// Sockets that one pass may serve.
 const SOCKETS: usize = 256;
@@ -253,7 +253,7 @@ impl<'g> Worker<'g> {
 
     fn stop(&mut self) {
         self.control.now = self.control.clock.now();
-        self.traffic.core.command(self.control.now, OperatorCommand::End);
+        self.traffic.core.command(self.control.now, OperatorCommand::EndAll);
         self.control.drain(&mut self.traffic, &self.epoll);
         self.traffic.streams.shut_down(self.control.now.mono);
         self.control.close_streams(&mut self.traffic, &self.epoll);
@@ -270,13 +270,18 @@ impl ControlPlane {
                 Output::Ask { ticket, ask } => {
                     let (now, log) = (self.now.mono, &mut self.log);
                     let mut trouble = |relayed, error: &io::Error| log.trouble(now, relayed, error);
-                    let opening = Opening { now, ticket, epoll, trouble: &mut trouble };
+                    let opening = Opening { now, epoll, trouble: &mut trouble };
                     let answer = traffic.relays.answer(ask, opening);
                     self.lapse = self.resources.reservations.next();
                     traffic.core.answered(self.now, ticket, answer);
                 }
-                Output::CloseRelay(relay) => traffic.relays.close(relay),
+                Output::CloseRelay(socket) => traffic.relays.close(socket.into()),
                 Output::Opened(opened) => {
+                    for (family, relay) in opened.relays.present() {
+                        traffic
+                            .relays
+                            .set_owner(relay.socket.into(), RelayId { allocation: opened.id, family });
+                    }
                     traffic.streams.allocated(self.now.mono, &opened.tuple, true);
                     self.log.opened(&opened);
                 }

@@ -58,8 +58,8 @@ impl Log {
             server = %opened.tuple.server,
             transport = opened.tuple.transport.as_str(),
             user = &*opened.user,
-            relayed_v4 = opened.v4.map(tracing::field::display),
-            relayed_v6 = opened.v6.map(tracing::field::display),
+            relayed_v4 = opened.relays.v4.map(|relay| tracing::field::display(relay.addr)),
+            relayed_v6 = opened.relays.v6.map(|relay| tracing::field::display(relay.addr)),
             lifetime = opened.lifetime,
             "allocation opened"
         );

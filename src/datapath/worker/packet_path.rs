@@ -15,7 +15,7 @@ use crate::datapath::listen::steering::Kind;
 use crate::datapath::packet::arena::{Arena, JOINED};
 use crate::datapath::packet::outbox::{Outbox, Route, Via};
 use crate::datapath::packet::split;
-use crate::datapath::relay::table::Relays;
+use crate::datapath::relay::table::{RelaySocketKey, Relays};
 use crate::datapath::stats::SocketCounters;
 use crate::datapath::stream::Streams;
 use crate::datapath::sys::cmsg;
@@ -155,7 +155,8 @@ impl<'g> PacketPath<'g> {
     ///
     /// Asking for more than there is costs a tenth of a thin flow's packet. So one batch is asked for, unless the socket had
     /// something in the pass before this one too.
-    pub(in crate::datapath) fn serve_relay(&mut self, now: Now, relay: RelayId, epoll: &Epoll) {
+    pub(in crate::datapath) fn serve_relay(&mut self, now: Now, relay: RelaySocketKey, epoll: &Epoll) {
+        let Some(owner) = self.relays.owner(relay) else { return };
         let busy = self.relays.served(relay, self.pass);
         let most = if busy { CALL } else { 1 };
         if self.arena.free() < most {
@@ -165,14 +166,15 @@ impl<'g> PacketPath<'g> {
         // An error is what ICMP says of an earlier packet, told once: the event comes again if there are packets behind it.
         let Ok(count) = self.receiver.receive(socket, self.arena.buffers().take(most)) else { return };
         for n in 0..count {
-            self.peer_batch(now, relay, n);
+            self.peer_batch(now, owner, n);
             self.relieve_streams(now, epoll);
         }
         self.unfinished |= busy && count == most;
     }
 
     /// Takes what ICMP said of packets that a relay socket sent (RFC 8656 section 11.5).
-    pub(in crate::datapath) fn serve_errors(&mut self, now: Now, relay: RelayId) {
+    pub(in crate::datapath) fn serve_errors(&mut self, now: Now, relay: RelaySocketKey) {
+        let Some(owner) = self.relays.owner(relay) else { return };
         for _ in 0..ERROR_BUDGET {
             let Some(socket) = self.relays.socket(relay) else { return };
             let Ok(error) = self.receiver.error(socket) else { return };
@@ -187,7 +189,7 @@ impl<'g> PacketPath<'g> {
                 (cmsg::LOCAL, _) => continue,
                 _ => (to, Icmp { kind: error.kind, code: error.code, mtu: error.info }),
             };
-            self.core.peer_error(now, relay, PeerAddr(to), icmp);
+            self.core.peer_error(now, owner, PeerAddr(to), icmp);
         }
     }
 
@@ -237,7 +239,7 @@ impl<'g> PacketPath<'g> {
             self.flush();
         }
         let route = Route {
-            via: Via::Relay(forward.relay),
+            via: Via::Relay(forward.socket.into()),
             to: forward.peer.0,
             source: None,
             tos: forward.tos,

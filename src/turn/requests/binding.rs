@@ -9,17 +9,17 @@ impl Server {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {
-            let mut answer = Encoder::error(message, reject.code, wire::reason(reject.code));
-            answer.unknown_attributes(&reject.unknown);
-            return self.finish(origin, reject.code, None, answer);
+            let mut response = Encoder::error(message, reject.code, wire::reason(reject.code));
+            response.unknown_attributes(&reject.unknown);
+            return self.finish(origin, reject.code, None, response);
         }
-        let mut answer = Encoder::answer(message, Class::Success);
+        let mut response = Encoder::answer(message, Class::Success);
         let client = origin.tuple.client.0;
         if message.is_classic() {
-            answer.mapped_address(client);
+            response.mapped_address(client);
         } else {
-            answer.xor_address(attribute::XOR_MAPPED_ADDRESS, client);
+            response.xor_address(attribute::XOR_MAPPED_ADDRESS, client);
         }
-        self.finish(origin, 0, None, answer);
+        self.finish(origin, 0, None, response);
     }
 }

@@ -1,7 +1,7 @@
-//! Requests: who asks, may he, what is answered. One file a method.
+//! Requests and their responses, one file per method.
 //!
-//! The order is that of RFC 8489 §6.3 with RFC 8656 §5: authentication, unknown attributes, the allocation on the
-//! 5-tuple, then what the method asks for. Every answer after authentication is signed.
+//! Checks come in the order of RFC 8489 §6.3 and RFC 8656 §5: authentication, unknown attributes, the allocation on the
+//! 5-tuple, then those of the method. Every response after authentication is signed.
 
 mod allocate;
 mod binding;
@@ -15,29 +15,30 @@ use std::net::SocketAddr;
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
-use super::allocation::{Allocation, RequestOrigin, Slot};
+use super::allocation::Allocation;
 use super::peers::Forbidden;
+use super::pending::RequestOrigin;
 use super::stats::Dropped;
 use super::{AllocationId, FiveTuple, Now, Output, Refused, Server};
 use crate::auth::{self, Authenticated, Purpose};
-use crate::wire::{self, Attribute, Class, Encoder, Malformed, Message, Method, attribute};
+use crate::wire::{self, Attribute, Class, Encoder, Family, Malformed, Message, Method, attribute};
 
-/// How a request went well.
+/// A request that was carried out.
 enum Success {
-    /// Nothing to tell.
+    /// The response has no attributes of the method.
     Empty,
-    /// LIFETIME, in seconds.
+    /// The response has LIFETIME, in seconds.
     Lifetime(u32),
-    /// All that there is to say of an allocation.
+    /// The response describes this allocation.
     Allocated(AllocationId),
-    /// It will be answered when the relay sockets are there.
-    Later,
+    /// The request is pending; the response comes when its question is answered.
+    Pending,
 }
 
-/// A mistaken client gets this error code.
+/// An error response to a client's mistake.
 struct Reject {
     code: u16,
-    /// For the log; the wire has the recommended phrase.
+    /// For the log; the response has the recommended phrase.
     reason: &'static str,
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
@@ -75,14 +76,14 @@ impl From<Malformed> for Reject {
     }
 }
 
-/// Unknown attributes that an answer names; a request can have thousands.
+/// How many unknown attributes a response lists; a request can have thousands.
 const UNKNOWN: usize = 64;
 
 /// CHANGE-REQUEST of classic STUN (RFC 3489 §11.2.4).
 const CHANGE_REQUEST: u16 = 0x0003;
 
 fn is_understood(message: &Message<'_>, attribute: &Attribute<'_>) -> bool {
-    // Classic clients send it to ask for no change, too
+    // Classic clients also send it to request no change
     attribute::is_known(attribute.kind)
         || message.is_classic() && attribute.kind == CHANGE_REQUEST && attribute.value == [0; 4]
 }
@@ -99,19 +100,19 @@ impl Server {
         if origin.method == Method::Binding {
             return self.binding(now, origin, message);
         }
-        let slot = self.by_tuple.get(tuple).and_then(|id| self.slots.get(*id));
-        let (credential, transaction) = match slot {
-            Some(Slot::Live(allocation)) => (Some(&allocation.credential), Some(allocation.transaction)),
-            Some(Slot::Waiting(waiting)) => {
-                (Some(waiting.authenticated.credential()), Some(waiting.origin.id))
-            }
-            None => (None, None),
-        };
-        // A retransmission of the Allocate that was granted is granted again, whatever has grown old since
+        let (credential, transaction) =
+            match self.by_tuple.get(tuple).and_then(|id| self.allocations.get(*id)) {
+                Some(allocation) => (Some(&allocation.credential), Some(allocation.transaction)),
+                None => match self.pending.allocate_on(tuple) {
+                    Some((_, pending)) => (Some(pending.authenticated.credential()), Some(pending.origin.id)),
+                    None => (None, None),
+                },
+            };
+        // A retransmission of an Allocate that was granted is granted again, even if its credential has expired since
         let repeats = origin.method == Method::Allocate && transaction == Some(origin.id);
         let purpose =
             if origin.method == Method::Allocate && !repeats { Purpose::Allocate } else { Purpose::Other };
-        // What will not be signed need not even be made
+        // A response that will not be signed is rate-limited before it is made
         let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
         if stranger && !may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
             return;
@@ -130,7 +131,7 @@ impl Server {
         }
     }
 
-    /// RFC 8489 §6.3: unknown attributes first, then what the method says.
+    /// RFC 8489 §6.3: unknown attributes first, then the method.
     fn carry_out(
         &mut self,
         now: Now,
@@ -153,7 +154,7 @@ impl Server {
         }
     }
 
-    /// Answers a request whose sender is known.
+    /// Responds to a request whose sender has authenticated.
     fn conclude(
         &mut self,
         now: Now,
@@ -161,23 +162,23 @@ impl Server {
         authenticated: &Authenticated,
         done: Result<Success, Reject>,
     ) {
-        let mut answer = match &done {
-            Ok(Success::Later) => return,
+        let mut response = match &done {
+            Ok(Success::Pending) => return,
             Ok(_) => Encoder::new(Class::Success, origin.method, origin.id),
             Err(reject) => error(&origin, reject.code),
         };
         let code = match done {
             Ok(success) => {
                 match success {
-                    Success::Lifetime(seconds) => answer.u32(attribute::LIFETIME, seconds),
-                    Success::Allocated(id) => self.describe(now, id, &mut answer),
-                    Success::Empty | Success::Later => {}
+                    Success::Lifetime(seconds) => response.u32(attribute::LIFETIME, seconds),
+                    Success::Allocated(id) => self.describe(now, id, &mut response),
+                    Success::Empty | Success::Pending => {}
                 }
                 0
             }
             Err(reject) => {
                 if !reject.unknown.is_empty() {
-                    answer.unknown_attributes(&reject.unknown);
+                    response.unknown_attributes(&reject.unknown);
                 }
                 self.outputs.push_back(Output::Refused(Refused {
                     tuple: origin.tuple,
@@ -190,13 +191,13 @@ impl Server {
                 reject.code
             }
         };
-        self.finish(origin, code, Some(authenticated), answer);
+        self.finish(origin, code, Some(authenticated), response);
     }
 
-    /// RFC 8489 §9.2.4: answers a request whose sender did not prove who he is.
+    /// RFC 8489 §9.2.4: responds to a request whose sender failed to authenticate.
     fn refuse(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>, refusal: auth::AuthRefusal) {
         self.stats.auth_failures[refusal.reason.index()] += 1;
-        // Every client is refused once, to be told realm and nonce, and again when a nonce has grown old
+        // Every client is refused once to learn realm and nonce, and again when its nonce is stale
         if !matches!(
             refusal.reason,
             auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
@@ -211,62 +212,68 @@ impl Server {
                 peer: None,
             }));
         }
-        let mut answer = error(&origin, refusal.code);
+        let mut response = error(&origin, refusal.code);
         if matches!(refusal.code, 401 | 438) {
-            self.auth.challenge(now.unix, origin.tuple.client.0, &mut answer);
+            self.auth.challenge(now.unix, origin.tuple.client.0, &mut response);
         }
-        self.finish(origin, refusal.code, refusal.signed.as_ref(), answer);
+        self.finish(origin, refusal.code, refusal.signed.as_ref(), response);
     }
 
-    /// Counts, signs and queues an answer; `code` 0 is success.
+    /// Counts, signs and queues a response; `code` 0 is success.
     fn finish(
         &mut self,
         origin: RequestOrigin,
         code: u16,
         signed: Option<&Authenticated>,
-        mut answer: Encoder,
+        mut response: Encoder,
     ) {
         self.stats.answer(origin.method, code);
         if let Some(software) = &self.config.software {
-            answer.text(attribute::SOFTWARE, software);
+            response.text(attribute::SOFTWARE, software);
         }
         if let Some(authenticated) = signed {
-            authenticated.sign(&mut answer);
+            authenticated.sign(&mut response);
         }
         if origin.fingerprint {
-            answer.fingerprint();
+            response.fingerprint();
         }
-        self.outputs.push_back(Output::Reply { to: origin.tuple, message: answer.finish() });
+        self.outputs.push_back(Output::Reply { to: origin.tuple, message: response.finish() });
     }
 }
 
 /// RFC 8656 §5: every request but Allocate needs an allocation on its 5-tuple.
 fn live<'a>(
-    slots: &'a mut SlotMap<AllocationId, Slot>,
+    allocations: &'a mut SlotMap<AllocationId, Box<Allocation>>,
     by_tuple: &HashMap<FiveTuple, AllocationId, FixedState>,
     origin: &RequestOrigin,
 ) -> Result<(AllocationId, &'a mut Allocation), Reject> {
     let id = by_tuple.get(&origin.tuple).copied();
-    match id.and_then(|id| Some((id, slots.get_mut(id)?))) {
-        Some((id, Slot::Live(allocation))) => Ok((id, allocation)),
-        _ => Err(Reject::new(437, "no allocation on this 5-tuple")),
+    let found = id.and_then(|id| Some((id, allocations.get_mut(id)?.as_mut())));
+    found.ok_or_else(|| Reject::new(437, "no allocation on this 5-tuple"))
+}
+
+/// REQUESTED-ADDRESS-FAMILY or ADDITIONAL-ADDRESS-FAMILY. `None`: the number is not a family.
+fn requested_family(attribute: Attribute<'_>) -> Result<Option<Family>, Malformed> {
+    match attribute.family() {
+        Err(Malformed::Family) => Ok(None),
+        family => family.map(Some),
     }
 }
 
 fn error(origin: &RequestOrigin, code: u16) -> Encoder {
-    let mut answer = Encoder::new(Class::Error, origin.method, origin.id);
-    answer.error_code(code, wire::reason(code));
-    answer
+    let mut response = Encoder::new(Class::Error, origin.method, origin.id);
+    response.error_code(code, wire::reason(code));
+    response
 }
 
-/// Whether an answer without MESSAGE-INTEGRITY may be sent.
+/// Whether a response without MESSAGE-INTEGRITY may be sent.
 fn may_answer_stranger(
     shared: &super::Shared,
     stats: &mut super::Stats,
     now: Now,
     tuple: &FiveTuple,
 ) -> bool {
-    // A stream's source is not forged, and its answer goes nowhere else
+    // The source of a stream is not forged, so its response reaches nobody else
     let may = tuple.transport.is_stream() || shared.answers.take(now.mono, tuple.client.0.ip());
     if !may {
         stats.drop(Dropped::AnswerWithheld, 1);

@@ -17,7 +17,7 @@ impl Server {
         origin: &RequestOrigin,
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
-        let (id, allocation) = live(&mut self.slots, &self.by_tuple, origin)?;
+        let (id, allocation) = live(&mut self.allocations, &self.by_tuple, origin)?;
         let addresses =
             message.attributes().filter(|attribute| attribute.kind == attribute::XOR_PEER_ADDRESS);
         let addresses = addresses.map(|address| address.xor_address()).collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! Refresh (RFC 8656 §8).
 
-use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
+use super::{Message, Now, Reject, RequestOrigin, Server, Success, live, requested_family};
 use crate::turn::allocation::RelayLease;
 use crate::turn::{CloseReason, RelayId, SECOND};
 use crate::wire::{Family, attribute};
@@ -12,14 +12,13 @@ impl Server {
         origin: &RequestOrigin,
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
-        let (id, allocation) = live(&mut self.slots, &self.by_tuple, origin)?;
+        let (id, allocation) = live(&mut self.allocations, &self.by_tuple, origin)?;
         let wanted = message.attribute(attribute::LIFETIME).map(|lifetime| lifetime.u32()).transpose()?;
         let families: Vec<Family> = match message.attribute(attribute::REQUESTED_ADDRESS_FAMILY) {
             None => allocation.relays().map(|(family, _)| family).collect(),
             // RFC 8656 §8.2: it must be one of the allocation's
             Some(family) => {
-                let [code, ..] = family.array::<4>()?;
-                let family = Family::from_code(code).filter(|family| allocation.relay(*family).is_some());
+                let family = requested_family(family)?.filter(|family| allocation.relay(*family).is_some());
                 vec![family.ok_or_else(|| Reject::new(443, "the allocation has no address of this family"))?]
             }
         };

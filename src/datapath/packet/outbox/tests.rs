@@ -9,7 +9,7 @@ use slotmap::KeyData;
 use super::*;
 use crate::datapath::packet::arena::{Arena, SLOTS};
 use crate::datapath::sys::receive::Receiver;
-use crate::wire::{self, Class, Family, Message as Stun, Method, TransactionId, attribute};
+use crate::wire::{self, Class, Message as Stun, Method, TransactionId, attribute};
 
 /// Batches of one sender: datagrams of `size` bytes, the last perhaps shorter.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ fn payload(seed: usize, len: usize) -> Vec<u8> {
 }
 
 fn route(who: u8) -> Route {
-    let relay = RelayId { allocation: KeyData::from_ffi(1 << 32).into(), family: Family::V4 };
+    let relay = KeyData::from_ffi(1 << 32).into();
     Route {
         via: Via::Relay(relay),
         to: SocketAddr::new([192, 0, 2, who].into(), 5000),

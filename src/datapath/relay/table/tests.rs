@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::ops::RangeInclusive;
 
 use rand::SeedableRng;
-use slotmap::SlotMap;
 use socket2::SockRef;
 
 use super::*;
@@ -13,11 +12,10 @@ use crate::datapath::worker::losses::tests::overflow;
 use crate::datapath::worker::wake::Waker;
 use crate::turn::LiveRelays;
 
-/// A worker's relays, and the core's table of allocations.
+/// A worker's relays.
 struct World {
     relays: Relays,
     epoll: Epoll,
-    table: SlotMap<AllocationId, ()>,
 }
 
 fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> Arc<Resources> {
@@ -34,27 +32,29 @@ fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> A
 impl World {
     fn new(resources: &Arc<Resources>) -> World {
         let relays = Relays::new(resources.clone(), StdRng::seed_from_u64(9));
-        World { relays, epoll: Epoll::new().unwrap(), table: SlotMap::with_key() }
+        World { relays, epoll: Epoll::new().unwrap() }
     }
 
-    fn ask(&mut self, now: u64, ask: Ask) -> (AllocationId, Answer) {
-        let ticket = self.table.insert(());
-        let opening = Opening { now, ticket, epoll: &self.epoll, trouble: &mut |_, _| {} };
-        (ticket, self.relays.answer(ask, opening))
+    fn ask(&mut self, now: u64, ask: Ask) -> Answer {
+        self.relays.answer(ask, Opening { now, epoll: &self.epoll, trouble: &mut |_, _| {} })
     }
 
-    fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortRequest) -> (AllocationId, Answer) {
-        self.ask(0, Ask::OpenRelay { user: user.into(), v4, v6, port })
+    fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortRequest) -> Answer {
+        self.ask(0, Ask::OpenRelay { user: user.into(), families: Families { v4, v6 }, port })
     }
 
-    fn claim(&mut self, now: u64, user: &str, token: Token) -> (AllocationId, Answer) {
+    fn claim(&mut self, now: u64, user: &str, token: Token) -> Answer {
         self.ask(now, Ask::ClaimReservation { user: user.into(), token })
     }
 }
 
 fn v4(answer: &Answer) -> SocketAddr {
-    let Answer::Opened { v4: Some(Ok(relayed)), .. } = answer else { panic!("{answer:?}") };
-    relayed.0
+    opened(answer, Family::V4).addr.0
+}
+
+fn opened(answer: &Answer, family: Family) -> OpenedRelay {
+    let Answer::Opened { relays, .. } = answer else { panic!("{answer:?}") };
+    relays[family].expect("asked for").expect("no shortage")
 }
 
 fn token(answer: &Answer) -> Token {
@@ -62,8 +62,8 @@ fn token(answer: &Answer) -> Token {
     *token
 }
 
-fn id(allocation: AllocationId, family: Family) -> RelayId {
-    RelayId { allocation, family }
+fn key(answer: &Answer, family: Family) -> RelaySocketKey {
+    opened(answer, family).socket.into()
 }
 
 /// RFC 8656 §7.2: a dual allocation has a relayed address of each family; each can be closed by itself.
@@ -71,10 +71,9 @@ fn id(allocation: AllocationId, family: Family) -> RelayId {
 fn a_dual_allocation_opens_and_closes() {
     let resources = resources(&["127.0.2.1", "::1"], 20_000..=32_000, 1);
     let mut world = World::new(&resources);
-    let (ticket, answer) = world.open("alice", true, true, PortRequest::Any);
-    let Answer::Opened { v4: Some(Ok(v4)), v6: Some(Ok(v6)), token: None } = answer else {
-        panic!("{answer:?}")
-    };
+    let answer = world.open("alice", true, true, PortRequest::Any);
+    assert!(matches!(answer, Answer::Opened { token: None, .. }));
+    let [v4, v6] = [Family::V4, Family::V6].map(|family| opened(&answer, family).addr);
     assert!(resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
 
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -82,13 +81,13 @@ fn a_dual_allocation_opens_and_closes() {
     let mut events = Events::new(4);
     world.epoll.wait(&mut events).unwrap();
     assert_eq!(events.len(), 1);
-    assert_eq!(events.event_source(0), Some(EventSource::Relay(id(ticket, Family::V4))));
+    assert_eq!(events.event_source(0), Some(EventSource::Relay(key(&answer, Family::V4))));
 
-    world.relays.close(id(ticket, Family::V4));
+    world.relays.close(key(&answer, Family::V4));
     assert!(!resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
-    assert!(world.relays.socket(id(ticket, Family::V4)).is_none());
-    assert_eq!(world.open("alice", true, false, PortRequest::Any).1, Answer::Refused(Denial::Quota));
-    world.relays.close(id(ticket, Family::V6));
+    assert!(world.relays.socket(key(&answer, Family::V4)).is_none());
+    assert_eq!(world.open("alice", true, false, PortRequest::Any), Answer::Refused(Denial::Quota));
+    world.relays.close(key(&answer, Family::V6));
     assert_eq!(resources.ledger.total(), 0);
     let bell = Waker::new().unwrap();
     world.epoll.add(bell.as_fd(), EventSource::Waker).unwrap();
@@ -106,10 +105,11 @@ fn a_dual_allocation_opens_and_closes() {
 fn a_shortage_of_one_family_is_not_one_of_both() {
     let resources = resources(&["127.0.2.2"], 20_000..=32_000, 9);
     let mut world = World::new(&resources);
-    let (ticket, answer) = world.open("alice", true, true, PortRequest::Any);
-    assert!(matches!(answer, Answer::Opened { v4: Some(Ok(_)), v6: Some(Err(Shortage)), .. }), "{answer:?}");
-    world.relays.close(id(ticket, Family::V4));
-    assert_eq!(world.open("alice", false, true, PortRequest::Any).1, Answer::Refused(Denial::Capacity));
+    let answer = world.open("alice", true, true, PortRequest::Any);
+    let Answer::Opened { relays, .. } = answer else { panic!("{answer:?}") };
+    assert!(matches!(relays, PerFamily { v4: Some(Ok(_)), v6: Some(Err(Shortage)) }), "{relays:?}");
+    world.relays.close(key(&answer, Family::V4));
+    assert_eq!(world.open("alice", false, true, PortRequest::Any), Answer::Refused(Denial::Capacity));
     assert_eq!(resources.ledger.total(), 0, "a failure costs no quota");
 }
 
@@ -121,13 +121,13 @@ fn ports_of_other_programs_are_skipped() {
     assert!(!others.is_empty());
     let resources = resources(&["127.0.2.30"], 20_100..=20_104, 99);
     let mut world = World::new(&resources);
-    let (_, answer) = world.open("alice", true, false, PortRequest::Any);
+    let answer = world.open("alice", true, false, PortRequest::Any);
     assert_eq!(v4(&answer).port(), 20_104);
     let complained = Cell::new(0);
-    let ticket = world.table.insert(());
-    let ask = Ask::OpenRelay { user: "alice".into(), v4: true, v6: false, port: PortRequest::Any };
+    let families = Families { v4: true, v6: false };
+    let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any };
     let mut trouble = |_, _: &io::Error| complained.set(complained.get() + 1);
-    let opening = Opening { now: 1, ticket, epoll: &world.epoll, trouble: &mut trouble };
+    let opening = Opening { now: 1, epoll: &world.epoll, trouble: &mut trouble };
     let answer = world.relays.answer(ask, opening);
     assert_eq!((answer, complained.get()), (Answer::Refused(Denial::Capacity), 0));
 }
@@ -138,7 +138,7 @@ fn an_address_that_is_gone_is_passed_over() {
     let resources = resources(&["192.0.2.77", "127.0.2.20"], 20_000..=32_000, 99);
     let mut world = World::new(&resources);
     for _ in 0..8 {
-        assert_eq!(v4(&world.open("alice", true, false, PortRequest::Any).1).ip().to_string(), "127.0.2.20");
+        assert_eq!(v4(&world.open("alice", true, false, PortRequest::Any)).ip().to_string(), "127.0.2.20");
     }
 }
 
@@ -147,28 +147,30 @@ fn an_address_that_is_gone_is_passed_over() {
 fn a_reserved_port_is_redeemed_by_another_worker() {
     let resources = resources(&["127.0.2.3"], 20_000..=32_000, 2);
     let (mut one, mut other) = (World::new(&resources), World::new(&resources));
-    let (made, answer) = one.open("alice", true, false, PortRequest::Pair);
+    let answer = one.open("alice", true, false, PortRequest::Pair);
+    let made = key(&answer, Family::V4);
     let (even, token) = (v4(&answer), token(&answer));
     assert_eq!(even.port() % 2, 0);
     assert_eq!(
-        one.open("alice", true, false, PortRequest::Any).1,
+        one.open("alice", true, false, PortRequest::Any),
         Answer::Refused(Denial::Quota),
         "both count"
     );
     let next = SocketAddr::new(even.ip(), even.port() + 1);
     assert!(!resources.ports.is_live(next));
 
-    let (claimed, answer) = other.claim(29, "bob", token);
+    let answer = other.claim(29, "bob", token);
+    let claimed = key(&answer, Family::V4);
     assert_eq!(v4(&answer), next);
     assert!(resources.ports.is_live(next));
-    assert!(other.relays.socket(id(claimed, Family::V4)).is_some());
-    assert_eq!(other.claim(29, "bob", token).1, Answer::Refused(Denial::Capacity), "only once");
+    assert!(other.relays.socket(claimed).is_some());
+    assert_eq!(other.claim(29, "bob", token), Answer::Refused(Denial::Capacity), "only once");
     assert!(
-        matches!(one.open("alice", true, false, PortRequest::Any).1, Answer::Opened { .. }),
+        matches!(one.open("alice", true, false, PortRequest::Any), Answer::Opened { .. }),
         "it counts on bob now"
     );
-    one.relays.close(id(made, Family::V4));
-    other.relays.close(id(claimed, Family::V4));
+    one.relays.close(made);
+    other.relays.close(claimed);
     assert_eq!(resources.ledger.total(), 1);
 }
 
@@ -177,11 +179,11 @@ fn a_reserved_port_is_redeemed_by_another_worker() {
 fn a_refused_claim_returns_the_token() {
     let resources = resources(&["127.0.2.4"], 20_000..=32_000, 2);
     let mut world = World::new(&resources);
-    let token = token(&world.open("alice", true, false, PortRequest::Pair).1);
-    let bobs: Vec<_> = (0..2).map(|_| world.open("bob", true, false, PortRequest::Any).0).collect();
-    assert_eq!(world.claim(1, "bob", token).1, Answer::Refused(Denial::Quota));
-    world.relays.close(id(bobs[0], Family::V4));
-    assert!(matches!(world.claim(1, "bob", token).1, Answer::Opened { .. }));
+    let token = token(&world.open("alice", true, false, PortRequest::Pair));
+    let bobs: Vec<_> = (0..2).map(|_| world.open("bob", true, false, PortRequest::Any)).collect();
+    assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::Quota));
+    world.relays.close(key(&bobs[0], Family::V4));
+    assert!(matches!(world.claim(1, "bob", token), Answer::Opened { .. }));
 }
 
 /// RFC 8656 §7.2: no quota for the reservation, no allocation either.
@@ -189,10 +191,10 @@ fn a_refused_claim_returns_the_token() {
 fn a_pair_that_cannot_be_had_costs_nothing() {
     let resources = resources(&["127.0.2.5"], 20_000..=32_000, 1);
     let mut world = World::new(&resources);
-    assert_eq!(world.open("alice", true, false, PortRequest::Pair).1, Answer::Refused(Denial::Quota));
+    assert_eq!(world.open("alice", true, false, PortRequest::Pair), Answer::Refused(Denial::Quota));
     assert_eq!(resources.ledger.total(), 0);
     assert!(matches!(
-        world.open("alice", true, false, PortRequest::Even).1,
+        world.open("alice", true, false, PortRequest::Even),
         Answer::Opened { token: None, .. }
     ));
 }
@@ -201,7 +203,7 @@ fn a_pair_that_cannot_be_had_costs_nothing() {
 fn a_worker_that_ends_returns_everything() {
     let resources = resources(&["127.0.2.6"], 20_000..=32_000, 9);
     let mut world = World::new(&resources);
-    let addr = v4(&world.open("alice", true, false, PortRequest::Any).1);
+    let addr = v4(&world.open("alice", true, false, PortRequest::Any));
     drop(world);
     assert!(!resources.ports.is_live(addr));
     assert_eq!(resources.ledger.total(), 0);
@@ -213,34 +215,36 @@ fn a_worker_that_ends_returns_everything() {
 fn what_peers_sent_in_vain() {
     let resources = resources(&["127.0.2.9", "::1"], 20_000..=32_000, 10);
     let mut world = World::new(&resources);
-    let opened: Vec<_> = (0..5).map(|_| world.open("alice", true, true, PortRequest::Any).0).collect();
-    let fill = |relays: &Relays, allocation, family| {
-        let socket = relays.socket(id(allocation, family)).unwrap();
+    let sockets: Vec<_> = (0..5)
+        .map(|_| world.open("alice", true, true, PortRequest::Any))
+        .flat_map(|answer| [Family::V4, Family::V6].map(|family| key(&answer, family)))
+        .collect();
+    let fill = |relays: &Relays, socket| {
+        let socket = relays.socket(socket).unwrap();
         let addr = SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
         overflow(socket, addr, 0)
     };
     let relays = &mut world.relays;
-    assert_eq!((relays.len(), relays.lost(5)), (5, QueueLoss::default()));
+    assert_eq!((relays.len(), relays.lost(10)), (10, QueueLoss::default()));
 
-    let first = fill(relays, opened[0], Family::V4) + fill(relays, opened[0], Family::V6);
-    let last = fill(relays, opened[4], Family::V6);
+    let first = fill(relays, sockets[0]) + fill(relays, sockets[1]);
+    let last = fill(relays, sockets[9]);
     assert_eq!(relays.lost(0).count, 0);
-    assert_eq!(relays.lost(3).count, first);
-    assert_eq!(relays.lost(3).count, last, "the fourth, the fifth, and the first again");
+    assert_eq!(relays.lost(6).count, first);
+    assert_eq!(relays.lost(6).count, last, "the last four, and the first two again");
     assert_eq!(relays.lost(100).count, 0, "no more than there are");
 
-    let closed = fill(relays, opened[1], Family::V4);
-    relays.close(id(opened[1], Family::V4));
+    let closed = fill(relays, sockets[2]);
+    relays.close(sockets[2]);
     assert_eq!(relays.lost(0).count, closed);
-    relays.close(id(opened[1], Family::V6));
-    relays.close(id(opened[0], Family::V4));
-    relays.close(id(opened[0], Family::V6));
-    // Whoever took the places of those has turns like the others.
-    let rest: u64 = opened[2..].iter().map(|&one| fill(relays, one, Family::V4)).sum();
-    assert_eq!((relays.len(), relays.lost(3).count), (3, rest));
-    for one in &opened[2..] {
-        relays.close(id(*one, Family::V4));
-        relays.close(id(*one, Family::V6));
+    for &socket in [3, 0, 1].map(|n| &sockets[n]) {
+        relays.close(socket);
+    }
+    // The sockets that were moved to the places of those have turns like the others.
+    let rest: u64 = sockets[4..].iter().step_by(2).map(|&socket| fill(relays, socket)).sum();
+    assert_eq!((relays.len(), relays.lost(6).count), (6, rest));
+    for &socket in &sockets[4..] {
+        relays.close(socket);
     }
     assert_eq!((relays.len(), relays.lost(100).count, resources.ledger.total()), (0, 0, 0));
 }

@@ -1,0 +1,201 @@
+//! Forwarding between clients and peers: Send indications (RFC 8656 section 11.2), Data indications (11.3) and
+//! ChannelData messages (12.6, 12.7). Nothing here allocates.
+
+use std::net::SocketAddr;
+
+use rand::RngExt;
+
+use super::allocation::{Allocation, Direction};
+use super::peers::Scope;
+use super::server::{Server, Shared, judge};
+use super::stats::{Dropped, Stats};
+use super::{FiveTuple, Header, Now, PeerAddr, RelayId, ToClient, ToPeer, Tos, Transport, TurnConfig};
+use crate::wire::{self, ChannelHeader, Family, Message, Method, TransactionId, attribute};
+
+/// The longest UDP payload over IPv4. A run of several segments is bound to it too.
+const MAX_DATAGRAM: usize = 65_507;
+
+impl Server {
+    /// A run of datagrams of `segment_size` bytes each, the last perhaps shorter, from one peer to a relayed address (RFC
+    /// 8656 sections 11.3 and 12.7).
+    pub fn from_peer(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: PeerAddr,
+        tos: Tos,
+        segment_size: usize,
+        bytes: &[u8],
+    ) -> Option<ToClient> {
+        self.expire(now);
+        let packets = bytes.len().div_ceil(segment_size.max(1)).max(1);
+        let Some(allocation) = self.allocations.get_mut(relay.allocation) else {
+            return self.drop(Dropped::NoRelay, packets);
+        };
+        let peer = PeerAddr(self.config.external.outside(peer.0));
+        // RFC 8656 §9: only addresses are compared, not ports
+        let Some(known) = allocation.peer(peer.0.ip()).filter(|peer| peer.is_permitted()) else {
+            return self.drop(Dropped::NoPermission, packets);
+        };
+        if known.scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer.0) {
+            return self.drop(Dropped::ForbiddenPort, packets);
+        }
+        let header = match known.channel(peer.0.port()) {
+            // RFC 8656 §12.5: the server must use the channel if there is one
+            Some(number) => Header::Channel(number),
+            None => Header::Data { id: TransactionId(self.rng.random()), peer: peer.0 },
+        };
+        if !fits(allocation.tuple.transport, &header, segment_size) {
+            return self.drop(Dropped::TooLong, packets);
+        }
+        let limit = self.config.limits.bandwidth;
+        if !allocation.count_bandwidth(now.mono, Direction::ToClient, bytes.len() as u64, limit) {
+            return self.drop(Dropped::Bandwidth, packets);
+        }
+        let (packets, bytes) = (packets as u64, bytes.len() as u64);
+        allocation.totals.to_client_packets += packets;
+        allocation.totals.to_client_bytes += bytes;
+        self.stats.to_client[allocation.tuple.transport.index()].add(packets, bytes);
+        Some(ToClient { tuple: allocation.tuple, header, tos })
+    }
+
+    /// A run of ChannelData messages (RFC 8656 section 12.6).
+    pub(super) fn channel_data(
+        &mut self,
+        now: Now,
+        tuple: &FiveTuple,
+        tos: Tos,
+        segment_size: usize,
+        bytes: &[u8],
+    ) -> Option<ToPeer> {
+        let packets = bytes.len().div_ceil(segment_size.max(1));
+        let Some(allocation) = self.by_tuple.get(tuple).and_then(|id| self.allocations.get_mut(*id)) else {
+            return self.drop(Dropped::NoAllocation, packets);
+        };
+        let header = ChannelHeader::parse(bytes)
+            .filter(|header| wire::CHANNEL_HEADER + usize::from(header.len) <= segment_size);
+        let found = header.and_then(|header| {
+            let channel = *allocation.channel(header.number)?;
+            let relay = *allocation.relay(Family::of(channel.peer.0.ip()))?;
+            Some((header, channel, relay))
+        });
+        let Some((header, channel, relay)) = found else { return self.drop(Dropped::NoChannel, packets) };
+        if channel.scope == Scope::EachPacket && !is_open(&self.config, &self.shared, channel.peer.0) {
+            return self.drop(Dropped::ForbiddenPort, packets);
+        }
+        let len = usize::from(header.len);
+        let limit = self.config.limits.bandwidth;
+        if !allocation.count_bandwidth(now.mono, Direction::ToPeer, (packets * len) as u64, limit) {
+            return self.drop(Dropped::Bandwidth, packets);
+        }
+        count_to_peer(allocation, &mut self.stats, packets, packets * len);
+        Some(ToPeer {
+            socket: relay.socket,
+            peer: to_peer(&self.config, channel.peer.0, channel.scope),
+            offset: wire::CHANNEL_HEADER,
+            len,
+            dont_fragment: false,
+            tos: tos_to_peer(tuple.transport, tos),
+        })
+    }
+
+    /// An indication from a client.
+    pub(super) fn indication(
+        &mut self,
+        now: Now,
+        tuple: &FiveTuple,
+        tos: Tos,
+        bytes: &[u8],
+        message: &Message<'_>,
+    ) -> Option<ToPeer> {
+        match message.method() {
+            Method::Send => match self.send(now, tuple, tos, bytes, message) {
+                Ok(forward) => Some(forward),
+                Err(why) => self.drop(why, 1),
+            },
+            // RFC 8489 §6.3.2: a keepalive, which has refreshed the NAT bindings on its path by arriving
+            Method::Binding => None,
+            _ => self.drop(Dropped::Unexpected, 1),
+        }
+    }
+
+    /// A Send indication (RFC 8656 section 11.2).
+    fn send(
+        &mut self,
+        now: Now,
+        tuple: &FiveTuple,
+        tos: Tos,
+        bytes: &[u8],
+        message: &Message<'_>,
+    ) -> Result<ToPeer, Dropped> {
+        let id = self.by_tuple.get(tuple).ok_or(Dropped::NoAllocation)?;
+        let allocation = self.allocations.get_mut(*id).ok_or(Dropped::NoAllocation)?;
+        let (mut peer, mut data, mut dont_fragment) = (None, None, false);
+        for attribute in message.attributes() {
+            match attribute.kind {
+                attribute::XOR_PEER_ADDRESS if peer.is_none() => {
+                    peer = Some(attribute.xor_address().map_err(|_| Dropped::BadSend)?);
+                }
+                attribute::DATA if data.is_none() => data = Some(attribute.value),
+                attribute::DONT_FRAGMENT => dont_fragment = true,
+                // RFC 8489 §6.3.2
+                kind if attribute.is_comprehension_required() && !attribute::is_known(kind) => {
+                    return Err(Dropped::BadSend);
+                }
+                _ => {}
+            }
+        }
+        let (peer, data) = peer.zip(data).ok_or(Dropped::BadSend)?;
+        let scope = allocation.reach(now.mono, peer, self.config.limits.new_peers)?;
+        // The port was not known when the permission was judged (RFC 8656 §11.2)
+        if peer.port() == 0 || scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer) {
+            return Err(Dropped::ForbiddenPort);
+        }
+        let relay = *allocation.relay(Family::of(peer.ip())).ok_or(Dropped::NoPermission)?;
+        let limit = self.config.limits.bandwidth;
+        if !allocation.count_bandwidth(now.mono, Direction::ToPeer, data.len() as u64, limit) {
+            return Err(Dropped::Bandwidth);
+        }
+        count_to_peer(allocation, &mut self.stats, 1, data.len());
+        Ok(ToPeer {
+            socket: relay.socket,
+            peer: to_peer(&self.config, peer, scope),
+            offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
+            len: data.len(),
+            // RFC 8656 §14: only when relaying from IPv4 to IPv4
+            dont_fragment: dont_fragment && tuple.client.0.is_ipv4() && peer.is_ipv4(),
+            tos: tos_to_peer(tuple.transport, tos),
+        })
+    }
+}
+
+/// Whether a payload with its header fits into a datagram, or into a message with a 16-bit length on a stream.
+fn fits(transport: Transport, header: &Header, payload: usize) -> bool {
+    match (transport.is_stream(), header) {
+        (false, _) => header.len() + payload + header.padding(payload) <= MAX_DATAGRAM,
+        (true, Header::Channel(_)) => payload <= usize::from(u16::MAX),
+        (true, Header::Data { .. }) => header.len() + payload + header.padding(payload) <= wire::FRAME_MAX,
+    }
+}
+
+/// RFC 8656 §15: data from a stream keeps its DSCP and is Not-ECT.
+fn tos_to_peer(transport: Transport, tos: Tos) -> Tos {
+    if transport.is_stream() { Tos(tos.0 & !0b11) } else { tos }
+}
+
+/// Whether a port of this machine's own address may be sent to, or heard, right now.
+fn is_open(config: &TurnConfig, shared: &Shared, peer: SocketAddr) -> bool {
+    judge(config, shared, peer.ip(), Some(peer.port())).is_ok()
+}
+
+/// The address to send packets for a peer to: this machine's own address goes by its local name.
+fn to_peer(config: &TurnConfig, peer: SocketAddr, scope: Scope) -> PeerAddr {
+    PeerAddr(if scope == Scope::EachPacket { config.external.inside(peer) } else { peer })
+}
+
+fn count_to_peer(allocation: &mut Allocation, stats: &mut Stats, packets: usize, bytes: usize) {
+    let (packets, bytes) = (packets as u64, bytes as u64);
+    allocation.totals.to_peer_packets += packets;
+    allocation.totals.to_peer_bytes += bytes;
+    stats.to_peer[allocation.tuple.transport.index()].add(packets, bytes);
+}
