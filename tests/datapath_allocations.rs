@@ -14,7 +14,7 @@ mod client;
 mod world;
 
 use client::channel_message;
-use world::{Relay, addr, config, peer};
+use world::{Relay, addr, peer, setup};
 
 /// Packets each way, in ChannelData and in indications.
 const PACKETS: usize = 2_500;
@@ -49,7 +49,7 @@ static COUNTING: Counting = Counting;
 /// RFC 8656 §12.6, §12.7, §11.2, §11.3: data both ways, and not one allocation once the relay is warm.
 #[test]
 fn ten_thousand_packets_without_an_allocation() {
-    let relay = Relay::start(config("127.1.3.1"));
+    let relay = Relay::start(setup("127.1.3.1"));
     let mut client = relay.allocated();
     let (bound, permitted) = (peer("127.1.3.1"), peer("127.1.3.1"));
     client.bind(0x4001, addr(&bound));

@@ -1,10 +1,13 @@
 //! From settings to what the layers below are told.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::settings::Settings;
-use crate::datapath::stream;
+use crate::auth::Auth;
+use crate::datapath::DatapathSnapshot;
+use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::peers::{PeerRules, Rules};
@@ -94,40 +97,51 @@ impl Settings {
         inside().chain(outside).collect()
     }
 
-    /// What `datapath` is told; `identity` is who it is to TLS clients ([`Tls::identity`](super::tls::TlsSettings::identity)).
-    pub fn datapath(&self, site: &Site, identity: Option<Identity>) -> datapath::DatapathConfig {
+    /// What the workers start with.
+    pub fn datapath(&self, site: &Site) -> datapath::DatapathConfig {
         datapath::DatapathConfig {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
-            listen: site.over(Transport::Udp),
-            streams: self.streams(site, identity),
-            relay: site.relay.clone(),
             ports: self.relay.ports.clone(),
-            user_allocations: size(self.limits.user_allocations),
-            total_allocations: size(self.limits.allocations),
             reservation_lifetime: self.limits.reservation_lifetime.into(),
+            gather: Duration::from_micros(150),
             gro: self.listen.gro,
             gso: self.listen.gso,
             steering: self.listen.steering,
         }
     }
 
-    fn streams(&self, site: &Site, identity: Option<Identity>) -> stream::StreamConfig {
+    /// What the workers serve by. `identity` is who this server is to TLS clients
+    /// ([`TlsSettings::identity`](super::tls::TlsSettings::identity)).
+    pub fn snapshot(
+        &self,
+        _generation: u64,
+        site: &Site,
+        auth: Arc<Auth>,
+        identity: Option<Identity>,
+    ) -> DatapathSnapshot {
+        DatapathSnapshot {
+            turn: Arc::new(self.turn(site)),
+            auth,
+            relay: site.relay.clone(),
+            user_allocations: size(self.limits.user_allocations),
+            allocations: size(self.limits.allocations),
+            connections: self.connections(),
+            identity,
+        }
+    }
+
+    fn connections(&self) -> StreamLimits {
         let limits = &self.limits;
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        stream::StreamConfig {
-            tcp: site.over(Transport::Tcp),
-            tls: site.over(Transport::Tls),
-            identity,
-            limits: stream::StreamLimits {
-                connections: size(limits.connections),
-                half_open: size(limits.half_open),
-                half_open_per_address: size(limits.half_open_per_address),
-                queue: size(limits.client_queue),
-                handshake: seconds(limits.handshake_timeout),
-                first_message: seconds(limits.first_message_timeout),
-                unfinished: seconds(limits.unfinished_message_timeout),
-                idle: seconds(limits.idle_timeout),
-            },
+        StreamLimits {
+            connections: size(limits.connections),
+            half_open: size(limits.half_open),
+            half_open_per_address: size(limits.half_open_per_address),
+            queue: size(limits.client_queue),
+            handshake: seconds(limits.handshake_timeout),
+            first_message: seconds(limits.first_message_timeout),
+            unfinished: seconds(limits.unfinished_message_timeout),
+            idle: seconds(limits.idle_timeout),
         }
     }
 
@@ -175,8 +189,7 @@ mod tests {
         let turn = Settings::default().turn(&site(&["192.0.2.1"]));
         assert_eq!((turn.limits, turn.lifetimes), (AllocationLimits::default(), Lifetimes::default()));
         assert_eq!(turn.software, None);
-        let streams = Settings::default().datapath(&site(&["192.0.2.1"]), None).streams;
-        assert_eq!(streams.limits, stream::StreamLimits::default());
+        assert_eq!(Settings::default().connections(), StreamLimits::default());
     }
 
     #[test]
@@ -212,8 +225,8 @@ mod tests {
     #[test]
     fn no_number_of_workers_is_one_a_cpu() {
         let mut settings = Settings::default();
-        assert_eq!(settings.datapath(&site(&[]), None).workers, 3);
+        assert_eq!(settings.datapath(&site(&[])).workers, 3);
         settings.workers = 2;
-        assert_eq!(settings.datapath(&site(&[]), None).workers, 2);
+        assert_eq!(settings.datapath(&site(&[])).workers, 2);
     }
 }

@@ -126,7 +126,7 @@ fn families(
         counter(
             "hairpin_refused_runs_total",
             "Runs of datagrams that the kernel would not cut, and that went one by one.",
-            [row([], sum.sockets.runs_refused)],
+            [row([], sum.sockets.gso_refused)],
         ),
         counter("hairpin_requests_total", "Requests answered, by method and outcome.", requests(turn)),
         counter(

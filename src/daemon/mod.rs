@@ -14,6 +14,7 @@ mod announce;
 mod certificate;
 pub mod configuration;
 mod files;
+mod heartbeat;
 mod host;
 pub mod http;
 pub mod ice;
@@ -123,14 +124,14 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = signals::Signals::new()?;
-        let relay = RunningRelay::start(&settings, logging.lost())?;
+        let mut relay = RunningRelay::start(&settings, logging.lost())?;
         if args.config.is_none() && !is_service() {
             print(&settings, &relay, args);
         }
         let signal = loop {
             match signals.next().await {
                 Signal::Stop(signal) => break signal,
-                Signal::Reload => reload(args, &settings, &relay),
+                Signal::Reload => reload(args, &settings, &mut relay).await,
             }
         };
         info!("{signal}: stopping, every allocation ends");
@@ -144,20 +145,9 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
     })
 }
 
-/// Reads the configuration again and judges credentials by it from now on. Anything wrong with it: nothing changes.
-fn reload(args: &ServeArgs, settings: &Settings, relay: &RunningRelay) {
-    let renew = || {
-        let mut new = load(args).map_err(|mistakes| {
-            mistakes.iter().for_each(|mistake| error!("{mistake}"));
-            anyhow::anyhow!("{} mistakes in the configuration", mistakes.len())
-        })?;
-        if args.config.is_none() {
-            complete(&mut new.settings, args)?;
-        }
-        relay.renew_auth(&new.settings)?;
-        anyhow::Ok(new.settings)
-    };
-    match renew() {
+/// Reads the configuration again and judges credentials by it from now on. If anything is wrong with it, nothing changes.
+async fn reload(args: &ServeArgs, settings: &Settings, relay: &mut RunningRelay) {
+    match renew_auth(args, relay).await {
         Ok(new) => {
             if !settings.differ_in_auth_alone(&new) {
                 warn!(
@@ -168,6 +158,18 @@ fn reload(args: &ServeArgs, settings: &Settings, relay: &RunningRelay) {
         }
         Err(error) => error!("SIGHUP: nothing is changed: {error:#}"),
     }
+}
+
+async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Settings> {
+    let mut new = load(args).map_err(|mistakes| {
+        mistakes.iter().for_each(|mistake| error!("{mistake}"));
+        anyhow::anyhow!("{} mistakes in the configuration", mistakes.len())
+    })?;
+    if args.config.is_none() {
+        complete(&mut new.settings, args)?;
+    }
+    relay.renew_auth(&new.settings).await?;
+    Ok(new.settings)
 }
 
 /// What a start without a file needs beside the defaults: a secret, a realm, and a certificate.

@@ -1,8 +1,9 @@
-//! A running relay: listener sockets first, so that a second one fails before it changes anything, then the workers,
+//! A running relay: listener sockets first, so that a second process fails before it changes anything, then the workers,
 //! then HTTP.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::addresses::{self, Chosen, Why};
+use super::heartbeat::{self, Heartbeat};
 use super::logging::LostLines;
 use super::{announce, files, host, http, metrics, random};
 use crate::auth::{Auth, NonceKeys};
@@ -21,15 +23,26 @@ use crate::turn::Transport;
 
 /// A relay that serves clients.
 pub struct RunningRelay {
+    settings: Settings,
     site: Site,
-    nonce_keys: NonceKeys,
+    keys: RelayKeys,
+    /// Counts the snapshots that the workers were given.
+    generation: u64,
+    workers: Arc<Workers>,
     pages: Arc<RelayPages>,
-    http: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
-/// What HTTP shows. The workers are gone while the relay stops.
+/// Random keys that last as long as the process, so that what changes while it runs agrees with what was there before.
+struct RelayKeys {
+    nonce: NonceKeys,
+}
+
+/// What HTTP shows.
 struct RelayPages {
-    workers: Mutex<Option<Workers>>,
+    workers: Arc<Workers>,
+    heartbeat: Arc<Heartbeat>,
+    stopping: AtomicBool,
     limits: metrics::NamedLimits,
     lost: LostLines,
 }
@@ -48,29 +61,32 @@ impl RunningRelay {
         };
         files::raise_limit(sockets(settings, site.relay.len()), settings.limits.connections);
 
-        let datapath = settings.datapath(&site, settings.tls.identity()?);
-        let key = u32::from_ne_bytes(random::bytes()?);
-        let open = |(transport, addr): &(Transport, SocketAddr)| match transport {
-            Transport::Udp => ListenerGroup::open(*addr, &datapath, key),
-            stream => ListenerGroup::open_stream(*stream, *addr, &datapath),
+        let datapath = settings.datapath(&site);
+        let steering = u32::from_ne_bytes(random::bytes()?);
+        let open = |&(transport, addr): &(Transport, SocketAddr)| match transport {
+            Transport::Udp => ListenerGroup::open(addr, &datapath, steering),
+            Transport::Tcp | Transport::Tls => ListenerGroup::open_stream(transport, addr, &datapath),
         };
-        let groups = site.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let groups = site.listeners.iter().map(|listener| open(listener).map(Arc::new));
+        let groups = groups.collect::<Result<Vec<_>, _>>()?;
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
 
-        let nonce_keys = NonceKeys { current: random::bytes()?, previous: None };
-        let auth = auth(settings, &nonce_keys)?;
-        let workers = Workers::start(
+        let keys = RelayKeys { nonce: NonceKeys { current: random::bytes()?, previous: None } };
+        let snapshot = settings.snapshot(0, &site, auth(settings, &keys.nonce)?, settings.tls.identity()?);
+        let workers = Arc::new(Workers::start(
             &datapath,
-            groups.into(),
-            Arc::new(settings.turn(&site)),
-            auth,
+            groups,
+            snapshot,
             settings.answers(u64::from_ne_bytes(random::bytes()?)),
             StdRng::from_seed(random::bytes()?),
-        )?;
+        )?);
         announce::relay(settings, &site, &chosen);
 
+        let heartbeat = Arc::new(Heartbeat::new());
         let pages = Arc::new(RelayPages {
-            workers: Mutex::new(Some(workers)),
+            workers: workers.clone(),
+            heartbeat: heartbeat.clone(),
+            stopping: AtomicBool::new(false),
             limits: settings.limits_by_name(),
             lost,
         });
@@ -82,8 +98,9 @@ impl RunningRelay {
                 }
             })
         };
-        let http = http.into_iter().map(serve).collect();
-        Ok(RunningRelay { site, nonce_keys, pages, http })
+        let mut tasks: Vec<_> = http.into_iter().map(serve).collect();
+        tasks.push(tokio::spawn(heartbeat::run(workers.clone(), heartbeat)));
+        Ok(RunningRelay { settings: settings.clone(), site, keys, generation: 0, workers, pages, tasks })
     }
 
     /// Where it listens and what it relays with.
@@ -91,40 +108,34 @@ impl RunningRelay {
         &self.site
     }
 
-    /// Judges credentials by these settings from now on. Nonces stay good, and so do running calls.
-    pub fn renew_auth(&self, settings: &Settings) -> Result<()> {
-        let auth = auth(settings, &self.nonce_keys)?;
-        if let Some(workers) = self.pages.workers().as_ref() {
-            workers.renew_auth(auth);
-        }
+    /// Judges credentials by the `[auth]` of these settings from now on. Nonces stay valid, and so do allocations.
+    ///
+    /// # Errors
+    /// The credentials cannot be used; nothing has changed.
+    pub async fn renew_auth(&mut self, settings: &Settings) -> Result<()> {
+        let auth = auth(settings, &self.keys.nonce)?;
+        self.settings.auth = settings.auth.clone();
+        self.generation += 1;
+        let identity = self.settings.tls.identity()?;
+        self.workers.apply(self.settings.snapshot(self.generation, &self.site, auth, identity)).await?;
         Ok(())
     }
 
-    /// Ends every allocation and waits for the workers.
-    pub fn stop(self) {
-        self.http.iter().for_each(JoinHandle::abort);
-        let workers = self.pages.workers().take();
-        if let Some(workers) = workers {
-            workers.stop();
-        }
-    }
-}
-
-impl RelayPages {
-    fn workers(&self) -> MutexGuard<'_, Option<Workers>> {
-        // It is filled once and emptied once.
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends every allocation and waits for the workers. Not to be called from an asynchronous context.
+    pub fn stop(&self) {
+        self.pages.stopping.store(true, Ordering::Relaxed);
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.workers.stop();
     }
 }
 
 impl http::Pages for RelayPages {
     fn metrics(&self) -> String {
-        let stats = self.workers().as_ref().map(Workers::stats).unwrap_or_default();
-        metrics::page(&stats, &self.limits, self.lost.lines() as u64, &host::udp_errors())
+        metrics::page(&self.workers.stats(), &self.limits, self.lost.lines() as u64, &host::udp_errors())
     }
 
     fn is_healthy(&self) -> bool {
-        self.workers().is_some()
+        !self.stopping.load(Ordering::Relaxed) && self.heartbeat.is_alive()
     }
 }
 

@@ -1,24 +1,19 @@
-//! The clock of the fast plane: read once a batch, and handed to the core as two integers.
+//! The clock of the fast plane, read once per batch and handed to the core as two integers.
 
-use std::time::{Instant, SystemTime};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::turn::Now;
 
-/// Counts from when it was made; all workers of a process share one beginning, since reservations pass between them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    start: Instant,
+/// The time now. `mono` is raw CLOCK_MONOTONIC, which is the same in all threads and processes of a machine, so deadlines
+/// can pass between workers and between processes.
+#[allow(clippy::disallowed_methods, reason = "the fast plane reads the time here alone")]
+pub(super) fn now() -> Now {
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Now { mono: mono(), unix: unix.as_secs() }
 }
 
-impl Clock {
-    #[allow(clippy::disallowed_methods, reason = "this is where the time comes from")]
-    pub(super) fn new() -> Clock {
-        Clock { start: Instant::now() }
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "this is where the time comes from")]
-    pub(super) fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { mono: self.start.elapsed().as_nanos() as u64, unix: unix.as_secs() }
-    }
+/// Monotonic nanoseconds now.
+pub(super) fn mono() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has CLOCK_MONOTONIC");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }

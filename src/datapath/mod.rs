@@ -1,56 +1,56 @@
-//! The fast plane: one thread a core with its sockets, and the only `unsafe` of the house (in [`sys`]).
+//! The fast plane: one thread per core with its sockets, and the only `unsafe` code of the crate (in [`sys`]).
 //!
 //! A worker owns a [`turn::Server`](crate::turn::Server) and everything that packets touch, so nothing on their way takes
-//! a lock, allocates, logs or reads a clock. What the daemon owns and lends are the [`ListenerGroup`]s of listener sockets.
+//! a lock, allocates, logs or reads a clock. A folder uses only what is below it here:
 //!
-//! - `group`, `steering`: listener sockets, and how the kernel chooses among them
-//! - `workers`, `worker`, `alarm`: threads, the loop of each, and what wakes it beside packets
-//! - `traffic`, `arena`, `cut`, `outbox`, `segmentation`: the way of packets, batches in and batches out
-//! - [`stream`], [`tls`]: clients over TCP and TLS
-//! - `relay`, `ports`, `quota`, `reservations`: relay sockets and what they cost; shared by all workers, control path only
-//! - [`stats`], `losses`, `log`, `clock`: what is counted, told and timed
+//! - `worker`: a worker's event loop and command channel, and its restart after a panic
+//! - `listen`: listener groups, the steering program, and the stages of a connection before it is TURN
+//! - [`stream`]: clients over TCP and TLS
+//! - `relay`: relay sockets, ports, quota and reservations, shared by all workers, on the control path only
+//! - `packet`: packets between receipt and departure
+//! - [`stats`], `drops`, `line_budget`, `snapshot`, `poll`, `wake`, `clock`: what all of them use
+//! - `sys`: system calls that no crate offers safely
 //!
-//! Left out on purpose: what to do with a message. That is `turn`'s.
+//! Not here: what to do with a message, which is `turn`'s.
 
 mod clock;
-mod event_source;
+mod drops;
+mod line_budget;
 mod listen;
 mod packet;
+mod poll;
 mod relay;
+mod snapshot;
 pub mod stats;
 pub mod stream;
 mod sys;
+mod wake;
 mod worker;
 
-use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 pub use listen::group::{ListenerGroup, OpenError};
+pub use relay::ports::TooManyAddresses;
+pub use snapshot::DatapathSnapshot;
 pub use stats::WorkerStats;
-pub use worker::{StartError, Workers};
+pub use worker::{SilentThread, StartError, Workers};
 
-/// What the fast plane can be told.
+/// What the fast plane is started with. What can change while it runs is in [`DatapathSnapshot`].
 #[derive(Clone, Debug)]
 pub struct DatapathConfig {
     /// Threads, each with its own allocations.
     pub workers: usize,
-    /// Where UDP clients are listened to, one [`ListenerGroup`] for each.
-    pub listen: Vec<SocketAddr>,
-    /// Clients over TCP and TLS, a [`ListenerGroup`] for each address too.
-    pub streams: stream::StreamConfig,
-    /// The addresses that relayed transport addresses are made of, several of a family if wanted.
-    pub relay: Vec<IpAddr>,
-    /// Their ports.
+    /// The ports of relayed transport addresses.
     pub ports: RangeInclusive<u16>,
-    /// Allocations and reservations of one user at a time (486).
-    pub user_allocations: usize,
-    /// Allocations and reservations at a time (508).
-    pub total_allocations: usize,
     /// How long a reserved port waits for its token, in seconds (RFC 8656 section 7.2: at least 30).
     pub reservation_lifetime: u64,
-    /// Receive datagrams joined.
+    /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
+    /// gathering.
+    pub gather: Duration,
+    /// Receive datagrams with GRO.
     pub gro: bool,
-    /// Send datagrams joined.
+    /// Send datagrams with GSO.
     pub gso: bool,
     /// Give requests and data queues of their own.
     pub steering: bool,
@@ -62,13 +62,9 @@ impl DatapathConfig {
     fn for_workers(workers: usize) -> DatapathConfig {
         DatapathConfig {
             workers,
-            listen: vec![],
-            streams: stream::StreamConfig::default(),
-            relay: vec![],
             ports: 1..=1,
-            user_allocations: 1,
-            total_allocations: 1,
             reservation_lifetime: 30,
+            gather: Duration::ZERO,
             gro: true,
             gso: true,
             steering: true,

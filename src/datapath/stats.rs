@@ -95,7 +95,7 @@ pub struct SocketCounters {
     /// Received batches that were cut short, and dropped.
     pub truncated: u64,
     /// Runs that the kernel would not cut into datagrams, and that went one by one.
-    pub runs_refused: u64,
+    pub gso_refused: u64,
     /// Those of TCP and TLS.
     pub streams: streams::StreamCounters,
 }
@@ -152,7 +152,7 @@ impl Published {
     }
 
     /// The worker failed and begins again.
-    pub(super) fn begin_again(&self) {
+    pub(super) fn restart(&self) {
         let mut lives = self.lives();
         let mut ended = std::mem::take(&mut lives.now);
         clear_gauges(&mut ended);
@@ -169,11 +169,11 @@ impl Published {
 impl WorkerStats {
     /// Adds another worker's.
     pub fn add(&mut self, other: &WorkerStats) {
-        let SocketCounters { unsent, lost, truncated, runs_refused, streams } = &other.sockets;
+        let SocketCounters { unsent, lost, truncated, gso_refused, streams } = &other.sockets;
         add_all(&mut self.sockets.unsent, unsent);
         add_all(&mut self.sockets.lost, lost);
         self.sockets.truncated += truncated;
-        self.sockets.runs_refused += runs_refused;
+        self.sockets.gso_refused += gso_refused;
         self.sockets.streams.add(streams);
         self.panics += other.panics;
         add_core(&mut self.turn, &other.turn);
@@ -249,7 +249,7 @@ mod tests {
         (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);
         let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
         published.write(&stats, &counters);
-        published.begin_again();
+        published.restart();
         let stats = turn::Stats { allocations: 1, allocations_total: 1, ..turn::Stats::default() };
         published.write(&stats, &counters);
         let read = published.read();

@@ -4,12 +4,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
-use hairpin::datapath::DatapathConfig;
 use hairpin::turn::Lifetimes;
 use hairpin::wire::{Method, attribute};
 
 use crate::client::{Client, channel_message};
-use crate::world::{Relay, addr, assert_silent, config, ipv6, peer, receive};
+use crate::world::{Relay, Setup, addr, assert_silent, ipv6, peer, receive, setup};
 
 const DUAL: (u16, &[u8]) = (attribute::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
 const PAIR: (u16, &[u8]) = (attribute::EVEN_PORT, &[0x80]);
@@ -28,8 +27,8 @@ fn answers_come_from_the_address_that_was_asked() {
     let v6 = ipv6().map(|ip| ("[::]:0", vec!["::1".to_owned(), ip.to_string()]));
     let v4 = ("0.0.0.0:0", vec!["127.1.1.1".to_owned(), "127.1.1.2".to_owned()]);
     for (wildcard, addresses) in std::iter::once(v4).chain(v6) {
-        let config = DatapathConfig { listen: vec![wildcard.parse().unwrap()], ..config(&addresses[0]) };
-        let relay = Relay::start(config);
+        let setup = Setup { udp: vec![wildcard.parse().unwrap()], ..setup(&addresses[0]) };
+        let relay = Relay::start(setup);
         let port = relay.listeners[0].port();
         for ip in addresses {
             let peer = peer(&ip);
@@ -49,9 +48,9 @@ fn answers_come_from_the_address_that_was_asked() {
 #[test]
 fn a_dual_allocation() {
     let Some(_) = ipv6() else { return };
-    let relay = Relay::start(DatapathConfig {
+    let relay = Relay::start(Setup {
         relay: vec!["127.1.1.3".parse().unwrap(), "::1".parse().unwrap()],
-        ..config("127.1.1.3")
+        ..setup("127.1.1.3")
     });
     let mut client = relay.client();
     assert_eq!(client.allocate(&with(DUAL)).code(), 0);
@@ -71,7 +70,7 @@ fn a_dual_allocation() {
 /// RFC 8656 §7.2: one user's quota is the same from every 5-tuple and on every worker; what ends is given back.
 #[test]
 fn a_quota_filled_from_many_ports() {
-    let relay = Relay::start(DatapathConfig { workers: 4, user_allocations: 20, ..config("127.1.1.4") });
+    let relay = Relay::start(Setup { workers: 4, user_allocations: 20, ..setup("127.1.1.4") });
     let mut clients: Vec<_> = (0..40).map(|_| relay.client()).collect();
     let codes: Vec<_> = clients.iter_mut().map(|client| client.allocate(&[]).code()).collect();
     assert_eq!(
@@ -94,7 +93,7 @@ fn a_quota_filled_from_many_ports() {
 /// RFC 8656 §7.2: 508 when no port is left, and then what was refused costs nothing.
 #[test]
 fn ports_run_out() {
-    let relay = Relay::start(DatapathConfig { workers: 2, ports: 30_000..=30_007, ..config("127.1.1.5") });
+    let relay = Relay::start(Setup { workers: 2, ports: 30_000..=30_007, ..setup("127.1.1.5") });
     let mut clients: Vec<_> = (0..9).map(|_| relay.client()).collect();
     let codes: Vec<_> = clients.iter_mut().map(|client| client.allocate(&[]).code()).collect();
     assert_eq!(codes, [0, 0, 0, 0, 0, 0, 0, 0, 508]);
@@ -106,7 +105,7 @@ fn ports_run_out() {
 /// RFC 8656 §7.2: a token is redeemed from any 5-tuple, whichever worker that is on, and once.
 #[test]
 fn tokens_are_redeemed_from_other_5_tuples() {
-    let relay = Relay::start(DatapathConfig { workers: 4, ..config("127.1.1.6") });
+    let relay = Relay::start(Setup { workers: 4, ..setup("127.1.1.6") });
     for n in 0..32 {
         let mut maker = relay.client();
         let made = maker.allocate(&with(PAIR));
@@ -132,11 +131,7 @@ fn tokens_are_redeemed_from_other_5_tuples() {
 /// RFC 8656 §7.2: a reservation that nobody claims lapses: its port is free again, though no packet came.
 #[test]
 fn a_reservation_lapses() {
-    let relay = Relay::start(DatapathConfig {
-        reservation_lifetime: 1,
-        ports: 30_000..=30_001,
-        ..config("127.1.1.7")
-    });
+    let relay = Relay::start(Setup { reservation_lifetime: 1, ports: 30_000..=30_001, ..setup("127.1.1.7") });
     let mut maker = relay.client();
     let made = maker.allocate(&with(PAIR));
     let bytes = made.attribute(attribute::RESERVATION_TOKEN).unwrap().value.to_vec();
@@ -154,7 +149,7 @@ fn a_reservation_lapses() {
 #[test]
 fn an_allocation_expires() {
     let lifetimes = Lifetimes { default: 1, max: 1, ..Lifetimes::default() };
-    let relay = Relay::with_lifetimes(config("127.1.1.8"), lifetimes);
+    let relay = Relay::start(Setup { lifetimes, ..setup("127.1.1.8") });
     let mut client = relay.allocated();
     let peer = peer("127.1.1.8");
     client.bind(0x4001, addr(&peer));
@@ -171,7 +166,7 @@ fn an_allocation_expires() {
 /// A stop closes every socket: ports and listeners can be had again at once.
 #[test]
 fn a_stop_closes_everything() {
-    let relay = Relay::start(DatapathConfig { workers: 3, ..config("127.1.1.9") });
+    let relay = Relay::start(Setup { workers: 3, ..setup("127.1.1.9") });
     let clients: Vec<_> = (0..12).map(|_| relay.allocated()).collect();
     let listener = relay.listeners[0];
     assert!(UdpSocket::bind(listener).is_err());
@@ -179,7 +174,7 @@ fn a_stop_closes_everything() {
     for client in clients {
         assert!(UdpSocket::bind(client.relayed[0]).is_ok());
     }
-    let again = Relay::start(DatapathConfig { listen: vec![listener], workers: 1, ..config("127.1.1.9") });
+    let again = Relay::start(Setup { udp: vec![listener], workers: 1, ..setup("127.1.1.9") });
     assert_eq!(again.listeners, [listener]);
     again.stop();
 }
@@ -189,7 +184,7 @@ fn a_stop_closes_everything() {
 fn several_listeners() {
     let listen =
         vec!["127.1.1.10:0".parse().unwrap(), "127.1.1.11:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
-    let relay = Relay::start(DatapathConfig { workers: 2, listen, ..config("127.1.1.10") });
+    let relay = Relay::start(Setup { workers: 2, udp: listen, ..setup("127.1.1.10") });
     for &listener in &relay.listeners {
         let mut client = Client::new(listener);
         let answer = client.ask(Method::Binding, &[], &[]);

@@ -4,16 +4,14 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hairpin::datapath::DatapathConfig;
-
 use crate::client::channel_message;
-use crate::world::{Relay, addr, config, peer, receive};
+use crate::world::{Relay, Setup, addr, peer, receive, setup};
 
 /// What a client of a failed worker notices is 437; everything that its allocation held is free again, and the worker
 /// serves on.
 #[test]
 fn a_worker_that_fails_is_started_again_empty() {
-    let relay = Relay::start(DatapathConfig { workers: 4, user_allocations: 32, ..config("127.1.2.1") });
+    let relay = Relay::start(Setup { workers: 4, user_allocations: 32, ..setup("127.1.2.1") });
     let mut clients: Vec<_> = (0..32).map(|_| relay.allocated()).collect();
     let peer = peer("127.1.2.1");
     clients.iter_mut().for_each(|client| client.bind(0x4001, addr(&peer)));
@@ -22,7 +20,7 @@ fn a_worker_that_fails_is_started_again_empty() {
     let lost = relay.workers().stats()[2].turn.allocations;
     assert!(lost > 0, "the worker has clients");
 
-    relay.workers().fail(2);
+    relay.workers().panic(2);
     relay.wait_for("it begins again", |stats| stats.panics == 1 && stats.turn.allocations == 32 - lost);
     assert!(relay.stats().turn.allocations_total >= 32, "no counter goes backwards");
 
@@ -50,7 +48,7 @@ fn a_worker_that_fails_is_started_again_empty() {
 /// Requests have a queue of their own: a flood of them that one worker cannot answer costs a call nothing.
 #[test]
 fn a_flood_of_requests_costs_no_data() {
-    let relay = Relay::start(config("127.1.2.2"));
+    let relay = Relay::start(setup("127.1.2.2"));
     let mut client = relay.allocated();
     let peer = peer("127.1.2.2");
     client.bind(0x4001, addr(&peer));

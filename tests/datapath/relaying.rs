@@ -2,13 +2,12 @@
 
 use std::net::UdpSocket;
 
-use hairpin::datapath::DatapathConfig;
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 use socket2::SockRef;
 
 use crate::client::channel_message;
 use crate::sockets::{accept_only, send_joined};
-use crate::world::{Relay, addr, assert_silent, config, ipv6, peer, receive};
+use crate::world::{Relay, Setup, addr, assert_silent, ipv6, peer, receive, setup};
 
 /// Payloads of these lengths, each different.
 fn payloads(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
@@ -17,8 +16,8 @@ fn payloads(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
 }
 
 /// The same with everything that the kernel may lack switched off.
-fn plain(ip: &str) -> DatapathConfig {
-    DatapathConfig { gro: false, gso: false, steering: false, ..config(ip) }
+fn plain(ip: &str) -> Setup {
+    Setup { gro: false, gso: false, steering: false, ..setup(ip) }
 }
 
 /// Room for a burst on the way to a test's socket.
@@ -27,8 +26,8 @@ fn roomy(socket: UdpSocket) -> UdpSocket {
     socket
 }
 
-fn echo(ip: &str, config: DatapathConfig) {
-    let relay = Relay::start(config);
+fn echo(ip: &str, setup: Setup) {
+    let relay = Relay::start(setup);
     let mut client = relay.allocated();
     let peer = peer(ip);
     client.bind(0x4001, addr(&peer));
@@ -46,7 +45,7 @@ fn echo(ip: &str, config: DatapathConfig) {
 /// RFC 8656 §12.6, §12.7: ChannelData both ways, empty ones too.
 #[test]
 fn channel_data() {
-    echo("127.1.0.1", config("127.1.0.1"));
+    echo("127.1.0.1", setup("127.1.0.1"));
 }
 
 /// RFC 8656 §12.6, §12.7
@@ -58,7 +57,7 @@ fn channel_data_without_the_kernels_help() {
 /// RFC 8656 §11.2, §11.3: indications both ways; payloads that need padding get zeros.
 #[test]
 fn indications() {
-    let relay = Relay::start(config("127.1.0.3"));
+    let relay = Relay::start(setup("127.1.0.3"));
     let mut client = relay.allocated();
     let peer = peer("127.1.0.3");
     client.permit(addr(&peer));
@@ -75,7 +74,7 @@ fn indications() {
 /// RFC 8656 §9: what comes from a peer without a permission goes nowhere.
 #[test]
 fn strangers_are_not_relayed() {
-    let relay = Relay::start(config("127.1.0.4"));
+    let relay = Relay::start(setup("127.1.0.4"));
     let client = relay.allocated();
     peer("127.1.0.4").send_to(b"hello", client.relayed[0]).unwrap();
     assert_silent(&client.socket);
@@ -85,7 +84,7 @@ fn strangers_are_not_relayed() {
 /// RFC 8656 §12.5: the longest that a channel to a UDP client carries; what is longer is dropped, and nothing else.
 #[test]
 fn the_longest_datagram() {
-    let relay = Relay::start(config("127.1.0.5"));
+    let relay = Relay::start(setup("127.1.0.5"));
     let mut client = relay.allocated();
     let peer = peer("127.1.0.5");
     client.bind(0x4001, addr(&peer));
@@ -119,8 +118,8 @@ fn joinable(datagrams: &[Vec<u8>]) -> impl Iterator<Item = &[Vec<u8>]> {
 }
 
 /// RFC 8656 §12.6: a joined burst of one channel arrives whole and in order, however its sizes change.
-fn bursts_to_a_peer(ip: &str, config: DatapathConfig) {
-    let relay = Relay::start(config);
+fn bursts_to_a_peer(ip: &str, setup: Setup) {
+    let relay = Relay::start(setup);
     let mut client = relay.allocated();
     let peer = roomy(peer(ip));
     client.bind(0x4001, addr(&peer));
@@ -137,8 +136,8 @@ fn bursts_to_a_peer(ip: &str, config: DatapathConfig) {
 }
 
 /// RFC 8656 §12.7, §11.3: a joined burst of a peer arrives whole and in order, in ChannelData and in indications.
-fn bursts_to_a_client(ip: &str, config: DatapathConfig) {
-    let relay = Relay::start(config);
+fn bursts_to_a_client(ip: &str, setup: Setup) {
+    let relay = Relay::start(setup);
     let mut client = relay.allocated();
     client.socket = roomy(client.socket);
     let (bound, permitted) = (peer(ip), peer(ip));
@@ -162,9 +161,9 @@ fn bursts_to_a_client(ip: &str, config: DatapathConfig) {
 /// RFC 8656 §12.6
 #[test]
 fn joined_bursts_to_a_peer() {
-    bursts_to_a_peer("127.1.0.6", config("127.1.0.6"));
+    bursts_to_a_peer("127.1.0.6", setup("127.1.0.6"));
     if ipv6().is_some() {
-        bursts_to_a_peer("::1", config("::1"));
+        bursts_to_a_peer("::1", setup("::1"));
     }
 }
 
@@ -177,9 +176,9 @@ fn bursts_to_a_peer_without_the_kernels_help() {
 /// RFC 8656 §12.7, §11.3
 #[test]
 fn joined_bursts_to_a_client() {
-    bursts_to_a_client("127.1.0.8", config("127.1.0.8"));
+    bursts_to_a_client("127.1.0.8", setup("127.1.0.8"));
     if ipv6().is_some() {
-        bursts_to_a_client("::1", config("::1"));
+        bursts_to_a_client("::1", setup("::1"));
     }
 }
 
@@ -192,7 +191,7 @@ fn bursts_to_a_client_without_the_kernels_help() {
 /// RFC 8656 §12.6: a batch may hold several channels, indications and requests; each is what it is.
 #[test]
 fn a_batch_of_many_kinds() {
-    let relay = Relay::start(config("127.1.0.10"));
+    let relay = Relay::start(setup("127.1.0.10"));
     let mut client = relay.allocated();
     let (one, other) = (peer("127.1.0.10"), peer("127.1.0.10"));
     client.bind(0x4001, addr(&one));
@@ -225,10 +224,10 @@ fn a_batch_of_many_kinds() {
 /// RFC 8656 §12.6, §12.7: two clients of one relay meet, also across workers.
 #[test]
 fn two_clients_meet() {
-    let relay = Relay::start(DatapathConfig {
+    let relay = Relay::start(Setup {
         workers: 4,
         relay: vec!["127.1.0.11".parse().unwrap(), "127.1.0.12".parse().unwrap()],
-        ..config("127.1.0.11")
+        ..setup("127.1.0.11")
     });
     for _ in 0..8 {
         let (mut a, mut b) = (relay.allocated(), relay.allocated());
@@ -249,7 +248,7 @@ fn two_clients_meet() {
 /// RFC 8656 §13: DSCP and ECN go with the datagrams, both ways.
 #[test]
 fn marks_are_kept() {
-    let relay = Relay::start(config("127.1.0.13"));
+    let relay = Relay::start(setup("127.1.0.13"));
     let mut client = relay.allocated();
     let peer = peer("127.1.0.13");
     client.bind(0x4001, addr(&peer));
@@ -269,7 +268,7 @@ fn marks_are_kept() {
 /// RFC 8656 §11.5, §18.13: a peer that nobody listens at is told to its client; one beside it loses nothing by that.
 #[test]
 fn an_unreachable_peer_beside_a_busy_one() {
-    let relay = Relay::start(config("127.1.0.40"));
+    let relay = Relay::start(setup("127.1.0.40"));
     let mut client = relay.allocated();
     let busy = roomy(peer("127.1.0.40"));
     let closed = addr(&peer("127.1.0.41"));
@@ -302,7 +301,7 @@ fn an_unreachable_peer_beside_a_busy_one() {
 /// RFC 8656 §14: a packet with DF that is too long for the path costs itself alone, and its client is told the MTU.
 #[test]
 fn a_packet_too_long_for_df() {
-    let relay = Relay::start(config("127.1.0.42"));
+    let relay = Relay::start(setup("127.1.0.42"));
     let mut client = relay.allocated();
     let peer = roomy(peer("127.1.0.42"));
     client.permit(addr(&peer));

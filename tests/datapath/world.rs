@@ -1,11 +1,14 @@
 //! A running relay on loopback, each test's on addresses of its own.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
-use hairpin::datapath::{DatapathConfig, ListenerGroup, WorkerStats, Workers};
+use hairpin::datapath::stream::StreamLimits;
+use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
+use hairpin::tls::Identity;
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{self, AllocationLimits, Families, Lifetimes};
@@ -14,54 +17,73 @@ use rand::rngs::StdRng;
 
 use crate::client::Client;
 
+const FAMILIES: Families = Families { v4: true, v6: true };
+
 pub const REALM: &str = "example.org";
 
 /// A relay and what it listens on.
 pub struct Relay {
-    workers: Option<Workers>,
+    workers: Workers,
     pub listeners: Vec<SocketAddr>,
 }
 
-/// A test's settings: one worker that listens and relays on `ip`, with everything on.
-pub fn config(ip: &str) -> DatapathConfig {
+/// What a relay is started with.
+pub struct Setup {
+    pub workers: usize,
+    pub udp: Vec<SocketAddr>,
+    pub relay: Vec<IpAddr>,
+    pub ports: RangeInclusive<u16>,
+    pub user_allocations: usize,
+    pub reservation_lifetime: u64,
+    pub connections: StreamLimits,
+    pub lifetimes: Lifetimes,
+    pub gro: bool,
+    pub gso: bool,
+    pub steering: bool,
+}
+
+/// One worker that listens for UDP clients and relays on `ip`, with everything on.
+pub fn setup(ip: &str) -> Setup {
     let ip: IpAddr = ip.parse().unwrap();
-    DatapathConfig {
-        streams: hairpin::datapath::stream::StreamConfig::default(),
+    Setup {
         workers: 1,
-        listen: vec![SocketAddr::new(ip, 0)],
+        udp: vec![SocketAddr::new(ip, 0)],
         relay: vec![ip],
         ports: 20_000..=39_999,
         user_allocations: 1000,
-        total_allocations: 1000,
         reservation_lifetime: 30,
+        connections: StreamLimits::default(),
+        lifetimes: Lifetimes::default(),
         gro: true,
         gso: true,
         steering: true,
     }
 }
 
-impl Relay {
-    pub fn start(config: DatapathConfig) -> Relay {
-        Relay::with_lifetimes(config, Lifetimes::default())
+impl Setup {
+    pub fn datapath(&self) -> DatapathConfig {
+        DatapathConfig {
+            workers: self.workers,
+            ports: self.ports.clone(),
+            reservation_lifetime: self.reservation_lifetime,
+            gather: Duration::from_micros(150),
+            gro: self.gro,
+            gso: self.gso,
+            steering: self.steering,
+        }
     }
 
-    pub fn with_lifetimes(config: DatapathConfig, lifetimes: Lifetimes) -> Relay {
-        let groups: Arc<[ListenerGroup]> = config
-            .listen
-            .iter()
-            .map(|&addr| ListenerGroup::open(addr, &config, 0x1234_5678).unwrap())
-            .collect();
-        let listeners = groups.iter().map(ListenerGroup::local_addr).collect();
+    pub fn snapshot(&self, identity: Option<Identity>) -> DatapathSnapshot {
         let rules = Rules {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
-            relay: config.relay.clone(),
-            local: config.relay.clone(),
+            relay: self.relay.clone(),
+            local: self.relay.clone(),
             ..Rules::default()
         };
-        let core = turn::TurnConfig {
+        let turn = turn::TurnConfig {
             external: turn::External::default(),
-            families: Families { v4: true, v6: true },
-            lifetimes,
+            families: FAMILIES,
+            lifetimes: self.lifetimes,
             limits: AllocationLimits::default(),
             peers: PeerRules::new(rules),
             software: None,
@@ -76,14 +98,32 @@ impl Relay {
             nonce_lifetime: 3600,
         };
         let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();
+        DatapathSnapshot {
+            turn: Arc::new(turn),
+            auth: Arc::new(auth),
+            relay: self.relay.clone(),
+            user_allocations: self.user_allocations,
+            allocations: 1000,
+            connections: self.connections,
+            identity,
+        }
+    }
+}
+
+impl Relay {
+    pub fn start(setup: Setup) -> Relay {
+        let config = setup.datapath();
+        let open = |&addr| Arc::new(ListenerGroup::open(addr, &config, 0x1234_5678).unwrap());
+        let groups: Vec<_> = setup.udp.iter().map(open).collect();
+        let listeners = groups.iter().map(|group| group.local_addr()).collect();
         let answers = AnswerBucket::new(0, 0, 1);
         let rng = StdRng::seed_from_u64(5);
-        let workers = Workers::start(&config, groups, Arc::new(core), Arc::new(auth), answers, rng).unwrap();
-        Relay { workers: Some(workers), listeners }
+        let workers = Workers::start(&config, groups, setup.snapshot(None), answers, rng).unwrap();
+        Relay { workers, listeners }
     }
 
     pub fn workers(&self) -> &Workers {
-        self.workers.as_ref().expect("it runs")
+        &self.workers
     }
 
     /// A client on the first listener's address.
@@ -117,8 +157,8 @@ impl Relay {
         panic!("{what}: {:?}", self.stats());
     }
 
-    pub fn stop(mut self) {
-        self.workers.take().expect("it runs").stop();
+    pub fn stop(self) {
+        self.workers.stop();
     }
 }
 

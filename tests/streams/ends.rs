@@ -71,7 +71,7 @@ fn a_half_closed_client_that_reads_late() {
 /// RFC 8656 §5: the end of a stream, orderly or not, frees what its client held, and nothing else.
 #[test]
 fn what_an_end_frees() {
-    let relay = Relay::start("127.1.7.2", |config| config.user_allocations = 3);
+    let relay = Relay::start("127.1.7.2", |setup| setup.user_allocations = 3);
     for transport in BOTH {
         let (mut kept, peer) = (relay.allocated(transport), peer());
         kept.bind(0x4001, &peer);
@@ -125,7 +125,7 @@ fn a_stream_outlives_its_allocation() {
 /// A stop closes every connection, in order, and listeners can be had again.
 #[test]
 fn a_stop_closes_everything() {
-    let relay = Relay::start("127.1.7.4", |config| config.workers = 3);
+    let relay = Relay::start("127.1.7.4", |setup| setup.workers = 3);
     let mut clients: Vec<_> = (0..12).map(|n| relay.allocated(BOTH[n % 2])).collect();
     let listeners = (relay.tcp, relay.tls);
     relay.stop();
@@ -134,9 +134,9 @@ fn a_stop_closes_everything() {
         assert!(UdpSocket::bind(client.relayed[0]).is_ok());
     }
     drop(clients);
-    let again = Relay::start("127.1.7.4", |config| {
-        config.streams.tcp = vec![listeners.0];
-        config.streams.tls = vec![listeners.1];
+    let again = Relay::start("127.1.7.4", |setup| {
+        setup.tcp = vec![listeners.0];
+        setup.tls = vec![listeners.1];
     });
     assert_eq!((again.tcp, again.tls), listeners);
     again.stop();
@@ -145,12 +145,12 @@ fn a_stop_closes_everything() {
 /// A worker that fails closes its own connections and no others; their places are free again.
 #[test]
 fn a_worker_that_fails() {
-    let relay = Relay::start("127.1.7.5", |config| config.workers = 2);
+    let relay = Relay::start("127.1.7.5", |setup| setup.workers = 2);
     let mut clients: Vec<_> = (0..32).map(|n| relay.allocated(BOTH[n % 2])).collect();
     relay.wait_for("all are counted", |stats| stats.sockets.streams.open == [16, 16]);
     let lost: u64 = relay.workers().stats()[1].sockets.streams.open.iter().sum();
     assert!(lost > 0 && lost < 32, "both serve: {lost}");
-    relay.workers().fail(1);
+    relay.workers().panic(1);
     relay.wait_for("it begins again", |stats| {
         stats.panics == 1 && stats.sockets.streams.open.iter().sum::<u64>() == 32 - lost
     });

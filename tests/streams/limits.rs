@@ -90,7 +90,10 @@ fn deadlines() {
 fn silence_with_an_allocation() {
     let limits = StreamLimits { idle: SOON, ..StreamLimits::default() };
     let lifetimes = Lifetimes { default: 2, max: 2, ..Lifetimes::default() };
-    let relay = Relay::with_lifetimes("127.1.8.2", lifetimes, |config| config.streams.limits = limits);
+    let relay = Relay::start("127.1.8.2", |setup| {
+        setup.lifetimes = lifetimes;
+        setup.connections = limits;
+    });
     let mut clients = BOTH.map(|transport| relay.allocated(transport));
     sleep(Duration::from_secs(1));
     for client in &mut clients {

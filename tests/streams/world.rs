@@ -1,22 +1,25 @@
 //! A running relay on loopback, each test's on addresses of its own.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
+use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::ConnectionEnd;
-use hairpin::datapath::stream::{self, StreamLimits};
-use hairpin::datapath::{DatapathConfig, ListenerGroup, WorkerStats, Workers};
+use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
 use hairpin::tls::Identity;
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
-use hairpin::turn::{self, Families, Lifetimes, Transport};
+use hairpin::turn::{self, AllocationLimits, Families, Lifetimes, Transport};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use crate::client::Client;
+
+const FAMILIES: Families = Families { v4: true, v6: true };
 
 pub const REALM: &str = "example.org";
 
@@ -25,11 +28,78 @@ pub const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Tls];
 
 /// A relay and what it listens on.
 pub struct Relay {
-    workers: Option<Workers>,
+    workers: Workers,
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
     pub tls: SocketAddr,
     pub certificate: rustls::pki_types::CertificateDer<'static>,
+}
+
+/// What a relay is started with.
+pub struct Setup {
+    pub workers: usize,
+    pub udp: Vec<SocketAddr>,
+    pub tcp: Vec<SocketAddr>,
+    pub tls: Vec<SocketAddr>,
+    pub relay: Vec<IpAddr>,
+    pub ports: RangeInclusive<u16>,
+    pub user_allocations: usize,
+    pub reservation_lifetime: u64,
+    pub connections: StreamLimits,
+    pub lifetimes: Lifetimes,
+    pub gro: bool,
+    pub gso: bool,
+    pub steering: bool,
+}
+
+impl Setup {
+    pub fn datapath(&self) -> DatapathConfig {
+        DatapathConfig {
+            workers: self.workers,
+            ports: self.ports.clone(),
+            reservation_lifetime: self.reservation_lifetime,
+            gather: Duration::from_micros(150),
+            gro: self.gro,
+            gso: self.gso,
+            steering: self.steering,
+        }
+    }
+
+    pub fn snapshot(&self, identity: Option<Identity>) -> DatapathSnapshot {
+        let rules = Rules {
+            allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
+            relay: self.relay.clone(),
+            local: self.relay.clone(),
+            ..Rules::default()
+        };
+        let turn = turn::TurnConfig {
+            external: turn::External::default(),
+            families: FAMILIES,
+            lifetimes: self.lifetimes,
+            limits: AllocationLimits::default(),
+            peers: PeerRules::new(rules),
+            software: None,
+        };
+        let user =
+            |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
+        let auth = auth::AuthConfig {
+            realm: REALM.into(),
+            users: vec![user("alice"), user("bob")],
+            secrets: Vec::new(),
+            user_before_expiry: false,
+            nonce_lifetime: 3600,
+        };
+        let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();
+        DatapathSnapshot {
+            turn: Arc::new(turn),
+            auth: Arc::new(auth),
+            relay: self.relay.clone(),
+            user_allocations: self.user_allocations,
+            allocations: 1000,
+            connections: self.connections,
+            identity,
+        }
+    }
 }
 
 /// One worker that listens and relays on `ip`, with everything on.
@@ -38,80 +108,52 @@ pub fn relay(ip: &str) -> Relay {
 }
 
 impl Relay {
-    /// The same, with other settings.
-    pub fn start(ip: &str, change: impl FnOnce(&mut DatapathConfig)) -> Relay {
-        Relay::with_lifetimes(ip, Lifetimes::default(), change)
-    }
-
-    pub fn limited(ip: &str, limits: StreamLimits) -> Relay {
-        Relay::start(ip, |config| config.streams.limits = limits)
-    }
-
-    pub fn with_lifetimes(ip: &str, lifetimes: Lifetimes, change: impl FnOnce(&mut DatapathConfig)) -> Relay {
+    /// The same, with another setup.
+    pub fn start(ip: &str, change: impl FnOnce(&mut Setup)) -> Relay {
         let ip: IpAddr = ip.parse().unwrap();
         let here = SocketAddr::new(ip, 0);
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["relay.example.org".into()]).unwrap();
         let identity = Identity::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes());
-        let mut config = DatapathConfig {
+        let mut setup = Setup {
             workers: 1,
-            listen: vec![here],
-            streams: stream::StreamConfig {
-                tcp: vec![here],
-                tls: vec![here],
-                identity: Some(identity.unwrap()),
-                limits: StreamLimits::default(),
-            },
+            udp: vec![here],
+            tcp: vec![here],
+            tls: vec![here],
             relay: vec![ip],
             ports: 20_000..=39_999,
             user_allocations: 1000,
-            total_allocations: 1000,
             reservation_lifetime: 30,
+            connections: StreamLimits::default(),
+            lifetimes: Lifetimes::default(),
             gro: true,
             gso: true,
             steering: true,
         };
-        change(&mut config);
-        let groups: Arc<[ListenerGroup]> = [
-            ListenerGroup::open(config.listen[0], &config, 0x1234_5678).unwrap(),
-            ListenerGroup::open_stream(Transport::Tcp, config.streams.tcp[0], &config).unwrap(),
-            ListenerGroup::open_stream(Transport::Tls, config.streams.tls[0], &config).unwrap(),
+        change(&mut setup);
+        let config = setup.datapath();
+        let groups: Vec<_> = [
+            ListenerGroup::open(setup.udp[0], &config, 0x1234_5678).unwrap(),
+            ListenerGroup::open_stream(Transport::Tcp, setup.tcp[0], &config).unwrap(),
+            ListenerGroup::open_stream(Transport::Tls, setup.tls[0], &config).unwrap(),
         ]
+        .map(Arc::new)
         .into();
         let at = |group: usize| groups[group].local_addr();
         let (udp, tcp, tls) = (at(0), at(1), at(2));
-        let rules = Rules {
-            allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
-            relay: config.relay.clone(),
-            local: config.relay.clone(),
-            ..Rules::default()
-        };
-        let core = turn::TurnConfig {
-            external: turn::External::default(),
-            families: Families { v4: true, v6: true },
-            lifetimes,
-            limits: turn::AllocationLimits::default(),
-            peers: PeerRules::new(rules),
-            software: None,
-        };
-        let user =
-            |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
-        let auth = auth::AuthConfig {
-            realm: REALM.into(),
-            users: vec![user("alice")],
-            secrets: Vec::new(),
-            user_before_expiry: false,
-            nonce_lifetime: 3600,
-        };
-        let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();
         let answers = AnswerBucket::new(0, 0, 1);
         let rng = StdRng::seed_from_u64(5);
-        let workers = Workers::start(&config, groups, Arc::new(core), Arc::new(auth), answers, rng).unwrap();
-        Relay { workers: Some(workers), udp, tcp, tls, certificate: cert.der().clone() }
+        let snapshot = setup.snapshot(Some(identity.unwrap()));
+        let workers = Workers::start(&config, groups, snapshot, answers, rng).unwrap();
+        Relay { workers, udp, tcp, tls, certificate: cert.der().clone() }
+    }
+
+    pub fn limited(ip: &str, limits: StreamLimits) -> Relay {
+        Relay::start(ip, |setup| setup.connections = limits)
     }
 
     pub fn workers(&self) -> &Workers {
-        self.workers.as_ref().expect("it runs")
+        &self.workers
     }
 
     /// A client.
@@ -165,8 +207,8 @@ impl Relay {
         });
     }
 
-    pub fn stop(mut self) {
-        self.workers.take().expect("it runs").stop();
+    pub fn stop(self) {
+        self.workers.stop();
     }
 }
 

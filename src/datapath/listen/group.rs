@@ -1,28 +1,29 @@
-//! Listener groups: the sockets that all workers share one listen address with.
+//! Listener groups: the sockets through which all workers share one listen address.
 //!
-//! The kernel pins a client to a worker only while its group is unchanged, so a group is opened once, belongs to the
-//! daemon, and is lent to workers, also to those that replace a worker that failed. It is opened so that no second
-//! process can join: the first socket binds *without* SO_REUSEPORT, which fails if anyone has the address.
+//! The kernel keeps a client with its worker only while the group is unchanged, so a group is opened as a whole and its
+//! sockets live until the group is closed, also while a worker restarts. No second process can join: the first socket
+//! binds *without* SO_REUSEPORT, which fails if anyone has the address.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
+use super::accept;
+use super::steering::{self, Kind};
 use crate::datapath::DatapathConfig;
-use crate::datapath::listen::accept::{self, Acceptor};
-use crate::datapath::listen::steering::{self, Kind};
+use crate::datapath::drops::DropCounter;
 use crate::datapath::stats::SocketQueue;
-use crate::datapath::sys::option;
-use crate::datapath::worker::losses::DropCounter;
+use crate::datapath::sys::{address, option};
 use crate::turn::Transport;
 
-/// What a listener socket asks for to hold a burst while its worker is busy.
+/// The buffer size that a listener socket asks for, to hold a burst while its worker is busy.
 pub(in crate::datapath) const BUFFER: usize = 8 << 20;
 
-/// Datagrams that are discarded a socket at most while opening: more than a queue holds.
+/// Datagrams that are discarded per socket at most while opening: more than a queue holds.
 const DISCARD: usize = 100_000;
 
 /// The sockets of one listen address.
@@ -31,19 +32,19 @@ pub struct ListenerGroup {
     transport: Transport,
     addr: SocketAddr,
     sockets: ListenerSockets,
-    /// For each socket, what was counted of its losses: a worker that begins again goes on from there.
-    counted: Vec<DropCounter>,
+    /// Per socket, how many of its drops are counted: a worker that restarts goes on from there.
+    drops: Vec<DropCounter>,
 }
 
 #[derive(Debug)]
 enum ListenerSockets {
-    /// For each worker one for control and one for data.
-    Datagrams(Vec<UdpSocket>),
-    /// One for each worker.
+    /// Per worker one for control and one for data.
+    Datagrams(Vec<Arc<UdpSocket>>),
+    /// One per worker.
     Streams(Vec<TcpListener>),
 }
 
-/// Why a listen address cannot be had; says what to do.
+/// Why a listen address cannot be opened, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// EADDRINUSE
@@ -61,14 +62,20 @@ pub enum OpenError {
 }
 
 impl ListenerGroup {
-    /// Opens the sockets of all `config.workers`. `key` is a random constant of the process for the hash that gives each
-    /// client its worker.
+    /// Opens the sockets of all `config.workers` for UDP clients. `key` is a random constant of the process for the hash
+    /// that assigns each client to a worker.
+    ///
+    /// # Errors
+    /// The address cannot be bound: it is in use, not this machine's, or this process may not.
     pub fn open(addr: SocketAddr, config: &DatapathConfig, key: u32) -> Result<ListenerGroup, OpenError> {
         ListenerGroup::datagrams(addr, config, key)
             .map_err(|error| OpenError::new(Transport::Udp, addr, error))
     }
 
     /// Opens the listeners of all `config.workers` for a stream transport.
+    ///
+    /// # Errors
+    /// The address cannot be bound: it is in use, not this machine's, or this process may not.
     pub fn open_stream(
         transport: Transport,
         addr: SocketAddr,
@@ -98,45 +105,39 @@ impl ListenerGroup {
         }
     }
 
-    /// A worker's socket of a kind, for datagrams.
-    pub(in crate::datapath) fn socket(&self, worker: usize, kind: Kind) -> Option<BorrowedFd<'_>> {
+    /// A worker's UDP socket of a kind.
+    pub(in crate::datapath) fn socket(&self, worker: usize, kind: Kind) -> Option<&Arc<UdpSocket>> {
         match &self.sockets {
-            ListenerSockets::Datagrams(sockets) => Some(sockets[kind.place(worker)].as_fd()),
+            ListenerSockets::Datagrams(sockets) => sockets.get(kind.place(worker)),
             ListenerSockets::Streams(_) => None,
         }
     }
 
-    /// A worker's listener, for streams.
-    pub(in crate::datapath) fn acceptor(&self, worker: usize) -> Option<Acceptor<'_>> {
+    /// A worker's listener for streams.
+    pub(in crate::datapath) fn listener(&self, worker: usize) -> Option<&TcpListener> {
         match &self.sockets {
             ListenerSockets::Datagrams(_) => None,
-            ListenerSockets::Streams(listeners) => Some(Acceptor::new(&listeners[worker], self.transport)),
+            ListenerSockets::Streams(listeners) => listeners.get(worker),
         }
     }
 
-    /// Shows a worker's sockets, as queues that may lose something.
+    /// A worker's sockets with the queue that each is, and its drop counter.
     pub(in crate::datapath) fn queues(
         &self,
         worker: usize,
-        mut show: impl FnMut(SocketQueue, BorrowedFd<'_>, &DropCounter),
-    ) {
-        match &self.sockets {
-            ListenerSockets::Datagrams(sockets) => {
-                for (kind, queue) in [(Kind::Control, SocketQueue::Control), (Kind::Data, SocketQueue::Data)]
-                {
-                    let place = kind.place(worker);
-                    show(queue, sockets[place].as_fd(), &self.counted[place]);
-                }
-            }
-            ListenerSockets::Streams(listeners) => {
-                show(SocketQueue::Accept, listeners[worker].as_fd(), &self.counted[worker]);
-            }
-        }
+    ) -> impl Iterator<Item = (SocketQueue, BorrowedFd<'_>, &DropCounter)> {
+        let datagrams = [(Kind::Control, SocketQueue::Control), (Kind::Data, SocketQueue::Data)];
+        let datagrams = datagrams.into_iter().filter_map(move |(kind, queue)| {
+            Some((queue, self.socket(worker, kind)?.as_fd(), &self.drops[kind.place(worker)]))
+        });
+        let stream = self.listener(worker);
+        let stream = stream.map(|socket| (SocketQueue::Accept, socket.as_fd(), &self.drops[worker]));
+        datagrams.chain(stream)
     }
 
     fn datagrams(addr: SocketAddr, config: &DatapathConfig, key: u32) -> io::Result<ListenerGroup> {
         let first = bind(addr, false)?;
-        let addr = crate::datapath::sys::address::plain(first.local_addr()?);
+        let addr = address::plain(first.local_addr()?);
         option::share_address(first.as_fd())?;
         let mut sockets = vec![first];
         for _ in 1..config.workers.max(1) * Kind::COUNT {
@@ -146,14 +147,15 @@ impl ListenerGroup {
         if steered
             && let Err(error) = option::steer(sockets[0].as_fd(), &steering::program(config.workers, key))
         {
-            warn!(%addr, %error, "no steering of datagrams: requests and data share queues");
+            warn!(%addr, %error, "datagrams are not steered: requests and data share queues");
             steered = false;
         }
-        // Requests come one by one: a budget counts what was joined as one, and a request takes longer than a packet.
-        let joined = |place| config.gro && !(steered && Kind::of(place) == Kind::Control);
-        prepare(&sockets, addr, joined)?;
-        // What came before the group was whole may be in the wrong queue, and lack what was asked for since.
+        // A control socket receives without GRO: a GRO batch of requests would count as one against a budget.
+        let gro = |place| config.gro && !(steered && Kind::of(place) == Kind::Control);
+        prepare(&sockets, addr, gro)?;
+        // What arrived before the group was complete may be in the wrong queue and lacks the options set since.
         sockets.iter().for_each(discard);
+        let sockets = sockets.into_iter().map(Arc::new).collect();
         Ok(ListenerGroup::new(Transport::Udp, addr, ListenerSockets::Datagrams(sockets)))
     }
 
@@ -162,8 +164,8 @@ impl ListenerGroup {
             ListenerSockets::Datagrams(sockets) => sockets.len(),
             ListenerSockets::Streams(listeners) => listeners.len(),
         };
-        let counted = std::iter::repeat_with(DropCounter::default).take(count).collect();
-        ListenerGroup { transport, addr, sockets, counted }
+        let drops = std::iter::repeat_with(DropCounter::default).take(count).collect();
+        ListenerGroup { transport, addr, sockets, drops }
     }
 }
 
@@ -192,61 +194,58 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Sets what each socket is to tell and to hold; what the kernel lacks is said once a group.
+/// Sets the options of each socket; what the kernel lacks is logged once per group.
 fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool) -> io::Result<()> {
-    let (mut room, mut tos, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
+    let (mut sizes, mut tos, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
     for (place, socket) in sockets.iter().map(AsFd::as_fd).enumerate() {
-        // RFC 8656 §7.2: answers leave from the address that was asked, so it must be known.
-        if is_wildcard(addr.ip()) {
+        // RFC 8656 §7.2: a response leaves from the address that the request was sent to, so it must be known.
+        if addr.ip().is_unspecified() {
             option::receive_destination(socket, addr.is_ipv6())?;
         }
-        // RFC 8656 §14: answers and Data indications may be fragmented.
+        // RFC 8656 §14: responses and Data indications may be fragmented.
         option::may_fragment(socket, addr.is_ipv6())?;
-        tos = tos.and(option::receive_marks(socket, addr.is_ipv6()));
+        tos = tos.and(option::receive_tos(socket, addr.is_ipv6()));
         if gro(place) {
-            joined = joined.and(option::receive_joined(socket));
+            joined = joined.and(option::enable_gro(socket));
         }
-        let got = option::buffers(socket, BUFFER)?;
-        room = (room.0.min(got.0), room.1.min(got.1));
+        let granted = option::buffers(socket, BUFFER)?;
+        sizes = (sizes.0.min(granted.0), sizes.1.min(granted.1));
     }
     if let Err(error) = tos {
-        warn!(%addr, %error, "the kernel does not tell DSCP and ECN: relayed packets lose them");
+        warn!(%addr, %error, "the kernel does not report DSCP and ECN: relayed packets lose them");
     }
     if let Err(error) = joined {
         warn!(%addr, %error, "no UDP_GRO: every datagram is received by itself");
     }
-    let (receive, send) = room;
-    info!(%addr, sockets = sockets.len(), receive, send, "udp listeners are open, buffers in bytes");
+    let (receive, send) = sizes;
+    info!(%addr, sockets = sockets.len(), receive, send, "udp listeners are open; buffers in bytes");
     Ok(())
 }
 
-/// Says once for all groups if the kernel gave their sockets less room than they asked for.
-pub(in crate::datapath) fn tell_of_little_room(groups: &[ListenerGroup]) {
-    let rooms = groups.iter().filter_map(|group| option::room(group.socket(0, Kind::Data)?).ok());
-    let Some((receive, send)) = rooms.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))) else { return };
+/// Warns, once for all groups, if the kernel granted smaller buffers than asked for.
+pub(in crate::datapath) fn warn_of_small_buffers(groups: &[Arc<ListenerGroup>]) {
+    let sizes = groups
+        .iter()
+        .filter_map(|group| option::buffer_sizes(group.socket(0, Kind::Data)?.as_fd()).ok())
+        .reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
+    let Some((receive, send)) = sizes else { return };
     if receive < BUFFER || send < BUFFER {
         warn!(
             receive,
             send,
-            "bursts may be lost, sockets have less room than they asked for; \
-             `sysctl -w net.core.rmem_max={BUFFER} net.core.wmem_max={BUFFER}` and a restart mend it"
+            "bursts may be lost: sockets have smaller buffers than they asked for; run \
+             `sysctl -w net.core.rmem_max={BUFFER} net.core.wmem_max={BUFFER}` and restart"
         );
     }
-}
-
-/// Whether an address stands for all of a family.
-pub(in crate::datapath) fn is_wildcard(ip: IpAddr) -> bool {
-    ip.is_unspecified()
 }
 
 fn discard(socket: &UdpSocket) {
     let mut byte = [0];
     for _ in 0..DISCARD {
         match socket.recv(&mut byte) {
-            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // An error that was waiting to be told; it is gone now.
-            Err(_) => {}
+            // A datagram, or a pending error that is cleared by this.
+            Ok(_) | Err(_) => {}
         }
     }
 }

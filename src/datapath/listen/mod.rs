@@ -1,8 +1,7 @@
-//! Where clients come in: listener groups, the steering program, accepting and admitting connections, TLS handshakes.
+//! How clients reach a worker: listener groups and the steering program for datagrams; accepting and the
+//! stages before TURN for connections.
 
 pub(in crate::datapath) mod accept;
-pub(in crate::datapath) mod admission;
-pub(in crate::datapath) mod entrance;
 pub(in crate::datapath) mod group;
-pub(in crate::datapath) mod handshake;
+pub(in crate::datapath) mod stages;
 pub(in crate::datapath) mod steering;

@@ -167,8 +167,9 @@ mod tests {
         for worker in 0..group.workers() {
             for kind in [Kind::Control, Kind::Data] {
                 let mut memory = vec![0; 16 * 64];
-                let count =
-                    receiver.receive(group.socket(worker, kind).unwrap(), memory.chunks_mut(64)).unwrap_or(0);
+                let count = receiver
+                    .receive(group.socket(worker, kind).unwrap().as_fd(), memory.chunks_mut(64))
+                    .unwrap_or(0);
                 assert!((0..count).all(|n| receiver.datagram(n).unwrap().from == from));
                 if count > 0 {
                     all.push((worker, kind, count));

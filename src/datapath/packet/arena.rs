@@ -1,5 +1,7 @@
-//! Where received bytes lie until they are sent: slots in one block of memory, each with room for a whole GRO batch and,
-//! before it, for the headers that its datagrams may get.
+//! The memory that received bytes are in until they are sent: slots of one block, each with room for a whole GRO batch
+//! and, before it, for the headers that its segments may get.
+//!
+//!     slot: | headroom: a header and padding per segment | batch: 64 KiB | tail |
 //!
 //! Pages that no batch reaches are never touched, so the block costs what is used.
 
@@ -7,29 +9,29 @@ use std::ops::Range;
 
 use crate::turn::Header;
 
-/// Batches that can lie here at a time.
+/// Batches that the arena holds at a time.
 pub(in crate::datapath) const SLOTS: usize = 64;
 
-/// Datagrams in a batch at most: what Linux joins is 64, or 128 from a sender on the same machine.
-pub(in crate::datapath) const JOINED: usize = 128;
+/// Segments of a GRO batch at most: Linux joins 64, or 128 from a sender on the same machine.
+pub(in crate::datapath) const SEGMENTS: usize = 128;
 
 /// The longest batch.
 const BATCH: usize = 1 << 16;
 
-/// A header and padding for each of a batch's datagrams.
-const HEADROOM: usize = JOINED * (Header::MAX + 3);
+/// A header and padding for each segment of a batch.
+const HEADROOM: usize = SEGMENTS * (Header::MAX + 3);
 
-/// Zero bytes after the last datagram.
+/// Padding after the last segment.
 const TAIL: usize = 64;
 
-/// Slots are an odd number of cache lines apart, so that their first lines do not compete for one place in the cache.
+/// Slots are an odd number of cache lines apart, so that their first lines do not compete for one set of the cache.
 const SLOT: usize = HEADROOM + BATCH + TAIL;
 const _: () = assert!(SLOT % 128 == 64);
 
-/// Beside an unfinished message there is always room to read more.
+/// There is always room to read more beside an unfinished message.
 const _: () = assert!(SLOT > crate::wire::FRAME_MAX);
 
-/// The block.
+/// The slots.
 pub(in crate::datapath) struct Arena {
     memory: Box<[u8]>,
     used: usize,
@@ -59,7 +61,7 @@ impl Arena {
         start..start + len
     }
 
-    /// All of the next slot, for bytes of a stream: they need no headroom, but a message may be longer than a datagram.
+    /// The whole next slot, for bytes of a connection: they need no headroom, but a message may be longer than a datagram.
     ///
     /// # Panics
     /// If no slot is free.
@@ -67,7 +69,7 @@ impl Arena {
         &mut self.memory[self.used * SLOT..][..SLOT]
     }
 
-    /// Takes the slot that [`Arena::whole`] gave; returns where it begins.
+    /// Takes the slot that [`Arena::whole`] returned; returns where it starts.
     pub(in crate::datapath) fn take_whole(&mut self) -> usize {
         self.used += 1;
         (self.used - 1) * SLOT
@@ -78,13 +80,13 @@ impl Arena {
         self.used = 0;
     }
 
-    /// All of the block.
+    /// The whole block.
     pub(in crate::datapath) fn memory(&mut self) -> &mut [u8] {
         &mut self.memory
     }
 }
 
-/// Where the slot that `at` lies in ends.
+/// Where the slot ends that contains `at`.
 pub(in crate::datapath) fn slot_end(at: usize) -> usize {
     (at / SLOT + 1) * SLOT
 }

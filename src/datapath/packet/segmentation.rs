@@ -1,7 +1,7 @@
-//! Whether the kernel may be asked to cut datagrams for a destination (GSO).
+//! Whether GSO is used for a destination.
 //!
-//! Some network devices and some path MTUs refuse it. A run that fails goes as single packets; only if those succeed
-//! three times is the destination remembered, in a small table where newcomers replace older ones.
+//! Some network devices and some path MTUs refuse it. The segments of a batch that fails are sent one by one; if those
+//! succeed three times, the destination is remembered in a small table, where new entries replace older ones.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -11,31 +11,31 @@ use foldhash::fast::FixedState;
 /// Destinations that are remembered at a time.
 const MOST: usize = 64;
 
-/// How often single packets must succeed where a run failed.
+/// How often single packets must succeed where a batch failed.
 const STRIKES: u8 = 3;
 
-/// What is known of destinations.
+/// The destinations that refuse GSO.
 pub(in crate::datapath) struct Segmentation {
     on: bool,
-    /// At each hash the last destination that made trouble, and how often.
+    /// Per hash, the last destination that refused a batch, and how often.
     trouble: [Option<(IpAddr, u8)>; MOST],
     any: bool,
 }
 
 impl Segmentation {
-    /// `on`: the kernel can do it, and the configuration allows it.
+    /// `on`: the kernel has GSO, and the configuration allows it.
     pub(in crate::datapath) fn new(on: bool) -> Segmentation {
         Segmentation { on, trouble: [None; MOST], any: false }
     }
 
-    /// Whether runs may go to this destination.
+    /// Whether batches may be sent to this destination.
     pub(in crate::datapath) fn allows(&self, to: IpAddr) -> bool {
         self.on
             && !(self.any
                 && self.trouble[place(to)].is_some_and(|(ip, strikes)| ip == to && strikes >= STRIKES))
     }
 
-    /// A run to this destination failed, and its packets went one by one.
+    /// A batch to this destination failed, and its segments were sent one by one.
     pub(in crate::datapath) fn strike(&mut self, to: IpAddr) {
         let entry = &mut self.trouble[place(to)];
         let strikes = entry.filter(|(ip, _)| *ip == to).map_or(0, |(_, strikes)| strikes);

@@ -1,12 +1,13 @@
-//! Where a batch from a client is cut: the kernel joins datagrams by size alone, the core decides once for what begins
-//! alike.
+//! Splits a GRO batch from a client into messages that the core can decide about at once: the kernel joins segments by size
+//! alone.
 
 use crate::wire;
 
-/// How far the run reaches that begins a batch of `segment_size` bytes a datagram: its own segment_size and its length.
+/// The run of messages that a batch of segments of `segment_size` bytes starts with: the size of each, and their length
+/// together.
 ///
-/// ChannelData datagrams of one size that begin with the same four bytes, so with the same channel and length (RFC 8656
-/// section 12.4), are one run. Anything else is a run by itself, the shorter last datagram too.
+/// ChannelData segments of one size that start with the same four bytes, so with the same channel and length (RFC 8656
+/// section 12.4), are one run. Any other segment is a run by itself, and so is a shorter last one.
 pub(in crate::datapath) fn run(batch: &[u8], segment_size: usize) -> (usize, usize) {
     let mut datagrams = batch.chunks(segment_size.max(1));
     let Some(first) = datagrams.next() else { return (0, 0) };

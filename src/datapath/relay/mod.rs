@@ -5,4 +5,5 @@
 pub(in crate::datapath) mod ports;
 pub(in crate::datapath) mod quota;
 pub(in crate::datapath) mod reservations;
+pub(in crate::datapath) mod socket;
 pub(in crate::datapath) mod table;

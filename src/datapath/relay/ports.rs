@@ -1,14 +1,14 @@
-//! Which relay ports are free, on every relay address: a bitmap of atomics that all workers share.
+//! Which relay ports are free, on every relay address: bitmaps of atomics that all workers share.
 //!
-//! RFC 8656 section 7.2 wants ports that are hard to guess, so a search begins at a random one (a generator is passed in)
+//! RFC 8656 section 7.2 wants ports that are hard to guess, so a search starts at a random one (a generator is passed in)
 //! and fails only when nothing is free. A port that another program holds is left alone for a while and then tried
-//! again. A port that is taken is a [`Port`]: dropping it gives it back, also while a worker panics.
+//! again. A port that is taken is a [`Port`]: dropping it releases it, also while a worker panics.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rand::{Rng, RngExt};
 
@@ -18,104 +18,146 @@ use crate::wire::Family;
 /// How long a port that another program holds is left alone, in nanoseconds.
 const HELD: u64 = 60_000_000_000;
 
-/// Ports tried at random before the search goes on in order: that keeps neighbours apart while there is room.
+/// Ports tried at random before the search goes on in order, which keeps neighbours apart while there is room.
 const GUESSES: usize = 16;
 
-/// A bit for each of the 65,536 ports.
+/// Words of a bitmap with a bit per port.
 const WORDS: usize = 1024;
 
-/// The ports of all relay addresses.
+/// Relay addresses that a process can have in its life: 16 KiB each.
+const ADDRESSES: usize = 256;
+
+/// The ports of all relay addresses. Entries are added and never removed, so that reading them takes no lock.
 pub(in crate::datapath) struct Ports {
-    addresses: Vec<Address>,
+    addresses: [OnceLock<Arc<AddressPorts>>; ADDRESSES],
     range: RangeInclusive<u16>,
 }
 
+/// There are more relay addresses than [`ADDRESSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this process has had {ADDRESSES} relay addresses, and can take no new one until it is restarted")]
+pub struct TooManyAddresses;
+
 /// The ports of one relay address.
-struct Address {
+struct AddressPorts {
     ip: IpAddr,
-    /// Nobody else may take it.
+    /// Whether new ports are taken here.
+    in_use: AtomicBool,
+    /// Ports that are taken, by us or by another program.
     taken: Box<[AtomicU64]>,
-    /// It holds an allocation: packets between two clients of this relay may go there.
+    /// Ports that hold an allocation: packets between two clients of this relay may go there.
     live: Box<[AtomicU64]>,
-    /// Taken from us by other programs, with the time to try again, in that order.
+    /// Ports that other programs hold, each with the time to try it again, in that order.
     held: Mutex<VecDeque<(u64, u16)>>,
 }
 
-/// A port that was taken. Given back when dropped.
+/// A port that was taken. Dropping it releases it.
 pub(in crate::datapath) struct Port {
-    ports: Arc<Ports>,
-    address: usize,
+    address: Arc<AddressPorts>,
     port: u16,
-    /// Another program has it, so it stays taken until then.
+    /// Another program holds it, so it stays taken until then.
     held_until: Option<u64>,
 }
 
 impl Ports {
-    /// All ports of `range` on each address are free.
-    pub(in crate::datapath) fn new(addresses: &[IpAddr], range: RangeInclusive<u16>) -> Arc<Ports> {
-        let bits = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-        let address = |&ip| Address { ip, taken: bits(), live: bits(), held: Mutex::default() };
-        Arc::new(Ports { addresses: addresses.iter().map(address).collect(), range })
+    /// All ports of `range` are free; there is no address yet.
+    pub(in crate::datapath) fn new(range: RangeInclusive<u16>) -> Arc<Ports> {
+        Arc::new(Ports { addresses: [const { OnceLock::new() }; ADDRESSES], range })
+    }
+
+    /// Replaces the relay addresses. Ports of an address that stays keep their state; ports of one that is removed are
+    /// released as their allocations end.
+    pub(in crate::datapath) fn set_addresses(&self, wanted: &[IpAddr]) -> Result<(), TooManyAddresses> {
+        for address in self.addresses() {
+            address.in_use.store(wanted.contains(&address.ip), Ordering::Relaxed);
+        }
+        for &ip in wanted {
+            let mut slots = self.addresses.iter();
+            // It ends at the slot of this address: the one that it had, or the first that was free.
+            let found = slots.any(|slot| slot.get_or_init(|| Arc::new(AddressPorts::new(ip))).ip == ip);
+            if !found {
+                return Err(TooManyAddresses);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a port of a random address of a family; for [`PortRequest::Pair`] the next port too.
     pub(in crate::datapath) fn take(
-        self: &Arc<Self>,
+        &self,
         now: u64,
         family: Family,
-        wish: PortRequest,
+        request: PortRequest,
         rng: &mut impl Rng,
     ) -> Option<(Port, Option<Port>)> {
-        let count = self.addresses.len();
+        let usable = |address: &&Arc<AddressPorts>| Family::of(address.ip) == family && address.is_in_use();
+        let count = self.addresses().filter(usable).count();
         let start = rng.random_range(0..count.max(1));
-        (0..count).map(|n| (start + n) % count).find_map(|index| {
-            let address = self.addresses.get(index).filter(|address| Family::of(address.ip) == family)?;
+        let all = self.addresses().filter(usable).chain(self.addresses().filter(usable));
+        all.skip(start).take(count).find_map(|address| {
             address.try_again(now);
-            let port = address.take(&self.range, wish, rng)?;
-            let guard = |port| Port { ports: self.clone(), address: index, port, held_until: None };
-            Some((guard(port), (wish == PortRequest::Pair).then(|| guard(port + 1))))
+            let port = address.take(&self.range, request, rng)?;
+            let guard = |port| Port { address: address.clone(), port, held_until: None };
+            Some((guard(port), (request == PortRequest::Pair).then(|| guard(port + 1))))
         })
     }
 
     /// How many ports are taken, by us or by others.
     #[cfg(test)]
-    fn taken(&self) -> u32 {
-        let words = self.addresses.iter().flat_map(|address| &address.taken);
+    pub(in crate::datapath) fn taken(&self) -> u32 {
+        let words = self.addresses().flat_map(|address| &address.taken);
         words.map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = &Arc<AddressPorts>> {
+        self.addresses.iter().map_while(OnceLock::get)
     }
 }
 
 impl LiveRelays for Arc<Ports> {
     fn is_live(&self, relayed: SocketAddr) -> bool {
-        let Some(address) = self.addresses.iter().find(|address| address.ip == relayed.ip()) else {
-            return false;
-        };
+        let Some(address) = self.addresses().find(|address| address.ip == relayed.ip()) else { return false };
         let (word, bit) = place(relayed.port());
         address.live[word].load(Ordering::Relaxed) & bit != 0
     }
 }
 
-impl Address {
-    fn take(&self, range: &RangeInclusive<u16>, wish: PortRequest, rng: &mut impl Rng) -> Option<u16> {
+impl AddressPorts {
+    fn new(ip: IpAddr) -> AddressPorts {
+        let bits = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        AddressPorts {
+            ip,
+            in_use: AtomicBool::new(true),
+            taken: bits(),
+            live: bits(),
+            held: Mutex::default(),
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, range: &RangeInclusive<u16>, request: PortRequest, rng: &mut impl Rng) -> Option<u16> {
         let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
         if first > last {
             return None;
         }
         for _ in 0..GUESSES {
             let port = rng.random_range(*range.start()..=*range.end());
-            let port = if wish == PortRequest::Any { port } else { port & !1 };
-            if range.contains(&port) && self.try_take(port, range, wish) {
+            let port = if request == PortRequest::Any { port } else { port & !1 };
+            if range.contains(&port) && self.try_take(port, range, request) {
                 return Some(port);
             }
         }
         let start = rng.random_range(first..=last);
         let mut candidates = (start..=last).chain(first..start).map(|port| port as u16);
-        candidates.find(|&port| self.try_take(port, range, wish))
+        candidates.find(|&port| self.try_take(port, range, request))
     }
 
-    fn try_take(&self, port: u16, range: &RangeInclusive<u16>, wish: PortRequest) -> bool {
+    fn try_take(&self, port: u16, range: &RangeInclusive<u16>, request: PortRequest) -> bool {
         let (word, bit) = place(port);
-        let bits = match wish {
+        let bits = match request {
             PortRequest::Any => bit,
             _ if port % 2 == 1 => return false,
             PortRequest::Even => bit,
@@ -132,7 +174,7 @@ impl Address {
                 .is_ok()
     }
 
-    /// Frees the ports that were held by other programs long enough ago.
+    /// Frees the ports that other programs held long enough ago.
     fn try_again(&self, now: u64) {
         let mut held = self.held();
         while let Some(&(at, port)) = held.front()
@@ -144,24 +186,24 @@ impl Address {
     }
 
     fn held(&self) -> MutexGuard<'_, VecDeque<(u64, u16)>> {
-        // No half-made change can be seen: each is one call.
+        // Each change is one call, so no half-made change can be seen.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Port {
-    /// The transport address it makes.
+    /// The transport address that it is part of.
     pub(in crate::datapath) fn addr(&self) -> SocketAddr {
-        SocketAddr::new(self.ports.addresses[self.address].ip, self.port)
+        SocketAddr::new(self.address.ip, self.port)
     }
 
-    /// From now on it holds an allocation.
-    pub(in crate::datapath) fn set_live(&self) {
+    /// It holds an allocation from now on.
+    pub(super) fn set_live(&self) {
         let (word, bit) = place(self.port);
-        self.ports.addresses[self.address].live[word].fetch_or(bit, Ordering::Relaxed);
+        self.address.live[word].fetch_or(bit, Ordering::Relaxed);
     }
 
-    /// Another program has it: it stays taken for a while.
+    /// Another program holds it: it stays taken for a while.
     pub(in crate::datapath) fn held_by_another(mut self, now: u64) {
         self.held_until = Some(now + HELD);
     }
@@ -169,17 +211,17 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        let address = &self.ports.addresses[self.address];
+        let address = &self.address;
         clear(&address.live, self.port);
         match self.held_until {
-            // A taken port is nobody else's, so each stands in the list once at most: that is its bound.
+            // A port is taken once, so it is in the list once at most, which bounds the list.
             Some(until) => address.held().push_back((until, self.port)),
             None => clear(&address.taken, self.port),
         }
     }
 }
 
-/// Its word, and its bit there.
+/// The word of a port in a bitmap, and its bit in it.
 fn place(port: u16) -> (usize, u64) {
     (usize::from(port / 64), 1 << (port % 64))
 }
@@ -198,9 +240,38 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn addresses_come_and_go() {
+        let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
+        let mut take = || ports.take(0, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
+        let first = take().unwrap();
+        first.set_live();
+        ports.set_addresses(&["192.0.2.2".parse().unwrap()]).unwrap();
+        let second = take().unwrap();
+        assert_eq!(second.addr(), "192.0.2.2:1000".parse().unwrap());
+        assert!(take().is_none() && ports.is_live(first.addr()), "its allocation lives on");
+        let held = first.addr();
+        ports.set_addresses(&["192.0.2.1".parse().unwrap()]).unwrap();
+        assert!(take().is_none(), "an address that returns has its ports as they were");
+        drop(first);
+        assert_eq!(take().unwrap().addr(), held);
+        assert!(!ports.is_live(held));
+    }
+
+    #[test]
+    fn the_number_of_addresses_is_bounded() {
+        let (ports, _) = ports(&[], 1000..=1000);
+        let ip = |n: usize| IpAddr::from([10, 0, (n / 256) as u8, n as u8]);
+        (0..ADDRESSES).for_each(|n| ports.set_addresses(&[ip(n)]).unwrap());
+        assert_eq!(ports.set_addresses(&[ip(ADDRESSES)]), Err(TooManyAddresses));
+        ports.set_addresses(&[ip(7)]).unwrap();
+    }
+
     fn ports(addresses: &[&str], range: RangeInclusive<u16>) -> (Arc<Ports>, StdRng) {
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        (Ports::new(&addresses, range), StdRng::seed_from_u64(7))
+        let ports = Ports::new(range);
+        ports.set_addresses(&addresses).unwrap();
+        (ports, StdRng::seed_from_u64(7))
     }
 
     /// RFC 8656 §7.2: 508 only when nothing is free; what is given back can be taken again.

@@ -1,45 +1,53 @@
-//! How many allocations each user has, and all of them together. RFC 8656 section 7.2: 486 beyond a user's quota, 508
-//! when the server is full.
+//! How many allocations each user has, and how many there are in total. RFC 8656 section 7.2: 486 beyond a user's quota,
+//! 508 when the server is full.
 //!
-//! What was reserved is a [`Quota`]: dropping it gives it back, also while a worker panics. A reservation of a port
-//! (EVEN-PORT with R) counts too: on its maker until someone claims it or it lapses.
+//! What was reserved is a [`Quota`]: dropping it returns it, also while a worker panics. The reservation of a port
+//! (EVEN-PORT with R) counts as well: for its maker until it is claimed or lapses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::turn::Denial;
 
-/// The counts of a process. A short lock, taken only when allocations come and go.
+/// The counts of a process. A short lock, taken only when allocations are created and end.
 pub(in crate::datapath) struct QuotaLedger {
-    a_user: usize,
-    in_total: usize,
     counts: Mutex<QuotaCounts>,
 }
 
 /// No entry is 0, so the table is no larger than the total.
 #[derive(Default)]
 struct QuotaCounts {
+    per_user: usize,
+    in_total: usize,
     users: HashMap<Arc<str>, usize>,
     total: usize,
 }
 
-/// One allocation's part. Given back when dropped.
+/// The share of one allocation. Dropping it returns it.
 pub(in crate::datapath) struct Quota {
     ledger: Arc<QuotaLedger>,
     user: Arc<str>,
 }
 
 impl QuotaLedger {
-    /// At most `a_user` allocations of one user and `in_total` of all.
-    pub(in crate::datapath) fn new(a_user: usize, in_total: usize) -> Arc<QuotaLedger> {
-        Arc::new(QuotaLedger { a_user, in_total, counts: Mutex::default() })
+    /// At most `per_user` allocations per user and `in_total` of all.
+    pub(in crate::datapath) fn new(per_user: usize, in_total: usize) -> Arc<QuotaLedger> {
+        Arc::new(QuotaLedger {
+            counts: Mutex::new(QuotaCounts { per_user, in_total, ..QuotaCounts::default() }),
+        })
+    }
+
+    /// Replaces the limits. Allocations beyond them stay.
+    pub(in crate::datapath) fn set_limits(&self, per_user: usize, in_total: usize) {
+        let mut counts = self.counts();
+        (counts.per_user, counts.in_total) = (per_user, in_total);
     }
 
     /// Reserves one allocation for a user.
     pub(in crate::datapath) fn reserve(self: &Arc<Self>, user: &Arc<str>) -> Result<Quota, Denial> {
         let mut counts = self.counts();
-        counts.check(user, self.a_user)?;
-        if counts.total >= self.in_total {
+        counts.check(user)?;
+        if counts.total >= counts.in_total {
             return Err(Denial::Capacity);
         }
         counts.total += 1;
@@ -60,8 +68,8 @@ impl QuotaLedger {
 }
 
 impl QuotaCounts {
-    fn check(&self, user: &str, most: usize) -> Result<(), Denial> {
-        if self.users.get(user).copied().unwrap_or(0) >= most { Err(Denial::Quota) } else { Ok(()) }
+    fn check(&self, user: &str) -> Result<(), Denial> {
+        if self.users.get(user).copied().unwrap_or(0) >= self.per_user { Err(Denial::Quota) } else { Ok(()) }
     }
 
     fn add(&mut self, user: &Arc<str>) {
@@ -78,13 +86,13 @@ impl QuotaCounts {
 }
 
 impl Quota {
-    /// From now on it counts on `user`; if that one has as many as allowed, it stays where it was.
+    /// Charges `user` from now on; if that user has as many as allowed, nothing changes.
     pub(in crate::datapath) fn pass_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
         if self.user == *user {
             return Ok(());
         }
         let mut counts = self.ledger.counts();
-        counts.check(user, self.ledger.a_user)?;
+        counts.check(user)?;
         counts.remove(&self.user);
         counts.add(user);
         drop(counts);

@@ -1,17 +1,17 @@
-//! RelaySocket sockets that are kept for a later allocation (RFC 8656 sections 7.2 and 18.10): EVEN-PORT with R made them, a
-//! token redeems them, on any worker and from any 5-tuple.
+//! Relay sockets that are reserved for a later allocation (RFC 8656 sections 7.2 and 18.10): an EVEN-PORT with R reserves
+//! one, and its token redeems it, on any worker and from any 5-tuple.
 //!
-//! A table for the process with a bound: each entry holds a socket, its port and its maker's quota, and returns all of
+//! The process has one table with a bound. Each entry holds a socket, its port and its maker's quota, and returns all of
 //! them when it lapses. Time and tokens are passed in.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::datapath::relay::quota::Quota;
-use crate::datapath::relay::table::RelaySocket;
+use super::quota::Quota;
+use super::socket::RelaySocket;
 use crate::turn::Token;
 
-/// Reservations at a time: an attack on this table, which needs credentials, gets no further.
+/// Reservations at a time, which bounds what an attack by an authenticated client costs.
 const MOST: usize = 4096;
 
 /// The table. A short lock, taken only by Allocate requests with EVEN-PORT or RESERVATION-TOKEN.
@@ -24,7 +24,7 @@ pub(in crate::datapath) struct Reservations {
 pub(in crate::datapath) struct Reservation {
     /// A socket that is bound, but not yet read by any worker.
     pub(in crate::datapath) relay: RelaySocket,
-    /// Counts on the maker.
+    /// The quota of its maker.
     pub(in crate::datapath) quota: Quota,
     /// When it lapses, in monotonic nanoseconds.
     pub(in crate::datapath) until: u64,
@@ -42,13 +42,13 @@ impl Reservations {
         free
     }
 
-    /// Takes what a token stands for. Whoever cannot use it after all gives it to [`Reservations::keep`] again.
+    /// Takes what a token stands for. A caller that cannot use it passes it to [`Reservations::keep`] again.
     pub(in crate::datapath) fn claim(&self, now: u64, token: &Token) -> Option<Reservation> {
         let reservation = self.table().remove(token)?;
         (reservation.until > now).then_some(reservation)
     }
 
-    /// Gives back everything that lapsed; returns how many reservations that were.
+    /// Drops every reservation that has lapsed; returns how many.
     pub(in crate::datapath) fn lapse(&self, now: u64) -> usize {
         // Sockets are closed after the lock is released.
         let lapsed: Vec<_> = self.table().extract_if(|_, reservation| reservation.until <= now).collect();
@@ -89,7 +89,8 @@ mod tests {
     impl Maker {
         /// Each test has an address of its own.
         fn new(ip: &str) -> Maker {
-            let ports = Ports::new(&[ip.parse().unwrap()], 20_000..=32_000);
+            let ports = Ports::new(20_000..=32_000);
+            ports.set_addresses(&[ip.parse().unwrap()]).unwrap();
             Maker { ports, ledger: QuotaLedger::new(usize::MAX, usize::MAX), rng: StdRng::seed_from_u64(3) }
         }
 

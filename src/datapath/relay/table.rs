@@ -1,34 +1,31 @@
-//! RelaySocket sockets: what peers send to and hear from (RFC 8656 section 5).
+//! The relay sockets of a worker (RFC 8656 section 5): opened for Allocate requests, and closed.
 //!
-//! The worker that handles an Allocate request opens them, bound to one address and port that nobody else has (never
-//! SO_REUSEPORT). The order is quota, ports, sockets; each is a guard, so any failure returns everything and so does
-//! a worker that panics. What belongs together for one allocation is a [`RelaySockets`].
+//! The order is quota, ports, sockets. Each is a guard, so a failure returns everything, and so does a worker that
+//! panics.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use slotmap::{Key, KeyData, SlotMap};
-use socket2::{Domain, Protocol, Socket, Type};
+use slotmap::{Key, SlotMap};
 
-use crate::datapath::event_source::EventSource;
-use crate::datapath::relay::ports::{Port, Ports};
-use crate::datapath::relay::quota::{Quota, QuotaLedger};
-use crate::datapath::relay::reservations::{Reservation, Reservations};
-use crate::datapath::sys::epoll::Epoll;
-use crate::datapath::sys::option;
-use crate::datapath::worker::losses::{DropCounter, QueueLoss};
+use super::ports::Ports;
+use super::quota::{Quota, QuotaLedger};
+use super::reservations::{Reservation, Reservations};
+use super::socket::RelaySocket;
+use tracing::warn;
+
+use crate::datapath::drops::QueueLoss;
+use crate::datapath::line_budget::LineBudget;
+use crate::datapath::poll::{EventSource, Poll, RelaySocketKey};
 use crate::turn::{
-    Answer, Ask, Denial, Families, OpenedRelay, PerFamily, PortRequest, RelayId, RelaySocketId, RelayedAddr,
-    Shortage, Token,
+    Answer, Ask, Denial, Families, Opened, OpenedRelay, PerFamily, PortRequest, RelayId, RelaySocketId,
+    RelayedAddr, Shortage, Token,
 };
 use crate::wire::Family;
-
-/// What a relay socket asks for: a video key frame at once.
-pub(in crate::datapath) const BUFFER: usize = 1 << 20;
 
 /// How often another relay address is tried when one is gone from this machine.
 const ADDRESSES_GONE: usize = 8;
@@ -40,28 +37,8 @@ pub(in crate::datapath) struct Resources {
     pub(in crate::datapath) reservations: Reservations,
     /// How long a reservation is kept, in nanoseconds.
     pub(in crate::datapath) reservation_lifetime: u64,
-    /// RelaySocket sockets hand out joined datagrams.
+    /// Relay sockets receive with GRO.
     pub(in crate::datapath) gro: bool,
-}
-
-/// A relay socket with its port. The socket is closed before the port is given back.
-pub(in crate::datapath) struct RelaySocket {
-    socket: UdpSocket,
-    port: Port,
-    /// The last pass of its worker that found something there.
-    served: u64,
-    counted: DropCounter,
-}
-
-slotmap::new_key_type! {
-    /// A relay socket in its worker's table. Keys are never reused.
-    pub(in crate::datapath) struct RelaySocketKey;
-}
-
-impl From<RelaySocketId> for RelaySocketKey {
-    fn from(id: RelaySocketId) -> RelaySocketKey {
-        KeyData::from_ffi(id.0).into()
-    }
 }
 
 /// A relay socket in the table.
@@ -75,14 +52,25 @@ struct TableEntry {
     place: usize,
 }
 
+/// Logs relay sockets that could not be opened.
+#[derive(Default)]
+pub(in crate::datapath) struct SocketLog(LineBudget);
+
+impl SocketLog {
+    fn failed(&mut self, now: u64, relayed: SocketAddr, error: &io::Error) {
+        let Some(suppressed) = self.0.take(now) else { return };
+        warn!(%relayed, %error, suppressed, "a relay socket could not be opened");
+    }
+}
+
 /// What a relay socket is opened for, and by whom.
 pub(in crate::datapath) struct Opening<'a> {
     /// Monotonic nanoseconds.
     pub(in crate::datapath) now: u64,
-    /// The worker's set of sockets.
-    pub(in crate::datapath) epoll: &'a Epoll,
-    /// Hears what went wrong outside of this program.
-    pub(in crate::datapath) trouble: &'a mut dyn FnMut(SocketAddr, &io::Error),
+    /// The worker's epoll set.
+    pub(in crate::datapath) poll: &'a Poll,
+    /// Where failures of the machine are logged.
+    pub(in crate::datapath) log: &'a mut SocketLog,
 }
 
 /// The relay sockets of a worker.
@@ -99,13 +87,13 @@ pub(in crate::datapath) struct Relays {
 }
 
 impl Relays {
-    /// None yet. `rng` chooses ports and tokens.
+    /// An empty table. `rng` chooses ports and tokens.
     pub(in crate::datapath) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
         let (sockets, order) = (SlotMap::with_key(), Vec::new());
         Relays { sockets, order, turn: 0, lost: QueueLoss::default(), resources, rng }
     }
 
-    /// Does what the core asks. If it fails, everything is as it was.
+    /// Does what the core asks. On failure nothing has changed.
     pub(in crate::datapath) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
         let opened = match ask {
             Ask::OpenRelay { user, families, port } => self.open(&user, families, port, &mut opening),
@@ -114,10 +102,12 @@ impl Relays {
         opened.unwrap_or_else(Answer::Refused)
     }
 
-    /// Notes which relayed address a socket serves.
-    pub(in crate::datapath) fn set_owner(&mut self, key: RelaySocketKey, owner: RelayId) {
-        if let Some(entry) = self.sockets.get_mut(key) {
-            entry.owner = Some(owner);
+    /// Notes which relayed addresses of an allocation the sockets serve that were opened for it.
+    pub(in crate::datapath) fn set_owner(&mut self, opened: &Opened) {
+        for (family, relay) in opened.relays.present() {
+            if let Some(entry) = self.sockets.get_mut(relay.socket.into()) {
+                entry.owner = Some(RelayId { allocation: opened.id, family });
+            }
         }
     }
 
@@ -128,19 +118,19 @@ impl Relays {
 
     /// The file descriptor of a socket.
     pub(in crate::datapath) fn socket(&self, key: RelaySocketKey) -> Option<BorrowedFd<'_>> {
-        Some(self.sockets.get(key)?.relay.socket.as_fd())
+        Some(self.sockets.get(key)?.relay.as_fd())
     }
 
     /// Notes that a pass found something at a socket; true if the pass before did too.
     pub(in crate::datapath) fn served(&mut self, key: RelaySocketKey, pass: u64) -> bool {
         let relay = self.sockets.get_mut(key).map(|entry| &mut entry.relay);
-        relay.is_some_and(|relay| std::mem::replace(&mut relay.served, pass) + 1 == pass)
+        relay.is_some_and(|relay| relay.served(pass))
     }
 
     /// Closes a socket and releases its port; with the last socket of an allocation its quota is released too.
     pub(in crate::datapath) fn close(&mut self, key: RelaySocketKey) {
         let Some(TableEntry { relay, place, .. }) = self.sockets.remove(key) else { return };
-        self.lost.add(relay.lost());
+        self.lost.add(relay.take_loss());
         self.order.swap_remove(place);
         if let Some(moved) = self.order.get(place).and_then(|&moved| self.sockets.get_mut(moved)) {
             moved.place = place;
@@ -154,14 +144,14 @@ impl Relays {
 
     /// What peers sent in vain and was not reported yet: to sockets that are closed, and to the `most` sockets whose turn
     /// it is.
-    pub(in crate::datapath) fn lost(&mut self, most: usize) -> QueueLoss {
+    pub(in crate::datapath) fn take_losses(&mut self, most: usize) -> QueueLoss {
         let mut lost = std::mem::take(&mut self.lost);
         for _ in 0..most.min(self.order.len()) {
             if self.turn >= self.order.len() {
                 self.turn = 0;
             }
             if let Some(entry) = self.sockets.get(self.order[self.turn]) {
-                lost.add(entry.relay.lost());
+                lost.add(entry.relay.take_loss());
             }
             self.turn += 1;
         }
@@ -248,11 +238,11 @@ impl Relays {
 
 impl Opening<'_> {
     fn watch(&mut self, key: RelaySocketKey, relay: &RelaySocket) -> Result<(), Shortage> {
-        self.epoll.add(relay.socket.as_fd(), EventSource::Relay(key)).map_err(|error| {
-            (self.trouble)(relay.addr(), &error);
+        self.poll.add(relay, EventSource::Relay(key)).map_err(|error| {
+            self.log.failed(self.now, relay.addr(), &error);
             Shortage
         })?;
-        relay.port.set_live();
+        relay.set_live();
         Ok(())
     }
 }
@@ -279,55 +269,16 @@ fn bind_free(
         match error.kind() {
             io::ErrorKind::AddrInUse => port.held_by_another(opening.now),
             io::ErrorKind::AddrNotAvailable if gone < ADDRESSES_GONE => {
-                (opening.trouble)(port.addr(), &error);
+                opening.log.failed(opening.now, port.addr(), &error);
                 gone += 1;
             }
             _ => {
-                (opening.trouble)(port.addr(), &error);
+                opening.log.failed(opening.now, port.addr(), &error);
                 break;
             }
         }
     }
     Err(Shortage)
-}
-
-impl RelaySocket {
-    /// Opens the socket of a port.
-    pub(in crate::datapath) fn open(port: Port, gro: bool) -> Result<RelaySocket, (Port, io::Error)> {
-        match bind(port.addr(), gro) {
-            Ok(socket) => Ok(RelaySocket { socket, port, served: 0, counted: DropCounter::default() }),
-            Err(error) => Err((port, error)),
-        }
-    }
-
-    /// The relayed transport address.
-    pub(in crate::datapath) fn addr(&self) -> SocketAddr {
-        self.port.addr()
-    }
-
-    fn family(&self) -> Family {
-        Family::of(self.addr().ip())
-    }
-
-    fn lost(&self) -> QueueLoss {
-        self.counted.lost(self.socket.as_fd())
-    }
-}
-
-fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    option::may_fragment(socket.as_fd(), addr.is_ipv6())?;
-    // What the kernel lacks was said when the listeners were opened.
-    let _ = option::receive_marks(socket.as_fd(), addr.is_ipv6());
-    if gro {
-        let _ = option::receive_joined(socket.as_fd());
-    }
-    // RFC 8656 §11.5
-    option::receive_errors(socket.as_fd(), addr.is_ipv6())?;
-    option::buffers(socket.as_fd(), BUFFER)?;
-    socket.bind(&addr.into())?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -1,22 +1,6 @@
-//! What streams can be told. Defaults are meant for a relay in the open Internet.
+//! Limits and deadlines of connections. The defaults suit a relay on the open Internet.
 
-use std::net::SocketAddr;
 use std::time::Duration;
-
-use crate::tls::Identity;
-
-/// TCP and TLS, as part of [`StreamConfig`](super::super::StreamConfig).
-#[derive(Clone, Debug, Default)]
-pub struct StreamConfig {
-    /// Where TCP clients are listened to.
-    pub tcp: Vec<SocketAddr>,
-    /// Where TLS clients are listened to.
-    pub tls: Vec<SocketAddr>,
-    /// Who this server is to TLS clients; needed where they are listened to.
-    pub identity: Option<Identity>,
-    /// Bounds and deadlines.
-    pub limits: StreamLimits,
-}
 
 /// Bounds for connections that ask too much, and deadlines for those that say too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,70 +1,80 @@
-//! One client's connection: bytes in, bytes out, with TLS between or without.
+//! One client's connection: bytes in, bytes out, with or without TLS between.
 //!
-//! rustls is driven from here, from the worker's own buffers; tokio has nothing to do with a connection that is open.
+//! rustls is driven from here, with the worker's own buffers. Any socket that reads and writes without blocking will do, so
+//! tests use none.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use rustls::ServerConnection;
 
+use super::admission::{ConnectionPermit, HalfOpenPermit};
 use super::deadlines::DeadlineEntry;
+use super::incoming::{Incoming, OpenConnection};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
 use super::stats::ConnectionEnd;
-use crate::datapath::listen::admission::{ConnectionPermit, HalfOpenPermit};
-use crate::datapath::sys::epoll::Interest;
+use crate::datapath::poll::Interest;
 use crate::turn::{FiveTuple, Tos};
 
-/// What a record of TLS decrypts to at most, with what rustls may hold of one already.
+/// What one TLS record decrypts to at most, with what rustls may hold of one already.
 const RECORD: usize = 17 << 10;
 
-/// What rustls takes in one piece.
+/// What rustls takes in one call.
 const PIECE: usize = 4096;
 
+/// Bytes that the first read takes at most.
+const READ_SIZE: usize = 16 << 10;
+
 /// A connection.
-pub(in crate::datapath) struct Connection {
-    pub(in crate::datapath) socket: TcpStream,
+pub(super) struct Connection<S = TcpStream> {
+    pub(super) socket: S,
     tls: Option<Box<ServerConnection>>,
-    pub(in crate::datapath) tuple: FiveTuple,
-    /// What the client's packets are marked with (RFC 8656 section 15).
-    pub(in crate::datapath) tos: Tos,
-    pub(in crate::datapath) reassembly: Reassembly,
-    pub(in crate::datapath) outgoing: Outgoing,
-    pub(in crate::datapath) state: ConnectionState,
-    pub(in crate::datapath) entry: DeadlineEntry,
-    /// Until the first message is whole.
-    pub(in crate::datapath) half_open: Option<HalfOpenPermit>,
-    _place: ConnectionPermit,
+    /// What was read (and decrypted) before the worker had the connection.
+    received: Vec<u8>,
+    pub(super) tuple: FiveTuple,
+    /// The TOS of the client's packets (RFC 8656 section 15).
+    pub(super) tos: Tos,
+    pub(super) reassembly: Reassembly,
+    pub(super) outgoing: Outgoing,
+    pub(super) state: ConnectionState,
+    pub(super) entry: DeadlineEntry,
+    /// Held until the first message is complete.
+    pub(super) half_open: Option<HalfOpenPermit>,
+    _permit: Option<ConnectionPermit>,
+    _open: Option<OpenConnection>,
 }
 
-/// What its deadlines and its end depend on.
+/// What its deadlines and its end depend on. Times are monotonic nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::datapath) struct ConnectionState {
-    pub(in crate::datapath) opened: u64,
-    /// When the last message was whole.
-    pub(in crate::datapath) heard: u64,
+pub(super) struct ConnectionState {
+    pub(super) opened: u64,
+    /// When the last message was complete.
+    pub(super) last_message: u64,
+    /// Bytes to read at a time.
+    pub(super) read_size: usize,
     /// Since when a message is unfinished.
-    pub(in crate::datapath) unfinished: Option<u64>,
-    pub(in crate::datapath) allocated: bool,
-    /// It cannot take all that waits.
-    pub(in crate::datapath) blocked: bool,
-    /// It is among those to be written to.
-    pub(in crate::datapath) dirty: bool,
-    /// What its socket is waited for.
-    pub(in crate::datapath) wanted: Interest,
-    /// It ends, and since when; nothing is read any more.
-    pub(in crate::datapath) ending: Option<(ConnectionEnd, u64)>,
-    /// The core knows.
-    pub(in crate::datapath) closing: bool,
+    pub(super) unfinished: Option<u64>,
+    pub(super) allocated: bool,
+    /// The socket did not take all that is queued.
+    pub(super) blocked: bool,
+    /// It is in the list of connections to be written to.
+    pub(super) dirty: bool,
+    /// What its socket is polled for.
+    pub(super) interest: Interest,
+    /// Why it ends and since when; it is not read any more.
+    pub(super) ending: Option<(ConnectionEnd, u64)>,
+    /// The core knows that it ends.
+    pub(super) closing: bool,
 }
 
-/// What a reading brought.
+/// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) struct ReadOutcome {
-    /// Bytes.
+    /// Bytes read.
     pub(in crate::datapath) len: usize,
-    /// There are more, of which no event will tell.
+    /// There is more that no event will report.
     pub(in crate::datapath) more: bool,
     /// The client has shut down its sending side.
     pub(in crate::datapath) ended: bool,
@@ -73,82 +83,107 @@ pub(in crate::datapath) struct ReadOutcome {
 }
 
 impl Connection {
-    /// A socket that has been accepted, behind its handshake if there is `tls`.
-    pub(in crate::datapath) fn new(
+    /// A connection that has passed its stages.
+    pub(super) fn open(now: u64, incoming: Incoming, tos: Tos) -> Connection {
+        let Incoming { socket, tls, tuple, permits, open, opened, received } = incoming;
+        let mut connection = Connection::new(now, socket, tls, tuple, received);
+        connection.tos = tos;
+        connection.state.opened = opened;
+        connection.half_open = Some(permits.half_open);
+        connection._permit = Some(permits.connection);
+        connection._open = Some(open);
+        connection
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// A connection whose socket is `socket`; `received` was read from it already.
+    pub(super) fn new(
         now: u64,
-        (socket, tls): (TcpStream, Option<Box<ServerConnection>>),
+        socket: S,
+        tls: Option<Box<ServerConnection>>,
         tuple: FiveTuple,
-        tos: Tos,
-        (place, half_open): (ConnectionPermit, HalfOpenPermit),
-    ) -> Connection {
+        received: Vec<u8>,
+    ) -> Connection<S> {
         let state = ConnectionState {
             opened: now,
-            heard: now,
+            last_message: now,
+            read_size: READ_SIZE,
             unfinished: None,
             allocated: false,
             blocked: false,
             dirty: false,
-            wanted: Interest { read: true, write: false },
+            interest: Interest { read: true, write: false },
             ending: None,
             closing: false,
         };
         Connection {
             socket,
             tls,
+            received,
             tuple,
-            tos,
+            tos: Tos::default(),
             reassembly: Reassembly::default(),
             outgoing: Outgoing::default(),
             state,
             entry: DeadlineEntry::default(),
-            half_open: Some(half_open),
-            _place: place,
+            half_open: None,
+            _permit: None,
+            _open: None,
         }
     }
 
-    /// Reads into `buffer` what fits; `ciphertext` is for what is not decrypted yet. With `again` only what an earlier call
-    /// left over.
-    pub(in crate::datapath) fn read(
+    /// Reads into `buffer` what fits; `ciphertext` is for what is not decrypted yet. With `again` it takes only what an
+    /// earlier call left over.
+    pub(super) fn read(
         &mut self,
         buffer: &mut [u8],
         ciphertext: &mut [u8],
         again: bool,
     ) -> Result<ReadOutcome, ConnectionEnd> {
+        if !self.received.is_empty() {
+            let received = std::mem::take(&mut self.received);
+            let len = received.len().min(buffer.len());
+            buffer[..len].copy_from_slice(&received[..len]);
+            self.received.extend_from_slice(&received[len..]);
+            return Ok(ReadOutcome { len, more: !self.received.is_empty(), ended: false, drained: false });
+        }
         match &mut self.tls {
-            Some(tls) => read_tls(tls, &self.socket, buffer, ciphertext, again),
+            Some(tls) => read_tls(tls, &mut self.socket, buffer, ciphertext, again),
             None => {
-                let read = receive(&self.socket, buffer)?;
+                let read = receive(&mut self.socket, buffer)?;
                 let len = read.unwrap_or(0);
                 Ok(ReadOutcome { len, more: false, ended: read == Some(0), drained: len < buffer.len() })
             }
         }
     }
 
-    /// Writes what waits, in as few calls as it takes; true if all of it went. Nothing will follow the `last` of it, which a
-    /// TLS client is told.
-    pub(in crate::datapath) fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
+    /// Writes what is queued in as few calls as possible; true if all of it was written. After the `last` write a TLS client
+    /// is told that nothing follows.
+    pub(super) fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
         match &mut self.tls {
-            Some(tls) => write_tls(tls, &self.socket, &mut self.outgoing, last, pool),
+            Some(tls) => write_tls(tls, &mut self.socket, &mut self.outgoing, last, pool),
             None => {
-                let waiting = self.outgoing.waiting();
-                if waiting.is_empty() {
+                let queued = self.outgoing.queued();
+                if queued.is_empty() {
                     return Ok(true);
                 }
-                let Some(count) = send(|| (&self.socket).write(waiting))? else { return Ok(false) };
+                let socket = &mut self.socket;
+                let Some(count) = send(|| socket.write(queued))? else { return Ok(false) };
                 self.outgoing.sent(count, pool);
-                Ok(self.outgoing.waiting().is_empty())
+                Ok(self.outgoing.queued().is_empty())
             }
         }
     }
 
-    /// Whether anything waits to be written.
-    pub(in crate::datapath) fn wants_write(&self) -> bool {
-        !self.outgoing.waiting().is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    /// Whether anything is to be written.
+    pub(super) fn wants_write(&self) -> bool {
+        !self.outgoing.queued().is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 }
 
-/// `None`: nothing there.
-fn receive(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<Option<usize>, ConnectionEnd> {
+/// `None`: nothing is there.
+fn receive(socket: &mut impl Read, buffer: &mut [u8]) -> Result<Option<usize>, ConnectionEnd> {
     loop {
         match socket.read(buffer) {
             Ok(len) => return Ok(Some(len)),
@@ -159,7 +194,7 @@ fn receive(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<Option<usize>, C
     }
 }
 
-/// `None`: no room.
+/// `None`: there is no room.
 fn send(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
         match write() {
@@ -173,7 +208,7 @@ fn send(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize
 
 fn read_tls(
     tls: &mut ServerConnection,
-    socket: &TcpStream,
+    socket: &mut impl Read,
     buffer: &mut [u8],
     ciphertext: &mut [u8],
     again: bool,
@@ -191,7 +226,7 @@ fn read_tls(
     let mut rest = &ciphertext[..count];
     while !rest.is_empty() {
         if tls.read_tls(&mut rest).map_err(|_| ConnectionEnd::Tls)? == 0 {
-            // The client has said goodbye; what follows that means nothing.
+            // The client has sent close_notify; what follows is ignored.
             break;
         }
         tls.process_new_packets().map_err(|_| ConnectionEnd::Tls)?;
@@ -202,7 +237,7 @@ fn read_tls(
     Ok(ReadOutcome { len, more, ended: ended || count == 0, drained: count < most })
 }
 
-/// Takes what is decrypted, as far as it fits, and whether the client said goodbye behind it.
+/// Takes what is decrypted, as far as it fits, and whether the client has sent close_notify behind it.
 fn decrypted(tls: &mut ServerConnection, buffer: &mut [u8]) -> Result<(usize, bool), ConnectionEnd> {
     let mut len = 0;
     while len < buffer.len() {
@@ -216,24 +251,24 @@ fn decrypted(tls: &mut ServerConnection, buffer: &mut [u8]) -> Result<(usize, bo
     Ok((len, false))
 }
 
-/// rustls gets more only when it has nothing to write itself: what waits, waits where it is counted.
+/// Gives rustls more only when it has nothing to write itself, so data waits where it is counted.
 fn write_tls(
     tls: &mut ServerConnection,
-    socket: &TcpStream,
+    socket: &mut impl Write,
     outgoing: &mut Outgoing,
     last: bool,
     pool: &mut Pool,
 ) -> io::Result<bool> {
     loop {
         while tls.wants_write() {
-            if send(|| tls.write_tls(&mut &*socket))?.is_none() {
+            if send(|| tls.write_tls(socket))?.is_none() {
                 return Ok(false);
             }
         }
-        let waiting = outgoing.waiting();
-        if waiting.is_empty() {
+        let queued = outgoing.queued();
+        if queued.is_empty() {
             if last {
-                // The first time this is something to write.
+                // Only the first call has anything to write.
                 tls.send_close_notify();
             }
             if !tls.wants_write() {
@@ -241,10 +276,13 @@ fn write_tls(
             }
             continue;
         }
-        let count = tls.writer().write(waiting)?;
+        let count = tls.writer().write(queued)?;
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
         outgoing.sent(count, pool);
     }
 }
+
+#[cfg(test)]
+mod tests;

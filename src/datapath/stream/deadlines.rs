@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::StreamId;
+use crate::datapath::poll::StreamId;
 
 /// The queue, in monotonic nanoseconds.
 #[derive(Default)]

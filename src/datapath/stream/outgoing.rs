@@ -20,7 +20,7 @@ pub(in crate::datapath) struct Outgoing {
 
 impl Outgoing {
     /// What waits.
-    pub(in crate::datapath) fn waiting(&self) -> &[u8] {
+    pub(in crate::datapath) fn queued(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
 
@@ -36,7 +36,7 @@ impl Outgoing {
     ) -> bool {
         let padding = wire::padding(payload.len());
         let len = header.len() + payload.len() + padding;
-        let waiting = self.waiting().len();
+        let waiting = self.queued().len();
         if waiting > 0 && waiting + len > bound {
             return false;
         }
@@ -53,7 +53,7 @@ impl Outgoing {
     /// indications within it.
     pub(in crate::datapath) fn message(&mut self, bound: usize, message: &[u8], pool: &mut Pool) -> bool {
         let bound = if is_indication(message) { bound } else { bound.max(wire::FRAME_MAX) + ANSWERS };
-        let room = self.waiting().len() + message.len() <= bound;
+        let room = self.queued().len() + message.len() <= bound;
         if room {
             self.make_room(pool);
             self.bytes.extend_from_slice(message);
@@ -100,14 +100,14 @@ mod tests {
         let header = Header::Channel(0x4001);
         let taken = (0..100).filter(|&n| queue.data(BOUND, &header, n, &[n as u8; 97], &mut pool)).count();
         assert_eq!(taken, BOUND / 104);
-        assert_eq!(queue.waiting().len(), taken * 104);
-        for (n, message) in queue.waiting().chunks(104).enumerate() {
+        assert_eq!(queue.queued().len(), taken * 104);
+        for (n, message) in queue.queued().chunks(104).enumerate() {
             assert_eq!(message[..4], [0x40, 1, 0, 97]);
             assert_eq!(message[4..], [[n as u8; 97].as_slice(), &[0; 3]].concat());
         }
         queue.sent(104 + 50, &mut pool);
         assert!(queue.data(BOUND, &header, 0, b"later", &mut pool), "room again");
-        assert_eq!(queue.waiting()[54..58], [0x40, 1, 0, 97], "the next message stands where it stood");
+        assert_eq!(queue.queued()[54..58], [0x40, 1, 0, 97], "the next message stands where it stood");
     }
 
     /// RFC 8656 §12.5: from 0 bytes to all that a length can say.
@@ -116,8 +116,8 @@ mod tests {
         let (mut queue, mut pool) = (Outgoing::default(), Pool::default());
         for len in [0, 1, 2, 3, 4, 65_507, 65_535] {
             assert!(queue.data(BOUND, &Header::Channel(0x4001), 0, &vec![7; len], &mut pool));
-            assert_eq!(queue.waiting().len(), 4 + len.next_multiple_of(4));
-            queue.sent(queue.waiting().len(), &mut pool);
+            assert_eq!(queue.queued().len(), 4 + len.next_multiple_of(4));
+            queue.sent(queue.queued().len(), &mut pool);
         }
         assert_eq!(queue.bytes.capacity(), 0, "an idle client owns no buffer");
     }
@@ -130,7 +130,7 @@ mod tests {
         let error = [&[0x00, 0x17][..], &[0; 98]].concat();
         assert!(is_indication(&error) && !queue.message(BOUND, &error, &mut pool), "that is data");
         let answers = (0..).take_while(|_| queue.message(BOUND, &[1; 100], &mut pool)).count();
-        assert!(answers > 500 && queue.waiting().len() <= wire::FRAME_MAX + ANSWERS, "{answers}");
+        assert!(answers > 500 && queue.queued().len() <= wire::FRAME_MAX + ANSWERS, "{answers}");
     }
 
     #[test]
@@ -142,6 +142,6 @@ mod tests {
                 queue.sent(100, &mut pool);
             }
         }
-        assert!(!queue.waiting().is_empty() && queue.bytes.capacity() < 4 * BOUND);
+        assert!(!queue.queued().is_empty() && queue.bytes.capacity() < 4 * BOUND);
     }
 }

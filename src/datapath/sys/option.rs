@@ -1,68 +1,73 @@
-//! Socket options, by what they are for. `socket(7)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
+//! Socket options by purpose. See `socket(7)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
+//!
+//! `nix` and `socket2` set what they know; only path MTU discovery and SO_MEMINFO are left to this file.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use socket2::SockRef;
 
 use super::check;
 
 /// One instruction of a classic BPF program.
 pub(in crate::datapath) use libc::sock_filter as Instruction;
 
-/// Lets other sockets bind to the same address, if they have this option too and belong to the same user.
+/// Lets other sockets of the same user bind to the same address if they set SO_REUSEPORT too.
 pub(in crate::datapath) fn share_address(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+    SockRef::from(&socket).set_reuse_port(true)
 }
 
-/// Says with each datagram where it was sent to.
+/// Reports the destination address of each received datagram.
 pub(in crate::datapath) fn receive_destination(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     match ipv6 {
-        false => set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
-        true => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+        false => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        true => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
     }
+    Ok(())
 }
 
-/// Says with each datagram which TOS or traffic class it had.
-pub(in crate::datapath) fn receive_marks(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+/// Reports the TOS or traffic class of each received datagram.
+pub(in crate::datapath) fn receive_tos(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
     match ipv6 {
-        false => set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1),
-        true => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1),
+        false => socket.set_recv_tos_v4(true),
+        true => socket.set_recv_tclass_v6(true),
     }
 }
 
-/// Keeps ICMP errors for what was sent in a queue of their own (see [`super::receive`]).
+/// Keeps the ICMP errors of sent packets in the socket's error queue (see [`super::receive`]).
 pub(in crate::datapath) fn receive_errors(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     match ipv6 {
-        false => set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
-        true => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
+        false => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+        true => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
     }
+    Ok(())
 }
 
-/// Hands out consecutive datagrams of one sender joined (GRO).
-pub(in crate::datapath) fn receive_joined(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+/// Turns on GRO: consecutive datagrams of one sender arrive as one batch.
+pub(in crate::datapath) fn enable_gro(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(setsockopt(&socket, sockopt::UdpGroSegment, &true)?)
 }
 
-/// The TOS or traffic class of what a stream sends.
+/// The TOS or traffic class of what a stream socket sends.
 pub(in crate::datapath) fn tos(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<u8> {
     let tos = match ipv6 {
-        false => get(socket, libc::IPPROTO_IP, libc::IP_TOS),
-        true => get(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        false => getsockopt(&socket, sockopt::Ipv4Tos)?,
+        true => getsockopt(&socket, sockopt::Ipv6TClass)?,
     };
-    tos.map(|tos| tos as u8)
+    Ok(tos as u8)
 }
 
-/// Lets a stream take no more than `bytes` that it cannot send yet.
-pub(in crate::datapath) fn unsent_at_most(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
-}
-
-/// Whether the kernel can cut joined datagrams (GSO).
-pub(in crate::datapath) fn can_send_joined(socket: BorrowedFd<'_>) -> bool {
-    get(socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok()
+/// Whether the kernel can segment datagrams (GSO).
+pub(in crate::datapath) fn can_gso(socket: BorrowedFd<'_>) -> bool {
+    getsockopt(&socket, sockopt::UdpGsoSegment).is_ok()
 }
 
 /// Leaves the DF bit clear without losing ICMP errors about a packet's size: for IPv4 that is OMIT, for IPv6 DONT.
+///
+/// With IP_PMTUDISC_DONT "fragmentation needed" never reaches the IPv4 error queue; with IPV6_PMTUDISC_OMIT "packet too
+/// big" never reaches the IPv6 one.
 pub(in crate::datapath) fn may_fragment(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     match ipv6 {
         false => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
@@ -75,37 +80,35 @@ pub(in crate::datapath) fn dont_fragment(socket: BorrowedFd<'_>) -> io::Result<(
     set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
 }
 
-/// Asks for receive and send buffers of `bytes`: beyond the system's limit if this process may, else up to it. Returns
-/// the room there really is to receive and to send.
+/// Asks for receive and send buffers of `bytes`: beyond the system's limit if this process may, otherwise up to it. Returns
+/// the sizes that the kernel granted, receive first.
 pub(in crate::datapath) fn buffers(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<(usize, usize)> {
-    let want = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    let grow = |force, polite| match set(socket, libc::SOL_SOCKET, force, want) {
-        Ok(()) => Ok(()),
-        Err(_) => set(socket, libc::SOL_SOCKET, polite, want),
-    };
-    grow(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-    grow(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
-    room(socket)
+    if setsockopt(&socket, sockopt::RcvBufForce, &bytes).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &bytes).is_err() {
+        setsockopt(&socket, sockopt::SndBuf, &bytes)?;
+    }
+    buffer_sizes(socket)
 }
 
-/// The room to receive and to send, in bytes.
-pub(in crate::datapath) fn room(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
-    // The kernel doubles what it is given, for its bookkeeping, and reports that.
-    let half = |name| get(socket, libc::SOL_SOCKET, name).map(|got| usize::try_from(got).unwrap_or(0) / 2);
-    Ok((half(libc::SO_RCVBUF)?, half(libc::SO_SNDBUF)?))
+/// The sizes of the receive and the send buffer in bytes.
+pub(in crate::datapath) fn buffer_sizes(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
+    // The kernel doubles the size it is given, for its bookkeeping, and reports the doubled value.
+    Ok((getsockopt(&socket, sockopt::RcvBuf)? / 2, getsockopt(&socket, sockopt::SndBuf)? / 2))
 }
 
-/// What the kernel says of a socket's queue.
+/// The state of a socket's receive queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) struct QueueState {
-    /// The room that it has, in bytes, as [`room`] tells it.
-    pub room: usize,
-    /// How often the kernel dropped something since the socket was opened. It wraps.
+    /// Its size in bytes, as [`buffer_sizes`] reports it.
+    pub size: usize,
+    /// How many datagrams or connections the kernel has dropped since the socket was opened. It wraps.
     pub dropped: u32,
 }
 
-/// Asks for the state of a socket's queue: for datagrams what was received, for listeners who waits to be accepted.
-pub(in crate::datapath) fn queue(socket: BorrowedFd<'_>) -> io::Result<QueueState> {
+/// Reads the state of a socket's receive queue: of datagrams, or of connections that wait to be accepted.
+pub(in crate::datapath) fn queue_state(socket: BorrowedFd<'_>) -> io::Result<QueueState> {
     let mut values = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut len = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the values and their length outlive the call, which writes at most `len` bytes.
@@ -118,28 +121,19 @@ pub(in crate::datapath) fn queue(socket: BorrowedFd<'_>) -> io::Result<QueueStat
             &raw mut len,
         )
     })?;
-    let room = values[libc::SK_MEMINFO_RCVBUF as usize] as usize / 2;
-    Ok(QueueState { room, dropped: values[libc::SK_MEMINFO_DROPS as usize] })
+    let size = values[libc::SK_MEMINFO_RCVBUF as usize] as usize / 2;
+    Ok(QueueState { size, dropped: values[libc::SK_MEMINFO_DROPS as usize] })
 }
 
-/// Lets a program choose the socket of a group that shares an address (see [`share_address`]).
+/// Attaches a program that picks the socket of a group that shares an address (see [`share_address`]).
 pub(in crate::datapath) fn steer(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // The kernel copies the instructions during the call and writes to none of them.
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the structure and the instructions it points to outlive the call, which copies them and writes to neither.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    })?;
-    Ok(())
+    Ok(setsockopt(&socket, sockopt::AttachReusePortCbpf, &program)?)
 }
 
-/// Sends without checksums, which makes the kernel refuse to cut datagrams.
+/// Sends without checksums, which makes the kernel refuse to segment datagrams.
 #[cfg(test)]
 pub(in crate::datapath) fn without_checksums(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
@@ -167,14 +161,4 @@ fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: lib
         )
     })?;
     Ok(())
-}
-
-fn get(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value and its length outlive the call, which writes at most `len` bytes.
-    check(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
-    })?;
-    Ok(value)
 }

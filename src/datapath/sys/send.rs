@@ -107,9 +107,9 @@ mod tests {
         let bind = || UdpSocket::bind((ip, 0)).unwrap();
         let (from, to) = (bind(), bind());
         let ipv6 = ip.contains(':');
-        option::receive_marks(to.as_fd(), ipv6).unwrap();
+        option::receive_tos(to.as_fd(), ipv6).unwrap();
         option::receive_destination(to.as_fd(), ipv6).unwrap();
-        let gro = option::receive_joined(to.as_fd()).is_ok() && option::can_send_joined(from.as_fd());
+        let gro = option::enable_gro(to.as_fd()).is_ok() && option::can_gso(from.as_fd());
 
         let memory: Vec<u8> = (0..4000u32).map(|i| i as u8).collect();
         let message = |segment, bytes| OutgoingMessage {

@@ -1,153 +1,180 @@
-//! A worker: one thread's loop around its core, its sockets and its timers.
+//! A worker: one thread's loop around its core, its sockets and its deadlines.
 //!
-//! It waits in an epoll set of its own, level-triggered, for all of them: no task for a relay socket, and nothing to
-//! remember of a socket that was not emptied. One pass takes control datagrams first, then data, then what peers sent,
-//! then connections, each within a budget, so that a flood of one sort starves no other; what there is no time for is
-//! shed by the kernel's queues.
+//! It waits in an epoll set of its own, level-triggered: no task per socket, and no state of a socket that was not
+//! emptied. One pass serves requests first, then data from clients, then packets from peers, then connections, each
+//! within a slice of time, so no kind of work starves another. What there is no time for waits in the kernel's queues, and
+//! what these have no room for is dropped there.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use slotmap::SlotMap;
+use tokio::sync::mpsc;
 
-use crate::auth::Auth;
-use crate::datapath::clock::Clock;
-use crate::datapath::event_source::EventSource;
-use crate::datapath::listen::entrance::Entrance;
-use crate::datapath::listen::handshake::Handshaken;
+use super::budget::Budget;
+use super::commands::{Standing, WorkerCommand};
+use super::datagrams::Listener;
+use super::log::Log;
+use super::losses::LossMonitor;
+use crate::datapath::clock;
 use crate::datapath::listen::steering::Kind;
-use crate::datapath::relay::table::{Opening, Resources};
-use crate::datapath::stats::Published;
-use crate::datapath::stream::Incoming;
-use crate::datapath::sys::epoll::{Epoll, Events, Readiness};
-use crate::datapath::worker::log::Log;
-use crate::datapath::worker::losses::LossMonitor;
-use crate::datapath::worker::packet_path::PacketPath;
-use crate::datapath::worker::wake::{WakeTimer, Waker};
-use crate::turn::{Now, OperatorCommand, Output, RelayId};
+use crate::datapath::packet::arena::Arena;
+use crate::datapath::packet::outbox::Outbox;
+use crate::datapath::poll::{EventSource, Events, ListenerKey, Poll};
+use crate::datapath::relay::table::{Relays, Resources, SocketLog};
+use crate::datapath::stats::{Published, SocketCounters};
+use crate::datapath::stream::table::Streams;
+use crate::datapath::sys::receive::Receiver;
+use crate::datapath::wake::{WakeTimer, Waker};
+use crate::turn::{Now, OperatorCommand, Server};
 
 /// Sockets that one pass may serve.
 const SOCKETS: usize = 256;
 
-/// How far apart passes begin while packets keep coming that the kernel does not join, in nanoseconds. To be woken and to
-/// sleep again costs more than a packet, so what comes within that time is served together, as network
-/// cards moderate their interrupts.
-const GATHER: u64 = 150_000;
+/// GRO batches received in one system call.
+pub(super) const BATCHES_PER_CALL: usize = 16;
 
 /// How often counters are published while there is something to count, in nanoseconds.
 const PUBLISH: u64 = 100_000_000;
 
-/// What others send to a worker. That nobody can send any more means: stop.
-pub(in crate::datapath) enum WorkerCommand {
-    /// Fail, for a test of what happens then.
-    Panic,
-}
+/// The time slices of a pass, in nanoseconds: for requests, for packets from peers, and for connections. Data from
+/// clients is bounded in batches, so a pass ends a few milliseconds after the first packet of the next one has come.
+const REQUESTS: u64 = 2_000_000;
+const PEERS: u64 = 4_000_000;
+const CONNECTIONS: u64 = 2_000_000;
 
 /// The worker.
-pub(in crate::datapath) struct Worker<'g> {
-    traffic: PacketPath<'g>,
-    entrance: Entrance<'g>,
-    epoll: Epoll,
+pub(super) struct Worker {
+    pub(super) core: Server,
+    pub(super) listeners: SlotMap<ListenerKey, Listener>,
+    pub(super) relays: Relays,
+    pub(super) streams: Streams,
+    pub(super) counters: SocketCounters,
+    pub(super) arena: Arena,
+    pub(super) receiver: Receiver,
+    pub(super) outbox: Outbox,
+    pub(super) poll: Poll,
+    pub(super) now: Now,
+    pub(super) pass: Pass,
+    pub(super) log: Log,
+    pub(super) socket_log: SocketLog,
+    pub(super) resources: Arc<Resources>,
+    pub(super) losses: LossMonitor,
+    pub(super) waker: Waker,
+    /// When the next reservation lapses that this worker knows of.
+    pub(super) lapse: Option<u64>,
     events: Events,
-    alarm: WakeTimer,
-    bell: Waker,
-    control: ControlPlane,
-    /// The event at which a pass begins with connections, so that none of them is always the last.
-    turn: usize,
-    /// When the last pass began.
-    pass_at: u64,
-    losses: LossMonitor<'g>,
+    timer: WakeTimer,
+    /// How far apart passes start while packets keep coming, in nanoseconds.
+    gather: u64,
     published: Arc<Published>,
     /// When counters were published last, and whether anything has happened since.
     published_at: u64,
     unpublished: bool,
 }
 
-/// What the slower part of a worker needs.
-struct ControlPlane {
-    clock: Clock,
-    now: Now,
-    log: Log,
-    resources: Arc<Resources>,
-    /// When the next reservation lapses that this worker knows of.
-    lapse: Option<u64>,
+/// One pass over what is to be served.
+#[derive(Default)]
+pub(super) struct Pass {
+    /// Counts passes.
+    pub(super) number: u64,
+    /// When it started, in monotonic nanoseconds.
+    started: u64,
+    /// Batches received that held one datagram, or came from a connection.
+    pub(super) single: usize,
+    /// It may have left something.
+    pub(super) unfinished: bool,
+    /// The event at which the next pass starts with relay sockets and with connections, so that none of them is always
+    /// the last.
+    first_relay: usize,
+    first_stream: usize,
 }
 
-impl<'g> Worker<'g> {
-    /// A worker that listens, and comes when the bell is rung.
-    pub(in crate::datapath) fn new(
-        clock: Clock,
-        traffic: PacketPath<'g>,
-        entrance: Entrance<'g>,
-        resources: Arc<Resources>,
-        losses: LossMonitor<'g>,
-        published: Arc<Published>,
-        bell: Waker,
-    ) -> io::Result<Worker<'g>> {
-        let (epoll, alarm) = (Epoll::new()?, WakeTimer::new()?);
-        epoll.add(alarm.as_fd(), EventSource::WakeTimer)?;
-        epoll.add(bell.as_fd(), EventSource::Waker)?;
-        for (place, listener) in traffic.listeners.iter().enumerate() {
-            epoll.add(listener.socket(), EventSource::Listener(place))?;
-        }
-        entrance.watch(&epoll)?;
-        let now = clock.now();
-        // A worker that failed may have left some behind.
+/// What a worker is made of, beside what it makes itself.
+pub(super) struct Parts {
+    pub(super) core: Server,
+    pub(super) relays: Relays,
+    pub(super) streams: Streams,
+    pub(super) losses: LossMonitor,
+    pub(super) resources: Arc<Resources>,
+    pub(super) published: Arc<Published>,
+    pub(super) waker: Waker,
+    /// Batches of datagrams may be sent with GSO.
+    pub(super) gso: bool,
+    pub(super) gather: Duration,
+}
+
+impl Worker {
+    /// A worker without listeners.
+    pub(super) fn new(parts: Parts) -> io::Result<Worker> {
+        let Parts { core, relays, streams, losses, resources, published, waker, gso, gather } = parts;
+        let (poll, timer, now) = (Poll::new()?, WakeTimer::new()?, clock::now());
+        poll.add(&timer, EventSource::Timer)?;
+        poll.add(&waker, EventSource::Waker)?;
+        // A worker that panicked may have left reservations.
         let lapse = resources.reservations.next();
         Ok(Worker {
-            traffic,
-            entrance,
-            epoll,
-            events: Events::new(SOCKETS),
-            alarm,
-            bell,
-            control: ControlPlane { clock, now, log: Log::default(), resources, lapse },
-            turn: 0,
-            pass_at: now.mono,
+            core,
+            listeners: SlotMap::with_key(),
+            relays,
+            streams,
+            counters: SocketCounters::default(),
+            arena: Arena::new(),
+            receiver: Receiver::new(BATCHES_PER_CALL),
+            outbox: Outbox::new(gso),
+            poll,
+            now,
+            pass: Pass { started: now.mono, ..Pass::default() },
+            log: Log::default(),
+            socket_log: SocketLog::default(),
+            resources,
             losses,
+            waker,
+            lapse,
+            events: Events::new(SOCKETS),
+            timer,
+            gather: gather.as_nanos() as u64,
             published,
             published_at: now.mono,
             unpublished: true,
         })
     }
 
-    /// Serves until nobody can send mail any more, then ends every allocation.
-    pub(in crate::datapath) fn run(
+    /// Serves until it is told to stop, then ends every allocation. `standing` is kept current, so that a worker that takes
+    /// over after a panic starts from it.
+    pub(super) fn run(
         mut self,
-        mail: &mut mpsc::Receiver<WorkerCommand>,
-        mut auth: watch::Receiver<Arc<Auth>>,
+        commands: &mut mpsc::Receiver<WorkerCommand>,
+        standing: &mut Standing,
     ) -> io::Result<()> {
         loop {
-            self.alarm.set(self.control.now.mono, self.due())?;
-            self.epoll.wait(&mut self.events)?;
-            self.control.now = self.control.clock.now();
-            let (alarm, bell) = self.events.find(EventSource::WakeTimer, EventSource::Waker);
-            if alarm {
-                self.alarm.silence();
-            }
-            if bell {
-                self.bell.silence();
-                match mail.try_recv() {
-                    Ok(WorkerCommand::Panic) => panic!("this worker was told to fail"),
-                    Err(mpsc::error::TryRecvError::Disconnected) => break,
-                    Err(mpsc::error::TryRecvError::Empty) => {}
-                }
-                if auth.has_changed().unwrap_or(false) {
-                    let newest = auth.borrow_and_update().clone();
-                    self.traffic.core.command(self.control.now, OperatorCommand::NewAuth(newest));
-                }
-                while let Some(handshaken) = self.entrance.handshaken() {
-                    self.control.handshaken(&mut self.traffic, &self.epoll, handshaken);
+            self.timer.set(self.now.mono, self.due())?;
+            self.poll.wait(&mut self.events)?;
+            self.now = clock::now();
+            let previous = std::mem::replace(&mut self.pass.started, self.now.mono);
+            let (mut woken, mut quiet) = (false, 0);
+            for n in 0..self.events.len() {
+                match self.events.source(n) {
+                    Some(EventSource::Timer) => {
+                        self.timer.clear();
+                        quiet += 1;
+                    }
+                    Some(EventSource::Waker) => {
+                        self.waker.clear();
+                        woken = true;
+                    }
+                    _ => {}
                 }
             }
-            let began = self.control.now.mono;
-            self.unpublished |= self.events.len() > usize::from(alarm);
+            self.unpublished |= self.events.len() > quiet;
+            if woken && self.carry_out(commands, standing) {
+                break;
+            }
             self.pass();
             self.timers();
-            self.gather(began);
+            self.gather(previous);
         }
         self.stop();
         Ok(())
@@ -155,53 +182,65 @@ impl<'g> Worker<'g> {
 
     /// Serves each socket that has something, once.
     fn pass(&mut self) {
-        let Worker { traffic, entrance, control, epoll, events, turn, .. } = self;
-        traffic.begin_pass();
+        self.pass.number += 1;
+        self.pass.single = 0;
+        self.pass.unfinished = false;
+        let count = self.events.len();
         for kind in [Kind::Control, Kind::Data] {
-            for n in 0..events.len() {
-                let Some(EventSource::Listener(listener)) = events.event_source(n) else { continue };
-                if traffic.listeners[listener].kind() == kind {
-                    traffic.serve_listener(control.now, listener, |traffic| {
-                        control.drain(traffic, epoll);
-                        control.now = control.clock.now();
-                    });
+            for n in 0..count {
+                let Some(EventSource::Listener(key)) = self.events.source(n) else { continue };
+                if self.listeners.get(key).is_some_and(|listener| listener.kind == kind) {
+                    self.serve_listener(key, Budget::new(REQUESTS));
                 }
             }
         }
-        for n in 0..events.len() {
-            if let Some(EventSource::Relay(relay)) = events.event_source(n) {
-                if events.has_error(n) {
-                    traffic.serve_errors(control.now, relay);
-                }
-                traffic.serve_relay(control.now, relay, epoll);
+        self.serve_relays(count);
+        self.serve_streams(count);
+        self.send();
+        self.drain();
+        self.close_streams();
+    }
+
+    fn serve_relays(&mut self, count: usize) {
+        let mut budget = Budget::new(PEERS);
+        let first = self.pass.first_relay;
+        for n in (0..count).map(|n| (first + n) % count) {
+            let Some(EventSource::Relay(key)) = self.events.source(n) else { continue };
+            if budget.is_exhausted() {
+                self.pass.first_relay = n;
+                self.pass.unfinished = true;
+                return;
             }
-        }
-        let count = events.len();
-        for n in (0..count).map(|n| (*turn + n) % count) {
-            if let Some(EventSource::Stream(id)) = events.event_source(n) {
-                if !traffic.has_time() {
-                    *turn = n;
-                    break;
-                }
-                let event = events.readiness(n);
-                traffic.serve_stream(control.now, id, event, epoll, |traffic| control.drain(traffic, epoll));
+            if self.events.readiness(n).error {
+                self.serve_errors(key);
             }
-        }
-        traffic.send();
-        control.drain(traffic, epoll);
-        control.close_streams(traffic, epoll);
-        for n in 0..events.len() {
-            if let Some(EventSource::Acceptor(place)) = events.event_source(n) {
-                control.accept(traffic, entrance, place, epoll);
-            }
+            self.serve_relay(key, &mut budget);
         }
     }
 
-    /// Lets packets gather while they come close together and none are left. The first after a rest never waits.
-    fn gather(&mut self, began: u64) {
-        let keep_coming = began.saturating_sub(std::mem::replace(&mut self.pass_at, began)) < 3 * GATHER;
-        if keep_coming && self.traffic.may_gather() {
-            let left = GATHER.saturating_sub(self.control.clock.now().mono.saturating_sub(began));
+    fn serve_streams(&mut self, count: usize) {
+        let mut budget = Budget::new(CONNECTIONS);
+        let first = self.pass.first_stream;
+        for n in (0..count).map(|n| (first + n) % count) {
+            let Some(EventSource::Stream(id)) = self.events.source(n) else { continue };
+            if budget.is_exhausted() {
+                self.pass.first_stream = n;
+                self.pass.unfinished = true;
+                return;
+            }
+            let event = self.events.readiness(n);
+            self.serve_stream(id, event, &mut budget);
+        }
+    }
+
+    /// Lets packets gather while they come close together, the kernel does not join them and none are left. To wake and to
+    /// sleep costs more than a packet, so what comes within that time is served together, as network cards moderate
+    /// their interrupts. A packet that comes alone is not held back.
+    fn gather(&mut self, previous: u64) {
+        let Pass { started, single, unfinished, .. } = self.pass;
+        let keep_coming = started.saturating_sub(previous) < 3 * self.gather;
+        if keep_coming && single > 1 && !unfinished {
+            let left = self.gather.saturating_sub(clock::mono().saturating_sub(started));
             thread::sleep(Duration::from_nanos(left));
         }
     }
@@ -209,29 +248,28 @@ impl<'g> Worker<'g> {
     /// When something is to be done without any packet.
     fn due(&self) -> Option<u64> {
         let publish = self.has_news().then_some(self.published_at + PUBLISH);
-        let Worker { traffic, entrance, control, .. } = self;
-        let streams = [traffic.streams.poll_timeout(), entrance.poll_timeout()];
-        let others = [traffic.core.poll_timeout(), control.lapse, publish];
-        streams.into_iter().chain(others).flatten().min()
+        [self.core.poll_timeout(), self.streams.poll_timeout(), self.lapse, publish]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
     fn timers(&mut self) {
-        let now = self.control.now;
-        if self.traffic.core.poll_timeout().is_some_and(|at| at <= now.mono) {
-            self.traffic.core.handle_timeout(now);
-            self.control.drain(&mut self.traffic, &self.epoll);
+        let now = self.now;
+        if self.core.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.core.handle_timeout(now);
+            self.drain();
             self.unpublished = true;
         }
-        if self.traffic.streams.poll_timeout().is_some_and(|at| at <= now.mono) {
-            self.traffic.streams.handle_timeout(now.mono, &mut self.traffic.counters.streams);
-            self.control.close_streams(&mut self.traffic, &self.epoll);
+        if self.streams.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.streams.handle_timeout(now.mono, &mut self.counters.streams);
+            self.close_streams();
             self.unpublished = true;
         }
-        self.entrance.handle_timeout(now.mono, &self.epoll);
-        if self.control.lapse.is_some_and(|at| at <= now.mono) {
-            self.control.resources.reservations.lapse(now.mono);
-            self.control.lapse = self.control.resources.reservations.next();
+        if self.lapse.is_some_and(|at| at <= now.mono) {
+            self.resources.reservations.lapse(now.mono);
+            self.lapse = self.resources.reservations.next();
         }
         if self.has_news() && now.mono >= self.published_at + PUBLISH {
             self.publish();
@@ -240,113 +278,22 @@ impl<'g> Worker<'g> {
 
     /// Whether there is, or may be, something to publish.
     fn has_news(&self) -> bool {
-        self.unpublished || self.losses.is_behind() || self.control.log.is_behind()
+        self.unpublished || self.losses.is_behind() || self.log.is_behind()
     }
 
     fn publish(&mut self) {
-        let Worker { traffic, control, losses, .. } = self;
-        let (now, log) = (control.now.mono, &mut control.log);
-        losses.count(now, self.unpublished, &mut traffic.relays, &mut traffic.counters, log);
+        let (now, active) = (self.now.mono, self.unpublished);
+        self.losses.count(now, active, &mut self.relays, &mut self.counters, &mut self.log);
         self.published_at = now;
-        self.unpublished = !self.published.write(self.traffic.core.stats(), &self.traffic.counters);
+        self.unpublished = !self.published.write(self.core.stats(), &self.counters);
     }
 
     fn stop(&mut self) {
-        self.control.now = self.control.clock.now();
-        self.traffic.core.command(self.control.now, OperatorCommand::EndAll);
-        self.control.drain(&mut self.traffic, &self.epoll);
-        self.traffic.streams.shut_down(self.control.now.mono);
-        self.control.close_streams(&mut self.traffic, &self.epoll);
+        self.now = clock::now();
+        self.core.command(self.now, OperatorCommand::EndAll);
+        self.drain();
+        self.streams.shut_down(self.now.mono);
+        self.close_streams();
         self.publish();
-    }
-}
-
-impl ControlPlane {
-    /// Does everything that the core wants done.
-    fn drain(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll) {
-        while let Some(output) = traffic.core.poll_output() {
-            match output {
-                Output::Reply { to, message } => traffic.reply(self.now, &to, &message),
-                Output::Ask { ticket, ask } => {
-                    let (now, log) = (self.now.mono, &mut self.log);
-                    let mut trouble = |relayed, error: &io::Error| log.trouble(now, relayed, error);
-                    let opening = Opening { now, epoll, trouble: &mut trouble };
-                    let answer = traffic.relays.answer(ask, opening);
-                    self.lapse = self.resources.reservations.next();
-                    traffic.core.answered(self.now, ticket, answer);
-                }
-                Output::CloseRelay(socket) => traffic.relays.close(socket.into()),
-                Output::Opened(opened) => {
-                    for (family, relay) in opened.relays.present() {
-                        traffic
-                            .relays
-                            .set_owner(relay.socket.into(), RelayId { allocation: opened.id, family });
-                    }
-                    traffic.streams.allocated(self.now.mono, &opened.tuple, true);
-                    self.log.opened(&opened);
-                }
-                Output::Closed(closed) => {
-                    traffic.streams.allocated(self.now.mono, &closed.tuple, false);
-                    self.log.closed(&closed);
-                }
-                Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
-                // For a forwarding table in the kernel; this one forwards itself.
-                Output::ChannelBound { .. } | Output::ChannelUnbound { .. } => {}
-            }
-        }
-    }
-
-    /// Writes what waits for clients over streams, and closes their connections that end: first the core is told.
-    fn close_streams(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll) {
-        let now = self.now;
-        traffic.streams.flush(now.mono, epoll, &mut traffic.counters.streams);
-        while let Some((id, tuple)) = traffic.streams.poll_ended() {
-            // RFC 8656 §5: an allocation lives no longer than its stream
-            traffic.core.client_gone(now, &tuple);
-            self.drain(traffic, epoll);
-            traffic.streams.close(now.mono, id, epoll, &mut traffic.counters.streams);
-        }
-    }
-
-    /// Takes in what waits at a listener for streams.
-    fn accept(
-        &mut self,
-        traffic: &mut PacketPath<'_>,
-        entrance: &mut Entrance<'_>,
-        place: usize,
-        epoll: &Epoll,
-    ) {
-        let now = self.now.mono;
-        let mut counters = std::mem::take(&mut traffic.counters.streams);
-        let mut ready = Vec::new();
-        entrance.accept(now, place, epoll, &mut counters, |incoming| ready.push(incoming));
-        traffic.counters.streams = counters;
-        ready.into_iter().for_each(|incoming| self.open(traffic, epoll, incoming));
-    }
-
-    /// What became of a TLS handshake.
-    fn handshaken(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll, handshaken: Handshaken) {
-        match handshaken {
-            Handshaken::Done(incoming) => self.open(traffic, epoll, incoming),
-            Handshaken::Failed(tuple, why, error) => {
-                traffic.counters.streams.handshakes_failed[why as usize] += 1;
-                self.log.handshake_failed(self.now.mono, &tuple, why, &error);
-            }
-        }
-    }
-
-    /// A connection begins.
-    fn open(&mut self, traffic: &mut PacketPath<'_>, epoll: &Epoll, incoming: Incoming) {
-        let now = self.now;
-        traffic.streams.displace(now.mono, &incoming.tuple);
-        self.close_streams(traffic, epoll);
-        let tls = incoming.tls.is_some();
-        let opened = traffic.streams.open(now.mono, incoming, epoll, &mut traffic.counters.streams);
-        if let Some(id) = opened.filter(|_| tls) {
-            // A client may send with the last of its handshake.
-            traffic.serve_stream(now, id, Readiness::READABLE, epoll, |traffic| self.drain(traffic, epoll));
-            traffic.send();
-            self.close_streams(traffic, epoll);
-        }
     }
 }

@@ -1,284 +1,381 @@
-//! The workers' threads: started together, started again one by one when they fail, stopped together.
+//! The workers' threads: started together, restarted one by one after a panic, stopped together.
 //!
-//! A worker that panics drops everything it has: its epoll set, its relay sockets, and with them ports and quota. It begins
-//! again, empty, on the same listener sockets; the clients of other workers notice nothing.
+//! A worker that panics drops everything it has: its epoll set, its relay sockets, and with them ports and quota. It
+//! restarts, empty, on the same listener sockets; the clients of other workers notice nothing.
+//!
+//! - `event_loop`: a worker and its passes; `budget`: the time that a pass may spend
+//! - `datagrams`, `streams`, `outputs`: packets in, packets out, and what the core asks for
+//! - `commands`: what other threads want of a worker
+//! - `log`, `losses`: what is logged, and what the kernel's queues dropped
 
+mod budget;
+mod commands;
+mod datagrams;
 mod event_loop;
-pub(in crate::datapath) mod log;
-pub(in crate::datapath) mod losses;
-mod packet_path;
-pub(in crate::datapath) mod wake;
+mod log;
+mod losses;
+mod outputs;
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, mpsc as sync};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{mpsc, watch};
-use tracing::{error, info};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
 
-use crate::auth::Auth;
-use crate::datapath::DatapathConfig;
-use crate::datapath::clock::Clock;
-use crate::datapath::listen::admission::Admission;
-use crate::datapath::listen::entrance::Entrance;
-use crate::datapath::listen::group::{self, ListenerGroup};
-use crate::datapath::listen::handshake::Handshakes;
-use crate::datapath::listen::steering::Kind;
-use crate::datapath::relay::ports::Ports;
-use crate::datapath::relay::quota::QuotaLedger;
-use crate::datapath::relay::reservations::Reservations;
-use crate::datapath::relay::table::{Relays, Resources};
-use crate::datapath::stats::{Published, WorkerStats};
-use crate::datapath::stream::{self, Streams};
-use crate::datapath::sys::option;
-use crate::datapath::worker::event_loop::{Worker, WorkerCommand};
-use crate::datapath::worker::losses::LossMonitor;
-use crate::datapath::worker::packet_path::{Listener, PacketPath};
-use crate::datapath::worker::wake::Waker;
+use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
+use self::event_loop::{Parts, Worker};
+use self::losses::LossMonitor;
+use super::DatapathConfig;
+use super::listen::group::{self, ListenerGroup};
+use super::listen::stages::{StageCommand, StageConfig, Stages};
+use super::listen::steering::Kind;
+use super::relay::ports::{Ports, TooManyAddresses};
+use super::relay::quota::QuotaLedger;
+use super::relay::reservations::Reservations;
+use super::relay::table::{Relays, Resources};
+use super::snapshot::DatapathSnapshot;
+use super::stats::{Published, WorkerStats};
+use super::stream::admission::Admission;
+use super::stream::table::Streams;
+use super::sys::option;
+use super::wake::Waker;
 use crate::turn::bucket::AnswerBucket;
 use crate::turn::{self, Server, Transport};
 
-/// Letters that wait for a worker at most.
-const MAIL: usize = 16;
-
-/// How long a worker that could not begin again waits before it tries once more.
+/// How long a worker that could not restart waits before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// All workers of a process.
 pub struct Workers {
+    workers: usize,
     handles: Vec<WorkerHandle>,
-    auth: watch::Sender<Arc<Auth>>,
+    /// Empty once they are stopped.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ports: Arc<Ports>,
+    ledger: Arc<QuotaLedger>,
+    admission: Arc<Admission>,
 }
 
-/// Why workers could not be started.
+/// Why workers cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A group has sockets for another number of workers.
     #[error("{0} {1}: opened for {2} workers, not for {3}")]
     OtherWorkers(&'static str, SocketAddr, usize, usize),
-    /// There are TLS listeners, but no identity.
+    /// There is a TLS listener, but no identity.
     #[error("tls {0}: TLS clients need a certificate and its key")]
     NoIdentity(SocketAddr),
-    /// No thread, or no epoll set.
+    /// There are too many relay addresses.
+    #[error(transparent)]
+    Addresses(#[from] TooManyAddresses),
+    /// No thread or no epoll set could be created.
     #[error("a worker could not be started: {0}")]
     System(#[from] io::Error),
 }
 
+/// A thread that gave no sign of life: a worker, or the one beside it that runs the stages of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SilentThread {
+    /// The worker's index.
+    pub worker: usize,
+    /// It is the thread beside the worker.
+    pub stages: bool,
+}
+
 struct WorkerHandle {
-    thread: JoinHandle<()>,
-    mail: mpsc::Sender<WorkerCommand>,
-    bell: Waker,
+    commands: WorkerSender,
+    stages: mpsc::Sender<StageCommand>,
+    stage_counters: Arc<Mutex<super::stream::stats::StreamCounters>>,
     published: Arc<Published>,
 }
 
-/// What each life of a worker begins with.
+/// What a worker's thread starts with, again after each panic.
 struct WorkerSeed {
     index: usize,
-    groups: Arc<[ListenerGroup]>,
-    clock: Clock,
     resources: Arc<Resources>,
-    config: Arc<turn::TurnConfig>,
-    auth: watch::Receiver<Arc<Auth>>,
     shared: Arc<turn::Shared>,
     gso: bool,
-    streams: stream::StreamConfig,
-    admission: Arc<Admission>,
+    gather: Duration,
     published: Arc<Published>,
-    bell: Waker,
+    waker: Waker,
+    /// Its thread ends with the worker's.
+    _stages: Stages,
 }
 
 impl Workers {
-    /// Starts `config.workers` threads on the sockets of `groups`. `answers` bounds what strangers get; `rng` is seeded from
-    /// the operating system.
+    /// Starts `config.workers` threads on the sockets of `groups`. `answers` bounds the responses to unauthenticated
+    /// clients; `rng` is seeded from the operating system.
+    ///
+    /// # Errors
+    /// See [`StartError`].
     pub fn start(
         config: &DatapathConfig,
-        groups: Arc<[ListenerGroup]>,
-        core: Arc<turn::TurnConfig>,
-        auth: Arc<Auth>,
+        groups: Vec<Arc<ListenerGroup>>,
+        snapshot: DatapathSnapshot,
         answers: AnswerBucket,
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
-        if let Some(group) = groups.iter().find(|group| group.workers() != config.workers) {
-            let transport = group.transport().as_str();
-            return Err(StartError::OtherWorkers(
-                transport,
-                group.local_addr(),
-                group.workers(),
-                config.workers,
-            ));
-        }
-        if let Some(group) = groups.iter().find(|group| group.transport() == Transport::Tls)
-            && config.streams.identity.is_none()
-        {
-            return Err(StartError::NoIdentity(group.local_addr()));
-        }
-        group::tell_of_little_room(&groups);
-        let ports = Ports::new(&config.relay, config.ports.clone());
+        groups.iter().try_for_each(|group| check(config.workers, group, &snapshot))?;
+        group::warn_of_small_buffers(&groups);
+        let ports = Ports::new(config.ports.clone());
+        ports.set_addresses(&snapshot.relay)?;
+        let ledger = QuotaLedger::new(snapshot.user_allocations, snapshot.allocations);
         let resources = Arc::new(Resources {
             ports: ports.clone(),
-            ledger: QuotaLedger::new(config.user_allocations, config.total_allocations),
+            ledger: ledger.clone(),
             reservations: Reservations::default(),
             reservation_lifetime: config.reservation_lifetime * 1_000_000_000,
             gro: config.gro,
         });
-        let shared = Arc::new(turn::Shared { answers, live: Box::new(ports) });
-        let gso = config.gso && can_send_joined(&groups);
-        let admission = Admission::new(config.streams.limits);
-        let clock = Clock::new();
-        let (sender, auth) = watch::channel(auth);
-        let mut workers = Workers { handles: Vec::new(), auth: sender };
+        let shared = Arc::new(turn::Shared { answers, live: Box::new(ports.clone()) });
+        let gso = config.gso && can_gso(&groups);
+        let admission = Admission::new(snapshot.connections);
+        let stage_config = Arc::new(stage_config(&snapshot));
+        let snapshot = Arc::new(snapshot);
+        let workers = config.workers;
+        let mut this =
+            Workers { workers, handles: Vec::new(), threads: Mutex::default(), ports, ledger, admission };
         let (ready, readiness) = sync::channel();
-        for index in 0..config.workers {
-            let (published, bell) = (Arc::new(Published::default()), Waker::new()?);
-            let life = WorkerSeed {
+        for index in 0..workers {
+            let (published, waker) = (Arc::new(Published::default()), Waker::new()?);
+            let (sender, commands) = mpsc::channel(COMMANDS);
+            let sender = WorkerSender { sender, waker: waker.clone() };
+            let stages = Stages::start(index, this.admission.clone(), stage_config.clone(), sender.clone())?;
+            let handle = WorkerHandle {
+                commands: sender,
+                stages: stages.commands(),
+                stage_counters: stages.counters(),
+                published: published.clone(),
+            };
+            for group in groups.iter().filter(|group| group.transport().is_stream()) {
+                let sent = handle.stages.try_send(StageCommand::Listen(group.clone()));
+                debug_assert!(sent.is_ok(), "there are fewer listeners than commands that may wait");
+            }
+            let seed = WorkerSeed {
                 index,
-                groups: groups.clone(),
-                clock,
                 resources: resources.clone(),
-                config: core.clone(),
-                auth: auth.clone(),
                 shared: shared.clone(),
                 gso,
-                streams: config.streams.clone(),
-                admission: admission.clone(),
-                published: published.clone(),
-                bell: bell.clone(),
+                gather: config.gather,
+                published,
+                waker,
+                _stages: stages,
             };
-            let (sender, mail) = mpsc::channel(MAIL);
+            let standing = Standing { worker: index, snapshot: snapshot.clone(), groups: groups.clone() };
             let (rng, ready) = (StdRng::from_rng(&mut rng), ready.clone());
             let thread = thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || life.live(mail, rng, &ready))?;
-            workers.handles.push(WorkerHandle { thread, mail: sender, bell, published });
+                .spawn(move || seed.live(commands, standing, rng, &ready))?;
+            this.handles.push(handle);
+            this.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
-        for result in readiness.iter().take(config.workers) {
+        for result in readiness.iter().take(workers) {
             result?;
         }
-        info!(workers = config.workers, gro = config.gro, gso, "workers run");
-        Ok(workers)
+        info!(workers, gro = config.gro, gso, "workers run");
+        Ok(this)
     }
 
-    /// Judges credentials by these from now on. Allocations keep the key that made them, so no call ends.
-    pub fn renew_auth(&self, auth: Arc<Auth>) {
-        self.auth.send_replace(auth);
-        self.handles.iter().for_each(|handle| handle.bell.ring());
+    /// Serves by a snapshot from now on. Allocations keep the key that made them, so no call ends because of its
+    /// credentials; permissions and channels that the new rules refuse end.
+    ///
+    /// # Errors
+    /// There are too many relay addresses; nothing has changed.
+    pub async fn apply(&self, snapshot: DatapathSnapshot) -> Result<(), StartError> {
+        self.ports.set_addresses(&snapshot.relay)?;
+        self.ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
+        self.admission.set_limits(snapshot.connections);
+        let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
+        for handle in &self.handles {
+            handle.commands.send(WorkerCommand::Apply(snapshot.clone())).await;
+            // A thread that is gone needs no configuration.
+            let _ = handle.stages.send(StageCommand::Apply(stages.clone())).await;
+        }
+        Ok(())
+    }
+
+    /// Serves another listener.
+    ///
+    /// # Errors
+    /// It was opened for another number of workers.
+    pub async fn listen(&self, group: Arc<ListenerGroup>) -> Result<(), StartError> {
+        check_workers(self.workers, &group)?;
+        for handle in &self.handles {
+            if group.transport().is_stream() {
+                let _ = handle.stages.send(StageCommand::Listen(group.clone())).await;
+            }
+            handle.commands.send(WorkerCommand::Listen(group.clone())).await;
+        }
+        Ok(())
+    }
+
+    /// Stops serving a listener. Connections that were accepted there stay; datagrams that arrive there are lost once the
+    /// group's last owner has dropped it.
+    pub async fn unlisten(&self, transport: Transport, addr: SocketAddr) {
+        for handle in &self.handles {
+            if transport.is_stream() {
+                let _ = handle.stages.send(StageCommand::Unlisten(transport, addr)).await;
+            }
+            handle.commands.send(WorkerCommand::Unlisten(transport, addr)).await;
+        }
+    }
+
+    /// Asks every thread for a sign of life and returns those that gave none within `limit`.
+    pub async fn silent_threads(&self, limit: Duration) -> Vec<SilentThread> {
+        let mut pings = Vec::new();
+        for (worker, handle) in self.handles.iter().enumerate() {
+            let (reply, replied) = oneshot::channel();
+            // A full queue is no sign of life either.
+            if handle.commands.sender.try_send(WorkerCommand::Ping(reply)).is_ok() {
+                handle.commands.waker.wake();
+            }
+            pings.push((SilentThread { worker, stages: false }, replied));
+            let (reply, replied) = oneshot::channel();
+            let _ = handle.stages.try_send(StageCommand::Ping(reply));
+            pings.push((SilentThread { worker, stages: true }, replied));
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut silent = Vec::new();
+        for (thread, replied) in pings {
+            if !matches!(tokio::time::timeout_at(deadline, replied).await, Ok(Ok(()))) {
+                silent.push(thread);
+            }
+        }
+        silent
     }
 
     /// What each worker has counted.
     pub fn stats(&self) -> Vec<WorkerStats> {
-        self.handles.iter().map(|handle| handle.published.read()).collect()
+        self.handles.iter().map(WorkerHandle::stats).collect()
     }
 
-    /// Ends every allocation and waits for all threads.
-    pub fn stop(self) {
-        // A worker whose mail nobody can send any more stops; so all of them stop at once.
-        let stop = |WorkerHandle { thread, mail, bell, .. }| {
-            drop(mail);
-            bell.ring();
-            thread
-        };
-        let threads: Vec<_> = self.handles.into_iter().map(stop).collect();
+    /// Ends every allocation and waits for all threads. Not to be called from an asynchronous context.
+    pub fn stop(&self) {
+        self.handles.iter().for_each(|handle| handle.commands.blocking_send(WorkerCommand::Stop));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
-                error!("a worker failed while it stopped");
+                error!("a worker panicked while it stopped");
             }
         }
     }
 
     /// Makes a worker panic, for tests of what happens then.
     #[doc(hidden)]
-    pub fn fail(&self, worker: usize) {
-        let sent = self.handles[worker].mail.try_send(WorkerCommand::Panic);
-        debug_assert!(sent.is_ok(), "one letter fits");
-        self.handles[worker].bell.ring();
+    pub fn panic(&self, worker: usize) {
+        self.handles[worker].commands.blocking_send(WorkerCommand::Panic);
+    }
+}
+
+impl WorkerHandle {
+    fn stats(&self) -> WorkerStats {
+        let mut stats = self.published.read();
+        // Integers alone: whatever was written is a value.
+        stats.sockets.streams.add(&self.stage_counters.lock().unwrap_or_else(PoisonError::into_inner));
+        stats
     }
 }
 
 impl WorkerSeed {
-    /// Serves until it is to stop, beginning again whenever it fails.
+    /// Serves until it is told to stop, and restarts after each panic.
     fn live(
         self,
-        mut mail: mpsc::Receiver<WorkerCommand>,
+        mut commands: mpsc::Receiver<WorkerCommand>,
+        mut standing: Standing,
         mut rng: StdRng,
         ready: &sync::Sender<io::Result<()>>,
     ) {
-        let mut begun = false;
+        let mut started = false;
         loop {
             let rng = StdRng::from_rng(&mut rng);
-            let started = || {
-                if !std::mem::replace(&mut begun, true) {
+            let served = panic::catch_unwind(AssertUnwindSafe(|| {
+                let worker = self.worker(&standing, rng)?;
+                if !std::mem::replace(&mut started, true) {
                     let _ = ready.send(Ok(()));
                 }
-            };
-            match panic::catch_unwind(AssertUnwindSafe(|| self.serve(&mut mail, rng, started))) {
+                worker.run(&mut commands, &mut standing)
+            }));
+            match served {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) if !begun => {
+                Ok(Err(error)) if !started => {
                     let _ = ready.send(Err(error));
                     return;
                 }
                 Ok(Err(error)) => {
-                    error!(worker = self.index, %error, "a worker could not go on; it begins again");
+                    error!(worker = self.index, %error, "a worker failed; it restarts");
                     thread::sleep(RETRY);
                 }
                 Err(_) => error!(
                     worker = self.index,
-                    "a worker failed; its clients lost their allocations; it begins again"
+                    "a worker panicked; its clients lost their allocations; it restarts"
                 ),
             }
-            self.published.begin_again();
-            if mail.is_closed() {
-                return;
-            }
+            self.published.restart();
         }
     }
 
-    /// One life.
-    fn serve(
-        &self,
-        mail: &mut mpsc::Receiver<WorkerCommand>,
-        mut rng: StdRng,
-        started: impl FnOnce(),
-    ) -> io::Result<()> {
+    /// A worker that serves what is to be served now.
+    fn worker(&self, standing: &Standing, mut rng: StdRng) -> io::Result<Worker> {
         let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
-        let streams = Streams::new(self.streams.limits, rng.next_u64());
-        let mut auth = self.auth.clone();
-        let newest = auth.borrow_and_update().clone();
-        let core = Server::new(self.config.clone(), newest, self.shared.clone(), rng);
-        let listeners = Listener::all(&self.groups, self.index);
-        let traffic = PacketPath::new(listeners, relays, streams, core, self.gso);
-        let (resources, published, bell) =
-            (self.resources.clone(), self.published.clone(), self.bell.clone());
-        let losses = LossMonitor::new(&self.groups, self.index);
-        let worker = Worker::new(self.clock, traffic, self.entrance()?, resources, losses, published, bell)?;
-        started();
-        worker.run(mail, auth)
-    }
-
-    /// The way in for streams.
-    fn entrance(&self) -> io::Result<Entrance<'_>> {
-        let acceptors: Vec<_> =
-            self.groups.iter().filter_map(|group| Some((group, group.acceptor(self.index)?))).collect();
-        let tls = acceptors.iter().any(|(group, _)| group.transport() == Transport::Tls);
-        let identity = self.streams.identity.as_ref().filter(|_| tls);
-        let limit = self.streams.limits.handshake;
-        let handshakes =
-            identity.map(|identity| Handshakes::new(identity.config(), limit, self.bell.clone()));
-        let acceptors = acceptors.into_iter().map(|(_, acceptor)| acceptor).collect();
-        Ok(Entrance::new(acceptors, handshakes.transpose()?, self.admission.clone()))
+        let streams = Streams::new(standing.snapshot.connections, rng.next_u64());
+        let core = Server::new(
+            standing.snapshot.turn.clone(),
+            standing.snapshot.auth.clone(),
+            self.shared.clone(),
+            rng,
+        );
+        let mut worker = Worker::new(Parts {
+            core,
+            relays,
+            streams,
+            losses: LossMonitor::new(self.index),
+            resources: self.resources.clone(),
+            published: self.published.clone(),
+            waker: self.waker.clone(),
+            gso: self.gso,
+            gather: self.gather,
+        })?;
+        standing.groups.iter().for_each(|group| worker.listen(self.index, group));
+        // Commands that waited while it restarted.
+        self.waker.wake();
+        Ok(worker)
     }
 }
 
-/// Whether the kernel can cut datagrams; says so if not.
-fn can_send_joined(groups: &[ListenerGroup]) -> bool {
+fn stage_config(snapshot: &DatapathSnapshot) -> StageConfig {
+    StageConfig { identity: snapshot.identity.clone(), limits: snapshot.connections }
+}
+
+fn check(workers: usize, group: &ListenerGroup, snapshot: &DatapathSnapshot) -> Result<(), StartError> {
+    check_workers(workers, group)?;
+    match group.transport() {
+        Transport::Tls if snapshot.identity.is_none() => Err(StartError::NoIdentity(group.local_addr())),
+        Transport::Udp | Transport::Tcp | Transport::Tls => Ok(()),
+    }
+}
+
+fn check_workers(workers: usize, group: &ListenerGroup) -> Result<(), StartError> {
+    if group.workers() == workers {
+        return Ok(());
+    }
+    let (transport, addr) = (group.transport().as_str(), group.local_addr());
+    Err(StartError::OtherWorkers(transport, addr, group.workers(), workers))
+}
+
+/// Whether the kernel can segment datagrams; logs if not.
+fn can_gso(groups: &[Arc<ListenerGroup>]) -> bool {
     let Some(socket) = groups.iter().find_map(|group| group.socket(0, Kind::Data)) else { return true };
-    let can = option::can_send_joined(socket);
+    let can = option::can_gso(socket.as_fd());
     if !can {
-        tracing::warn!("no UDP_SEGMENT: every datagram is sent by itself");
+        warn!("no UDP_SEGMENT: every datagram is sent by itself");
     }
     can
 }

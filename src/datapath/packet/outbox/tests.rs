@@ -31,7 +31,7 @@ impl Batch {
 
 fn batch() -> impl Strategy<Value = Batch> {
     let size = prop_oneof![0usize..20, 900usize..1300, Just(4_000), Just(60_000)];
-    (0u8..2, size, 1usize..=JOINED, any::<prop::sample::Index>()).prop_map(|(who, size, count, last)| {
+    (0u8..2, size, 1usize..=SEGMENTS, any::<prop::sample::Index>()).prop_map(|(who, size, count, last)| {
         // An empty datagram is never joined, and a batch has 64 KiB with the client's headers.
         let count = if size == 0 { 1 } else { count.min(65_000 / (size + 8)).max(1) };
         let last = if size == 0 { 0 } else { last.index(size) + 1 };
@@ -58,13 +58,13 @@ fn route(who: u8) -> Route {
 /// What a kernel would make of the runs, after checking that it would take them.
 fn datagrams(outbox: &Outbox, memory: &[u8], gso: bool) -> Vec<(Route, Vec<u8>)> {
     let mut all = Vec::new();
-    for run in &outbox.runs {
-        assert!(run.count <= RUN && (gso || run.count == 1), "{run:?}");
-        assert!(run.bytes.len() <= RUN_BYTES || run.count == 1, "{run:?}");
-        assert_eq!(run.bytes.len().div_ceil(run.size.max(1)).max(1), run.count, "{run:?}");
+    for run in &outbox.batches {
+        assert!(run.count <= BATCH_SEGMENTS && (gso || run.count == 1), "{run:?}");
+        assert!(run.bytes.len() <= BATCH_BYTES || run.count == 1, "{run:?}");
+        assert_eq!(run.bytes.len().div_ceil(run.segment_size.max(1)).max(1), run.count, "{run:?}");
         for n in 0..run.count {
-            let start = run.bytes.start + n * run.size;
-            all.push((run.route, memory[start..run.bytes.end.min(start + run.size)].to_vec()));
+            let start = run.bytes.start + n * run.segment_size;
+            all.push((run.route, memory[start..run.bytes.end.min(start + run.segment_size)].to_vec()));
         }
     }
     all
@@ -144,7 +144,7 @@ fn single_datagrams_of_one_route_make_one_run() {
         let relayed = if n < 60 { 1200 } else { 1000 };
         outbox.for_peer(arena.memory(), route(1), range, 1204, 4, relayed);
     }
-    let sizes: Vec<_> = outbox.runs.iter().map(|run| (run.size, run.count)).collect();
+    let sizes: Vec<_> = outbox.batches.iter().map(|run| (run.segment_size, run.count)).collect();
     // 65,507 bytes hold 54 of them; a shorter one ends a run.
     assert_eq!(sizes, [(1200, 54), (1200, 7), (1000, 3)]);
 }
@@ -190,7 +190,7 @@ fn runs_that_the_kernel_refuses_go_one_by_one() {
     option::without_checksums(sockets.from.as_fd()).unwrap();
     for attempt in 1..=5 {
         assert_eq!(sockets.relay(&mut outbox, &mut counters, 1000, 3), [1000; 3]);
-        assert_eq!(counters.runs_refused, attempt.min(3));
+        assert_eq!(counters.gso_refused, attempt.min(3));
     }
     assert_eq!(counters.unsent, [0; Unsent::ALL.len()]);
 }
@@ -206,7 +206,7 @@ fn a_datagram_that_must_not_be_fragmented_goes_alone() {
         let route = Route { dont_fragment, ..sockets.route() };
         outbox.for_peer(arena.memory(), route, range, 104, 4, 100);
     }
-    assert_eq!(outbox.runs.len(), 4);
+    assert_eq!(outbox.batches.len(), 4);
     outbox.flush(arena.memory(), |_| Some(sockets.from.as_fd()), &mut counters);
     let mut buffer = [0; 200];
     sockets.to.set_nonblocking(true).unwrap();

@@ -1,27 +1,30 @@
 //! Tests of opening and closing relay sockets on loopback: quota, then ports, then sockets, and everything returns.
 
-use std::cell::Cell;
+use std::net::UdpSocket;
 use std::ops::RangeInclusive;
 
 use rand::SeedableRng;
 use socket2::SockRef;
 
 use super::*;
-use crate::datapath::sys::epoll::Events;
-use crate::datapath::worker::losses::tests::overflow;
-use crate::datapath::worker::wake::Waker;
+use crate::datapath::drops::tests::overflow;
+use crate::datapath::poll::Events;
+use crate::datapath::wake::Waker;
 use crate::turn::LiveRelays;
 
 /// A worker's relays.
 struct World {
     relays: Relays,
-    epoll: Epoll,
+    poll: Poll,
+    log: SocketLog,
 }
 
 fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> Arc<Resources> {
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    let ports = Ports::new(ports);
+    ports.set_addresses(&addresses).unwrap();
     Arc::new(Resources {
-        ports: Ports::new(&addresses, ports),
+        ports,
         ledger: QuotaLedger::new(a_user, 100),
         reservations: Reservations::default(),
         reservation_lifetime: 30,
@@ -32,11 +35,11 @@ fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> A
 impl World {
     fn new(resources: &Arc<Resources>) -> World {
         let relays = Relays::new(resources.clone(), StdRng::seed_from_u64(9));
-        World { relays, epoll: Epoll::new().unwrap() }
+        World { relays, poll: Poll::new().unwrap(), log: SocketLog::default() }
     }
 
     fn ask(&mut self, now: u64, ask: Ask) -> Answer {
-        self.relays.answer(ask, Opening { now, epoll: &self.epoll, trouble: &mut |_, _| {} })
+        self.relays.answer(ask, Opening { now, poll: &self.poll, log: &mut self.log })
     }
 
     fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortRequest) -> Answer {
@@ -79,9 +82,9 @@ fn a_dual_allocation_opens_and_closes() {
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender.send_to(b"hello", v4.0).unwrap();
     let mut events = Events::new(4);
-    world.epoll.wait(&mut events).unwrap();
+    world.poll.wait(&mut events).unwrap();
     assert_eq!(events.len(), 1);
-    assert_eq!(events.event_source(0), Some(EventSource::Relay(key(&answer, Family::V4))));
+    assert_eq!(events.source(0), Some(EventSource::Relay(key(&answer, Family::V4))));
 
     world.relays.close(key(&answer, Family::V4));
     assert!(!resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
@@ -90,11 +93,11 @@ fn a_dual_allocation_opens_and_closes() {
     world.relays.close(key(&answer, Family::V6));
     assert_eq!(resources.ledger.total(), 0);
     let bell = Waker::new().unwrap();
-    world.epoll.add(bell.as_fd(), EventSource::Waker).unwrap();
-    bell.ring();
-    world.epoll.wait(&mut events).unwrap();
+    world.poll.add(bell.as_fd(), EventSource::Waker).unwrap();
+    bell.wake();
+    world.poll.wait(&mut events).unwrap();
     assert_eq!(
-        (events.len(), events.event_source(0)),
+        (events.len(), events.source(0)),
         (1, Some(EventSource::Waker)),
         "a closed socket is event_source no more"
     );
@@ -123,13 +126,9 @@ fn ports_of_other_programs_are_skipped() {
     let mut world = World::new(&resources);
     let answer = world.open("alice", true, false, PortRequest::Any);
     assert_eq!(v4(&answer).port(), 20_104);
-    let complained = Cell::new(0);
     let families = Families { v4: true, v6: false };
     let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any };
-    let mut trouble = |_, _: &io::Error| complained.set(complained.get() + 1);
-    let opening = Opening { now: 1, epoll: &world.epoll, trouble: &mut trouble };
-    let answer = world.relays.answer(ask, opening);
-    assert_eq!((answer, complained.get()), (Answer::Refused(Denial::Capacity), 0));
+    assert_eq!(world.ask(1, ask), Answer::Refused(Denial::Capacity));
 }
 
 /// RFC 8656 §7.2: an address that is gone from the machine is no reason to fail while there is another.
@@ -225,26 +224,26 @@ fn what_peers_sent_in_vain() {
         overflow(socket, addr, 0)
     };
     let relays = &mut world.relays;
-    assert_eq!((relays.len(), relays.lost(10)), (10, QueueLoss::default()));
+    assert_eq!((relays.len(), relays.take_losses(10)), (10, QueueLoss::default()));
 
     let first = fill(relays, sockets[0]) + fill(relays, sockets[1]);
     let last = fill(relays, sockets[9]);
-    assert_eq!(relays.lost(0).count, 0);
-    assert_eq!(relays.lost(6).count, first);
-    assert_eq!(relays.lost(6).count, last, "the last four, and the first two again");
-    assert_eq!(relays.lost(100).count, 0, "no more than there are");
+    assert_eq!(relays.take_losses(0).count, 0);
+    assert_eq!(relays.take_losses(6).count, first);
+    assert_eq!(relays.take_losses(6).count, last, "the last four, and the first two again");
+    assert_eq!(relays.take_losses(100).count, 0, "no more than there are");
 
     let closed = fill(relays, sockets[2]);
     relays.close(sockets[2]);
-    assert_eq!(relays.lost(0).count, closed);
+    assert_eq!(relays.take_losses(0).count, closed);
     for &socket in [3, 0, 1].map(|n| &sockets[n]) {
         relays.close(socket);
     }
     // The sockets that were moved to the places of those have turns like the others.
     let rest: u64 = sockets[4..].iter().step_by(2).map(|&socket| fill(relays, socket)).sum();
-    assert_eq!((relays.len(), relays.lost(6).count), (6, rest));
+    assert_eq!((relays.len(), relays.take_losses(6).count), (6, rest));
     for &socket in &sockets[4..] {
         relays.close(socket);
     }
-    assert_eq!((relays.len(), relays.lost(100).count, resources.ledger.total()), (0, 0, 0));
+    assert_eq!((relays.len(), relays.take_losses(100).count, resources.ledger.total()), (0, 0, 0));
 }

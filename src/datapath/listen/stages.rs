@@ -1,0 +1,339 @@
+//! What a connection goes through before it is TURN: accepting, admission, TLS, and a look at its first bytes
+//! (RFC 8489 sections 6.2.2 and 6.2.3).
+//!
+//! Stages run as tasks on a thread beside each worker, never in the packet loop: a handshake computes as long as hundreds
+//! of packets take. The thread has a tenth of a worker's weight, so packets do not wait for handshakes, and a flood of
+//! packets leaves them a share of the CPU. The permits for half-open connections bound how many connections are in these
+//! stages. What a connection speaks is decided by its first bytes, decrypted where there is TLS, whatever its ALPN says.
+//!
+//! The thread lives as long as the worker's thread, also while the worker restarts. Not here: messages and their framing,
+//! which start when the worker has the connection.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustls::ServerConnection;
+use rustls::server::Acceptor;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tracing::{debug, info, warn};
+
+use super::group::ListenerGroup;
+use crate::datapath::line_budget::LineBudget;
+use crate::datapath::stream::StreamLimits;
+use crate::datapath::stream::admission::{Admission, Permits};
+use crate::datapath::stream::incoming::{Incoming, OpenConnection};
+use crate::datapath::stream::stats::{ConnectionEnd, HandshakeFailure, StreamCounters};
+use crate::datapath::{clock, sys};
+use crate::tls::Identity;
+use crate::turn::{ClientAddr, FiveTuple, Transport};
+
+/// Commands that wait for the thread at most.
+const COMMANDS: usize = 256;
+
+/// How much the thread yields to others, as nice(1) counts: a tenth of a worker's weight.
+const NICE: i32 = 10;
+
+/// How long accepting pauses when this process has no file descriptors or memory left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The first bytes of a connection that are read here; the worker reads the rest.
+const FIRST_BYTES: usize = 2048;
+
+/// What the stages need to know; replaced as a whole.
+#[derive(Clone, Default)]
+pub(in crate::datapath) struct StageConfig {
+    /// Who this server is to TLS clients.
+    pub(in crate::datapath) identity: Option<Identity>,
+    pub(in crate::datapath) limits: StreamLimits,
+}
+
+/// What another thread wants of the stages.
+pub(in crate::datapath) enum StageCommand {
+    /// Accept connections from a group's listener of this worker.
+    Listen(Arc<ListenerGroup>),
+    /// Stop accepting them. Connections that were accepted stay.
+    Unlisten(Transport, SocketAddr),
+    /// Use this from now on.
+    Apply(Arc<StageConfig>),
+    /// Reply as a sign of life.
+    Ping(oneshot::Sender<()>),
+}
+
+/// Takes connections that have passed their stages.
+pub(in crate::datapath) trait Sink: Clone + Send + 'static {
+    /// Hands a connection over; waits while too many wait already.
+    fn take(&self, incoming: Incoming) -> impl Future<Output = ()>;
+}
+
+/// The thread of a worker that runs the stages.
+pub(in crate::datapath) struct Stages {
+    commands: mpsc::Sender<StageCommand>,
+    /// Dropping it ends the thread.
+    shutdown: Option<oneshot::Sender<()>>,
+    counters: Arc<Mutex<StreamCounters>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stages {
+    /// Starts the thread of `worker`.
+    pub(in crate::datapath) fn start(
+        worker: usize,
+        admission: Arc<Admission>,
+        config: Arc<StageConfig>,
+        sink: impl Sink,
+    ) -> io::Result<Stages> {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let (shutdown, ended) = oneshot::channel();
+        let counters = Arc::new(Mutex::default());
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let context = (admission, counters.clone());
+        let thread = thread::Builder::new().name(format!("worker-{worker}-conn")).spawn(move || {
+            sys::lower_priority(NICE);
+            let (admission, counters) = context;
+            let config = RefCell::new(config);
+            let log = RefCell::default();
+            let shared = Rc::new(Shared { worker, admission, counters, config, log, sink });
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, async {
+                tokio::select! {
+                    () = run(shared, commands) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Stages { commands: sender, shutdown: Some(shutdown), counters, thread: Some(thread) })
+    }
+
+    /// Where commands go.
+    pub(in crate::datapath) fn commands(&self) -> mpsc::Sender<StageCommand> {
+        self.commands.clone()
+    }
+
+    /// What the stages have counted.
+    pub(in crate::datapath) fn counters(&self) -> Arc<Mutex<StreamCounters>> {
+        self.counters.clone()
+    }
+}
+
+impl Drop for Stages {
+    /// Ends the thread, and with it every connection that is in its stages.
+    fn drop(&mut self) {
+        self.shutdown = None;
+        if let Some(thread) = self.thread.take() {
+            // Permits are guards, so a thread that has panicked has returned them.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the tasks of the thread share.
+struct Shared<S> {
+    worker: usize,
+    admission: Arc<Admission>,
+    counters: Arc<Mutex<StreamCounters>>,
+    config: RefCell<Arc<StageConfig>>,
+    log: RefCell<LineBudget>,
+    sink: S,
+}
+
+/// A connection on its way through the stages.
+struct Pending {
+    socket: TcpStream,
+    tuple: FiveTuple,
+    permits: Permits,
+}
+
+/// How the stages of a connection ended.
+enum Outcome {
+    /// It may speak TURN.
+    Turn(Incoming),
+    /// It is closed.
+    Closed(ConnectionEnd),
+    /// It is closed, since its TLS handshake failed.
+    HandshakeFailed(HandshakeFailure, String),
+}
+
+async fn run<S: Sink>(shared: Rc<Shared<S>>, mut commands: mpsc::Receiver<StageCommand>) {
+    let mut listeners: HashMap<(Transport, SocketAddr), AbortHandle> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            StageCommand::Listen(group) => {
+                let Some(listener) = group.listener(shared.worker) else { continue };
+                let listener = listener.try_clone().and_then(TcpListener::from_std);
+                match listener {
+                    Ok(listener) => {
+                        let key = (group.transport(), group.local_addr());
+                        let task = tokio::task::spawn_local(accept(shared.clone(), listener, key.0));
+                        listeners.insert(key, task.abort_handle());
+                    }
+                    Err(error) => warn!(addr = %group.local_addr(), %error, "cannot accept connections"),
+                }
+            }
+            StageCommand::Unlisten(transport, addr) => {
+                if let Some(task) = listeners.remove(&(transport, addr)) {
+                    task.abort();
+                }
+            }
+            StageCommand::Apply(config) => *shared.config.borrow_mut() = config,
+            StageCommand::Ping(reply) => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+/// Accepts connections until the listener is removed.
+async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport: Transport) {
+    let place = StreamCounters::place(transport);
+    loop {
+        let (socket, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // accept(2): other errors are those of the new connection.
+                if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) = error.raw_os_error()
+                {
+                    shared.counters().accept_paused += 1;
+                    sleep(PAUSE).await;
+                }
+                continue;
+            }
+        };
+        // RFC 8656 §5: the server's side is the address that the client asked, never a wildcard.
+        let Ok(server) = socket.local_addr() else { continue };
+        let tuple = FiveTuple {
+            client: ClientAddr(sys::address::plain(client)),
+            server: sys::address::plain(server),
+            transport,
+        };
+        shared.counters().accepted[place] += 1;
+        match shared.admission.admit(tuple.client.0.ip()) {
+            Ok(permits) => {
+                let pending = Pending { socket, tuple, permits };
+                tokio::task::spawn_local(shared.clone().pass_stages(pending));
+            }
+            Err(refusal) => shared.counters().refused[place][refusal as usize] += 1,
+        }
+    }
+}
+
+impl<S: Sink> Shared<S> {
+    async fn pass_stages(self: Rc<Self>, pending: Pending) {
+        let tuple = pending.tuple;
+        let transport = tuple.transport;
+        let outcome = match transport {
+            Transport::Tcp => self.plain(pending).await,
+            Transport::Tls => self.tls(pending).await,
+            // Datagrams are not accepted.
+            Transport::Udp => return,
+        };
+        let (client, server) = (tuple.client, tuple.server);
+        match outcome {
+            Outcome::Turn(incoming) => self.sink.take(incoming).await,
+            Outcome::Closed(why) => {
+                self.counters().closed[StreamCounters::place(transport)][why as usize] += 1;
+                let (transport, reason) = (transport.as_str(), why.as_str());
+                debug!(%client, %server, transport, reason, "connection closed before its first message");
+            }
+            Outcome::HandshakeFailed(why, error) => {
+                self.counters().handshakes_failed[why as usize] += 1;
+                let Some(suppressed) = self.log.borrow_mut().take(clock::mono()) else { return };
+                let reason = why.as_str();
+                info!(%client, %server, reason, error, suppressed, "TLS handshake failed");
+            }
+        }
+    }
+
+    /// TCP: TURN starts with the first byte.
+    async fn plain(&self, pending: Pending) -> Outcome {
+        let Pending { mut socket, tuple, permits } = pending;
+        let open = OpenConnection::new(self.counters.clone(), tuple.transport);
+        let opened = clock::mono();
+        let mut received = Vec::new();
+        let limit = self.config.borrow().limits.first_message;
+        let read = async {
+            received.reserve_exact(FIRST_BYTES);
+            socket.read_buf(&mut received).await
+        };
+        if let Err(why) = first_bytes(timeout(limit, read).await) {
+            return Outcome::Closed(why);
+        }
+        let Ok(socket) = socket.into_std() else { return Outcome::Closed(ConnectionEnd::System) };
+        Outcome::Turn(Incoming { socket, tls: None, tuple, permits, open, opened, received })
+    }
+
+    /// TLS: TURN starts with the first decrypted byte.
+    async fn tls(&self, pending: Pending) -> Outcome {
+        let Pending { socket, tuple, permits } = pending;
+        let StageConfig { identity, limits } = StageConfig::clone(&self.config.borrow());
+        let Some(identity) = identity else {
+            let error = "no certificate is configured".to_owned();
+            return Outcome::HandshakeFailed(HandshakeFailure::Other, error);
+        };
+        let mut stream = match timeout(limits.handshake, handshake(socket, &identity)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return Outcome::HandshakeFailed(HandshakeFailure::why(&error), error.to_string());
+            }
+            Err(_) => {
+                let error = "the handshake timed out".to_owned();
+                return Outcome::HandshakeFailed(HandshakeFailure::TooSlow, error);
+            }
+        };
+        let open = OpenConnection::new(self.counters.clone(), tuple.transport);
+        let opened = clock::mono();
+        let mut received = Vec::new();
+        let limit = limits.first_message;
+        let read = async {
+            received.reserve_exact(FIRST_BYTES);
+            stream.read_buf(&mut received).await
+        };
+        if let Err(why) = first_bytes(timeout(limit, read).await) {
+            return Outcome::Closed(why);
+        }
+        let (socket, tls) = stream.into_inner();
+        let Ok(socket) = socket.into_std() else { return Outcome::Closed(ConnectionEnd::System) };
+        let tls: Option<Box<ServerConnection>> = Some(Box::new(tls));
+        Outcome::Turn(Incoming { socket, tls, tuple, permits, open, opened, received })
+    }
+
+    fn counters(&self) -> MutexGuard<'_, StreamCounters> {
+        // Integers alone: whatever was written is a value.
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a read of the first bytes came to.
+fn first_bytes(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result<(), ConnectionEnd> {
+    match read {
+        Ok(Ok(0)) => Err(ConnectionEnd::Client),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if is_tls(&error) => Err(ConnectionEnd::Tls),
+        Ok(Err(_)) => Err(ConnectionEnd::Reset),
+        Err(_) => Err(ConnectionEnd::NoMessage),
+    }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
+}
+
+async fn handshake(
+    socket: TcpStream,
+    identity: &Identity,
+) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    hello.into_stream(identity.config()).await
+}

@@ -1,0 +1,81 @@
+//! A relay socket: bound to one address and port that no other socket has (never SO_REUSEPORT).
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::ports::Port;
+use crate::datapath::drops::{DropCounter, QueueLoss};
+use crate::datapath::sys::option;
+use crate::wire::Family;
+
+/// The buffer size that a relay socket asks for: it holds a video key frame.
+pub(in crate::datapath) const BUFFER: usize = 1 << 20;
+
+/// A relay socket with its port. The socket is closed before the port is released.
+pub(in crate::datapath) struct RelaySocket {
+    socket: UdpSocket,
+    port: Port,
+    /// The last pass of its worker that received something from it.
+    served: u64,
+    drops: DropCounter,
+}
+
+impl RelaySocket {
+    /// Opens the socket of a port.
+    pub(in crate::datapath) fn open(port: Port, gro: bool) -> Result<RelaySocket, (Port, io::Error)> {
+        match bind(port.addr(), gro) {
+            Ok(socket) => Ok(RelaySocket { socket, port, served: 0, drops: DropCounter::default() }),
+            Err(error) => Err((port, error)),
+        }
+    }
+
+    /// The relayed transport address.
+    pub(in crate::datapath) fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// Its address family.
+    pub(in crate::datapath) fn family(&self) -> Family {
+        Family::of(self.addr().ip())
+    }
+
+    /// Lets other clients of this relay send to it.
+    pub(super) fn set_live(&self) {
+        self.port.set_live();
+    }
+
+    /// Notes that a pass received something; true if the pass before did too.
+    pub(super) fn served(&mut self, pass: u64) -> bool {
+        std::mem::replace(&mut self.served, pass) + 1 == pass
+    }
+
+    /// What its queue has dropped since the last call.
+    pub(super) fn take_loss(&self) -> QueueLoss {
+        self.drops.take(self.socket.as_fd())
+    }
+}
+
+impl AsFd for RelaySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    option::may_fragment(socket.as_fd(), addr.is_ipv6())?;
+    // What the kernel lacks was logged when the listeners were opened.
+    let _ = option::receive_tos(socket.as_fd(), addr.is_ipv6());
+    if gro {
+        let _ = option::enable_gro(socket.as_fd());
+    }
+    // RFC 8656 §11.5
+    option::receive_errors(socket.as_fd(), addr.is_ipv6())?;
+    option::buffers(socket.as_fd(), BUFFER)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}

@@ -1,0 +1,38 @@
+//! Carrying out what the core hands out.
+
+use super::event_loop::Worker;
+use crate::datapath::relay::table::Opening;
+use crate::turn::Output;
+
+impl Worker {
+    /// Carries out every output of the core, and tells it the answers to its questions. Returns whether there was any.
+    pub(super) fn drain(&mut self) -> bool {
+        let mut any = false;
+        while let Some(output) = self.core.poll_output() {
+            any = true;
+            match output {
+                Output::Reply { to, message } => self.reply(&to, &message),
+                Output::Ask { ticket, ask } => {
+                    let opening = Opening { now: self.now.mono, poll: &self.poll, log: &mut self.socket_log };
+                    let answer = self.relays.answer(ask, opening);
+                    self.lapse = self.resources.reservations.next();
+                    self.core.answered(self.now, ticket, answer);
+                }
+                Output::CloseRelay(socket) => self.relays.close(socket.into()),
+                Output::Opened(opened) => {
+                    self.relays.set_owner(&opened);
+                    self.streams.allocated(self.now.mono, &opened.tuple, true);
+                    self.log.opened(&opened);
+                }
+                Output::Closed(closed) => {
+                    self.streams.allocated(self.now.mono, &closed.tuple, false);
+                    self.log.closed(&closed);
+                }
+                Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
+                // They are for a forwarding table in the kernel; this worker forwards itself.
+                Output::ChannelBound { .. } | Output::ChannelUnbound { .. } => {}
+            }
+        }
+        any
+    }
+}
