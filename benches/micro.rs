@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use hairpin::auth::Purpose;
+use hairpin::auth::AuthPurpose;
 use hairpin::turn::{Header, PeerAddr, Tos};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 
@@ -38,14 +38,14 @@ fn allocate(criterion: &mut Criterion) {
     criterion.bench_function("allocate/parse_and_authenticate", |bencher| {
         bencher.iter(|| {
             let request = Message::parse(black_box(&request)).unwrap();
-            auth.check(START, from, &request, Purpose::Allocate, None).is_ok()
+            auth.authenticate(START, from, &request, AuthPurpose::Allocate, None).is_ok()
         });
     });
     let request = Message::parse(&request).unwrap();
-    let authenticated = auth.check(START, from, &request, Purpose::Allocate, None).ok().unwrap();
+    let authenticated = auth.authenticate(START, from, &request, AuthPurpose::Allocate, None).ok().unwrap();
     criterion.bench_function("allocate/answer", |bencher| {
         bencher.iter(|| {
-            let mut answer = Encoder::answer(black_box(&request), Class::Success);
+            let mut answer = Encoder::response(black_box(&request), Class::Success);
             answer.xor_address(attribute::XOR_RELAYED_ADDRESS, addr_of_relay());
             answer.xor_address(attribute::XOR_MAPPED_ADDRESS, from);
             answer.u32(attribute::LIFETIME, 600);

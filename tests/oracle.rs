@@ -298,7 +298,7 @@ impl Sample {
         let (mut out, rest) = match &self.attributes[..] {
             [ErrorCode(code, reason), rest @ ..] => {
                 let request = Encoder::new(Class::Request, self.method, id).finish();
-                (Encoder::error(&Message::parse(&request).unwrap(), *code, reason), rest)
+                (Encoder::error_response(&Message::parse(&request).unwrap(), *code, reason), rest)
             }
             all => (Encoder::new(self.class, self.method, id), all),
         };

@@ -131,7 +131,7 @@ impl AsFd for Stream {
 
 /// The length of the message that these bytes begin with, once it is there in whole.
 pub fn message(bytes: &[u8]) -> io::Result<Option<usize>> {
-    let len = wire::frame(bytes).map_err(io::Error::other)?;
+    let len = wire::frame_len(bytes).map_err(io::Error::other)?;
     Ok(len.filter(|&len| len <= bytes.len()))
 }
 

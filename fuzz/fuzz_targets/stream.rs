@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
 fn messages(stream: &[u8]) -> (Vec<&[u8]>, bool) {
     let (mut found, mut rest) = (Vec::new(), stream);
     loop {
-        match wire::frame(rest) {
+        match wire::frame_len(rest) {
             Ok(Some(len)) if len <= rest.len() => {
                 let (message, after) = rest.split_at(len);
                 found.push(message);

@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 
 use hairpin::wire::{
-    Attribute, CHANNEL_HEADER, ChannelHeader, Class, DATA_HEADER_MAX, Encoder, Family, Message,
-    TransactionId, attribute, data_header_len, data_indication_header, is_channel_data, padding,
+    Attribute, CHANNEL_HEADER, ChannelHeader, Class, DATA_INDICATION_HEADER_MAX, Encoder, Family, Message,
+    TransactionId, attribute, data_indication_header, data_indication_header_len, is_channel_data, padding,
 };
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 
@@ -76,7 +76,7 @@ fn stun(bytes: &[u8], message: &Message<'_>) {
     }
 
     if message.class() == Class::Request {
-        let answer = Encoder::error(message, 400, "Bad Request").finish();
+        let answer = Encoder::error_response(message, 400, "Bad Request").finish();
         assert_eq!(answer[4..20], bytes[4..20]);
         assert_eq!(Message::parse(&answer).is_ok(), !message.is_classic());
     }
@@ -135,9 +135,9 @@ fn assert_same_meaning(again: &Attribute<'_>, attribute: &Attribute<'_>) {
 }
 
 fn data_indication(id: TransactionId, peer: SocketAddr, payload: &[u8]) {
-    let mut bytes = vec![0; DATA_HEADER_MAX];
+    let mut bytes = vec![0; DATA_INDICATION_HEADER_MAX];
     let len = data_indication_header(&mut bytes, id, peer, payload.len()).expect("the payload is short");
-    assert_eq!(len, data_header_len(Family::of(peer.ip())));
+    assert_eq!(len, data_indication_header_len(Family::of(peer.ip())));
     bytes.truncate(len);
     bytes.extend_from_slice(payload);
     bytes.resize(bytes.len() + padding(payload.len()), 0);

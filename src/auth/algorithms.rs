@@ -1,7 +1,7 @@
 //! PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM: what is offered, and what a request chose. RFC 8489 §14.11, §14.12
 //! and §18.5. Both algorithms have empty parameters, so each entry is four bytes and needs no padding.
 
-use super::credential::Algorithm;
+use super::credential::PasswordAlgorithm;
 
 /// The list of every challenge, in preferential order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +26,17 @@ impl Offer {
         [Offer::Both, Offer::Md5].into_iter().find(|offer| offer.value() == value)
     }
 
-    pub(super) fn includes(self, algorithm: Algorithm) -> bool {
-        self == Offer::Both || algorithm == Algorithm::Md5
+    pub(super) fn includes(self, algorithm: PasswordAlgorithm) -> bool {
+        self == Offer::Both || algorithm == PasswordAlgorithm::Md5
     }
 }
 
-impl Algorithm {
+impl PasswordAlgorithm {
     /// The value of PASSWORD-ALGORITHM; `None` is an unknown one, or one with parameters.
-    pub(super) fn from_value(value: &[u8]) -> Option<Algorithm> {
+    pub(super) fn from_value(value: &[u8]) -> Option<PasswordAlgorithm> {
         match value {
-            [0, 1, 0, 0] => Some(Algorithm::Md5),
-            [0, 2, 0, 0] => Some(Algorithm::Sha256),
+            [0, 1, 0, 0] => Some(PasswordAlgorithm::Md5),
+            [0, 2, 0, 0] => Some(PasswordAlgorithm::Sha256),
             _ => None,
         }
     }
@@ -50,8 +50,8 @@ mod tests {
     #[test]
     fn offers_are_lists_of_their_algorithms() {
         for offer in [Offer::Both, Offer::Md5] {
-            let listed: Vec<_> = offer.value().chunks(4).map(Algorithm::from_value).collect();
-            let expected: Vec<_> = [Algorithm::Sha256, Algorithm::Md5]
+            let listed: Vec<_> = offer.value().chunks(4).map(PasswordAlgorithm::from_value).collect();
+            let expected: Vec<_> = [PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5]
                 .into_iter()
                 .filter(|&algorithm| offer.includes(algorithm))
                 .map(Some)
@@ -78,7 +78,7 @@ mod tests {
             &[0, 1, 0, 0, 0, 0, 0, 0],
         ];
         for value in values {
-            assert_eq!(Algorithm::from_value(value), None, "{value:?}");
+            assert_eq!(PasswordAlgorithm::from_value(value), None, "{value:?}");
         }
     }
 }

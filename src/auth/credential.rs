@@ -34,10 +34,10 @@ impl Credential {
     }
 
     /// The algorithm that derived the key.
-    pub fn algorithm(&self) -> Algorithm {
+    pub fn algorithm(&self) -> PasswordAlgorithm {
         match self.key {
-            Key::Md5(_) => Algorithm::Md5,
-            Key::Sha256(_) => Algorithm::Sha256,
+            Key::Md5(_) => PasswordAlgorithm::Md5,
+            Key::Sha256(_) => PasswordAlgorithm::Sha256,
         }
     }
 
@@ -63,7 +63,7 @@ impl fmt::Debug for Credential {
 
 /// RFC 8489 §18.5: what derives a key from a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum PasswordAlgorithm {
     /// 0x0001, every client's before RFC 8489.
     Md5,
     /// 0x0002.
@@ -77,12 +77,12 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) fn derive(algorithm: Algorithm, username: &str, realm: &str, password: &[u8]) -> Key {
+    pub(super) fn derive(algorithm: PasswordAlgorithm, username: &str, realm: &str, password: &[u8]) -> Key {
         match algorithm {
             // RFC 8489 §18.5.1.1
-            Algorithm::Md5 => Key::Md5(joined::<Md5>(username, realm, password).into()),
+            PasswordAlgorithm::Md5 => Key::Md5(joined::<Md5>(username, realm, password).into()),
             // RFC 8489 §18.5.1.2
-            Algorithm::Sha256 => Key::Sha256(joined::<Sha256>(username, realm, password).into()),
+            PasswordAlgorithm::Sha256 => Key::Sha256(joined::<Sha256>(username, realm, password).into()),
         }
     }
 

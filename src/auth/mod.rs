@@ -7,7 +7,7 @@
 //! passes it in again, so that its key serves even when the user is gone.
 //!
 //! - [`AuthConfig`]: users, shared secrets, realm. [`NonceKeys`]: from the operating system, made by the daemon.
-//! - [`Auth::check`]: the checks of RFC 8489 §9.2.4, in their order.
+//! - [`Auth::authenticate`]: the checks of RFC 8489 §9.2.4, in their order.
 //! - [`Authenticated`], [`AuthRefusal`], [`AuthReason`]: how it ended.
 //! - [`time_limited_password`], [`md5_key`]: for those who hand credentials out.
 //!
@@ -32,10 +32,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
-pub use credential::{Algorithm, Credential, md5_key};
+pub use credential::{Credential, PasswordAlgorithm, md5_key};
 pub use nonce::NonceKeys;
 pub use time_limited::time_limited_password;
-pub use verdict::{AuthReason, AuthRefusal, Authenticated, Purpose};
+pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
 
 use crate::wire::{Encoder, Message, attribute};
 use algorithms::Offer;
@@ -116,12 +116,12 @@ impl Auth {
     }
 
     /// Judges a request. `known` is the credential of the allocation on this 5-tuple, if there is one.
-    pub fn check(
+    pub fn authenticate(
         &self,
         unix: u64,
         client: SocketAddr,
         request: &Message<'_>,
-        purpose: Purpose,
+        purpose: AuthPurpose,
         known: Option<&Arc<Credential>>,
     ) -> Result<Authenticated, AuthRefusal> {
         // RFC 8489 §9.2.4, in its order. First: no integrity.
@@ -136,7 +136,7 @@ impl Auth {
         // Fourth and fifth: the user, and the integrity made with the user's key. A name whose time has passed is
         // not valid either, but the log should tell it from a wrong password.
         let credential = self.verify(request, &claim, algorithm, known)?;
-        if purpose == Purpose::Allocate && credential.expires().is_some_and(|expires| expires < unix) {
+        if purpose == AuthPurpose::Allocate && credential.expires().is_some_and(|expires| expires < unix) {
             return Err(AuthReason::Expired.into());
         }
         // Sixth: the nonce.
@@ -148,7 +148,7 @@ impl Auth {
         let other = known.is_some_and(|known| known.username() != credential.username());
         let authenticated = Authenticated::new(credential, claim.answered_with());
         // RFC 8656 §5: verified, but not the user of this allocation.
-        if other && purpose != Purpose::Allocate {
+        if other && purpose != AuthPurpose::Allocate {
             let reason = AuthReason::OtherUser;
             return Err(AuthRefusal { code: reason.code(), reason, signed: Some(authenticated) });
         }
@@ -156,14 +156,18 @@ impl Auth {
     }
 
     /// RFC 8489 §9.2.4, third check. `None` is an algorithm that no key of ours is derived with.
-    fn algorithm(&self, claim: &Claim<'_>, standing: Standing) -> Result<Option<Algorithm>, AuthReason> {
+    fn algorithm(
+        &self,
+        claim: &Claim<'_>,
+        standing: Standing,
+    ) -> Result<Option<PasswordAlgorithm>, AuthReason> {
         let bit = nonce::features(claim.nonce).is_some_and(|set| set & nonce::PASSWORD_ALGORITHMS != 0);
         match (claim.offered, claim.chosen) {
             // "processed as though PASSWORD-ALGORITHM were MD5"
-            (None, None) => Ok(Some(Algorithm::Md5)),
+            (None, None) => Ok(Some(PasswordAlgorithm::Md5)),
             // Without the bit nothing is compared. No nonce of ours lacks it, so this ends in 438 at best.
-            (_, None) if !bit => Ok(Some(Algorithm::Md5)),
-            (_, Some(chosen)) if !bit => Ok(Algorithm::from_value(chosen)),
+            (_, None) if !bit => Ok(Some(PasswordAlgorithm::Md5)),
+            (_, Some(chosen)) if !bit => Ok(PasswordAlgorithm::from_value(chosen)),
             (Some(offered), Some(chosen)) => {
                 let offer = Offer::from_value(offered).ok_or(AuthReason::PasswordAlgorithms)?;
                 // A foreign nonce may come from before a restart, sent with the other list: the client then needs the
@@ -171,7 +175,8 @@ impl Auth {
                 if offer != self.offer && standing != Standing::Foreign {
                     return Err(AuthReason::PasswordAlgorithms);
                 }
-                let chosen = Algorithm::from_value(chosen).filter(|&algorithm| offer.includes(algorithm));
+                let chosen =
+                    PasswordAlgorithm::from_value(chosen).filter(|&algorithm| offer.includes(algorithm));
                 chosen.map(Some).ok_or(AuthReason::PasswordAlgorithms)
             }
             _ => Err(AuthReason::PasswordAlgorithms),
@@ -183,7 +188,7 @@ impl Auth {
         &self,
         request: &Message<'_>,
         claim: &Claim<'_>,
-        algorithm: Option<Algorithm>,
+        algorithm: Option<PasswordAlgorithm>,
         known: Option<&Arc<Credential>>,
     ) -> Result<Arc<Credential>, AuthReason> {
         // The key that opened the allocation. If it does not fit, the user may have got a new one since.

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
 use super::config::Secret;
-use super::credential::{Algorithm, Credential, Key};
+use super::credential::{Credential, Key, PasswordAlgorithm};
 
 /// Characters of base64 that 20 bytes take.
 const PASSWORD: usize = 28;
@@ -44,7 +44,7 @@ impl Secrets {
         &self,
         name: &TimeLimitedName<'_>,
         realm: &str,
-        algorithm: Algorithm,
+        algorithm: PasswordAlgorithm,
         holds: impl Fn(&[u8]) -> bool,
     ) -> Option<Credential> {
         self.keyed

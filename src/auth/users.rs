@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::config::{AuthConfigError, Password, StaticUser};
-use super::credential::{Algorithm, Credential, Key, userhash};
+use super::credential::{Credential, Key, PasswordAlgorithm, userhash};
 use super::opaque::{bare, opaque};
 
 /// RFC 8489 §14.3: what a client may send is fewer than 509 bytes.
@@ -27,10 +27,10 @@ pub(super) struct User {
 }
 
 impl User {
-    pub(super) fn credential(&self, algorithm: Algorithm) -> Option<&Arc<Credential>> {
+    pub(super) fn credential(&self, algorithm: PasswordAlgorithm) -> Option<&Arc<Credential>> {
         match algorithm {
-            Algorithm::Md5 => Some(&self.md5),
-            Algorithm::Sha256 => self.sha256.as_ref(),
+            PasswordAlgorithm::Md5 => Some(&self.md5),
+            PasswordAlgorithm::Sha256 => self.sha256.as_ref(),
         }
     }
 
@@ -52,7 +52,10 @@ impl User {
                 let password = opaque(text).map_err(refuse)?;
                 let derive =
                     |algorithm| credential(Key::derive(algorithm, &name, realm, password.as_bytes()));
-                Ok(User { md5: derive(Algorithm::Md5), sha256: Some(derive(Algorithm::Sha256)) })
+                Ok(User {
+                    md5: derive(PasswordAlgorithm::Md5),
+                    sha256: Some(derive(PasswordAlgorithm::Sha256)),
+                })
             }
         }
     }
@@ -108,9 +111,12 @@ mod tests {
     fn keys_are_derived_from_prepared_strings() {
         let users = Users::new(&[plain("A\u{30A}sa", "Correct\u{A0}Horse")], "realm").unwrap();
         let user = users.named("\u{C5}sa").expect("found by its prepared name");
-        let md5 = user.credential(Algorithm::Md5).unwrap();
+        let md5 = user.credential(PasswordAlgorithm::Md5).unwrap();
         assert_eq!(md5.key(), md5_key("\u{C5}sa", "realm", "Correct Horse"));
-        assert_eq!(user.credential(Algorithm::Sha256).unwrap().algorithm(), Algorithm::Sha256);
+        assert_eq!(
+            user.credential(PasswordAlgorithm::Sha256).unwrap().algorithm(),
+            PasswordAlgorithm::Sha256
+        );
         assert!(users.named("A\u{30A}sa").is_none());
     }
 
@@ -119,7 +125,7 @@ mod tests {
     fn a_user_is_found_by_hash() {
         let users = Users::new(&[plain("alice", "a"), plain("bob", "b")], "realm").unwrap();
         let user = users.hashed(&userhash(b"bob", b"realm")).unwrap();
-        assert_eq!(&**user.credential(Algorithm::Md5).unwrap().username(), "bob");
+        assert_eq!(&**user.credential(PasswordAlgorithm::Md5).unwrap().username(), "bob");
         assert!(users.hashed(&userhash(b"bob", b"other")).is_none());
         assert!(users.hashed(&[0; 32]).is_none());
     }
@@ -131,8 +137,8 @@ mod tests {
         let stored = StaticUser { name: "user".into(), password: Password::Md5Key(key) };
         let users = Users::new(&[stored, plain("alice", "a")], "realm").unwrap();
         let user = users.named("user").unwrap();
-        assert_eq!(user.credential(Algorithm::Md5).unwrap().key(), key);
-        assert!(user.credential(Algorithm::Sha256).is_none());
+        assert_eq!(user.credential(PasswordAlgorithm::Md5).unwrap().key(), key);
+        assert!(user.credential(PasswordAlgorithm::Sha256).is_none());
         assert_eq!(users.md5_only(), ["user"]);
     }
 

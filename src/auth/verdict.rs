@@ -8,7 +8,7 @@ use crate::wire::Encoder;
 
 /// What a request wants, as far as credentials care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum AuthPurpose {
     /// To open an allocation: the expiry of a time-limited name counts, and 441 is never the answer.
     Allocate,
     /// Anything else: a name that expired during a call still serves it.

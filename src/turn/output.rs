@@ -66,13 +66,13 @@ pub enum Header {
 
 impl Header {
     /// The length of the longest header.
-    pub const MAX: usize = wire::DATA_HEADER_MAX;
+    pub const MAX: usize = wire::DATA_INDICATION_HEADER_MAX;
 
     /// The length of the header.
     pub fn len(&self) -> usize {
         match self {
             Header::Channel(_) => wire::CHANNEL_HEADER,
-            Header::Data { peer, .. } => wire::data_header_len(Family::of(peer.ip())),
+            Header::Data { peer, .. } => wire::data_indication_header_len(Family::of(peer.ip())),
         }
     }
 

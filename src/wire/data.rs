@@ -9,10 +9,10 @@ use super::method::message_type;
 use super::{Class, Family, MAGIC_COOKIE, Method, TransactionId, attribute, padding};
 
 /// The longest header: that for a peer with an IPv6 address.
-pub const DATA_HEADER_MAX: usize = data_header_len(Family::V6);
+pub const DATA_INDICATION_HEADER_MAX: usize = data_indication_header_len(Family::V6);
 
 /// Bytes before the payload: the STUN header, XOR-PEER-ADDRESS, and the type and length of DATA.
-pub const fn data_header_len(peer: Family) -> usize {
+pub const fn data_indication_header_len(peer: Family) -> usize {
     HEADER + 4 + peer.value_len() + 4
 }
 
@@ -27,7 +27,7 @@ pub fn data_indication_header(
     peer: SocketAddr,
     payload_len: usize,
 ) -> Option<usize> {
-    let len = data_header_len(Family::of(peer.ip()));
+    let len = data_indication_header_len(Family::of(peer.ip()));
     let out = out.get_mut(..len)?;
     let data = u16::try_from(payload_len).ok()?;
     let total = u16::try_from(len - HEADER + payload_len + padding(payload_len)).ok()?;
@@ -62,9 +62,9 @@ mod tests {
     fn written_in_place_it_is_the_same_message() {
         for (peer, header) in peers().into_iter().zip([36, 48]) {
             for payload in [&b""[..], b"a", b"ab", b"abc", b"abcd", &[7; 1200]] {
-                let mut out = vec![0xFF; DATA_HEADER_MAX + payload.len() + 3];
+                let mut out = vec![0xFF; DATA_INDICATION_HEADER_MAX + payload.len() + 3];
                 let len = data_indication_header(&mut out, ID, peer, payload.len()).unwrap();
-                assert_eq!((len, data_header_len(Family::of(peer.ip()))), (header, header));
+                assert_eq!((len, data_indication_header_len(Family::of(peer.ip()))), (header, header));
                 out.truncate(len);
                 out.extend_from_slice(payload);
                 out.resize(out.len() + padding(payload.len()), 0);
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_length_field_bounds_the_payload() {
         let [v4, v6] = peers();
-        let mut out = [0; DATA_HEADER_MAX];
+        let mut out = [0; DATA_INDICATION_HEADER_MAX];
         assert_eq!(data_indication_header(&mut out, ID, v4, 65_507), Some(36));
         assert_eq!(data_indication_header(&mut out, ID, v4, 65_516), Some(36));
         assert_eq!(data_indication_header(&mut out, ID, v4, 65_517), None);
@@ -96,9 +96,9 @@ mod tests {
     #[test]
     fn too_little_room_is_refused() {
         let [v4, v6] = peers();
-        let mut out = [0xFF; DATA_HEADER_MAX];
+        let mut out = [0xFF; DATA_INDICATION_HEADER_MAX];
         assert_eq!(data_indication_header(&mut out[..35], ID, v4, 4), None);
         assert_eq!(data_indication_header(&mut out[..47], ID, v6, 4), None);
-        assert_eq!(out, [0xFF; DATA_HEADER_MAX]);
+        assert_eq!(out, [0xFF; DATA_INDICATION_HEADER_MAX]);
     }
 }

@@ -35,13 +35,13 @@ impl Encoder {
     }
 
     /// An answer: the request's method and transaction id (RFC 8489 §6.3.1.1), of a classic request all 16 bytes.
-    pub fn answer(request: &Message<'_>, class: Class) -> Encoder {
+    pub fn response(request: &Message<'_>, class: Class) -> Encoder {
         Encoder::start(class, request.method(), &request.cookie_and_id(), request.is_classic())
     }
 
     /// An error answer with its ERROR-CODE.
-    pub fn error(request: &Message<'_>, code: u16, reason: &str) -> Encoder {
-        let mut answer = Encoder::answer(request, Class::Error);
+    pub fn error_response(request: &Message<'_>, code: u16, reason: &str) -> Encoder {
+        let mut answer = Encoder::response(request, Class::Error);
         answer.error_code(code, reason);
         answer
     }
@@ -181,7 +181,7 @@ impl Encoder {
 }
 
 /// The recommended reason phrase of an error code (RFC 8489 §14.8, RFC 8656 §19); empty for others.
-pub const fn reason(code: u16) -> &'static str {
+pub const fn reason_phrase(code: u16) -> &'static str {
     match code {
         300 => "Try Alternate",
         400 => "Bad Request",
@@ -229,7 +229,8 @@ mod tests {
     #[test]
     fn an_answer_repeats_its_request() {
         let request = Encoder::new(Class::Request, Method::Refresh, ID).finish();
-        let bytes = Encoder::error(&Message::parse(&request).unwrap(), 437, reason(437)).finish();
+        let bytes =
+            Encoder::error_response(&Message::parse(&request).unwrap(), 437, reason_phrase(437)).finish();
         let answer = Message::parse(&bytes).unwrap();
         assert_eq!(
             (answer.class(), answer.method(), answer.transaction_id()),
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn a_classic_answer_repeats_sixteen_bytes() {
         let request = classic_binding();
-        let mut answer = Encoder::answer(&Message::parse(&request).unwrap(), Class::Success);
+        let mut answer = Encoder::response(&Message::parse(&request).unwrap(), Class::Success);
         answer.mapped_address("192.0.2.1:32853".parse().unwrap());
         let bytes = answer.finish();
         assert_eq!(bytes[..4], [0x01, 0x01, 0x00, 0x0C]);
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn a_classic_answer_needs_no_padding() {
         let request = classic_binding();
-        let mut answer = Encoder::error(&Message::parse(&request).unwrap(), 420, reason(420));
+        let mut answer = Encoder::error_response(&Message::parse(&request).unwrap(), 420, reason_phrase(420));
         answer.unknown_attributes(&[0x0003]);
         let bytes = answer.finish();
         assert_eq!(bytes[20..44], *b"\x00\x09\x00\x18\x00\x00\x04\x14Unknown Attribut");
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn address_error_codes_come_back() {
         let mut message = Encoder::new(Class::Success, Method::Allocate, ID);
-        message.address_error_code(Family::V6, 508, reason(508));
+        message.address_error_code(Family::V6, 508, reason_phrase(508));
         let bytes = message.finish();
         let attribute = Message::parse(&bytes).unwrap().attribute(attribute::ADDRESS_ERROR_CODE).unwrap();
         assert_eq!(attribute.address_error_code(), Ok((Family::V6, 508, "Insufficient Capacity")));
@@ -296,8 +297,8 @@ mod tests {
     /// RFC 8489 §14.8: the codes have phrases, shorter than 128 characters.
     #[test]
     fn codes_have_phrases() {
-        let with = (300..700).filter(|&code| !reason(code).is_empty()).count();
+        let with = (300..700).filter(|&code| !reason_phrase(code).is_empty()).count();
         assert_eq!(with, 14);
-        assert!((300..700).all(|code| reason(code).len() < 128));
+        assert!((300..700).all(|code| reason_phrase(code).len() < 128));
     }
 }

@@ -12,18 +12,18 @@ pub const FRAME_MAX: usize = HEADER + u16::MAX as usize;
 /// What begins no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("neither a STUN message nor ChannelData")]
-pub struct Unframed;
+pub struct FramingError;
 
 /// How long the message is that `bytes` begin with, ChannelData with its padding; `None` if it takes more bytes to tell.
 /// The message itself may not be there in whole yet.
 ///
 /// # Errors
 /// The first byte belongs to neither STUN nor a channel (RFC 7983 §7): the stream is of no use any more.
-pub fn frame(bytes: &[u8]) -> Result<Option<usize>, Unframed> {
+pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let is_stun = first & 0xC0 == 0;
     if !is_stun && !is_channel_data(bytes) {
-        return Err(Unframed);
+        return Err(FramingError);
     }
     let Some(&[_, _, high, low]) = bytes.first_chunk() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
@@ -42,7 +42,7 @@ mod tests {
     fn channel_data_is_padded() {
         for (len, framed) in [(0, 4), (1, 8), (4, 8), (5, 12), (0xFFFF, 65_540)] {
             let [high, low] = u16::to_be_bytes(len);
-            assert_eq!(frame(&[0x40, 0, high, low]), Ok(Some(framed)));
+            assert_eq!(frame_len(&[0x40, 0, high, low]), Ok(Some(framed)));
         }
     }
 
@@ -50,13 +50,13 @@ mod tests {
     #[test]
     fn what_is_no_message() {
         for first in (0x50..=0xFF).step_by(1) {
-            assert_eq!(frame(&[first]), Err(Unframed));
+            assert_eq!(frame_len(&[first]), Err(FramingError));
         }
         for first in 0..=0x4F {
-            assert_eq!(frame(&[first, 0, 0]), Ok(None));
+            assert_eq!(frame_len(&[first, 0, 0]), Ok(None));
         }
-        assert_eq!(frame(&[]), Ok(None));
-        assert_eq!(frame(&[0x3F, 0, 0xFF, 0xFF]), Ok(Some(FRAME_MAX)));
+        assert_eq!(frame_len(&[]), Ok(None));
+        assert_eq!(frame_len(&[0x3F, 0, 0xFF, 0xFF]), Ok(Some(FRAME_MAX)));
     }
 
     proptest! {
@@ -78,7 +78,7 @@ mod tests {
             }
             let mut at = 0;
             for end in ends {
-                prop_assert_eq!(frame(&stream[at..at + 4]), Ok(Some(end - at)));
+                prop_assert_eq!(frame_len(&stream[at..at + 4]), Ok(Some(end - at)));
                 at = end;
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! - [`Message`], [`Attribute`]: one validated STUN message, and a value inside it.
 //! - [`Encoder`]: answers, built in a `Vec`.
-//! - [`frame`]: where messages end in a stream.
+//! - [`frame_len`]: where messages end in a stream.
 //! - [`ChannelHeader`], [`data_indication_header`]: what stands before relayed data, written in place.
 //!
 //! Left out on purpose: short-term credentials (RFC 8489 §9.1) and the padded HMAC of RFC 3489 §11.2.8, since
@@ -26,9 +26,9 @@ mod method;
 pub use address::Family;
 pub use attribute::{Attribute, PasswordAlgorithms};
 pub use channel::{CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, is_channel_data};
-pub use data::{DATA_HEADER_MAX, data_header_len, data_indication_header};
-pub use encoder::{Encoder, reason};
-pub use frame::{FRAME_MAX, Unframed, frame};
+pub use data::{DATA_INDICATION_HEADER_MAX, data_indication_header, data_indication_header_len};
+pub use encoder::{Encoder, reason_phrase};
+pub use frame::{FRAME_MAX, FramingError, frame_len};
 pub use malformed::Malformed;
 pub use message::{Attributes, MAGIC_COOKIE, Message, TransactionId};
 pub use method::{Class, Method};

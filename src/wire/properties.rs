@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, Class, DATA_HEADER_MAX, Encoder, Malformed, Message,
-    Method, TransactionId, attribute, data_indication_header, is_channel_data, padding,
+    CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, Class, DATA_INDICATION_HEADER_MAX, Encoder, Malformed,
+    Message, Method, TransactionId, attribute, data_indication_header, is_channel_data, padding,
 };
 
 /// Every class and method that may stand together.
@@ -137,7 +137,7 @@ proptest! {
         peer in addresses(),
         payload in vec(any::<u8>(), 0..1500),
     ) {
-        let mut bytes = vec![0; DATA_HEADER_MAX];
+        let mut bytes = vec![0; DATA_INDICATION_HEADER_MAX];
         let len = data_indication_header(&mut bytes, TransactionId(id), peer, payload.len()).unwrap();
         bytes.truncate(len);
         bytes.extend_from_slice(&payload);

@@ -112,7 +112,7 @@ impl Client {
     /// The next message with its padding; `None` at the end of the stream.
     pub fn try_message(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            let whole = wire::frame(&self.buffer).expect("the server's stream is in order");
+            let whole = wire::frame_len(&self.buffer).expect("the server's stream is in order");
             if let Some(len) = whole.filter(|&len| len <= self.buffer.len()) {
                 let rest = self.buffer.split_off(len);
                 return Ok(Some(std::mem::replace(&mut self.buffer, rest)));

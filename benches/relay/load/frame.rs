@@ -4,8 +4,8 @@
 use std::net::{SocketAddr, SocketAddrV4};
 
 use hairpin::wire::{
-    self, CHANNEL_HEADER, ChannelHeader, Class, DATA_HEADER_MAX, Encoder, Message, Method, TransactionId,
-    attribute,
+    self, CHANNEL_HEADER, ChannelHeader, Class, DATA_INDICATION_HEADER_MAX, Encoder, Message, Method,
+    TransactionId, attribute,
 };
 
 use super::traffic::STAMP;
@@ -81,7 +81,7 @@ impl Frame {
         if self.form == Form::Channel {
             return self.header.clone();
         }
-        let mut header = vec![0; DATA_HEADER_MAX];
+        let mut header = vec![0; DATA_INDICATION_HEADER_MAX];
         let id = TransactionId([0; 12]);
         let len = wire::data_indication_header(&mut header, id, self.peer, self.payload).unwrap_or(0);
         header.truncate(len);

@@ -3,7 +3,7 @@
 //! sentences. Then the attacks of §16.1.3 as stories.
 
 use super::*;
-use Algorithm::{Md5, Sha256};
+use PasswordAlgorithm::{Md5, Sha256};
 
 /// How the NONCE comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ const SIGNED: [Signed; 5] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     /// Processed with this algorithm's key.
-    Use(Algorithm),
+    Use(PasswordAlgorithm),
     /// Nothing to compare, but no key either: the integrity cannot match.
     NoKey,
     /// 400 (Bad Request).
@@ -176,7 +176,7 @@ impl MatrixRow {
 }
 
 /// How a request ends: the algorithm of the key and whether SHA-256 signs the answer, or the refusal.
-type Outcome = Result<(Algorithm, bool), (u16, AuthReason)>;
+type Outcome = Result<(PasswordAlgorithm, bool), (u16, AuthReason)>;
 
 /// One server and the one user who asks it.
 struct TestServer {
@@ -253,7 +253,7 @@ fn expected(
 /// Whose key made the integrity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Made {
-    With(Algorithm),
+    With(PasswordAlgorithm),
     /// The right name, a wrong password.
     Wrong,
     /// A name that nobody has.
@@ -360,7 +360,7 @@ fn answer_to(nonce: &[u8], list: Option<&[u8]>) -> Option<TestRequest> {
     let Some(list) = list else {
         return (!bit).then(|| ask.sha1(&key(Md5, "alice", "wonder")));
     };
-    let algorithm = Algorithm::from_value(&list[..4]).expect("one of those it knows");
+    let algorithm = PasswordAlgorithm::from_value(&list[..4]).expect("one of those it knows");
     let chosen = if algorithm == Sha256 { SHA256 } else { MD5 };
     Some(
         ask.with(attribute::PASSWORD_ALGORITHMS, list)

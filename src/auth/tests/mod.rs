@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::credential::{Key, userhash};
 use super::*;
-use crate::wire::{Class, Encoder, Message, Method, TransactionId, attribute, reason};
+use crate::wire::{Class, Encoder, Message, Method, TransactionId, attribute, reason_phrase};
 
 const NOW: u64 = 1_700_000_000;
 const REALM: &str = "example.org";
@@ -48,7 +48,7 @@ fn auth(users: &[StaticUser], secrets: &[&str]) -> Auth {
         .expect("a good configuration")
 }
 
-fn key(algorithm: Algorithm, username: &str, password: &str) -> Vec<u8> {
+fn key(algorithm: PasswordAlgorithm, username: &str, password: &str) -> Vec<u8> {
     Key::derive(algorithm, username, REALM, password.as_bytes()).as_bytes().to_vec()
 }
 
@@ -114,15 +114,21 @@ impl TestRequest {
         &self,
         auth: &Auth,
         unix: u64,
-        purpose: Purpose,
+        purpose: AuthPurpose,
         known: Option<&Arc<Credential>>,
     ) -> Result<Authenticated, AuthRefusal> {
         let bytes = self.bytes();
-        auth.check(unix, client(), &Message::parse(&bytes).expect("a well-formed request"), purpose, known)
+        auth.authenticate(
+            unix,
+            client(),
+            &Message::parse(&bytes).expect("a well-formed request"),
+            purpose,
+            known,
+        )
     }
 
     fn allocate(&self, auth: &Auth) -> Result<Authenticated, AuthRefusal> {
-        self.check(auth, NOW, Purpose::Allocate, None)
+        self.check(auth, NOW, AuthPurpose::Allocate, None)
     }
 
     fn refused(&self, auth: &Auth) -> (u16, AuthReason) {
@@ -142,7 +148,7 @@ fn named(auth: &Auth, username: &str) -> TestRequest {
 
 /// Such a request, signed.
 fn classic(auth: &Auth, username: &str, password: &str) -> TestRequest {
-    named(auth, username).sha1(&key(Algorithm::Md5, username, password))
+    named(auth, username).sha1(&key(PasswordAlgorithm::Md5, username, password))
 }
 
 /// What a client of RFC 8489 sends that chose SHA-256.
@@ -150,13 +156,14 @@ fn modern(auth: &Auth, username: &str, password: &str) -> TestRequest {
     named(auth, username)
         .with(attribute::PASSWORD_ALGORITHMS, BOTH)
         .with(attribute::PASSWORD_ALGORITHM, SHA256)
-        .sha256(&key(Algorithm::Sha256, username, password))
+        .sha256(&key(PasswordAlgorithm::Sha256, username, password))
 }
 
 /// The error answer as the server above writes it.
 fn answer(auth: &Auth, refusal: &AuthRefusal) -> Vec<u8> {
     let bytes = TestRequest::new().bytes();
-    let mut answer = Encoder::error(&Message::parse(&bytes).unwrap(), refusal.code, reason(refusal.code));
+    let mut answer =
+        Encoder::error_response(&Message::parse(&bytes).unwrap(), refusal.code, reason_phrase(refusal.code));
     if matches!(refusal.code, 401 | 438) {
         auth.challenge(NOW, client(), &mut answer);
     }

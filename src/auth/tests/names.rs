@@ -52,7 +52,7 @@ fn a_static_user_shadows_a_time_limited_name() {
 #[test]
 fn only_the_hash_of_a_static_user_is_a_user() {
     let auth = auth(&[plain("alice", "wonder")], &["north"]);
-    let alice = key(Algorithm::Md5, "alice", "wonder");
+    let alice = key(PasswordAlgorithm::Md5, "alice", "wonder");
     let hashed = |hash: &[u8]| named(&auth, "x").without(attribute::USERNAME).with(attribute::USERHASH, hash);
     let right = userhash(b"alice", REALM.as_bytes());
     assert!(hashed(&right).sha1(&alice).allocate(&auth).is_ok());
@@ -68,7 +68,7 @@ fn only_the_hash_of_a_static_user_is_a_user() {
     );
 
     let name = "1800000000:bob";
-    let bob = key(Algorithm::Md5, name, &time_limited_password(b"north", name));
+    let bob = key(PasswordAlgorithm::Md5, name, &time_limited_password(b"north", name));
     let hash = userhash(name.as_bytes(), REALM.as_bytes());
     assert_eq!(hashed(&hash).sha1(&bob).refused(&auth), (401, AuthReason::UnknownUser));
 
@@ -82,7 +82,7 @@ fn only_the_hash_of_a_static_user_is_a_user() {
 #[test]
 fn quotes_and_trailing_nulls_are_removed() {
     let auth = auth(&[plain("alice", "wonder")], &["north"]);
-    let alice = key(Algorithm::Md5, "alice", "wonder");
+    let alice = key(PasswordAlgorithm::Md5, "alice", "wonder");
     let ask = |name: &str, realm: &str| {
         named(&auth, name).without(attribute::REALM).with(attribute::REALM, realm).sha1(&alice)
     };

@@ -14,11 +14,11 @@ fn a_client_of_rfc_5389_is_challenged_and_let_in() {
 
     let authenticated = classic(&auth, "alice", "wonder").allocate(&auth).expect("let in");
     assert_eq!(&**authenticated.credential().username(), "alice");
-    assert_eq!(authenticated.credential().algorithm(), Algorithm::Md5);
+    assert_eq!(authenticated.credential().algorithm(), PasswordAlgorithm::Md5);
 
     let bytes = signed(&authenticated);
     let answer = Message::parse(&bytes).unwrap();
-    assert!(answer.verify_sha1(&key(Algorithm::Md5, "alice", "wonder")));
+    assert!(answer.verify_sha1(&key(PasswordAlgorithm::Md5, "alice", "wonder")));
     assert!(!answer.has_integrity_sha256());
 }
 
@@ -34,7 +34,7 @@ fn a_client_of_rfc_8489_is_let_in_under_its_hash() {
 
     let bytes = signed(&authenticated);
     let answer = Message::parse(&bytes).unwrap();
-    assert!(answer.verify_sha256(&key(Algorithm::Sha256, "alice", "wonder")));
+    assert!(answer.verify_sha256(&key(PasswordAlgorithm::Sha256, "alice", "wonder")));
     assert!(!answer.has_integrity_sha1());
 }
 
@@ -70,13 +70,13 @@ fn attributes_after_integrity_are_ignored() {
     let auth = auth(&[plain("alice", "wonder")], &[]);
     let mut bytes = named(&auth, "alice")
         .without(attribute::USERNAME)
-        .sha1(&key(Algorithm::Md5, "alice", "wonder"))
+        .sha1(&key(PasswordAlgorithm::Md5, "alice", "wonder"))
         .bytes();
     bytes.extend_from_slice(&[0x00, 0x06, 0x00, 0x05, b'a', b'l', b'i', b'c', b'e', 0, 0, 0]);
     let length = (bytes.len() as u16 - 20).to_be_bytes();
     bytes[2..4].copy_from_slice(&length);
     let request = Message::parse(&bytes).unwrap();
-    let refusal = auth.check(NOW, client(), &request, Purpose::Allocate, None).unwrap_err();
+    let refusal = auth.authenticate(NOW, client(), &request, AuthPurpose::Allocate, None).unwrap_err();
     assert_eq!(refusal.reason, AuthReason::MissingAttribute);
 }
 
@@ -84,7 +84,7 @@ fn attributes_after_integrity_are_ignored() {
 #[test]
 fn the_first_of_two_counts() {
     let auth = auth(&[plain("alice", "wonder"), plain("bob", "builder")], &[]);
-    let alice = key(Algorithm::Md5, "alice", "wonder");
+    let alice = key(PasswordAlgorithm::Md5, "alice", "wonder");
     let ask = named(&auth, "alice").with(attribute::USERNAME, "bob").with(attribute::REALM, "x").sha1(&alice);
     assert!(ask.allocate(&auth).is_ok());
     let ask = named(&auth, "bob").with(attribute::USERNAME, "alice").sha1(&alice);
@@ -131,10 +131,10 @@ fn a_stale_nonce_is_told_only_to_those_who_have_the_key() {
     let alice = Arc::clone(classic(&auth, "alice", "wonder").allocate(&auth).unwrap().credential());
     let ask = |name, password| classic(&auth, name, password);
     let at = |unix, ask: TestRequest, known| {
-        let refusal = ask.check(&auth, unix, Purpose::Other, known).expect_err("refused");
+        let refusal = ask.check(&auth, unix, AuthPurpose::Other, known).expect_err("refused");
         (refusal.code, refusal.reason)
     };
-    assert!(ask("alice", "wonder").check(&auth, NOW + 599, Purpose::Other, None).is_ok());
+    assert!(ask("alice", "wonder").check(&auth, NOW + 599, AuthPurpose::Other, None).is_ok());
     assert_eq!(at(NOW + 600, ask("alice", "wonder"), None), (438, AuthReason::StaleNonce));
     assert_eq!(at(NOW + 600, ask("alice", "wonder"), Some(&alice)), (438, AuthReason::StaleNonce));
     assert_eq!(at(NOW + 600, ask("alice", "wrong"), Some(&alice)), (401, AuthReason::WrongPassword));
@@ -157,7 +157,7 @@ fn a_nonce_of_another_client_is_stale() {
     let bytes = classic(&auth, "alice", "wonder").bytes();
     let request = Message::parse(&bytes).unwrap();
     let other = "192.0.2.1:5001".parse().unwrap();
-    let refusal = auth.check(NOW, other, &request, Purpose::Allocate, None).unwrap_err();
+    let refusal = auth.authenticate(NOW, other, &request, AuthPurpose::Allocate, None).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (438, AuthReason::ForeignNonce));
 }
 
@@ -173,7 +173,7 @@ fn a_truncated_integrity_is_refused() {
         let total = (bytes.len() as u16 - 20).to_be_bytes();
         bytes[2..4].copy_from_slice(&total);
         let request = Message::parse(&bytes).unwrap();
-        let refusal = auth.check(NOW, client(), &request, Purpose::Allocate, None).unwrap_err();
+        let refusal = auth.authenticate(NOW, client(), &request, AuthPurpose::Allocate, None).unwrap_err();
         assert_eq!((refusal.code, refusal.reason), (401, AuthReason::WrongPassword));
     }
 }
@@ -218,7 +218,7 @@ proptest! {
             let bit = 32 + at % (bytes.len() * 8 - 32);
             bytes[bit / 8] ^= 0x80 >> (bit % 8);
             if let Ok(request) = Message::parse(&bytes) {
-                prop_assert!(auth.check(NOW, client(), &request, Purpose::Allocate, None).is_err());
+                prop_assert!(auth.authenticate(NOW, client(), &request, AuthPurpose::Allocate, None).is_err());
             }
         }
     }

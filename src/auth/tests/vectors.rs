@@ -10,7 +10,8 @@ fn matrix() -> Auth {
 /// Whether the vector is signed with the user's key: its nonce is not ours, and that is all that is wrong with it.
 fn verifies(auth: &Auth, vector: &[u8]) -> bool {
     let request = Message::parse(vector).expect("well-formed");
-    let refusal = auth.check(NOW, client(), &request, Purpose::Allocate, None).expect_err("a foreign nonce");
+    let refusal =
+        auth.authenticate(NOW, client(), &request, AuthPurpose::Allocate, None).expect_err("a foreign nonce");
     match (refusal.code, refusal.reason) {
         (438, AuthReason::ForeignNonce) => true,
         (401, AuthReason::WrongPassword) => false,
@@ -56,7 +57,7 @@ fn the_vector_of_rfc_8489() {
     let mut demanding = vector.clone();
     demanding[72] = b'D';
     let request = Message::parse(&demanding).unwrap();
-    let refusal = matrix().check(NOW, client(), &request, Purpose::Allocate, None).unwrap_err();
+    let refusal = matrix().authenticate(NOW, client(), &request, AuthPurpose::Allocate, None).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (400, AuthReason::PasswordAlgorithms));
     vector[163] ^= 1;
     assert!(!verifies(&matrix(), &vector));

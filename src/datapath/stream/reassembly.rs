@@ -5,7 +5,7 @@
 //! is copied more than twice, however small the pieces are.
 
 use super::pool::Pool;
-use crate::wire::{self, Unframed};
+use crate::wire::{self, FramingError};
 
 /// A connection's unfinished message.
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Reassembly {
             return end;
         }
         // What is kept was judged before: it begins a message.
-        let needed = wire::frame(&self.kept).ok().flatten().unwrap_or(wire::CHANNEL_HEADER);
+        let needed = wire::frame_len(&self.kept).ok().flatten().unwrap_or(wire::CHANNEL_HEADER);
         if end < needed {
             self.kept.extend_from_slice(&buffer[kept..end]);
             return 0;
@@ -68,8 +68,10 @@ impl Reassembly {
 ///
 /// # Errors
 /// The stream is of no use any more.
-pub fn next(bytes: &[u8]) -> Result<Option<MessageRun>, Unframed> {
-    let Some(segment_size) = wire::frame(bytes)?.filter(|&len| len <= bytes.len()) else { return Ok(None) };
+pub fn next(bytes: &[u8]) -> Result<Option<MessageRun>, FramingError> {
+    let Some(segment_size) = wire::frame_len(bytes)?.filter(|&len| len <= bytes.len()) else {
+        return Ok(None);
+    };
     let alike = if wire::is_channel_data(bytes) {
         let header = &bytes[..wire::CHANNEL_HEADER];
         let following = bytes[segment_size..].chunks_exact(segment_size).take(RUN - 1);
@@ -104,7 +106,7 @@ mod tests {
                         at += run.len;
                     }
                     Ok(None) => break reassembly.keep(&buffer[at..end], &mut pool),
-                    Err(Unframed) => return (messages, false, 0),
+                    Err(FramingError) => return (messages, false, 0),
                 }
             }
             assert!(reassembly.kept() < wire::FRAME_MAX);

@@ -211,7 +211,7 @@ impl Server {
         }
         response.xor_address(attribute::XOR_MAPPED_ADDRESS, allocation.tuple.client.0);
         if let Some((family, code)) = allocation.missing {
-            response.address_error_code(family, code, wire::reason(code));
+            response.address_error_code(family, code, wire::reason_phrase(code));
         }
     }
 

@@ -9,11 +9,12 @@ impl Server {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {
-            let mut response = Encoder::error(message, reject.code, wire::reason(reject.code));
+            let mut response =
+                Encoder::error_response(message, reject.code, wire::reason_phrase(reject.code));
             response.unknown_attributes(&reject.unknown);
             return self.finish(origin, reject.code, None, response);
         }
-        let mut response = Encoder::answer(message, Class::Success);
+        let mut response = Encoder::response(message, Class::Success);
         let client = origin.tuple.client.0;
         if message.is_classic() {
             response.mapped_address(client);

@@ -20,7 +20,7 @@ use super::peers::Forbidden;
 use super::pending::RequestOrigin;
 use super::stats::Dropped;
 use super::{AllocationId, FiveTuple, Now, Output, Refused, Server};
-use crate::auth::{self, Authenticated, Purpose};
+use crate::auth::{self, AuthPurpose, Authenticated};
 use crate::wire::{self, Attribute, Class, Encoder, Family, Malformed, Message, Method, attribute};
 
 /// A request that was carried out.
@@ -110,14 +110,17 @@ impl Server {
             };
         // A retransmission of an Allocate that was granted is granted again, even if its credential has expired since
         let repeats = origin.method == Method::Allocate && transaction == Some(origin.id);
-        let purpose =
-            if origin.method == Method::Allocate && !repeats { Purpose::Allocate } else { Purpose::Other };
+        let purpose = if origin.method == Method::Allocate && !repeats {
+            AuthPurpose::Allocate
+        } else {
+            AuthPurpose::Other
+        };
         // A response that will not be signed is rate-limited before it is made
         let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
         if stranger && !may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
             return;
         }
-        match self.auth.check(now.unix, tuple.client.0, message, purpose, credential) {
+        match self.auth.authenticate(now.unix, tuple.client.0, message, purpose, credential) {
             Ok(authenticated) => {
                 let done = self.carry_out(now, &origin, message, &authenticated, repeats);
                 self.conclude(now, origin, &authenticated, done);
@@ -262,7 +265,7 @@ fn requested_family(attribute: Attribute<'_>) -> Result<Option<Family>, Malforme
 
 fn error(origin: &RequestOrigin, code: u16) -> Encoder {
     let mut response = Encoder::new(Class::Error, origin.method, origin.id);
-    response.error_code(code, wire::reason(code));
+    response.error_code(code, wire::reason_phrase(code));
     response
 }
 
