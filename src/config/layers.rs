@@ -62,10 +62,10 @@ impl Settings {
                 v6: site.relay.iter().any(IpAddr::is_ipv6),
             },
             lifetimes: Lifetimes {
-                default: limits.allocation_lifetime,
-                max: limits.max_allocation_lifetime,
-                permission: limits.permission_lifetime,
-                channel: limits.channel_lifetime,
+                allocation_lifetime: limits.allocation_lifetime,
+                max_allocation_lifetime: limits.max_allocation_lifetime,
+                permission_lifetime: limits.permission_lifetime,
+                channel_lifetime: limits.channel_lifetime,
             },
             limits: AllocationLimits {
                 // The kernel decides which worker a client gets, so each one may get all.
@@ -137,11 +137,11 @@ impl Settings {
             connections: size(limits.connections),
             half_open: size(limits.half_open),
             half_open_per_address: size(limits.half_open_per_address),
-            queue: size(limits.client_queue),
-            handshake: seconds(limits.handshake_timeout),
-            first_message: seconds(limits.first_message_timeout),
-            unfinished: seconds(limits.unfinished_message_timeout),
-            idle: seconds(limits.idle_timeout),
+            client_queue: size(limits.client_queue),
+            handshake_timeout: seconds(limits.handshake_timeout),
+            first_message_timeout: seconds(limits.first_message_timeout),
+            unfinished_message_timeout: seconds(limits.unfinished_message_timeout),
+            idle_timeout: seconds(limits.idle_timeout),
         }
     }
 

@@ -24,18 +24,23 @@ pub struct TurnConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// Of an allocation, if the client asks for none or for less (RFC 8656 section 7.2).
-    pub default: u32,
+    pub allocation_lifetime: u32,
     /// Of an allocation, at most.
-    pub max: u32,
+    pub max_allocation_lifetime: u32,
     /// Of a permission (section 9: 300).
-    pub permission: u32,
+    pub permission_lifetime: u32,
     /// Of a channel binding (section 12: 600).
-    pub channel: u32,
+    pub channel_lifetime: u32,
 }
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Lifetimes { default: 600, max: 3600, permission: 300, channel: 600 }
+        Lifetimes {
+            allocation_lifetime: 600,
+            max_allocation_lifetime: 3600,
+            permission_lifetime: 300,
+            channel_lifetime: 600,
+        }
     }
 }
 
@@ -43,7 +48,7 @@ impl Lifetimes {
     /// The lifetime granted to a client that asked for `wanted` seconds (RFC 8656 section 7.2): at most the maximum, at
     /// least the default.
     pub fn grant(&self, wanted: Option<u32>) -> u32 {
-        wanted.unwrap_or(0).min(self.max).max(self.default)
+        wanted.unwrap_or(0).min(self.max_allocation_lifetime).max(self.allocation_lifetime)
     }
 }
 

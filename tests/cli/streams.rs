@@ -45,7 +45,7 @@ fn the_limits_of_connections_hold() {
     let mut silent = connect(place.tcp);
     place.wait_for("hairpin_connections_accepted_total{transport=\"tcp\"} 1");
     assert_closed(&mut connect(place.tcp));
-    place.wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"half_open_of_source\"} 1");
+    place.wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"half_open_per_address\"} 1");
     assert_closed(&mut silent);
     place.wait_for("hairpin_connections_closed_total{transport=\"tcp\",reason=\"no_message\"} 1");
 

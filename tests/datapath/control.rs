@@ -148,7 +148,7 @@ fn a_reservation_lapses() {
 /// RFC 8656 §8: nobody refreshes, and the socket closes in its time, though no packet came.
 #[test]
 fn an_allocation_expires() {
-    let lifetimes = Lifetimes { default: 1, max: 1, ..Lifetimes::default() };
+    let lifetimes = Lifetimes { allocation_lifetime: 1, max_allocation_lifetime: 1, ..Lifetimes::default() };
     let relay = Relay::start(Setup { lifetimes, ..setup("127.1.1.8") });
     let mut client = relay.allocated();
     let peer = peer("127.1.1.8");

@@ -183,7 +183,7 @@ def test_half_open_connections(workers, serve, dial, knock):
     assert ends(knock())
     assert ends(knock("tls"))
     for over in PORTS:
-        relay.becomes("connections_refused_total", 1, transport=over, reason="half_open_of_source")
+        relay.becomes("connections_refused_total", 1, transport=over, reason="half_open_per_address")
     others = [dial("tcp", family="v6") for _ in range(2)]
     relay.becomes("connections", 6)
     assert ends(knock(family="v6"))

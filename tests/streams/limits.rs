@@ -34,10 +34,10 @@ fn until_closed(mut socket: &TcpStream) -> usize {
 #[test]
 fn deadlines() {
     let limits = StreamLimits {
-        handshake: SOON,
-        first_message: SOON,
-        unfinished: SOON,
-        idle: 3 * SOON,
+        handshake_timeout: SOON,
+        first_message_timeout: SOON,
+        unfinished_message_timeout: SOON,
+        idle_timeout: 3 * SOON,
         ..StreamLimits::default()
     };
     let relay = Relay::limited("127.1.8.1", limits);
@@ -88,8 +88,8 @@ fn deadlines() {
 /// A client with an allocation may be silent; when the allocation ends, its time begins.
 #[test]
 fn silence_with_an_allocation() {
-    let limits = StreamLimits { idle: SOON, ..StreamLimits::default() };
-    let lifetimes = Lifetimes { default: 2, max: 2, ..Lifetimes::default() };
+    let limits = StreamLimits { idle_timeout: SOON, ..StreamLimits::default() };
+    let lifetimes = Lifetimes { allocation_lifetime: 2, max_allocation_lifetime: 2, ..Lifetimes::default() };
     let relay = Relay::start("127.1.8.2", |setup| {
         setup.lifetimes = lifetimes;
         setup.connections = limits;
@@ -145,7 +145,7 @@ fn bounds_on_connections() {
 #[test]
 fn a_slow_reader() {
     let queue = 64 << 10;
-    let relay = Relay::limited("127.1.8.4", StreamLimits { queue, ..StreamLimits::default() });
+    let relay = Relay::limited("127.1.8.4", StreamLimits { client_queue: queue, ..StreamLimits::default() });
     for (n, transport) in BOTH.into_iter().enumerate() {
         let (mut client, peer) = (relay.allocated(transport), peer());
         SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
@@ -193,7 +193,8 @@ fn a_slow_reader() {
 /// A client that asks and asks and never reads is closed before its answers take more than their share.
 #[test]
 fn answers_that_nobody_reads() {
-    let relay = Relay::limited("127.1.8.5", StreamLimits { queue: 16 << 10, ..StreamLimits::default() });
+    let relay =
+        Relay::limited("127.1.8.5", StreamLimits { client_queue: 16 << 10, ..StreamLimits::default() });
     for transport in BOTH {
         let mut client = relay.client(transport);
         SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
@@ -286,7 +287,8 @@ fn waiting_costs_nothing() {
     if !alone("limits::waiting_costs_nothing") {
         return;
     }
-    let relay = Relay::limited("127.1.8.8", StreamLimits { queue: 64 << 10, ..StreamLimits::default() });
+    let relay =
+        Relay::limited("127.1.8.8", StreamLimits { client_queue: 64 << 10, ..StreamLimits::default() });
     let _half_open = (connect(relay.tcp), connect(relay.tls), BOTH.map(|transport| relay.client(transport)));
     let mut slow: Vec<_> = BOTH.repeat(2).into_iter().map(|transport| relay.allocated(transport)).collect();
     let peer = peer();

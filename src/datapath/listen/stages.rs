@@ -262,7 +262,7 @@ impl<S: Sink> Shared<S> {
         let open = OpenConnection::new(self.counters.clone(), tuple.transport);
         let opened = clock::mono();
         let mut received = Vec::new();
-        let limit = self.config.borrow().limits.first_message;
+        let limit = self.config.borrow().limits.first_message_timeout;
         let read = async {
             received.reserve_exact(FIRST_BYTES);
             socket.read_buf(&mut received).await
@@ -282,7 +282,7 @@ impl<S: Sink> Shared<S> {
             let error = "no certificate is configured".to_owned();
             return Outcome::HandshakeFailed(HandshakeFailure::Other, error);
         };
-        let mut stream = match timeout(limits.handshake, handshake(socket, &identity)).await {
+        let mut stream = match timeout(limits.handshake_timeout, handshake(socket, &identity)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 return Outcome::HandshakeFailed(HandshakeFailure::why(&error), error.to_string());
@@ -295,7 +295,7 @@ impl<S: Sink> Shared<S> {
         let open = OpenConnection::new(self.counters.clone(), tuple.transport);
         let opened = clock::mono();
         let mut received = Vec::new();
-        let limit = limits.first_message;
+        let limit = limits.first_message_timeout;
         let read = async {
             received.reserve_exact(FIRST_BYTES);
             stream.read_buf(&mut received).await

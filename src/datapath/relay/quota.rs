@@ -17,8 +17,8 @@ pub(in crate::datapath) struct QuotaLedger {
 /// No entry is 0, so the table is no larger than the total.
 #[derive(Default)]
 struct QuotaCounts {
-    per_user: usize,
-    in_total: usize,
+    user_allocations: usize,
+    allocations: usize,
     users: HashMap<Arc<str>, usize>,
     total: usize,
 }
@@ -30,24 +30,24 @@ pub(in crate::datapath) struct Quota {
 }
 
 impl QuotaLedger {
-    /// At most `per_user` allocations per user and `in_total` of all.
-    pub(in crate::datapath) fn new(per_user: usize, in_total: usize) -> Arc<QuotaLedger> {
+    /// At most `user_allocations` allocations per user and `allocations` of all.
+    pub(in crate::datapath) fn new(user_allocations: usize, allocations: usize) -> Arc<QuotaLedger> {
         Arc::new(QuotaLedger {
-            counts: Mutex::new(QuotaCounts { per_user, in_total, ..QuotaCounts::default() }),
+            counts: Mutex::new(QuotaCounts { user_allocations, allocations, ..QuotaCounts::default() }),
         })
     }
 
     /// Replaces the limits. Allocations beyond them stay.
-    pub(in crate::datapath) fn set_limits(&self, per_user: usize, in_total: usize) {
+    pub(in crate::datapath) fn set_limits(&self, user_allocations: usize, allocations: usize) {
         let mut counts = self.counts();
-        (counts.per_user, counts.in_total) = (per_user, in_total);
+        (counts.user_allocations, counts.allocations) = (user_allocations, allocations);
     }
 
     /// Reserves one allocation for a user.
     pub(in crate::datapath) fn reserve(self: &Arc<Self>, user: &Arc<str>) -> Result<Quota, Denial> {
         let mut counts = self.counts();
         counts.check(user)?;
-        if counts.total >= counts.in_total {
+        if counts.total >= counts.allocations {
             return Err(Denial::Capacity);
         }
         counts.total += 1;
@@ -69,7 +69,11 @@ impl QuotaLedger {
 
 impl QuotaCounts {
     fn check(&self, user: &str) -> Result<(), Denial> {
-        if self.users.get(user).copied().unwrap_or(0) >= self.per_user { Err(Denial::Quota) } else { Ok(()) }
+        if self.users.get(user).copied().unwrap_or(0) >= self.user_allocations {
+            Err(Denial::Quota)
+        } else {
+            Ok(())
+        }
     }
 
     fn add(&mut self, user: &Arc<str>) {

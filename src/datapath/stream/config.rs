@@ -12,15 +12,15 @@ pub struct StreamLimits {
     /// The same from one IPv4 address or IPv6 /64.
     pub half_open_per_address: usize,
     /// Bytes that may wait for one client to read; data beyond is dropped.
-    pub queue: usize,
+    pub client_queue: usize,
     /// How long a TLS handshake may take.
-    pub handshake: Duration,
+    pub handshake_timeout: Duration,
     /// How long the first message may take.
-    pub first_message: Duration,
+    pub first_message_timeout: Duration,
     /// How long the rest of a message may take.
-    pub unfinished: Duration,
+    pub unfinished_message_timeout: Duration,
     /// How long a client without an allocation may say nothing.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
 }
 
 impl Default for StreamLimits {
@@ -29,11 +29,11 @@ impl Default for StreamLimits {
             connections: 50_000,
             half_open: 4096,
             half_open_per_address: 256,
-            queue: 256 << 10,
-            handshake: Duration::from_secs(10),
-            first_message: Duration::from_secs(10),
-            unfinished: Duration::from_secs(10),
-            idle: Duration::from_secs(300),
+            client_queue: 256 << 10,
+            handshake_timeout: Duration::from_secs(10),
+            first_message_timeout: Duration::from_secs(10),
+            unfinished_message_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
         }
     }
 }

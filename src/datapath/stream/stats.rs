@@ -67,7 +67,7 @@ impl AdmissionRefusal {
         match self {
             AdmissionRefusal::Connections => "connections",
             AdmissionRefusal::HalfOpen => "half_open",
-            AdmissionRefusal::HalfOpenPerAddress => "half_open_of_source",
+            AdmissionRefusal::HalfOpenPerAddress => "half_open_per_address",
         }
     }
 }

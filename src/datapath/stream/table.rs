@@ -162,7 +162,7 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let dropped = &mut counters.data_dropped[StreamCounters::place(to.tuple.transport)];
         let mut add = |n, payload: &[u8]| {
-            let limit = self.limits.queue;
+            let limit = self.limits.client_queue;
             if !connection.outgoing.data(limit, &to.header, n, payload, &mut self.pool) {
                 *dropped += 1;
             }
@@ -184,7 +184,7 @@ impl Streams {
     ) {
         let Some(&id) = self.by_tuple.get(to) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.outgoing.message(self.limits.queue, message, &mut self.pool) {
+        if connection.outgoing.message(self.limits.client_queue, message, &mut self.pool) {
             self.dirty(id);
         } else if outgoing::is_indication(message) {
             counters.data_dropped[StreamCounters::place(to.transport)] += 1;
@@ -341,7 +341,7 @@ impl Streams {
         if connection.state.blocked {
             return;
         }
-        self.filling |= connection.outgoing.queued().len() > self.limits.queue / 2;
+        self.filling |= connection.outgoing.queued().len() > self.limits.client_queue / 2;
         if !connection.state.dirty {
             connection.state.dirty = true;
             self.dirty.push(id);
@@ -362,10 +362,12 @@ fn deadline(state: &ConnectionState, half_open: bool, limits: &StreamLimits) -> 
     if let Some((why, since)) = state.ending {
         return Some((since.saturating_add(LINGER), why));
     }
-    let first = half_open.then(|| (after(state.opened, limits.first_message), ConnectionEnd::NoMessage));
-    let unfinished =
-        state.unfinished.map(|since| (after(since, limits.unfinished), ConnectionEnd::Unfinished));
+    let first =
+        half_open.then(|| (after(state.opened, limits.first_message_timeout), ConnectionEnd::NoMessage));
+    let unfinished = state
+        .unfinished
+        .map(|since| (after(since, limits.unfinished_message_timeout), ConnectionEnd::Unfinished));
     let idle = (!state.allocated && !half_open)
-        .then(|| (after(state.last_message, limits.idle), ConnectionEnd::Idle));
+        .then(|| (after(state.last_message, limits.idle_timeout), ConnectionEnd::Idle));
     [first, unfinished, idle].into_iter().flatten().min_by_key(|&(at, _)| at)
 }

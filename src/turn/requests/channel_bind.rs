@@ -46,8 +46,8 @@ impl Server {
             return refused(508, "too many new peers in a second");
         }
         let lifetimes = &self.config.lifetimes;
-        let until = now.mono + u64::from(lifetimes.permission) * SECOND;
-        let expires = now.mono + u64::from(lifetimes.channel) * SECOND;
+        let until = now.mono + u64::from(lifetimes.permission_lifetime) * SECOND;
+        let expires = now.mono + u64::from(lifetimes.channel_lifetime) * SECOND;
         allocation.permit(id, peer.ip(), scope, until, &mut self.timers);
         allocation.bind(id, number, PeerAddr(peer), scope, expires, &mut self.timers);
         self.stats.permissions += u64::from(new_permission);

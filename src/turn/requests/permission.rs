@@ -40,7 +40,7 @@ impl Server {
         if !allocation.count_new_peers(now.mono, new, self.config.limits.new_peers) {
             return Err(Reject::new(508, "too many new peers in a second"));
         }
-        let until = now.mono + u64::from(self.config.lifetimes.permission) * SECOND;
+        let until = now.mono + u64::from(self.config.lifetimes.permission_lifetime) * SECOND;
         for (ip, scope) in peers {
             allocation.permit(id, ip, scope, until, &mut self.timers);
         }
