@@ -103,10 +103,10 @@ impl Settings {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
             ports: self.relay.ports.clone(),
             reservation_lifetime: self.limits.reservation_lifetime.into(),
-            gather: Duration::from_micros(150),
             gro: self.listen.gro,
             gso: self.listen.gso,
             steering: self.listen.steering,
+            gather: Duration::from_micros(self.listen.gather),
         }
     }
 

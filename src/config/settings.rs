@@ -52,6 +52,8 @@ pub struct ListenSettings {
     pub gso: bool,
     /// Let a program in the kernel pick a client's worker.
     pub steering: bool,
+    /// Microseconds for which a worker lets packets gather; 0 is off.
+    pub gather: u64,
 }
 
 /// `[relay]`.

@@ -113,6 +113,17 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "listen.gather",
+        field: Field::Number { range: 0..=1000, at: |s| &mut s.listen.gather },
+        default: "150",
+        example: "",
+        doc: "Microseconds for which a worker lets packets gather, so that it serves several per wake-up; `0` turns this off. While \
+              packets keep arriving that the kernel does not join (GRO), a worker begins its passes at least this far apart. The \
+              default saves about 15 % of the CPU time per packet and costs delay: with many thin flows the median is 0.26 ms \
+              instead of 0.09 ms. A packet that arrives alone is not held back.",
+        coturn: &[],
+    },
+    Setting {
         key: "relay.addresses",
         field: Field::Addresses(|s| &mut s.relay.addresses),
         default: "[]",

@@ -135,6 +135,7 @@ tls = "192.0.2.1"
 gro = false
 gso = false
 steering = false
+gather = 20
 [relay]
 addresses = "192.0.2.1"
 external_ip = "203.0.113.1"
@@ -211,6 +212,7 @@ format = "json"
         matches!(&bob.password, Password::Plain(password) if password.as_bytes() == b" spaces are kept ")
     );
     assert!(matches!(&carol.password, Password::Md5Key(key) if key[..3] == [0, 0x11, 0x22]));
+    assert_eq!(settings.listen.gather, 20);
     assert!(settings.auth.user_before_expiry && !settings.listen.gro && settings.http.listen.is_empty());
     assert!(!text.contains("0123456789abcdef") && !text.contains("spaces"), "{text}");
 }
@@ -319,6 +321,7 @@ fn values_are_judged_where_they_stand() {
         ("[limits]\nmax_allocation_lifetime = 599", "at most 599 s, but 600 s"),
         ("[limits]\npermission_lifetime = 0", "write a number from 1"),
         ("[limits]\nchannels = 4097", "write a number from 1 to 4096"),
+        ("[listen]\ngather = 1001", "write a number from 0 to 1000"),
         ("[limits]\nchannels = -1", "out of range"),
         ("[limits]\nmax-bps = 1", "did you mean limits.bandwidth?"),
         ("[peers]\nnat64 = [\"2001:db8::/65\"]", "no NAT64 prefix"),
