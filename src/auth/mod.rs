@@ -63,6 +63,11 @@ pub struct Auth {
 
 impl Auth {
     /// Prepares names, derives keys and settles what is offered. Passwords are forgotten here.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AuthConfigError`] if there are no credentials, if a realm, user name or password cannot be prepared, or if a
+    /// user is configured twice.
     pub fn new(config: AuthConfig, nonce_keys: NonceKeys) -> Result<Auth, AuthConfigError> {
         let realm = realm(&config.realm)?;
         if config.users.is_empty() && config.secrets.is_empty() {
@@ -116,6 +121,10 @@ impl Auth {
     }
 
     /// Judges a request. `known` is the credential of the allocation on this 5-tuple, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AuthRefusal`] with the status code for the client and the reason for the log.
     pub fn authenticate(
         &self,
         unix: u64,

@@ -26,6 +26,10 @@ pub struct Loaded {
 pub const SECRET_VARIABLE: &str = "HAIRPIN_AUTH_SECRET";
 
 /// Reads the `text` of the configuration called `file`, and secrets from the environment. On mistakes, all of them.
+///
+/// # Errors
+///
+/// Returns every mistake in the file and in the environment, sorted by line.
 pub fn load(file: &str, text: &str, reader: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let mut loading = Loading { file, text, reader, places: BTreeMap::new(), findings: Vec::new() };
     let mut settings = Settings::default();
@@ -57,6 +61,10 @@ pub fn load(file: &str, text: &str, reader: &ReadContext<'_>) -> Result<Loaded, 
 }
 
 /// The settings of a start without a file: defaults, and secrets from the environment.
+///
+/// # Errors
+///
+/// Returns every mistake in the environment.
 pub fn without_file(reader: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let mut loading = Loading { file: "", text: "", reader, places: BTreeMap::new(), findings: Vec::new() };
     let mut settings = Settings::default();

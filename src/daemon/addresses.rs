@@ -60,17 +60,30 @@ const FAR_V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 0x2, 0x30)), 53);
 
 /// The IPv4 address to relay with.
+///
+/// # Errors
+///
+/// Returns an [`Unusable`] if there is no default route or its source address cannot be reached from elsewhere.
 pub fn discover_v4() -> Result<Chosen, Unusable> {
     choose_v4(source(FAR_V4))
 }
 
 /// The IPv6 address to relay with.
+///
+/// # Errors
+///
+/// Returns an [`Unusable`] if there is no default route, or if its source address is temporary or cannot be reached from
+/// elsewhere.
 pub fn discover_v6() -> Result<Chosen, Unusable> {
     let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     choose_v6(source(FAR_V6), &table)
 }
 
 /// Every address of this machine.
+///
+/// # Errors
+///
+/// Returns the error of `getifaddrs(3)`.
 pub fn all() -> io::Result<Vec<IpAddr>> {
     let mut all: Vec<IpAddr> = getifaddrs()?
         .filter_map(|interface| {

@@ -9,6 +9,10 @@ use crate::auth::{Auth, NonceKeys};
 use crate::config::{self, Finding, Loaded, ReadContext};
 
 /// Reads a configuration file; on mistakes, all of them.
+///
+/// # Errors
+///
+/// Returns a finding if the file cannot be read, otherwise every mistake in it.
 pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
     let text = state::read_text(file).map_err(|error| {
@@ -26,6 +30,10 @@ pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
 }
 
 /// The settings of a start without a file.
+///
+/// # Errors
+///
+/// Returns every mistake in the environment.
 pub fn defaults() -> Result<Loaded, Vec<Finding>> {
     config::without_file(&reader(&|path| state::read_text(path)))
 }

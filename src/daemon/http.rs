@@ -37,6 +37,10 @@ pub trait Pages: Send + Sync + 'static {
 }
 
 /// Opens a listener; on failure a sentence that says what to do.
+///
+/// # Errors
+///
+/// Returns an error that tells the operator what to change if the address cannot be bound.
 pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address).map_err(|error| {
         let fix = match error.kind() {
@@ -54,6 +58,10 @@ pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
 }
 
 /// Serves the pages for as long as it is polled.
+///
+/// # Errors
+///
+/// Returns an error if the listener cannot be registered with the runtime. Errors of single connections end only those.
 pub async fn serve(listener: std::net::TcpListener, pages: Arc<impl Pages>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));

@@ -24,6 +24,10 @@ const CERTIFICATE: &str = "self-signed.pem";
 const FILE_MAX: u64 = 64 * 1024;
 
 /// Where state is kept: what was asked for, else what systemd made, else the place of a service or of a user.
+///
+/// # Errors
+///
+/// Returns an error if neither an argument nor the environment names a directory.
 pub fn directory(
     wish: Option<&Path>,
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -51,6 +55,10 @@ pub fn directory(
 }
 
 /// The secret kept in `directory`; made, if there is none. Also says whether it was made.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, is readable by other users or is empty, or if it cannot be created.
 pub fn secret_or_new(directory: &Path) -> Result<(Secret, bool)> {
     let new = || Ok(URL_SAFE_NO_PAD.encode(random::bytes::<32>()?) + "\n");
     let (text, made) = kept_or_new(directory, SECRET, new)?;
@@ -58,12 +66,21 @@ pub fn secret_or_new(directory: &Path) -> Result<(Secret, bool)> {
 }
 
 /// The secret kept in `directory`, if there is one.
+///
+/// # Errors
+///
+/// Returns an error if the file exists but cannot be read, is readable by other users, or is empty.
 pub fn secret(directory: &Path) -> Result<Option<Secret>> {
     Ok(kept(directory, SECRET)?.map(|text| Secret::new(text.trim())))
 }
 
 /// The self-signed certificate kept in `directory` and its key, as PEM; made by `new`, if there is none. Also says
 /// whether it was made.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, is readable by other users or is empty, if `new` fails, or if the file
+/// cannot be created.
 pub fn certificate_or_new(directory: &Path, new: impl FnOnce() -> Result<String>) -> Result<(String, bool)> {
     kept_or_new(directory, CERTIFICATE, new)
 }
@@ -108,6 +125,10 @@ fn kept(directory: &Path, name: &str) -> Result<Option<String>> {
 }
 
 /// The text of a file with secrets.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, is too large, or is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
     read(File::open(path)?)
 }

@@ -56,6 +56,11 @@ pub enum IdentityError {
 
 impl Identity {
     /// From the contents of a PEM file with the chain, the server's own certificate first, and of one with its key.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`IdentityError`] if the chain or the key is missing or damaged, if the key has an unsupported algorithm or
+    /// size, or if it does not match the first certificate.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, IdentityError> {
         let chain = certificates(chain)?;
         let key = private_key(key)?;

@@ -117,26 +117,46 @@ impl<'a> Attribute<'a> {
     }
 
     /// A plain address: MAPPED-ADDRESS, ALTERNATE-SERVER (RFC 8489 §14.1).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Family`] for an unknown address family and [`Malformed::Value`] if the length does not match it.
     pub fn address(&self) -> Result<SocketAddr, Malformed> {
         address::read(self.value)
     }
 
     /// An XORed address: XOR-PEER-ADDRESS and its like (RFC 8489 §14.2).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Family`] for an unknown address family and [`Malformed::Value`] if the length does not match it.
     pub fn xor_address(&self) -> Result<SocketAddr, Malformed> {
         address::read_xor(self.value, self.id)
     }
 
     /// Four bytes as a number: LIFETIME (RFC 8656 §18.2).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is not four bytes long.
     pub fn u32(&self) -> Result<u32, Malformed> {
         self.array().map(u32::from_be_bytes)
     }
 
     /// A value of exactly this many bytes: RESERVATION-TOKEN (RFC 8656 §18.10), USERHASH (RFC 8489 §14.4).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value has another length.
     pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
         self.value.try_into().map_err(|_| Malformed::Value)
     }
 
     /// Text: USERNAME, REALM and others (RFC 8489 §14.3). No attribute that holds text passes 763 bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is longer than that or not UTF-8.
     pub fn utf8(&self) -> Result<&'a str, Malformed> {
         if self.value.len() > 763 {
             return Err(Malformed::Value);
@@ -145,22 +165,39 @@ impl<'a> Attribute<'a> {
     }
 
     /// CHANNEL-NUMBER (RFC 8656 §18.1), whatever the number.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is not four bytes long.
     pub fn channel_number(&self) -> Result<u16, Malformed> {
         self.array().map(|[n0, n1, _, _]| u16::from_be_bytes([n0, n1]))
     }
 
     /// REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.6).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is not four bytes long, and [`Malformed::Family`] for an unknown address
+    /// family.
     pub fn family(&self) -> Result<Family, Malformed> {
         let [family, _, _, _] = self.array()?;
         Family::from_code(family).ok_or(Malformed::Family)
     }
 
     /// EVEN-PORT: whether the next port is to be reserved (RFC 8656 §18.7).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is not one byte long.
     pub fn reserve_next_port(&self) -> Result<bool, Malformed> {
         self.array().map(|[bits]| bits & 0x80 != 0)
     }
 
     /// REQUESTED-TRANSPORT: the protocol's number, 17 for UDP (RFC 8656 §18.8).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is not four bytes long.
     pub fn protocol(&self) -> Result<u8, Malformed> {
         self.array().map(|[protocol, _, _, _]| protocol)
     }
@@ -171,6 +208,11 @@ impl<'a> Attribute<'a> {
     }
 
     /// ERROR-CODE: the code and its reason phrase (RFC 8489 §14.8).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the value is too short, the code is not between 300 and 699, or the reason phrase is longer
+    /// than 763 bytes or not UTF-8.
     pub fn error_code(&self) -> Result<(u16, &'a str), Malformed> {
         let Some((&[_, _, class, number], reason)) = self.value.split_first_chunk() else {
             return Err(Malformed::Value);
@@ -184,6 +226,10 @@ impl<'a> Attribute<'a> {
     }
 
     /// ADDRESS-ERROR-CODE: as ERROR-CODE, for one family of a dual allocation (RFC 8656 §18.12).
+    ///
+    /// # Errors
+    ///
+    /// As [`error_code`](Self::error_code), and [`Malformed::Family`] for an unknown address family.
     pub fn address_error_code(&self) -> Result<(Family, u16, &'a str), Malformed> {
         let (code, reason) = self.error_code()?;
         let family = Family::from_code(self.value[0]).ok_or(Malformed::Family)?;
@@ -191,6 +237,10 @@ impl<'a> Attribute<'a> {
     }
 
     /// UNKNOWN-ATTRIBUTES: the types that were not understood (RFC 8489 §14.13).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed::Value`] if the length of the value is odd.
     pub fn unknown_attributes(&self) -> Result<impl Iterator<Item = u16> + 'a, Malformed> {
         let (pairs, odd) = self.value.as_chunks();
         if !odd.is_empty() {

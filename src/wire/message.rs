@@ -33,6 +33,10 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Checks bytes that are exactly one message: a datagram, or what framing cut out of a stream.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Malformed`] that says why the bytes are not a STUN message that this server understands.
     pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, Malformed> {
         let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else {
             return Err(Malformed::Short);
