@@ -1,10 +1,10 @@
-"""A certificate authority of a test, and the certificates that it issues."""
+"""A test certificate authority and the certificates it issues."""
 
 import subprocess
 
 
 class Authority:
-    """An authority in a folder of its own; `certificate` is the file with its certificate."""
+    """A certificate authority whose files live in `folder`; `certificate` is the path of its own certificate."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -15,7 +15,7 @@ class Authority:
         _request("-subj", "/CN=test authority", "-keyout", self._key, "-out", self.certificate, *may_issue)
 
     def issue(self, name):
-        """The files of a certificate for a host name, and of its key."""
+        """Issues a certificate for a host name; returns the paths of the certificate and of its key."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         issuer = ["-CA", self.certificate, "-CAkey", self._key]
         names = ["-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE"]
@@ -24,6 +24,6 @@ class Authority:
 
 
 def _request(*options):
-    """Makes a key and a certificate."""
+    """Creates a key and a certificate."""
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "10"]
     subprocess.run(["openssl", "req", "-x509", *kind, *options], check=True, capture_output=True)

@@ -1,7 +1,7 @@
-"""Headless Chromium on a host: started with a profile of its own, and told what to do over the DevTools protocol.
+"""Runs headless Chromium on a host with its own profile, controlled over the DevTools protocol.
 
-The protocol runs through two pipes, its descriptors 3 and 4, so nothing listens and nothing needs a client library. The
-browser is the first process of a PID namespace, so the kernel ends all of its processes when it ends.
+The protocol runs over two pipes, file descriptors 3 and 4, so no port is opened and no client library is needed. The
+browser is the first process of a PID namespace, so the kernel kills all of its processes when it exits.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hosts import eventually
 
-# No sandbox, since it runs as root; and nobody to ask for updates.
+# Chromium has no sandbox when it runs as root. It must not contact update servers.
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -32,14 +32,17 @@ PIPES = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 
 
 class Browser:
-    """A browser with one empty page. It trusts `authority`, a certificate in a file, and knows the hosts in `names`."""
+    """A browser with one empty page. It trusts `authority`, the path of a certificate, and resolves the host names in
+    `names`.
+    """
 
     def __init__(self, host, authority, names):
-        # Its path is short: one of a socket in it may have no more than 108 bytes.
+        # The path is kept short: Chromium creates a Unix socket in it, whose path is limited to 108 bytes.
         self._home = tempfile.TemporaryDirectory(prefix="hairpin-browser-", ignore_cleanup_errors=True)
         home = Path(self._home.name)
         _trust(home, authority)
-        # The star stands for the final dot that Chromium gives some names, which it would ask the network for.
+        # The `*` matches the trailing dot that Chromium adds to some names, which it would otherwise look up in the
+        # DNS.
         known = ", ".join(f"MAP {name}* {address}" for name, address in names.items())
         browser = ["chromium", *OPTIONS, f"--user-data-dir={home}/profile", f"--host-resolver-rules={known}"]
         namespace = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
@@ -61,7 +64,7 @@ class Browser:
         """Waits for the page and runs a script in it."""
 
         def pages():
-            """there is a page"""
+            """a page exists"""
             targets = self._ask("Target.getTargets")["targetInfos"]
             return [target["targetId"] for target in targets if target["type"] == "page"]
 
@@ -71,14 +74,14 @@ class Browser:
         return self
 
     def run(self, script, timeout=60):
-        """The value of a script; if that is a promise, what it is fulfilled with. Fails when it throws."""
-        answer = self._ask("Runtime.evaluate", timeout, expression=script, awaitPromise=True, returnByValue=True)
-        thrown = answer.get("exceptionDetails")
+        """Returns the value of a script, or the value its promise resolves to. Fails if the script throws."""
+        response = self._ask("Runtime.evaluate", timeout, expression=script, awaitPromise=True, returnByValue=True)
+        thrown = response.get("exceptionDetails")
         assert not thrown, thrown["exception"].get("description", thrown)
-        return answer["result"].get("value")
+        return response["result"].get("value")
 
     def close(self):
-        """Ends it, which it does by itself once nobody can tell it anything more, and removes its files."""
+        """Closes the browser, which exits when its control pipe closes, and removes its files."""
         self.process.stdin.close()
         try:
             self.process.wait(10)
@@ -93,15 +96,15 @@ class Browser:
         question = {"id": self._asked, "method": method, "params": parameters, **self._page}
         self.process.stdin.write(json.dumps(question).encode() + b"\0")
         end = time.monotonic() + timeout
-        while (answer := self._receive(end, method)).get("id") != self._asked:
-            pass  # an event, which nobody here waits for
-        assert "error" not in answer, f"{method}: {answer['error']}"
-        return answer["result"]
+        while (response := self._receive(end, method)).get("id") != self._asked:
+            pass  # skip events
+        assert "error" not in response, f"{method}: {response['error']}"
+        return response["result"]
 
     def _receive(self, end, method):
         while b"\0" not in self._received:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
-            assert ready, f"the browser did not answer {method} in time:\n{self._log.read_text()}"
+            assert ready, f"the browser did not respond to {method} in time:\n{self._log.read_text()}"
             received = os.read(self.process.stdout.fileno(), 1 << 20)
             assert received, f"the browser ended:\n{self._log.read_text()}"
             self._received += received
@@ -110,7 +113,7 @@ class Browser:
 
 
 def _trust(home, authority):
-    """Puts the certificate of an authority into the store that Chromium reads."""
+    """Adds the certificate of an authority to Chromium's certificate store."""
     store = home / ".pki" / "nssdb"
     store.mkdir(parents=True)
     certutil = ["certutil", "-d", f"sql:{store}"]

@@ -1,5 +1,5 @@
-"""Bursts of datagrams in one system call, sent and received as the kernel's segmentation offloads do it (UDP_SEGMENT,
-UDP_GRO): what applications with much to send do, and what a relay has to carry without changing a byte.
+"""Sends and receives bursts of datagrams with one system call, using the kernel's segmentation offloads (UDP_SEGMENT
+and UDP_GRO), as high-bandwidth applications do.
 """
 
 import socket
@@ -7,12 +7,14 @@ import struct
 
 UDP_SEGMENT, UDP_GRO = 103, 104
 
-# The most that one call may send: 64 datagrams, and no more bytes than one datagram could have.
+# Limits of one call: 64 segments, and no more bytes than one datagram can hold.
 MOST_SEGMENTS, MOST_BYTES = 64, 65000
 
 
 def send(opened, datagrams, to):
-    """Sends datagrams in as few calls as can be: runs of the same length, of which the last may be shorter."""
+    """Sends datagrams in as few calls as possible. One call carries datagrams of equal length, of which the last may be
+    shorter.
+    """
     run = []
     for datagram in datagrams:
         ends = run and (
@@ -31,12 +33,12 @@ def send(opened, datagrams, to):
 
 
 def accept(opened):
-    """Lets the kernel hand over bursts in one piece."""
+    """Enables GRO: the kernel may deliver several datagrams in one piece."""
     opened.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
 
 
 def receive(opened, count, timeout=10):
-    """So many datagrams, and the number of pieces they came in."""
+    """Receives `count` datagrams; returns them and the number of pieces they arrived in."""
     datagrams, pieces = [], 0
     opened.settimeout(timeout)
     while len(datagrams) < count:

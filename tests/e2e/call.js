@@ -1,5 +1,5 @@
-// A call between two peer connections of one page, which may use nothing but the relay: a data channel that echoes, and
-// a video track from the caller to the callee.
+// A call between two peer connections in one page, over relay candidates only: a data channel that echoes, and a video
+// track from the caller to the callee.
 "use strict";
 
 class Call {
@@ -19,8 +19,8 @@ class Call {
       channel.onmessage = ({ data }) => channel.send(data);
     };
 
-    const film = moving();
-    this.caller.addTrack(film.getVideoTracks()[0], film);
+    const video = movingPicture();
+    this.caller.addTrack(video.getVideoTracks()[0], video);
   }
 
   end(configuration) {
@@ -36,7 +36,7 @@ class Call {
     });
   }
 
-  // Offer and answer; candidates follow by themselves. Done once more, ICE starts anew.
+  // Exchanges offer and answer; candidates are trickled. Calling it again restarts ICE.
   async negotiate() {
     this.caller.restartIce();
     await this.caller.setLocalDescription();
@@ -45,7 +45,7 @@ class Call {
     await this.caller.setRemoteDescription(this.callee.localDescription);
   }
 
-  // Waits until both ends have gathered what candidates they can.
+  // Waits until both ends have finished gathering candidates.
   gathered() {
     return until(() => this.ends.every((end) => end.iceGatheringState === "complete"));
   }
@@ -55,7 +55,7 @@ class Call {
     return until(() => this.ends.every((end) => (end.connectionState === "connected") === wanted));
   }
 
-  // Sends so many messages of so many bytes; waits until all have come back. Returns whether they are what was sent.
+  // Sends `count` messages of `size` bytes and waits for their echoes. Returns whether they are unchanged.
   async echo(count, size) {
     await until(() => this.channel.readyState === "open");
     const sent = Array.from({ length: count }, (_, n) => `${n} `.padEnd(size, "."));
@@ -65,7 +65,7 @@ class Call {
     return received.length === count && received.every((message, n) => message === sent[n]);
   }
 
-  // Waits until the callee has decoded so many more frames.
+  // Waits until the callee has decoded `count` more frames.
   async watch(count) {
     const before = await this.decoded();
     await until(async () => (await this.decoded()) >= before + count);
@@ -76,7 +76,7 @@ class Call {
     return stats.find(({ type, kind }) => type === "inbound-rtp" && kind === "video")?.framesDecoded ?? 0;
   }
 
-  // The candidates of each end's selected pair.
+  // The candidates of the selected pair at each end.
   selected() {
     return Promise.all(this.ends.map(async (end) => {
       const stats = await end.getStats();
@@ -87,17 +87,17 @@ class Call {
   }
 }
 
-// Fulfilled once the condition holds; broken after half a minute.
+// Resolves when the condition holds; rejects after 30 seconds.
 async function until(condition) {
   const end = performance.now() + 30_000;
   while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`still not so: ${condition}`);
+    if (performance.now() > end) throw new Error(`condition not met: ${condition}`);
     await new Promise((again) => setTimeout(again, 50));
   }
 }
 
-// A film that changes all the time.
-function moving() {
+// A video stream whose picture changes constantly.
+function movingPicture() {
   const canvas = document.createElement("canvas");
   canvas.width = 320;
   canvas.height = 240;

@@ -1,7 +1,8 @@
-"""Calls that run for a while, paced and counted: what becomes of their packets while the relay has other troubles.
+"""Long-running calls that measure loss and delay while the relay is under some other load.
 
-It is an open loop: packets leave at their time whatever became of those before, clients and peers of all calls in
-turn. Each carries the direction's number, a sequence number and the time at which it left.
+The load is an open loop: packets leave on schedule whatever happened to earlier ones, in turn from the clients and
+peers of all calls. Each packet carries the number of its direction, a sequence number and the time at which it was
+sent.
 """
 
 import itertools
@@ -16,31 +17,29 @@ STAMP = struct.Struct("!IIQ")
 
 
 class Outcome(NamedTuple):
-    """What became of the packets that were sent: how many there were, and the delays of those that arrived, a list for each
-    direction of each call.
-    """
+    """How many packets were sent, and the delays of those that arrived, one list per direction of each call."""
 
     sent: int
     delays: list
 
     @property
     def loss(self):
-        """The part that never arrived."""
+        """The fraction of packets that did not arrive."""
         return 1 - sum(map(len, self.delays)) / self.sent
 
     @property
     def losses(self):
-        """The same for each direction of each call, which have all sent the same."""
+        """The loss of each direction of each call. All directions send the same number of packets."""
         return [1 - len(delays) * len(self.delays) / self.sent for delays in self.delays]
 
     def delay(self, part):
-        """The one-way delay, in seconds, that this part of the packets does not exceed."""
+        """A quantile of the one-way delay, in seconds."""
         delays = sorted(itertools.chain(*self.delays))
         return delays[int(part * (len(delays) - 1))]
 
 
 class Calls:
-    """A channel between each client, which has an allocation, and a peer of its own."""
+    """Calls between clients, which have allocations, and a peer per client, over one channel each."""
 
     def __init__(self, clients, peers):
         self.clients = clients
@@ -55,13 +54,13 @@ class Calls:
                 self._ends[opened.fileno()] = (way, opened)
 
     def close(self):
-        """Closes what was opened here."""
+        """Closes what this object opened."""
         self._poll.close()
         for peer in self.peers:
             peer.close()
 
     def run(self, seconds, rate, size=200):
-        """Sends `rate` packets a second, both directions together, and waits for the last of them."""
+        """Sends `rate` packets per second in total, both directions together, and waits for the last of them."""
         self.clear()
         first, start = next(self._sequence), time.monotonic()
         delays, sent, arrived = [[] for _ in self._ends], 0, 0
@@ -77,9 +76,9 @@ class Calls:
                 end = time.monotonic() + 1
         return Outcome(sent, delays)
 
-    def endure(self, seconds, requests):
-        """Counts for so long, and until they are answered, what comes by each direction, while every client makes some
-        requests (method, attribute ..) and repeats them as RFC 8489 §6.2.1 has it.
+    def count_arrivals(self, seconds, requests):
+        """Counts the packets that arrive per direction for `seconds`, and until all requests are answered. Meanwhile
+        each client sends the requests (method, attribute ..) and retransmits them as RFC 8489 §6.2.1 specifies.
         """
         arrived, waiting, start = [0] * len(self._ends), {}, time.monotonic()
         for client in self.clients:
@@ -95,14 +94,14 @@ class Calls:
                     if way % 2 == 0 or stun.is_channel_data(raw):
                         arrived[way] += 1
                     else:
-                        answer = stun.parse(raw)
-                        # A second answer is that to a repetition.
-                        if request := waiting.pop(answer.transaction, None):
-                            assert not answer.code and answer.is_signed(request.client.key)
+                        response = stun.parse(raw)
+                        # A second response belongs to a retransmission.
+                        if request := waiting.pop(response.transaction, None):
+                            assert not response.code and response.is_signed(request.client.key)
         return arrived
 
     def clear(self):
-        """Throws away what is here, until nothing more comes."""
+        """Discards received packets until no more arrive."""
         while ready := self._poll.poll(0.2):
             for descriptor, _ in ready:
                 for _ in _drain(self._ends[descriptor][1]):
@@ -131,7 +130,7 @@ class Calls:
 
 
 class Waiting:
-    """A request without an answer yet."""
+    """A request that has not been answered yet."""
 
     def __init__(self, client, raw, start):
         self.client = client
@@ -139,19 +138,19 @@ class Waiting:
         self._due, self._wait, self._left = start, 0.5, 7
 
     def repeat(self):
-        """Sends it if it is time to."""
+        """Sends the request if its timer has expired."""
         if time.monotonic() < self._due:
             return
-        assert self._left, "a request is not answered"
+        assert self._left, "a request was not answered"
         self.client.socket.sendto(self._raw, self.client.server)
         self._left -= 1
-        # The last one has sixteen times the first wait.
+        # Rm = 16: the client waits 16 times the initial RTO after the last transmission.
         self._due += self._wait if self._left else 8
         self._wait *= 2
 
 
 def _drain(opened):
-    """Whatever has come to a socket, or a part of it if that is much."""
+    """Yields up to 64 datagrams that a socket has received."""
     opened.setblocking(False)
     try:
         for _ in range(64):

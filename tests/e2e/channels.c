@@ -1,7 +1,7 @@
 /*
- * Preloaded into turnutils_uclient, which draws channel numbers at random from RFC 5766's range, 0x4000 to 0x7FFF. RFC
- * 8656 section 12 keeps 0x4000 to 0x4FFF of it, and a server refuses the others: so the two bits above are cleared in
- * what uclient draws, which for numbers is always one long.
+ * Preloaded into turnutils_uclient, which picks random channel numbers from RFC 5766's range, 0x4000 to 0x7FFF. RFC 8656
+ * section 12 reduces the range to 0x4000 to 0x4FFF, and a server rejects all others. This clears the two excess bits in
+ * each random number that uclient draws, which is always one long.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

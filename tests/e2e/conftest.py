@@ -1,4 +1,4 @@
-"""What the tests stand on: hosts, a relay on one of them, and what to show of them when a test fails."""
+"""Shared fixtures: hosts, a relay on one of them, and the relay's log when a test fails."""
 
 import pytest
 
@@ -13,7 +13,7 @@ NAME = "turn.example.org"
 
 @pytest.fixture
 def switch():
-    """A switch, for hosts of this test alone."""
+    """A switch that only this test uses."""
     switch = Switch()
     yield switch
     switch.close()
@@ -21,10 +21,10 @@ def switch():
 
 @pytest.fixture
 def start(switch, tmp_path, request):
-    """Starts relays: `start(host, limits={..})` with a configuration, changed as told, until it serves. What goes to
-    `Relay` itself, such as its environment, is in `process`.
+    """Starts relays: `start(host, limits={..})` starts one with the default configuration and these changes, and waits
+    until it serves. `process` holds arguments of `Relay`, such as its environment.
 
-    Whatever was not stopped by the test is stopped after it, which must go well; and no relay may have had a bug.
+    Relays that the test did not stop are stopped afterwards and must exit cleanly. No relay may have logged a bug.
     """
     relays = []
 
@@ -41,7 +41,7 @@ def start(switch, tmp_path, request):
         for relay in relays:
             running = relay.process.poll() is None
             status = relay.stop()
-            assert status == 0 or not running, f"it stopped with {status}:\n{relay.log}"
+            assert status == 0 or not running, f"the relay exited with status {status}:\n{relay.log}"
             assert "this is a bug" not in relay.log, relay.log
     finally:
         for relay in relays:
@@ -50,7 +50,7 @@ def start(switch, tmp_path, request):
 
 @pytest.fixture
 def authority(tmp_path):
-    """The authority that clients trust."""
+    """The certificate authority that clients trust."""
     return Authority(tmp_path / "authority")
 
 
@@ -63,7 +63,7 @@ def tls(authority):
 
 @pytest.fixture
 def host(switch):
-    """The host that relays."""
+    """The host that the relay runs on."""
     return switch.host("relay")
 
 
@@ -81,13 +81,13 @@ def peers(switch):
 
 @pytest.fixture(params=[1, 4], ids=["1-worker", "4-workers"])
 def workers(request):
-    """How many workers: for tests where it matters."""
+    """The number of workers, for tests whose result could depend on it."""
     return request.param
 
 
 @pytest.fixture
 def connect(host, clients):
-    """Makes clients of the relay on `host`: `connect()` is one more 5-tuple of alice's."""
+    """Creates clients of the relay on `host`: each `connect()` returns a new 5-tuple of user alice."""
     opened = []
 
     def connect(user=ALICE, server=None, source=None, at=clients):
@@ -102,7 +102,7 @@ def connect(host, clients):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Shows the logs of a failed test's relays: its files are removed with it."""
+    """Adds the logs of a failed test's relays to its report, because the log files are removed with the test."""
     outcome = yield
     report = outcome.get_result()
     if report.failed:

@@ -1,7 +1,7 @@
-"""coturn's test clients: `turnutils_uclient`, the echo peer it talks to, and `turnutils_stunclient`.
+"""coturn's test programs: `turnutils_uclient`, the echo peer it needs, and `turnutils_stunclient`.
 
-uclient sends EVEN-PORT with a reservation, redeems the token from another 5-tuple and counts what comes back, which
-takes it seconds a run: tests run side by side.
+uclient sends EVEN-PORT with a reservation, redeems the token from another 5-tuple and counts what is echoed. A run
+takes seconds.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ PEER_PORT = 3480
 
 
 class Run(NamedTuple):
-    """How a run of uclient ended."""
+    """The result of a uclient run."""
 
     status: int | None
     sent: int
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 @contextlib.contextmanager
 def echo_peer(host):
-    """A peer that sends back what it gets, on ports 3480 and 3481 of all addresses of a host."""
+    """Echoes what it receives on ports 3480 and 3481 of all addresses of a host."""
     echo = ["turnutils_peer", *(word for address in (host.v4, host.v6) for word in ("-L", address))]
     running = [
         host.start(*echo, "-p", port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -42,7 +42,7 @@ def echo_peer(host):
 
 
 def uclient(host, server, *options, user=None, password=None, limit=100):
-    """Runs uclient to its end, or until `limit` seconds have passed (then it has no status)."""
+    """Runs uclient until it exits or until `limit` seconds have passed. In the latter case its status is None."""
     credentials = ["-u", user, "-w", password] if password else ["-u", user]
     preload = ["env", f"LD_PRELOAD={_channels()}"]
     running = host.start(
@@ -66,7 +66,9 @@ def uclient(host, server, *options, user=None, password=None, limit=100):
 
 @functools.cache
 def _channels():
-    """A path to the library that keeps uclient's channel numbers in range (channels.c). It is in no file system."""
+    """Builds the library that keeps uclient's channel numbers in range (channels.c), as an anonymous file; returns its
+    path.
+    """
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "channels.so"
         source = Path(__file__).with_name("channels.c")
@@ -77,5 +79,5 @@ def _channels():
 
 
 def stunclient(host, server, port=3478):
-    """Runs stunclient; returns what it printed."""
+    """Runs stunclient; returns its output."""
     return host.run("turnutils_stunclient", "-p", port, server)

@@ -1,8 +1,9 @@
-"""Floods of datagrams, from a process of their own: what is sent is made beforehand and leaves with `sendmmsg`, hundreds
-of datagrams a call, so that it is the relay that is overloaded and not the test.
+"""Floods of datagrams from a separate process. The datagrams are prepared in advance and sent with `sendmmsg`, hundreds
+per call, so that the relay is overloaded and not the test.
 
-Strangers come from as many addresses as wanted (`give_sources`). Whoever holds sockets can have a flood from these
-(`from_sockets`). A flood ends by itself after a while; `Flood.stop` ends it earlier and says what was sent.
+Strangers (clients without credentials) send from any number of addresses (`give_sources`). A test can also flood from
+its own sockets (`from_sockets`). A flood ends by itself after a while; `Flood.stop` ends it earlier and returns what
+was sent.
 """
 
 import ctypes
@@ -21,7 +22,7 @@ from pathlib import Path
 import stun
 from hosts import Background
 
-# Where strangers live: the range for benchmarks (RFC 2544).
+# Strangers use the benchmarking range (RFC 2544).
 SOURCES = ipaddress.ip_network("198.18.0.0/19")
 
 STRANGERS = ("binding", "requests", "passwords", "garbage", "data")
@@ -42,36 +43,38 @@ class Flood(Background):
         self.process = host.start(*pinned, *python, **pipes)
 
     def runs(self):
-        """Whether it still does."""
+        """Whether the flood is still running."""
         return self.process.poll() is None
 
     def stop(self):
-        """Ends it; returns how many datagrams each of its sources has sent, or all of them."""
+        """Ends the flood; returns how many datagrams were sent: per flow for `from_sockets`, in total for
+        `of_strangers`.
+        """
         self.process.send_signal(signal.SIGTERM)
         return json.loads(self.process.stdout.read())
 
 
 def give_sources(flooder, relay_host):
-    """Gives a host all addresses of `SOURCES`, and the relay's host the way back."""
+    """Gives a host all addresses of `SOURCES`, and the relay's host a route to them."""
     flooder.run("ip", "route", "add", "local", SOURCES, "dev", "lo")
     relay_host.run("ip", "route", "add", SOURCES, "via", flooder.v4)
 
 
 def of_strangers(flooder, kind, server, sources, rate, seconds=30):
-    """So many datagrams of a kind a second, from so many addresses."""
+    """Sends `rate` datagrams of a kind per second from `sources` addresses."""
     return Flood(flooder, "strangers", kind, *server, sources, rate, seconds)
 
 
 def from_sockets(host, flows, size, seconds=30, rate=0, cpu=None):
-    """Datagrams as fast as can be, or `rate` a second, from sockets that this process has open: `flows` are (socket,
-    destination, header), and `header` begins each of `size` bytes.
+    """Sends datagrams from sockets that this process has open, as fast as possible or `rate` per second. `flows` are
+    tuples (socket, destination, header); a datagram is `header` padded to `size` bytes.
     """
     sockets = [opened for opened, _, _ in flows]
     words = [f"{opened.fileno()},{to[0]},{to[1]},{header.hex()}" for opened, to, header in flows]
     return Flood(host, "sockets", size, seconds, rate, *words, sockets=sockets, cpu=cpu)
 
 
-# Datagrams as the kernel wants them
+# Arguments of sendmmsg(2)
 
 
 class _Vector(ctypes.Structure):
@@ -95,7 +98,7 @@ class _Message(ctypes.Structure):
 
 
 class Batch:
-    """Datagrams for one call: (payload, destination, address that it comes from or None)."""
+    """Datagrams for one call: tuples (payload, destination, source address or None)."""
 
     def __init__(self, datagrams):
         self.count = len(datagrams)
@@ -114,17 +117,17 @@ class Batch:
             header.control, header.controllen = control or None, len(control)
 
     def send(self, opened, first=0, count=None):
-        """Sends `count` of them from the `first` on; returns how many left."""
+        """Sends `count` datagrams from index `first` on; returns how many were sent."""
         end = min(self.count, first + count) if count else self.count
         sent = _libc.sendmmsg(opened.fileno(), ctypes.byref(self._messages[first]), end - first, 0)
         return max(sent, 0)
 
 
-# The process
+# The flooding process
 
 
 def main(kind, *words):
-    """Floods until it is told to stop, or its time is over, and prints what was sent."""
+    """Floods until it is terminated or its time is over, then prints what was sent."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     flood = {"strangers": _strangers, "sockets": _sockets}[kind](*words)
     sent = None
@@ -148,7 +151,7 @@ def _strangers(kind, address, port, sources, rate, seconds):
             datagrams = [(_stranger(kind, n), server, source) for n, source in enumerate(addresses)]
         batches = [Batch(datagrams[n : n + BATCH]) for n in range(0, len(datagrams), BATCH)]
         for sent in _paced(int(rate), float(seconds), lambda n, _: batches[n % len(batches)].send(opened)):
-            yield sent  # Nobody reads the answers: they are lost in this socket's queue.
+            yield sent  # Responses are not read; they overflow this socket's queue.
 
 
 def _stranger(kind, n):
@@ -158,7 +161,7 @@ def _stranger(kind, n):
         transport = (stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0]))
         return stun.Message(stun.REQUEST, stun.ALLOCATE, [transport]).encode()
     if kind == "data":
-        # What is taken for data at first sight: ChannelData, and Send indications.
+        # The relay classifies ChannelData and Send indications as data.
         data = os.urandom(n % 400)
         if n % 2:
             return stun.channel_data(0x4000 + n % 0x1000, data)
@@ -168,7 +171,7 @@ def _stranger(kind, n):
 
 
 def _wrong_passwords(opened, server, addresses):
-    """An Allocate request for each address, with the nonce that it was given and a key that is wrong."""
+    """An Allocate request for each address, with the nonce it was given and a wrong key."""
     asked = Batch([(_stranger("requests", 0), server, source) for source in addresses])
     waiting = set(addresses)
     while waiting:
@@ -215,7 +218,8 @@ def _sockets(size, seconds, rate, *flows):
 
 
 def _paced(rate, seconds, send):
-    """Calls `send(n, most)` so that `rate` datagrams leave a second; yields from time to time how many that were."""
+    """Calls `send(n, most)` such that `rate` datagrams are sent per second; yields the running total from time to time.
+    """
     start = time.monotonic()
     sent = n = 0
     while (elapsed := time.monotonic() - start) < seconds:

@@ -1,10 +1,10 @@
-"""Hosts of a test: network namespaces joined by a switch.
+"""Test hosts: network namespaces connected by a switch.
 
-A namespace here has no name. It lives as long as this process holds its descriptor or a process that was started in
-it runs, and those are killed by the kernel when this process ends: so nothing is left behind, however a run ends,
-and runs side by side never meet. No host has a way out to the real network.
+The namespaces have no names. A namespace exists while this process holds its file descriptor or a process started in it
+runs, and the kernel kills those processes when this process exits. Nothing is left behind however a run ends, and
+parallel runs do not interfere. No host has a route to the real network.
 
-Addresses are of the documentation ranges (RFC 5737, RFC 3849), or private ones where a test is about those.
+Addresses come from the documentation ranges (RFC 5737, RFC 3849), or from private ranges where a test needs those.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Host:
-    """A machine of its own."""
+    """A host: a network namespace of its own."""
 
     def __init__(self, name):
         self.name = name
@@ -33,24 +33,26 @@ class Host:
         self.run("ip", "link", "set", "lo", "up")
 
     def command(self, *argv, privileges=()):
-        """The command line that runs a program here, with options of setpriv; it dies with the thread that starts it."""
+        """The command line that runs a program on this host, with options for setpriv. The program dies with the thread
+        that starts it.
+        """
         enter = ["nsenter", f"--net={self.path}", "setpriv", *privileges, "--pdeathsig", "KILL", "--"]
         return enter + [str(word) for word in argv]
 
     def run(self, *argv):
-        """Runs a program to its end, which must be a good one; returns what it printed."""
+        """Runs a program, which must succeed; returns its standard output."""
         done = subprocess.run(self.command(*argv), stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 0, f"{self.name}: {' '.join(map(str, argv))}: {done.stderr or done.stdout}"
         return done.stdout
 
     def start(self, *argv, privileges=(), **options):
-        """Starts a program; the caller waits for it, or stops it."""
+        """Starts a program; the caller waits for it or stops it."""
         command = self.command(*argv, privileges=privileges)
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
 
     @contextlib.contextmanager
     def inside(self):
-        """What this thread opens, and what threads that it starts open, is this host's."""
+        """Sockets that this thread or threads started by it open in this context belong to this host."""
         with _own_namespace() as own:
             _check(_libc.setns(self._namespace, CLONE_NEWNET))
             try:
@@ -59,7 +61,7 @@ class Host:
                 _check(_libc.setns(own, CLONE_NEWNET))
 
     def udp(self, address="", port=0, family=None):
-        """A UDP socket on one of this host's addresses; on its first IPv4 one, if none is named."""
+        """A UDP socket bound to one of this host's addresses, by default its first IPv4 address."""
         address = address or self.v4
         family = family or (socket.AF_INET6 if ":" in address else socket.AF_INET)
         with self.inside():
@@ -72,27 +74,27 @@ class Host:
         return opened
 
     def tcp(self, address, port):
-        """A TCP connection from here."""
+        """A TCP connection from this host."""
         with self.inside():
             return socket.create_connection((address, port), timeout=10)
 
     def add_address(self, address, *options, interface="eth0"):
-        """Gives an interface one more address, such as `192.0.2.7/24`. It can be used at once."""
+        """Adds an address such as `192.0.2.7/24` to an interface. It can be used immediately."""
         nodad = ["nodad"] if ":" in address else []
         self.run("ip", "address", "add", address, "dev", interface, *nodad, *options)
 
     @property
     def path(self):
-        """A path to the namespace, as long as this process lives."""
+        """A path to the namespace, valid while this process runs."""
         return f"/proc/{os.getpid()}/fd/{self._namespace}"
 
     def close(self):
-        """Lets go of it: the kernel removes it once nothing runs in it."""
+        """Closes the namespace's descriptor. The kernel removes the namespace once no process runs in it."""
         os.close(self._namespace)
 
 
 class Switch:
-    """Hosts that are joined to each other, and to nothing else."""
+    """Hosts that are connected to each other and to nothing else."""
 
     NETWORKS = ("203.0.113.0/24", "2001:db8:1::/64")
 
@@ -103,7 +105,7 @@ class Switch:
         self._host.run("ip", "link", "set", "switch", "up")
 
     def host(self, name, addresses=None, default_route=False):
-        """A new host on the switch, with the next address of each of `NETWORKS`, or with those listed."""
+        """A new host on the switch, with the next address of each of `NETWORKS`, or with the given addresses."""
         host, n = Host(name), len(self._hosts) + 1
         self._hosts.append(host)
         port = f"port{n}"
@@ -124,13 +126,13 @@ class Switch:
         return host
 
     def close(self):
-        """Lets go of all hosts."""
+        """Closes all hosts."""
         for host in [*self._hosts, self._host]:
             host.close()
 
 
 class Background:
-    """A `process` that is killed when its block ends, and what it printed is forgotten."""
+    """A `process` that is killed at the end of the `with` block. Its remaining output is discarded."""
 
     process: subprocess.Popen
 
@@ -144,11 +146,11 @@ class Background:
 
 
 def eventually(what, timeout=20):
-    """Waits until `what()` is true and returns what it was: for things that other processes do in their own time."""
+    """Waits until `what()` is true and returns its value. For state that other processes change asynchronously."""
     end = time.monotonic() + timeout
     while not (value := what()) and time.monotonic() < end:
         time.sleep(0.05)
-    assert value, f"still not so after {timeout} s: {what.__doc__ or what}"
+    assert value, f"condition not met after {timeout} s: {what.__doc__ or what}"
     return value
 
 

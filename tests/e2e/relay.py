@@ -1,4 +1,4 @@
-"""The daemon under test: configured, started, looked at from outside, and stopped."""
+"""The relay under test: configures, starts, observes and stops it."""
 
 import json
 import os
@@ -22,9 +22,10 @@ PROGRAM = Path(
 
 
 def configuration(host, **changes):
-    """A configuration as nested dicts: safe defaults, one user, one secret, peers on the test's own network.
+    """A configuration as nested dicts: safe defaults, one user, one secret, and the test's own networks as allowed
+    peers.
 
-    `changes` replace whole sections' keys: `relay={"ports": "50000-50009"}`.
+    `changes` replace keys of whole sections: `relay={"ports": "50000-50009"}`.
     """
     config = {
         "listen": {"udp": [endpoint for endpoint in ("0.0.0.0:3478", "[::]:3478")]},
@@ -42,8 +43,8 @@ def configuration(host, **changes):
 
 
 class Relay:
-    """A daemon on a host. What it writes goes to files, unless `stdout` or `stderr` is given; a `wrapper` starts it with
-    other limits; `privileges` are taken from it.
+    """A relay on a host. Its output goes to files unless `stdout` or `stderr` is given. `wrapper` is a command that
+    starts it, for example with other limits; `privileges` are options for setpriv.
     """
 
     def __init__(self, host, folder, *arguments, config=None, environment=None, wrapper=(), **options):
@@ -63,11 +64,11 @@ class Relay:
             self.process = host.start(*wrapper, PROGRAM, "serve", *arguments, **options)
 
     def wait_until_healthy(self):
-        """Returns once clients are served."""
+        """Waits until the relay serves clients."""
 
         def healthy():
-            """the relay serves"""
-            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log}"
+            """the relay serves clients"""
+            assert self.process.poll() is None, f"the relay exited with status {self.process.returncode}:\n{self.log}"
             try:
                 return self.get("/healthz")[0] == 200
             except OSError:
@@ -76,40 +77,40 @@ class Relay:
         eventually(healthy)
         return self
 
-    # What it says
+    # Output
 
     @property
     def log(self):
-        """All that it wrote to standard error."""
+        """What the relay has written to standard error."""
         return self._stderr.read_text()
 
     @property
     def output(self):
-        """All that it wrote to standard output."""
+        """What the relay has written to standard output."""
         return self._stdout.read_text()
 
     def lines(self, message=None, **fields):
-        """The lines of a JSON log with this message and these values, as dicts."""
+        """The lines of a JSON log with this message and these fields, as dicts."""
         lines = [json.loads(line) for line in self.log.splitlines(keepends=True) if line.endswith("\n")]
         if message is not None:
             lines = [line for line in lines if line["message"] == message]
         return [line for line in lines if all(line.get(key) == value for key, value in fields.items())]
 
     def line(self, message, **fields):
-        """Waits for such a line; returns the first."""
+        """Waits for a line with this message and these fields; returns the first."""
         return eventually(lambda: self.lines(message, **fields))[0]
 
     def get(self, path, address=HTTP):
-        """Status, headers and body of a page."""
+        """The status, headers and body of a page."""
         with self.host.tcp(*address) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n".encode())
-            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-        head, _, body = answer.partition("\r\n\r\n")
+            response = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        head, _, body = response.partition("\r\n\r\n")
         status, *headers = head.split("\r\n")
         return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in headers), body
 
     def metrics(self):
-        """Every sample of /metrics: {name: {labels: value}}, labels as a frozenset of pairs."""
+        """All samples of /metrics: {name: {labels: value}}, with labels as a frozenset of pairs."""
         status, _, page = self.get("/metrics")
         assert status == 200
         samples = defaultdict(dict)
@@ -121,13 +122,14 @@ class Relay:
         return samples
 
     def metric(self, name, **labels):
-        """The sum of the samples of `hairpin_`name with these labels."""
+        """The sum of the samples of `hairpin_<name>` with these labels."""
         samples = self.metrics()["hairpin_" + name]
         assert samples, f"no metric {name}"
         return int(sum(value for found, value in samples.items() if labels.items() <= set(found)))
 
     def reaches(self, name, count, **labels):
-        """Waits until a counter is at least so high: workers publish theirs from time to time. Returns it."""
+        """Waits until a counter is at least `count`, because workers publish counters periodically; returns its value.
+        """
         eventually(lambda: self.metric(name, **labels) >= count)
         return self.metric(name, **labels)
 
@@ -136,14 +138,14 @@ class Relay:
         eventually(lambda: self.metric(name, **labels) == value)
 
     def by_worker(self, name):
-        """The samples of `hairpin_`name, a list by worker."""
+        """The samples of `hairpin_<name>`, indexed by worker."""
         samples = self.metrics()["hairpin_" + name]
         return [int(samples[frozenset({("worker", str(worker))})]) for worker in range(len(samples))]
 
-    # What it takes
+    # Resources
 
     def cpu_seconds(self):
-        """The CPU time that its threads have used."""
+        """The CPU time its threads have used."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
@@ -153,13 +155,13 @@ class Relay:
         return int(re.search(r"VmRSS:\s*(\d+)", status)[1])
 
     def open_files(self):
-        """How many descriptors it holds."""
+        """How many file descriptors it holds."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    # Its end
+    # Stopping
 
     def stop(self, how=signal.SIGTERM):
-        """Asks it to stop, waits, and returns its exit status."""
+        """Sends a signal, waits, and returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
@@ -169,13 +171,13 @@ class Relay:
             raise
 
     def kill(self):
-        """Ends it at once, whatever it does."""
+        """Kills the relay."""
         self.process.kill()
         self.process.wait()
 
 
 def toml(config):
-    """Nested dicts as TOML: tables, arrays of tables, and values that JSON writes alike."""
+    """Nested dicts as TOML: tables, arrays of tables, and values that TOML and JSON write alike."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if not isinstance(value, dict)]
     for section, keys in config.items():
         if not isinstance(keys, dict):

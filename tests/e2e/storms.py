@@ -1,5 +1,6 @@
-"""Storms of what costs a relay more than packets: connections, handshakes, allocations, and messages of one client without
-end. Each is a process of its own that goes on until it is killed, and prints how often it did what it does.
+"""Storms of operations that cost a relay more than packets do: connections, handshakes, allocations, and endless
+messages from one client. Each storm is a separate process that runs until it is killed and prints one byte per
+completed operation.
 """
 
 import itertools
@@ -16,29 +17,29 @@ import stun
 from hosts import Background
 from turn import Client, User
 
-# What one client can send without end over a connection.
+# Kinds of endless messages over one connection.
 MESSAGES = ("requests", "bindings", "channels", "unframed")
 
 CLIENTS = 32
 
 
 class Storm(Background):
-    """A storm that comes from a host: `of` and its words are those of the functions below."""
+    """A storm from a host. `of` names one of the functions below and `words` are its arguments."""
 
     def __init__(self, host, of, *words):
-        # Whoever measures comes first.
+        # The measuring process must not wait for this one.
         command = ["nice", "-n", "5", sys.executable, Path(__file__), of, *words]
         self.process = host.start(*command, stdout=subprocess.PIPE)
 
     def stop(self):
-        """Ends it in the middle of whatever it does; returns how often it had done it."""
-        assert self.process.poll() is None, "it ended by itself"
+        """Kills the storm, possibly in the middle of an operation; returns how many operations it completed."""
+        assert self.process.poll() is None, "the storm ended by itself"
         self.process.kill()
         return len(self.process.stdout.read())
 
 
 def handshakes(address, port, trust, name):
-    """TLS handshakes: every second one is given up once the server has made its part of it."""
+    """TLS handshakes. Every second one is aborted after the server's first flight."""
     context = ssl.create_default_context(cafile=trust)
     for n in itertools.count():
         with _connected(address, port) as opened:
@@ -52,7 +53,7 @@ def handshakes(address, port, trust, name):
 
 
 def allocations(address, port, name, password):
-    """Allocations with a channel, deleted as soon as they are made."""
+    """Allocations with a channel, deleted immediately."""
     clients = []
     for _ in range(CLIENTS):
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -65,7 +66,9 @@ def allocations(address, port, name, password):
 
 
 def messages(kind, address, port, trust="", name=""):
-    """What one client sends over one connection as fast as the relay takes it; when that closes it, over the next."""
+    """Sends messages over one connection as fast as the relay reads them. When the relay closes it, continues on a new
+    one.
+    """
     batch = b"".join(itertools.islice(_messages(kind), 2000))
     context = ssl.create_default_context(cafile=trust) if trust else None
     while True:

@@ -1,4 +1,6 @@
-"""A TURN client over TCP or TLS (RFC 8656 §2.1, §12.5): as over UDP, with messages framed by their own lengths."""
+"""A TURN client over TCP or TLS (RFC 8656 §2.1, §12.5). It behaves like the UDP client, but frames messages by their
+lengths.
+"""
 
 import socket
 import ssl
@@ -10,19 +12,21 @@ from turn import Client
 
 
 class Stream:
-    """What a client sends and receives messages by, in place of a UDP socket."""
+    """Sends and receives messages over a connection; replaces the UDP socket of a `Client`."""
 
     def __init__(self, connection):
         self.connection = connection
         self._received = b""
 
     def sendto(self, message, _server):
-        """One message, padded as streams want it."""
+        """Sends one message, padded to a multiple of four bytes (RFC 8656 §12.5)."""
         self.connection.settimeout(10)
         self.connection.sendall(message + bytes(-len(message) % 4))
 
     def read(self, timeout):
-        """The next whole message without its padding, None if none comes in time; fails when the stream has ended."""
+        """The next complete message without its padding, or None if none arrives in time. Fails if the stream has
+        ended.
+        """
         end = time.monotonic() + timeout
         while (message := self._whole()) is None:
             remaining = end - time.monotonic()
@@ -54,12 +58,12 @@ class Stream:
         return self.connection.getsockname()[:2]
 
     def close(self):
-        """Ends it with a FIN."""
+        """Closes the connection with a FIN."""
         self.connection.close()
 
 
 class StreamClient(Client):
-    """One connection: an open one, or one that is made by `connect`."""
+    """A client over one connection, which `connect` opens unless one is given."""
 
     def __init__(self, host, server, user=None, source=None, connection=None, **how):
         stream = Stream(connection or connect(host, server, **how))
@@ -76,8 +80,8 @@ class StreamClient(Client):
 
 
 def connect(host, server, trust=None, name=None, receive_buffer=None):
-    """A TCP connection from a host; or a TLS one, if there is a certificate to trust and the server's name:
-    there only a close_notify is an end (RFC 8446 §6.1).
+    """Opens a TCP connection from a host, or a TLS one if a certificate to trust and the server's name are given. Over
+    TLS, only a close_notify counts as the end of the stream (RFC 8446 §6.1).
     """
     with host.inside():
         opened = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_STREAM)

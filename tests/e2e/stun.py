@@ -1,5 +1,5 @@
-"""STUN messages as bytes (RFC 8489 §5, §14; RFC 8656 §17, §18): enough to be a demanding client, and independent of
-the relay's own codec. Nothing here checks what a server must check; `parse` fails on what no server may send.
+"""Encodes and decodes STUN messages (RFC 8489 §5, §14; RFC 8656 §17, §18), independently of the relay's own codec.
+`parse` fails on anything that a server must not send; what a server must check is not checked here.
 """
 
 import base64
@@ -51,7 +51,7 @@ FINGERPRINT = 0x8028
 # Password algorithms, RFC 8489 §18.5.
 MD5, SHA256 = 1, 2
 
-# The bit of the nonce cookie that says that PASSWORD-ALGORITHMS is to be respected, RFC 8489 §18.1 (erratum 6290).
+# Security features of the nonce cookie, RFC 8489 §18.1 (erratum 6290).
 COOKIE_PREFIX = b"obMatJos2"
 COOKIE_PASSWORD_ALGORITHMS = 1
 COOKIE_ANONYMITY = 2
@@ -62,7 +62,7 @@ IPV4, IPV6 = 1, 2
 
 @dataclass
 class Message:
-    """One message; its attributes in order."""
+    """A message, with its attributes in order."""
 
     kind: int
     method: int
@@ -76,25 +76,25 @@ class Message:
         return next((value for found, value in self.attributes if found == kind), None)
 
     def number(self, kind):
-        """An attribute of four bytes."""
+        """The value of a four-byte attribute."""
         return struct.unpack("!I", self.get(kind))[0]
 
     def address(self, kind):
-        """An XOR address as (address, port)."""
+        """An XORed address as (address, port)."""
         return read_address(self.get(kind), self.transaction)
 
     def addresses(self, kind):
-        """All XOR addresses of a kind."""
+        """All XORed addresses of a kind."""
         return [read_address(value, self.transaction) for found, value in self.attributes if found == kind]
 
     @property
     def code(self):
-        """The error code; 0 for a success."""
+        """The error code; 0 for a success response."""
         value = self.get(ERROR_CODE)
         return value[2] * 100 + value[3] if value else 0
 
     def encode(self, key=None, sha256=False, fingerprint=False):
-        """Its bytes, signed if there is a key."""
+        """The encoded message, signed if a key is given."""
         body = b"".join(attribute(kind, value) for kind, value in self.attributes)
         if key and sha256:
             mac = hmac.new(key, self._head(len(body) + 36) + body, hashlib.sha256).digest()
@@ -108,7 +108,7 @@ class Message:
         return self._head(len(body)) + body
 
     def is_signed(self, key, sha256=False):
-        """Whether its integrity attribute fits the key (RFC 8489 §14.5, §14.6)."""
+        """Whether the integrity attribute matches the key (RFC 8489 §14.5, §14.6)."""
         kind, digest = (
             (MESSAGE_INTEGRITY_SHA256, hashlib.sha256) if sha256 else (MESSAGE_INTEGRITY, hashlib.sha1)
         )
@@ -127,7 +127,7 @@ class Message:
 
 
 def parse(raw, source=()):
-    """A message from a server, which must be whole and padded with zeros."""
+    """Parses a message from a server, which must be complete and padded with zeros."""
     kind, length, cookie = struct.unpack_from("!HHI", raw)
     assert kind < 0x4000 and cookie == COOKIE and length == len(raw) - 20 and length % 4 == 0, raw.hex()
     method = (kind & 0x3E00) >> 2 | (kind & 0xE0) >> 1 | kind & 0xF
@@ -148,12 +148,12 @@ def attribute(kind, value):
 
 
 def number(value):
-    """Four bytes."""
+    """A four-byte number in network byte order."""
     return struct.pack("!I", value)
 
 
 def xor_address(address, transaction=bytes(12)):
-    """The value of an XOR address (RFC 8489 §14.2); IPv6 ones need the message's transaction id."""
+    """The value of an XORed address attribute (RFC 8489 §14.2). IPv6 addresses need the message's transaction ID."""
     ip = ipaddress.ip_address(address[0])
     mask = struct.pack("!I", COOKIE) + transaction
     packed = bytes(a ^ b for a, b in zip(ip.packed, mask))
@@ -162,7 +162,7 @@ def xor_address(address, transaction=bytes(12)):
 
 
 def read_address(value, transaction):
-    """The (address, port) of an XOR address."""
+    """The (address, port) of an XORed address attribute."""
     mask = struct.pack("!I", COOKIE) + transaction
     _, family, port = struct.unpack_from("!BBH", value)
     assert len(value) == {IPV4: 8, IPV6: 20}[family]
@@ -177,28 +177,36 @@ def read_icmp(value):
 
 
 def long_term_key(algorithm, user, realm, password):
-    """RFC 8489 §9.2.2."""
+    """The key of a long-term credential (RFC 8489 §9.2.2)."""
     digest = {MD5: hashlib.md5, SHA256: hashlib.sha256}[algorithm]
     return digest(f"{user}:{realm}:{password}".encode()).digest()
 
 
 def user_hash(user, realm):
-    """RFC 8489 §14.4."""
+    """The value of USERHASH (RFC 8489 §14.4)."""
     return hashlib.sha256(f"{user}:{realm}".encode()).digest()
 
 
 def features(nonce):
-    """The security features of a nonce cookie (RFC 8489 §9.2), None without one."""
+    """The security features of a nonce cookie (RFC 8489 §9.2), or None if the nonce has no cookie."""
     if not nonce.startswith(COOKIE_PREFIX):
         return None
     return int.from_bytes(base64.b64decode(nonce[len(COOKIE_PREFIX) :][:4]), "big")
 
 
+def send_indication(peer, payload, *attributes):
+    """An encoded Send indication."""
+    message = Message(INDICATION, SEND)
+    peer = xor_address(peer, message.transaction)
+    message.attributes = [(XOR_PEER_ADDRESS, peer), *attributes, (DATA_ATTRIBUTE, payload)]
+    return message.encode()
+
+
 def channel_data(channel, payload):
-    """A ChannelData message as it goes over UDP (RFC 8656 §12.4)."""
+    """A ChannelData message as sent over UDP (RFC 8656 §12.4)."""
     return struct.pack("!HH", channel, len(payload)) + payload
 
 
 def is_channel_data(raw):
-    """Whether bytes are ChannelData."""
+    """Whether the bytes are a ChannelData message."""
     return 0x40 <= raw[0] <= 0x4F

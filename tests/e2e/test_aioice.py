@@ -1,4 +1,4 @@
-"""Python ICE agents call through a relay that was started without a configuration, with the ICE servers it printed."""
+"""Python ICE agents call through a relay that runs without a configuration, using the ICE servers it printed."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from aioice import Connection, TransportPolicy
 
 
 def connections(printed, how_many):
-    """ICE agents that may use nothing but the relay, set up from the printed object."""
+    """ICE agents that use only the relay, configured from the printed object."""
     [server] = json.loads(printed)["iceServers"]
     address = next(re.fullmatch(r"turn:([\d.]+):(\d+)\?transport=udp", url) for url in server["urls"])
     return [
@@ -24,7 +24,7 @@ def connections(printed, how_many):
 
 
 async def call(printed):
-    """Connects two agents to each other and sends messages both ways; returns the pairs they chose."""
+    """Connects two agents and sends messages both ways; returns the types of their local candidates."""
     caller, callee = connections(printed, 2)
     for agent in (caller, callee):
         await agent.gather_candidates()
@@ -44,7 +44,7 @@ async def call(printed):
 
 
 def test_relay_only_call_with_printed_credentials(start, switch, clients):
-    """RFC 8656 §9, §12: two clients of one relay meet at its own addresses, with nothing configured at all."""
+    """RFC 8656 §9, §12: two clients of one relay reach each other at its own addresses without any configuration."""
     host = switch.host("relay", default_route=True)
     relay = start(host, configured=False)
     with clients.inside():

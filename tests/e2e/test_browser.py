@@ -1,4 +1,4 @@
-"""Headless Chromium calls through the relay, and may use nothing else: both ends of a call are in one page."""
+"""Headless Chromium calls through the relay only. Both ends of a call are in one page."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,13 @@ import pytest
 
 from authority import Authority
 from browser import Browser
+from conftest import NAME
 from relay import SECRET, USER
 from turn import User, time_limited
 
-NAME = "turn.example.org"
 CALL = Path(__file__).with_name("call.js").read_text()
 
-# How a client may come in: the URL, and the relayProtocol that Chromium tells of it.
+# Ways to reach the relay: the URL, and the relayProtocol that Chromium reports for it.
 UDP = "turn:{host.v4}:3478?transport=udp", "udp"
 UDP_IPV6 = "turn:[{host.v6}]:3478?transport=udp", "udp"
 TCP = f"turn:{NAME}:3478?transport=tcp", "tcp"
@@ -21,28 +21,15 @@ TLS = f"turns:{NAME}:5349?transport=tcp", "tls"
 
 
 def over(*ways):
-    """Runs a test for each of these ways in."""
+    """Runs a test once for each of these ways."""
     names = {UDP: "udp", UDP_IPV6: "udp-IPv6", TCP: "tcp", TLS: "tls"}
     return pytest.mark.parametrize("way", ways, ids=[names[way] for way in ways])
 
 
 @pytest.fixture
-def authority(tmp_path):
-    """The authority that browsers trust."""
-    return Authority(tmp_path / "authority")
-
-
-@pytest.fixture
-def identity(authority):
-    """The files of a certificate that browsers trust, and of its key."""
-    return tuple(map(str, authority.issue(NAME)))
-
-
-@pytest.fixture
-def serve(start, host, identity):
-    """Starts the relay with this certificate."""
-    cert, key = identity
-    return lambda: start(host, tls={"cert": cert, "key": key})
+def serve(start, host, tls):
+    """Starts the relay with a certificate that browsers trust."""
+    return lambda: start(host, tls=tls)
 
 
 @pytest.fixture
@@ -57,13 +44,13 @@ def page(switch, host, authority):
 
 
 def ice_server(way, host, user):
-    """The configuration with one way in."""
+    """A configuration with one ICE server, reached in one way."""
     url = way[0].format(host=host)
     return {"iceServers": [{"urls": [url], "username": user.name, "credential": user.password}]}
 
 
 def begin(page, configuration):
-    """Makes two ends with this configuration of an RTCPeerConnection; each offers or answers."""
+    """Creates both ends with this configuration of an RTCPeerConnection and negotiates between them."""
     page.run(f"globalThis.call = new Call({json.dumps(configuration)}); call.negotiate()")
 
 
@@ -74,7 +61,7 @@ def call(page, configuration):
 
 
 def refused(page, configuration):
-    """Calls in vain: neither end gets a candidate. Returns the error codes that the page was told."""
+    """Starts a call that must fail: neither end gets a candidate. Returns the error codes that the page saw."""
     begin(page, configuration)
     page.run("call.gathered()")
     assert page.run("call.candidates") == 0
@@ -82,7 +69,7 @@ def refused(page, configuration):
 
 
 def flows(page, *protocols):
-    """Data comes back unchanged, and video arrives, between relayed candidates of one of these protocols."""
+    """Checks that data is echoed unchanged and video arrives, over relayed candidates of one of these protocols."""
     assert page.run("call.echo(100, 1000)")
     assert page.run("call.echo(5, 60000)")
     page.run("call.watch(20)")
@@ -92,7 +79,7 @@ def flows(page, *protocols):
 
 
 def test_printed_ice_servers(start, host, page):
-    """What a start without a configuration prints, pasted as it is."""
+    """The ICE servers printed by a relay without a configuration work as they are."""
     host.run("ip", "route", "add", "default", "dev", "eth0")
     relay = start(host, configured=False)
     call(page, json.loads(relay.output))
@@ -101,11 +88,10 @@ def test_printed_ice_servers(start, host, page):
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
-def test_printed_ice_servers_of_one_transport(protocol, start, host, identity, page):
-    """The same of a relay with a name and a certificate: each of its URLs is good alone."""
+def test_printed_ice_servers_of_one_transport(protocol, start, host, tls, page):
+    """With a domain and a certificate, each printed URL works on its own."""
     host.run("ip", "route", "add", "default", "dev", "eth0")
-    cert, key = identity
-    relay = start(host, "--domain", NAME, "--cert", cert, "--key", key, configured=False)
+    relay = start(host, "--domain", NAME, "--cert", tls["cert"], "--key", tls["key"], configured=False)
     [server] = json.loads(relay.output)["iceServers"]
     urls = {
         "udp": f"turn:{NAME}:3478?transport=udp",
@@ -119,7 +105,7 @@ def test_printed_ice_servers_of_one_transport(protocol, start, host, identity, p
 
 @over(UDP, UDP_IPV6, TCP, TLS)
 def test_time_limited_credentials(way, serve, host, page):
-    """Credentials that an application made from the shared secret."""
+    """Credentials that an application derives from the shared secret work."""
     serve()
     call(page, ice_server(way, host, time_limited(SECRET, "bob")))
     flows(page, way[1])
@@ -127,7 +113,7 @@ def test_time_limited_credentials(way, serve, host, page):
 
 @over(UDP, TLS)
 def test_wrong_password(way, serve, host, page):
-    """Both ends are refused with 401; the log tells why."""
+    """Both ends are refused with 401, and the log says why."""
     relay = serve()
     codes = refused(page, ice_server(way, host, User(USER, "wrong")))
     assert len(codes) >= 2 and set(codes) == {401}, codes
@@ -135,7 +121,7 @@ def test_wrong_password(way, serve, host, page):
 
 
 def test_a_certificate_of_an_unknown_authority(start, host, page, tmp_path):
-    """The browser does not say why it gives up; the log does."""
+    """The browser does not report why it gives up; the relay's log does."""
     cert, key = map(str, Authority(tmp_path / "unknown").issue(NAME))
     relay = start(host, tls={"cert": cert, "key": key})
     refused(page, ice_server(TLS, host, time_limited(SECRET, "bob")))
@@ -143,8 +129,8 @@ def test_a_certificate_of_an_unknown_authority(start, host, page, tmp_path):
 
 
 @over(UDP, TLS)
-def test_the_relay_is_restarted(way, serve, host, page):
-    """The call is cut off, and the page has it back by restarting ICE: data and video go on in the same channel."""
+def test_relay_restart(way, serve, host, page):
+    """A restart of the relay interrupts the call; after an ICE restart data and video continue in the same channel."""
     first = serve()
     call(page, ice_server(way, host, time_limited(SECRET, "bob")))
     flows(page, way[1])

@@ -1,5 +1,5 @@
-"""Bursts through the relay, over links that join and cut datagrams (GRO and GSO): every payload arrives, unchanged and
-in order, with the offloads and with each of them turned off.
+"""Bursts through the relay, over links that aggregate and segment datagrams (GRO and GSO). Every payload arrives
+unchanged and in order, with all offloads and with each of them turned off.
 """
 
 import random
@@ -17,7 +17,7 @@ SWITCHES = {
     "plain": {"gro": False, "gso": False, "steering": False},
 }
 
-# The sizes of the payloads of one burst each.
+# The payload sizes of the bursts.
 SHAPES = {
     "equal": [1100] * 40,
     "equal-odd": [1101] * 17,
@@ -33,7 +33,7 @@ SHAPES = {
 
 @pytest.fixture(params=SWITCHES, ids=list(SWITCHES))
 def switches(request):
-    """The settings of the offloads."""
+    """The offload settings."""
     return request.param
 
 
@@ -45,7 +45,7 @@ def family(request):
 
 @pytest.fixture
 def call(start, host, clients, peers, connect, switches, family, workers):
-    """A client with two peers, every link joining what it can."""
+    """A client with two peers; every link has GRO and GSO on."""
     for end in (host, clients, peers):
         end.run("ethtool", "-K", "eth0", "gro", "on", "gso", "on")
     relay = start(host, workers=workers, listen=SWITCHES[switches])
@@ -56,15 +56,16 @@ def call(start, host, clients, peers, connect, switches, family, workers):
 
 
 def payloads(sizes, seed):
-    """Payloads that can be told apart, as far as their sizes let them."""
+    """Random payloads of these sizes."""
     source = random.Random(seed)
     return [source.randbytes(size) for size in sizes]
 
 
 def test_bursts_both_ways(call, switches, workers):
-    """RFC 8656 §11, §12: bursts of every shape over a channel and over indications, to the peer and back."""
+    """RFC 8656 §11, §12: bursts of every shape arrive, over channels and in indications, to the peer and back."""
     relay, client, peer, _ = call
-    channel = client.bind(peer.getsockname()[:2])
+    address = peer.getsockname()[:2]
+    channel = client.bind(address)
     bursts.accept(peer)
     bursts.accept(client.socket)
     pieces = {}
@@ -76,7 +77,7 @@ def test_bursts_both_ways(call, switches, workers):
         bursts.send(peer, wanted, client.relayed)
         received, _ = bursts.receive(client.socket, len(wanted))
         assert received == [stun.channel_data(channel, p) for p in wanted], shape
-        bursts.send(client.socket, [indication(peer, p) for p in wanted], client.server)
+        bursts.send(client.socket, [stun.send_indication(address, p) for p in wanted], client.server)
         assert bursts.receive(peer, len(wanted))[0] == wanted, shape
     total = sum(map(len, SHAPES.values()))
     relay.becomes("relayed_packets_total", 2 * total, direction="to_peer")
@@ -84,23 +85,15 @@ def test_bursts_both_ways(call, switches, workers):
     assert relay.metric("truncated_batches_total") == relay.metric("refused_runs_total") == 0
     assert relay.metric("dropped_packets_total") == 0
     if switches == "as-it-is":
-        assert pieces["equal"] < len(SHAPES["equal"]), "bursts leave in one piece"
+        assert pieces["equal"] < len(SHAPES["equal"]), "bursts are sent as GSO segments"
 
 
-def indication(peer, payload):
-    """A Send indication as it goes over the wire."""
-    message = stun.Message(stun.INDICATION, stun.SEND)
-    address = stun.xor_address(peer.getsockname()[:2], message.transaction)
-    message.attributes = [(stun.XOR_PEER_ADDRESS, address), (stun.DATA_ATTRIBUTE, payload)]
-    return message.encode()
-
-
-def test_one_burst_of_everything(call, workers):
-    """Channels of two peers, indications and requests of equal length in one burst: each goes its own way."""
+def test_mixed_burst(call, workers):
+    """One burst that mixes channels of two peers, indications and requests of equal length is dispatched correctly."""
     relay, client, one, other = call
     first, second = client.bind(one.getsockname()[:2]), client.bind(other.getsockname()[:2])
     length = len(client.prepare(stun.REFRESH, (stun.LIFETIME, stun.number(600)))[0])
-    overhead = len(indication(one, b""))
+    overhead = len(stun.send_indication(one.getsockname()[:2], b""))
     refreshes = [client.prepare(stun.REFRESH, (stun.LIFETIME, stun.number(600))) for _ in range(8)]
     burst, to_one, to_other = [], [], []
     for n in range(8):
@@ -111,18 +104,18 @@ def test_one_burst_of_everything(call, workers):
         burst.append(refreshes[n][0])
         [payload] = payloads([length - overhead & ~3], n)
         to_one.append(payload)
-        burst.append(indication(one, payload))
+        burst.append(stun.send_indication(one.getsockname()[:2], payload))
     assert len({len(datagram) for datagram in burst}) == 1
     bursts.send(client.socket, burst, client.server)
     assert bursts.receive(one, len(to_one))[0] == to_one
     assert bursts.receive(other, len(to_other))[0] == to_other
     for _, transaction in refreshes:
-        assert client.answer(transaction, 5).code == 0
+        assert client.response(transaction, 5).code == 0
     assert relay.metric("dropped_packets_total") == 0
 
 
 def test_peers_that_burst_at_once(call, workers):
-    """Bursts of two peers to one client: each in order, none lost, told apart by channel and by indication."""
+    """Simultaneous bursts from two peers, one with a channel and one without, arrive complete and in order."""
     _, client, one, other = call
     channel = client.bind(one.getsockname()[:2])
     client.permit(other.getsockname()[0])

@@ -1,4 +1,4 @@
-"""`hairpin check` and `hairpin credentials`, and what `serve` says of a configuration that it cannot run."""
+"""`hairpin check` and `hairpin credentials`, and how `serve` rejects an invalid configuration."""
 
 import json
 import re
@@ -32,7 +32,7 @@ channels = 5000
 deny = ["10.0.0.1/8"]
 """
 
-# Line, key, value, and a word of each fix.
+# Line, key, value, and a word of the suggested fix.
 FOUND = [
     (1, "workers", '"four"', "quotes"),
     (2, "colour", "", "remove"),
@@ -46,7 +46,7 @@ FOUND = [
 
 
 def run(host, *arguments, environment=None):
-    """Runs hairpin to its end: (status, standard output, standard error)."""
+    """Runs hairpin until it exits; returns (status, standard output, standard error)."""
     command = host.command(daemon.PROGRAM, *arguments)
     variables = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **(environment or {})}
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=30)
@@ -54,7 +54,7 @@ def run(host, *arguments, environment=None):
 
 
 def write(folder, config):
-    """A configuration file."""
+    """Writes a configuration file."""
     file = folder / "hairpin.toml"
     file.write_text(config if isinstance(config, str) else daemon.toml(config))
     file.chmod(0o600)
@@ -62,7 +62,9 @@ def write(folder, config):
 
 
 def test_check_reports_every_mistake(host, tmp_path):
-    """Eight mistakes are eight lines: file, line, key, value, what is wrong and the fix. Nothing else happens."""
+    """Each of eight mistakes is reported on a line of its own, with file, line, key, value, problem and fix. No file is
+    created.
+    """
     file = write(tmp_path, MISTAKES)
     status, output, errors = run(host, "check", file)
     assert status == 2 and errors == ""
@@ -71,12 +73,12 @@ def test_check_reports_every_mistake(host, tmp_path):
     for line, (number, key, value, fix) in zip(lines, FOUND):
         assert line.startswith(f"{file}:{number}: {key}"), line
         assert value in line and fix in line and ";" in line, line
-    assert "too short" not in output, "a secret is never shown"
+    assert "too short" not in output, "secrets are never shown"
     assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
 
 
-def test_serve_reports_them_too(host, tmp_path):
-    """`serve` refuses the file with the same lines and the same status."""
+def test_serve_reports_every_mistake(host, tmp_path):
+    """`serve` rejects the file with the same lines and the same status."""
     file = write(tmp_path, MISTAKES)
     status, output, errors = run(host, "serve", "--config", file)
     assert status == 2 and output == ""
@@ -84,13 +86,13 @@ def test_serve_reports_them_too(host, tmp_path):
 
 
 def test_check_of_a_good_file(host, tmp_path):
-    """It is good: status 0."""
+    """A valid file yields status 0."""
     status, output, _ = run(host, "check", write(tmp_path, daemon.configuration(host)))
     assert status == 0 and output.endswith(": ok\n")
 
 
 def test_check_of_the_sample(host):
-    """The sample configuration lacks nothing but credentials."""
+    """The sample configuration lacks only credentials."""
     sample = daemon.Path(__file__).parents[2] / "conf" / "hairpin.toml"
     status, output, _ = run(host, "check", sample)
     assert status == 2 and len(output.splitlines()) == 1 and "credentials" in output, output
@@ -98,23 +100,23 @@ def test_check_of_the_sample(host):
     assert status == 0, output
 
 
-def test_check_of_what_is_no_file(host, tmp_path):
-    """A path that leads nowhere, and text that is not TOML: one line each."""
+def test_check_of_a_missing_or_broken_file(host, tmp_path):
+    """A missing file and a file that is not TOML are reported with one line each."""
     for file in (tmp_path / "missing.toml", write(tmp_path, "[listen\n")):
         status, output, _ = run(host, "check", file)
         assert status == 2 and len(output.splitlines()) == 1 and str(file) in output, output
 
 
 @pytest.mark.parametrize("auth", [{"secrets": [], "user": []}, {"secrets": ["fifteen letters"], "user": []}])
-def test_never_anonymous(auth, host, tmp_path):
-    """Without credentials, or with a secret that can be guessed, it does not start."""
+def test_serve_requires_credentials(auth, host, tmp_path):
+    """The relay does not start without credentials or with a secret that can be guessed."""
     file = write(tmp_path, daemon.configuration(host, auth=auth))
     status, _, errors = run(host, "serve", "--config", file)
     assert status == 2 and "auth.secrets" in errors, errors
 
 
 def test_unusual_lifetimes_are_warned_about(start, host, tmp_path):
-    """Values off the RFC's run, with a line each."""
+    """Lifetimes that differ from the RFC's cause one warning each."""
     limits = {"permission_lifetime": 100, "channel_lifetime": 60}
     relay = start(host, limits=limits)
     warned = [line["message"] for line in relay.lines() if line["level"] == "WARN"]
@@ -125,7 +127,7 @@ def test_unusual_lifetimes_are_warned_about(start, host, tmp_path):
 
 
 def test_credentials_of_a_configuration(start, host, clients):
-    """`credentials` prints ICE servers that open allocations, made from the first secret."""
+    """`credentials` prints ICE servers whose credentials, made from the first secret, can allocate."""
     relay = start(host, auth={"secrets": [daemon.SECRET, "another secret, to be retired"]})
     file = relay.folder / "hairpin.toml"
     arguments = ["credentials", "--config", file, "--user", "bob", "--ttl", "1h"]
@@ -145,7 +147,7 @@ def test_credentials_of_a_configuration(start, host, clients):
 
 
 def test_credentials_of_a_relay_without_configuration(start, switch, clients, tmp_path):
-    """They come from the secret that `serve` keeps; before its first start there is none."""
+    """`credentials` uses the secret that `serve` stores; before the first start it fails."""
     host = switch.host("relay", default_route=True)
     arguments = ["credentials", "--user", "carol", "--state-dir", tmp_path / "state"]
     status, output, errors = run(host, *arguments)
@@ -159,7 +161,7 @@ def test_credentials_of_a_relay_without_configuration(start, switch, clients, tm
 
 
 def test_credentials_need_a_secret(host, tmp_path):
-    """A configuration with users alone has nothing to make them from."""
+    """A configuration with only static users has no secret to make credentials from."""
     file = write(tmp_path, daemon.configuration(host, auth={"secrets": []}))
     status, output, errors = run(host, "credentials", "--config", file, "--user", "bob")
     assert status == 1 and output == "" and "auth.secrets" in errors, errors
@@ -167,13 +169,13 @@ def test_credentials_need_a_secret(host, tmp_path):
 
 @pytest.mark.parametrize("arguments", [[], ["serve", "--secret", "x"], ["credentials"], ["check"], ["fly"]])
 def test_wrong_arguments(arguments, host):
-    """Usage on standard error, status 2."""
+    """Wrong arguments print the usage on standard error; the status is 2."""
     status, output, errors = run(host, *arguments)
     assert status == 2 and output == "" and re.search("(?i)usage", errors), errors
 
 
 def test_help(host):
-    """--help and --version tell, on standard output."""
+    """--help and --version print to standard output."""
     status, output, _ = run(host, "--help")
     assert status == 0 and all(word in output for word in ("serve", "check", "credentials"))
     status, output, _ = run(host, "--version")

@@ -1,5 +1,5 @@
-"""Who may use the relay: both generations of long-term credentials, time-limited names, rotation, stale nonces; and
-that no secret ever gets out. RFC 8489 §9.2.
+"""Authentication: both generations of long-term credentials, time-limited user names, secret rotation and stale nonces.
+No secret leaks. RFC 8489 §9.2.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import pytest
 
 import stun
 from relay import PASSWORD, REALM, SECRET, USER
-from turn import Refused, User, named, time_limited
+from turn import Refused, User, error_code, named, time_limited
 
 TRANSPORT = (stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0]))
 STATIC = {"secrets": []}
@@ -24,16 +24,11 @@ GENERATIONS = {
 }
 
 
-def refused(request, *arguments):
-    """The error code that a request ends with."""
-    with pytest.raises(Refused) as refused:
-        request(*arguments)
-    return refused.value.code
-
-
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_every_generation_of_clients(generation, start, host, connect, peers):
-    """RFC 8489 §9.2.3, §9.2.4, §14.4: each kind of client relays; every answer is signed the way it was asked."""
+    """RFC 8489 §9.2.3, §9.2.4, §14.4: clients of every generation can relay. The client class checks that each response
+    is signed with the algorithm of its request.
+    """
     start(host, auth=STATIC)
     client = connect(GENERATIONS[generation])
     client.allocate()
@@ -48,7 +43,9 @@ def test_every_generation_of_clients(generation, start, host, connect, peers):
 
 
 def test_time_limited_users_have_both_algorithms(start, host, connect):
-    """SHA-256 serves shared secrets too; a hashed name cannot name an expiry, so anonymity is not offered."""
+    """Shared secrets work with SHA-256 too. User anonymity is not offered, because a hashed name cannot carry an expiry
+    time.
+    """
     start(host)
     name, password, *_ = time_limited(SECRET, "bob")
     for algorithm in (None, stun.MD5, stun.SHA256):
@@ -57,8 +54,8 @@ def test_time_limited_users_have_both_algorithms(start, host, connect):
         assert stun.features(client.nonce) == stun.COOKIE_PASSWORD_ALGORITHMS
 
 
-def test_a_user_with_an_md5_key_alone(start, host, connect):
-    """SHA-256 is offered to nobody then, which the start says."""
+def test_a_user_with_only_an_md5_key(start, host, connect):
+    """A user known only by an MD5 key disables SHA-256 for everyone, and a warning says so."""
     key = hashlib.md5(f"{USER}:{REALM}:{PASSWORD}".encode()).hexdigest()
     relay = start(host, auth={"user": [{"name": USER, "key": key}]})
     client = connect()
@@ -68,8 +65,8 @@ def test_a_user_with_an_md5_key_alone(start, host, connect):
     assert any("SHA-256" in line and USER in line for line in warned), warned
 
 
-def test_bid_down(start, host, connect):
-    """RFC 8489 §9.2.1, §9.2.4: a list or a nonce that somebody on the way has weakened is not accepted."""
+def test_bid_down_is_rejected(start, host, connect):
+    """RFC 8489 §9.2.1, §9.2.4: bid-down attacks on the algorithm list or on the nonce are rejected."""
     start(host)
     client = connect(User(USER, PASSWORD, stun.MD5))
     client.challenge()
@@ -81,8 +78,10 @@ def test_bid_down(start, host, connect):
     assert client.ask(stun.ALLOCATE, TRANSPORT).code in (401, 438)
 
 
-def test_refusals_look_alike(start, host, connect):
-    """RFC 8489 §9.2.4: no credentials, an unknown user, a wrong password and an expired name get the same 401."""
+def test_refusals_are_indistinguishable(start, host, connect):
+    """RFC 8489 §9.2.4: missing credentials, an unknown user, a wrong password and an expired user name get identical
+    401 responses.
+    """
     relay = start(host)
     expired = time_limited(SECRET, "bob", ttl=-10)
     users = [User("mallory", PASSWORD), User(USER, "wrong"), expired, time_limited("not the secret", "bob")]
@@ -91,28 +90,28 @@ def test_refusals_look_alike(start, host, connect):
         client = connect(user)
         if user:
             client.challenge()
-        answer = client.ask(stun.ALLOCATE, TRANSPORT)
-        assert answer.code == 401
-        looks.add(tuple((kind, value) for kind, value in answer.attributes if kind != stun.NONCE))
+        response = client.ask(stun.ALLOCATE, TRANSPORT)
+        assert response.code == 401
+        looks.add(tuple((kind, value) for kind, value in response.attributes if kind != stun.NONCE))
     assert len(looks) == 1, looks
     for reason in ("unknown_user", "wrong_password", "expired"):
         relay.reaches("auth_failures_total", 1, reason=reason)
 
 
 def test_stale_nonce(start, host, connect):
-    """RFC 8489 §9.2.4, §9.2.5: 438 brings a new nonce, and the client goes on."""
+    """RFC 8489 §9.2.4, §9.2.5: a 438 response carries a new nonce, with which the client continues."""
     start(host, auth={"nonce_lifetime": 1})
     client = connect()
     client.allocate()
     first = client.nonce
-    time.sleep(2.1)  # nonces count whole seconds
-    answer = client.ask(stun.REFRESH)
-    assert answer.code == 438 and answer.get(stun.NONCE) != first
+    time.sleep(2.1)  # nonces have a resolution of one second
+    response = client.ask(stun.REFRESH)
+    assert response.code == 438 and response.get(stun.NONCE) != first
     assert client.refresh() == 600 and client.nonce != first
 
 
-def test_a_nonce_is_one_clients(start, host, connect):
-    """RFC 8489 §9.2.4: another 5-tuple's nonce is as good as none."""
+def test_a_nonce_is_bound_to_its_client(start, host, connect):
+    """RFC 8489 §9.2.4: a nonce is valid for one 5-tuple only."""
     start(host)
     one, other = connect(), connect()
     one.challenge()
@@ -122,39 +121,39 @@ def test_a_nonce_is_one_clients(start, host, connect):
 
 
 def test_another_users_allocation(start, host, connect):
-    """RFC 8656 §5: 441 for a user that did not make the allocation, 437 where there is none."""
+    """RFC 8656 §5: 441 for a user that did not create the allocation, 437 if there is no allocation."""
     start(host)
     client = connect()
-    assert refused(client.refresh) == 437
+    assert error_code(client.refresh) == 437
     client.allocate()
     client.user, client.key, client.nonce = time_limited(SECRET, "bob"), None, None
     client.challenge()
-    assert refused(client.refresh) == 441
+    assert error_code(client.refresh) == 441
 
 
 def test_secrets_are_rotated(start, host, connect):
-    """Several secrets at a time: credentials of each are good."""
+    """Several secrets can be configured; credentials made from any of them are valid."""
     start(host, auth={"secrets": ["the new shared secret", SECRET]})
     for secret in ("the new shared secret", SECRET):
         connect(time_limited(secret, "bob")).allocate()
-    assert refused(connect(time_limited("a secret long gone", "bob")).allocate) == 401
+    assert error_code(connect(time_limited("a secret long gone", "bob")).allocate) == 401
 
 
 def test_names_without_a_user_part(start, host, connect):
-    """The bare expiry is a name; `user:expiry` is one only when a setting says so."""
+    """A bare expiry time is a valid user name. `user:expiry` is valid only with `user_before_expiry`."""
     relay = start(host)
     expiry = int(time.time()) + 3600
     connect(named(SECRET, f"{expiry}")).allocate()
     swapped = named(SECRET, f"bob:{expiry}")
-    assert refused(connect(swapped).allocate) == 401
+    assert error_code(connect(swapped).allocate) == 401
     assert relay.stop() == 0
     relay = start(host, auth={"user_before_expiry": True})
     connect(swapped).allocate()
     assert relay.line("allocation opened")["user"] == "bob"
 
 
-def test_expiry_ends_no_running_call(start, host, connect, peers):
-    """The expiry of a name is judged at Allocate only: a call goes on beyond it."""
+def test_expiry_does_not_end_a_running_call(start, host, connect, peers):
+    """The expiry of a user name is checked by Allocate only; a running call continues."""
     start(host)
     client = connect(time_limited(SECRET, "bob", ttl=2))
     client.allocate()
@@ -165,11 +164,11 @@ def test_expiry_ends_no_running_call(start, host, connect, peers):
         client.send(peer.getsockname(), b"still here")
         assert peer.recvfrom(100)[0] == b"still here"
     again = connect(client.user)
-    assert refused(again.allocate) == 401
+    assert error_code(again.allocate) == 401
 
 
 def test_secrets_from_files_and_the_environment(start, host, connect, tmp_path):
-    """Secrets and passwords may come from files of their own, shared secrets from the environment."""
+    """Secrets and passwords can be read from files, shared secrets also from the environment."""
     (tmp_path / "secrets").write_text("the first secret in a file\n\nthe second secret in a file\n")
     (tmp_path / "password").write_text(PASSWORD + "\n")
     auth = {
@@ -183,8 +182,8 @@ def test_secrets_from_files_and_the_environment(start, host, connect, tmp_path):
         connect(time_limited(secret, "bob")).allocate()
 
 
-def test_no_secret_gets_out(start, host, connect):
-    """Not into the log at its most talkative, nor into metrics, the process list or messages to clients."""
+def test_secrets_never_leak(start, host, connect):
+    """Secrets appear neither in the log at its most verbose level, nor in metrics, nor in the process list."""
     relay = start(
         host,
         log={"level": "trace"},
@@ -209,4 +208,4 @@ def test_no_secret_gets_out(start, host, connect):
         for place in (relay.log, relay.output, page, command):
             assert secret not in place, secret
     names = [USER, "bob", "mallory"]
-    assert not any(name in page for name in names), "no label holds what a client chose"
+    assert not any(name in page for name in names), "no label contains a value that a client chose"

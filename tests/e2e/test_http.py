@@ -10,7 +10,7 @@ from relay import HTTP
 
 
 def test_pages(start, host):
-    """/healthz and /metrics, in Prometheus' text format, on loopback alone."""
+    """/healthz and /metrics, in Prometheus' text format, on loopback only."""
     relay = start(host)
     assert relay.get("/healthz")[0::2] == (200, "ok\n")
     status, headers, page = relay.get("/metrics")
@@ -28,7 +28,9 @@ def test_pages(start, host):
 
 
 def test_metrics_of_a_call(start, host, connect, peers):
-    """Allocations by family, requests by method and outcome, packets and bytes by direction, failures by reason."""
+    """A call is visible in the metrics: allocations by family, requests by method and outcome, packets and bytes by
+    direction, failures by reason.
+    """
     relay = start(host)
     client = connect()
     client.allocate((stun.ADDITIONAL_ADDRESS_FAMILY, bytes([stun.IPV6, 0, 0, 0])))
@@ -55,7 +57,7 @@ def test_metrics_of_a_call(start, host, connect, peers):
 
 
 def test_http_can_be_off(start, host, connect):
-    """An empty list: nothing listens but for clients, and they are served."""
+    """With an empty list no HTTP port is opened, and clients are served."""
     relay = start(host, http={"listen": []}, wait=False)
     eventually(lambda: relay.lines("workers run"))
     assert connect().allocate()
@@ -63,8 +65,8 @@ def test_http_can_be_off(start, host, connect):
     assert {address.rsplit(":", 1)[1] for address in listening} == {"3478"}
 
 
-def test_scrapers_that_hang_hold_up_nobody(start, host, connect):
-    """Connections that say nothing end by themselves, and calls do not notice them."""
+def test_idle_http_connections(start, host, connect):
+    """Idle HTTP connections are closed after a timeout and do not affect calls."""
     start(host)
     client = connect()
     client.allocate()

@@ -1,5 +1,5 @@
-"""ICMP messages about what a relayed address sent (RFC 8656 §11.5, §18.13): they come from behind a router, after the
-send has long returned, and are told to the client whose packet it was.
+"""ICMP errors about relayed datagrams (RFC 8656 §11.5, §18.13). They come from behind a router, long after the send
+call has returned, and are reported to the client that sent the datagram.
 """
 
 import time
@@ -20,17 +20,17 @@ CLOSED = {"v4": (3, 3), "v6": (1, 4)}
 
 @pytest.fixture
 def router(switch):
-    """A router to a network behind it."""
+    """A router to the network of the host `far`."""
     router = switch.host("router", ["203.0.113.200/24", "2001:db8:1::200/64"])
     router.run("sysctl", "-q", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-    # What is under test is the relay, not how often a kernel likes to complain.
+    # The relay is under test, not the kernel's own rate limit for ICMP errors.
     router.run("sysctl", "-q", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
     return router
 
 
 @pytest.fixture
 def far(router):
-    """A peer's host behind the router, over a narrow link."""
+    """A peer's host behind the router, over a link with a small MTU."""
     far = Host("far")
     router.run("ip", "link", "add", "narrow", "type", "veth", "peer", "name", "eth0", "netns", far.path)
     router.run("ip", "link", "set", "narrow", "up", "mtu", NARROW)
@@ -47,7 +47,7 @@ def far(router):
 
 
 def wait_for_path(start, end):
-    """Waits until datagrams pass: IPv6 addresses and neighbours take their time on a new link."""
+    """Waits until datagrams pass: IPv6 addresses and neighbour discovery need some time on a new link."""
     for near, far in ((start.v4, end.v4), (start.v6, end.v6)):
         with start.udp(near) as sender, end.udp(far) as receiver:
             receiver.settimeout(0.1)
@@ -65,7 +65,7 @@ def wait_for_path(start, end):
 
 @pytest.fixture
 def relay(workers, start, host, far, peers):
-    """A relay that knows the way to the network behind the router."""
+    """A relay with a route to the network behind the router."""
     host.run("ip", "route", "add", "192.0.2.0/24", "via", "203.0.113.200")
     host.run("ip", "route", "add", "2001:db8:2::/64", "via", "2001:db8:1::200")
     for end in (far, peers):
@@ -75,7 +75,7 @@ def relay(workers, start, host, far, peers):
 
 @pytest.fixture(params=["v4", "v6"])
 def family(request):
-    """The peers' address family."""
+    """The address family of the peers."""
     return request.param
 
 
@@ -89,8 +89,8 @@ def client(relay, connect, family):
 
 @pytest.mark.parametrize("how", ["channel", "indication"])
 def test_a_closed_port(how, family, client, far):
-    """RFC 8656 §11.5: port unreachable, 3/3 or ICMPv6 1/4, with the peer's address and port and without DATA; also for
-    what went over a channel.
+    """RFC 8656 §11.5: port unreachable (3/3, ICMPv6 1/4) is reported with the peer's address and port and without DATA,
+    for indications and for channels.
     """
     peer = (getattr(far, family), 9)
     if how == "channel":
@@ -103,9 +103,10 @@ def test_a_closed_port(how, family, client, far):
 
 
 @pytest.mark.parametrize("family", ["v4"], indirect=True)
-def test_too_long_for_a_link(family, client, far):
-    """RFC 8656 §11.5, §18.13: fragmentation needed, 3/4, tells the MTU of the link behind the router, each time, and none
-    of these packets arrives; without DONT-FRAGMENT the same payload does, in fragments, before and after.
+def test_fragmentation_needed(family, client, far):
+    """RFC 8656 §11.5, §18.13: "fragmentation needed" (3/4) is reported for every packet with DF, with the MTU of the
+    link behind the router, and the packet does not arrive. Without DONT-FRAGMENT the same payload arrives in fragments,
+    before and after.
     """
     assert NARROW < len(LONG) + 28 < 1500
     with far.udp() as peer:
@@ -122,9 +123,9 @@ def test_too_long_for_a_link(family, client, far):
 
 
 @pytest.mark.parametrize("family", ["v4"], indirect=True)
-def test_too_long_for_a_link_again(family, client, far):
-    """RFC 8656 §11.5: the peer's port is told by the router's message, and also once the relay's own kernel knows the
-    MTU and refuses to send.
+def test_reports_carry_the_peers_port(family, client, far):
+    """RFC 8656 §11.5: the report carries the peer's port both when the router sends the ICMP error and when the relay's
+    own kernel already knows the MTU and refuses to send.
     """
     with far.udp() as peer:
         where = peer.getsockname()
@@ -135,9 +136,9 @@ def test_too_long_for_a_link_again(family, client, far):
 
 
 @pytest.mark.parametrize("family", ["v6"], indirect=True)
-def test_too_big_for_a_link(family, client, far):
-    """RFC 8656 §11.5, §18.13: ICMPv6 packet too big, 2/0, tells the MTU of the link behind the router. From then on the
-    relay's kernel knows it, and payloads arrive in fragments.
+def test_packet_too_big(family, client, far):
+    """RFC 8656 §11.5, §18.13: "packet too big" (ICMPv6 2/0) is reported with the MTU of the link behind the router.
+    From then on the relay's kernel knows the MTU and fragments.
     """
     with far.udp(far.v6) as peer:
         where = peer.getsockname()[:2]
@@ -158,8 +159,8 @@ def test_too_big_for_a_link(family, client, far):
         eventually(arrives)
 
 
-def test_only_about_permitted_peers(relay, client, far, family):
-    """RFC 8656 §11.5: what is not sent for want of a permission brings no news either."""
+def test_no_report_without_a_permission(relay, client, far, family):
+    """RFC 8656 §11.5: a datagram dropped for lack of a permission causes no report."""
     before = relay.metric("dropped_packets_total")
     client.send((getattr(far, family), 9), b"without permission")
     eventually(lambda: relay.metric("dropped_packets_total") == before + 1)
@@ -167,8 +168,8 @@ def test_only_about_permitted_peers(relay, client, far, family):
         client.receive(0.5)
 
 
-def test_bounded(relay, client, far, family):
-    """RFC 8656 §11.5: a client hears of some of many errors, and the allocation is none the worse for the rest."""
+def test_reports_are_rate_limited(relay, client, far, family):
+    """RFC 8656 §11.5: reports are rate limited, and many errors do not harm the allocation."""
     peer = (getattr(far, family), 9)
     client.permit(peer[0])
     for _ in range(300):
@@ -185,7 +186,7 @@ def test_bounded(relay, client, far, family):
 
 
 def test_an_unreachable_peer_beside_a_busy_one(relay, client, far, peers, family):
-    """RFC 8656 §11.5: errors about one peer cost the other not one packet, in either direction."""
+    """RFC 8656 §11.5: errors about one peer cost no packet of another peer, in either direction."""
     gone = client.bind((getattr(far, family), 9))
     with peers.udp(getattr(peers, family)) as peer:
         busy = client.bind(peer.getsockname()[:2])

@@ -1,4 +1,4 @@
-"""What the log tells an operator, what it does not tell anyone, and that it can hold up no call."""
+"""What the log tells an operator, what it must not contain, and that a blocked log does not affect calls."""
 
 import fcntl
 import json
@@ -14,8 +14,8 @@ from turn import Refused, User
 F_SETPIPE_SZ = 1031
 
 
-def test_the_log_tells_an_allocations_life(start, host, connect, peers):
-    """One line when it begins, one when it ends with its totals and the reason."""
+def test_allocations_are_logged(start, host, connect, peers):
+    """One line when an allocation is opened, and one with totals and the reason when it is closed."""
     relay = start(host)
     client = connect()
     relayed = "{}:{}".format(*client.allocate())
@@ -61,8 +61,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_the_log_tells_why_a_client_was_refused(what, start, host, connect):
-    """At info, with the client, the code and the reason that the wire does not tell."""
+def test_refusals_are_logged_with_a_reason(what, start, host, connect):
+    """A refusal is logged at level info, with the client, the code and a reason that is not sent to the client."""
     user, request, code, reason = REFUSALS[what]
     relay = start(host)
     client = connect(user)
@@ -77,7 +77,9 @@ def test_the_log_tells_why_a_client_was_refused(what, start, host, connect):
 
 
 def test_refusals_do_not_flood_the_log(start, host, connect):
-    """Clients decide how often they are refused: only so many lines are written, and those left out are counted."""
+    """Refusals are rate limited in the log, because clients control how often they occur; the metrics count all of
+    them.
+    """
     relay = start(host, workers=1, limits={"unauthenticated_rate": 0})
     client = connect()
     client.allocate()
@@ -90,7 +92,7 @@ def test_refusals_do_not_flood_the_log(start, host, connect):
 
 
 def test_names_cannot_forge_log_lines(start, host, connect):
-    """Line ends and control characters of a user name stay inside their line."""
+    """Line ends and control characters in a user name cannot start a new log line."""
     relay = start(host, log={"format": "human"})
     client = connect()
     client.challenge()
@@ -108,7 +110,7 @@ def test_names_cannot_forge_log_lines(start, host, connect):
 
 
 def test_log_levels(start, host, connect):
-    """At warn an allocation's life is not told."""
+    """At level warn, allocations are not logged."""
     relay = start(host, log={"level": "warn"})
     client = connect()
     client.allocate()
@@ -118,8 +120,10 @@ def test_log_levels(start, host, connect):
     assert relay.lines("allocation opened") == [] and all(line["level"] != "INFO" for line in relay.lines())
 
 
-def test_a_reader_of_the_log_that_stands_still(start, host, connect, peers):
-    """A full pipe costs lines, which are counted, never a packet; and it still stops gracefully."""
+def test_stalled_log_reader(start, host, connect, peers):
+    """When the reader of the log stalls and the pipe is full, log lines are dropped and counted. Packets are relayed,
+    and the relay still stops gracefully.
+    """
     reading, writing = os.pipe()
     fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
     relay = start(host, process={"stderr": writing}, log={"level": "trace"})
@@ -130,7 +134,7 @@ def test_a_reader_of_the_log_that_stands_still(start, host, connect, peers):
         channel = client.bind(peer.getsockname())
 
         def lines_are_lost():
-            """lines are lost"""
+            """log lines are dropped"""
             for _ in range(200):
                 busy.allocate()
                 busy.refresh(0)
@@ -144,8 +148,8 @@ def test_a_reader_of_the_log_that_stands_still(start, host, connect, peers):
 
 
 @pytest.mark.parametrize("how", ["closed", "full-disk"])
-def test_a_log_that_cannot_be_written(how, start, host, connect):
-    """Standard error is gone, or the disk is full: calls go on."""
+def test_unwritable_log(how, start, host, connect):
+    """Calls continue when standard error is closed or the disk is full."""
     if how == "closed":
         reading, stderr = os.pipe()
         os.close(reading)
@@ -162,14 +166,14 @@ def test_a_log_that_cannot_be_written(how, start, host, connect):
 
 
 def test_printed_credentials_stay_out_of_the_log(switch, start):
-    """They go to standard output, and to nowhere else."""
+    """The printed credentials go to standard output only."""
     relay = start(switch.host("relay", default_route=True), configured=False)
     [server] = json.loads(eventually(lambda: relay.output))["iceServers"]
     assert server["credential"] not in relay.log and "iceServers" not in relay.log
 
 
-def test_standard_output_that_nobody_reads(switch, start, clients):
-    """Whoever does not want the printed ICE servers loses nothing else."""
+def test_closed_standard_output(switch, start, clients):
+    """The relay runs when nobody reads its standard output."""
     reading, writing = os.pipe()
     os.close(reading)
     relay = start(switch.host("relay", default_route=True), configured=False, process={"stdout": writing})

@@ -1,5 +1,5 @@
-"""What the kernel drops because a worker's queue is full: every packet of it is in the metrics, and the log says what to
-do. A relay that is stopped (SIGSTOP) reads nothing, so its queues fill; the kernel's own counters are the truth.
+"""Packets that the kernel drops because a queue of the relay is full are all counted in the metrics, and the log says
+what to do. The tests stop the relay with SIGSTOP so that its queues fill, and compare with the kernel's own counters.
 """
 
 import contextlib
@@ -14,16 +14,16 @@ from hosts import eventually
 
 NO_PRIVILEGES = {"privileges": ["--bounding-set", "-all", "--inh-caps", "-all"]}
 
-# The room that a listener asks for, and a privileged program gets.
-ROOM = 8 << 20
+# The receive buffer that a listener asks for, and that a privileged process gets.
+BUFFER = 8 << 20
 
-# So many overflow a listener's queue of that room, so many a relay socket's.
+# How many datagrams overflow a listener's queue of that size, and a relay socket's.
 LISTENER, RELAY = 20_000, 3000
 
 
 @contextlib.contextmanager
 def stopped(relay):
-    """Meanwhile the relay does nothing."""
+    """Stops the relay's process in this context."""
     relay.process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -31,38 +31,38 @@ def stopped(relay):
         relay.process.send_signal(signal.SIGCONT)
 
 
-def kernel(host, table, group, name):
-    """A counter of the host's kernel, from a table of two lines for each group: names and values."""
+def kernel_counter(host, table, group, name):
+    """A counter of the host's kernel from a table with two lines per group: names and values."""
     lines = [line.split() for line in host.run("cat", f"/proc/net/{table}").splitlines()]
     names, values = [line for line in lines if line[0] == group + ":"]
     return int(values[names.index(name)])
 
 
-def without_room(host):
-    """UDP packets that found no room in a queue on this host, as the kernel counts them."""
+def receive_drops(host):
+    """UDP packets dropped on this host because a receive buffer was full, as counted by the kernel."""
     names = dict(line.split() for line in host.run("cat", "/proc/net/snmp6").splitlines())
-    return kernel(host, "snmp", "Udp", "RcvbufErrors") + int(names["Udp6RcvbufErrors"])
+    return kernel_counter(host, "snmp", "Udp", "RcvbufErrors") + int(names["Udp6RcvbufErrors"])
 
 
 def system_limit(name):
-    """What the system grants at most without privileges, in bytes."""
+    """The system's limit for unprivileged processes, in bytes."""
     return int(Path(f"/proc/sys/net/core/{name}").read_text())
 
 
 def warnings(relay, **fields):
-    """What the sockets' side warns of, with these fields."""
+    """The warnings about sockets that have these fields."""
     lines = relay.lines(level="WARN", **fields)
     return [line for line in lines if line["target"].startswith("hairpin::datapath")]
 
 
 def flood(opened, payload, count, to):
-    """Sends so many datagrams, as fast as can be."""
+    """Sends `count` datagrams as fast as possible."""
     for _ in range(count):
         opened.sendto(payload, to)
 
 
 def drain(opened):
-    """Throws away what comes, until nothing does."""
+    """Discards received datagrams until no more arrive."""
     opened.settimeout(0.2)
     with contextlib.suppress(TimeoutError):
         while True:
@@ -73,7 +73,9 @@ def drain(opened):
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("queue", ["control", "data", "relay"])
 def test_a_full_queue(queue, version, start, host, connect, clients, peers):
-    """Each queue by itself: the metric is what the kernel says, the log tells it, and the relay goes on."""
+    """For each queue alone: the metric equals the kernel's counter, the log reports the loss, and the relay keeps
+    working.
+    """
     relay = start(host, workers=1)
     server = (host.v4 if version == 4 else host.v6, 3478)
     client = connect(server=server)
@@ -87,10 +89,10 @@ def test_a_full_queue(queue, version, start, host, connect, clients, peers):
                 flood(client.socket, stun.channel_data(channel, bytes(1200)), LISTENER, server)
             else:
                 flood(peer, bytes(1200), RELAY, client.relayed)
-        lost = without_room(host)
+        lost = receive_drops(host)
         assert lost > 0
         relay.becomes("socket_drops_total", lost, queue=queue)
-        assert relay.metric("socket_drops_total") == lost, "no other queue lost anything"
+        assert relay.metric("socket_drops_total") == lost, "no other queue has losses"
         [line] = eventually(lambda: warnings(relay, queue=queue))
         assert line["lost"] == lost and "full queue" in line["message"] and "`workers`" in line["message"]
         drain(peer)
@@ -98,35 +100,37 @@ def test_a_full_queue(queue, version, start, host, connect, clients, peers):
         assert peer.recvfrom(2000)[0] == b"it goes on"
     client.refresh(0)
     relay.becomes("allocations", 0)
-    assert relay.metric("socket_drops_total", queue=queue) == lost, "no counter goes backwards"
+    assert relay.metric("socket_drops_total", queue=queue) == lost, "counters never decrease"
 
 
 def test_a_queue_that_is_too_small(start, host, connect, clients):
-    """Without privileges the system's limit bounds a queue. The log says so at the start, once, and when it costs packets;
-    both times with the command that mends it.
+    """Without privileges the system's limit bounds the receive buffer. The log says so once at the start and with each
+    loss, with the command that raises the limit.
     """
     relay = start(host, workers=1, process=NO_PRIVILEGES)
-    command = f"sysctl -w net.core.rmem_max={ROOM}"
-    if min(system_limit("rmem_max"), system_limit("wmem_max")) < ROOM:
+    command = f"sysctl -w net.core.rmem_max={BUFFER}"
+    if min(system_limit("rmem_max"), system_limit("wmem_max")) < BUFFER:
         [line] = warnings(relay)
-        assert f"{command} net.core.wmem_max={ROOM}" in line["message"]
+        assert f"{command} net.core.wmem_max={BUFFER}" in line["message"]
     else:
         assert not warnings(relay)
     with stopped(relay):
         flood(connect().socket, bytes(1200), LISTENER, (host.v4, 3478))
     [line] = eventually(lambda: warnings(relay, queue="control"))
-    assert line["lost"] == without_room(host)
-    assert line["room"] == min(system_limit("rmem_max"), ROOM)
-    assert (command in line["message"]) == (system_limit("rmem_max") < ROOM)
+    assert line["lost"] == receive_drops(host)
+    assert line["room"] == min(system_limit("rmem_max"), BUFFER)
+    assert (command in line["message"]) == (system_limit("rmem_max") < BUFFER)
 
 
-def test_with_privileges_there_is_room(start, host):
-    """Then the system's limit is none, and there is nothing to say."""
+def test_privileges_override_the_system_limit(start, host):
+    """With privileges the system's limit does not apply, and no warning is logged."""
     assert not warnings(start(host))
 
 
-def test_relay_sockets_have_turns(start, host, connect, peers):
-    """Many are not asked at once, but all of them soon, though nothing more happens; those that close at once."""
+def test_relay_sockets_are_polled_in_turn(start, host, connect, peers):
+    """Relay sockets are polled for losses in turn, all of them within a short time even if nothing else happens; a
+    socket that closes is polled at once.
+    """
     relay = start(host, workers=1)
     callers = [connect() for _ in range(150)]
     for client in callers:
@@ -136,34 +140,34 @@ def test_relay_sockets_have_turns(start, host, connect, peers):
         with stopped(relay):
             for client in (callers[0], callers[75], callers[-1]):
                 flood(peer, bytes(1200), RELAY, client.relayed)
-        lost = without_room(host)
+        lost = receive_drops(host)
         relay.becomes("socket_drops_total", lost, queue="relay")
-        # Requests come first, so this one ends before anyone has read what it lost.
+        # Requests are handled first, so this allocation ends before its relay socket is read.
         last = callers[-1]
         raw, transaction = last.prepare(stun.REFRESH, (stun.LIFETIME, stun.number(0)))
         with stopped(relay):
             flood(peer, bytes(1200), RELAY, last.relayed)
             last.socket.sendto(raw, last.server)
-        assert last.answer(transaction, 5).code == 0
-        assert without_room(host) > lost
-        relay.becomes("socket_drops_total", without_room(host), queue="relay")
+        assert last.response(transaction, 5).code == 0
+        assert receive_drops(host) > lost
+        relay.becomes("socket_drops_total", receive_drops(host), queue="relay")
 
 
 def test_losses_do_not_flood_the_log(start, host, connect):
-    """They are told at once, and from then on summed up."""
+    """The first loss is logged immediately, later ones are aggregated."""
     relay = start(host, workers=1)
     client = connect()
     for n in range(3):
         with stopped(relay):
             flood(client.socket, bytes(1200), LISTENER, (host.v4, 3478))
-        relay.becomes("socket_drops_total", without_room(host), queue="control")
-    total = without_room(host)
+        relay.becomes("socket_drops_total", receive_drops(host), queue="control")
+    total = receive_drops(host)
     eventually(lambda: sum(line["lost"] for line in warnings(relay, queue="control")) == total)
     assert len(warnings(relay, queue="control")) == 2
 
 
-def test_connections_that_nobody_accepts(start, host, clients):
-    """The same for those who wait to be accepted."""
+def test_full_accept_queue(start, host, clients):
+    """Connections dropped because the accept queue is full are counted and logged as well."""
     host.run("sysctl", "-qw", "net.core.somaxconn=4")
     relay = start(host, workers=1, listen={"tcp": [f"{host.v4}:3478"]})
     with clients.inside():
@@ -172,11 +176,11 @@ def test_connections_that_nobody_accepts(start, host, clients):
         for caller in callers:
             caller.setblocking(False)
             caller.connect_ex((host.v4, 3478))
-        lost = eventually(lambda: kernel(host, "netstat", "TcpExt", "ListenDrops"))
+        lost = eventually(lambda: kernel_counter(host, "netstat", "TcpExt", "ListenDrops"))
         for caller in callers:
             caller.close()
     assert lost >= 10
-    relay.becomes("socket_drops_total", kernel(host, "netstat", "TcpExt", "ListenDrops"), queue="accept")
+    relay.becomes("socket_drops_total", kernel_counter(host, "netstat", "TcpExt", "ListenDrops"), queue="accept")
     [line] = eventually(lambda: warnings(relay, queue="accept"))
     assert "net.core.somaxconn" in line["message"]
     clients.tcp(host.v4, 3478).close()
@@ -184,7 +188,9 @@ def test_connections_that_nobody_accepts(start, host, clients):
 
 
 def test_a_full_device(start, host, connect, peers):
-    """What a slow link has no room for: towards peers it is counted as not sent, towards clients by the kernel alone."""
+    """Packets that a slow network device drops: towards peers they are counted as unsent, towards clients only by the
+    kernel.
+    """
     relay = start(host, workers=1)
     client = connect()
     client.allocate()
@@ -194,11 +200,11 @@ def test_a_full_device(start, host, connect, peers):
         flood(client.socket, stun.channel_data(channel, bytes(1000)), 200, client.server)
         relay.reaches("relayed_packets_total", 200, direction="to_peer", transport="udp")
         full = relay.reaches("unsent_packets_total", 100, reason="full")
-        before = kernel(host, "snmp", "Udp", "SndbufErrors")
+        before = kernel_counter(host, "snmp", "Udp", "SndbufErrors")
         flood(peer, bytes(1000), 200, client.relayed)
         relay.reaches("relayed_packets_total", 200, direction="to_client", transport="udp")
-        # Datagrams that leave joined are lost joined: the kernel counts them as one.
-        lost = kernel(host, "snmp", "Udp", "SndbufErrors")
+        # A GSO datagram is dropped as a whole, and the kernel counts it as one.
+        lost = kernel_counter(host, "snmp", "Udp", "SndbufErrors")
         assert lost > before
         assert relay.metric("host_udp_errors_total", family="ipv4", error="send_buffer") == lost
         assert relay.metric("unsent_packets_total", reason="full") == full

@@ -1,20 +1,19 @@
-"""`relay.external_ip`: the relay behind a NAT that maps its addresses one to one, as clouds do, and that turns no packet
-around: what goes from inside to an external address is dropped there.
+"""`relay.external_ip`: the relay behind a one-to-one NAT without hairpinning, as in clouds. Packets sent from inside to
+an external address are dropped.
 """
-
-import itertools
 
 import pytest
 
 import stun
-from hosts import Host, eventually
+from hosts import Host
+from meetings import all_pairs_meet, meet_over_channels, one_client_per_worker
 from streams import StreamClient
-from turn import Refused
+from turn import error_code
 
 INSIDE = ["10.0.0.5", "fd00::5"]
 OUTSIDE = ["203.0.113.100", "2001:db8:1::100"]
 
-# One to one, both ways; nothing that comes from inside is let back in.
+# One-to-one in both directions. Packets from inside to an external address are counted and dropped.
 RULES = """
 table ip nat {
     chain in { type nat hook prerouting priority -100; iifname "eth0" ip daddr 203.0.113.100 dnat to 10.0.0.5; }
@@ -50,7 +49,7 @@ def router(switch, tmp_path):
 
 @pytest.fixture
 def host(router):
-    """The relay's host, which has private addresses only, behind the NAT."""
+    """The relay's host behind the NAT, with private addresses only."""
     host = Host("private")
     router.run("ip", "link", "add", "inside", "type", "veth", "peer", "name", "eth0", "netns", host.path)
     router.run("ip", "link", "set", "inside", "up")
@@ -67,26 +66,26 @@ def host(router):
 
 @pytest.fixture
 def relay(start, host, tls):
-    """A relay that knows its external addresses, with four workers."""
+    """A relay with four workers that knows its external addresses."""
     return start(host, workers=4, relay={"addresses": INSIDE, "external_ip": OUTSIDE}, tls=tls)
 
 
 @pytest.fixture
 def reach(connect):
-    """Makes clients, which know the relay by its external addresses."""
+    """Creates clients that use the relay's external addresses."""
     return lambda family=stun.IPV4: connect(server=(OUTSIDE[family == stun.IPV6], 3478))
 
 
-def turned_around(router):
-    """How many packets the NAT refused to turn around."""
+def hairpin_drops(router):
+    """How many packets from inside to an external address the NAT has dropped."""
     words = router.run("nft", "list", "counter", "inet", "filter", "turned").split()
     return int(words[words.index("packets") + 1])
 
 
 @pytest.mark.parametrize("family", [stun.IPV4, stun.IPV6])
 def test_a_peer_outside(family, relay, reach, clients, peers):
-    """RFC 8656 §7.2, §11, §12: the relayed address is the external one; a peer sees it, reaches the client by it, and
-    hears the client from it.
+    """RFC 8656 §7.2, §11, §12: the relayed transport address has the external IP address; a peer can send to it and
+    receives the client's data from it.
     """
     client = reach(family)
     assert client.binding() == client.socket.getsockname()[:2]
@@ -109,7 +108,7 @@ def test_a_peer_outside(family, relay, reach, clients, peers):
 
 
 def test_both_families_of_one_allocation(relay, reach):
-    """RFC 8656 §7.2: each relayed address of a dual allocation is the external one of its family."""
+    """RFC 8656 §7.2: each relayed transport address of a dual allocation has the external IP address of its family."""
     client = reach()
     client.allocate((stun.ADDITIONAL_ADDRESS_FAMILY, bytes([stun.IPV6, 0, 0, 0])))
     assert [client.relayed[0], client.relayed_v6[0]] == OUTSIDE
@@ -117,57 +116,29 @@ def test_both_families_of_one_allocation(relay, reach):
 
 @pytest.mark.parametrize("family", [stun.IPV4, stun.IPV6])
 def test_two_clients_meet(family, router, host, relay, reach):
-    """RFC 8656 §9, §12: clients of one relay reach each other at their external addresses, from each worker to each
-    other one, although the NAT would drop what goes there.
+    """RFC 8656 §9, §12: clients of one relay reach each other at their external addresses, between all pairs of
+    workers, although the NAT would drop such packets.
     """
-    found = {}
-    for _ in range(200):  # by far enough for one on each worker
-        before = relay.by_worker("worker_allocations")
-        client = reach(family)
-        client.allocate(family=family)
-        eventually(lambda: sum(relay.by_worker("worker_allocations")) == sum(before) + 1)
-        now = relay.by_worker("worker_allocations")
-        [worker] = [n for n in range(4) if now[n] > before[n]]
-        found.setdefault(worker, client)
-        if len(found) == 4:
-            break
-    assert len(found) == 4
-    for one, other in itertools.permutations(found.values(), 2):
-        one.permit(other.relayed)
-        other.permit(one.relayed)
-        one.send(other.relayed, b"by indication")
-        assert other.receive()[:2] == (one.relayed, b"by indication")
-    for one, other in itertools.combinations(found.values(), 2):
-        channel, back = one.bind(other.relayed), other.bind(one.relayed)
-        one.send_channel(channel, b"by channel")
-        assert other.receive()[:2] == (back, b"by channel")
-        other.send_channel(back, b"and back")
-        assert one.receive()[:2] == (channel, b"and back")
-    assert turned_around(router) == 0
+    all_pairs_meet(one_client_per_worker(relay, lambda: reach(family), family))
+    assert hairpin_drops(router) == 0
     local, external = (pair[family == stun.IPV6] for pair in (INSIDE, OUTSIDE))
     with host.udp(local) as witness:
         witness.sendto(b"in vain", (external, 9))
-    assert turned_around(router) == 1, "the NAT does drop such packets"
+    assert hairpin_drops(router) == 1, "the NAT drops such packets"
 
 
 def test_a_stream_client_meets_one_over_udp(relay, reach, clients):
-    """RFC 8656 §2.1: the same for a client over TCP."""
+    """RFC 8656 §2.1: a TCP client and a UDP client reach each other in the same way."""
     one, other = reach(), StreamClient(clients, (OUTSIDE[0], 3478), reach().user)
     for client in (one, other):
         assert client.allocate()[0] == OUTSIDE[0]
-    channel, back = one.bind(other.relayed), other.bind(one.relayed)
-    one.send_channel(channel, b"there")
-    assert other.receive()[:2] == (back, b"there")
-    other.send_channel(back, b"and back")
-    assert one.receive()[:2] == (channel, b"and back")
+    meet_over_channels(one, other)
     other.socket.close()
 
 
-def test_the_local_address_is_private_like_any_other(relay, reach):
-    """RFC 8656 §9.2, 403: clients may name the external address, not the one behind it."""
+def test_the_address_behind_the_nat_is_denied(relay, reach):
+    """RFC 8656 §9.2: clients may use the external address as a peer but get 403 for the private address behind it."""
     client = reach()
     client.allocate()
     client.permit(OUTSIDE[0])
-    with pytest.raises(Refused) as refused:
-        client.permit(INSIDE[0])
-    assert refused.value.code == 403
+    assert error_code(client.permit, INSIDE[0]) == 403

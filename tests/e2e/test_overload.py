@@ -1,8 +1,8 @@
-"""More than a relay can do, or should: more packets than one core can relay, floods of strangers beside running calls,
-storms of handshakes and allocations, and clients and peers that ask too much. Running calls go on, memory stays bounded,
-metrics say what was dropped, and all is as before when it ends.
+"""Overload and abuse: more packets than one core can relay, floods of strangers beside running calls, storms of
+handshakes and allocations, and clients and peers that exceed their limits. Running calls continue, memory stays
+bounded, metrics count what was dropped, and the relay recovers.
 
-Only survival and ratios are asserted: how fast a relay is, is the benchmark's matter.
+Only survival and ratios are asserted. Speed is measured by the benchmarks.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from hosts import Switch, eventually
 from relay import PASSWORD, USER
 from turn import Refused
 
-# Tests that run side by side have a core each, as far as there are cores.
+# Tests that run in parallel get a core each, if there are enough.
 CPUS = sorted(os.sched_getaffinity(0))
 CPU = CPUS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(CPUS)]
 ON_ONE_CORE = {"wrapper": ["taskset", "-c", str(CPU)]}
@@ -31,7 +31,7 @@ MEGABYTE = 1024  # in KiB
 
 @pytest.fixture
 def calls(connect, peers):
-    """Makes running calls, when there is a relay."""
+    """Creates running calls once a relay runs."""
     opened = []
 
     def calls(count=10):
@@ -39,7 +39,7 @@ def calls(connect, peers):
         for caller in callers:
             caller.allocate()
         opened.append(Calls(callers, peers))
-        # Hosts that are new on a switch may not hear each other at once.
+        # A new host needs some time until its neighbours are resolved.
         eventually(lambda: opened[-1].run(0.2, RATE).loss == 0)
         return opened[-1]
 
@@ -56,8 +56,10 @@ def flooder(switch, host):
     return flooder
 
 
-def test_more_than_one_core_can_relay(start, host, clients, peers, calls):
-    """Every call in each direction gets its share, requests are answered, memory is bounded; later nothing is lost."""
+def test_more_packets_than_one_core_can_relay(start, host, clients, peers, calls):
+    """Under overload no call starves in either direction, requests are answered and memory stays bounded. Afterwards
+    nothing is lost.
+    """
     relay = start(host, workers=1, process={"wrapper": ["nice", "-n", "5", *ON_ONE_CORE["wrapper"]]})
     running = calls(8)
     assert running.run(1, RATE).loss == 0
@@ -69,7 +71,8 @@ def test_more_than_one_core_can_relay(start, host, clients, peers, calls):
         for caller, channel in zip(running.clients, running.channels)
     ]
     back = [(peer, caller.relayed, b"") for caller, peer in zip(running.clients, running.peers)]
-    # They share the relay's core with it and have most of that, so they send more than it can take, however fast it is.
+    # The flooding processes share the relay's core at a higher priority, so they send more than it can relay on any
+    # machine.
     with (
         floods.from_sockets(clients, out, size + 4, cpu=CPU) as outward,
         floods.from_sockets(peers, back, size, cpu=CPU) as homeward,
@@ -78,24 +81,24 @@ def test_more_than_one_core_can_relay(start, host, clients, peers, calls):
             (stun.REFRESH, (stun.LIFETIME, stun.number(600))),
             (stun.CREATE_PERMISSION, (stun.XOR_PEER_ADDRESS, (peers.v4, 0))),
         ]
-        arrived = running.endure(4, requests)
+        arrived = running.count_arrivals(4, requests)
         sent = [outward.stop(), homeward.stop()]
     running.clear()
     relayed = relay.reaches("relayed_packets_total", relayed + sum(arrived)) - relayed
     total = sum(map(sum, sent))
-    assert relayed < 0.8 * total, "it was not overloaded"
-    # What was not relayed was dropped in the queues for data, and is counted there.
+    assert relayed < 0.8 * total, "the relay was not overloaded"
+    # Packets that were not relayed overflowed the queues for data and are counted there.
     dropped = sum(relay.metric("socket_drops_total", queue=queue) for queue in ("data", "relay"))
     assert relayed + dropped > 0.95 * total
     for way in (0, 1):
         shares = [came / left for came, left in zip(arrived[way::2], sent[way])]
-        assert min(shares) > sum(shares) / len(shares) / 4, f"some starve: {shares}"
+        assert min(shares) > sum(shares) / len(shares) / 4, f"some calls starve: {shares}"
     assert relay.resident() < resident + 16 * MEGABYTE
     assert running.run(1, RATE).loss == 0
     assert relay.metric("allocations") == 8
 
 
-# What counts a stranger's datagrams.
+# The metric that counts each kind of stranger's datagrams.
 COUNTERS = {
     "binding": ("requests_total", {"method": "Binding", "outcome": "success"}),
     "requests": ("requests_total", {"method": "Allocate", "outcome": "401"}),
@@ -106,9 +109,9 @@ COUNTERS = {
 
 
 @pytest.mark.parametrize("kind", COUNTERS)
-def test_strangers(kind, start, host, calls, flooder):
-    """20,000 datagrams a second of those who have no business here cost the calls hardly a packet, and no memory for each
-    address they come from.
+def test_floods_from_strangers(kind, start, host, calls, flooder):
+    """20,000 datagrams per second from strangers cause hardly any loss in running calls, and memory does not grow with
+    the number of their addresses.
     """
     relay = start(host, workers=1, process=ON_ONE_CORE)
     running = calls()
@@ -128,7 +131,7 @@ def test_strangers(kind, start, host, calls, flooder):
 
 
 def test_requests_have_a_queue_of_their_own(workers, start, host, calls, flooder):
-    """As many requests as a host can send overflow their queue and not that of the calls' packets."""
+    """As many requests as a host can send overflow the queue for requests, not the queue for data."""
     relay = start(host, workers=workers, process=ON_ONE_CORE)
     running = calls()
     with floods.of_strangers(flooder, "binding", (host.v4, 3478), 4, rate=0) as flood:
@@ -149,7 +152,7 @@ STORMS = [
 
 @pytest.mark.parametrize("storm", STORMS)
 def test_storms(storm, start, host, calls, flooder, authority, tls):
-    """Handshakes, allocations, and what one client sends over one connection without end, do not stall packets."""
+    """Handshakes, allocations and endless messages over one connection do not delay packets of running calls."""
     relay = start(host, workers=1, tls=tls, process=ON_ONE_CORE)
     running = calls()
     calm = running.run(1, RATE)
@@ -165,13 +168,13 @@ def test_storms(storm, start, host, calls, flooder, authority, tls):
         beside = running.run(3, RATE)
         assert raging.stop() >= 3
     assert beside.loss < 0.01
-    # The median, since this process has to wait for a CPU now and then too.
+    # The median, because this process also waits for a CPU occasionally.
     assert beside.delay(0.5) < 20 * max(calm.delay(0.5), 0.005)
     if kind[:1] == ["unframed"]:
-        # RFC 8656 §12: nothing that follows can be understood, so it is closed at once.
+        # RFC 8656 §12: nothing after an invalid frame can be parsed, so the relay closes the connection at once.
         relay.reaches("connections_closed_total", 3, transport=kind[1], reason="unframed")
     relay.becomes("connections", 0)
-    # It ended in the middle of an allocation perhaps: that lives on until it expires.
+    # The storm may have been killed in the middle of an allocation, which lives until it expires.
     left = of == "allocations"
     assert relay.metric("allocations") <= len(running.clients) + left
     eventually(lambda: relay.open_files() <= files + left)
@@ -179,7 +182,7 @@ def test_storms(storm, start, host, calls, flooder, authority, tls):
 
 
 def test_thousands_of_permissions(start, host, calls):
-    """An allocation has as many as it may, and its packets cost what they did."""
+    """An allocation with the maximum number of permissions relays packets at about the same cost."""
     limits = {"permissions": 4096, "new_peers": 0}
     relay = start(host, workers=1, limits=limits, peers={"allow": [str(floods.SOURCES), *Switch.NETWORKS]})
     running = calls(1)
@@ -202,7 +205,7 @@ def test_thousands_of_permissions(start, host, calls):
 
 
 def test_peers_without_permission(start, host, calls, switch):
-    """Whoever floods a relayed address without permission harms no other call, and is counted."""
+    """A flood to a relayed address from a peer without permission harms no other call and is counted."""
     relay = start(host, workers=1, process=ON_ONE_CORE)
     running = calls()
     stranger = switch.host("stranger")
@@ -215,6 +218,6 @@ def test_peers_without_permission(start, host, calls, switch):
         relay.reaches("dropped_packets_total", 1000, reason="no_permission")
         beside = running.run(3, RATE)
         assert flood.runs()
-    assert max(beside.losses[2:]) < 0.01, "another call is harmed"
+    assert max(beside.losses[2:]) < 0.01, "another call is affected"
     running.clear()
     assert running.run(1, RATE).loss == 0

@@ -1,15 +1,16 @@
-"""Whom the relay may be used to reach: an address of each range that is refused by default, asked through the daemon.
+"""Which peers the relay can be used to reach: an address of each range that is denied by default, tested through the
+running relay.
 
-Nothing is ever sent to these addresses: the hosts here have no route to them.
+No packet is sent to these addresses, because the hosts here have no route to them.
 """
 
 import pytest
 
 import stun
 from hosts import eventually
-from turn import Refused
+from turn import error_code
 
-# One address of each range that is not globally reachable, and every way to write an IPv4 address in an IPv6 one.
+# One address per range that is not globally reachable, and every form of an IPv4 address embedded in an IPv6 address.
 REFUSED = {
     "this network": "0.0.0.0",
     "this network, another": "0.1.2.3",
@@ -54,17 +55,8 @@ REFUSED = {
 }
 
 
-def code(request, *arguments):
-    """The error code that a request ends with, 0 for success."""
-    try:
-        request(*arguments)
-    except Refused as refused:
-        return refused.code
-    return 0
-
-
 def v4_and_v6(connect):
-    """A client with an allocation of both families, so that every peer's family fits."""
+    """A client with a dual allocation, which accepts peers of both families."""
     client = connect()
     client.allocate((stun.ADDITIONAL_ADDRESS_FAMILY, bytes([stun.IPV6, 0, 0, 0])))
     assert client.relayed_v6
@@ -72,23 +64,23 @@ def v4_and_v6(connect):
 
 
 def test_every_range_is_refused(start, host, connect):
-    """RFC 8656 §9, §10.2, §12.2, §21.4: 403 from CreatePermission and from ChannelBind, for each by itself."""
+    """RFC 8656 §9, §10.2, §12.2, §21.4: CreatePermission and ChannelBind refuse each of these addresses with 403."""
     relay = start(host, peers={"allow": []})
     client = v4_and_v6(connect)
     for name, address in REFUSED.items():
-        assert code(client.permit, address) == 403, name
-        assert code(client.permit, (address, 9)) == 403, name
-        assert code(client.bind, (address, 9)) == 403, name
+        assert error_code(client.permit, address) == 403, name
+        assert error_code(client.permit, (address, 9)) == 403, name
+        assert error_code(client.bind, (address, 9)) == 403, name
     relay.becomes("requests_total", 2 * len(REFUSED), method="CreatePermission", outcome="403")
     relay.becomes("requests_total", len(REFUSED), method="ChannelBind", outcome="403")
     assert relay.metric("permissions") == relay.metric("channels") == 0
-    assert code(client.permit, "8.8.8.8") == code(client.permit, "2600::1") == 0, (
-        "what is global may be permitted"
+    assert error_code(client.permit, "8.8.8.8") == error_code(client.permit, "2600::1") == 0, (
+        "global addresses are allowed"
     )
 
 
-def test_send_is_judged_too(start, host, connect, peers):
-    """RFC 8656 §11.2: a Send indication to a peer without permission goes nowhere, permitted ones do."""
+def test_send_needs_a_permission(start, host, connect, peers):
+    """RFC 8656 §11.2: a Send indication to a peer without permission is dropped, one to a permitted peer is relayed."""
     relay = start(host)
     client = connect()
     client.allocate()
@@ -100,13 +92,13 @@ def test_send_is_judged_too(start, host, connect, peers):
         assert peer.recvfrom(100)[0] == b"now"
 
 
-def test_a_refused_address_spoils_the_request(start, host, connect, peers):
-    """RFC 8656 §10.2: every address of a CreatePermission is judged; if one is refused nothing is installed."""
+def test_one_denied_address_rejects_the_request(start, host, connect, peers):
+    """RFC 8656 §10.2: if one address in a CreatePermission request is refused, no permission is installed."""
     relay = start(host)
     client = connect()
     client.allocate()
     for addresses in ((peers.v4, "127.0.0.1"), ("127.0.0.1", peers.v4), (peers.v4, "10.0.0.1", peers.v4)):
-        assert code(client.permit, *addresses) == 403
+        assert error_code(client.permit, *addresses) == 403
     with peers.udp() as peer:
         peer.sendto(b"not permitted", client.relayed)
         relay.becomes("dropped_packets_total", 1, reason="no_permission")
@@ -116,7 +108,9 @@ def test_a_refused_address_spoils_the_request(start, host, connect, peers):
 
 
 def test_the_relays_own_endpoints(start, host, connect):
-    """Listeners and the metrics port are never peers, whatever is allowed, by any address of the machine."""
+    """Listeners and the metrics port are never allowed as peers at any address of the machine, whatever `peers.allow`
+    says.
+    """
     everything = ["0.0.0.0/0", "127.0.0.0/8", f"{host.v4}/32", "::1/128", f"{host.v6}/128"]
     relay = start(host, peers={"allow": everything}, http={"listen": ["127.0.0.1:9641"]})
     client = v4_and_v6(connect)
@@ -127,8 +121,8 @@ def test_the_relays_own_endpoints(start, host, connect):
         (host.v6, 3478),
         ("::1", 3478),
     ):
-        assert code(client.bind, endpoint) == 403, endpoint
-    # A permission is for an address, every port of it: each packet is judged again.
+        assert error_code(client.bind, endpoint) == 403, endpoint
+    # A permission covers all ports of an address, so each datagram is checked again.
     client.permit("127.0.0.1", host.v4)
     client.send((host.v4, 3478), b"to itself")
     client.send(("127.0.0.1", 3478), b"to itself")
@@ -136,15 +130,15 @@ def test_the_relays_own_endpoints(start, host, connect):
 
 
 def test_own_relayed_address_without_an_allocation(start, host, connect):
-    """Of the relay's own addresses only ports with a live allocation can be reached, judged for each packet."""
+    """On the relay's own addresses only ports with a live allocation are reachable; every datagram is checked."""
     relay = start(host, peers={"allow": []})
     one, other = connect(), connect()
     one.allocate(), other.allocate()
     one.permit(host.v4)
     other.permit(host.v4)
-    with host.udp(host.v4) as service:  # something else on the relay's machine
+    with host.udp(host.v4) as service:  # another service on the relay's machine
         service.settimeout(0.5)
-        assert code(one.bind, service.getsockname()) == 403
+        assert error_code(one.bind, service.getsockname()) == 403
         one.send(service.getsockname(), b"knock")
         relay.becomes("dropped_packets_total", 1, reason="forbidden_port")
         with pytest.raises(TimeoutError):
@@ -158,7 +152,7 @@ def test_own_relayed_address_without_an_allocation(start, host, connect):
 
 
 def test_allow_and_deny(start, switch, host, connect, peers):
-    """The longer prefix decides; the operator's word beats the defaults."""
+    """The longest matching prefix decides, and configured rules override the defaults."""
     allow = ["10.20.0.0/16", f"{peers.v4}/32"]
     deny = ["10.20.30.0/24", "8.8.8.0/24", "203.0.113.0/24"]
     start(host, peers={"allow": allow, "deny": deny})
@@ -167,36 +161,36 @@ def test_allow_and_deny(start, switch, host, connect, peers):
     judged = {"10.20.1.1": 0, "10.20.30.1": 403, "10.21.0.1": 403, "8.8.8.8": 403, "8.8.4.4": 0}
     judged |= {peers.v4: 0, "203.0.113.200": 403}
     for address, expected in judged.items():
-        assert code(client.permit, address) == expected, address
+        assert error_code(client.permit, address) == expected, address
 
 
 def test_nat64_prefix(start, host, connect):
-    """RFC 8656 §21.4: inside a configured NAT64 prefix the IPv4 address is judged."""
+    """RFC 8656 §21.4: within a configured NAT64 prefix the embedded IPv4 address is checked."""
     start(host, peers={"nat64": ["2a00:64::/96"]})
     client = connect()
     client.allocate(family=stun.IPV6)
     for address, expected in {"2a00:64::8.8.8.8": 0, "2a00:64::10.0.0.1": 403, "64:ff9b::8.8.8.8": 0}.items():
-        assert code(client.permit, address) == expected, address
+        assert error_code(client.permit, address) == expected, address
 
 
-def test_the_other_family(start, host, connect):
-    """RFC 8656 §10.2, §12.2: 443 for a peer whose family the allocation does not have."""
+def test_family_mismatch(start, host, connect):
+    """RFC 8656 §10.2, §12.2: 443 for a peer whose address family the allocation does not have."""
     start(host)
     client = connect()
     client.allocate()
-    assert code(client.permit, "2600::1") == code(client.bind, ("2600::1", 9)) == 443
+    assert error_code(client.permit, "2600::1") == error_code(client.bind, ("2600::1", 9)) == 443
 
 
-def test_bounds_of_an_allocation(start, host, connect):
-    """508: permissions and channels of one allocation are bounded; refreshing what there is stays possible."""
+def test_limits_of_an_allocation(start, host, connect):
+    """Permissions and channels per allocation are limited (508); existing ones can still be refreshed."""
     relay = start(host, limits={"permissions": 5, "channels": 3})
     client = connect()
     client.allocate()
     addresses = [f"8.8.8.{n}" for n in range(1, 7)]
-    assert [code(client.permit, address) for address in addresses] == [0] * 5 + [508]
-    assert code(client.permit, *addresses[:5]) == 0
+    assert [error_code(client.permit, address) for address in addresses] == [0] * 5 + [508]
+    assert error_code(client.permit, *addresses[:5]) == 0
     ports = [(addresses[0], port) for port in range(1000, 1004)]
-    assert [code(client.bind, peer) for peer in ports] == [0] * 3 + [508]
+    assert [error_code(client.bind, peer) for peer in ports] == [0] * 3 + [508]
     eventually(lambda: (relay.metric("permissions"), relay.metric("channels")) == (5, 3))
     relay.reaches("requests_total", 1, method="ChannelBind", outcome="508")
     relay.reaches("requests_total", 1, method="CreatePermission", outcome="508")
@@ -204,8 +198,8 @@ def test_bounds_of_an_allocation(start, host, connect):
     eventually(lambda: (relay.metric("permissions"), relay.metric("channels")) == (0, 0))
 
 
-def test_a_relay_is_no_port_scanner(start, host, connect, peers):
-    """New ports of a permitted peer are bounded a second: of many that are sent to at once few are reached."""
+def test_port_scans_are_limited(start, host, connect, peers):
+    """The number of new peers per second is limited: of many ports of one permitted peer only a few are reached."""
     relay = start(host, limits={"new_peers": 5})
     client = connect()
     client.allocate()

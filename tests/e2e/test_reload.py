@@ -1,4 +1,4 @@
-"""SIGHUP reads users and secrets again: those that were removed open no call any more, and end none that runs."""
+"""SIGHUP reloads users and secrets. Removed credentials can no longer allocate, but running calls continue."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,13 @@ import coturn
 import relay as daemon
 from hosts import eventually
 from relay import PASSWORD, SECRET, USER
-from turn import Refused, User, time_limited
+from turn import User, error_code, time_limited
 
 NEW_SECRET = "the shared secret that replaces it"
 
 
 def reload(relay, **changes):
-    """Writes the configuration anew and tells the relay; returns once it has judged it."""
+    """Writes a new configuration, sends SIGHUP, waits for the result, and returns its log message."""
     (relay.folder / "hairpin.toml").write_text(daemon.toml(daemon.configuration(relay.host, **changes)))
     told = len(sighups(relay))
     relay.process.send_signal(signal.SIGHUP)
@@ -24,20 +24,13 @@ def reload(relay, **changes):
 
 
 def sighups(relay):
-    """What it said of SIGHUP so far."""
+    """The log lines about SIGHUP so far."""
     return [line for line in relay.lines() if line["message"].startswith("SIGHUP: ")]
 
 
-def refused(request):
-    """The error code that a request ends with."""
-    with pytest.raises(Refused) as refused:
-        request()
-    return refused.value.code
-
-
 @pytest.mark.parametrize("user", ["static", "time-limited"])
-def test_a_removed_credential_ends_no_running_call(user, workers, start, host, connect, peers):
-    """RFC 8656 §6: an allocation keeps the key that made it. A new Allocate is refused, on every worker."""
+def test_removing_a_credential_does_not_end_running_calls(user, workers, start, host, connect, peers):
+    """RFC 8656 §6: an allocation keeps the key it was created with. A new Allocate is refused by every worker."""
     relay = start(host, workers=workers)
     user = User(USER, PASSWORD) if user == "static" else time_limited(SECRET, "bob")
     calls = [connect(user) for _ in range(8)]
@@ -52,15 +45,15 @@ def test_a_removed_credential_ends_no_running_call(user, workers, start, host, c
             call.send_channel(channel, b"on it goes")
             assert peer.recvfrom(100)[0] == b"on it goes"
     for _ in range(16):
-        assert refused(connect(user).allocate) == 401
+        assert error_code(connect(user).allocate) == 401
         connect(time_limited(NEW_SECRET, "bob")).allocate()
     for call in calls:
         call.refresh(0)
-        assert refused(call.allocate) == 401
+        assert error_code(call.allocate) == 401
 
 
 def test_a_secret_removed_while_uclient_calls(start, host, clients, peers):
-    """coturn's client sends on to the end of its call, though the secret that opened it is gone."""
+    """coturn's client completes its call although the secret that opened it has been removed."""
     relay = start(host, workers=4, auth={"user": []})
     with coturn.echo_peer(peers), ThreadPoolExecutor(1) as other:
         run = other.submit(
@@ -77,7 +70,7 @@ def test_a_secret_removed_while_uclient_calls(start, host, clients, peers):
 
 
 def test_a_mistake_changes_nothing(start, host, connect):
-    """A file with mistakes is told of, and everything stays as it was."""
+    """Mistakes in the new file are reported, and nothing changes."""
     relay = start(host)
     call = connect()
     call.allocate()
@@ -93,7 +86,7 @@ def test_a_mistake_changes_nothing(start, host, connect):
 
 
 def test_other_settings_wait_for_a_restart(start, host, connect):
-    """Credentials alone are renewed; that something else has changed too is said."""
+    """Only credentials are reloaded; the log says that other changes need a restart."""
     relay = start(host)
     reload(relay, limits={"channels": 1}, auth={"secrets": [NEW_SECRET]})
     assert any("restart" in line["message"] for line in relay.lines() if line["level"] == "WARN")
@@ -102,8 +95,8 @@ def test_other_settings_wait_for_a_restart(start, host, connect):
     assert client.bind(("8.8.8.8", 1)) and client.bind(("8.8.8.8", 2))
 
 
-def test_nonces_stay_good(start, host, connect):
-    """RFC 8489 §9.2.4: clients need no new nonce after it."""
+def test_nonces_survive_a_reload(start, host, connect):
+    """RFC 8489 §9.2.4: nonces remain valid across a reload."""
     relay = start(host)
     client = connect()
     client.challenge()

@@ -1,4 +1,4 @@
-"""What a relay takes from its machine, and gives back: files, ports, privileges."""
+"""Resources that the relay takes and gives back: file descriptors, ports, privileges."""
 
 import os
 import time
@@ -14,13 +14,13 @@ NO_PRIVILEGES = ["--bounding-set", "-all", "--inh-caps", "-all"]
 
 
 def test_allocations_leave_nothing_behind(workers, start, host, connect, peers):
-    """After many allocations with channels, reservations and both families every file and port is free again."""
+    """After many allocations with channels and both families, every file descriptor and port is free again."""
     relay = start(host, workers=workers, relay={"ports": "50000-50063"})
     warm = connect()
     warm.allocate()
     warm.refresh(0)
     relay.becomes("allocations", 0)
-    # A scrape's connection may still be among them.
+    # A scrape's connection may still be included.
     before = relay.open_files()
     six = (stun.ADDITIONAL_ADDRESS_FAMILY, bytes([stun.IPV6, 0, 0, 0]))
     clients = [connect() for _ in range(16)]
@@ -38,7 +38,7 @@ def test_allocations_leave_nothing_behind(workers, start, host, connect, peers):
 
 
 def test_out_of_files(start, host, connect, peers):
-    """508 when no more files can be opened; calls go on, nothing spins, and it recovers."""
+    """Without free file descriptors Allocate gets 508. Calls continue, the relay does not spin, and it recovers."""
     relay = start(host, workers=4, process={"wrapper": ["prlimit", "--nofile=120:120"]})
     clients = []
     with pytest.raises(Refused) as refused:
@@ -53,7 +53,7 @@ def test_out_of_files(start, host, connect, peers):
         assert peer.recvfrom(100)[0] == b"on it goes"
     used, since = relay.cpu_seconds(), time.monotonic()
     time.sleep(2)
-    assert (relay.cpu_seconds() - used) / (time.monotonic() - since) < 0.5, "it spins"
+    assert (relay.cpu_seconds() - used) / (time.monotonic() - since) < 0.5, "the relay spins"
     for client in clients[:5]:
         client.refresh(0)
     for _ in range(5):
@@ -62,7 +62,7 @@ def test_out_of_files(start, host, connect, peers):
 
 
 def test_without_privileges(start, host, connect, clients, peers):
-    """It needs none: batches and steering work for it as for root."""
+    """The relay needs no privileges: batching and steering work without root."""
     relay = start(host, workers=4, process={"privileges": NO_PRIVILEGES})
     assert [line["message"] for line in relay.lines() if "steering" in line["message"]] == []
     client = connect()
@@ -74,8 +74,10 @@ def test_without_privileges(start, host, connect, clients, peers):
         assert bursts.receive(peer, len(wanted))[0] == wanted
 
 
-def test_no_permission_for_a_port(start, host):
-    """A port below 1024 without the privilege for it: a sentence with the fix, and status 1."""
+def test_privileged_port_without_permission(start, host):
+    """A port below 1024 without CAP_NET_BIND_SERVICE ends the start with status 1 and a message that says how to fix
+    it.
+    """
     process = {"privileges": NO_PRIVILEGES}
     relay = start(host, listen={"udp": ["0.0.0.0:443"]}, process=process, wait=False)
     assert relay.process.wait(30) == 1

@@ -1,4 +1,4 @@
-"""How it ends, and begins again: gracefully, with nothing left behind."""
+"""Stopping and starting again."""
 
 import signal
 import socket
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_graceful_stop(how, workers, start, host, connect):
-    """Every allocation ends with its line in the log, ports come free, the exit status is 0."""
+    """On SIGTERM and SIGINT every allocation is logged as closed, ports are freed and the exit status is 0."""
     relay = start(host, workers=workers)
     clients = [connect() for _ in range(20)]
     relayed = {client.allocate() for client in clients}
@@ -20,8 +20,8 @@ def test_a_graceful_stop(how, workers, start, host, connect):
         host.udp(address, port).close()
 
 
-def test_it_starts_again_at_once(start, host, connect):
-    """The next one finds every port free, and clients simply begin again."""
+def test_immediate_restart(start, host, connect):
+    """A new relay finds every port free, and clients can allocate again."""
     first = start(host)
     client = connect()
     client.allocate()
@@ -31,8 +31,8 @@ def test_it_starts_again_at_once(start, host, connect):
     client.allocate()
 
 
-def test_a_second_signal_means_now(start, host, connect):
-    """It ends either way; nothing is left listening."""
+def test_a_second_signal_ends_immediately(start, host, connect):
+    """A second signal ends the relay immediately, and nothing is left listening."""
     relay = start(host)
     connect().allocate()
     relay.process.send_signal(signal.SIGTERM)

@@ -1,5 +1,5 @@
-"""TCP and TLS clients that say nothing, read nothing, or are too many, and go without a word; and a machine that lets the
-relay down: each costs itself at most, and an operator sees it.
+"""TCP and TLS clients that stay idle, do not read, exceed limits or disappear, and failures of the machine: each
+affects at most its own connection and is visible to the operator.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def serve(start, host, tls):
 
 @pytest.fixture
 def dial(host, clients, authority):
-    """Makes clients: `dial("tls")` is one more connection. They are closed after the test."""
+    """Creates clients: each `dial("tls")` returns a new connection. They are closed after the test."""
     opened = []
 
     def dial(over, at=clients, family="v4", user=ALICE, receive_buffer=None):
@@ -53,7 +53,7 @@ def dial(host, clients, authority):
 
 @pytest.fixture
 def knock(host, clients):
-    """Makes bare TCP connections to the port of a transport. They are closed after the test."""
+    """Opens bare TCP connections to the port of a transport. They are closed after the test."""
     opened = []
 
     def knock(over="tcp", family="v4"):
@@ -66,7 +66,7 @@ def knock(host, clients):
 
 
 def ends(connection, timeout=10):
-    """Whether the server ends a connection in time, after whatever it still sends."""
+    """Whether the server closes a connection in time, after sending any remaining data."""
     connection.settimeout(timeout)
     try:
         while connection.recv(65536):
@@ -79,7 +79,7 @@ def ends(connection, timeout=10):
 
 
 def is_served(client, peer):
-    """A round of data by a client's channel, both ways."""
+    """Relays data over the client's channel in both directions."""
     channel = client.bind(peer.getsockname()[:2], FIRST_CHANNEL)
     for n in range(20):
         client.send_channel(channel, b"out %d" % n)
@@ -89,7 +89,7 @@ def is_served(client, peer):
 
 
 def test_idle_connections(workers, serve, host, dial, knock, connect, peers):
-    """300 connections that say nothing, or nothing more, beside clients that are served over each transport."""
+    """300 idle connections do not affect clients that are served over each transport."""
     relay = serve(workers=workers, limits={"first_message_timeout": 60})
     for _ in range(100):
         assert dial("tcp").binding() and dial("tls").binding()
@@ -107,8 +107,8 @@ def test_idle_connections(workers, serve, host, dial, knock, connect, peers):
 
 
 def test_a_slow_reader(over, workers, serve, dial, peers):
-    """RFC 8656 §12.7: what a client does not read is dropped in whole messages, which are counted; no answer is; and
-    what it reads later is in order, and whole.
+    """RFC 8656 §12.7: data that a client does not read is dropped in whole messages and counted. Responses are not
+    dropped, and what the client reads later is complete and in order.
     """
     relay = serve(workers=workers, limits={"client_queue": 16384})
     slow, beside = dial(over, receive_buffer=4096), dial(over)
@@ -133,7 +133,7 @@ def test_a_slow_reader(over, workers, serve, dial, peers):
         for _ in range(3):
             fills()
         is_served(beside, peer)
-        assert slow.answer(transaction, 10).code == 0
+        assert slow.response(transaction, 10).code == 0
         numbers = []
         with contextlib.suppress(TimeoutError):
             while received := slow.receive(1):
@@ -147,8 +147,8 @@ def test_a_slow_reader(over, workers, serve, dial, peers):
 
 
 def test_deadlines(workers, serve, dial, knock):
-    """No handshake, no first message, one that is never whole, silence without an allocation: each has its deadline and
-    its metric. With an allocation a client may be silent.
+    """Each deadline has its own metric: handshake, first message, incomplete message, and idle without an allocation.
+    With an allocation a client may stay silent.
     """
     limits = {"handshake_timeout": 1, "first_message_timeout": 1, "unfinished_message_timeout": 1, "idle_timeout": 3}
     relay = serve(workers=workers, limits=limits)
@@ -174,7 +174,7 @@ def test_deadlines(workers, serve, dial, knock):
 
 
 def test_half_open_connections(workers, serve, dial, knock):
-    """So many of one source, and so many in total, that have brought no message; each limit has its metric, and a
+    """Connections without a first message are limited per source and in total. Each limit has its metric, and a first
     message makes room.
     """
     relay = serve(workers=workers, limits={"half_open": 6, "half_open_per_address": 4})
@@ -195,8 +195,8 @@ def test_half_open_connections(workers, serve, dial, knock):
     assert relay.metric("connections_refused_total") == 3
 
 
-def test_all_connections(workers, serve, dial, knock):
-    """So many in total; the limit has its metric, and whoever goes makes room."""
+def test_total_connections(workers, serve, dial, knock):
+    """The total number of connections is limited. The limit has its metric, and a closed connection makes room."""
     relay = serve(workers=workers, limits={"connections": 6})
     held = [dial(over) for over in PORTS for _ in range(3)]
     for client in held:
@@ -214,8 +214,8 @@ def test_all_connections(workers, serve, dial, knock):
 
 
 @pytest.mark.parametrize("how", ["FIN", "reset"])
-def test_a_client_goes(how, over, workers, serve, host, dial, peers):
-    """RFC 8656 §5: the end of a connection frees its allocation at once, ports included."""
+def test_closed_connection_deletes_its_allocation(how, over, workers, serve, host, dial, peers):
+    """RFC 8656 §5: the end of a connection deletes its allocation immediately and frees its ports."""
     relay = serve(workers=workers)
     clients = [dial(over) for _ in range(8)]
     relayed = {client.allocate() for client in clients}
@@ -239,8 +239,9 @@ def test_a_client_goes(how, over, workers, serve, host, dial, peers):
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
-def test_a_relay_address_that_goes_and_comes_back(transport, workers, serve, host, dial, connect, peers):
-    """What is sent while the relayed address is gone is lost and counted; the call is alive when it is back."""
+def test_relay_address_removed_and_restored(transport, workers, serve, host, dial, connect, peers):
+    """Data sent while the relay's address is missing is lost and counted; the call continues when the address is back.
+    """
     relay = serve(workers=workers)
     if transport == "udp":
         client = connect(server=(host.v6, 3478))
@@ -264,8 +265,8 @@ def test_a_relay_address_that_goes_and_comes_back(transport, workers, serve, hos
 
 
 def test_out_of_files(over, workers, serve, dial, knock, peers):
-    """No descriptor for one more connection: accepting pauses, which is counted and does not spin; calls go on; and those
-    who wait are served once others have gone.
+    """Without free file descriptors, accepting is paused and counted, and the relay does not spin. Calls continue, and
+    waiting connections are served once others have closed.
     """
     relay = serve(
         workers=workers,
@@ -279,7 +280,7 @@ def test_out_of_files(over, workers, serve, dial, knock, peers):
         is_served(client, peer)
         used, since = relay.cpu_seconds(), time.monotonic()
         time.sleep(2)
-        assert (relay.cpu_seconds() - used) / (time.monotonic() - since) < 0.5, "it spins"
+        assert (relay.cpu_seconds() - used) / (time.monotonic() - since) < 0.5, "the relay spins"
         for connection in idle:
             connection.close()
         later = dial(over)
@@ -291,7 +292,7 @@ def test_out_of_files(over, workers, serve, dial, knock, peers):
 
 
 def test_a_graceful_stop(workers, serve, dial, knock):
-    """SIGTERM: every connection is closed properly, with or without an allocation; the exit status is 0."""
+    """On SIGTERM every connection is closed cleanly, with or without an allocation; the exit status is 0."""
     relay = serve(workers=workers)
     clients = [dial(over) for over in PORTS for _ in range(8)]
     for client in clients[::2]:
@@ -303,7 +304,7 @@ def test_a_graceful_stop(workers, serve, dial, knock):
     assert relay.stop() == 0
     assert len(relay.lines("allocation closed", reason="server stops")) == 8
     for client in clients:
-        # Over TLS this fails unless the server has said that it closes.
+        # Over TLS this fails unless the server has sent a close_notify.
         client.socket.connection.settimeout(5)
         assert client.socket.connection.recv(100) == b""
     assert all(ends(connection) for connection in others)

@@ -1,5 +1,6 @@
-"""coturn's own client relays through the daemon: channels, Send indications, both families, dual allocations,
-reservations, wrong credentials, REST secrets. RFC 8656 §7, §9, §11, §12 as another implementation reads them.
+"""coturn's own client relays through the relay: channels, Send indications, both families, dual allocations,
+reservations, wrong credentials and time-limited credentials. This covers RFC 8656 §7, §9, §11, §12 with an independent
+implementation.
 """
 
 import re
@@ -11,7 +12,7 @@ import coturn
 import relay as daemon
 from hosts import eventually
 
-# Options of uclient, the server's and the peer's address family.
+# uclient's options, and the address families of the server and of the peer.
 WAYS = {
     "channels": ([], "v4", "v4"),
     "indications": (["-s"], "v4", "v4"),
@@ -32,7 +33,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_relays(way, workers, start, host, clients, peers):
-    """RFC 8656 §7.2, §9, §11, §12: what uclient sends to a peer comes back, through one worker and through four."""
+    """RFC 8656 §7.2, §9, §11, §12: everything uclient sends to a peer is echoed, with one worker and with four."""
     options, server, peer = WAYS[way]
     relay = start(host, workers=workers)
     to_peer = ["-e", getattr(peers, peer)] if peer else []
@@ -51,13 +52,13 @@ def test_relays(way, workers, start, host, clients, peers):
     assert relay.metric("worker_panics_total") == 0
 
 
-# Options of uclient for a stream, and what metrics call it.
+# uclient's options for stream transports, by the transport label of the metrics.
 STREAMS = {"tcp": ["-t"], "tls": ["-t", "-S"]}
 
 
 def test_relays_for_streams(workers, tls, authority, start, host, clients, peers):
-    """RFC 8656 §2.1, §11, §12.5: over TCP and TLS, by channels and by indications, in both families, all of it at
-    once. Over TLS uclient verifies the certificate.
+    """RFC 8656 §2.1, §11, §12.5: TCP and TLS, channels and indications, and both families, all at the same time. Over
+    TLS uclient verifies the certificate.
     """
     relay = start(host, workers=workers, tls=tls)
     verified = {"tcp": [], "tls": ["-E", authority.certificate]}
@@ -86,8 +87,8 @@ def test_relays_for_streams(workers, tls, authority, start, host, clients, peers
     assert relay.metric("worker_panics_total") == 0
 
 
-def test_all_four_workers_serve_it(start, host, clients, peers):
-    """Enough clients at once are spread over all workers, tokens redeemed across them."""
+def test_load_is_spread_over_all_workers(start, host, clients, peers):
+    """Many clients are spread over all workers, and tokens are redeemed across them."""
     relay = start(host, workers=4)
     with coturn.echo_peer(peers):
         run = coturn.uclient(
@@ -98,17 +99,17 @@ def test_all_four_workers_serve_it(start, host, clients, peers):
 
 
 def test_rest_secret(workers, start, host, clients, peers):
-    """Time-limited credentials made by uclient from the shared secret, also from the second of two."""
+    """uclient makes time-limited credentials from a shared secret that is the second of two."""
     other = "another secret, as while one is replaced"
     relay = start(host, workers=workers, auth={"secrets": [other, daemon.SECRET], "user": []})
     with coturn.echo_peer(peers):
         run = coturn.uclient(clients, host.v4, "-W", daemon.SECRET, "-e", peers.v4, user="bob")
     assert run.status == 0 and run.sent == run.received > 0, run.output
-    assert relay.line("allocation opened")["user"] == "bob", "logs go by the user's part"
+    assert relay.line("allocation opened")["user"] == "bob", "logs show the user part of the name"
 
 
 @pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"user": "mallory"}])
-def test_wrong_credentials_get_nothing(wrong, start, host, clients, peers):
+def test_wrong_credentials(wrong, start, host, clients, peers):
     """RFC 8489 §9.2.4: a wrong password and an unknown user are refused."""
     relay = start(host)
     who = {"user": daemon.USER, "password": daemon.PASSWORD, **wrong}
@@ -117,8 +118,8 @@ def test_wrong_credentials_get_nothing(wrong, start, host, clients, peers):
     assert relay.metric("allocations_opened_total") == 0
 
 
-def test_broken_requests_are_survived(start, host, clients, peers):
-    """uclient's protocol fuzzing (-R): it may fail, the relay must go on serving others."""
+def test_malformed_requests(start, host, clients, peers):
+    """uclient's protocol fuzzing (-R) may fail, but the relay keeps serving others."""
     relay = start(host)
     with coturn.echo_peer(peers):
         who = {"user": daemon.USER, "password": daemon.PASSWORD}
@@ -130,7 +131,7 @@ def test_broken_requests_are_survived(start, host, clients, peers):
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_stunclient_learns_its_address(family, start, host, clients):
-    """RFC 8489 §12: Binding without credentials tells where the client comes from."""
+    """RFC 8489 §12: a Binding request without credentials returns the client's address."""
     start(host)
     output = coturn.stunclient(clients, getattr(host, family))
     assert re.search(rf"UDP reflexive addr: \[?{re.escape(getattr(clients, family))}\]?:\d+", output), output

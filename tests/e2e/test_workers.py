@@ -1,11 +1,10 @@
-"""What clients of different workers share: reservations, quotas, and each other. Four workers, many 5-tuples."""
-
-import itertools
+"""State shared between workers: reservations, quotas and ports. Four workers, many 5-tuples."""
 
 import pytest
 
 import stun
 from hosts import eventually
+from meetings import all_pairs_meet, one_client_per_worker
 from relay import SECRET
 from turn import time_limited
 
@@ -19,24 +18,24 @@ def redeeming(token):
 
 
 def at_once(clients, *attributes):
-    """Sends one Allocate from each of the clients, all of them before any answer is read; returns the codes."""
+    """Sends one Allocate from each client before any response is read; returns the codes."""
     asked = [client.prepare(stun.ALLOCATE, *attributes) for client in clients]
     for client, (raw, _) in zip(clients, asked):
         client.socket.sendto(raw, client.server)
     codes = []
     for client, (raw, transaction) in zip(clients, asked):
-        answer = client.answer(transaction, 1)
-        while answer is None:  # lost, then: the same request again gets the same answer
+        response = client.response(transaction, 1)
+        while response is None:  # lost: the same request gets the same response
             client.socket.sendto(raw, client.server)
-            answer = client.answer(transaction, 1)
-        if not answer.code:
-            client.relayed = answer.address(stun.XOR_RELAYED_ADDRESS)
-        codes.append(answer.code)
+            response = client.response(transaction, 1)
+        if not response.code:
+            client.relayed = response.address(stun.XOR_RELAYED_ADDRESS)
+        codes.append(response.code)
     return codes
 
 
 def ready(connect, count):
-    """So many clients that have their nonces."""
+    """Creates `count` clients that already have a nonce."""
     made = [connect() for _ in range(count)]
     for client in made:
         client.challenge()
@@ -45,14 +44,14 @@ def ready(connect, count):
 
 @pytest.fixture
 def relay(start, host):
-    """A relay with four workers, each of which is seen to serve before the test ends."""
+    """A relay with four workers, all of which must have handled requests by the end of the test."""
     relay = start(host, workers=4)
     yield relay
     eventually(lambda: all(relay.by_worker("worker_requests_total")))
 
 
 def test_a_token_is_redeemed_from_any_5_tuple(relay, connect, peers):
-    """RFC 8656 §7.2: 32 tokens, each redeemed from a 5-tuple of its own: it gets its port, which relays."""
+    """RFC 8656 §7.2: each of 32 tokens is redeemed from another 5-tuple, which gets the reserved port and can relay."""
     maker = [connect() for _ in range(32)]
     redeemer = [connect() for _ in range(32)]
     for client, other in zip(maker, redeemer):
@@ -68,8 +67,8 @@ def test_a_token_is_redeemed_from_any_5_tuple(relay, connect, peers):
             assert payload == b"over a redeemed port" and source == other.relayed
 
 
-def test_a_token_is_good_once(relay, connect):
-    """RFC 8656 §7.2: of 32 5-tuples that redeem one token at the same time one succeeds, 31 are told 508."""
+def test_a_token_can_be_redeemed_once(relay, connect):
+    """RFC 8656 §7.2: if 32 5-tuples redeem one token at the same time, one succeeds and 31 get 508."""
     maker = connect()
     address, port = maker.allocate(PAIR)
     others = ready(connect, 32)
@@ -77,11 +76,11 @@ def test_a_token_is_good_once(relay, connect):
     assert sorted(codes) == [0] + [508] * 31
     assert others[codes.index(0)].relayed == (address, port + 1)
     losers = [client for client, code in zip(others, codes) if code]
-    assert at_once(losers, *redeeming(maker.token)) == [508] * 31, "it was worth nothing any more"
+    assert at_once(losers, *redeeming(maker.token)) == [508] * 31, "the token has been used"
 
 
-def test_a_reservation_lapses(start, host, connect):
-    """RFC 8656 §7.2: a token that nobody redeems in time is worth nothing, and its port and quota return."""
+def test_a_reservation_expires(start, host, connect):
+    """RFC 8656 §7.2: a token that is not redeemed in time expires, and its port and quota are freed."""
     relay = start(
         host,
         workers=4,
@@ -91,7 +90,7 @@ def test_a_reservation_lapses(start, host, connect):
     maker, other = connect(), connect()
     assert maker.allocate(PAIR) == (host.v4, 50000)
     other.challenge()
-    assert at_once([other], TRANSPORT) == [486], "the reservation counts on its maker"
+    assert at_once([other], TRANSPORT) == [486], "the reservation counts towards the quota of its user"
     eventually(lambda: at_once([other], TRANSPORT) == [0])
     assert other.relayed == (host.v4, 50001)
     [late] = ready(connect, 1)
@@ -100,7 +99,9 @@ def test_a_reservation_lapses(start, host, connect):
 
 
 def test_a_quota_is_exact(start, host, connect):
-    """RFC 8656 §7.2, 486: 64 clients of one user ask four workers at once; as many as allowed succeed."""
+    """RFC 8656 §7.2: if 64 clients of one user allocate on four workers at the same time, exactly as many as allowed
+    succeed; the others get 486.
+    """
     relay = start(host, workers=4, limits={"user_allocations": 20})
     clients = ready(connect, 64)
     codes = at_once(clients, TRANSPORT)
@@ -108,7 +109,7 @@ def test_a_quota_is_exact(start, host, connect):
     relay.becomes("allocations", 20)
     relay.reaches("requests_total", 44, method="Allocate", outcome="486")
     assert all(relay.by_worker("worker_requests_total"))
-    # What is given back on any worker can be had on any other; a refused Allocate cost nothing.
+    # Quota freed on one worker is available on the others, and refused requests have not used any.
     holders = [client for client, code in zip(clients, codes) if code == 0]
     refused = [client for client, code in zip(clients, codes) if code == 486]
     for client in holders[:7]:
@@ -116,8 +117,8 @@ def test_a_quota_is_exact(start, host, connect):
     assert sorted(at_once(refused, TRANSPORT)) == [0] * 7 + [486] * 37
 
 
-def test_users_have_quotas_of_their_own(start, host, connect):
-    """One user's full quota is nobody else's business, and it goes by the user's part of a time-limited name."""
+def test_quotas_are_per_user(start, host, connect):
+    """Quotas are independent per user, and time-limited names count by their user part."""
     start(host, workers=4, limits={"user_allocations": 3})
     bobs = [connect(time_limited(SECRET, "bob", ttl)) for ttl in (3600, 4000, 5000, 6000)]
     for client in [*bobs, *(alices := [connect() for _ in range(3)])]:
@@ -126,16 +127,16 @@ def test_users_have_quotas_of_their_own(start, host, connect):
     assert at_once(alices, TRANSPORT) == [0, 0, 0]
 
 
-def test_the_total_is_exact(start, host, connect):
-    """508: when the whole relay holds as many allocations as it may, nobody gets one more."""
+def test_total_limit_is_exact(start, host, connect):
+    """When the relay has its maximum number of allocations, every further Allocate gets 508."""
     relay = start(host, workers=4, limits={"allocations": 12})
     clients = ready(connect, 40)
     assert sorted(at_once(clients, TRANSPORT)) == [0] * 12 + [508] * 28
     relay.becomes("allocations", 12)
 
 
-def test_every_port_is_given_once(start, host, connect):
-    """508: with ten ports left ten clients get one each, whatever worker they are on."""
+def test_every_port_is_used_once(start, host, connect):
+    """With ten ports ten clients get one each, on whichever worker they are; the others get 508."""
     start(host, workers=4, relay={"ports": "50000-50009", "addresses": [host.v4]})
     clients = ready(connect, 40)
     codes = at_once(clients, TRANSPORT)
@@ -146,30 +147,8 @@ def test_every_port_is_given_once(start, host, connect):
 
 @pytest.mark.parametrize("family", [stun.IPV4, stun.IPV6])
 def test_relay_to_relay(family, relay, connect):
-    """RFC 8656 §9, §12: two clients of one relay, on different workers, meet at its own address."""
-    clients = {}
-    for _ in range(200):  # by far enough for one on each worker
-        client = connect()
-        before = relay.by_worker("worker_allocations")
-        client.allocate(family=family)
-        eventually(lambda: sum(relay.by_worker("worker_allocations")) == sum(before) + 1)
-        now = relay.by_worker("worker_allocations")
-        [worker] = [n for n in range(4) if now[n] > before[n]]
-        clients.setdefault(worker, client)
-        if len(clients) == 4:
-            break
-    assert len(clients) == 4
-    for one, other in itertools.permutations(clients.values(), 2):
-        one.permit(other.relayed)
-        other.permit(one.relayed)
-        one.send(other.relayed, b"by indication")
-        assert other.receive()[:2] == (one.relayed, b"by indication")
-    for one, other in itertools.combinations(clients.values(), 2):
-        channel, back = one.bind(other.relayed), other.bind(one.relayed)
-        one.send_channel(channel, b"by channel")
-        assert other.receive()[:2] == (back, b"by channel")
-        other.send_channel(back, b"and back")
-        assert one.receive()[:2] == (channel, b"and back")
+    """RFC 8656 §9, §12: two clients of one relay on different workers reach each other at the relay's own address."""
+    all_pairs_meet(one_client_per_worker(relay, connect, family))
 
 
 def test_a_client_stays_on_its_worker(relay, connect, peers):

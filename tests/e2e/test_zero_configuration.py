@@ -1,4 +1,4 @@
-"""`hairpin serve` without a configuration, on machines of every kind: what it prints, what it says, how it ends."""
+"""`hairpin serve` without a configuration, on different kinds of machines: what it prints, logs and how it fails."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from turn import Client, User, time_limited
 
 
 def printed(relay):
-    """The ICE server that a start prints: its URLs, and a user."""
+    """The printed ICE server: its URLs, and its credentials as a user."""
     eventually(lambda: relay.output.endswith("\n"))
     [line] = relay.output.splitlines()
     [server] = json.loads(line)["iceServers"]
@@ -26,12 +26,12 @@ def ways(*hosts):
 
 
 def serve(start, host, *arguments, **options):
-    """Starts it; it should serve."""
+    """Starts a relay that must serve."""
     return start(host, *arguments, configured=False, **options)
 
 
 def fail(start, host, *arguments, **options):
-    """Starts it; it should end by itself, with status 1. Returns its last line."""
+    """Starts a relay that must exit with status 1; returns its last log line."""
     relay = start(host, *arguments, configured=False, wait=False, **options)
     assert relay.process.wait(30) == 1, relay.log
     assert relay.output == ""
@@ -39,7 +39,7 @@ def fail(start, host, *arguments, **options):
 
 
 def test_public_addresses(start, switch, clients):
-    """Both families are advertised and relay at once; the printed credentials open allocations."""
+    """Both families are advertised and can relay at once with the printed credentials."""
     host = switch.host("relay", default_route=True)
     relay = serve(start, host)
     urls, user = printed(relay)
@@ -58,8 +58,8 @@ def test_public_addresses(start, switch, clients):
     assert all(flag in refused for flag in ("--domain", "--cert", "--key")), refused
 
 
-def test_what_is_made_is_made_once(start, switch, tmp_path, clients):
-    """Credentials of one start are good for the next, so is the certificate; nobody else can read them."""
+def test_secret_and_certificate_persist(start, switch, tmp_path, clients):
+    """The secret and the certificate are created once, survive restarts, and are readable by their owner only."""
     host = switch.host("relay", default_route=True)
     state = tmp_path / "state"
     first = serve(start, host, "--state-dir", state)
@@ -82,7 +82,7 @@ def test_what_is_made_is_made_once(start, switch, tmp_path, clients):
 
 
 def test_domain(start, switch):
-    """--domain is the host of the URLs and the realm."""
+    """--domain sets the host of the URLs and the realm."""
     host = switch.host("relay", default_route=True)
     relay = serve(start, host, "--domain", "turn.example.org")
     urls, _ = printed(relay)
@@ -92,8 +92,8 @@ def test_domain(start, switch):
         assert client.realm == "turn.example.org"
 
 
-def test_private_addresses_alone(start, switch):
-    """It serves its own network, and says that others need a public address."""
+def test_private_addresses_only(start, switch):
+    """With private addresses only, the relay serves its own network and says that others need a public address."""
     host = switch.host("relay", ["10.11.12.13/24", "fd00:11::13/64"], default_route=True)
     relay = serve(start, host)
     urls, user = printed(relay)
@@ -104,8 +104,8 @@ def test_private_addresses_alone(start, switch):
         assert client.allocate()[0] == host.v4
 
 
-def test_one_family_alone(start, switch, clients):
-    """A machine without a way out for IPv6 relays IPv4, and the other way round; the lacking family gets 440."""
+def test_one_family_only(start, switch, clients):
+    """Without an IPv6 route the relay serves IPv4 only, and Allocate requests for IPv6 get 440."""
     host = switch.host("relay", ["203.0.113.77/24"])
     host.run("ip", "route", "add", "default", "dev", "eth0")
     relay = serve(start, host)
@@ -120,8 +120,8 @@ def test_one_family_alone(start, switch, clients):
 
 
 def temporary_only(host, neighbour):
-    """Leaves a host no IPv6 address but a temporary one (RFC 8981). The kernel makes it beside a lasting one, which
-    then turns out to be another host's.
+    """Leaves a host with only a temporary IPv6 address (RFC 8981). The kernel creates it from a permanent address,
+    which then fails duplicate address detection.
     """
     neighbour.add_address("2001:db8:2::7/64")
     host.run("sysctl", "-qw", "net.ipv6.conf.eth0.use_tempaddr=2")
@@ -132,27 +132,27 @@ def temporary_only(host, neighbour):
     eventually(lambda: "dadfailed" in host.run("ip", "-6", "address", "show", "dev", "eth0"))
 
 
-def test_temporary_ipv6_alone(start, switch, peers):
-    """A temporary address ends while calls still use it: with nothing else it does not start."""
+def test_temporary_ipv6_only(start, switch, peers):
+    """A temporary address would expire during calls, so the relay does not start if there is no other."""
     host = switch.host("relay", [])
     temporary_only(host, peers)
     sentence = fail(start, host)
     assert "temporary" in sentence and "relay.addresses" in sentence, sentence
 
 
-def test_temporary_ipv6_beside_a_lasting_one(start, switch, peers):
-    """A lasting address of the same network is advertised instead."""
+def test_permanent_address_is_preferred_to_temporary(start, switch, peers):
+    """A permanent address of the same network is advertised instead of the temporary one."""
     host = switch.host("relay", [])
     temporary_only(host, peers)
     host.add_address("2001:db8:2::8/64")
-    # The kernel still prefers the temporary one for what it sends.
+    # The kernel still prefers the temporary address as a source.
     relay = serve(start, host)
     urls, _ = printed(relay)
     assert urls == ways("[2001:db8:2::8]"), relay.log
 
 
 def test_no_address(start, switch):
-    """Nothing but loopback: a sentence with the fix."""
+    """Without any address but loopback the start fails with a message that says how to fix it."""
     host = switch.host("relay", [])
     sentence = fail(start, host)
     assert "no address to relay with" in sentence and "relay.addresses" in sentence, sentence
@@ -160,7 +160,7 @@ def test_no_address(start, switch):
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "203.0.113.1", "::"])
 def test_port_taken(address, start, switch):
-    """Another program has the port, on every address or on one."""
+    """Another program holds the port, on all addresses or on one."""
     host = switch.host("relay", default_route=True)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with host.udp(address, 3478, family):
@@ -170,7 +170,7 @@ def test_port_taken(address, start, switch):
 
 @pytest.mark.parametrize("transport,port", [("tcp", 3478), ("tls", 5349)])
 def test_stream_port_taken(transport, port, start, switch):
-    """Another program has the port for TCP or for TLS."""
+    """Another program holds the port for TCP or for TLS."""
     host = switch.host("relay", default_route=True)
     with host.inside():
         taken = socket.create_server(("0.0.0.0", port))
@@ -180,7 +180,7 @@ def test_stream_port_taken(transport, port, start, switch):
 
 
 def test_port_taken_by_another_hairpin(start, switch, clients):
-    """A second one says so and ends; the first serves on, and no client of its own is lost to the other."""
+    """A second relay fails with a message; the first keeps running, and its clients are not affected."""
     host = switch.host("relay", default_route=True)
     first = serve(start, host)
     _, user = printed(first)
@@ -192,7 +192,7 @@ def test_port_taken_by_another_hairpin(start, switch, clients):
 
 
 def test_metrics_port_taken(start, switch):
-    """The port for HTTP is taken: a sentence that names it."""
+    """If the HTTP port is taken, the message names the address and the setting."""
     host = switch.host("relay", default_route=True)
     with host.inside():
         taken = socket.create_server(("127.0.0.1", 9641))
@@ -201,8 +201,8 @@ def test_metrics_port_taken(start, switch):
     assert "127.0.0.1:9641" in sentence and "http.listen" in sentence, sentence
 
 
-def test_a_state_directory_that_cannot_be_made(start, switch):
-    """A sentence that names it and the fix."""
+def test_unwritable_state_directory(start, switch):
+    """The message names the directory and the option that changes it."""
     host = switch.host("relay", default_route=True)
     sentence = fail(start, host, "--state-dir", "/proc/hairpin")
     assert "/proc/hairpin" in sentence and "--state-dir" in sentence, sentence

@@ -1,5 +1,5 @@
-"""A TURN client that can do all that RFC 8656 lets a client do, for what other clients cannot: every attribute of
-Allocate, both generations of credentials, many clients at once, and a close look at each answer.
+"""A TURN client that supports everything RFC 8656 allows a client to do and that other clients lack: every attribute of
+Allocate, both generations of credentials, many clients in one process, and strict checks of each response.
 """
 
 import base64
@@ -18,7 +18,7 @@ FIRST_CHANNEL = 0x4000
 
 
 class Received(NamedTuple):
-    """Application data from a peer, and the address that it came from; or else an ICMP message about the peer."""
+    """Application data from a peer, with the address it came from; or an ICMP error about the peer."""
 
     peer: tuple | int
     payload: bytes | None
@@ -27,16 +27,26 @@ class Received(NamedTuple):
 
 
 class Refused(Exception):
-    """An error answer."""
+    """An error response."""
 
-    def __init__(self, answer):
-        super().__init__(f"{answer.code} {answer.get(stun.ERROR_CODE)[4:].decode()}")
-        self.answer = answer
-        self.code = answer.code
+    def __init__(self, response):
+        super().__init__(f"{response.code} {response.get(stun.ERROR_CODE)[4:].decode()}")
+        self.response = response
+        self.code = response.code
+
+
+def error_code(request, *arguments, **options):
+    """The error code that a request of a client is refused with, 0 for success: `error_code(client.permit, peer)`."""
+    try:
+        request(*arguments, **options)
+    except Refused as refused:
+        return refused.code
+    return 0
 
 
 class User(NamedTuple):
-    """Who a client is. `algorithm` is that of RFC 8489 §9.2.3, or None for a client that knows RFC 5389 only."""
+    """A client's credentials. `algorithm` is a password algorithm of RFC 8489 §9.2.3, or None for an RFC 5389 client.
+    """
 
     name: str
     password: str
@@ -45,18 +55,18 @@ class User(NamedTuple):
 
 
 def time_limited(secret, name, ttl=3600):
-    """A user whose name begins with the end of the credential's time, as REST APIs make them."""
+    """A user with time-limited credentials, whose name begins with the expiry time."""
     return named(secret, f"{int(time.time()) + ttl}:{name}")
 
 
 def named(secret, name):
-    """A user with this whole name: the password is base64(HMAC-SHA1(secret, name))."""
+    """A user with this exact name, whose password is base64(HMAC-SHA1(secret, name))."""
     mac = hmac.new(secret.encode(), name.encode(), hashlib.sha1).digest()
     return User(name, base64.b64encode(mac).decode())
 
 
 class Client:
-    """One 5-tuple. Requests wait for their answers; what comes between is kept for `receive`."""
+    """A client on one 5-tuple. Requests wait for their responses; data received meanwhile is kept for `receive`."""
 
     def __init__(self, host, server, user=None, source=None, opened=None):
         address = source or (host.v6 if ":" in server[0] else host.v4)
@@ -67,7 +77,7 @@ class Client:
         self.relayed = None
         self.relayed_v6 = None
         self.token = None
-        self._answers = {}
+        self._responses = {}
         self._inbox = deque()
         self._channels = itertools.count(FIRST_CHANNEL)
 
@@ -80,61 +90,61 @@ class Client:
     # Requests
 
     def binding(self, *attributes):
-        """Binding; returns the reflexive address."""
-        answer = self.ask(stun.BINDING, *attributes, sign=False)
-        return answer.address(stun.XOR_MAPPED_ADDRESS)
+        """Sends a Binding request; returns the reflexive address."""
+        response = self.ask(stun.BINDING, *attributes, sign=False)
+        return response.address(stun.XOR_MAPPED_ADDRESS)
 
     def allocate(self, *attributes, family=None, lifetime=None):
-        """Allocate; remembers and returns the relayed address."""
+        """Sends an Allocate request; stores and returns the relayed transport address."""
         wanted = [(stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0])), *attributes]
         if family is not None:
             wanted.append((stun.REQUESTED_ADDRESS_FAMILY, bytes([family, 0, 0, 0])))
         if lifetime is not None:
             wanted.append((stun.LIFETIME, stun.number(lifetime)))
-        answer = self.request(stun.ALLOCATE, *wanted)
-        relayed = answer.addresses(stun.XOR_RELAYED_ADDRESS)
+        response = self.request(stun.ALLOCATE, *wanted)
+        relayed = response.addresses(stun.XOR_RELAYED_ADDRESS)
         self.relayed = relayed[0]
         self.relayed_v6 = next((address for address in relayed if ":" in address[0]), None)
-        self.token = answer.get(stun.RESERVATION_TOKEN)
+        self.token = response.get(stun.RESERVATION_TOKEN)
         return self.relayed
 
     def refresh(self, lifetime=600, *attributes):
-        """Refresh; returns the lifetime granted."""
-        answer = self.request(stun.REFRESH, (stun.LIFETIME, stun.number(lifetime)), *attributes)
-        return answer.number(stun.LIFETIME)
+        """Sends a Refresh request; returns the granted lifetime."""
+        response = self.request(stun.REFRESH, (stun.LIFETIME, stun.number(lifetime)), *attributes)
+        return response.number(stun.LIFETIME)
 
     def permit(self, *peers):
-        """CreatePermission for addresses, with or without a port."""
+        """Sends a CreatePermission request for addresses, with or without ports."""
         self.request(stun.CREATE_PERMISSION, *[(stun.XOR_PEER_ADDRESS, _peer(peer)) for peer in peers])
 
     def bind(self, peer, channel=None):
-        """ChannelBind; returns the channel."""
+        """Sends a ChannelBind request; returns the channel number."""
         channel = channel or next(self._channels)
         number = struct.pack("!HH", channel, 0)
         self.request(stun.CHANNEL_BIND, (stun.CHANNEL_NUMBER, number), (stun.XOR_PEER_ADDRESS, _peer(peer)))
         return channel
 
     def request(self, method, *attributes):
-        """A request with credentials, and again with those that the server asks for; fails unless it succeeds."""
+        """Sends a request, and again after a challenge. Raises `Refused` for an error response."""
         for _ in range(2):
-            answer = self.ask(method, *attributes)
-            if answer.code not in (401, 438) or not self._follow(answer):
+            response = self.ask(method, *attributes)
+            if response.code not in (401, 438) or not self._follow(response):
                 break
-        if answer.code:
-            raise Refused(answer)
-        return answer
+        if response.code:
+            raise Refused(response)
+        return response
 
     def ask(self, method, *attributes, sign=True):
-        """One request, sent again until it is answered; returns the answer whatever it is."""
+        """Sends a request and retransmits it until there is a response, which is returned whatever its code."""
         raw, transaction = self.prepare(method, *attributes, sign=sign)
         for wait in (0.5, 1, 2, 4):
             self.socket.sendto(raw, self.server)
-            if answer := self.answer(transaction, wait):
-                return answer
-        raise TimeoutError(f"no answer to method {method}")
+            if response := self.response(transaction, wait):
+                return response
+        raise TimeoutError(f"no response to method {method}")
 
     def prepare(self, method, *attributes, sign=True):
-        """The bytes of a request, signed if credentials are known, and its transaction id."""
+        """Encodes a request, signed if credentials are known; returns its bytes and its transaction ID."""
         message = Message(stun.REQUEST, method, list(attributes))
         message.attributes = [(kind, _fill(value, message)) for kind, value in message.attributes]
         key = self.key if sign else None
@@ -142,36 +152,33 @@ class Client:
             message.attributes += self._credentials()
         return message.encode(key, sha256=self._is_sha256()), message.transaction
 
-    def answer(self, transaction, timeout):
-        """The answer to a request, None if there is none yet. It must be signed wherever it can be."""
+    def response(self, transaction, timeout):
+        """The response to a request, or None if it has not arrived in time. It must be signed whenever it can be."""
         end = time.monotonic() + timeout
-        while transaction not in self._answers:
+        while transaction not in self._responses:
             if not self._read(end - time.monotonic()):
                 return None
-        answer = self._answers.pop(transaction)
-        if self.key and answer.code not in (400, 401, 438) and answer.method != stun.BINDING:
-            assert answer.is_signed(self.key, self._is_sha256()), "an answer is not signed"
-        return answer
+        response = self._responses.pop(transaction)
+        if self.key and response.code not in (400, 401, 438) and response.method != stun.BINDING:
+            assert response.is_signed(self.key, self._is_sha256()), "the response is not signed"
+        return response
 
     def challenge(self):
-        """Asks for a nonce, so that the next request can be the first that counts."""
+        """Fetches a nonce, so that the next request is authenticated at once."""
         assert self._follow(self.ask(stun.ALLOCATE, sign=False)), "no challenge"
 
     # Data
 
     def send(self, peer, payload, *attributes):
-        """A Send indication."""
-        message = Message(stun.INDICATION, stun.SEND, [(stun.XOR_PEER_ADDRESS, _peer(peer))])
-        message.attributes = [(kind, _fill(value, message)) for kind, value in message.attributes]
-        message.attributes += [*attributes, (stun.DATA_ATTRIBUTE, payload)]
-        self.socket.sendto(message.encode(), self.server)
+        """Sends a Send indication."""
+        self.socket.sendto(stun.send_indication(_peer(peer), payload, *attributes), self.server)
 
     def send_channel(self, channel, payload):
-        """ChannelData."""
+        """Sends a ChannelData message."""
         self.socket.sendto(stun.channel_data(channel, payload), self.server)
 
     def receive(self, timeout=5):
-        """The next data from a peer: `peer` is its address, or the channel that it came over."""
+        """The next data from a peer. `peer` is its address, or the channel that the data arrived on."""
         end = time.monotonic() + timeout
         while not self._inbox:
             if not self._read(end - time.monotonic()):
@@ -179,24 +186,24 @@ class Client:
         return self._inbox.popleft()
 
     def drain(self):
-        """Throws away whatever is here already; returns how many datagrams that were."""
+        """Discards everything received so far; returns how many datagrams that were."""
         count = 0
         while self._read(0.001):
             count += 1
         self._inbox.clear()
-        self._answers.clear()
+        self._responses.clear()
         return count
 
-    # How it works
+    # Internals
 
-    def _follow(self, answer):
-        """Takes over what a challenge says; False if it leads nowhere new."""
-        nonce = answer.get(stun.NONCE)
-        if self.user is None or nonce in (None, self.nonce) or (answer.code == 401 and self.key):
+    def _follow(self, response):
+        """Adopts the nonce and realm of a challenge. Returns False if a retry would be pointless."""
+        nonce = response.get(stun.NONCE)
+        if self.user is None or nonce in (None, self.nonce) or (response.code == 401 and self.key):
             return False
         self.nonce = nonce
-        self.realm = answer.get(stun.REALM).decode()
-        self.algorithms = answer.get(stun.PASSWORD_ALGORITHMS)
+        self.realm = response.get(stun.REALM).decode()
+        self.algorithms = response.get(stun.PASSWORD_ALGORITHMS)
         algorithm = self.user.algorithm or stun.MD5
         self.key = stun.long_term_key(algorithm, self.user.name, self.realm, self.user.password)
         return True
@@ -213,11 +220,11 @@ class Client:
         return attributes
 
     def _is_sha256(self):
-        # RFC 8489 §9.2.4: who sends PASSWORD-ALGORITHM, whichever, is answered with MESSAGE-INTEGRITY-SHA256.
+        # RFC 8489 §9.2.4: a request with PASSWORD-ALGORITHM gets a response with MESSAGE-INTEGRITY-SHA256.
         return self.user is not None and self.user.algorithm is not None
 
     def _read(self, timeout):
-        """Reads one datagram; False if none came in time."""
+        """Reads one datagram; returns False if none arrives in time."""
         if timeout <= 0:
             return False
         self.socket.settimeout(timeout)
@@ -229,7 +236,7 @@ class Client:
         return True
 
     def _take(self, raw, source):
-        """Keeps what a message brought for who waits for it."""
+        """Stores a received message for `response` or `receive`."""
         if stun.is_channel_data(raw):
             channel, length = struct.unpack_from("!HH", raw)
             assert length == len(raw) - 4, "ChannelData over UDP is not padded (RFC 8656 §12.5)"
@@ -242,11 +249,11 @@ class Client:
             icmp = message.get(stun.ICMP)
             self._inbox.append(Received(peer, payload, source, icmp and stun.read_icmp(icmp)))
         else:
-            self._answers[message.transaction] = message
+            self._responses[message.transaction] = message
 
 
 def _peer(peer):
-    """The place for a peer's address, which is filled in once the transaction id is known."""
+    """A peer's address as an attribute value, which is encoded once the transaction ID is known."""
     return peer if isinstance(peer, tuple) else (peer, 0)
 
 
