@@ -114,14 +114,13 @@ impl Settings {
     /// ([`TlsSettings::identity`](super::tls::TlsSettings::identity)).
     pub fn snapshot(
         &self,
-        _generation: u64,
+        generation: u64,
         site: &Site,
         auth: Arc<Auth>,
         identity: Option<Identity>,
     ) -> DatapathSnapshot {
         DatapathSnapshot {
-            turn: Arc::new(self.turn(site)),
-            auth,
+            turn: Arc::new(turn::Snapshot { generation, auth, config: self.turn(site) }),
             relay: site.relay.clone(),
             user_allocations: size(self.limits.user_allocations),
             allocations: size(self.limits.allocations),
@@ -197,7 +196,8 @@ mod tests {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
         let peers = settings.turn(&site(&["192.0.2.1"])).peers;
-        let may = |port| peers.judge("127.0.0.1".parse().unwrap(), Some(port), |_| true).is_ok();
+        let scope = peers.judge("127.0.0.1".parse().unwrap(), &External::default()).unwrap();
+        let may = |port| scope.check(port, |_| true).is_ok();
         assert!(!may(3478) && !may(3479) && !may(9641) && may(9642));
     }
 
@@ -214,10 +214,11 @@ mod tests {
                 local: vec!["10.0.0.5".parse().unwrap()],
                 cpus: 1,
             };
-            let peers = settings.turn(&site).peers;
+            let turn = settings.turn(&site);
             for ip in ["10.0.0.5", "203.0.113.5"] {
-                let may = |port| peers.judge(ip.parse().unwrap(), Some(port), |_| true).is_ok();
-                assert!(!may(3478), "{ip} at {listener}");
+                let scope = turn.peers.judge(ip.parse().unwrap(), &turn.external);
+                let may = scope.is_ok_and(|scope| scope.check(3478, |_| true).is_ok());
+                assert!(!may, "{ip} at {listener}");
             }
         }
     }

@@ -72,7 +72,7 @@ impl RunningRelay {
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
 
         let keys = RelayKeys { nonce: NonceKeys { current: random::bytes()?, previous: None } };
-        let snapshot = settings.snapshot(0, &site, auth(settings, &keys.nonce)?, settings.tls.identity()?);
+        let snapshot = settings.snapshot(1, &site, auth(settings, &keys.nonce)?, settings.tls.identity()?);
         let workers = Arc::new(Workers::start(
             &datapath,
             groups,
@@ -100,7 +100,7 @@ impl RunningRelay {
         };
         let mut tasks: Vec<_> = http.into_iter().map(serve).collect();
         tasks.push(tokio::spawn(heartbeat::run(workers.clone(), heartbeat)));
-        Ok(RunningRelay { settings: settings.clone(), site, keys, generation: 0, workers, pages, tasks })
+        Ok(RunningRelay { settings: settings.clone(), site, keys, generation: 1, workers, pages, tasks })
     }
 
     /// Where it listens and what it relays with.

@@ -4,17 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::stream::StreamLimits;
-use crate::auth::Auth;
 use crate::tls::Identity;
-use crate::turn::TurnConfig;
+use crate::turn;
 
 /// What every worker and the stages of its connections serve by.
 #[derive(Clone)]
 pub struct DatapathSnapshot {
-    /// Rules, limits and addresses of the core.
-    pub turn: Arc<TurnConfig>,
-    /// Credentials.
-    pub auth: Arc<Auth>,
+    /// What the core serves by.
+    pub turn: Arc<turn::Snapshot>,
     /// The addresses that relayed transport addresses are made of.
     pub relay: Vec<IpAddr>,
     /// Allocations and reservations per user (486).

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::bucket;
-use super::peers::Scope;
 use super::pending::RequestOrigin;
+use super::snapshot::Verdict;
 use super::stats::Dropped;
 use super::timers::{Deadline, Timers};
 use super::{
@@ -62,7 +62,7 @@ pub(super) struct RelayLease {
 pub(super) struct Peer {
     /// When the permission ends; `None` if only channels are left.
     permitted_until: Option<u64>,
-    pub(super) scope: Scope,
+    pub(super) verdict: Verdict,
     /// Ports with a channel and its number, sorted by port: how a packet from a peer finds its channel.
     channels: Vec<(u16, u16)>,
     /// Ports that were sent to without a channel, sorted; forgotten when there are more than [`PORTS`].
@@ -83,10 +83,11 @@ const ICMP_RATE: u32 = 16;
 const PORTS: usize = 256;
 
 /// A channel binding.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Channel {
     pub(super) peer: PeerAddr,
-    pub(super) scope: Scope,
+    /// A copy of the peer's verdict, so that ChannelData needs one lookup.
+    pub(super) verdict: Verdict,
     expires: u64,
 }
 
@@ -185,9 +186,34 @@ impl Allocation {
         self.peers.get(&ip)
     }
 
-    /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and the scope of its permission. `limit` is
-    /// the number of new peers per second.
-    pub(super) fn reach(&mut self, now: u64, peer: SocketAddr, limit: u32) -> Result<Scope, Dropped> {
+    /// The addresses of all peers with a permission or a channel.
+    pub(super) fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.peers.keys().copied()
+    }
+
+    /// The channels to the ports of an address: port and channel number.
+    pub(super) fn channels_to(&self, ip: IpAddr) -> &[(u16, u16)] {
+        self.peers.get(&ip).map_or(&[], |peer| &peer.channels)
+    }
+
+    /// Replaces the verdict on a peer's address, and returns the channels to ports that it does not admit.
+    pub(super) fn set_verdict(&mut self, ip: IpAddr, verdict: &Verdict) -> Vec<u16> {
+        let Some(peer) = self.peers.get_mut(&ip) else { return Vec::new() };
+        peer.verdict = verdict.clone();
+        let mut refused = Vec::new();
+        for (port, number) in &peer.channels {
+            if !verdict.scope.admits(*port) {
+                refused.push(*number);
+            } else if let Some(channel) = self.channels.get_mut(number) {
+                channel.verdict = verdict.clone();
+            }
+        }
+        refused
+    }
+
+    /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and the verdict on its address. `limit` is the
+    /// number of new peers per second.
+    pub(super) fn reach(&mut self, now: u64, peer: SocketAddr, limit: u32) -> Result<&Verdict, Dropped> {
         let known =
             self.peers.get_mut(&peer.ip()).filter(|peer| peer.is_permitted()).ok_or(Dropped::NoPermission)?;
         if let Err(at) = known.ports.binary_search(&peer.port())
@@ -201,7 +227,7 @@ impl Allocation {
                 known.ports = vec![peer.port()];
             }
         }
-        Ok(known.scope)
+        Ok(&known.verdict)
     }
 
     /// Counts `peers` new peers against the limit per second. Returns false and counts nothing if that is too many.
@@ -247,17 +273,17 @@ impl Allocation {
         &mut self,
         id: AllocationId,
         ip: IpAddr,
-        scope: Scope,
+        verdict: Verdict,
         until: u64,
         timers: &mut Timers,
     ) -> bool {
         let peer = self.peers.entry(ip).or_insert(Peer {
             permitted_until: None,
-            scope,
+            verdict: verdict.clone(),
             channels: Vec::new(),
             ports: Vec::new(),
         });
-        peer.scope = scope;
+        peer.verdict = verdict;
         let old = peer.permitted_until.replace(until);
         timers.renew(old, until, Deadline::Permission(id, ip));
         self.permissions += usize::from(old.is_none());
@@ -283,12 +309,12 @@ impl Allocation {
         id: AllocationId,
         number: u16,
         peer: PeerAddr,
-        scope: Scope,
+        verdict: Verdict,
         expires: u64,
         timers: &mut Timers,
     ) -> bool {
-        let old = self.channels.insert(number, Channel { peer, scope, expires });
-        timers.renew(old.map(|old| old.expires), expires, Deadline::Channel(id, number));
+        let old = self.channels.insert(number, Channel { peer, verdict, expires }).map(|old| old.expires);
+        timers.renew(old, expires, Deadline::Channel(id, number));
         if old.is_none()
             && let Some(entry) = self.peers.get_mut(&peer.0.ip())
             && let Err(at) = entry.channels.binary_search_by_key(&peer.0.port(), |&(port, _)| port)

@@ -1,5 +1,7 @@
 //! The end of allocations, relayed addresses, permissions and channels: by timeout or otherwise.
 
+use std::net::IpAddr;
+
 use super::server::Server;
 use super::timers::Deadline;
 use super::{AllocationId, CloseReason, Closed, Now, Output, PerFamily, RelayId, SECOND};
@@ -8,23 +10,22 @@ use crate::wire::Family;
 impl Server {
     /// When [`Server::handle_timeout`] is due, in monotonic nanoseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.sweep.due()).min()
     }
 
-    /// Ends everything whose time is over.
+    /// Ends everything whose time is over, and makes one step of applying a new snapshot.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.end_expired(now);
+        self.sweep_step();
+    }
+
+    fn end_expired(&mut self, now: Now) {
         while let Some((at, deadline)) = self.timers.due(now.mono) {
             match deadline {
                 // RFC 8656 §6, §8: it was not refreshed
                 Deadline::Relay(relay) => self.close_relay(now, relay, CloseReason::Expired),
                 // RFC 8656 §9
-                Deadline::Permission(id, ip) => {
-                    if let Some(allocation) = self.allocations.get_mut(id)
-                        && allocation.forbid(id, ip, &mut self.timers)
-                    {
-                        self.stats.permissions -= 1;
-                    }
-                }
+                Deadline::Permission(id, ip) => self.forbid(id, ip),
                 // RFC 8656 §12
                 Deadline::Channel(id, number) => self.unbind(id, number),
                 Deadline::Pending(ticket) => self.cancel(now, ticket),
@@ -37,7 +38,7 @@ impl Server {
     /// Called before each input, so that no input meets anything that has expired and nothing else compares times.
     pub(super) fn expire(&mut self, now: Now) {
         if self.timers.next().is_some_and(|at| at <= now.mono) {
-            self.handle_timeout(now);
+            self.end_expired(now);
         }
     }
 
@@ -76,7 +77,17 @@ impl Server {
         }
     }
 
-    fn unbind(&mut self, id: AllocationId, channel: u16) {
+    /// Ends a permission, if there is one. Channels to its address stay bound (RFC 8656 section 12).
+    pub(super) fn forbid(&mut self, id: AllocationId, ip: IpAddr) {
+        if let Some(allocation) = self.allocations.get_mut(id)
+            && allocation.forbid(id, ip, &mut self.timers)
+        {
+            self.stats.permissions -= 1;
+        }
+    }
+
+    /// Ends a channel binding, if there is one.
+    pub(super) fn unbind(&mut self, id: AllocationId, channel: u16) {
         let Some(allocation) = self.allocations.get_mut(id) else { return };
         let Some(bound) = allocation.unbind(id, channel, &mut self.timers) else { return };
         self.stats.channels -= 1;

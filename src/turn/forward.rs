@@ -1,15 +1,12 @@
 //! Forwarding between clients and peers: Send indications (RFC 8656 section 11.2), Data indications (11.3) and
-//! ChannelData messages (12.6, 12.7). Nothing here allocates.
-
-use std::net::SocketAddr;
+//! ChannelData messages (12.6, 12.7). Nothing here allocates, unless a peer has to be judged by a new snapshot.
 
 use rand::RngExt;
 
 use super::allocation::{Allocation, Direction};
-use super::peers::Scope;
-use super::server::{Server, Shared, judge};
+use super::server::Server;
 use super::stats::{Dropped, Stats};
-use super::{FiveTuple, Header, Now, PeerAddr, RelayId, ToClient, ToPeer, Tos, Transport, TurnConfig};
+use super::{FiveTuple, Header, Now, PeerAddr, RelayId, ToClient, ToPeer, Tos, Transport};
 use crate::wire::{self, ChannelHeader, Family, Message, Method, TransactionId, attribute};
 
 /// The longest UDP payload over IPv4. A run of several segments is bound to it too.
@@ -32,23 +29,28 @@ impl Server {
         let Some(allocation) = self.allocations.get_mut(relay.allocation) else {
             return self.drop(Dropped::NoRelay, packets);
         };
-        let peer = PeerAddr(self.config.external.outside(peer.0));
+        let named = self.snapshot.config.external.outside(peer.0);
         // RFC 8656 §9: only addresses are compared, not ports
-        let Some(known) = allocation.peer(peer.0.ip()).filter(|peer| peer.is_permitted()) else {
+        let Some(known) = allocation.peer(named.ip()).filter(|peer| peer.is_permitted()) else {
             return self.drop(Dropped::NoPermission, packets);
         };
-        if known.scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer.0) {
+        if known.verdict.generation != self.snapshot.generation {
+            self.rejudge(relay.allocation, named.ip());
+            return self.from_peer(now, relay, peer, tos, segment_size, bytes);
+        }
+        let is_live = |relayed| self.shared.live.is_live(relayed);
+        if known.verdict.scope.check(named.port(), is_live).is_err() {
             return self.drop(Dropped::ForbiddenPort, packets);
         }
-        let header = match known.channel(peer.0.port()) {
+        let header = match known.channel(named.port()) {
             // RFC 8656 §12.5: the server must use the channel if there is one
             Some(number) => Header::Channel(number),
-            None => Header::Data { id: TransactionId(self.rng.random()), peer: peer.0 },
+            None => Header::Data { id: TransactionId(self.rng.random()), peer: named },
         };
         if !fits(allocation.tuple.transport, &header, segment_size) {
             return self.drop(Dropped::TooLong, packets);
         }
-        let limit = self.config.limits.bandwidth;
+        let limit = self.snapshot.config.limits.bandwidth;
         if !allocation.count_bandwidth(now.mono, Direction::ToClient, bytes.len() as u64, limit) {
             return self.drop(Dropped::Bandwidth, packets);
         }
@@ -69,29 +71,36 @@ impl Server {
         bytes: &[u8],
     ) -> Option<ToPeer> {
         let packets = bytes.len().div_ceil(segment_size.max(1));
-        let Some(allocation) = self.by_tuple.get(tuple).and_then(|id| self.allocations.get_mut(*id)) else {
+        let Some(&id) = self.by_tuple.get(tuple) else { return self.drop(Dropped::NoAllocation, packets) };
+        let Some(allocation) = self.allocations.get_mut(id) else {
             return self.drop(Dropped::NoAllocation, packets);
         };
         let header = ChannelHeader::parse(bytes)
             .filter(|header| wire::CHANNEL_HEADER + usize::from(header.len) <= segment_size);
         let found = header.and_then(|header| {
-            let channel = *allocation.channel(header.number)?;
-            let relay = *allocation.relay(Family::of(channel.peer.0.ip()))?;
-            Some((header, channel, relay))
+            let channel = allocation.channel(header.number)?;
+            let relay = allocation.relay(Family::of(channel.peer.0.ip()))?;
+            Some((header, channel, relay.socket))
         });
-        let Some((header, channel, relay)) = found else { return self.drop(Dropped::NoChannel, packets) };
-        if channel.scope == Scope::EachPacket && !is_open(&self.config, &self.shared, channel.peer.0) {
+        let Some((header, channel, socket)) = found else { return self.drop(Dropped::NoChannel, packets) };
+        let (peer, scope) = (channel.peer.0, &channel.verdict.scope);
+        if channel.verdict.generation != self.snapshot.generation {
+            self.rejudge(id, peer.ip());
+            return self.channel_data(now, tuple, tos, segment_size, bytes);
+        }
+        if scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed)).is_err() {
             return self.drop(Dropped::ForbiddenPort, packets);
         }
+        let peer = PeerAddr(scope.send_to(peer));
         let len = usize::from(header.len);
-        let limit = self.config.limits.bandwidth;
+        let limit = self.snapshot.config.limits.bandwidth;
         if !allocation.count_bandwidth(now.mono, Direction::ToPeer, (packets * len) as u64, limit) {
             return self.drop(Dropped::Bandwidth, packets);
         }
         count_to_peer(allocation, &mut self.stats, packets, packets * len);
         Some(ToPeer {
-            socket: relay.socket,
-            peer: to_peer(&self.config, channel.peer.0, channel.scope),
+            socket,
+            peer,
             offset: wire::CHANNEL_HEADER,
             len,
             dont_fragment: false,
@@ -128,8 +137,8 @@ impl Server {
         bytes: &[u8],
         message: &Message<'_>,
     ) -> Result<ToPeer, Dropped> {
-        let id = self.by_tuple.get(tuple).ok_or(Dropped::NoAllocation)?;
-        let allocation = self.allocations.get_mut(*id).ok_or(Dropped::NoAllocation)?;
+        let &id = self.by_tuple.get(tuple).ok_or(Dropped::NoAllocation)?;
+        let allocation = self.allocations.get_mut(id).ok_or(Dropped::NoAllocation)?;
         let (mut peer, mut data, mut dont_fragment) = (None, None, false);
         for attribute in message.attributes() {
             match attribute.kind {
@@ -146,20 +155,24 @@ impl Server {
             }
         }
         let (peer, data) = peer.zip(data).ok_or(Dropped::BadSend)?;
-        let scope = allocation.reach(now.mono, peer, self.config.limits.new_peers)?;
-        // The port was not known when the permission was judged (RFC 8656 §11.2)
-        if peer.port() == 0 || scope == Scope::EachPacket && !is_open(&self.config, &self.shared, peer) {
-            return Err(Dropped::ForbiddenPort);
+        let verdict = allocation.reach(now.mono, peer, self.snapshot.config.limits.new_peers)?;
+        if verdict.generation != self.snapshot.generation {
+            self.rejudge(id, peer.ip());
+            return self.send(now, tuple, tos, bytes, message);
         }
-        let relay = *allocation.relay(Family::of(peer.ip())).ok_or(Dropped::NoPermission)?;
-        let limit = self.config.limits.bandwidth;
+        // RFC 8656 §11.2: the permission was judged without a port
+        let checked = verdict.scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed));
+        checked.map_err(|_| Dropped::ForbiddenPort)?;
+        let send_to = PeerAddr(verdict.scope.send_to(peer));
+        let socket = allocation.relay(Family::of(peer.ip())).ok_or(Dropped::NoPermission)?.socket;
+        let limit = self.snapshot.config.limits.bandwidth;
         if !allocation.count_bandwidth(now.mono, Direction::ToPeer, data.len() as u64, limit) {
             return Err(Dropped::Bandwidth);
         }
         count_to_peer(allocation, &mut self.stats, 1, data.len());
         Ok(ToPeer {
-            socket: relay.socket,
-            peer: to_peer(&self.config, peer, scope),
+            socket,
+            peer: send_to,
             offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
             len: data.len(),
             // RFC 8656 §14: only when relaying from IPv4 to IPv4
@@ -181,16 +194,6 @@ fn fits(transport: Transport, header: &Header, payload: usize) -> bool {
 /// RFC 8656 §15: data from a stream keeps its DSCP and is Not-ECT.
 fn tos_to_peer(transport: Transport, tos: Tos) -> Tos {
     if transport.is_stream() { Tos(tos.0 & !0b11) } else { tos }
-}
-
-/// Whether a port of this machine's own address may be sent to, or heard, right now.
-fn is_open(config: &TurnConfig, shared: &Shared, peer: SocketAddr) -> bool {
-    judge(config, shared, peer.ip(), Some(peer.port())).is_ok()
-}
-
-/// The address to send packets for a peer to: this machine's own address goes by its local name.
-fn to_peer(config: &TurnConfig, peer: SocketAddr, scope: Scope) -> PeerAddr {
-    PeerAddr(if scope == Scope::EachPacket { config.external.inside(peer) } else { peer })
 }
 
 fn count_to_peer(allocation: &mut Allocation, stats: &mut Stats, packets: usize, bytes: usize) {

@@ -16,7 +16,7 @@ impl Server {
             Family::V4 => matches!(icmp.kind, 3 | 11),
             Family::V6 => matches!(icmp.kind, 1..=3),
         };
-        let peer = self.config.external.outside(peer.0);
+        let peer = self.snapshot.config.external.outside(peer.0);
         let Some(allocation) = self.allocations.get_mut(relay.allocation).filter(|_| is_told) else {
             return self.stats.drop(Dropped::Icmp, 1);
         };

@@ -8,6 +8,7 @@
 //! - `icmp`: ICMP errors from peers (section 11.5)
 //! - `requests`: one file per method
 //! - `expiry`: how things end
+//! - [`Snapshot`], `apply`: what an operator can change while the server runs
 //! - `pending`: requests that wait for the answer to a question
 //! - `allocation`: an allocation with its permissions and channels (sections 6, 9 and 12)
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
@@ -19,6 +20,7 @@
 
 mod address;
 mod allocation;
+mod apply;
 pub mod bucket;
 mod config;
 mod expiry;
@@ -31,6 +33,7 @@ mod pending;
 mod per_family;
 mod requests;
 mod server;
+mod snapshot;
 pub mod stats;
 mod timers;
 
@@ -45,6 +48,7 @@ pub use output::{
 };
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};
+pub use snapshot::Snapshot;
 pub use stats::Stats;
 
 /// The time of an input, read once per batch by the owner of the clock.

@@ -1,13 +1,18 @@
-//! Which peers may be reached: one function, [`PeerRules::judge`], for everyone who asks (RFC 8656 sections 10.2, 11.2,
-//! 12.2 and 21).
+//! Which peers may be reached: one function, [`PeerRules::judge`], for permissions, channels and packets (RFC 8656 sections
+//! 10.2, 11.2, 12.2 and 21).
 //!
-//! A relay is a way into the network it stands in, so everything that is not a global unicast address is refused unless
-//! the operator allows it. Tunnels that would hide an IPv4 address in an IPv6 one are refused always; a NAT64 address
-//! is judged by the IPv4 address inside.
+//! A relay is a way into the network around it, so everything that is not a global unicast address is refused unless the
+//! operator allows it. Tunnels that hide an IPv4 address in an IPv6 one are always refused; a NAT64 address is judged by
+//! the IPv4 address inside.
+//!
+//! An address is judged once. The resulting [`Scope`] decides about the ports of each packet without walking lists.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
+
+use super::External;
 
 /// A range of addresses: `192.0.2.0/24`, `2001:db8::/32`, or a single address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,7 +21,7 @@ pub struct Cidr {
     len: u8,
 }
 
-/// Why a text is not a [`Cidr`].
+/// Why text is not a [`Cidr`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
     /// No address before the slash.
@@ -25,8 +30,8 @@ pub enum CidrError {
     /// No length after the slash, or one longer than the address.
     #[error("the prefix length must be a number from 0 to {0}")]
     Length(u8),
-    /// Bits are set beyond the prefix: probably a typing mistake.
-    #[error("has bits set after the prefix; {0} is meant?")]
+    /// Bits are set after the prefix: probably a typing mistake.
+    #[error("has bits set after the prefix; did you mean {0}?")]
     HostBits(Cidr),
 }
 
@@ -60,7 +65,7 @@ impl Cidr {
         let bytes = ip.octets();
         let start = usize::from(self.len / 8);
         let mut inside = [0; 4];
-        // Byte 8 is no part of it, whatever the prefix.
+        // Byte 8 is never part of it
         let places = (start..16).filter(|&i| i != 8);
         for (to, from) in inside.iter_mut().zip(places) {
             *to = bytes[from];
@@ -103,20 +108,20 @@ impl fmt::Debug for Cidr {
     }
 }
 
-/// What [`PeerRules`] are made of.
+/// The configuration of [`PeerRules`].
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Ranges the operator opens. They beat the built-in refusals of the same or a shorter prefix.
+    /// Ranges that the operator allows. They override the built-in refusals with the same or a shorter prefix.
     pub allow: Vec<Cidr>,
-    /// Ranges the operator closes. They beat `allow` unless that is more specific.
+    /// Ranges that the operator denies. They override `allow` unless that is more specific.
     pub deny: Vec<Cidr>,
-    /// NAT64 prefixes of this network beside 64:ff9b::/96, of 32, 40, 48, 56, 64 or 96 bits.
+    /// NAT64 prefixes of this network besides 64:ff9b::/96, of 32, 40, 48, 56, 64 or 96 bits.
     pub nat64: Vec<Cidr>,
-    /// The relay's own relayed addresses, as peers know them: behind a NAT the external ones.
+    /// The relay's own relayed addresses as peers know them: behind a NAT, the external ones.
     pub relay: Vec<IpAddr>,
-    /// All addresses of this machine: what a wildcard endpoint stands for.
+    /// All addresses of this machine: those that a wildcard endpoint listens on.
     pub local: Vec<IpAddr>,
-    /// The relay's own listeners and its HTTP endpoints: refused whatever `allow` says.
+    /// The relay's own listeners and its HTTP endpoints: always refused.
     pub endpoints: Vec<SocketAddr>,
 }
 
@@ -151,7 +156,7 @@ const DENIED: [(&str, &str); 27] = [
     ("ff00::/8", "multicast"),
 ];
 
-/// IPv6 addresses that stand for IPv4 ones or for tunnels: refused always (RFC 8656 section 21.4).
+/// IPv6 addresses that stand for IPv4 ones or for tunnels: always refused (RFC 8656 section 21.4).
 const TUNNELS: [(&str, &str); 4] = [
     ("::ffff:0:0/96", "IPv4-mapped"),
     ("::/96", "IPv4-compatible"),
@@ -162,17 +167,94 @@ const TUNNELS: [(&str, &str); 4] = [
 /// The well-known NAT64 prefix (RFC 6052 section 2.1).
 const NAT64: &str = "64:ff9b::/96";
 
+/// Every port but 0.
+const EVERY_PORT: [(u16, u16); 1] = [(1, u16::MAX)];
+
 /// Why a peer may not be reached. For the log; the client sees 403.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forbidden(pub &'static str);
 
-/// What a permission towards an address opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which ports of a peer's address may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Every port.
     EveryPort,
-    /// This machine's own address: each packet's port is judged again.
-    EachPacket,
+    /// The ports that these rules open.
+    Ports(Arc<PortRules>),
+}
+
+/// Rules for the ports of one address.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PortRules {
+    /// The ports that are open: sorted, disjoint, inclusive ranges.
+    open: Box<[(u16, u16)]>,
+    /// Relayed transport addresses that hold an allocation are open too: the local address they are bound to.
+    live: Option<IpAddr>,
+    /// Sorted ports that are closed even if they are live: the relay's own endpoints.
+    closed: Box<[u16]>,
+    /// The address that packets are really sent to: the local one behind an external one.
+    send_to: IpAddr,
+}
+
+impl Scope {
+    /// Judges a port. `is_live` tells whether a relayed transport address, by its local name, holds an allocation now.
+    ///
+    /// # Errors
+    /// The port may not be reached now.
+    pub fn check(&self, port: u16, is_live: impl FnOnce(SocketAddr) -> bool) -> Result<(), Forbidden> {
+        match self {
+            _ if port == 0 => Err(Forbidden("port 0")),
+            Scope::EveryPort => Ok(()),
+            Scope::Ports(rules) if rules.is_open(port) => Ok(()),
+            Scope::Ports(rules) if rules.is_endpoint(port) => Err(Forbidden("this server's own endpoint")),
+            Scope::Ports(rules) if rules.live.is_none() => Err(Forbidden("the port is not allowed")),
+            Scope::Ports(rules) if rules.live.is_some_and(|ip| is_live(SocketAddr::new(ip, port))) => Ok(()),
+            Scope::Ports(_) => Err(Forbidden("no allocation at this relayed address")),
+        }
+    }
+
+    /// Whether the port may be reached, now or once a relayed address lives there.
+    pub(super) fn admits(&self, port: u16) -> bool {
+        self.check(port, |_| true).is_ok()
+    }
+
+    /// The address that packets to a peer at this address are really sent to.
+    pub(super) fn send_to(&self, peer: SocketAddr) -> SocketAddr {
+        match self {
+            Scope::EveryPort => peer,
+            Scope::Ports(rules) => SocketAddr::new(rules.send_to, peer.port()),
+        }
+    }
+}
+
+impl PortRules {
+    /// Opens the sorted, disjoint ranges of `open`, and live relayed addresses at `live`, except for the sorted ports of
+    /// `closed`.
+    fn new(open: &[(u16, u16)], live: Option<IpAddr>, closed: Vec<u16>, send_to: IpAddr) -> PortRules {
+        let mut ranges = Vec::new();
+        for &(first, last) in open {
+            let mut start = u32::from(first);
+            for port in closed.iter().copied().filter(|port| (first..=last).contains(port)) {
+                if start < u32::from(port) {
+                    ranges.push((start as u16, port - 1));
+                }
+                start = u32::from(port) + 1;
+            }
+            if start <= u32::from(last) {
+                ranges.push((start as u16, last));
+            }
+        }
+        PortRules { open: ranges.into(), live, closed: closed.into(), send_to }
+    }
+
+    fn is_open(&self, port: u16) -> bool {
+        let after = self.open.partition_point(|&(first, _)| first <= port);
+        after.checked_sub(1).is_some_and(|at| port <= self.open[at].1)
+    }
+
+    fn is_endpoint(&self, port: u16) -> bool {
+        self.closed.binary_search(&port).is_ok()
+    }
 }
 
 /// Who may be reached, made once from [`Rules`].
@@ -208,49 +290,46 @@ impl PeerRules {
         }
     }
 
-    /// Judges a peer's address and, where one is known already, its port. `live` says whether a relayed transport
-    /// address holds an allocation right now.
+    /// Judges a peer's address. Each port is judged by the [`Scope`].
     ///
     /// # Errors
-    /// The peer must not be reached: 403, or the packet is dropped.
-    pub fn judge(
-        &self,
-        ip: IpAddr,
-        port: Option<u16>,
-        live: impl FnOnce(SocketAddr) -> bool,
-    ) -> Result<Scope, Forbidden> {
-        if port == Some(0) {
-            return Err(Forbidden("port 0"));
-        }
+    /// No port of the address may be reached: 403, or the packet is dropped.
+    pub fn judge(&self, ip: IpAddr, external: &External) -> Result<Scope, Forbidden> {
         if let IpAddr::V6(v6) = ip {
             if let Some((_, name)) = self.tunnels.iter().find(|(range, _)| range.contains(ip)) {
                 return Err(Forbidden(name));
             }
             if let Some(inside) = self.nat64.iter().find_map(|prefix| prefix.embedded(v6)) {
-                return self.judge(IpAddr::V4(inside), port, live);
+                // Packets go to the NAT64, whatever the address inside is called here
+                return self.judge_unicast(IpAddr::V4(inside), external, |_| ip);
             }
         }
-        if let Some(port) = port
-            && self.is_endpoint(ip, port)
-        {
-            return Err(Forbidden("this server's own endpoint"));
-        }
+        self.judge_unicast(ip, external, |inside| inside)
+    }
+
+    /// Judges an address that hides no other. `send_to` makes of the address's local name the one to send packets to.
+    fn judge_unicast(
+        &self,
+        ip: IpAddr,
+        external: &External,
+        send_to: impl Fn(IpAddr) -> IpAddr,
+    ) -> Result<Scope, Forbidden> {
         let allowed = longest(&self.allow, ip);
         if let Some(denied) = longest(&self.deny, ip)
             && allowed.is_none_or(|allowed| allowed <= denied)
         {
             return Err(Forbidden("denied by the configuration"));
         }
+        let local = external.inside(SocketAddr::new(ip, 0)).ip();
+        let endpoints = self.endpoints_at(ip);
+        let rules = |open: &[(u16, u16)], live, to| {
+            Ok(Scope::Ports(Arc::new(PortRules::new(open, live, endpoints.clone(), send_to(to)))))
+        };
         let own = self.relay.contains(&ip);
         let exact = allowed.is_some_and(|len| len == if ip.is_ipv4() { 32 } else { 128 });
         if own && !exact {
-            // Two clients of one relay meet here, and nobody else on this machine.
-            return match port {
-                Some(port) if !live(SocketAddr::new(ip, port)) => {
-                    Err(Forbidden("no allocation at this relayed address"))
-                }
-                _ => Ok(Scope::EachPacket),
-            };
+            // Two clients of this relay meet here, and nobody else on this machine is reached
+            return rules(&[], Some(local), local);
         }
         let refused =
             self.denied.iter().filter(|(range, _)| range.contains(ip)).max_by_key(|(range, _)| range.len);
@@ -259,16 +338,25 @@ impl PeerRules {
         {
             return Err(Forbidden(name));
         }
-        Ok(if own || self.local.contains(&ip) { Scope::EachPacket } else { Scope::EveryPort })
+        if own || self.local.contains(&ip) {
+            rules(&EVERY_PORT, None, local)
+        } else if !endpoints.is_empty() {
+            rules(&EVERY_PORT, None, ip)
+        } else {
+            Ok(Scope::EveryPort)
+        }
     }
 
-    fn is_endpoint(&self, ip: IpAddr, port: u16) -> bool {
-        self.endpoints.iter().any(|endpoint| {
-            endpoint.port() == port
-                && (endpoint.ip() == ip
-                    || endpoint.ip().is_unspecified()
-                        && (self.local.contains(&ip) || self.relay.contains(&ip)))
-        })
+    /// The ports of this relay's own endpoints at an address, sorted.
+    fn endpoints_at(&self, ip: IpAddr) -> Vec<u16> {
+        let is_here = |endpoint: &&SocketAddr| {
+            endpoint.ip() == ip
+                || endpoint.ip().is_unspecified() && (self.local.contains(&ip) || self.relay.contains(&ip))
+        };
+        let mut ports: Vec<u16> = self.endpoints.iter().filter(is_here).map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 }
 
@@ -295,7 +383,15 @@ mod tests {
     }
 
     fn may(rules: &PeerRules, ip: &str) -> bool {
-        rules.judge(ip.parse().unwrap(), None, |_| false).is_ok()
+        scope(rules, ip).is_ok()
+    }
+
+    fn scope(rules: &PeerRules, ip: &str) -> Result<Scope, Forbidden> {
+        rules.judge(ip.parse().unwrap(), &External::default())
+    }
+
+    fn may_at(rules: &PeerRules, ip: &str, port: u16, live: bool) -> bool {
+        scope(rules, ip).is_ok_and(|scope| scope.check(port, |_| live).is_ok())
     }
 
     /// RFC 8656 §21: each range that is refused by default, with its first and last address.
@@ -314,7 +410,7 @@ mod tests {
             };
             for ip in [range.addr, last] {
                 assert!(
-                    rules.judge(ip, None, |_| true).is_err() || ip == OWN.parse::<IpAddr>().unwrap(),
+                    !may(&rules, &ip.to_string()) || ip == OWN.parse::<IpAddr>().unwrap(),
                     "{ip} is {name}"
                 );
             }
@@ -346,7 +442,7 @@ mod tests {
             "2606:4700::1",
             "2001:4860::1",
         ] {
-            assert_eq!(rules.judge(ip.parse().unwrap(), Some(9), |_| false), Ok(Scope::EveryPort), "{ip}");
+            assert_eq!(scope(&rules, ip), Ok(Scope::EveryPort), "{ip}");
         }
     }
 
@@ -387,22 +483,37 @@ mod tests {
     #[test]
     fn own_addresses_open_live_ports_only() {
         let rules = rules(&[], &[]);
-        let own: IpAddr = OWN.parse().unwrap();
-        assert_eq!(rules.judge(own, None, |_| false), Ok(Scope::EachPacket));
-        assert_eq!(rules.judge(own, Some(50000), |_| true), Ok(Scope::EachPacket));
-        assert!(rules.judge(own, Some(50000), |_| false).is_err());
+        assert!(may(&rules, OWN));
+        assert!(may_at(&rules, OWN, 50000, true));
+        assert!(!may_at(&rules, OWN, 50000, false));
+        // The same address behind a NAT is asked about by its local name
+        let external = External::new(vec![("10.9.9.9".parse().unwrap(), OWN.parse().unwrap())]);
+        let scope = rules.judge(OWN.parse().unwrap(), &external).unwrap();
+        assert!(scope.check(50000, |local| local == "10.9.9.9:50000".parse().unwrap()).is_ok());
+        let peer = SocketAddr::new(OWN.parse().unwrap(), 50000);
+        assert_eq!(scope.send_to(peer), "10.9.9.9:50000".parse().unwrap());
     }
 
     /// RFC 8656 §21: the relay's own endpoints are refused by address and port, whatever is allowed.
     #[test]
     fn endpoints_are_never_peers() {
         let rules = rules(&["0.0.0.0/0", "127.0.0.0/8", OWN, "8.8.4.4"], &[]);
-        assert!(rules.judge(OWN.parse().unwrap(), Some(3478), |_| true).is_err());
-        assert!(rules.judge("127.0.0.1".parse().unwrap(), Some(9641), |_| true).is_err());
-        assert!(rules.judge("8.8.4.4".parse().unwrap(), Some(3478), |_| true).is_err());
-        assert_eq!(rules.judge("8.8.4.4".parse().unwrap(), Some(53), |_| true), Ok(Scope::EachPacket));
-        assert_eq!(rules.judge("127.0.0.1".parse().unwrap(), Some(9642), |_| false), Ok(Scope::EveryPort));
-        assert!(rules.judge("8.8.8.8".parse().unwrap(), Some(0), |_| true).is_err());
+        assert!(!may_at(&rules, OWN, 3478, true) && may_at(&rules, OWN, 3479, false));
+        assert!(!may_at(&rules, "127.0.0.1", 9641, true) && may_at(&rules, "127.0.0.1", 9642, false));
+        assert!(!may_at(&rules, "8.8.4.4", 3478, true) && may_at(&rules, "8.8.4.4", 53, false));
+        assert!(!may_at(&rules, "8.8.8.8", 0, true) && may_at(&rules, "8.8.8.8", 3478, false));
+    }
+
+    /// Closed ports are cut out of the open ranges, at their edges and inside.
+    #[test]
+    fn closed_ports_are_cut_out() {
+        let open = |ranges: &[(u16, u16)], closed: &[u16]| {
+            PortRules::new(ranges, None, closed.to_vec(), OWN.parse().unwrap()).open.into_vec()
+        };
+        assert_eq!(open(&EVERY_PORT, &[]), [(1, 65535)]);
+        assert_eq!(open(&EVERY_PORT, &[1, 2, 80, 65535]), [(3, 79), (81, 65534)]);
+        assert_eq!(open(&[(10, 20), (30, 30), (40, 50)], &[5, 15, 30, 60]), [(10, 14), (16, 20), (40, 50)]);
+        assert_eq!(open(&[], &[80]), []);
     }
 
     #[test]
@@ -411,7 +522,7 @@ mod tests {
         assert_eq!("::1".parse::<Cidr>().unwrap().to_string(), "::1/128");
         assert_eq!(
             "10.0.0.1/8".parse::<Cidr>().unwrap_err().to_string(),
-            "has bits set after the prefix; 10.0.0.0/8 is meant?"
+            "has bits set after the prefix; did you mean 10.0.0.0/8?"
         );
         assert_eq!("10.0.0.0/33".parse::<Cidr>(), Err(CidrError::Length(32)));
         assert_eq!("ten".parse::<Cidr>(), Err(CidrError::Address));

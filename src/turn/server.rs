@@ -1,7 +1,7 @@
 //! The server of one worker: its state, and the dispatch of its inputs.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -10,13 +10,13 @@ use rand::rngs::StdRng;
 use slotmap::SlotMap;
 
 use super::allocation::Allocation;
+use super::apply::Sweep;
 use super::bucket::AnswerBucket;
-use super::peers::{Forbidden, Scope};
 use super::pending::PendingRequests;
+use super::snapshot::Snapshot;
 use super::stats::{Dropped, Stats};
 use super::timers::Timers;
-use super::{AllocationId, CloseReason, FiveTuple, Now, Output, ToPeer, Tos, TurnConfig};
-use crate::auth::Auth;
+use super::{AllocationId, CloseReason, FiveTuple, Now, Output, ToPeer, Tos};
 use crate::wire::{Class, Message};
 
 /// What all servers of a process share. Nothing in it blocks.
@@ -35,8 +35,8 @@ pub trait LiveRelays: Send + Sync {
 
 /// A TURN server: the allocations of the clients that one worker serves.
 pub struct Server {
-    pub(super) config: Arc<TurnConfig>,
-    pub(super) auth: Arc<Auth>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) sweep: Sweep,
     pub(super) shared: Arc<Shared>,
     pub(super) rng: StdRng,
     pub(super) allocations: SlotMap<AllocationId, Box<Allocation>>,
@@ -52,17 +52,15 @@ pub struct Server {
 pub enum OperatorCommand {
     /// End every allocation: the server is shutting down.
     EndAll,
-    /// Verify credentials with these from now on. Allocations keep the key that made them.
-    NewAuth(Arc<Auth>),
 }
 
 impl Server {
     /// A server without allocations. `rng` is seeded from the operating system.
-    pub fn new(config: Arc<TurnConfig>, auth: Arc<Auth>, shared: Arc<Shared>, mut rng: StdRng) -> Server {
+    pub fn new(snapshot: Arc<Snapshot>, shared: Arc<Shared>, mut rng: StdRng) -> Server {
         let seed = rng.next_u64();
         Server {
-            config,
-            auth,
+            snapshot,
+            sweep: Sweep::default(),
             shared,
             rng,
             allocations: SlotMap::with_key(),
@@ -126,7 +124,6 @@ impl Server {
                     self.close(now, id, CloseReason::Shutdown);
                 }
             }
-            OperatorCommand::NewAuth(auth) => self.auth = auth,
         }
     }
 
@@ -144,14 +141,4 @@ impl Server {
         self.stats.drop(why, packets);
         None
     }
-}
-
-/// Judges a peer as it is called outside. A relayed address lives under its local name.
-pub(super) fn judge(
-    config: &TurnConfig,
-    shared: &Shared,
-    ip: IpAddr,
-    port: Option<u16>,
-) -> Result<Scope, Forbidden> {
-    config.peers.judge(ip, port, |relayed| shared.live.is_live(config.external.inside(relayed)))
 }

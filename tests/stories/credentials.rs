@@ -3,11 +3,10 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hairpin::auth::{Secret, time_limited_password};
-use hairpin::turn::OperatorCommand;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
 
-use crate::world::{Client, PEER, START, World, auth, config, credentials};
+use crate::world::{Client, PEER, START, World, config, credentials};
 
 const A: &str = "198.51.100.1:40000";
 
@@ -104,7 +103,8 @@ fn an_allocation_keeps_its_key() {
     let mut client = world.allocated(A);
     let mut without = credentials();
     without.users.retain(|user| user.name != "alice");
-    world.server.command(world.now, OperatorCommand::NewAuth(auth(without)));
+    world.apply(config(), without);
+    world.pass(0);
     assert_eq!(client.refresh(&mut world, 600).code(), 0);
     assert_eq!(client.permit(&mut world, &[PEER]).code(), 0);
     client.refresh(&mut world, 0);

@@ -13,5 +13,6 @@ mod limits;
 mod permissions;
 mod refresh;
 mod send_and_data;
+mod snapshot;
 mod streams;
 mod world;

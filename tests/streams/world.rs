@@ -91,8 +91,7 @@ impl Setup {
         };
         let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();
         DatapathSnapshot {
-            turn: Arc::new(turn),
-            auth: Arc::new(auth),
+            turn: Arc::new(turn::Snapshot { generation: 1, auth: Arc::new(auth), config: turn }),
             relay: self.relay.clone(),
             user_allocations: self.user_allocations,
             allocations: 1000,

@@ -125,7 +125,7 @@ impl Worker {
 
     /// Serves by a snapshot from now on.
     pub(super) fn apply(&mut self, snapshot: &DatapathSnapshot) {
-        self.core.command(self.now, crate::turn::OperatorCommand::NewAuth(snapshot.auth.clone()));
+        self.core.apply(self.now, snapshot.turn.clone());
         self.streams.set_limits(snapshot.connections);
         self.drain();
     }

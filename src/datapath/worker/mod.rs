@@ -326,12 +326,7 @@ impl WorkerSeed {
     fn worker(&self, standing: &Standing, mut rng: StdRng) -> io::Result<Worker> {
         let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
         let streams = Streams::new(standing.snapshot.connections, rng.next_u64());
-        let core = Server::new(
-            standing.snapshot.turn.clone(),
-            standing.snapshot.auth.clone(),
-            self.shared.clone(),
-            rng,
-        );
+        let core = Server::new(standing.snapshot.turn.clone(), self.shared.clone(), rng);
         let mut worker = Worker::new(Parts {
             core,
             relays,

@@ -106,14 +106,14 @@ impl Server {
         let request = AllocateRequest::parse(message)?;
         let user = authenticated.credential().user().clone();
         let (ask, unsupported) = self.ask_for(request.wanted, user)?;
-        let limits = &self.config.limits;
+        let limits = &self.snapshot.config.limits;
         if self.allocations.len() + self.pending.allocates() >= limits.allocations {
             return Err(Reject::new(508, "too many allocations"));
         }
         if self.pending.len() >= limits.pending {
             return Err(Reject::new(508, "too many pending requests"));
         }
-        let lifetime = self.config.lifetimes.grant(request.lifetime);
+        let lifetime = self.snapshot.config.lifetimes.grant(request.lifetime);
         let request = PendingRequest {
             origin: *origin,
             authenticated: authenticated.clone(),
@@ -127,7 +127,7 @@ impl Server {
 
     /// The question for the owner of the sockets, and the family of a dual allocation that is not available.
     fn ask_for(&self, wanted: RequestedRelay, user: Arc<str>) -> Result<(Ask, Option<Family>), Reject> {
-        let available = self.config.families;
+        let available = self.snapshot.config.families;
         let (families, port) = match wanted {
             RequestedRelay::Reserved(token) => return Ok((Ask::ClaimReservation { user, token }, None)),
             // RFC 8656 §7.2, 7.
@@ -202,7 +202,10 @@ impl Server {
     pub(super) fn describe(&self, now: Now, id: AllocationId, response: &mut Encoder) {
         let Some(allocation) = self.allocations.get(id) else { return };
         for (_, relay) in allocation.relays() {
-            response.xor_address(attribute::XOR_RELAYED_ADDRESS, self.config.external.outside(relay.addr.0));
+            response.xor_address(
+                attribute::XOR_RELAYED_ADDRESS,
+                self.snapshot.config.external.outside(relay.addr.0),
+            );
         }
         let left = allocation.relays().map(|(_, relay)| relay.expires.saturating_sub(now.mono)).min();
         response.u32(attribute::LIFETIME, left.unwrap_or(0).div_ceil(SECOND) as u32);

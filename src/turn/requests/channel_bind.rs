@@ -2,7 +2,6 @@
 
 use super::permission::{family_fits, is_permitted};
 use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, live};
-use crate::turn::server::judge;
 use crate::turn::{PeerAddr, RelayId, SECOND};
 use crate::wire::{CHANNEL_NUMBERS, Family, attribute};
 
@@ -22,7 +21,7 @@ impl Server {
         if !CHANNEL_NUMBERS.contains(&number) {
             return refused(400, "channel number out of range");
         }
-        // A channel is named by its number and by its peer: neither may have another counterpart
+        // RFC 8656 §12.2: neither the number nor the peer may be bound to another counterpart
         if allocation.channel(number).is_some_and(|bound| bound.peer.0 != peer) {
             return refused(400, "the channel is bound to another peer");
         }
@@ -31,9 +30,12 @@ impl Server {
             return refused(400, "the peer is bound to another channel");
         }
         family_fits(allocation, peer.ip()).map_err(|reject| reject.about(peer))?;
-        let scope = judge(&self.config, &self.shared, peer.ip(), Some(peer.port()));
-        let scope = scope.map_err(|why| Reject::forbidden(why, peer))?;
-        let limits = &self.config.limits;
+        let judged = self.snapshot.judge(peer.ip()).and_then(|verdict| {
+            verdict.scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed))?;
+            Ok(verdict)
+        });
+        let verdict = judged.map_err(|why| Reject::forbidden(why, peer))?;
+        let limits = &self.snapshot.config.limits;
         let new_channel = at_peer.is_none();
         let new_permission = !is_permitted(allocation, peer.ip());
         if allocation.channels() + usize::from(new_channel) > limits.channels {
@@ -43,13 +45,13 @@ impl Server {
             return refused(508, "too many permissions");
         }
         if !allocation.count_new_peers(now.mono, usize::from(new_channel), limits.new_peers) {
-            return refused(508, "too many new peers in a second");
+            return refused(508, "too many new peers per second");
         }
-        let lifetimes = &self.config.lifetimes;
+        let lifetimes = &self.snapshot.config.lifetimes;
         let until = now.mono + u64::from(lifetimes.permission_lifetime) * SECOND;
         let expires = now.mono + u64::from(lifetimes.channel_lifetime) * SECOND;
-        allocation.permit(id, peer.ip(), scope, until, &mut self.timers);
-        allocation.bind(id, number, PeerAddr(peer), scope, expires, &mut self.timers);
+        allocation.permit(id, peer.ip(), verdict.clone(), until, &mut self.timers);
+        allocation.bind(id, number, PeerAddr(peer), verdict, expires, &mut self.timers);
         self.stats.permissions += u64::from(new_permission);
         self.stats.channels += u64::from(new_channel);
         let family = Family::of(peer.ip());

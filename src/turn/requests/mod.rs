@@ -120,7 +120,7 @@ impl Server {
         if stranger && !may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
             return;
         }
-        match self.auth.authenticate(now.unix, tuple.client.0, message, purpose, credential) {
+        match self.snapshot.auth.authenticate(now.unix, tuple.client.0, message, purpose, credential) {
             Ok(authenticated) => {
                 let done = self.carry_out(now, &origin, message, &authenticated, repeats);
                 self.conclude(now, origin, &authenticated, done);
@@ -217,7 +217,7 @@ impl Server {
         }
         let mut response = error(&origin, refusal.code);
         if matches!(refusal.code, 401 | 438) {
-            self.auth.challenge(now.unix, origin.tuple.client.0, &mut response);
+            self.snapshot.auth.challenge(now.unix, origin.tuple.client.0, &mut response);
         }
         self.finish(origin, refusal.code, refusal.signed.as_ref(), response);
     }
@@ -231,7 +231,7 @@ impl Server {
         mut response: Encoder,
     ) {
         self.stats.answer(origin.method, code);
-        if let Some(software) = &self.config.software {
+        if let Some(software) = &self.snapshot.config.software {
             response.text(attribute::SOFTWARE, software);
         }
         if let Some(authenticated) = signed {

@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
 use crate::turn::SECOND;
 use crate::turn::allocation::Allocation;
-use crate::turn::server::judge;
 use crate::wire::{Family, attribute};
 
 impl Server {
-    /// Every XOR-PEER-ADDRESS is judged; one that is refused means that nothing is installed.
+    /// Every XOR-PEER-ADDRESS is judged. If one is refused, no permission is installed.
     pub(super) fn create_permission(
         &mut self,
         now: Now,
@@ -29,20 +28,20 @@ impl Server {
         for peer in addresses {
             let ip = peer.ip();
             family_fits(allocation, ip).map_err(|reject| reject.about(peer))?;
-            // Its port is ignored
-            let scope = judge(&self.config, &self.shared, ip, None);
-            peers.insert(ip, scope.map_err(|why| Reject::forbidden(why, peer))?);
+            // RFC 8656 §10.2: the port is ignored
+            let verdict = self.snapshot.judge(ip);
+            peers.insert(ip, verdict.map_err(|why| Reject::forbidden(why, peer))?);
         }
         let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();
-        if allocation.permissions() + new > self.config.limits.permissions {
+        if allocation.permissions() + new > self.snapshot.config.limits.permissions {
             return Err(Reject::new(508, "too many permissions"));
         }
-        if !allocation.count_new_peers(now.mono, new, self.config.limits.new_peers) {
-            return Err(Reject::new(508, "too many new peers in a second"));
+        if !allocation.count_new_peers(now.mono, new, self.snapshot.config.limits.new_peers) {
+            return Err(Reject::new(508, "too many new peers per second"));
         }
-        let until = now.mono + u64::from(self.config.lifetimes.permission_lifetime) * SECOND;
-        for (ip, scope) in peers {
-            allocation.permit(id, ip, scope, until, &mut self.timers);
+        let until = now.mono + u64::from(self.snapshot.config.lifetimes.permission_lifetime) * SECOND;
+        for (ip, verdict) in peers {
+            allocation.permit(id, ip, verdict, until, &mut self.timers);
         }
         self.stats.permissions += new as u64;
         Ok(Success::Empty)
@@ -53,7 +52,7 @@ pub(super) fn is_permitted(allocation: &Allocation, ip: IpAddr) -> bool {
     allocation.peer(ip).is_some_and(|peer| peer.is_permitted())
 }
 
-/// RFC 8656 §10.2 and §12.2: peers are of a family that the allocation has a relayed address of.
+/// RFC 8656 §10.2 and §12.2: the allocation must have a relayed address of the peer's family.
 pub(super) fn family_fits(allocation: &Allocation, ip: IpAddr) -> Result<(), Reject> {
     match allocation.relay(Family::of(ip)) {
         Some(_) => Ok(()),

@@ -1,0 +1,36 @@
+//! Everything that an operator can change while the server runs, as one immutable value.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::TurnConfig;
+use super::peers::{Forbidden, Scope};
+use crate::auth::Auth;
+
+/// What a server works by until [`Server::apply`](super::Server::apply) replaces it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the snapshots of a process: at least 1, and never the same twice.
+    pub generation: u64,
+    /// Credentials. Allocations keep the one that made them.
+    pub auth: Arc<Auth>,
+    /// Everything else.
+    pub config: TurnConfig,
+}
+
+/// The judgement of a peer's address. It is cached with each permission and channel, so that packets do not walk lists of
+/// ranges.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    pub(super) scope: Scope,
+    /// The snapshot that it was judged with.
+    pub(super) generation: u64,
+}
+
+impl Snapshot {
+    /// Judges a peer's address (RFC 8656 section 21).
+    pub(super) fn judge(&self, ip: IpAddr) -> Result<Verdict, Forbidden> {
+        let scope = self.config.peers.judge(ip, &self.config.external)?;
+        Ok(Verdict { scope, generation: self.generation })
+    }
+}
