@@ -1,5 +1,5 @@
-//! Arbitrary bytes in arbitrary pieces through what puts messages together: the same messages as in one piece, each as
-//! long as its frame says, nothing kept beyond one unfinished message, and the stream is lost at the same byte.
+//! Feeds a stream of arbitrary bytes to the reassembly in arbitrary pieces: it yields the same messages as in one piece, each
+//! as long as its header says, buffers at most one incomplete message, and fails at the same byte.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use hairpin::wire::{self, FRAME_MAX};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    // The first byte says how many of the next are lengths of pieces.
+    // The first byte is the number of bytes after it that are lengths of pieces.
     let Some((&count, rest)) = input.split_first() else { return };
     let (lengths, stream) = rest.split_at(rest.len().min(usize::from(count % 32)));
     let whole = messages(stream);
@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(pieces(stream, &[0]), whole, "byte by byte");
 });
 
-/// What a stream is made of: its messages, and whether it was lost.
+/// The messages of a stream, and whether it ends in a framing error.
 fn messages(stream: &[u8]) -> (Vec<&[u8]>, bool) {
     let (mut found, mut rest) = (Vec::new(), stream);
     loop {
@@ -32,8 +32,8 @@ fn messages(stream: &[u8]) -> (Vec<&[u8]>, bool) {
     }
 }
 
-/// The same from pieces of these lengths, each less one and again from the first. The messages are those of `stream`
-/// itself, so that only bytes are compared.
+/// The same for a stream that arrives in pieces of these lengths plus one, repeated. Returns slices of `stream` so that
+/// results compare by their bytes.
 fn pieces<'a>(stream: &'a [u8], lengths: &[u8]) -> (Vec<&'a [u8]>, bool) {
     let (mut reassembly, mut pool) = (Reassembly::default(), Pool::default());
     let (mut found, mut seen, mut rest) = (Vec::new(), 0, stream);

@@ -1,5 +1,5 @@
-//! Arbitrary bytes through all of `wire`: nothing panics, what was read means the same when it is encoded again,
-//! and no bytes are both a STUN message and ChannelData.
+//! Feeds arbitrary bytes to `wire`: nothing panics, decoded messages survive encoding and decoding again, and no input is
+//! both a STUN message and ChannelData.
 
 #![no_main]
 
@@ -19,17 +19,17 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-// Most changes spoil the length, and then nothing behind it is reached. Three times of four it is mended.
+// Most mutations break the length field, which hides the code behind that check, so three of four are repaired.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let size = fuzzer_mutate(data, size, max_size);
     if seed % 4 != 0 {
-        mend(&mut data[..size]);
+        repair(&mut data[..size]);
     }
     size
 });
 
-/// Sets the length, and a FINGERPRINT at the end.
-fn mend(data: &mut [u8]) {
+/// Sets the length field, and the value of a FINGERPRINT at the end.
+fn repair(data: &mut [u8]) {
     let Some(len) = data.len().checked_sub(20) else { return };
     let Ok(len) = u16::try_from(len) else { return };
     data[2..4].copy_from_slice(&len.to_be_bytes());
@@ -58,27 +58,27 @@ fn stun(bytes: &[u8], message: &Message<'_>) {
     let mut again = Encoder::new(message.class(), message.method(), id);
     for attribute in message.attributes() {
         encode_again(&attribute, &mut again);
-        let first = message.attribute(attribute.kind).expect("it was just seen");
+        let first = message.attribute(attribute.kind).expect("the iterator yielded one");
         assert!(first.value.as_ptr() <= attribute.value.as_ptr());
     }
     again.integrity_sha1(b"a key");
     again.integrity_sha256(b"another key");
     again.fingerprint();
     let again = again.finish();
-    let again = Message::parse(&again).expect("what is encoded is a message");
+    let again = Message::parse(&again).expect("encoded messages are valid");
     assert_eq!((again.class(), again.method()), (message.class(), message.method()));
     assert_eq!(again.transaction_id(), id);
     assert!(again.verify_sha1(b"a key") && again.verify_sha256(b"another key") && again.has_fingerprint());
     assert_eq!(again.attributes().count(), message.attributes().count());
     for (again, attribute) in again.attributes().zip(message.attributes()) {
         assert_eq!(again.kind, attribute.kind);
-        assert_same_meaning(&again, &attribute);
+        assert_same_value(&again, &attribute);
     }
 
     if message.class() == Class::Request {
-        let answer = Encoder::error_response(message, 400, "Bad Request").finish();
-        assert_eq!(answer[4..20], bytes[4..20]);
-        assert_eq!(Message::parse(&answer).is_ok(), !message.is_classic());
+        let response = Encoder::error_response(message, 400, "Bad Request").finish();
+        assert_eq!(response[4..20], bytes[4..20]);
+        assert_eq!(Message::parse(&response).is_ok(), !message.is_classic());
     }
     for attribute in message.attributes() {
         if let Ok(peer) = attribute.xor_address() {
@@ -87,14 +87,10 @@ fn stun(bytes: &[u8], message: &Message<'_>) {
     }
 }
 
-/// Encodes an attribute by what it says, where there is a way to say it, else by its bytes.
+/// Encodes an attribute from its decoded value if it has one, otherwise from its bytes.
 fn encode_again(attribute: &Attribute<'_>, out: &mut Encoder) {
     let kind = attribute.kind;
     match kind {
-        attribute::MAPPED_ADDRESS => match attribute.address() {
-            Ok(addr) => out.mapped_address(addr),
-            Err(_) => out.bytes(kind, attribute.value),
-        },
         attribute::XOR_MAPPED_ADDRESS | attribute::XOR_PEER_ADDRESS | attribute::XOR_RELAYED_ADDRESS => {
             match attribute.xor_address() {
                 Ok(addr) => out.xor_address(kind, addr),
@@ -109,12 +105,11 @@ fn encode_again(attribute: &Attribute<'_>, out: &mut Encoder) {
     }
 }
 
-/// Both read the same in every way there is to read them. The first byte of an address is ignored, and written as 0.
-fn assert_same_meaning(again: &Attribute<'_>, attribute: &Attribute<'_>) {
-    assert_eq!(again.address(), attribute.address());
+/// Both decode to the same values. The first byte of an address is ignored, and encoded as 0.
+fn assert_same_value(again: &Attribute<'_>, attribute: &Attribute<'_>) {
     assert_eq!(again.xor_address(), attribute.xor_address());
     if again.value != attribute.value {
-        assert!(attribute.address().is_ok() && again.value[0] == 0);
+        assert!(attribute.xor_address().is_ok() && again.value[0] == 0);
         assert_eq!(again.value[1..], attribute.value[1..]);
         return;
     }
@@ -126,12 +121,6 @@ fn assert_same_meaning(again: &Attribute<'_>, attribute: &Attribute<'_>) {
     assert_eq!(again.protocol(), attribute.protocol());
     assert_eq!(again.reserve_next_port(), attribute.reserve_next_port());
     assert_eq!(again.error_code(), attribute.error_code());
-    assert_eq!(again.address_error_code(), attribute.address_error_code());
-    let unknown =
-        |attribute: &Attribute<'_>| attribute.unknown_attributes().map(|list| list.collect::<Vec<_>>());
-    assert_eq!(unknown(again), unknown(attribute));
-    assert!(again.password_algorithms().eq(attribute.password_algorithms()));
-    assert!(attribute.password_algorithms().count() <= attribute.value.len() / 4 + 1);
 }
 
 fn data_indication(id: TransactionId, peer: SocketAddr, payload: &[u8]) {
@@ -141,7 +130,7 @@ fn data_indication(id: TransactionId, peer: SocketAddr, payload: &[u8]) {
     bytes.truncate(len);
     bytes.extend_from_slice(payload);
     bytes.resize(bytes.len() + padding(payload.len()), 0);
-    let message = Message::parse(&bytes).expect("what is written is a message");
+    let message = Message::parse(&bytes).expect("the indication is valid");
     let read = message.attribute(attribute::XOR_PEER_ADDRESS).expect("it has a peer");
     assert_eq!(read.xor_address(), Ok(peer));
     assert_eq!(message.attribute(attribute::DATA).expect("it has data").value, payload);

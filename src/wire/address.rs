@@ -1,8 +1,9 @@
-//! Transport addresses as attributes carry them, plain or XORed (RFC 8489 §14.1, §14.2).
+//! Encoding of transport addresses in attributes, plain or XORed (RFC 8489 §14.1, §14.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{MAGIC_COOKIE, Malformed, TransactionId};
+use super::layout::{MAGIC_COOKIE, TransactionId};
+use super::malformed::Malformed;
 
 /// An address family (RFC 8489 §14.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,7 +15,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// The family of `addr`.
     pub const fn of(addr: IpAddr) -> Family {
         match addr {
             IpAddr::V4(_) => Family::V4,
@@ -22,7 +23,7 @@ impl Family {
         }
     }
 
-    /// Its number on the wire.
+    /// The number assigned to this family.
     pub const fn code(self) -> u8 {
         match self {
             Family::V4 => 0x01,
@@ -30,7 +31,7 @@ impl Family {
         }
     }
 
-    /// The family with this number.
+    /// The family with this number, or `None` if there is none.
     pub const fn from_code(code: u8) -> Option<Family> {
         match code {
             0x01 => Some(Family::V4),
@@ -39,7 +40,7 @@ impl Family {
         }
     }
 
-    /// Bytes of an address attribute's value.
+    /// Length of an address attribute's value in bytes.
     pub(super) const fn value_len(self) -> usize {
         match self {
             Family::V4 => 8,
@@ -60,7 +61,7 @@ impl AddressValue {
     }
 
     pub fn xor(addr: SocketAddr, id: TransactionId) -> AddressValue {
-        AddressValue::masked(addr, &mask(id))
+        AddressValue::masked(addr, &xor_mask(id))
     }
 
     fn masked(addr: SocketAddr, mask: &[u8; 16]) -> AddressValue {
@@ -82,41 +83,33 @@ impl AddressValue {
     }
 }
 
-/// Reads a plain address.
-pub(super) fn read(value: &[u8]) -> Result<SocketAddr, Malformed> {
-    read_masked(value, &[0; 16])
-}
-
-/// Reads an XORed address.
+/// Decodes an XORed address. Clients send no plain ones.
 pub(super) fn read_xor(value: &[u8], id: TransactionId) -> Result<SocketAddr, Malformed> {
-    read_masked(value, &mask(id))
-}
-
-fn read_masked(value: &[u8], mask: &[u8; 16]) -> Result<SocketAddr, Malformed> {
+    let mask = xor_mask(id);
     // RFC 8489 §14.1: the first byte is ignored.
     let Some((&[_, family, p0, p1], ip)) = value.split_first_chunk() else {
         return Err(Malformed::Value);
     };
     let mut port = [p0, p1];
-    apply(mask, &mut port);
+    apply(&mask, &mut port);
     let ip = match Family::from_code(family).ok_or(Malformed::Family)? {
         Family::V4 => {
             let mut octets = <[u8; 4]>::try_from(ip).map_err(|_| Malformed::Value)?;
-            apply(mask, &mut octets);
+            apply(&mask, &mut octets);
             IpAddr::V4(Ipv4Addr::from(octets))
         }
         Family::V6 => {
             let mut octets = <[u8; 16]>::try_from(ip).map_err(|_| Malformed::Value)?;
-            apply(mask, &mut octets);
+            apply(&mask, &mut octets);
             IpAddr::V6(Ipv6Addr::from(octets))
         }
     };
     Ok(SocketAddr::new(ip, u16::from_be_bytes(port)))
 }
 
-/// RFC 8489 §14.2: ports and IPv4 addresses are XORed with the cookie's first bytes, IPv6 addresses with the cookie
-/// and the transaction id.
-fn mask(id: TransactionId) -> [u8; 16] {
+/// RFC 8489 §14.2: ports and IPv4 addresses are XORed with the leading bytes of the magic cookie, IPv6 addresses with
+/// the magic cookie and the transaction ID.
+fn xor_mask(id: TransactionId) -> [u8; 16] {
     let mut mask = [0; 16];
     mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
     mask[4..].copy_from_slice(&id.0);
@@ -133,40 +126,43 @@ mod tests {
 
     const ID: TransactionId = TransactionId(*b"\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae");
 
-    /// RFC 8489 §14.1, §14.2: what is written is read again.
+    /// RFC 8489 §14.1: family, port and address in network byte order.
     #[test]
-    fn addresses_come_back() {
-        for addr in
-            ["192.0.2.1:32853", "[2001:db8:1234:5678:11:2233:4455:6677]:32853", "0.0.0.0:0", "[::]:65535"]
-        {
-            let addr: SocketAddr = addr.parse().unwrap();
-            assert_eq!(read(AddressValue::plain(addr).bytes()), Ok(addr));
-            assert_eq!(read_xor(AddressValue::xor(addr, ID).bytes(), ID), Ok(addr));
-        }
+    fn a_plain_address_is_not_masked() {
+        let v4 = AddressValue::plain("192.0.2.1:32853".parse().unwrap());
+        assert_eq!(v4.bytes(), [0x00, 0x01, 0x80, 0x55, 192, 0, 2, 1]);
+        let v6 = AddressValue::plain("[2001:db8::1]:32853".parse().unwrap());
+        assert_eq!(v6.bytes(), b"\x00\x02\x80\x55\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01");
     }
 
-    /// RFC 8489 §14.2: the port and an IPv4 address depend on the cookie alone.
+    /// RFC 8489 §14.2: the port and an IPv4 address are XORed with the magic cookie only.
     #[test]
-    fn the_cookie_hides_an_ipv4_address() {
+    fn an_ipv4_address_does_not_depend_on_the_transaction_id() {
         let addr: SocketAddr = "192.0.2.1:32853".parse().unwrap();
         let expected = [0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
         assert_eq!(AddressValue::xor(addr, ID).bytes(), expected);
         assert_eq!(AddressValue::xor(addr, TransactionId([0; 12])).bytes(), expected);
     }
 
-    /// RFC 8489 §14.1: the first byte is ignored; the length is that of the family, exactly; others are unknown.
+    /// RFC 8489 §14.1: the first byte is ignored, the family must be known, and the length must match the family.
     #[test]
-    fn an_address_has_the_length_of_its_family() {
-        assert_eq!(read(&[0xff, 1, 0, 80, 192, 0, 2, 1]), Ok("192.0.2.1:80".parse().unwrap()));
-        assert_eq!(read(&[0, 3, 0, 80, 192, 0, 2, 1]), Err(Malformed::Family));
-        assert_eq!(read(&[0, 0, 0, 80, 192, 0, 2, 1]), Err(Malformed::Family));
+    fn malformed_addresses_are_rejected() {
+        let v4 = [0xff, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
+        assert_eq!(read_xor(&v4, ID), Ok("192.0.2.1:32853".parse().unwrap()));
+        for family in [0, 3] {
+            assert_eq!(read_xor(&[0, family, 0, 80, 192, 0, 2, 1], ID), Err(Malformed::Family));
+        }
         for len in 0..32 {
             for family in [Family::V4, Family::V6] {
                 let mut value = vec![0; len];
                 if let Some(byte) = value.get_mut(1) {
                     *byte = family.code();
                 }
-                assert_eq!(read(&value).is_ok(), len == family.value_len(), "{family:?}, {len} bytes");
+                assert_eq!(
+                    read_xor(&value, ID).is_ok(),
+                    len == family.value_len(),
+                    "{family:?}, {len} bytes"
+                );
             }
         }
     }

@@ -1,10 +1,13 @@
-//! Attributes: their numbers (RFC 8489 §18.3, RFC 8656 §18) and how their values are read (RFC 8489 §14).
+//! Attributes: the types that this server uses (RFC 8489 §18.3, RFC 8656 §18) and how their values are decoded
+//! (RFC 8489 §14).
 //!
-//! A reader checks the shape of a value and nothing else. Bits that receivers must ignore are ignored.
+//! Decoding checks the format of a value only, and ignores reserved bits as the RFCs require.
 
 use std::net::SocketAddr;
 
-use super::{Family, Malformed, TransactionId, address, padding};
+use super::address::{self, Family};
+use super::layout::TransactionId;
+use super::malformed::Malformed;
 
 /// MAPPED-ADDRESS (RFC 8489 §14.1).
 pub const MAPPED_ADDRESS: u16 = 0x0001;
@@ -54,21 +57,17 @@ pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
 /// PASSWORD-ALGORITHMS (RFC 8489 §14.11).
 pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
-/// ALTERNATE-DOMAIN (RFC 8489 §14.16).
-pub const ALTERNATE_DOMAIN: u16 = 0x8003;
 /// ICMP (RFC 8656 §18.13).
 pub const ICMP: u16 = 0x8004;
 /// SOFTWARE (RFC 8489 §14.14).
 pub const SOFTWARE: u16 = 0x8022;
-/// ALTERNATE-SERVER (RFC 8489 §14.15).
-pub const ALTERNATE_SERVER: u16 = 0x8023;
 /// FINGERPRINT (RFC 8489 §14.7).
 pub const FINGERPRINT: u16 = 0x8028;
-/// What some clients send for ADDITIONAL-ADDRESS-FAMILY: the number of its drafts, before RFC 8656 assigned 0x8000.
+/// ADDITIONAL-ADDRESS-FAMILY as numbered by its drafts, which some clients still send. RFC 8656 assigned 0x8000.
 pub const ADDITIONAL_ADDRESS_FAMILY_DRAFT: u16 = 0x8032;
 
-/// Whether this server understands a comprehension-required attribute. Those that RFC 8489 §18.3.1 and RFC 8656 §18
-/// reserve, CHANGE-REQUEST of classic STUN among them, are not understood.
+/// Whether this server understands a comprehension-required attribute. It does not understand those that RFC 8489 §18.3.1
+/// and RFC 8656 §18 reserve, such as CHANGE-REQUEST of classic STUN.
 pub const fn is_known(kind: u16) -> bool {
     matches!(
         kind,
@@ -99,9 +98,9 @@ pub const fn is_known(kind: u16) -> bool {
 /// One attribute of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Attribute<'a> {
-    /// Its type.
+    /// The attribute type.
     pub kind: u16,
-    /// Its value, without padding.
+    /// The value, without padding.
     pub value: &'a [u8],
     id: TransactionId,
 }
@@ -111,21 +110,12 @@ impl<'a> Attribute<'a> {
         Attribute { kind, value, id }
     }
 
-    /// Whether a receiver that does not understand it must not go on (RFC 8489 §14).
+    /// Whether a receiver that does not understand the attribute must reject the message (RFC 8489 §14).
     pub fn is_comprehension_required(&self) -> bool {
         self.kind < 0x8000
     }
 
-    /// A plain address: MAPPED-ADDRESS, ALTERNATE-SERVER (RFC 8489 §14.1).
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Malformed::Family`] for an unknown address family and [`Malformed::Value`] if the length does not match it.
-    pub fn address(&self) -> Result<SocketAddr, Malformed> {
-        address::read(self.value)
-    }
-
-    /// An XORed address: XOR-PEER-ADDRESS and its like (RFC 8489 §14.2).
+    /// Decodes an XORed address such as XOR-PEER-ADDRESS (RFC 8489 §14.2).
     ///
     /// # Errors
     ///
@@ -134,7 +124,7 @@ impl<'a> Attribute<'a> {
         address::read_xor(self.value, self.id)
     }
 
-    /// Four bytes as a number: LIFETIME (RFC 8656 §18.2).
+    /// Decodes a 32-bit number such as LIFETIME (RFC 8656 §18.2).
     ///
     /// # Errors
     ///
@@ -143,7 +133,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// A value of exactly this many bytes: RESERVATION-TOKEN (RFC 8656 §18.10), USERHASH (RFC 8489 §14.4).
+    /// Decodes a value of fixed length such as RESERVATION-TOKEN (RFC 8656 §18.10).
     ///
     /// # Errors
     ///
@@ -152,7 +142,7 @@ impl<'a> Attribute<'a> {
         self.value.try_into().map_err(|_| Malformed::Value)
     }
 
-    /// Text: USERNAME, REALM and others (RFC 8489 §14.3). No attribute that holds text passes 763 bytes.
+    /// Decodes text such as USERNAME or REALM, which is at most 763 bytes long in every attribute (RFC 8489 §14.3).
     ///
     /// # Errors
     ///
@@ -164,7 +154,7 @@ impl<'a> Attribute<'a> {
         std::str::from_utf8(self.value).map_err(|_| Malformed::Value)
     }
 
-    /// CHANNEL-NUMBER (RFC 8656 §18.1), whatever the number.
+    /// Decodes CHANNEL-NUMBER (RFC 8656 §18.1) without checking its range.
     ///
     /// # Errors
     ///
@@ -173,7 +163,7 @@ impl<'a> Attribute<'a> {
         self.array().map(|[n0, n1, _, _]| u16::from_be_bytes([n0, n1]))
     }
 
-    /// REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.6).
+    /// Decodes REQUESTED-ADDRESS-FAMILY or ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.6, §18.11).
     ///
     /// # Errors
     ///
@@ -184,7 +174,7 @@ impl<'a> Attribute<'a> {
         Family::from_code(family).ok_or(Malformed::Family)
     }
 
-    /// EVEN-PORT: whether the next port is to be reserved (RFC 8656 §18.7).
+    /// Decodes EVEN-PORT: whether to reserve the next higher port (RFC 8656 §18.7).
     ///
     /// # Errors
     ///
@@ -193,7 +183,7 @@ impl<'a> Attribute<'a> {
         self.array().map(|[bits]| bits & 0x80 != 0)
     }
 
-    /// REQUESTED-TRANSPORT: the protocol's number, 17 for UDP (RFC 8656 §18.8).
+    /// Decodes REQUESTED-TRANSPORT: the IP protocol number, 17 for UDP (RFC 8656 §18.8).
     ///
     /// # Errors
     ///
@@ -202,12 +192,7 @@ impl<'a> Attribute<'a> {
         self.array().map(|[protocol, _, _, _]| protocol)
     }
 
-    /// PASSWORD-ALGORITHM, and PASSWORD-ALGORITHMS (RFC 8489 §14.11, §14.12).
-    pub fn password_algorithms(&self) -> PasswordAlgorithms<'a> {
-        PasswordAlgorithms { rest: self.value }
-    }
-
-    /// ERROR-CODE: the code and its reason phrase (RFC 8489 §14.8).
+    /// Decodes ERROR-CODE: the code and the reason phrase (RFC 8489 §14.8).
     ///
     /// # Errors
     ///
@@ -224,57 +209,6 @@ impl<'a> Attribute<'a> {
         let reason = std::str::from_utf8(reason).map_err(|_| Malformed::Value)?;
         Ok((u16::from(class) * 100 + u16::from(number), reason))
     }
-
-    /// ADDRESS-ERROR-CODE: as ERROR-CODE, for one family of a dual allocation (RFC 8656 §18.12).
-    ///
-    /// # Errors
-    ///
-    /// As [`error_code`](Self::error_code), and [`Malformed::Family`] for an unknown address family.
-    pub fn address_error_code(&self) -> Result<(Family, u16, &'a str), Malformed> {
-        let (code, reason) = self.error_code()?;
-        let family = Family::from_code(self.value[0]).ok_or(Malformed::Family)?;
-        Ok((family, code, reason))
-    }
-
-    /// UNKNOWN-ATTRIBUTES: the types that were not understood (RFC 8489 §14.13).
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Malformed::Value`] if the length of the value is odd.
-    pub fn unknown_attributes(&self) -> Result<impl Iterator<Item = u16> + 'a, Malformed> {
-        let (pairs, odd) = self.value.as_chunks();
-        if !odd.is_empty() {
-            return Err(Malformed::Value);
-        }
-        Ok(pairs.iter().map(|&pair| u16::from_be_bytes(pair)))
-    }
-}
-
-/// The algorithms of a PASSWORD-ALGORITHMS or PASSWORD-ALGORITHM, in order: each number with its parameters. After
-/// an error there are no more.
-#[derive(Clone, Debug)]
-pub struct PasswordAlgorithms<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for PasswordAlgorithms<'a> {
-    type Item = Result<(u16, &'a [u8]), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let rest = std::mem::take(&mut self.rest);
-        let Some((&[n0, n1, l0, l1], rest)) = rest.split_first_chunk() else {
-            return Some(Err(Malformed::Value));
-        };
-        let Some((parameters, rest)) = rest.split_at_checked(u16::from_be_bytes([l0, l1]).into()) else {
-            return Some(Err(Malformed::Value));
-        };
-        // RFC 8489 §14.12: parameters are padded; whether the last one's padding is part of the value is not said.
-        self.rest = rest.get(padding(parameters.len())..).unwrap_or_default();
-        Some(Ok((u16::from_be_bytes([n0, n1]), parameters)))
-    }
 }
 
 #[cfg(test)]
@@ -285,17 +219,17 @@ mod tests {
         Attribute::new(0, value, TransactionId([0; 12]))
     }
 
-    /// RFC 8489 §14: the comprehension-required half.
+    /// RFC 8489 §14: types below 0x8000 are comprehension-required.
     #[test]
-    fn the_upper_half_is_optional() {
+    fn types_from_0x8000_are_optional() {
         let required = |kind| Attribute::new(kind, &[], TransactionId([0; 12])).is_comprehension_required();
         assert!(required(0x0000) && required(XOR_PEER_ADDRESS) && required(0x7FFF));
         assert!(!required(ADDITIONAL_ADDRESS_FAMILY) && !required(FINGERPRINT) && !required(0xFFFF));
     }
 
-    /// RFC 8489 §18.3.1, RFC 8656 §18: reserved numbers are not understood, CHANGE-REQUEST (0x0003) among them.
+    /// RFC 8489 §18.3.1, RFC 8656 §18: reserved types are not understood, such as CHANGE-REQUEST (0x0003).
     #[test]
-    fn reserved_attributes_are_unknown() {
+    fn reserved_types_are_unknown() {
         for kind in
             [0x0000, 0x0002, 0x0003, 0x0004, 0x0005, 0x0007, 0x000B, 0x0010, 0x0021, 0x0024, 0x0025, 0x7FFF]
         {
@@ -304,10 +238,9 @@ mod tests {
         assert_eq!((0..0x8000).filter(|&kind| is_known(kind)).count(), 21);
     }
 
-    /// RFC 8656 §18.1, §18.2, §18.6-18.8, §18.10: values of a fixed length have that length, and reserved bits are
-    /// ignored.
+    /// RFC 8656 §18.1, §18.2, §18.6-18.8, §18.10: values of fixed length must have that length; reserved bits are ignored.
     #[test]
-    fn fixed_values_have_their_length() {
+    fn the_length_of_fixed_values_is_checked() {
         let ones = [0xFF; 40];
         for len in 0..ones.len() {
             let attribute = attribute(&ones[..len]);
@@ -328,16 +261,16 @@ mod tests {
         assert_eq!(attribute(&[0x7F]).reserve_next_port(), Ok(false));
     }
 
-    /// RFC 8489 §14.3, §14.9: text is UTF-8 and no longer than 763 bytes.
+    /// RFC 8489 §14.3, §14.9: text is UTF-8 of at most 763 bytes.
     #[test]
-    fn text_is_utf8_and_bounded() {
+    fn text_is_utf8_of_limited_length() {
         assert_eq!(attribute("\u{30DE}\u{30C8}".as_bytes()).utf8(), Ok("\u{30DE}\u{30C8}"));
         assert_eq!(attribute(b"\xff").utf8(), Err(Malformed::Value));
         assert!(attribute(&[b'a'; 763]).utf8().is_ok());
         assert_eq!(attribute(&[b'a'; 764]).utf8(), Err(Malformed::Value));
     }
 
-    /// RFC 8489 §14.8: class 3 to 6, number 0 to 99, reserved bits ignored.
+    /// RFC 8489 §14.8: the class is 3 to 6, the number 0 to 99; reserved bits are ignored.
     #[test]
     fn error_codes_are_checked() {
         assert_eq!(attribute(b"\xff\xff\xfc\x01Unauthenticated").error_code(), Ok((401, "Unauthenticated")));
@@ -345,33 +278,5 @@ mod tests {
         for value in [&b"\0\0\x02\0"[..], b"\0\0\x07\0", b"\0\0\x04\x64", b"\0\0\x04", b"\0\0\x04\x01\xff"] {
             assert_eq!(attribute(value).error_code(), Err(Malformed::Value), "{value:?}");
         }
-    }
-
-    /// RFC 8656 §18.12: an error code with the family it is about.
-    #[test]
-    fn address_error_codes_name_a_family() {
-        assert_eq!(attribute(b"\x02\0\x04\x28no").address_error_code(), Ok((Family::V6, 440, "no")));
-        assert_eq!(attribute(b"\x03\0\x04\x28").address_error_code(), Err(Malformed::Family));
-        assert_eq!(attribute(b"").address_error_code(), Err(Malformed::Value));
-    }
-
-    /// RFC 8489 §14.13: a list of 16-bit numbers.
-    #[test]
-    fn unknown_attributes_are_pairs_of_bytes() {
-        let list: Vec<u16> = attribute(&[0x00, 0x03, 0x7F, 0xFF]).unknown_attributes().unwrap().collect();
-        assert_eq!(list, [0x0003, 0x7FFF]);
-        assert!(attribute(&[0x00]).unknown_attributes().is_err());
-    }
-
-    /// RFC 8489 §14.11, §14.12: numbers with padded parameters; what passes the end is an error, and the last.
-    #[test]
-    fn password_algorithms_are_listed() {
-        let read = |value: &'static [u8]| attribute(value).password_algorithms().collect::<Vec<_>>();
-        assert_eq!(read(&[0, 2, 0, 0, 0, 1, 0, 0]), [Ok((2, &[][..])), Ok((1, &[]))]);
-        assert_eq!(read(&[0, 9, 0, 1, 7, 0xFF, 0xFF, 0xFF, 0, 1, 0, 0]), [Ok((9, &[7][..])), Ok((1, &[]))]);
-        assert_eq!(read(&[0, 9, 0, 1, 7]), [Ok((9, &[7][..]))]);
-        assert_eq!(read(&[]), []);
-        assert_eq!(read(&[0, 1, 0, 0, 0, 2, 0]), [Ok((1, &[][..])), Err(Malformed::Value)]);
-        assert_eq!(read(&[0, 1, 0, 5, 0, 2, 0, 0]), [Err(Malformed::Value)]);
     }
 }

@@ -1,54 +1,53 @@
-//! MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256 and FINGERPRINT (RFC 8489 §14.5-14.7): what is hashed, and with
-//! which length in the header. The message is never copied for it: the header is hashed apart from the rest.
+//! MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256 and FINGERPRINT (RFC 8489 §14.5-14.7): which bytes are hashed, and with
+//! which value of the length field. Only the header is copied for this, not the message.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
 
-use super::message::HEADER;
+use super::layout::STUN_HEADER;
 
-/// Bytes of an HMAC-SHA1.
+/// Length of an HMAC-SHA1 in bytes.
 pub(super) const SHA1: usize = 20;
-/// Bytes of an HMAC-SHA256.
+/// Length of an HMAC-SHA256 in bytes.
 pub(super) const SHA256: usize = 32;
 
-/// An integrity attribute as it stands in a message.
+/// An integrity attribute of a received message.
 #[derive(Clone, Copy)]
 pub(super) struct Integrity<'a> {
-    /// The attributes before it.
+    /// The attributes before it, which the HMAC covers.
     pub covered: &'a [u8],
-    /// The HMAC it claims, of whatever length.
+    /// The received HMAC, of any length.
     pub value: &'a [u8],
 }
 
 impl Integrity<'_> {
-    /// RFC 8489 §14.5: a value that is not 20 bytes long is no HMAC-SHA1, so never right.
-    pub fn verify_sha1(self, header: &[u8; HEADER], key: &[u8]) -> bool {
+    /// RFC 8489 §14.5: the value is exactly 20 bytes long.
+    pub fn verify_sha1(self, header: &[u8; STUN_HEADER], key: &[u8]) -> bool {
         self.value.len() == SHA1
             && hmac::<Hmac<Sha1>>(header, self.covered, SHA1, key).verify_slice(self.value).is_ok()
     }
 
-    /// RFC 8489 §14.6: the full 32 bytes, as this usage allows no truncation.
-    pub fn verify_sha256(self, header: &[u8; HEADER], key: &[u8]) -> bool {
+    /// RFC 8489 §14.6: the value is the full 32 bytes, because TURN does not allow truncation.
+    pub fn verify_sha256(self, header: &[u8; STUN_HEADER], key: &[u8]) -> bool {
         self.value.len() == SHA256
             && hmac::<Hmac<Sha256>>(header, self.covered, SHA256, key).verify_slice(self.value).is_ok()
     }
 }
 
-/// HMAC-SHA1 of a message whose attributes so far are `covered`.
-pub(super) fn sha1(header: &[u8; HEADER], covered: &[u8], key: &[u8]) -> [u8; SHA1] {
+/// The HMAC-SHA1 of a message whose attributes so far are `covered`.
+pub(super) fn sha1(header: &[u8; STUN_HEADER], covered: &[u8], key: &[u8]) -> [u8; SHA1] {
     hmac::<Hmac<Sha1>>(header, covered, SHA1, key).finalize().into_bytes().into()
 }
 
-/// HMAC-SHA256 of a message whose attributes so far are `covered`.
-pub(super) fn sha256(header: &[u8; HEADER], covered: &[u8], key: &[u8]) -> [u8; SHA256] {
+/// The HMAC-SHA256 of a message whose attributes so far are `covered`.
+pub(super) fn sha256(header: &[u8; STUN_HEADER], covered: &[u8], key: &[u8]) -> [u8; SHA256] {
     hmac::<Hmac<Sha256>>(header, covered, SHA256, key).finalize().into_bytes().into()
 }
 
-/// RFC 8489 §14.5, §14.6: the header's length points to the end of the integrity attribute itself, whatever follows.
-fn hmac<M: Mac + KeyInit>(header: &[u8; HEADER], covered: &[u8], value: usize, key: &[u8]) -> M {
-    let len =
-        u16::try_from(covered.len() + 4 + value).expect("it stands in a message, whose length has 16 bits");
+/// RFC 8489 §14.5, §14.6: the length field is hashed as if the message ended with the integrity attribute.
+fn hmac<M: Mac + KeyInit>(header: &[u8; STUN_HEADER], covered: &[u8], value: usize, key: &[u8]) -> M {
+    let len = u16::try_from(covered.len() + 4 + value).expect("a message has a 16-bit length");
     let mut header = *header;
     header[2..4].copy_from_slice(&len.to_be_bytes());
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
@@ -57,8 +56,8 @@ fn hmac<M: Mac + KeyInit>(header: &[u8; HEADER], covered: &[u8], value: usize, k
     mac
 }
 
-/// RFC 8489 §14.7: the value of the FINGERPRINT that follows the attributes `covered`. `header` has its final length.
-pub(super) fn fingerprint(header: &[u8; HEADER], covered: &[u8]) -> [u8; 4] {
+/// RFC 8489 §14.7: the value of a FINGERPRINT after the attributes `covered`. The length field of `header` is final.
+pub(super) fn fingerprint(header: &[u8; STUN_HEADER], covered: &[u8]) -> [u8; 4] {
     let mut crc = crc32fast::Hasher::new();
     crc.update(header);
     crc.update(covered);
@@ -72,10 +71,10 @@ mod tests {
 
     use super::*;
 
-    /// RFC 8489 §14.5, §14.6: behind MESSAGE-INTEGRITY only MESSAGE-INTEGRITY-SHA256 counts, and its HMAC covers
-    /// what stands between them all the same.
+    /// RFC 8489 §14.5, §14.6: after MESSAGE-INTEGRITY every attribute but MESSAGE-INTEGRITY-SHA256 is ignored, although the
+    /// HMAC of the latter covers them.
     #[test]
-    fn what_follows_integrity_is_ignored() {
+    fn attributes_after_integrity_are_ignored() {
         let mut signed = Encoder::new(Class::Request, Method::Allocate, ID);
         signed.text(attribute::USERNAME, "alice");
         signed.integrity_sha1(b"key");
@@ -88,7 +87,7 @@ mod tests {
         assert!(message.attribute(attribute::LIFETIME).is_none());
 
         let header = *bytes.first_chunk().unwrap();
-        let mac = sha256(&header, &bytes[HEADER..], b"other key");
+        let mac = sha256(&header, &bytes[STUN_HEADER..], b"other key");
         append(&mut bytes, attribute::MESSAGE_INTEGRITY_SHA256, &mac);
         append(&mut bytes, attribute::REALM, b"ignored");
         let message = Message::parse(&bytes).unwrap();
@@ -96,30 +95,30 @@ mod tests {
         assert_eq!(message.attributes().count(), 1);
     }
 
-    /// RFC 8489 §14.6: behind MESSAGE-INTEGRITY-SHA256 a MESSAGE-INTEGRITY does not count.
+    /// RFC 8489 §14.6: a MESSAGE-INTEGRITY after MESSAGE-INTEGRITY-SHA256 is ignored.
     #[test]
-    fn sha1_behind_sha256_is_ignored() {
+    fn sha1_after_sha256_is_ignored() {
         let mut bytes = binding(|message| message.integrity_sha256(b"key"));
-        let mac = sha1(bytes.first_chunk().unwrap(), &bytes[HEADER..], b"key");
+        let mac = sha1(bytes.first_chunk().unwrap(), &bytes[STUN_HEADER..], b"key");
         append(&mut bytes, attribute::MESSAGE_INTEGRITY, &mac);
         let message = Message::parse(&bytes).unwrap();
         assert!(message.verify_sha256(b"key"));
         assert!(!message.has_integrity_sha1() && !message.verify_sha1(b"key"));
     }
 
-    /// RFC 8489 §14: the first integrity attribute of a kind counts, even if it is wrong and a second one right.
+    /// RFC 8489 §14: the first integrity attribute of a type counts, even if it is wrong and the second is right.
     #[test]
     fn a_second_integrity_attribute_is_ignored() {
         for first_is_right in [true, false] {
             let mut bytes = binding(|_| ());
             for right in [first_is_right, !first_is_right] {
                 let key: &[u8] = if right { b"key" } else { b"other" };
-                let mac = sha1(bytes.first_chunk().unwrap(), &bytes[HEADER..], key);
+                let mac = sha1(bytes.first_chunk().unwrap(), &bytes[STUN_HEADER..], key);
                 append(&mut bytes, attribute::MESSAGE_INTEGRITY, &mac);
             }
             for right in [first_is_right, !first_is_right] {
                 let key: &[u8] = if right { b"key" } else { b"other" };
-                let mac = sha256(bytes.first_chunk().unwrap(), &bytes[HEADER..], key);
+                let mac = sha256(bytes.first_chunk().unwrap(), &bytes[STUN_HEADER..], key);
                 append(&mut bytes, attribute::MESSAGE_INTEGRITY_SHA256, &mac);
             }
             let message = Message::parse(&bytes).unwrap();
@@ -128,9 +127,9 @@ mod tests {
         }
     }
 
-    /// RFC 8489 §14.5, §14.6: an HMAC of another length, a truncated SHA-256 included, is there but never right.
+    /// RFC 8489 §14.5, §14.6: an HMAC of another length, such as a truncated one, is present but never verifies.
     #[test]
-    fn integrity_has_its_full_length() {
+    fn integrity_of_another_length_never_verifies() {
         let empty = binding(|_| ());
         let header = empty.first_chunk().unwrap();
         let macs = [sha1(header, &[], b"key").to_vec(), sha256(header, &[], b"key").to_vec()];
@@ -153,9 +152,9 @@ mod tests {
         }
     }
 
-    /// RFC 8489 §14.5: the HMAC covers all before it, and every one of its own bits counts.
+    /// RFC 8489 §14.5: the HMAC covers everything before it, and all of its own bits are compared.
     #[test]
-    fn any_changed_bit_spoils_integrity() {
+    fn any_flipped_bit_breaks_integrity() {
         let good = binding(|message| {
             message.text(attribute::USERNAME, "alice");
             message.integrity_sha1(b"key");
@@ -173,7 +172,7 @@ mod tests {
         assert!(!Message::parse(&good).unwrap().verify_sha1(b""));
     }
 
-    /// RFC 8489 §7, §14.7: FINGERPRINT is the last attribute, four bytes, and right; else the message is discarded.
+    /// RFC 8489 §7, §14.7: a message is malformed unless its FINGERPRINT is last, four bytes long and correct.
     #[test]
     fn fingerprints_are_checked() {
         let good = binding(|message| {

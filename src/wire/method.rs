@@ -1,21 +1,21 @@
-//! The message type: a method and a class, their bits woven together (RFC 8489 §5), and which class a method may
-//! have (RFC 8489 §6.1, RFC 8656 §17).
+//! The message type, in which the bits of method and class are interleaved (RFC 8489 §5), and the classes allowed for each
+//! method (RFC 8489 §6.1, RFC 8656 §17).
 
-/// The four classes of RFC 8489 §5.
+/// The class of a message (RFC 8489 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Asks, and is answered.
+    /// Expects a response.
     Request,
-    /// Tells, and is not answered.
+    /// Expects no response.
     Indication,
-    /// Answers that it was done.
+    /// A success response.
     Success,
-    /// Answers why it was not.
+    /// An error response.
     Error,
 }
 
 impl Class {
-    /// C1 and C0 where they stand in the message type.
+    /// The bits C1 and C0 at their positions in the message type.
     const fn bits(self) -> u16 {
         match self {
             Class::Request => 0x0000,
@@ -26,28 +26,28 @@ impl Class {
     }
 }
 
-/// The methods this server speaks (RFC 8489 §18.2, RFC 8656 §17).
+/// The methods that this server implements (RFC 8489 §18.2, RFC 8656 §17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// What is my address?
+    /// Returns the client's reflexive transport address.
     Binding,
-    /// Make an allocation.
+    /// Creates an allocation.
     Allocate,
-    /// Keep it longer, or end it.
+    /// Refreshes or deletes an allocation.
     Refresh,
-    /// Data from the client, for a peer.
+    /// Data from the client to a peer.
     Send,
-    /// Data from a peer, for the client.
+    /// Data from a peer to the client.
     Data,
-    /// Let a peer's address send.
+    /// Creates or refreshes permissions.
     CreatePermission,
-    /// Bind a channel to a peer.
+    /// Creates or refreshes a channel binding.
     ChannelBind,
 }
 
 impl Method {
-    /// The registered number.
-    pub const fn code(self) -> u16 {
+    /// The registered method number.
+    const fn code(self) -> u16 {
         match self {
             Method::Binding => 0x001,
             Method::Allocate => 0x003,
@@ -72,23 +72,29 @@ impl Method {
         })
     }
 
-    /// RFC 8656 §17: Send and Data are indications, the other TURN methods are not. RFC 8489 §6.1: Binding is both.
+    /// RFC 8656 §17: Send and Data are indications, the other TURN methods are not. RFC 8489 §6.1: Binding may be either.
     pub(super) const fn allows(self, class: Class) -> bool {
         match self {
             Method::Binding => true,
             Method::Send | Method::Data => matches!(class, Class::Indication),
-            _ => !matches!(class, Class::Indication),
+            Method::Allocate | Method::Refresh | Method::CreatePermission | Method::ChannelBind => {
+                !matches!(class, Class::Indication)
+            }
         }
     }
 }
 
-/// The message type of a class and a method: the bits of both, woven as RFC 8489 §5 shows.
+/// Encodes the message type (RFC 8489 §5, figure 3):
+///
+/// ```text
+/// 0 0 M11 M10 M9 M8 M7 C1 M6 M5 M4 C0 M3 M2 M1 M0
+/// ```
 pub(super) const fn message_type(class: Class, method: Method) -> u16 {
     let m = method.code();
     class.bits() | (m & 0x000F) | (m & 0x0070) << 1 | (m & 0x0F80) << 2
 }
 
-/// The way back. `None` is a method that this server does not speak.
+/// Decodes the message type. `None` is a method that this server does not implement.
 pub(super) const fn split_type(bits: u16) -> (Class, Option<Method>) {
     let class = match bits & 0x0110 {
         0x0000 => Class::Request,
@@ -114,9 +120,9 @@ mod tests {
     ];
     const CLASSES: [Class; 4] = [Class::Request, Class::Indication, Class::Success, Class::Error];
 
-    /// RFC 8489 §5, RFC 8656 §17: the registered types, and the way back from each.
+    /// RFC 8489 §5, RFC 8656 §17: every message type round-trips, and some have well-known values.
     #[test]
-    fn types_are_woven_as_registered() {
+    fn message_types_round_trip() {
         assert_eq!(message_type(Class::Request, Method::Binding), 0x0001);
         assert_eq!(message_type(Class::Success, Method::Binding), 0x0101);
         assert_eq!(message_type(Class::Error, Method::Allocate), 0x0113);
@@ -129,23 +135,10 @@ mod tests {
         }
     }
 
-    /// RFC 8489 §5: each of the twelve method bits counts, so no other type is taken for one of ours.
+    /// RFC 8489 §5: all twelve method bits are compared, so no other message type is accepted.
     #[test]
-    fn no_other_type_is_known() {
+    fn other_message_types_are_unknown() {
         let known = (0..0x4000).filter(|&bits| split_type(bits).1.is_some()).count();
         assert_eq!(known, METHODS.len() * CLASSES.len());
-    }
-
-    /// RFC 8656 §17, RFC 8489 §6.1: which methods are indications.
-    #[test]
-    fn only_some_methods_are_indications() {
-        for method in METHODS {
-            let tells = matches!(method, Method::Binding | Method::Send | Method::Data);
-            let asks = !matches!(method, Method::Send | Method::Data);
-            assert_eq!(method.allows(Class::Indication), tells);
-            for class in [Class::Request, Class::Success, Class::Error] {
-                assert_eq!(method.allows(class), asks);
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The published test vectors: RFC 5769, and RFC 8489 Appendix B.1 as erratum 6268 corrects it.
+//! The published test vectors: RFC 5769, and RFC 8489 Appendix B.1 as corrected by erratum 6268.
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -72,7 +72,7 @@ fn check_response(bytes: &[u8], mapped: &str) {
     let address = message.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address();
     assert_eq!(address, Ok(mapped.parse().unwrap()));
 
-    // Encoded again it differs in its padding only, which the vectors fill with spaces.
+    // The encoder reproduces the vector except for the padding, which the vector fills with spaces.
     let mut again = Encoder::new(message.class(), message.method(), message.transaction_id());
     again.text(attribute::SOFTWARE, "test vector");
     again.xor_address(attribute::XOR_MAPPED_ADDRESS, mapped.parse().unwrap());
@@ -82,7 +82,7 @@ fn check_response(bytes: &[u8], mapped: &str) {
     assert_eq!(again[36..], bytes[36..end]);
 }
 
-/// RFC 5769 §2.4: a sample request with long-term authentication, read, and encoded to the same bytes.
+/// RFC 5769 §2.4: a sample request with long-term authentication.
 #[test]
 fn rfc5769_long_term_request() {
     let bytes = hex("00010060 2112a442 78ad3433c6ad72c029da412e
@@ -105,8 +105,7 @@ fn rfc5769_long_term_request() {
     assert_eq!(again.finish(), bytes);
 }
 
-/// RFC 8489 §14.6, Appendix B.1 with erratum 6268: USERHASH and MESSAGE-INTEGRITY-SHA256, read, and encoded to the
-/// same bytes.
+/// RFC 8489 §14.6, Appendix B.1 with erratum 6268: USERHASH and MESSAGE-INTEGRITY-SHA256.
 #[test]
 fn rfc8489_userhash_request() {
     let bytes = hex("00010090 2112a442 78ad3433c6ad72c029da412e
@@ -123,8 +122,7 @@ fn rfc8489_userhash_request() {
     assert!(!message.has_integrity_sha1());
     assert_eq!(message.attribute(attribute::USERHASH).unwrap().array(), Ok(userhash));
     assert_eq!(message.attribute(attribute::NONCE).unwrap().utf8(), Ok(nonce));
-    let algorithm = message.attribute(attribute::PASSWORD_ALGORITHM).unwrap();
-    assert_eq!(algorithm.password_algorithms().collect::<Vec<_>>(), [Ok((2, &[][..]))]);
+    assert_eq!(message.attribute(attribute::PASSWORD_ALGORITHM).unwrap().value, [0, 2, 0, 0]);
 
     let mut again = Encoder::new(Class::Request, Method::Binding, message.transaction_id());
     again.bytes(attribute::USERHASH, &userhash);
@@ -135,9 +133,9 @@ fn rfc8489_userhash_request() {
     assert_eq!(again.finish(), bytes);
 }
 
-/// RFC 8489 §14.5, §14.7: one changed byte of a vector is noticed.
+/// RFC 8489 §14.5, §14.7: FINGERPRINT and MESSAGE-INTEGRITY detect a flipped bit.
 #[test]
-fn a_changed_vector_is_noticed() {
+fn a_modified_vector_does_not_verify() {
     let mut bytes = request();
     bytes[30] ^= 1;
     assert_eq!(Message::parse(&bytes).unwrap_err(), Malformed::Fingerprint);

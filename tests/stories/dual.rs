@@ -84,8 +84,8 @@ fn half_of_it() {
         let answer = world.ask(&client.tuple, &request);
         assert_eq!((answer.code(), answer.relayed().len()), (0, 1));
         let missing = answer.attribute(attribute::ADDRESS_ERROR_CODE).unwrap();
-        let (missing_family, missing_code, reason) = missing.address_error_code().unwrap();
-        assert_eq!((missing_family, missing_code), (family, code));
+        let (missing_code, reason) = missing.error_code().unwrap();
+        assert_eq!((missing.value[0], missing_code), (family.code(), code));
         assert!(!reason.is_empty());
         assert_eq!(world.ask(&client.tuple, &request).0, answer.0);
     }

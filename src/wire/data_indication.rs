@@ -1,26 +1,26 @@
-//! What stands before the payload in a Data indication (RFC 8656 §11.3), written in place: the payload of a
-//! relayed packet is never copied.
+//! The header of a Data indication (RFC 8656 §11.3), written in place in front of the payload so that the payload of a
+//! relayed packet is not copied.
 
 use std::net::SocketAddr;
 
-use super::address::AddressValue;
-use super::message::HEADER;
-use super::method::message_type;
-use super::{Class, Family, MAGIC_COOKIE, Method, TransactionId, attribute, padding};
+use super::address::{AddressValue, Family};
+use super::attribute;
+use super::layout::{MAGIC_COOKIE, STUN_HEADER, TransactionId, padding};
+use super::method::{Class, Method, message_type};
 
-/// The longest header: that for a peer with an IPv6 address.
+/// Length of the longest header, that for an IPv6 peer.
 pub const DATA_INDICATION_HEADER_MAX: usize = data_indication_header_len(Family::V6);
 
-/// Bytes before the payload: the STUN header, XOR-PEER-ADDRESS, and the type and length of DATA.
+/// Length of the header: the STUN header, XOR-PEER-ADDRESS, and the type and length of DATA.
 pub const fn data_indication_header_len(peer: Family) -> usize {
-    HEADER + 4 + peer.value_len() + 4
+    STUN_HEADER + 4 + peer.value_len() + 4
 }
 
-/// Writes the header of a Data indication and says how long it is: 36 bytes for an IPv4 peer, 48 for IPv6. The
-/// payload comes next, then [`padding`] zero bytes.
+/// Writes the header of a Data indication and returns its length: 36 bytes for an IPv4 peer, 48 for IPv6. The payload
+/// follows it, and then [`padding`] zero bytes.
 ///
-/// `None`, and nothing written, when the payload is too long for an indication's 16-bit length (which takes an
-/// IPv6 peer and more than 65,504 bytes: no UDP client could be sent it either), or when `out` is too short.
+/// Returns `None` and writes nothing if `out` is too short or if the message would exceed the 16-bit length field. The
+/// latter takes an IPv6 peer and more than 65,504 bytes, which do not fit into a datagram to the client either.
 pub fn data_indication_header(
     out: &mut [u8],
     id: TransactionId,
@@ -30,10 +30,10 @@ pub fn data_indication_header(
     let len = data_indication_header_len(Family::of(peer.ip()));
     let out = out.get_mut(..len)?;
     let data = u16::try_from(payload_len).ok()?;
-    let total = u16::try_from(len - HEADER + payload_len + padding(payload_len)).ok()?;
+    let total = u16::try_from(len - STUN_HEADER + payload_len + padding(payload_len)).ok()?;
     let value = AddressValue::xor(peer, id);
     let value = value.bytes();
-    let (header, attributes) = out.split_at_mut(HEADER);
+    let (header, attributes) = out.split_at_mut(STUN_HEADER);
     header[..2].copy_from_slice(&message_type(Class::Indication, Method::Data).to_be_bytes());
     header[2..4].copy_from_slice(&total.to_be_bytes());
     header[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
@@ -57,9 +57,9 @@ mod tests {
         ["192.0.2.9:4000".parse().unwrap(), "[2001:db8::9]:4000".parse().unwrap()]
     }
 
-    /// RFC 8656 §11.3: what is written in place is the indication that the encoder would make.
+    /// RFC 8656 §11.3: writing in place produces the same bytes as the encoder.
     #[test]
-    fn written_in_place_it_is_the_same_message() {
+    fn writing_in_place_matches_the_encoder() {
         for (peer, header) in peers().into_iter().zip([36, 48]) {
             for payload in [&b""[..], b"a", b"ab", b"abc", b"abcd", &[7; 1200]] {
                 let mut out = vec![0xFF; DATA_INDICATION_HEADER_MAX + payload.len() + 3];
@@ -78,10 +78,9 @@ mod tests {
         }
     }
 
-    /// RFC 8656 §11.3, RFC 8489 §5: the largest payload for which the 16-bit length still holds, and no more. For
-    /// IPv4 that is any UDP payload.
+    /// RFC 8656 §11.3, RFC 8489 §5: the 16-bit length field limits the payload. Every UDP payload of an IPv4 peer fits.
     #[test]
-    fn the_length_field_bounds_the_payload() {
+    fn the_length_field_limits_the_payload() {
         let [v4, v6] = peers();
         let mut out = [0; DATA_INDICATION_HEADER_MAX];
         assert_eq!(data_indication_header(&mut out, ID, v4, 65_507), Some(36));
@@ -92,9 +91,9 @@ mod tests {
         assert_eq!(data_indication_header(&mut out, ID, v6, usize::MAX / 2), None);
     }
 
-    /// RFC 8656 §11.3: without room nothing is written.
+    /// RFC 8656 §11.3: a buffer that is too short is left unchanged.
     #[test]
-    fn too_little_room_is_refused() {
+    fn a_short_buffer_is_left_unchanged() {
         let [v4, v6] = peers();
         let mut out = [0xFF; DATA_INDICATION_HEADER_MAX];
         assert_eq!(data_indication_header(&mut out[..35], ID, v4, 4), None);

@@ -1,24 +1,25 @@
-//! Where one message ends and the next begins in a stream (RFC 8489 §6.2.2, RFC 8656 §12.5).
+//! Message boundaries in a stream (RFC 8489 §6.2.2, RFC 8656 §12.5).
 //!
-//! A stream has nothing but lengths to go by: once they are lost it cannot be read any further.
+//! A stream is framed by the length fields of its messages alone, so it cannot be resynchronised after an error.
 
 use super::channel::{CHANNEL_HEADER, is_channel_data};
-use super::message::HEADER;
-use super::padding;
+use super::layout::{STUN_HEADER, padding};
 
-/// The longest message of a stream: a STUN message, since ChannelData has the shorter header.
-pub const FRAME_MAX: usize = HEADER + u16::MAX as usize;
+/// The longest message in a stream. It is a STUN message, because ChannelData has a shorter header.
+pub const FRAME_MAX: usize = STUN_HEADER + u16::MAX as usize;
 
-/// What begins no message.
+/// The stream holds something that is neither STUN nor ChannelData.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("neither a STUN message nor ChannelData")]
 pub struct FramingError;
 
-/// How long the message is that `bytes` begin with, ChannelData with its padding; `None` if it takes more bytes to tell.
-/// The message itself may not be there in whole yet.
+/// Length of the message at the start of `bytes`, for ChannelData with padding. `Ok(None)` means that more bytes are
+/// needed to tell. The message itself may still be incomplete.
 ///
 /// # Errors
-/// The first byte belongs to neither STUN nor a channel (RFC 7983 §7): the stream is of no use any more.
+///
+/// Returns [`FramingError`] if the first byte is neither that of a STUN message nor that of ChannelData (RFC 7983 §7). The
+/// connection has to be closed.
 pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let is_stun = first & 0xC0 == 0;
@@ -27,7 +28,7 @@ pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
     }
     let Some(&[_, _, high, low]) = bytes.first_chunk() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
-    Ok(Some(if is_stun { HEADER + len } else { CHANNEL_HEADER + len + padding(len) }))
+    Ok(Some(if is_stun { STUN_HEADER + len } else { CHANNEL_HEADER + len + padding(len) }))
 }
 
 #[cfg(test)]
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
     use crate::wire::{Class, Encoder, Method, TransactionId};
 
-    /// RFC 8656 §12.5: over a stream, ChannelData is padded to four bytes, and its length does not say so.
+    /// RFC 8656 §12.5: over a stream, ChannelData is padded to four bytes, which the length field does not include.
     #[test]
     fn channel_data_is_padded() {
         for (len, framed) in [(0, 4), (1, 8), (4, 8), (5, 12), (0xFFFF, 65_540)] {
@@ -46,10 +47,10 @@ mod tests {
         }
     }
 
-    /// RFC 8656 §12, Table 2: 0x5000 to 0xFFFF is no channel, and the stream is lost.
+    /// RFC 8656 §12, Table 2: 0x5000 to 0xFFFF are not channel numbers.
     #[test]
-    fn what_is_no_message() {
-        for first in (0x50..=0xFF).step_by(1) {
+    fn other_protocols_are_a_framing_error() {
+        for first in 0x50..=0xFF {
             assert_eq!(frame_len(&[first]), Err(FramingError));
         }
         for first in 0..=0x4F {
@@ -60,9 +61,9 @@ mod tests {
     }
 
     proptest! {
-        /// RFC 8489 §6.2.2: messages in a stream are found again, wherever it is cut.
+        /// RFC 8489 §6.2.2: four bytes are enough to find the end of each message in a stream.
         #[test]
-        fn messages_are_found_again(payloads in prop::collection::vec((any::<bool>(), 0usize..50), 1..20)) {
+        fn messages_in_a_stream_are_framed(payloads in prop::collection::vec((any::<bool>(), 0usize..50), 1..20)) {
             let mut stream = Vec::new();
             let mut ends = Vec::new();
             for (stun, len) in payloads {
