@@ -1,38 +1,17 @@
-//! PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM: what is offered, and what a request chose. RFC 8489 §14.11, §14.12
-//! and §18.5. Both algorithms have empty parameters, so each entry is four bytes and needs no padding.
+//! The values of PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM: RFC 8489 §14.11, §14.12 and §18.5. Both algorithms have empty
+//! parameters, so each entry takes four bytes and needs no padding.
 
-use super::credential::PasswordAlgorithm;
-
-/// The list of every challenge, in preferential order.
+/// Derives a key from a password (RFC 8489 §18.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offer {
-    /// SHA-256, then MD5.
-    Both,
-    /// MD5 alone, since some user has no other key.
+pub(super) enum PasswordAlgorithm {
+    /// 0x0001, the only algorithm before RFC 8489.
     Md5,
-}
-
-impl Offer {
-    /// The value of PASSWORD-ALGORITHMS.
-    pub(super) fn value(self) -> &'static [u8] {
-        match self {
-            Offer::Both => &[0, 2, 0, 0, 0, 1, 0, 0],
-            Offer::Md5 => &[0, 1, 0, 0],
-        }
-    }
-
-    /// The offer a client repeats; `None` is a list that this server never sends.
-    pub(super) fn from_value(value: &[u8]) -> Option<Offer> {
-        [Offer::Both, Offer::Md5].into_iter().find(|offer| offer.value() == value)
-    }
-
-    pub(super) fn includes(self, algorithm: PasswordAlgorithm) -> bool {
-        self == Offer::Both || algorithm == PasswordAlgorithm::Md5
-    }
+    /// 0x0002.
+    Sha256,
 }
 
 impl PasswordAlgorithm {
-    /// The value of PASSWORD-ALGORITHM; `None` is an unknown one, or one with parameters.
+    /// Decodes PASSWORD-ALGORITHM. Returns `None` for an unknown algorithm or one with parameters.
     pub(super) fn from_value(value: &[u8]) -> Option<PasswordAlgorithm> {
         match value {
             [0, 1, 0, 0] => Some(PasswordAlgorithm::Md5),
@@ -42,43 +21,30 @@ impl PasswordAlgorithm {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The algorithms offered in every challenge, in order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AlgorithmOffer {
+    /// SHA-256, then MD5.
+    Both,
+    /// Only MD5, because some user has no other key.
+    Md5,
+}
 
-    /// RFC 8489 §14.11: algorithm numbers and parameter lengths, the preferred one first.
-    #[test]
-    fn offers_are_lists_of_their_algorithms() {
-        for offer in [Offer::Both, Offer::Md5] {
-            let listed: Vec<_> = offer.value().chunks(4).map(PasswordAlgorithm::from_value).collect();
-            let expected: Vec<_> = [PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5]
-                .into_iter()
-                .filter(|&algorithm| offer.includes(algorithm))
-                .map(Some)
-                .collect();
-            assert_eq!(listed, expected);
-            assert_eq!(Offer::from_value(offer.value()), Some(offer));
+impl AlgorithmOffer {
+    /// The value of PASSWORD-ALGORITHMS.
+    pub(super) fn value(self) -> &'static [u8] {
+        match self {
+            AlgorithmOffer::Both => &[0, 2, 0, 0, 0, 1, 0, 0],
+            AlgorithmOffer::Md5 => &[0, 1, 0, 0],
         }
     }
 
-    /// RFC 8489 §14.11, §14.12: another order, a rest, a parameter are something else.
-    #[test]
-    fn other_values_are_unknown() {
-        let lists: [&[u8]; 4] =
-            [&[], &[0, 1, 0, 0, 0, 2, 0, 0], &[0, 2, 0, 0], &[0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0]];
-        for list in lists {
-            assert_eq!(Offer::from_value(list), None, "{list:?}");
-        }
-        let values: [&[u8]; 6] = [
-            &[],
-            &[0, 1],
-            &[0, 0, 0, 0],
-            &[0, 3, 0, 0],
-            &[0, 2, 0, 4, 1, 1, 1, 1],
-            &[0, 1, 0, 0, 0, 0, 0, 0],
-        ];
-        for value in values {
-            assert_eq!(PasswordAlgorithm::from_value(value), None, "{value:?}");
-        }
+    /// Decodes the list that a client repeats. Returns `None` for a list that this server never sends.
+    pub(super) fn from_value(value: &[u8]) -> Option<AlgorithmOffer> {
+        [AlgorithmOffer::Both, AlgorithmOffer::Md5].into_iter().find(|offer| offer.value() == value)
+    }
+
+    pub(super) fn includes(self, algorithm: PasswordAlgorithm) -> bool {
+        self == AlgorithmOffer::Both || algorithm == PasswordAlgorithm::Md5
     }
 }

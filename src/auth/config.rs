@@ -1,43 +1,44 @@
-//! What an operator says about credentials: users, shared secrets, the realm. RFC 8489 §9.2.2, §14.9.
+//! Configuration of authentication: realm, users and shared secrets. RFC 8489 §9.2.2, §14.9.
 //!
-//! Passwords and secrets are read here once and never printed; what the running server keeps are keys derived from
-//! them. Where they come from (a file, the environment) and how long they should be is not judged here.
+//! Passwords and secrets are never printed, and a running server keeps only keys derived from them. Deliberately not here:
+//! where they come from, and a minimum length.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// Everything [`Auth`](super::Auth) is built from.
+/// The configuration of [`Auth`](super::Auth).
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The REALM of every challenge, best the provider's domain name; short, since unauthenticated answers carry it.
+    /// The REALM of every challenge, usually the provider's domain name. Shorter is better, because responses to
+    /// unauthenticated requests carry it.
     pub realm: String,
-    /// Users with a password or key of their own.
+    /// Users with their own password or key.
     pub users: Vec<StaticUser>,
-    /// Shared secrets for time-limited names, all valid at the same time so that one can replace another.
+    /// Shared secrets for time-limited credentials. All are valid at the same time, which allows rotation.
     pub secrets: Vec<Secret>,
-    /// Also accept time-limited names written `user:expiry`. A name whose first part is a number keeps reading as
-    /// `expiry:user`, so users whose names are numbers cannot be written the other way round.
+    /// Also accept time-limited usernames of the form `user:expiry`. A name that starts with a number and a colon is still
+    /// parsed as `expiry:user`, so this does not work for users whose names are numbers.
     pub user_before_expiry: bool,
-    /// Seconds until a nonce is stale. RFC 8656 §5 wants at most an hour.
+    /// Lifetime of a nonce in seconds. RFC 8656 §5 recommends at most an hour.
     pub nonce_lifetime: u64,
 }
 
-/// A user known by name.
+/// A user listed in the configuration.
 #[derive(Clone, Debug)]
 pub struct StaticUser {
-    /// The user's name, before OpaqueString.
+    /// The user's name, not yet prepared with OpaqueString.
     pub name: String,
-    /// What proves it.
+    /// The user's password or key.
     pub password: Password,
 }
 
-/// How a static user's password is known.
+/// The password of a static user.
 #[derive(Clone)]
 pub enum Password {
-    /// The password itself: serves both algorithms.
+    /// The password itself, from which the keys of both algorithms are derived.
     Plain(Secret),
-    /// `MD5(username ":" realm ":" password)`, as [`md5_key`](super::md5_key) makes it: cannot serve SHA-256.
+    /// `MD5(username ":" realm ":" password)` as returned by [`md5_key`](super::md5_key). It does not work with SHA-256.
     Md5Key([u8; 16]),
 }
 
@@ -50,17 +51,17 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Bytes that must not reach a log.
+/// Bytes that must not appear in logs.
 #[derive(Clone)]
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Wraps the bytes.
+    /// Wraps `bytes`.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Secret {
         Secret(bytes.into().into_boxed_slice())
     }
 
-    /// The bytes, for those who derive something from them.
+    /// The secret bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -72,53 +73,53 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a [`AuthConfig`] cannot be used; each reads as a sentence for the operator.
+/// Why an [`AuthConfig`] is invalid, as a message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthConfigError {
-    /// Neither a user nor a secret.
+    /// There is neither a user nor a shared secret.
     #[error(
-        "no user and no shared secret is configured: a relay open to everyone is not started; add one of them"
+        "no user and no shared secret is configured: the relay does not start without authentication; add one of them"
     )]
     NoCredentials,
-    /// RFC 8489 §14.9.
+    /// The realm is not allowed (RFC 8489 §14.9).
     #[error("the realm {realm:?} {problem}")]
     Realm {
-        /// As configured.
+        /// The configured value.
         realm: String,
-        /// What is wrong with it.
+        /// What is wrong with it; completes the sentence.
         problem: &'static str,
     },
-    /// RFC 8489 §14.3.
+    /// A user name is not allowed (RFC 8489 §14.3).
     #[error("the user name {name:?} {problem}")]
     UserName {
-        /// As configured.
+        /// The configured value.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with it; completes the sentence.
         problem: &'static str,
     },
-    /// RFC 8489 §9.2.2.
+    /// A password is not allowed (RFC 8489 §9.2.2).
     #[error("the password of user {name:?} {problem}")]
     UserPassword {
-        /// Whose password it is.
+        /// The user's name.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with it; completes the sentence.
         problem: &'static str,
     },
-    /// Two users whose names are the same once prepared.
-    #[error("the user {name:?} is configured twice; keep one of them")]
+    /// Two users have the same name after preparation with OpaqueString.
+    #[error("the user {name:?} is configured twice; remove one of them")]
     DuplicateUser {
         /// The prepared name.
         name: String,
     },
-    /// Anyone can sign with an empty secret.
-    #[error("a shared secret is empty; give it at least 16 random bytes")]
+    /// A shared secret is empty, so anyone could make credentials.
+    #[error("a shared secret is empty; use at least 16 random bytes")]
     EmptySecret,
-    /// A nonce that is stale at birth, or that outlives the clock it is measured with.
+    /// The nonce lifetime is zero or exceeds what the 32-bit timestamp of a nonce can measure.
     #[error(
-        "a nonce lifetime of {seconds} seconds cannot be used; choose 1 to 2147483647, best 3600 or less"
+        "a nonce lifetime of {seconds} seconds is out of range; use 1 to 2147483647, preferably at most 3600"
     )]
     NonceLifetime {
-        /// As configured.
+        /// The configured value.
         seconds: u64,
     },
 }
@@ -127,9 +128,9 @@ pub enum AuthConfigError {
 mod tests {
     use super::*;
 
-    /// RFC 8489 §9.2: passwords, their keys and shared secrets stay out of every log.
+    /// RFC 8489 §9.2: passwords, keys and shared secrets do not appear in debug output.
     #[test]
-    fn nothing_secret_is_printed() {
+    fn debug_output_hides_secrets() {
         let config = AuthConfig {
             realm: "example.org".into(),
             users: vec![

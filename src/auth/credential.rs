@@ -1,6 +1,6 @@
-//! A user's name and the key that proves it: RFC 8489 §9.2.2 and §18.5.1.
+//! User names and the keys derived from passwords: RFC 8489 §9.2.2 and §18.5.1.
 //!
-//! Passwords do not live here: a key is derived once and kept. Fields are private and nothing prints a key.
+//! Keys are derived once, passwords are not kept, and keys are never printed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use std::sync::Arc;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
-/// One user as proved by one key. An allocation keeps the credential that opened it.
+use super::algorithms::PasswordAlgorithm;
+
+/// A user and one of the user's keys. An allocation keeps the credential that created it.
 pub struct Credential {
     username: Arc<str>,
     user: Arc<str>,
@@ -23,26 +25,27 @@ impl Credential {
         Credential { username, user, expires, key }
     }
 
-    /// The full name as it came on the wire. RFC 8656 §5 (441) compares this one.
-    pub fn username(&self) -> &Arc<str> {
+    /// The full USERNAME as sent by the client, which RFC 8656 §5 (441) compares.
+    pub(super) fn username(&self) -> &Arc<str> {
         &self.username
     }
 
-    /// The user for quota and logs: a static name, the part beside a time-limited name's expiry, or a bare expiry.
+    /// The user for quotas and logs: a time-limited username without its expiry unless that is all of it, or the name of a
+    /// static user.
     pub fn user(&self) -> &Arc<str> {
         &self.user
     }
 
     /// The algorithm that derived the key.
-    pub fn algorithm(&self) -> PasswordAlgorithm {
+    pub(super) fn algorithm(&self) -> PasswordAlgorithm {
         match self.key {
             Key::Md5(_) => PasswordAlgorithm::Md5,
             Key::Sha256(_) => PasswordAlgorithm::Sha256,
         }
     }
 
-    /// Unix seconds after which a time-limited name opens no more allocations.
-    pub fn expires(&self) -> Option<u64> {
+    /// Unix time in seconds after which a time-limited credential creates no more allocations.
+    pub(super) fn expires(&self) -> Option<u64> {
         self.expires
     }
 
@@ -61,28 +64,20 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// RFC 8489 §18.5: what derives a key from a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PasswordAlgorithm {
-    /// 0x0001, every client's before RFC 8489.
-    Md5,
-    /// 0x0002.
-    Sha256,
-}
-
-/// The key of RFC 8489 §9.2.2. All parts are already prepared.
+/// The key of RFC 8489 §9.2.2.
 pub(super) enum Key {
     Md5([u8; 16]),
     Sha256([u8; 32]),
 }
 
 impl Key {
+    /// Derives a key from parts already prepared with OpaqueString.
     pub(super) fn derive(algorithm: PasswordAlgorithm, username: &str, realm: &str, password: &[u8]) -> Key {
         match algorithm {
             // RFC 8489 §18.5.1.1
-            PasswordAlgorithm::Md5 => Key::Md5(joined::<Md5>(username, realm, password).into()),
+            PasswordAlgorithm::Md5 => Key::Md5(hash_parts::<Md5>(username, realm, password).into()),
             // RFC 8489 §18.5.1.2
-            PasswordAlgorithm::Sha256 => Key::Sha256(joined::<Sha256>(username, realm, password).into()),
+            PasswordAlgorithm::Sha256 => Key::Sha256(hash_parts::<Sha256>(username, realm, password).into()),
         }
     }
 
@@ -94,13 +89,13 @@ impl Key {
     }
 }
 
-/// The key of RFC 8489 §9.2.2 that may be stored in a password's place, from parts already prepared with OpaqueString:
-/// SIP's H(A1), and what [`Password::Md5Key`](super::Password::Md5Key) holds.
+/// Derives the MD5 key of RFC 8489 §9.2.2 from parts already prepared with OpaqueString. It is SIP's H(A1), and may be stored
+/// instead of a password as [`Password::Md5Key`](super::Password::Md5Key).
 pub fn md5_key(username: &str, realm: &str, password: &str) -> [u8; 16] {
-    joined::<Md5>(username, realm, password.as_bytes()).into()
+    hash_parts::<Md5>(username, realm, password.as_bytes()).into()
 }
 
-fn joined<D: Digest>(username: &str, realm: &str, password: &[u8]) -> md5::digest::Output<D> {
+fn hash_parts<D: Digest>(username: &str, realm: &str, password: &[u8]) -> md5::digest::Output<D> {
     D::new()
         .chain_update(username)
         .chain_update(":")
@@ -110,7 +105,7 @@ fn joined<D: Digest>(username: &str, realm: &str, password: &[u8]) -> md5::diges
         .finalize()
 }
 
-/// RFC 8489 §14.4, from parts already prepared.
+/// The value of USERHASH (RFC 8489 §14.4), from parts already prepared with OpaqueString.
 pub(super) fn userhash(username: &[u8], realm: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(username).chain_update(":").chain_update(realm).finalize().into()
 }
@@ -119,28 +114,15 @@ pub(super) fn userhash(username: &[u8], realm: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    /// RFC 8489 §9.2.2: the example of the section.
+    /// RFC 8489 §9.2.2: the example in that section.
     #[test]
-    fn md5_key_of_the_rfc() {
+    fn md5_key_matches_the_rfc() {
         assert_eq!(md5_key("user", "realm", "pass"), 0x8493fbc53ba582fb4c044c456bdc40eb_u128.to_be_bytes());
     }
 
-    /// RFC 8489 §14.4: Appendix B.1's USERHASH.
+    /// RFC 8489 §9.2.2: a key does not appear in debug output, because it is as good as the password.
     #[test]
-    fn userhash_of_the_rfc() {
-        assert_eq!(
-            userhash("マトリックス".as_bytes(), b"example.org"),
-            [
-                0x4a, 0x3c, 0xf3, 0x8f, 0xef, 0x69, 0x92, 0xbd, 0xa9, 0x52, 0xc6, 0x78, 0x04, 0x17, 0xda,
-                0x0f, 0x24, 0x81, 0x94, 0x15, 0x56, 0x9e, 0x60, 0xb2, 0x05, 0xc4, 0x6e, 0x41, 0x40, 0x7f,
-                0x17, 0x04,
-            ]
-        );
-    }
-
-    /// RFC 8489 §9.2.2: a key is as good as its password, so it stays out of every log.
-    #[test]
-    fn a_key_is_never_printed() {
+    fn debug_output_hides_the_key() {
         let key = Key::Md5([0xAB; 16]);
         let printed = format!("{:?}", Credential::new("1:bob", "bob", Some(1), key));
         assert_eq!(printed, r#"Credential { username: "1:bob", user: "bob", algorithm: Md5, .. }"#);

@@ -1,28 +1,28 @@
-//! What judging a request ends in: an [`Authenticated`] that only this layer can make, or a [`AuthRefusal`] with its code.
-//! RFC 8489 §9.2.4, RFC 8656 §5.
+//! The outcome of authentication: an [`Authenticated`], which only this layer can construct, or an [`AuthRefusal`] with its
+//! status code. RFC 8489 §9.2.4, RFC 8656 §5.
 
 use std::sync::Arc;
 
 use super::credential::Credential;
 use crate::wire::Encoder;
 
-/// What a request wants, as far as credentials care.
+/// What a request is for, as far as it matters for authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthPurpose {
-    /// To open an allocation: the expiry of a time-limited name counts, and 441 is never the answer.
+    /// Creates an allocation: a time-limited credential must not have expired, and the response is never 441.
     Allocate,
-    /// Anything else: a name that expired during a call still serves it.
+    /// Anything else: a credential that expires during a call remains valid for it.
     Other,
 }
 
-/// Proof that a request's credentials were verified.
+/// Proof that a request was authenticated.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
     credential: Arc<Credential>,
     integrity: ResponseIntegrity,
 }
 
-/// Which attribute signs the answer.
+/// The attribute that protects the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseIntegrity {
     Sha1,
@@ -34,30 +34,28 @@ impl Authenticated {
         Authenticated { credential, integrity }
     }
 
-    /// Who it is; an allocation keeps it.
+    /// The verified credential, which an allocation keeps.
     pub fn credential(&self) -> &Arc<Credential> {
         &self.credential
     }
 
-    /// Signs an answer to the request, success or error; only FINGERPRINT may follow.
-    pub fn sign(&self, answer: &mut Encoder) {
-        // RFC 8489 §9.2.4: MESSAGE-INTEGRITY-SHA256, unless the request was processed as though with MD5
-        // because it named no algorithm.
+    /// Adds message integrity to a success or error response. Only FINGERPRINT may follow.
+    pub fn sign(&self, response: &mut Encoder) {
         match self.integrity {
-            ResponseIntegrity::Sha1 => answer.integrity_sha1(self.credential.key()),
-            ResponseIntegrity::Sha256 => answer.integrity_sha256(self.credential.key()),
+            ResponseIntegrity::Sha1 => response.integrity_sha1(self.credential.key()),
+            ResponseIntegrity::Sha256 => response.integrity_sha256(self.credential.key()),
         }
     }
 }
 
-/// A request that is answered with an error. 401 and 438 also carry the challenge.
+/// An error response to an unauthenticated request. With 401 and 438 it carries a challenge.
 #[derive(Clone, Debug)]
 pub struct AuthRefusal {
     /// The status code: 400, 401, 438 or 441.
     pub code: u16,
-    /// Why, for logs and counters; the wire never tells.
+    /// The reason for logs and counters, which is not sent to the client.
     pub reason: AuthReason,
-    /// With 441 alone: the credentials are right but not this allocation's, so the answer is signed with them.
+    /// Present for 441 only, where the credentials are valid but not those of the allocation. They sign the response.
     pub signed: Option<Authenticated>,
 }
 

@@ -106,7 +106,7 @@ mod tests {
         assert!(!message.has_integrity_sha1() && !message.verify_sha1(b"key"));
     }
 
-    /// RFC 8489 §14: the first integrity attribute of a type counts, even if it is wrong and the second is right.
+    /// RFC 8489 §14: duplicates of an integrity attribute are ignored, even if only the second verifies.
     #[test]
     fn a_second_integrity_attribute_is_ignored() {
         for first_is_right in [true, false] {

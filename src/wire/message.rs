@@ -248,6 +248,17 @@ mod tests {
         }
     }
 
+    /// RFC 8489 §5: all twelve method bits are compared, so only the message types of the seven methods are known.
+    #[test]
+    fn other_methods_are_rejected() {
+        let mut bytes = binding(|_| ());
+        let known = (0..0x4000_u16).filter(|message_type| {
+            bytes[..2].copy_from_slice(&message_type.to_be_bytes());
+            Message::parse(&bytes).err() != Some(Malformed::Method)
+        });
+        assert_eq!(known.count(), 7 * 4);
+    }
+
     /// RFC 8489 §11, §12: without the magic cookie, only a Binding request is accepted, as a classic message.
     #[test]
     fn only_binding_requests_may_be_classic() {

@@ -1,122 +1,139 @@
-//! Requests on a 5-tuple that has an allocation: RFC 8656 §5 (441), the key it kept, and expiry during a call.
+//! Requests on a 5-tuple that has an allocation: RFC 8656 §5 (441), the allocation's key, and expiry during a call.
 
 use super::*;
 
-/// RFC 8656 §5: 441, signed with the key that was verified, except for Allocate.
+/// RFC 8656 §5: another user gets a 441 signed with their own key, except for Allocate.
 #[test]
-fn another_user_may_not_touch_an_allocation() {
+fn another_user_may_not_modify_an_allocation() {
     let auth = auth(&[plain("alice", "wonder"), plain("bob", "builder")], &[]);
-    let alice = Arc::clone(classic(&auth, "alice", "wonder").allocate(&auth).unwrap().credential());
+    let alice = Arc::clone(rfc5389(&auth, "alice", "wonder").allocate(&auth).unwrap().credential());
 
-    let refusal =
-        classic(&auth, "bob", "builder").check(&auth, NOW, AuthPurpose::Other, Some(&alice)).unwrap_err();
+    let refusal = rfc5389(&auth, "bob", "builder")
+        .authenticate(&auth, NOW, AuthPurpose::Other, Some(&alice))
+        .unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (441, AuthReason::OtherUser));
     let bytes = signed(&refusal.signed.expect("signed"));
     assert!(Message::parse(&bytes).unwrap().verify_sha1(&key(PasswordAlgorithm::Md5, "bob", "builder")));
 
-    let refusal =
-        modern(&auth, "bob", "builder").check(&auth, NOW, AuthPurpose::Other, Some(&alice)).unwrap_err();
+    let refusal = rfc8489(&auth, "bob", "builder")
+        .authenticate(&auth, NOW, AuthPurpose::Other, Some(&alice))
+        .unwrap_err();
     let bytes = signed(&refusal.signed.expect("signed"));
     assert!(Message::parse(&bytes).unwrap().verify_sha256(&key(PasswordAlgorithm::Sha256, "bob", "builder")));
 
-    let refusal =
-        classic(&auth, "bob", "wonder").check(&auth, NOW, AuthPurpose::Other, Some(&alice)).unwrap_err();
+    let refusal = rfc5389(&auth, "bob", "wonder")
+        .authenticate(&auth, NOW, AuthPurpose::Other, Some(&alice))
+        .unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (401, AuthReason::WrongPassword));
     assert!(refusal.signed.is_none());
 
-    let let_in =
-        classic(&auth, "bob", "builder").check(&auth, NOW, AuthPurpose::Allocate, Some(&alice)).unwrap();
-    assert_eq!(&**let_in.credential().username(), "bob");
+    let accepted = rfc5389(&auth, "bob", "builder")
+        .authenticate(&auth, NOW, AuthPurpose::Allocate, Some(&alice))
+        .unwrap();
+    assert_eq!(&**accepted.credential().username(), "bob");
 
-    // The same user with the other algorithm is the same user.
-    assert!(modern(&auth, "alice", "wonder").check(&auth, NOW, AuthPurpose::Other, Some(&alice)).is_ok());
+    // The user may change the algorithm.
+    assert!(
+        rfc8489(&auth, "alice", "wonder").authenticate(&auth, NOW, AuthPurpose::Other, Some(&alice)).is_ok()
+    );
 }
 
-/// RFC 8656 §5: the user name is the whole name, its expiry included.
+/// RFC 8656 §5: the expiry is part of the username.
 #[test]
-fn the_same_user_with_another_expiry_is_another_name() {
+fn another_expiry_is_another_username() {
     let auth = auth(&[], &["north"]);
-    let ask = |name: &str| classic(&auth, name, &time_limited_password(b"north", name));
-    let first = Arc::clone(ask("1800000000:bob").allocate(&auth).unwrap().credential());
+    let request = |name: &str| rfc5389(&auth, name, &time_limited_password(b"north", name));
+    let first = Arc::clone(request("1800000000:bob").allocate(&auth).unwrap().credential());
     assert_eq!(&**first.user(), "bob");
-    assert!(ask("1800000000:bob").check(&auth, NOW, AuthPurpose::Other, Some(&first)).is_ok());
-    let refusal = ask("1800000001:bob").check(&auth, NOW, AuthPurpose::Other, Some(&first)).unwrap_err();
+    assert!(request("1800000000:bob").authenticate(&auth, NOW, AuthPurpose::Other, Some(&first)).is_ok());
+    let refusal =
+        request("1800000001:bob").authenticate(&auth, NOW, AuthPurpose::Other, Some(&first)).unwrap_err();
     assert_eq!(refusal.code, 441);
     assert_eq!(&**refusal.signed.unwrap().credential().user(), "bob");
 }
 
-/// RFC 8656 §5, RFC 8489 §9.2.4: the allocation's own key outlives the user and the secret it came from.
+/// RFC 8656 §5, RFC 8489 §9.2.4: the allocation's key remains valid when its user or shared secret is removed.
 #[test]
-fn a_running_call_survives_the_end_of_its_user() {
+fn an_allocation_survives_the_removal_of_its_user() {
     let before = auth(&[plain("alice", "wonder"), plain("carol", "x")], &["north"]);
     let name = "1800000000:bob";
     let password = time_limited_password(b"north", name);
-    // The same keys make the same nonces; what is offered must not change, or the nonce is stale.
+    // The nonces remain valid, because the keys and the offered algorithms are the same.
     let after = auth(&[plain("carol", "x")], &["south"]);
-    for ask in [
-        classic(&before, "alice", "wonder"),
-        modern(&before, "alice", "wonder"),
-        modern(&before, "alice", "wonder")
+    for request in [
+        rfc5389(&before, "alice", "wonder"),
+        rfc8489(&before, "alice", "wonder"),
+        rfc8489(&before, "alice", "wonder")
             .without(attribute::USERNAME)
             .with(attribute::USERHASH, userhash(b"alice", REALM.as_bytes())),
-        classic(&before, name, &password),
-        modern(&before, name, &password),
+        rfc5389(&before, name, &password),
+        rfc8489(&before, name, &password),
     ] {
-        let known = Arc::clone(ask.allocate(&before).unwrap().credential());
-        let again = ask.check(&after, NOW, AuthPurpose::Other, Some(&known)).expect("the kept key");
+        let known = Arc::clone(request.allocate(&before).unwrap().credential());
+        let again = request
+            .authenticate(&after, NOW, AuthPurpose::Other, Some(&known))
+            .expect("the key of the allocation");
         assert!(Arc::ptr_eq(&known, again.credential()));
-        assert!(matches!(ask.refused(&after), (401, AuthReason::UnknownUser | AuthReason::WrongPassword)));
+        assert!(matches!(
+            request.rejected(&after),
+            (401, AuthReason::UnknownUser | AuthReason::WrongPassword)
+        ));
     }
-    // The kept key is one algorithm's.
-    let known = Arc::clone(classic(&before, "alice", "wonder").allocate(&before).unwrap().credential());
-    let refusal =
-        modern(&before, "alice", "wonder").check(&after, NOW, AuthPurpose::Other, Some(&known)).unwrap_err();
+    // The key is valid for its algorithm only.
+    let known = Arc::clone(rfc5389(&before, "alice", "wonder").allocate(&before).unwrap().credential());
+    let refusal = rfc8489(&before, "alice", "wonder")
+        .authenticate(&after, NOW, AuthPurpose::Other, Some(&known))
+        .unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (401, AuthReason::UnknownUser));
-    // Nor does it serve the other's name.
-    let mixed = modern(&before, "alice", "wonder").sha256(known.key());
-    let refusal = mixed.check(&after, NOW, AuthPurpose::Other, Some(&known)).unwrap_err();
+    // It is not valid as the key of the other algorithm either.
+    let mixed = rfc8489(&before, "alice", "wonder").sha256(known.key());
+    let refusal = mixed.authenticate(&after, NOW, AuthPurpose::Other, Some(&known)).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (401, AuthReason::UnknownUser));
-    // It opens nothing to a wrong password.
-    let refusal =
-        classic(&before, "alice", "wrong").check(&after, NOW, AuthPurpose::Other, Some(&known)).unwrap_err();
+    // A wrong password is still rejected.
+    let refusal = rfc5389(&before, "alice", "wrong")
+        .authenticate(&after, NOW, AuthPurpose::Other, Some(&known))
+        .unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (401, AuthReason::UnknownUser));
 }
 
-/// RFC 8489 §9.2.4: a password changed during a call: the old one serves the call, the new one too.
+/// RFC 8489 §9.2.4: after a change of password, both the old and the new one are valid for a running call.
 #[test]
-fn a_changed_password_serves_beside_the_kept_key() {
+fn old_and_new_password_are_valid_for_an_allocation() {
     let before = auth(&[plain("alice", "wonder")], &[]);
     let after = auth(&[plain("alice", "looking-glass")], &[]);
-    let known = Arc::clone(classic(&before, "alice", "wonder").allocate(&before).unwrap().credential());
-    let old =
-        classic(&after, "alice", "wonder").check(&after, NOW, AuthPurpose::Other, Some(&known)).unwrap();
-    let new = classic(&after, "alice", "looking-glass")
-        .check(&after, NOW, AuthPurpose::Other, Some(&known))
+    let known = Arc::clone(rfc5389(&before, "alice", "wonder").allocate(&before).unwrap().credential());
+    let old = rfc5389(&after, "alice", "wonder")
+        .authenticate(&after, NOW, AuthPurpose::Other, Some(&known))
+        .unwrap();
+    let new = rfc5389(&after, "alice", "looking-glass")
+        .authenticate(&after, NOW, AuthPurpose::Other, Some(&known))
         .unwrap();
     assert!(Arc::ptr_eq(old.credential(), &known));
     assert!(!Arc::ptr_eq(new.credential(), &known));
-    assert_eq!(classic(&after, "alice", "wonder").refused(&after), (401, AuthReason::WrongPassword));
+    assert_eq!(rfc5389(&after, "alice", "wonder").rejected(&after), (401, AuthReason::WrongPassword));
 }
 
-/// draft-uberti-behave-turn-rest: only Allocate judges the expiry, until the second it names.
+/// draft-uberti-behave-turn-rest: the expiry applies to Allocate only, and includes the second it names.
 #[test]
-fn a_name_expires_for_new_allocations_alone() {
+fn a_credential_expires_for_new_allocations_only() {
     let auth = auth(&[], &["north"]);
-    for expiry_known in [false, true] {
+    for has_allocation in [false, true] {
         let name = format!("{NOW}:bob");
         let password = time_limited_password(b"north", &name);
-        let ask = classic(&auth, &name, &password);
-        let known = ask.allocate(&auth).expect("not over yet");
-        let known = expiry_known.then_some(known.credential());
-        let later = ask.check(&auth, NOW + 1, AuthPurpose::Allocate, known).expect_err("over");
+        let request = rfc5389(&auth, &name, &password);
+        let known = request.allocate(&auth).expect("not expired yet");
+        let known = has_allocation.then_some(known.credential());
+        let later = request.authenticate(&auth, NOW + 1, AuthPurpose::Allocate, known).expect_err("expired");
         assert_eq!((later.code, later.reason), (401, AuthReason::Expired));
-        assert!(ask.check(&auth, NOW + 1, AuthPurpose::Other, known).is_ok());
-        // RFC 8489 §9.2.4: the user is judged before the nonce.
-        let stale = ask.check(&auth, NOW + 600, AuthPurpose::Allocate, known).expect_err("over");
+        assert!(request.authenticate(&auth, NOW + 1, AuthPurpose::Other, known).is_ok());
+        // RFC 8489 §9.2.4: the user is checked before the nonce.
+        let stale =
+            request.authenticate(&auth, NOW + 600, AuthPurpose::Allocate, known).expect_err("expired");
         assert_eq!(stale.reason, AuthReason::Expired);
-        // The log tells a wrong password from a late one.
-        let wrong =
-            classic(&auth, &name, "wrong").check(&auth, NOW + 1, AuthPurpose::Allocate, known).unwrap_err();
+        // The log distinguishes a wrong password from an expired credential.
+        let wrong = rfc5389(&auth, &name, "wrong")
+            .authenticate(&auth, NOW + 1, AuthPurpose::Allocate, known)
+            .unwrap_err();
         assert_eq!(wrong.reason, AuthReason::WrongPassword);
     }
 }

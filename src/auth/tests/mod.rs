@@ -1,5 +1,5 @@
-//! Stories of clients that come with credentials: RFC 8489 §9.2, RFC 8656 §5. Here is what they share: a server, and
-//! requests in the making.
+//! Stories of clients that authenticate: RFC 8489 §9.2, RFC 8656 §5. This file has the configurations and the request
+//! builder that they share.
 
 mod allocations;
 mod bid_down;
@@ -45,23 +45,23 @@ fn config(users: &[StaticUser], secrets: &[&str]) -> AuthConfig {
 
 fn auth(users: &[StaticUser], secrets: &[&str]) -> Auth {
     Auth::new(config(users, secrets), NonceKeys { current: [7; 32], previous: None })
-        .expect("a good configuration")
+        .expect("a valid configuration")
 }
 
 fn key(algorithm: PasswordAlgorithm, username: &str, password: &str) -> Vec<u8> {
     Key::derive(algorithm, username, REALM, password.as_bytes()).as_bytes().to_vec()
 }
 
-/// The value of an attribute in the challenge that a client gets at `unix`.
+/// The value of an attribute in a challenge made at `unix`.
 fn challenged(auth: &Auth, unix: u64, kind: u16) -> Vec<u8> {
-    let mut answer = Encoder::new(Class::Error, Method::Allocate, TransactionId([1; 12]));
-    auth.challenge(unix, client(), &mut answer);
-    let bytes = answer.finish();
-    let message = Message::parse(&bytes).expect("our own answer");
-    message.attribute(kind).expect("every challenge has it").value.to_vec()
+    let mut response = Encoder::new(Class::Error, Method::Allocate, TransactionId([1; 12]));
+    auth.challenge(unix, client(), &mut response);
+    let bytes = response.finish();
+    let message = Message::parse(&bytes).expect("a valid response");
+    message.attribute(kind).expect("challenges have the attribute").value.to_vec()
 }
 
-/// A client's request in the making.
+/// A request under construction.
 #[derive(Clone)]
 struct TestRequest {
     attributes: Vec<(u16, Vec<u8>)>,
@@ -84,13 +84,13 @@ impl TestRequest {
         self
     }
 
-    /// MESSAGE-INTEGRITY
+    /// Adds MESSAGE-INTEGRITY.
     fn sha1(mut self, key: &[u8]) -> TestRequest {
         self.sha1 = Some(key.to_vec());
         self
     }
 
-    /// MESSAGE-INTEGRITY-SHA256
+    /// Adds MESSAGE-INTEGRITY-SHA256.
     fn sha256(mut self, key: &[u8]) -> TestRequest {
         self.sha256 = Some(key.to_vec());
         self
@@ -110,7 +110,7 @@ impl TestRequest {
         request.finish()
     }
 
-    fn check(
+    fn authenticate(
         &self,
         auth: &Auth,
         unix: u64,
@@ -128,50 +128,50 @@ impl TestRequest {
     }
 
     fn allocate(&self, auth: &Auth) -> Result<Authenticated, AuthRefusal> {
-        self.check(auth, NOW, AuthPurpose::Allocate, None)
+        self.authenticate(auth, NOW, AuthPurpose::Allocate, None)
     }
 
-    fn refused(&self, auth: &Auth) -> (u16, AuthReason) {
-        let refusal = self.allocate(auth).expect_err("refused");
+    fn rejected(&self, auth: &Auth) -> (u16, AuthReason) {
+        let refusal = self.allocate(auth).expect_err("rejected");
         assert!(refusal.signed.is_none());
         (refusal.code, refusal.reason)
     }
 }
 
-/// What every client before RFC 8489 sends: name, realm, nonce.
-fn named(auth: &Auth, username: &str) -> TestRequest {
+/// An unsigned request with username, realm and nonce.
+fn unsigned(auth: &Auth, username: &str) -> TestRequest {
     TestRequest::new()
         .with(attribute::USERNAME, username)
         .with(attribute::REALM, REALM)
         .with(attribute::NONCE, challenged(auth, NOW, attribute::NONCE))
 }
 
-/// Such a request, signed.
-fn classic(auth: &Auth, username: &str, password: &str) -> TestRequest {
-    named(auth, username).sha1(&key(PasswordAlgorithm::Md5, username, password))
+/// A request of a client of RFC 5389.
+fn rfc5389(auth: &Auth, username: &str, password: &str) -> TestRequest {
+    unsigned(auth, username).sha1(&key(PasswordAlgorithm::Md5, username, password))
 }
 
-/// What a client of RFC 8489 sends that chose SHA-256.
-fn modern(auth: &Auth, username: &str, password: &str) -> TestRequest {
-    named(auth, username)
+/// A request of a client of RFC 8489 that chooses SHA-256.
+fn rfc8489(auth: &Auth, username: &str, password: &str) -> TestRequest {
+    unsigned(auth, username)
         .with(attribute::PASSWORD_ALGORITHMS, BOTH)
         .with(attribute::PASSWORD_ALGORITHM, SHA256)
         .sha256(&key(PasswordAlgorithm::Sha256, username, password))
 }
 
-/// The error answer as the server above writes it.
-fn answer(auth: &Auth, refusal: &AuthRefusal) -> Vec<u8> {
+/// The error response as the server above encodes it.
+fn error_response(auth: &Auth, refusal: &AuthRefusal) -> Vec<u8> {
     let bytes = TestRequest::new().bytes();
-    let mut answer =
+    let mut response =
         Encoder::error_response(&Message::parse(&bytes).unwrap(), refusal.code, reason_phrase(refusal.code));
     if matches!(refusal.code, 401 | 438) {
-        auth.challenge(NOW, client(), &mut answer);
+        auth.challenge(NOW, client(), &mut response);
     }
-    answer.finish()
+    response.finish()
 }
 
 fn signed(authenticated: &Authenticated) -> Vec<u8> {
-    let mut answer = Encoder::new(Class::Success, Method::Allocate, TransactionId([9; 12]));
-    authenticated.sign(&mut answer);
-    answer.finish()
+    let mut response = Encoder::new(Class::Success, Method::Allocate, TransactionId([9; 12]));
+    authenticated.sign(&mut response);
+    response.finish()
 }

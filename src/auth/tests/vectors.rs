@@ -1,13 +1,13 @@
-//! The vectors of RFC 5769 §2.4 and RFC 8489 Appendix B.1.
+//! The test vectors of RFC 5769 §2.4 and RFC 8489 Appendix B.1.
 
 use super::*;
 
-/// A server whose only user is that of the RFCs' vectors.
+/// A server with the user of the test vectors.
 fn matrix() -> Auth {
     auth(&[plain("マトリックス", "TheMatrIX")], &[])
 }
 
-/// Whether the vector is signed with the user's key: its nonce is not ours, and that is all that is wrong with it.
+/// Whether the integrity of the vector verifies. Its nonce is always foreign.
 fn verifies(auth: &Auth, vector: &[u8]) -> bool {
     let request = Message::parse(vector).expect("well-formed");
     let refusal =
@@ -21,7 +21,7 @@ fn verifies(auth: &Auth, vector: &[u8]) -> bool {
 
 /// RFC 5769 §2.4: long-term authentication with MESSAGE-INTEGRITY.
 #[test]
-fn the_vector_of_rfc_5769() {
+fn the_test_vector_of_rfc_5769() {
     let mut vector = vec![
         0x00, 0x01, 0x00, 0x60, 0x21, 0x12, 0xa4, 0x42, 0x78, 0xad, 0x34, 0x33, 0xc6, 0xad, 0x72, 0xc0, 0x29,
         0xda, 0x41, 0x2e, 0x00, 0x06, 0x00, 0x12, 0xe3, 0x83, 0x9e, 0xe3, 0x83, 0x88, 0xe3, 0x83, 0xaa, 0xe3,
@@ -36,10 +36,10 @@ fn the_vector_of_rfc_5769() {
     assert!(!verifies(&matrix(), &vector));
 }
 
-/// RFC 8489 Appendix B.1 with erratum 6268: USERHASH and MESSAGE-INTEGRITY-SHA256. Its cookie (`AAAC`, erratum 6290)
-/// says username anonymity alone, so its lone PASSWORD-ALGORITHM is not compared with anything.
+/// RFC 8489 Appendix B.1 with erratum 6268: USERHASH and MESSAGE-INTEGRITY-SHA256. Its nonce cookie (`AAAC`, erratum 6290)
+/// has only the bit for username anonymity, so PASSWORD-ALGORITHM needs no PASSWORD-ALGORITHMS.
 #[test]
-fn the_vector_of_rfc_8489() {
+fn the_test_vector_of_rfc_8489() {
     let mut vector = vec![
         0x00, 0x01, 0x00, 0x90, 0x21, 0x12, 0xa4, 0x42, 0x78, 0xad, 0x34, 0x33, 0xc6, 0xad, 0x72, 0xc0, 0x29,
         0xda, 0x41, 0x2e, 0x00, 0x1e, 0x00, 0x20, 0x4a, 0x3c, 0xf3, 0x8f, 0xef, 0x69, 0x92, 0xbd, 0xa9, 0x52,
@@ -53,20 +53,20 @@ fn the_vector_of_rfc_8489() {
         0x7c, 0x43, 0x14, 0x93, 0x09, 0x27, 0x8c, 0xc6, 0x51, 0x8e, 0x65,
     ];
     assert!(verifies(&matrix(), &vector));
-    // The same under a cookie that has the password algorithms bit (`AAAD`): 400, as PASSWORD-ALGORITHMS is missing.
-    let mut demanding = vector.clone();
-    demanding[72] = b'D';
-    let request = Message::parse(&demanding).unwrap();
+    // With the bit for password algorithms (`AAAD`), PASSWORD-ALGORITHMS is required.
+    let mut with_bit = vector.clone();
+    with_bit[72] = b'D';
+    let request = Message::parse(&with_bit).unwrap();
     let refusal = matrix().authenticate(NOW, client(), &request, AuthPurpose::Allocate, None).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (400, AuthReason::PasswordAlgorithms));
     vector[163] ^= 1;
     assert!(!verifies(&matrix(), &vector));
 }
 
-/// RFC 8265 §4.2: Appendix B.1 says OpaqueString makes `TheMatrIX` of this password. That was SASLprep (RFC 5769);
-/// OpaqueString refuses the soft hyphen, and the operator is told so.
+/// RFC 8265 §4.2: Appendix B.1 claims that OpaqueString maps this password to `TheMatrIX`, but that was SASLprep (RFC 5769).
+/// OpaqueString does not allow the soft hyphen.
 #[test]
-fn the_unprepared_password_of_the_vectors_is_refused() {
+fn the_unprepared_password_of_the_vectors_is_rejected() {
     let users = [plain("マトリックス", "The\u{AD}M\u{AA}tr\u{2168}")];
     let error = Auth::new(config(&users, &[]), NonceKeys { current: [7; 32], previous: None }).unwrap_err();
     assert!(matches!(error, AuthConfigError::UserPassword { .. }), "{error}");

@@ -1,25 +1,25 @@
-//! What a request says about its sender, unproved: RFC 8489 §14.3, §14.4, §14.9-14.12.
+//! What a request claims about its sender before verification: RFC 8489 §14.3, §14.4, §14.9-14.12.
 
 use super::credential::{Credential, userhash};
-use super::opaque::bare;
+use super::prepare::strip_quotes;
 use super::verdict::ResponseIntegrity;
 use crate::wire::{Message, attribute};
 
-/// RFC 8489 §14.3: the longest USERNAME that has to be understood.
+/// RFC 8489 §14.3: the longest USERNAME that a server has to support, in bytes.
 const USERNAME_MAX: usize = 763;
 
-/// What a request says about itself. Of an attribute that comes twice the first counts (RFC 8489 §14).
-pub(super) struct Claim<'a> {
+/// The authentication attributes of a request. Duplicates are ignored (RFC 8489 §14).
+pub(super) struct ClaimedIdentity<'a> {
     pub name: ClaimedName<'a>,
     pub realm: &'a [u8],
     pub nonce: &'a [u8],
-    /// PASSWORD-ALGORITHMS
+    /// PASSWORD-ALGORITHMS.
     pub offered: Option<&'a [u8]>,
-    /// PASSWORD-ALGORITHM
+    /// PASSWORD-ALGORITHM.
     pub chosen: Option<&'a [u8]>,
 }
 
-/// USERNAME or USERHASH. Of a request with both, USERNAME counts.
+/// USERNAME or USERHASH. USERNAME takes precedence.
 #[derive(Clone, Copy)]
 pub(super) enum ClaimedName<'a> {
     Username(&'a str),
@@ -27,9 +27,9 @@ pub(super) enum ClaimedName<'a> {
     Invalid,
 }
 
-impl<'a> Claim<'a> {
-    /// `None` if an attribute is missing without which integrity cannot be verified (RFC 8489 §9.2.4).
-    pub(super) fn of(request: &Message<'a>) -> Option<Claim<'a>> {
+impl<'a> ClaimedIdentity<'a> {
+    /// Returns `None` if an attribute is missing that is needed to verify the integrity (RFC 8489 §9.2.4).
+    pub(super) fn from_request(request: &Message<'a>) -> Option<ClaimedIdentity<'a>> {
         let (mut username, mut hash, mut realm, mut nonce) = (None, None, None, None);
         let (mut offered, mut chosen) = (None, None);
         for found in request.attributes() {
@@ -46,14 +46,14 @@ impl<'a> Claim<'a> {
         }
         let name = match (username, hash) {
             (Some(value), _) => ClaimedName::username(value),
-            // RFC 8489 §14.4: 32 bytes.
+            // RFC 8489 §14.4: exactly 32 bytes.
             (None, Some(value)) => value.try_into().map_or(ClaimedName::Invalid, ClaimedName::Userhash),
             (None, None) => return None,
         };
-        Some(Claim { name, realm: bare(realm?), nonce: nonce?, offered, chosen })
+        Some(ClaimedIdentity { name, realm: strip_quotes(realm?), nonce: nonce?, offered, chosen })
     }
 
-    /// Whether this is the name of a credential that an allocation kept.
+    /// Whether the request claims the name of `known`.
     pub(super) fn names(&self, known: &Credential) -> bool {
         match self.name {
             ClaimedName::Username(name) => name == &**known.username(),
@@ -62,8 +62,8 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// RFC 8489 §9.2.4: what signs the answer.
-    pub(super) fn answered_with(&self) -> ResponseIntegrity {
+    /// RFC 8489 §9.2.4: a client that names no algorithm may not support MESSAGE-INTEGRITY-SHA256.
+    pub(super) fn response_integrity(&self) -> ResponseIntegrity {
         if self.offered.is_none() && self.chosen.is_none() {
             ResponseIntegrity::Sha1
         } else {
@@ -74,7 +74,7 @@ impl<'a> Claim<'a> {
 
 impl<'a> ClaimedName<'a> {
     fn username(value: &'a [u8]) -> ClaimedName<'a> {
-        match str::from_utf8(bare(value)) {
+        match str::from_utf8(strip_quotes(value)) {
             Ok(name) if name.len() <= USERNAME_MAX => ClaimedName::Username(name),
             _ => ClaimedName::Invalid,
         }
