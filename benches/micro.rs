@@ -1,6 +1,6 @@
-//! `cargo bench --bench micro`: what the pure layers cost for one message, without a socket. The world is that of the
-//! stories (tests/stories), where allocations exist as soon as they are asked for.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark's functions and its made-up world")]
+//! `cargo bench --bench micro` measures the protocol layers without sockets, one message at a time. It uses the simulated
+//! world of tests/stories, where relay sockets open at once.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use hairpin::auth::AuthPurpose;
 use hairpin::turn::{Header, PeerAddr, Tos};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 
-#[allow(dead_code, reason = "the stories use the rest")]
+#[allow(dead_code, reason = "used by the stories")]
 #[path = "../tests/stories/world.rs"]
 mod world;
 
@@ -18,8 +18,9 @@ use world::{Client, PEER, START, World, addr, auth, channel_message, credentials
 const PAYLOAD: [u8; 200] = [7; 200];
 const CHANNEL: u16 = 0x4001;
 const PERMITTED: &str = "1.1.1.1:5000";
+const RELAYED: &str = "192.0.2.1:50000";
 
-/// RFC 8656 §7: the request of a client that knows realm and nonce, and its answer.
+/// RFC 8656 §7: a request with credentials, and its response.
 fn allocate(criterion: &mut Criterion) {
     let auth = auth(credentials());
     let mut client = Client::new("203.0.113.5:40000");
@@ -43,23 +44,20 @@ fn allocate(criterion: &mut Criterion) {
     });
     let request = Message::parse(&request).unwrap();
     let authenticated = auth.authenticate(START, from, &request, AuthPurpose::Allocate, None).ok().unwrap();
-    criterion.bench_function("allocate/answer", |bencher| {
+    let relayed = addr(RELAYED);
+    criterion.bench_function("allocate/response", |bencher| {
         bencher.iter(|| {
-            let mut answer = Encoder::response(black_box(&request), Class::Success);
-            answer.xor_address(attribute::XOR_RELAYED_ADDRESS, addr_of_relay());
-            answer.xor_address(attribute::XOR_MAPPED_ADDRESS, from);
-            answer.u32(attribute::LIFETIME, 600);
-            authenticated.sign(&mut answer);
-            answer.finish()
+            let mut response = Encoder::response(black_box(&request), Class::Success);
+            response.xor_address(attribute::XOR_RELAYED_ADDRESS, relayed);
+            response.xor_address(attribute::XOR_MAPPED_ADDRESS, from);
+            response.u32(attribute::LIFETIME, 600);
+            authenticated.sign(&mut response);
+            response.finish()
         });
     });
 }
 
-fn addr_of_relay() -> std::net::SocketAddr {
-    std::net::SocketAddr::from(([192, 0, 2, 1], 50_000))
-}
-
-/// RFC 8656 §11 and §12: one packet of 200 bytes in each direction and form.
+/// RFC 8656 §11 and §12: a packet of 200 bytes in each direction and framing.
 fn data(criterion: &mut Criterion) {
     let mut world = World::default();
     let mut client = world.allocated("203.0.113.5:40000");

@@ -1,8 +1,8 @@
-//! The testbed, those who take part, and their turns in it.
+//! The runs: which servers take part, in which order, and what is repeated because other processes interfered.
 
 use std::fs;
 use std::io::Read;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,146 +11,147 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::Options;
-use crate::case::{Case, Client, FEW, Form, Kind, Strangers, THIN, Traffic};
+use crate::args::BenchArgs;
+use crate::case::{Case, CaseKind, FEW, THIN};
 use crate::clock::Clock;
-use crate::contestant::{self, Contestant, Paths};
-use crate::cpu;
+use crate::contestant::{self, Contestant, ProgramPaths, ServerUse};
 use crate::highest;
-use crate::load::Protocol;
+use crate::procfs;
 use crate::report::Column;
-use crate::testbed::{Running, Testbed};
-use crate::tls::Identity;
+use crate::testbed::{ChildProcess, Testbed};
+use crate::tls::TlsIdentity;
+use crate::workload::{ClientTransport, Strangers, Workload};
 
-/// Past this part of a CPU in the hands of others a run is put off, or repeated.
+/// The share of a CPU that other processes may use; beyond, a run is delayed or repeated.
 const DISTURBED: f64 = 0.03;
-/// For so long the CPUs must have been idle before a run.
+/// How long the CPUs must be idle before a run.
 const QUIET: Duration = Duration::from_millis(500);
 /// Seconds that the set-up of a run may take.
 const SET_UP: f64 = 10.0;
 
-/// Set by a signal: what runs ends.
+/// Set by a signal to end the benchmark.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// A testbed and those who take part.
+/// A testbed and the servers that take part.
 pub struct Bench<'a> {
-    options: &'a Options,
-    paths: Paths,
+    args: &'a BenchArgs,
+    paths: ProgramPaths,
     present: Vec<&'a Contestant>,
     testbed: Testbed,
-    dir: Scratch,
+    scratch: ScratchDir,
 }
 
 impl<'a> Bench<'a> {
-    /// Opens the testbed; says who is left out, and why loopback has to do if so.
-    pub fn open(options: &'a Options) -> Result<Bench<'a>> {
-        let paths = Paths { turnserver: options.turnserver.clone(), hairpin: options.hairpin.clone() };
+    /// Opens the testbed. Prints which servers are missing, and why the testbed uses loopback if it does.
+    pub fn open(args: &'a BenchArgs) -> Result<Bench<'a>> {
+        let paths = ProgramPaths { turnserver: args.turnserver.clone(), hairpin: args.hairpin.clone() };
         let mut present = Vec::new();
-        for contestant in &options.contestants {
-            match contestant.absence(&paths) {
-                Some(why) => println!("{} is left out: {why}", contestant.name),
+        for contestant in &args.contestants {
+            match contestant.missing_program(&paths) {
+                Some(program) => println!("skipping {}: {program} not found", contestant.name),
                 None => present.push(contestant),
             }
         }
-        let (testbed, why) = Testbed::open(options.relay_cpu, options.clients_cpu)?;
-        if let Some(why) = why {
+        let (testbed, error) = Testbed::open(args.relay_cpu, args.clients_cpu)?;
+        if let Some(error) = error {
             println!(
-                "over loopback, since {why:#}: receive work cannot be told apart, only ratios mean something"
+                "measuring over loopback: {error:#}. The cost of receiving cannot be separated, so only ratios are \
+                 meaningful"
             );
         }
-        let dir = Scratch::new()?;
-        Identity::of(&dir.0).make(testbed.relay.ip)?;
-        Ok(Bench { options, paths, present, testbed, dir })
+        let scratch = ScratchDir::new()?;
+        TlsIdentity::in_dir(&scratch.0).generate(testbed.relay.ip)?;
+        Ok(Bench { args, paths, present, testbed, scratch })
     }
 
-    /// Whether relay and clients are hosts of their own.
+    /// Whether relay and clients have network namespaces of their own.
     pub fn has_namespaces(&self) -> bool {
-        self.testbed.relay.is_namespace()
+        self.testbed.relay.namespace_pid().is_some()
     }
 
-    /// All runs of one case, the contestants taking turns.
+    /// Measures one case; in each round, every server has one run.
     pub fn measure(&self, case: &Case) -> Result<Vec<Column>> {
         let present: Vec<&Contestant> =
-            self.present.iter().copied().filter(|contestant| case.kind.suits(contestant.protocol)).collect();
+            self.present.iter().copied().filter(|contestant| case.kind.suits(contestant.setup())).collect();
         let column = |contestant: &&Contestant| Column { name: contestant.name.clone(), runs: Vec::new() };
         let mut columns: Vec<Column> = present.iter().map(column).collect();
-        for run in 0..self.options.runs {
+        for run in 0..self.args.runs {
             for (contestant, column) in present.iter().zip(&mut columns) {
                 eprint!("\r{}, run {}: {:<40}", case.name, run + 1, contestant.name);
-                match self.once(&case.kind, contestant) {
+                match self.measure_once(&case.kind, contestant) {
                     Ok(figures) => column.runs.push(figures),
                     Err(_) if INTERRUPTED.load(Ordering::Relaxed) => bail!("interrupted"),
-                    Err(why) => {
-                        eprintln!("\r{}: {why:#}", contestant.name);
+                    Err(error) => {
+                        eprintln!("\r{}: {error:#}", contestant.name);
                         column.runs.push(Value::Null);
                     }
                 }
             }
-            if let Kind::Highest(traffic) = &case.kind {
-                self.at_half(traffic, &present, &mut columns);
+            if let CaseKind::Highest(workload) = &case.kind {
+                self.measure_at_half(workload, &present, &mut columns);
             }
         }
         eprint!("\r{:<70}\r", "");
         Ok(columns)
     }
 
-    /// One run of one contestant.
-    fn once(&self, kind: &Kind, contestant: &Contestant) -> Result<Value> {
-        let seconds = self.options.seconds;
+    /// One run of one server.
+    fn measure_once(&self, kind: &CaseKind, contestant: &Contestant) -> Result<Value> {
+        let seconds = self.args.seconds;
         match kind {
-            Kind::Traffic(traffic) => {
-                let rate = self.options.rate.unwrap_or(traffic.rate);
-                self.undisturbed(|| self.run("load", &Traffic { rate, ..*traffic }, seconds, contestant))
+            CaseKind::Traffic(workload) => {
+                let rate = self.args.rate.unwrap_or(workload.rate);
+                self.undisturbed(|| self.run("load", &Workload { rate, ..*workload }, seconds, contestant))
             }
-            Kind::Growth(traffic) => {
-                let of =
-                    |traffic: &Traffic| self.undisturbed(|| self.run("load", traffic, seconds, contestant));
-                let few = of(&Traffic { allocations: FEW, ..*traffic })?;
-                let mut many = of(traffic)?;
+            CaseKind::Growth(workload) => {
+                let of = |workload: &Workload| {
+                    self.undisturbed(|| self.run("load", workload, seconds, contestant))
+                };
+                let few = of(&Workload { allocations: FEW, ..*workload })?;
+                let mut many = of(workload)?;
                 let (at_few, at_many) = (few["ns_per_packet"].as_f64(), many["ns_per_packet"].as_f64());
                 many["growth"] = json!(at_few.zip(at_many).map(|(few, many)| many / few));
                 many["ns_per_packet_of_few"] = json!(at_few);
                 Ok(many)
             }
-            Kind::Storm { clients } => {
-                let traffic = Traffic { allocations: *clients, ..THIN };
-                self.undisturbed(|| self.run("storm", &traffic, seconds, contestant))
+            CaseKind::Storm { clients } => {
+                let workload = Workload { allocations: *clients, ..THIN };
+                self.undisturbed(|| self.run("storm", &workload, seconds, contestant))
             }
-            // Nothing is timed, so nobody disturbs.
-            Kind::Memory(traffic) => self.run("memory", traffic, seconds, contestant),
-            Kind::Highest(traffic) => highest::search(traffic.rate, |rate| {
+            // Other processes do not affect the memory.
+            CaseKind::Memory(workload) => self.run("memory", workload, seconds, contestant),
+            CaseKind::Highest(workload) => highest::search(workload.rate, |rate| {
                 self.undisturbed(|| {
-                    self.run("load", &Traffic { rate, ..*traffic }, highest::PROBE, contestant)
+                    self.run("load", &Workload { rate, ..*workload }, highest::PROBE, contestant)
                 })
             }),
         }
     }
 
-    /// Adds to the last run of everyone who has a highest rate how it does at half of coturn's.
-    fn at_half(&self, traffic: &Traffic, present: &[&Contestant], columns: &mut [Column]) {
+    /// Measures every server at half of coturn's highest rate, and adds the figures to its last run.
+    fn measure_at_half(&self, workload: &Workload, present: &[&Contestant], columns: &mut [Column]) {
         let highest = |column: &Column| column.runs.last()?["packets_per_second"].as_f64();
-        let Some(most) = columns.iter().find(|column| column.name == "coturn").and_then(highest) else {
-            return;
-        };
-        let rate = (most / 2.0) as u64;
+        let coturn = columns.iter().find(|column| column.name == "coturn");
+        let Some(highest) = coturn.and_then(highest) else { return };
+        let workload = Workload { rate: (highest / 2.0) as u64, ..*workload };
         for (contestant, column) in present.iter().zip(columns) {
             let Some(run) = column.runs.last_mut().filter(|run| !run.is_null()) else { continue };
-            let traffic = Traffic { rate, ..*traffic };
-            match self.undisturbed(|| self.run("load", &traffic, self.options.seconds, contestant)) {
+            match self.undisturbed(|| self.run("load", &workload, self.args.seconds, contestant)) {
                 Ok(figures) => run["at_half"] = figures,
-                Err(why) => eprintln!("\r{} at half of coturn's rate: {why:#}", contestant.name),
+                Err(error) => eprintln!("\r{} at half of coturn's highest rate: {error:#}", contestant.name),
             }
         }
     }
 
-    /// The run that others disturbed least, of those that patience allows.
+    /// Waits for quiet CPUs, and repeats a run that other processes disturbed, for as long as `--patience` allows.
+    /// Returns the run that was disturbed least.
     fn undisturbed(&self, run: impl Fn() -> Result<Value>) -> Result<Value> {
         let others = |figures: &Value| figures["others_cpu"].as_f64().unwrap_or(0.0);
         let clock = Clock::start();
-        let patient = || clock.now() < self.options.patience * 1_000_000_000;
+        let patient = || clock.now() < self.args.patience * 1_000_000_000;
         let mut least: Option<Value> = None;
         loop {
-            while patient() && self.others_share(QUIET) > DISTURBED {
+            while patient() && self.others_cpu(QUIET) > DISTURBED {
                 ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
             }
             let figures = run()?;
@@ -165,86 +166,72 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// How much of the two CPUs is in use while the benchmark rests.
-    fn others_share(&self, time: Duration) -> f64 {
-        let cpus = [self.options.relay_cpu, self.options.clients_cpu];
+    /// How much of the two CPUs is used while the benchmark itself is idle.
+    fn others_cpu(&self, time: Duration) -> f64 {
+        let cpus = [self.args.relay_cpu, self.args.clients_cpu];
         let clock = Clock::start();
-        let busy = || cpu::busy(&cpus, clock.now() as f64 / 1e9);
+        let busy = || procfs::busy_seconds(&cpus, clock.now() as f64 / 1e9);
         let before = busy();
         std::thread::sleep(time);
         (busy() - before) / (clock.now() as f64 / 1e9)
     }
 
-    /// A server of its own, a generator that plays this part, and perhaps strangers beside it.
-    fn run(&self, part: &str, traffic: &Traffic, seconds: f64, contestant: &Contestant) -> Result<Value> {
-        let dir = &self.dir.0;
-        let (mut server, address) =
-            contestant.start(&self.testbed, &self.paths, dir, traffic.client, part == "storm")?;
-        let strangers = traffic.strangers.map(|strangers| self.flood(strangers, address)).transpose()?;
-        let mut words = format!("{part} {}", self.order(traffic, seconds, contestant, address, &server));
-        if let Some(strangers) = &strangers {
-            words += &format!(" --strangers {}", strangers.pid());
+    /// Starts a server, a part of the load generator and perhaps strangers, and returns the figures.
+    fn run(&self, part: &str, workload: &Workload, seconds: f64, contestant: &Contestant) -> Result<Value> {
+        let dir = &self.scratch.0;
+        let peer_ip = self.testbed.clients.ip;
+        let server_use = ServerUse { transport: workload.transport, peer_ip, storm: part == "storm" };
+        let (mut server, address) = contestant.start(&self.testbed.relay, &self.paths, dir, &server_use)?;
+        let flood = workload.strangers.map(|strangers| self.start_flood(strangers, address)).transpose()?;
+        let mut words = format!(
+            "{part} {} --setup {} --server {address} --server-pid {}",
+            self.load_args(workload, seconds, peer_ip),
+            contestant.setup(),
+            server.pid()
+        );
+        if let Some(flood) = &flood {
+            words += &format!(" --flood-pid {}", flood.pid());
         }
         let result = self.play(&words);
-        drop(strangers);
+        drop(flood);
         if let Some(status) = server.0.try_wait()? {
-            bail!("ended by itself ({status}): {}", contestant::last_words(dir)?);
+            bail!("the server exited ({status}): {}", contestant::last_log_lines(dir)?);
         }
         result
     }
 
-    /// What the generator is told.
-    fn order(
-        &self,
-        traffic: &Traffic,
-        seconds: f64,
-        contestant: &Contestant,
-        server: SocketAddrV4,
-        process: &Running,
-    ) -> String {
-        let &Options { warm_up, tick, relay_cpu, clients_cpu, .. } = self.options;
-        let &Traffic { allocations, payload, burst, rate, client, form, .. } = traffic;
-        let protocol = match contestant.protocol {
-            Protocol::Turn => "turn",
-            Protocol::Floor => "floor",
-        };
+    /// The load generator's arguments that do not depend on the server.
+    fn load_args(&self, workload: &Workload, seconds: f64, peer_ip: Ipv4Addr) -> String {
+        let &BenchArgs { warm_up, tick, relay_cpu, clients_cpu, .. } = self.args;
+        let Testbed { relay, clients } = &self.testbed;
         let mut words = format!(
-            "--protocol {protocol} --server {server} --ip {} --allocations {allocations} --payload {payload} \
-             --burst {burst} --rate {rate} --warm-up {warm_up} --seconds {seconds} --tick {tick} --process {} \
+            "{} --client-ip {} --peer-ip {peer_ip} --warm-up {warm_up} --seconds {seconds} --tick {tick} \
              --cpus {relay_cpu} {clients_cpu}",
-            self.testbed.clients.ip,
-            process.pid(),
+            workload.to_args(),
+            clients.ip,
         );
-        for (name, thread) in [("napi", self.testbed.relay.napi), ("own-napi", self.testbed.clients.napi)] {
-            if let Some(thread) = thread {
-                words += &format!(" --{name} {thread}");
+        for (name, pid) in [("server-napi", relay.napi), ("own-napi", clients.napi)] {
+            if let Some(pid) = pid {
+                words += &format!(" --{name} {pid}");
             }
         }
-        if client != Client::default() {
-            words += &format!(" --client {client}");
-        }
-        if client == Client::Tls {
-            words += &format!(" --certificate {}", Identity::of(&self.dir.0).certificate.display());
-        }
-        if form != Form::default() {
-            words += &format!(" --form {form}");
+        if workload.transport == ClientTransport::Tls {
+            let TlsIdentity { certificate, .. } = TlsIdentity::in_dir(&self.scratch.0);
+            words += &format!(" --certificate {}", certificate.display());
         }
         words
     }
 
-    /// Strangers who go on until they are dropped, or the run should long be over.
-    fn flood(&self, strangers: Strangers, server: SocketAddrV4) -> Result<Running> {
-        let Strangers { kind, sources, rate } = strangers;
-        let seconds = self.options.warm_up + self.options.seconds + SET_UP;
-        let words = format!(
-            "flood --server {server} --kind {kind} --sources {sources} --rate {rate} --seconds {seconds}"
-        );
+    /// Starts strangers, which end when they are dropped or when the run should long be over.
+    fn start_flood(&self, strangers: Strangers, server: SocketAddrV4) -> Result<ChildProcess> {
+        let seconds = self.args.warm_up + self.args.seconds + SET_UP;
+        let words = format!("flood --server {server} {} --seconds {seconds}", strangers.to_args());
         let mut command = self.testbed.clients.command(std::env::current_exe()?);
         command.args(words.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
-        Ok(Running(command.spawn()?))
+        Ok(ChildProcess(command.spawn()?))
     }
 
-    /// Runs a part on the clients' host; what it prints in the end.
+    /// Runs a part on the clients' host and returns the figures that it prints.
     fn play(&self, words: &str) -> Result<Value> {
         let mut command = self.testbed.clients.command(std::env::current_exe()?);
         command
@@ -252,7 +239,7 @@ impl<'a> Bench<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut part = Running(command.spawn()?);
+        let mut part = ChildProcess(command.spawn()?);
         let status = loop {
             if let Some(status) = part.0.try_wait()? {
                 break status;
@@ -260,28 +247,28 @@ impl<'a> Bench<'a> {
             ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
             std::thread::sleep(Duration::from_millis(20));
         };
-        let (mut figures, mut said) = (String::new(), String::new());
+        let (mut figures, mut errors) = (String::new(), String::new());
         part.0.stdout.take().context("no output")?.read_to_string(&mut figures)?;
-        part.0.stderr.take().context("no output")?.read_to_string(&mut said)?;
-        ensure!(status.success(), "{}", said.trim());
-        serde_json::from_str(&figures).context("the generator's figures")
+        part.0.stderr.take().context("no output")?.read_to_string(&mut errors)?;
+        ensure!(status.success(), "{}", errors.trim());
+        serde_json::from_str(&figures).context("parsing the load generator's figures")
     }
 }
 
-/// A directory for configurations and logs, gone afterwards.
-struct Scratch(PathBuf);
+/// A directory for configurations and logs, removed when dropped.
+struct ScratchDir(PathBuf);
 
-impl Scratch {
-    fn new() -> Result<Scratch> {
+impl ScratchDir {
+    fn new() -> Result<ScratchDir> {
         let path = std::env::temp_dir().join(format!("hairpin-bench-{}", std::process::id()));
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
-        Ok(Scratch(path))
+        Ok(ScratchDir(path))
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
-        // What cannot be removed is a few files in the temporary directory.
+        // On failure a few small files remain in the temporary directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,220 +1,157 @@
-//! The loads that contestants are put under.
+//! The cases, in which servers are measured.
 
-use std::fmt;
+use crate::workload::{ClientTransport, Framing, SetupProtocol, StrangerMessage, Strangers, Workload};
 
-use clap::ValueEnum;
-
-use crate::load::Protocol;
-
-/// One load.
+/// A case.
 pub struct Case {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What it is.
+    /// The description in the heading of the table.
     pub about: &'static str,
-    /// What is done.
-    pub kind: Kind,
+    pub kind: CaseKind,
 }
 
-/// What a case does, and with it what is counted.
-pub enum Kind {
-    /// Packets through allocations that are there.
-    Traffic(Traffic),
-    /// The same beside a run with few allocations: what their number costs.
-    Growth(Traffic),
-    /// Clients that allocate, bind a channel and delete.
+/// What is done and measured.
+pub enum CaseKind {
+    /// The cost per packet through existing allocations.
+    Traffic(Workload),
+    /// The same, and its ratio to the cost with [`FEW`] allocations.
+    Growth(Workload),
+    /// The cost per allocation, with clients that allocate, bind a channel and delete.
     Storm {
-        /// How many of them wait for an answer at a time.
+        /// Requests in flight.
         clients: usize,
     },
-    /// Memory of the server, with idle allocations and after this traffic.
-    Memory(Traffic),
-    /// The highest rate without loss worth mentioning, this one being where the search begins; and the delay at half of
-    /// coturn's.
-    Highest(Traffic),
+    /// The server's memory per allocation, idle and after this traffic.
+    Memory(Workload),
+    /// The highest rate with less than 0.1 % loss, beginning the search with this one, and the delay at half of coturn's.
+    Highest(Workload),
 }
 
-impl Kind {
-    /// Whether it can be asked of such a contestant: the floor keeps nothing, so its memory says nothing.
-    pub fn suits(&self, protocol: Protocol) -> bool {
-        !matches!((self, protocol), (Kind::Memory(_), Protocol::Floor))
+impl CaseKind {
+    /// Whether the case makes sense. The memory of the minimal relay does not.
+    pub fn suits(&self, setup: SetupProtocol) -> bool {
+        !matches!((self, setup), (CaseKind::Memory(_), SetupProtocol::Floor))
     }
 }
 
-/// Packets on a fixed grid in time.
-#[derive(Clone, Copy)]
-pub struct Traffic {
-    pub allocations: usize,
-    /// Bytes of payload in a packet.
-    pub payload: usize,
-    /// Packets back to back.
-    pub burst: usize,
-    /// Packets a second, both directions together.
-    pub rate: u64,
-    /// How clients reach the relay.
-    pub client: Client,
-    /// What a packet between client and relay is.
-    pub form: Form,
-    /// Who else sends to the relay meanwhile.
-    pub strangers: Option<Strangers>,
-}
-
-/// How clients reach the relay.
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Client {
-    #[default]
-    Udp,
-    Tcp,
-    Tls,
-}
-
-/// What a packet between client and relay is.
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    /// ChannelData.
-    #[default]
-    Channel,
-    /// A Send indication, a Data indication.
-    Indication,
-}
-
-/// Datagrams of senders who have no allocation and get none.
-#[derive(Clone, Copy)]
-pub struct Strangers {
-    pub kind: Nuisance,
-    /// How many addresses they come from.
-    pub sources: usize,
-    /// Datagrams a second.
-    pub rate: u64,
-}
-
-/// What a stranger sends.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Nuisance {
-    /// Allocate without credentials.
-    Requests,
-    /// Allocate with a wrong password.
-    Passwords,
-    /// What is not STUN at all.
-    Garbage,
-    /// Binding.
-    Binding,
-}
-
-/// The word that stands for it on a command line.
-macro_rules! as_on_the_command_line {
-    ($($kind:ty),*) => {$(
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
-            }
-        }
-    )*};
-}
-as_on_the_command_line!(Client, Form, Nuisance);
-
-/// As many as [`Kind::Growth`] compares to.
+/// The number of allocations that [`CaseKind::Growth`] compares to.
 pub const FEW: usize = 100;
 
-/// A hundred calls.
-pub const THIN: Traffic = Traffic {
+/// Thin flows: a hundred calls.
+pub const THIN: Workload = Workload {
     allocations: FEW,
     payload: 200,
     burst: 1,
     rate: 40_000,
-    client: Client::Udp,
-    form: Form::Channel,
+    transport: ClientTransport::Udp,
+    framing: Framing::Channel,
     strangers: None,
 };
-const BURSTS: Traffic = Traffic { allocations: 50, payload: 1100, burst: 8, rate: 100_000, ..THIN };
+/// Video bursts.
+const BURSTS: Workload = Workload { allocations: 50, payload: 1100, burst: 8, rate: 100_000, ..THIN };
 
-/// Fifty calls of two hundred packets a second, and thousands who have no business here.
-const fn beside(kind: Nuisance) -> Kind {
-    let strangers = Some(Strangers { kind, sources: 4_000, rate: 20_000 });
-    Kind::Traffic(Traffic { allocations: 50, rate: 10_000, strangers, ..THIN })
+/// Fifty calls of two hundred packets per second, while thousands of strangers send.
+const fn with_strangers(message: StrangerMessage) -> CaseKind {
+    let strangers = Some(Strangers { message, sources: 4_000, rate: 20_000 });
+    CaseKind::Traffic(Workload { allocations: 50, rate: 10_000, strangers, ..THIN })
 }
 
-/// Every case, in the order of the tables.
+/// All cases, in the order of the tables.
 pub const CASES: &[Case] = &[
     Case {
         name: "thin-40k",
-        about: "thin flows: 100 allocations, 200 B, both directions, 40,000 packets a second",
-        kind: Kind::Traffic(THIN),
+        about: "thin flows: 100 allocations, 200 B, both directions, 40,000 packets per second",
+        kind: CaseKind::Traffic(THIN),
     },
     Case {
         name: "thin-100k",
-        about: "thin flows: 100 allocations, 200 B, both directions, 100,000 packets a second",
-        kind: Kind::Traffic(Traffic { rate: 100_000, ..THIN }),
+        about: "thin flows: 100 allocations, 200 B, both directions, 100,000 packets per second",
+        kind: CaseKind::Traffic(Workload { rate: 100_000, ..THIN }),
     },
     Case {
         name: "bursts",
-        about: "video bursts: 50 allocations, 8 x 1100 B back to back, both directions, 100,000 packets a second",
-        kind: Kind::Traffic(BURSTS),
+        about: "video bursts: 50 allocations, 8 x 1100 B back to back, both directions, 100,000 packets per second",
+        kind: CaseKind::Traffic(BURSTS),
     },
     Case {
         name: "indications",
         about: "thin-40k in Send and Data indications",
-        kind: Kind::Traffic(Traffic { form: Form::Indication, ..THIN }),
+        kind: CaseKind::Traffic(Workload { framing: Framing::Indication, ..THIN }),
     },
     Case {
         name: "allocations-10k",
-        about: "thin-40k over 10,000 allocations: the same packets a second, four on each",
-        kind: Kind::Growth(Traffic { allocations: 10_000, ..THIN }),
+        about: "thin-40k over 10,000 allocations: the same rate, four packets per second and allocation",
+        kind: CaseKind::Growth(Workload { allocations: 10_000, ..THIN }),
     },
     Case {
         name: "tcp",
-        about: "thin flows of TCP clients: 100 allocations, 200 B, both directions, 20,000 packets a second",
-        kind: Kind::Traffic(Traffic { client: Client::Tcp, rate: 20_000, ..THIN }),
+        about: "thin flows of TCP clients: 100 allocations, 200 B, both directions, 20,000 packets per second",
+        kind: CaseKind::Traffic(Workload { transport: ClientTransport::Tcp, rate: 20_000, ..THIN }),
     },
     Case {
         name: "tls",
-        about: "thin flows of TLS clients: 100 allocations, 200 B, both directions, 20,000 packets a second",
-        kind: Kind::Traffic(Traffic { client: Client::Tls, rate: 20_000, ..THIN }),
+        about: "thin flows of TLS clients: 100 allocations, 200 B, both directions, 20,000 packets per second",
+        kind: CaseKind::Traffic(Workload { transport: ClientTransport::Tls, rate: 20_000, ..THIN }),
     },
     Case {
         name: "storm",
-        about: "64 clients at a time, each challenged once, that allocate, bind a channel and delete",
-        kind: Kind::Storm { clients: 64 },
+        about: "64 clients at a time that are challenged, allocate, bind a channel and delete",
+        kind: CaseKind::Storm { clients: 64 },
     },
     Case {
         name: "memory",
-        about: "resident memory of 5,000 allocations, idle and after some packets",
-        kind: Kind::Memory(Traffic { allocations: 5_000, rate: 20_000, ..THIN }),
+        about: "resident memory per allocation of 5,000 UDP clients, idle and after some packets",
+        kind: CaseKind::Memory(Workload { allocations: 5_000, rate: 20_000, ..THIN }),
     },
     Case {
         name: "memory-tcp",
-        about: "the same of 1,000 allocations of TCP clients",
-        kind: Kind::Memory(Traffic { allocations: 1_000, rate: 5_000, client: Client::Tcp, ..THIN }),
+        about: "resident memory per allocation of 1,000 TCP clients, idle and after some packets",
+        kind: CaseKind::Memory(Workload {
+            allocations: 1_000,
+            rate: 5_000,
+            transport: ClientTransport::Tcp,
+            ..THIN
+        }),
     },
     Case {
         name: "memory-tls",
-        about: "the same of 1,000 allocations of TLS clients",
-        kind: Kind::Memory(Traffic { allocations: 1_000, rate: 5_000, client: Client::Tls, ..THIN }),
+        about: "resident memory per allocation of 1,000 TLS clients, idle and after some packets",
+        kind: CaseKind::Memory(Workload {
+            allocations: 1_000,
+            rate: 5_000,
+            transport: ClientTransport::Tls,
+            ..THIN
+        }),
     },
     Case {
         name: "highest-thin",
-        about: "thin flows: the most packets a second with less than 0.1 % loss, and the delay at half of coturn's most",
-        kind: Kind::Highest(THIN),
+        about: "thin flows: the highest rate with less than 0.1 % loss, and the delay at half of coturn's highest rate",
+        kind: CaseKind::Highest(THIN),
     },
-    Case { name: "highest-bursts", about: "video bursts: the same", kind: Kind::Highest(BURSTS) },
+    Case {
+        name: "highest-bursts",
+        about: "video bursts: the highest rate with less than 0.1 % loss, and the delay at half of coturn's highest rate",
+        kind: CaseKind::Highest(BURSTS),
+    },
     Case {
         name: "strangers-requests",
-        about: "50 calls, 10,000 packets a second, beside 20,000 requests a second without credentials",
-        kind: beside(Nuisance::Requests),
+        about: "50 calls, 10,000 packets per second, while strangers send 20,000 requests per second without credentials",
+        kind: with_strangers(StrangerMessage::Requests),
     },
     Case {
         name: "strangers-passwords",
-        about: "50 calls, 10,000 packets a second, beside 20,000 requests a second with a wrong password",
-        kind: beside(Nuisance::Passwords),
+        about: "50 calls, 10,000 packets per second, while strangers send 20,000 requests per second with a wrong password",
+        kind: with_strangers(StrangerMessage::Passwords),
     },
     Case {
         name: "strangers-garbage",
-        about: "50 calls, 10,000 packets a second, beside 20,000 datagrams a second that are no STUN",
-        kind: beside(Nuisance::Garbage),
+        about: "50 calls, 10,000 packets per second, while strangers send 20,000 datagrams per second that are not STUN",
+        kind: with_strangers(StrangerMessage::Garbage),
     },
     Case {
         name: "strangers-binding",
-        about: "50 calls, 10,000 packets a second, beside 20,000 Binding requests a second",
-        kind: beside(Nuisance::Binding),
+        about: "50 calls, 10,000 packets per second, while strangers send 20,000 Binding requests per second",
+        kind: with_strangers(StrangerMessage::Binding),
     },
 ];

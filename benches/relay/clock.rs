@@ -1,13 +1,13 @@
-//! Time for the generator: nanoseconds since it started.
+//! Time in nanoseconds since a process, or a measurement, started.
 
 use std::time::Instant;
 
-/// A monotonic clock; the stamps in the payloads are its readings.
+/// A monotonic clock.
 #[derive(Clone, Copy)]
 pub struct Clock(Instant);
 
 impl Clock {
-    /// Starts at zero.
+    /// Starts a clock at zero.
     #[allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
     pub fn start() -> Clock {
         Clock(Instant::now())

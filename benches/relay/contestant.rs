@@ -1,5 +1,5 @@
-//! Who is measured: bare relays, coturn, hairpin, and any other TURN server that can be told its address, user and
-//! realm on its command line. Every run has a process of its own.
+//! The measured servers: minimal relays, coturn, hairpin, and any other TURN server whose address, user and realm can be
+//! given on its command line. Each run starts a new process.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,21 +10,16 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::case::Client;
-use crate::floor;
-use crate::load::Protocol;
-use crate::testbed::{Running, Testbed};
-use crate::tls::Identity;
+use crate::credentials::{PASSWORD, REALM, USER};
+use crate::floor::variant::Variant;
+use crate::testbed::{ChildProcess, Host};
+use crate::tls::TlsIdentity;
+use crate::workload::{ClientTransport, SetupProtocol};
 
-/// The one user of every server.
-pub const USER: &str = "bench";
-/// And the password.
-pub const PASSWORD: &str = "correct-horse";
-const REALM: &str = "bench";
 const PORT: u16 = 3478;
 
-/// coturn as it serves best on one CPU: one relay thread, none of what costs a call nothing but log lines, no listener
-/// that nobody uses, and Data indications without its name in each.
+/// coturn as it performs best on one CPU: one relay thread, none of the features that cost every call something but log
+/// lines, no unused listeners, and no SOFTWARE attribute in Data indications.
 const COTURN: &str = "{turnserver} -n -m 1 --no-cli --no-dtls --no-tcp-relay --lt-cred-mech --no-software-attribute \
     --allow-loopback-peers -L {ip} -E {ip} -u {user}:{password} -r {realm} \
     --min-port 32768 --max-port 65535 -b {dir}/turndb --pidfile {dir}/pid -l stdout";
@@ -33,121 +28,135 @@ const COTURN_TCP: &str = "--no-tls --no-udp -p {port}";
 const COTURN_TLS: &str =
     "--no-tcp --no-udp --tls-listening-port {port} --cert {dir}/certificate.pem --pkey {dir}/key.pem";
 
-/// One column of the comparison.
+/// A server that takes part.
 #[derive(Clone)]
 pub struct Contestant {
-    /// What it is called in the table.
+    /// The name in the tables.
     pub name: String,
-    /// How its flows are set up.
-    pub protocol: Protocol,
-    how: How,
+    program: Program,
 }
 
 #[derive(Clone)]
-enum How {
+enum Program {
+    /// The minimal relay with these options.
     Floor(String),
-    Words(String),
     Coturn,
     Hairpin,
+    /// A command line with placeholders.
+    Command(String),
 }
 
-/// Where the servers are that have a path.
-pub struct Paths {
+/// The paths of the servers that are programs of their own.
+pub struct ProgramPaths {
     pub turnserver: PathBuf,
     pub hairpin: PathBuf,
+}
+
+/// How a run uses a server.
+pub struct ServerUse {
+    pub transport: ClientTransport,
+    /// The peers' address.
+    pub peer_ip: Ipv4Addr,
+    pub storm: bool,
 }
 
 impl FromStr for Contestant {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Contestant, String> {
-        let (name, protocol, how) = match word.split_once('=') {
-            Some((name, command)) => (name, Protocol::Turn, How::Words(command.to_owned())),
-            None if word == "coturn" => (word, Protocol::Turn, How::Coturn),
-            None if word == "hairpin" => (word, Protocol::Turn, How::Hairpin),
+        let (name, program) = match word.split_once('=') {
+            Some((name, command)) => (name, Program::Command(command.to_owned())),
+            None if word == "coturn" => (word, Program::Coturn),
+            None if word == "hairpin" => (word, Program::Hairpin),
             None => {
                 let (kind, options) = word.split_once(':').unwrap_or((word, ""));
                 if kind != "floor" {
-                    return Err("neither floor[:options], coturn, hairpin nor NAME=COMMAND".to_owned());
+                    return Err("not floor[:OPTION+..], coturn, hairpin or NAME=COMMAND".to_owned());
                 }
-                floor::Shape::from_str(options)?;
-                (word, Protocol::Floor, How::Floor(options.to_owned()))
+                Variant::from_str(options)?;
+                (word, Program::Floor(options.to_owned()))
             }
         };
-        Ok(Contestant { name: name.to_owned(), protocol, how })
+        Ok(Contestant { name: name.to_owned(), program })
     }
 }
 
 impl Contestant {
-    /// Starts it on the relay's host, to be reached in this way, perhaps by a storm of clients.
+    /// How allocations on this server are made.
+    pub fn setup(&self) -> SetupProtocol {
+        match self.program {
+            Program::Floor(_) => SetupProtocol::Floor,
+            Program::Coturn | Program::Hairpin | Program::Command(_) => SetupProtocol::Turn,
+        }
+    }
+
+    /// Starts the server and returns its address for clients. Its configuration and log are in `dir`.
     pub fn start(
         &self,
-        testbed: &Testbed,
-        paths: &Paths,
+        host: &Host,
+        paths: &ProgramPaths,
         dir: &Path,
-        client: Client,
-        storm: bool,
-    ) -> Result<(Running, SocketAddrV4)> {
-        let address = SocketAddrV4::new(testbed.relay.ip, PORT);
-        let words = match &self.how {
-            How::Floor(options) => floor_words(address, options, client, storm, dir)?,
-            How::Words(words) => fill(words, address, paths, dir),
-            How::Coturn => {
-                let listener = match client {
-                    Client::Udp => COTURN_UDP,
-                    Client::Tcp => COTURN_TCP,
-                    Client::Tls => COTURN_TLS,
+        server_use: &ServerUse,
+    ) -> Result<(ChildProcess, SocketAddrV4)> {
+        let address = SocketAddrV4::new(host.ip, PORT);
+        let words = match &self.program {
+            Program::Floor(options) => floor_command(address, options, server_use, dir)?,
+            Program::Command(words) => fill(words, address, paths, dir),
+            Program::Coturn => {
+                let listener = match server_use.transport {
+                    ClientTransport::Udp => COTURN_UDP,
+                    ClientTransport::Tcp => COTURN_TCP,
+                    ClientTransport::Tls => COTURN_TLS,
                 };
                 fill(&format!("{COTURN} {listener}"), address, paths, dir)
             }
-            How::Hairpin => {
-                let path = dir.join("hairpin.toml");
-                fs::write(&path, hairpin_configuration(address, testbed.clients.ip, client, dir))?;
-                vec![paths.hairpin.clone().into(), "serve".into(), "--config".into(), path.into()]
+            Program::Hairpin => {
+                let config = dir.join("hairpin.toml");
+                fs::write(&config, hairpin_config(address, server_use, dir))?;
+                vec![paths.hairpin.clone().into(), "serve".into(), "--config".into(), config.into()]
             }
         };
         ensure!(!words.is_empty(), "{} has no command", self.name);
-        let mut command = testbed.relay.command(&words[0]);
+        let mut command = host.command(&words[0]);
         let log = fs::File::create(dir.join("log"))?;
         command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok((Running(command.spawn()?), address))
+        Ok((ChildProcess(command.spawn()?), address))
     }
 
-    /// Why it cannot take part, if so.
-    pub fn absence(&self, paths: &Paths) -> Option<String> {
-        let words = match &self.how {
-            How::Floor(_) => return None,
-            How::Hairpin => {
-                return (!paths.hairpin.exists()).then(|| format!("no {}", paths.hairpin.display()));
+    /// The program that is not installed, if the server cannot take part.
+    pub fn missing_program(&self, paths: &ProgramPaths) -> Option<String> {
+        let words = match &self.program {
+            Program::Floor(_) => return None,
+            Program::Hairpin => {
+                return (!paths.hairpin.exists()).then(|| paths.hairpin.display().to_string());
             }
-            How::Words(words) => words,
-            How::Coturn => COTURN,
+            Program::Command(words) => words,
+            Program::Coturn => COTURN,
         };
         let program = words.split(' ').next().unwrap_or_default();
         let program = program.replace("{turnserver}", &paths.turnserver.to_string_lossy());
         let found = Command::new("which").arg(&program).output().is_ok_and(|which| which.status.success());
-        (!found).then(|| format!("no {program} here"))
+        (!found).then_some(program)
     }
 }
 
-fn floor_words(
+fn floor_command(
     address: SocketAddrV4,
     options: &str,
-    client: Client,
-    storm: bool,
+    server_use: &ServerUse,
     dir: &Path,
 ) -> Result<Vec<OsString>> {
     let program = std::env::current_exe()?.into_os_string();
     let mut words = vec![program, "floor".into(), address.to_string().into(), options.into()];
-    words.extend(["--client".into(), client.to_string().into()]);
-    words.extend(storm.then(|| "--storm".into()));
-    if client == Client::Tls {
+    words.extend(["--transport".into(), server_use.transport.to_string().into()]);
+    words.extend(server_use.storm.then(|| "--storm".into()));
+    if server_use.transport == ClientTransport::Tls {
         words.extend(["--identity".into(), dir.into()]);
     }
     Ok(words)
 }
 
-fn fill(words: &str, address: SocketAddrV4, paths: &Paths, dir: &Path) -> Vec<OsString> {
+fn fill(words: &str, address: SocketAddrV4, paths: &ProgramPaths, dir: &Path) -> Vec<OsString> {
     let fill = |word: &str| {
         word.replace("{turnserver}", &paths.turnserver.to_string_lossy())
             .replace("{ip}", &address.ip().to_string())
@@ -160,12 +169,13 @@ fn fill(words: &str, address: SocketAddrV4, paths: &Paths, dir: &Path) -> Vec<Os
     words.split_whitespace().map(|word| fill(word).into()).collect()
 }
 
-fn hairpin_configuration(address: SocketAddrV4, clients: Ipv4Addr, client: Client, dir: &Path) -> String {
-    let listen = |kind| if kind == client { format!("[\"{address}\"]") } else { "[]".to_owned() };
-    let Identity { certificate, key } = Identity::of(dir);
-    let tls = match client {
-        Client::Tls => format!("[tls]\ncert = {certificate:?}\nkey = {key:?}\n"),
-        _ => String::new(),
+fn hairpin_config(address: SocketAddrV4, server_use: &ServerUse, dir: &Path) -> String {
+    let &ServerUse { transport, peer_ip, .. } = server_use;
+    let listen = |kind| if kind == transport { format!("[\"{address}\"]") } else { "[]".to_owned() };
+    let TlsIdentity { certificate, key } = TlsIdentity::in_dir(dir);
+    let tls = match transport {
+        ClientTransport::Tls => format!("[tls]\ncert = {certificate:?}\nkey = {key:?}\n"),
+        ClientTransport::Udp | ClientTransport::Tcp => String::new(),
     };
     format!(
         "workers = 1\n\
@@ -173,19 +183,19 @@ fn hairpin_configuration(address: SocketAddrV4, clients: Ipv4Addr, client: Clien
          {tls}\
          [relay]\naddresses = [\"{}\"]\nports = \"32768-65535\"\n\
          [auth]\nrealm = \"{REALM}\"\n[[auth.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n\
-         [peers]\nallow = [\"{clients}/32\"]\n\
+         [peers]\nallow = [\"{peer_ip}/32\"]\n\
          [limits]\nuser_allocations = 100000\nunauthenticated_burst = 1000000\n\
          [http]\nlisten = []\n",
-        listen(Client::Udp),
-        listen(Client::Tcp),
-        listen(Client::Tls),
+        listen(ClientTransport::Udp),
+        listen(ClientTransport::Tcp),
+        listen(ClientTransport::Tls),
         address.ip(),
     )
 }
 
-/// What a server that failed has said last.
-pub fn last_words(dir: &Path) -> Result<String> {
-    let log = fs::read(dir.join("log")).context("its log")?;
+/// The last lines that a server logged.
+pub fn last_log_lines(dir: &Path) -> Result<String> {
+    let log = fs::read(dir.join("log")).context("reading the server's log")?;
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
     Ok(lines[lines.len().saturating_sub(5)..].join("\n"))

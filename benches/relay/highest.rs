@@ -1,26 +1,26 @@
-//! The highest rate that a server relays without loss worth mentioning: doubling until it fails, then halving the
-//! interval in between.
+//! The highest rate that a server relays with less than 0.1 % loss: the rate is doubled until it fails, then found by
+//! bisection.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 /// Seconds of each probe.
 pub const PROBE: f64 = 1.0;
-/// A rate has failed if as many probes of it have.
+/// A rate has failed when this many probes have failed.
 const PROBES: usize = 4;
-/// Packets lost that are worth mentioning.
+/// The lowest share of lost packets that fails a probe.
 const LOSS: f64 = 0.001;
-/// Less than this part of the rate arrives only if the generator could not send it.
+/// The lowest share of planned packets that must arrive; fewer mean that the generator could not send them.
 const ARRIVED: f64 = 0.99;
-/// The answer is at most so far from the lowest rate that failed.
+/// The search ends when the lowest rate that failed is at most this much higher than the highest that did not.
 const PRECISION: f64 = 0.05;
-/// Below this it is given up.
+/// The search fails below this rate.
 const LOWEST: u64 = 1_000;
 
-/// Searches from this rate on. `probe` measures one rate.
+/// Searches from a first rate. `probe` measures one rate.
 pub fn search(from: u64, probe: impl Fn(u64) -> Result<Value>) -> Result<Value> {
-    // What was lost in one of them may have been the machine's fault.
-    let holds = |rate| -> Result<Probe> {
+    // A single probe may have failed because of other processes.
+    let measure = |rate| -> Result<Probe> {
         let mut probed = Probe { rate, figures: probe(rate)? };
         for _ in 1..PROBES {
             if probed.is_clean() {
@@ -33,7 +33,7 @@ pub fn search(from: u64, probe: impl Fn(u64) -> Result<Value>) -> Result<Value> 
     let (mut best, mut worst): (Option<Probe>, Option<Probe>) = (None, None);
     let mut rate = from;
     loop {
-        let tried = holds(rate)?;
+        let tried = measure(rate)?;
         if tried.is_clean() {
             best = Some(tried);
         } else {
@@ -47,7 +47,7 @@ pub fn search(from: u64, probe: impl Fn(u64) -> Result<Value>) -> Result<Value> 
             }
             _ => break,
         };
-        ensure!(rate >= LOWEST, "it loses packets at every rate");
+        ensure!(rate >= LOWEST, "packets are lost at every rate");
     }
     Ok(report(best, worst))
 }
@@ -65,12 +65,13 @@ impl Probe {
     }
 }
 
-/// The best probe; if the generator was behind in the one that failed, the relay may have had more in it.
+/// The figures of the highest rate. The warnings are those of the rate that failed: if the generator was the bottleneck
+/// there, the relay may be able to do more.
 fn report(best: Option<Probe>, worst: Option<Probe>) -> Value {
     let mut figures = best.map_or(Value::Null, |probe| probe.figures);
     if let Some(worst) = worst {
         figures["failed_at"] = json!(worst.rate);
-        figures["generator"]["behind"] = worst.figures["generator"]["behind"].clone();
+        figures["warnings"] = worst.figures["warnings"].clone();
     }
     figures
 }

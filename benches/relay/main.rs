@@ -1,36 +1,39 @@
-//! `cargo bench --bench relay`: what a relayed packet costs, hairpin beside coturn and a bare relay, in one run.
+//! `cargo bench --bench relay` measures the CPU time that hairpin, coturn and a minimal relay need per relayed packet.
 //!
-//! The contestants take turns in a testbed of two hosts, under an open-loop load; docs/performance.md explains every
-//! figure. The same program plays every part: without a subcommand it directs, `floor` is the bare relay, `load` the
-//! generator, `flood` those who disturb it.
+//! The servers take turns in a testbed of two hosts, under an open-loop load; docs/performance.md explains every
+//! figure. One program plays every part: without a subcommand it directs the benchmark, `floor` is the minimal relay,
+//! `load`, `storm` and `memory` are the load generator, and `flood` sends traffic from strangers.
 //!
-//! - [`testbed`]: two hosts and their clean-up. [`contestant`]: who is measured. [`case`]: under what. [`bench`]: in
-//!   which order. [`highest`]: how the highest rate is searched.
-//! - [`load`]: the generator. [`flood`]: strangers beside it. [`floor`]: the bare relays. [`stream`], [`tls`]: what
-//!   load and floor are over TCP and TLS. [`sys`]: their sockets, the only `unsafe`.
-//! - [`cpu`]: what the kernel counts. [`report`]: the tables. [`targets`]: what was wanted. [`plot`]: the
-//!   pictures.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a person at a terminal")]
+//! - [`args`]: the command line. [`bench`]: the order of the runs. [`case`]: the cases. [`highest`]: the search for the
+//!   highest rate.
+//! - [`testbed`]: the two hosts. [`contestant`]: the servers. [`credentials`], [`tls`]: their user and certificate.
+//! - [`load`]: the load generator. [`flood`]: strangers. [`floor`]: the minimal relay.
+//! - [`workload`]: what a run sends. [`udp`], [`stream`], [`epoll`], [`clock`], [`procfs`]: sockets and measuring.
+//! - [`report`], [`targets`]: the tables. [`plot`]: the charts.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod args;
 mod bench;
 mod case;
 mod clock;
 mod contestant;
-mod cpu;
+mod credentials;
+mod epoll;
 mod flood;
 mod floor;
 mod highest;
 mod load;
 mod plot;
+mod procfs;
 mod report;
 mod stream;
-mod sys;
 mod targets;
 mod testbed;
 mod tls;
+mod udp;
+mod workload;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -38,97 +41,58 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
+use args::BenchArgs;
 use bench::{Bench, INTERRUPTED};
 use case::{CASES, Case};
-use contestant::Contestant;
+use flood::FloodArgs;
+use floor::FloorArgs;
+use load::args::LoadArgs;
 
-/// What a relayed packet costs: bare relays, coturn and hairpin side by side.
+/// Measures the CPU time per relayed packet of hairpin, coturn and a minimal relay, side by side.
 #[derive(Parser)]
-struct Options {
-    /// cargo bench says so; without it nothing runs, since `cargo test` starts benchmarks too.
+struct Cli {
+    /// Passed by `cargo bench`. Without it nothing is measured, because `cargo test` also starts benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
-    /// A contestant: `floor`, `floor:OPTION+..` (plain, marks, edge, one, gather, timeout, timer, tokio, tokio-naive,
-    /// tokio-timer), `coturn`, `hairpin`, or `NAME=COMMAND` for another TURN server, where {ip}, {port}, {user},
-    /// {password}, {realm} and {dir} are filled in. May be repeated.
-    #[arg(short, long = "contestant", default_values = ["hairpin", "coturn", "floor"])]
-    contestants: Vec<Contestant>,
-    /// A case by name; all when none is given. May be repeated.
-    #[arg(long = "case")]
-    cases: Vec<String>,
-    /// Runs of every contestant in every case.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
-    /// Seconds of traffic before each measurement.
-    #[arg(long, default_value_t = 0.5)]
-    warm_up: f64,
-    /// Seconds for which a run may be put off or repeated because other processes use the CPUs.
-    #[arg(long, default_value_t = 20)]
-    patience: u64,
-    /// Packets a second instead of the case's.
-    #[arg(long)]
-    rate: Option<u64>,
-    /// Microseconds between two rounds of the generator.
-    #[arg(long, default_value_t = 50)]
-    tick: u64,
-    /// The server's CPU.
-    #[arg(long, default_value_t = 0)]
-    relay_cpu: usize,
-    /// The CPU of clients and peers.
-    #[arg(long, default_value_t = 1)]
-    clients_cpu: usize,
-    /// coturn.
-    #[arg(long, default_value = "turnserver")]
-    turnserver: PathBuf,
-    /// hairpin; by default the one built with this benchmark.
-    #[arg(long, default_value = env!("CARGO_BIN_EXE_hairpin"))]
-    hairpin: PathBuf,
-    /// Every run's figures go into this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Instead of the cases, the cost by the number of allocations and by the rate, as two pictures in this directory.
-    #[arg(long)]
-    plot: Option<PathBuf>,
+    #[command(flatten)]
+    args: BenchArgs,
     #[command(subcommand)]
     part: Option<Part>,
 }
 
-/// The parts that the director starts.
+/// The parts that the benchmark starts as child processes.
 #[derive(Subcommand)]
 enum Part {
     #[command(hide = true)]
-    Floor(floor::Order),
+    Floor(FloorArgs),
     #[command(hide = true)]
-    Load(load::Order),
+    Load(LoadArgs),
     #[command(hide = true)]
-    Storm(load::Order),
+    Storm(LoadArgs),
     #[command(hide = true)]
-    Memory(load::Order),
+    Memory(LoadArgs),
     #[command(hide = true)]
-    Flood(flood::Order),
+    Flood(FloodArgs),
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let result = match &options.part {
-        Some(Part::Floor(order)) => floor::serve(order),
-        Some(Part::Load(order)) => print(load::run(order)),
-        Some(Part::Storm(order)) => print(load::storm::run(order)),
-        Some(Part::Memory(order)) => print(load::memory::run(order)),
-        Some(Part::Flood(order)) => flood::run(order).map_err(Into::into),
-        None if options.bench => direct(&options),
+    let cli = Cli::parse();
+    let result = match &cli.part {
+        Some(Part::Floor(args)) => floor::serve(args),
+        Some(Part::Load(args)) => print(load::run(args)),
+        Some(Part::Storm(args)) => print(load::storm::run(args)),
+        Some(Part::Memory(args)) => print(load::memory::run(args)),
+        Some(Part::Flood(args)) => flood::run(args).map_err(Into::into),
+        None if cli.bench => direct(&cli.args),
         None => {
-            println!("measured only by `cargo bench --bench relay`");
+            println!("run `cargo bench --bench relay` to measure");
             Ok(())
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why:#}");
+        Err(error) => {
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -138,20 +102,20 @@ fn print(figures: Result<Value>) -> Result<()> {
     figures.map(|figures| println!("{figures}"))
 }
 
-/// Measures everything that was asked for and prints the tables.
-fn direct(options: &Options) -> Result<()> {
-    let named = |case: &&Case| options.cases.is_empty() || options.cases.iter().any(|name| name == case.name);
-    let cases: Vec<&Case> = CASES.iter().filter(named).collect();
+/// Measures the selected cases and prints their tables.
+fn direct(args: &BenchArgs) -> Result<()> {
+    let selected = |case: &&Case| args.cases.is_empty() || args.cases.iter().any(|name| name == case.name);
+    let cases: Vec<&Case> = CASES.iter().filter(selected).collect();
     let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-    ensure!(!cases.is_empty(), "the cases are {}", names.join(", "));
-    notice_interruption()?;
-    let bench = Bench::open(options)?;
+    ensure!(!cases.is_empty(), "no such case; the cases are {}", names.join(", "));
+    handle_signals()?;
+    let bench = Bench::open(args)?;
     let mut raw = Vec::new();
-    if let Some(dir) = &options.plot {
+    if let Some(dir) = &args.plot {
         raw = plot::draw(&bench, dir)?;
     }
     let mut measured = Vec::new();
-    for case in cases.into_iter().filter(|_| options.plot.is_none()) {
+    for case in cases.into_iter().filter(|_| args.plot.is_none()) {
         let columns = bench.measure(case)?;
         report::print(case, &columns);
         for column in &columns {
@@ -159,11 +123,9 @@ fn direct(options: &Options) -> Result<()> {
         }
         measured.push((case, columns));
     }
-    if !measured.is_empty() {
-        targets::print(&measured);
-    }
-    if let Some(path) = &options.json {
-        let (runs, seconds) = (options.runs, options.seconds);
+    targets::print(&measured);
+    if let Some(path) = &args.json {
+        let (runs, seconds) = (args.runs, args.seconds);
         let all =
             json!({ "namespaces": bench.has_namespaces(), "runs": runs, "seconds": seconds, "cases": raw });
         fs::write(path, format!("{all:#}\n")).with_context(|| path.display().to_string())?;
@@ -171,8 +133,8 @@ fn direct(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM end the current run; what is open is then closed on the way out.
-fn notice_interruption() -> Result<()> {
+/// Lets SIGINT and SIGTERM end the current run, so that the testbed is closed on the way out.
+fn handle_signals() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();

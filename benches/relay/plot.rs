@@ -1,4 +1,4 @@
-//! Two plots: what a packet costs by the number of allocations and by the rate. SVG that suits light and dark pages.
+//! Two charts, the cost per packet by number of allocations and by rate, as SVG for light and dark pages.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,15 +8,17 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::case::{Case, Kind, THIN, Traffic};
+use crate::case::{Case, CaseKind, THIN};
+use crate::workload::Workload;
 
 const ALLOCATIONS: [usize; 4] = [10, 100, 1_000, 10_000];
 const RATES: [u64; 6] = [10_000, 20_000, 40_000, 60_000, 80_000, 100_000];
 
-/// Measures all points and writes both files; the raw runs.
+/// Measures all points, writes both files and returns the figures of every run.
 pub fn draw(bench: &Bench<'_>, dir: &Path) -> Result<Vec<Value>> {
-    let by_allocations = ALLOCATIONS.map(|allocations| (allocations as f64, Traffic { allocations, ..THIN }));
-    let by_rate = RATES.map(|rate| (rate as f64, Traffic { rate, ..THIN }));
+    let by_allocations =
+        ALLOCATIONS.map(|allocations| (allocations as f64, Workload { allocations, ..THIN }));
+    let by_rate = RATES.map(|rate| (rate as f64, Workload { rate, ..THIN }));
     let mut raw = Vec::new();
     fs::create_dir_all(dir)?;
     for (name, scale, label, points) in [
@@ -24,8 +26,8 @@ pub fn draw(bench: &Bench<'_>, dir: &Path) -> Result<Vec<Value>> {
         ("cost-by-rate", Scale::Linear, "packets/s, over 100 allocations", &by_rate[..]),
     ] {
         let mut chart = Chart { scale, label, lines: Vec::new() };
-        for &(x, traffic) in points {
-            let case = Case { name, about: label, kind: Kind::Traffic(traffic) };
+        for &(x, workload) in points {
+            let case = Case { name, about: label, kind: CaseKind::Traffic(workload) };
             for column in bench.measure(&case)? {
                 let cost = column.median("/ns_per_packet") / 1000.0;
                 chart.add(&column.name, x, cost);
@@ -38,10 +40,10 @@ pub fn draw(bench: &Bench<'_>, dir: &Path) -> Result<Vec<Value>> {
     Ok(raw)
 }
 
-/// Lines over a common axis.
+/// A line per contestant over a common axis.
 struct Chart {
     scale: Scale,
-    /// What the horizontal axis counts.
+    /// The label of the horizontal axis.
     label: &'static str,
     lines: Vec<Line>,
 }
@@ -51,7 +53,7 @@ enum Scale {
     Logarithmic,
 }
 
-/// One contestant's points, from left to right; microseconds are the height.
+/// The points of one contestant, from left to right. The vertical axis is in microseconds.
 struct Line {
     name: String,
     points: Vec<(f64, f64)>,
@@ -59,16 +61,16 @@ struct Line {
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
-/// Where the axes stand.
+/// The position of the axes.
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 620.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 340.0;
-/// Steps of the vertical axis are one of these times a power of ten.
+/// Steps of the vertical axis are one of these, times a power of ten.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
-const MOST_STEPS: f64 = 8.0;
+const STEPS_MAX: f64 = 8.0;
 
-/// Blue, orange, green and purple, of a lightness that is seen on white and on black.
+/// Blue, orange, green and purple, visible on white and on black.
 const STYLE: &str = "text{font:13px sans-serif;fill:#444}.axis{stroke:#888}.grid{stroke:#8884}\
     .c0{stroke:#2f7ed8;fill:#2f7ed8}.c1{stroke:#e07b1a;fill:#e07b1a}.c2{stroke:#3a9a4f;fill:#3a9a4f}\
     .c3{stroke:#9a5fc0;fill:#9a5fc0}.line{fill:none;stroke-width:2.5}.name{stroke:none}\
@@ -108,7 +110,7 @@ impl Chart {
         }
         svg.line("axis", (LEFT, BOTTOM), (RIGHT, BOTTOM));
         svg.line("axis", (LEFT, TOP), (LEFT, BOTTOM));
-        svg.text("start", (10.0, TOP - 18.0), "", "CPU time of the relay's host, us a packet");
+        svg.text("start", (10.0, TOP - 18.0), "", "CPU time of the relay host, us per packet");
         svg.text("middle", ((LEFT + RIGHT) / 2.0, BOTTOM + 44.0), "", self.label);
         let mut ends: Vec<(f64, usize)> = Vec::new();
         for (index, line) in self.lines.iter().enumerate() {
@@ -116,7 +118,7 @@ impl Chart {
             svg.path(index % COLOURS, &points);
             ends.extend(points.last().map(|end| (end.1, index)));
         }
-        // Names stand where their lines end, but not on each other.
+        // Names are placed at the ends of their lines, without overlapping.
         ends.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut lowest = 0.0_f64;
         for (y, index) in ends {
@@ -141,10 +143,10 @@ impl Chart {
     }
 }
 
-/// A round number that a height has no more than a few of.
+/// A round step that divides the axis into at most [`STEPS_MAX`] parts.
 fn step(most: f64) -> f64 {
-    let magnitude = 10f64.powf((most.max(1e-3) / MOST_STEPS).log10().floor());
-    let fits = |step: &f64| most <= step * magnitude * MOST_STEPS;
+    let magnitude = 10f64.powf((most.max(1e-3) / STEPS_MAX).log10().floor());
+    let fits = |step: &f64| most <= step * magnitude * STEPS_MAX;
     STEPS.into_iter().find(fits).unwrap_or(10.0) * magnitude
 }
 
@@ -153,7 +155,7 @@ fn thousands(number: f64) -> String {
     if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
 }
 
-/// A picture in the making.
+/// An SVG document that is being written.
 struct Svg(String);
 
 impl Svg {

@@ -1,24 +1,23 @@
-//! The tables, one form for each kind of case: medians of all runs of a contestant, and ratios to the floor and to
-//! coturn.
-#![allow(clippy::print_stdout, reason = "the table is what the benchmark is for")]
+//! The tables, one layout per kind of case: medians of all runs of a contestant, and ratios between contestants.
+#![allow(clippy::print_stdout, reason = "the benchmark prints tables")]
 
 use serde_json::Value;
 
-use crate::case::{Case, Kind};
+use crate::case::{Case, CaseKind};
 
-/// All runs of one contestant in one case; null where one failed.
+/// All runs of one contestant in one case; a failed run is null.
 pub struct Column {
     pub name: String,
     pub runs: Vec<Value>,
 }
 
-/// Ratios are to these, where they took part.
+/// Ratios to these contestants are printed if they take part.
 const REFERENCES: [&str; 2] = ["floor", "coturn"];
 
-/// One figure of a table: its heading, where it stands in a run, what it is multiplied by, its decimals.
+/// A column of a table: heading, JSON pointer into a run, factor, decimals.
 struct Figure(&'static str, &'static str, f64, usize);
 
-/// What a table shows: first what is compared, then what explains it.
+/// The compared figure, for which ratios are printed, and other figures.
 struct Table(Figure, &'static [Figure]);
 
 const TRAFFIC: Table = Table(Figure("ns/packet", "/ns_per_packet", 1.0, 0), PACKETS);
@@ -40,7 +39,7 @@ const STORM: Table = Table(
         Figure("server", "/server_ns_per_allocation", 1.0, 0),
         Figure("receive", "/napi_ns_per_allocation", 1.0, 0),
         Figure("allocs/s", "/allocations_per_second", 1.0, 0),
-        Figure("repeated", "/repeated", 1.0, 0),
+        Figure("resent", "/retransmissions", 1.0, 0),
         Figure("p50 us", "/delay_us/p50", 1.0, 0),
         Figure("p99 us", "/delay_us/p99", 1.0, 0),
         Figure("gen %", "/generator/cpu", 100.0, 0),
@@ -84,29 +83,27 @@ const PACKETS: &[Figure] = &[
     Figure("others %", "/others_cpu", 100.0, 0),
 ];
 
-/// Prints one case.
+/// Prints the table of one case.
 pub fn print(case: &Case, columns: &[Column]) {
     let Table(compared, figures) = match case.kind {
-        Kind::Traffic(_) => TRAFFIC,
-        Kind::Growth(_) => GROWTH,
-        Kind::Storm { .. } => STORM,
-        Kind::Memory(_) => MEMORY,
-        Kind::Highest(_) => HIGHEST,
+        CaseKind::Traffic(_) => TRAFFIC,
+        CaseKind::Growth(_) => GROWTH,
+        CaseKind::Storm { .. } => STORM,
+        CaseKind::Memory(_) => MEMORY,
+        CaseKind::Highest(_) => HIGHEST,
     };
     println!("\n{}: {}", case.name, case.about);
     print!("{:<24}{:>10}{:>15}", "", compared.0, "min..max");
-    REFERENCES.iter().for_each(|reference| print!("{:>9}", format!("/{reference}")));
+    let references: Vec<&Column> = REFERENCES.iter().filter_map(|name| named(columns, name)).collect();
+    references.iter().for_each(|reference| print!("{:>9}", format!("/{}", reference.name)));
     figures.iter().for_each(|Figure(heading, ..)| print!("{heading:>10}"));
     println!();
     for column in columns {
         let costs = column.sorted(compared.1);
         let (Some(least), Some(most)) = (costs.first(), costs.last()) else { continue };
         print!("{:<24}{:>10.0}{:>15}", column.name, median(&costs), format!("{least:.0}..{most:.0}"));
-        for reference in REFERENCES {
-            let ratio = columns
-                .iter()
-                .find(|column| column.name == reference)
-                .and_then(|to| column.ratio(to, compared.1));
+        for reference in &references {
+            let ratio = column.ratio(reference, compared.1);
             print!("{:>9}", ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
         }
         for &Figure(_, pointer, scale, decimals) in figures {
@@ -114,21 +111,26 @@ pub fn print(case: &Case, columns: &[Column]) {
         }
         println!();
     }
-    columns.iter().for_each(Column::print_doubts);
+    columns.iter().for_each(Column::print_warnings);
+}
+
+/// The column of a contestant.
+pub fn named<'a>(columns: &'a [Column], name: &str) -> Option<&'a Column> {
+    columns.iter().find(|column| column.name == name)
 }
 
 impl Column {
-    /// Of all runs that have it.
+    /// The median of all runs that have this figure.
     pub fn median(&self, pointer: &str) -> f64 {
         median(&self.sorted(pointer))
     }
 
-    /// The median of what each run cost beside the other's run of the same round: the machine's moods cancel out.
+    /// The median of the ratios within each round, so that changes of the machine's speed between rounds cancel out.
     pub fn ratio(&self, to: &Column, pointer: &str) -> Option<f64> {
-        let cost = |run: &Value| run.pointer(pointer).and_then(Value::as_f64);
+        let figure = |run: &Value| run.pointer(pointer).and_then(Value::as_f64);
         let rounds = self.runs.iter().zip(&to.runs);
         let mut ratios: Vec<f64> =
-            rounds.filter_map(|(run, other)| Some(cost(run)? / cost(other)?)).collect();
+            rounds.filter_map(|(run, other)| Some(figure(run)? / figure(other)?)).collect();
         ratios.sort_by(f64::total_cmp);
         (!ratios.is_empty()).then(|| median(&ratios))
     }
@@ -140,21 +142,20 @@ impl Column {
         values
     }
 
-    fn print_doubts(&self) {
+    fn print_warnings(&self) {
         for (run, figures) in self.runs.iter().enumerate() {
-            for why in figures["generator"]["behind"].as_array().into_iter().flatten() {
-                let why = why.as_str().unwrap_or_default();
-                println!("  {}, run {}: the generator may be the bottleneck: {why}", self.name, run + 1);
+            for warning in figures["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                println!("  {}, run {}: {warning}", self.name, run + 1);
             }
             let wrong = figures["wrong"].as_u64().unwrap_or(0);
             if wrong != 0 {
-                println!("  {}, run {}: {wrong} packets arrived wrong", self.name, run + 1);
+                println!("  {}, run {}: {wrong} packets had wrong contents", self.name, run + 1);
             }
         }
     }
 }
 
-/// Of sorted values.
+/// The median of sorted values.
 fn median(values: &[f64]) -> f64 {
     match values.len() {
         0 => f64::NAN,

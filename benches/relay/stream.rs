@@ -1,7 +1,7 @@
-//! A TCP connection, with TLS on it or without, for the generator's clients and for the floor alike.
+//! TCP connections, with or without TLS, for the load generator's clients and for the minimal relay.
 //!
-//! It blocks while things are set up and never afterwards. What a write could not finish is continued before the next;
-//! what finds no room at all is not sent, and nothing is queued for it.
+//! A connection blocks during the set-up only. A partial write is completed before the next one; a message that cannot
+//! be written at all is dropped instead of queued.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
@@ -13,41 +13,41 @@ use hairpin::wire;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use socket2::{Domain, Socket, Type};
 
-/// What rustls may already hold of a record that a reading completes.
+/// The most plaintext that rustls may add to a read from a record it had buffered in part.
 const RECORD: usize = 17 << 10;
 
-/// One connection.
-pub struct Stream {
+/// A TCP or TLS connection that carries messages.
+pub struct FramedStream {
     socket: TcpStream,
     tls: Option<Box<Connection>>,
-    /// What is still to go out of a write that has begun; with TLS it is rustls that has it.
+    /// The rest of a partial write. With TLS, rustls buffers it.
     unsent: Vec<u8>,
-    /// The beginning of a message that has not come in whole.
-    unfinished: Vec<u8>,
+    /// The beginning of a message that is not complete.
+    remainder: Vec<u8>,
 }
 
-impl Stream {
-    /// A client's, the handshake done.
+impl FramedStream {
+    /// Connects and completes the TLS handshake.
     pub fn connect(
         from: SocketAddrV4,
         server: SocketAddrV4,
         tls: Option<&Arc<ClientConfig>>,
-    ) -> io::Result<Stream> {
+    ) -> io::Result<FramedStream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&from.into())?;
         socket.connect(&server.into())?;
         let tls = tls.map(|config| ClientConnection::new(config.clone(), (*server.ip()).into())).transpose();
-        Stream::new(socket.into(), tls.map_err(io::Error::other)?.map(Connection::Client))
+        FramedStream::new(socket.into(), tls.map_err(io::Error::other)?.map(Connection::Client))
     }
 
-    /// A server's, the handshake done.
-    pub fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) -> io::Result<Stream> {
+    /// Accepts a connection and completes the TLS handshake.
+    pub fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) -> io::Result<FramedStream> {
         let (socket, _) = listener.accept()?;
         let tls = tls.map(|config| ServerConnection::new(config.clone())).transpose();
-        Stream::new(socket, tls.map_err(io::Error::other)?.map(Connection::Server))
+        FramedStream::new(socket, tls.map_err(io::Error::other)?.map(Connection::Server))
     }
 
-    fn new(mut socket: TcpStream, tls: Option<Connection>) -> io::Result<Stream> {
+    fn new(mut socket: TcpStream, tls: Option<Connection>) -> io::Result<FramedStream> {
         socket.set_nodelay(true)?;
         let mut tls = tls.map(Box::new);
         if let Some(tls) = &mut tls {
@@ -59,27 +59,27 @@ impl Stream {
                 tls.write_tls(&mut socket)?;
             }
         }
-        Ok(Stream { socket, tls, unsent: Vec::new(), unfinished: Vec::new() })
+        Ok(FramedStream { socket, tls, unsent: Vec::new(), remainder: Vec::new() })
     }
 
-    /// For so long a reading waits while things are set up; without it for ever.
-    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.socket.set_read_timeout(Some(patience))
+    /// Limits how long a blocking read waits.
+    pub fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(timeout))
     }
 
-    /// Nothing blocks any more.
-    pub fn is_set_up(&self) -> io::Result<()> {
+    /// Ends the set-up: from now on nothing blocks.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
         self.socket.set_nonblocking(true)
     }
 
-    /// Writes all of these messages or begins to; false if none could begin.
+    /// Writes messages, perhaps in part. Returns false if nothing could be written.
     pub fn send(&mut self, messages: &[u8]) -> io::Result<bool> {
-        let Stream { socket, tls: Some(tls), .. } = self else { return self.send_plain(messages) };
-        if !push(tls, socket)? {
+        let FramedStream { socket, tls: Some(tls), .. } = self else { return self.send_plain(messages) };
+        if !flush_tls(tls, socket)? {
             return Ok(false);
         }
         tls.writer().write_all(messages)?;
-        push(tls, socket).map(|_| true)
+        flush_tls(tls, socket).map(|_| true)
     }
 
     fn send_plain(&mut self, messages: &[u8]) -> io::Result<bool> {
@@ -92,18 +92,18 @@ impl Stream {
         Ok(true)
     }
 
-    /// Puts what was kept at the beginning of the buffer, what there is to read behind it, and says how much that is.
-    /// TLS needs half of the buffer for itself.
+    /// Fills the buffer with the remainder of the previous read and the bytes received since, and returns their number.
+    /// TLS uses the second half of the buffer for ciphertext.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let kept = self.unfinished.len();
-        buffer[..kept].copy_from_slice(&self.unfinished);
-        self.unfinished.clear();
+        let kept = self.remainder.len();
+        buffer[..kept].copy_from_slice(&self.remainder);
+        self.remainder.clear();
         let Some(tls) = &mut self.tls else {
             return Ok(kept + receive(&mut self.socket, &mut buffer[kept..])?);
         };
         let (plain, cipher) = buffer.split_at_mut(buffer.len() / 2);
-        // A handshake may have brought something with its end.
-        let mut len = kept + decrypted(tls, &mut plain[kept..])?;
+        // The last flight of the handshake may have carried data.
+        let mut len = kept + read_plaintext(tls, &mut plain[kept..])?;
         if len == kept {
             let room = plain.len().saturating_sub(kept + RECORD);
             let count = receive(&mut self.socket, &mut cipher[..room])?;
@@ -111,32 +111,32 @@ impl Stream {
             while !rest.is_empty() {
                 tls.read_tls(&mut rest)?;
                 tls.process_new_packets().map_err(io::Error::other)?;
-                len += decrypted(tls, &mut plain[len..])?;
+                len += read_plaintext(tls, &mut plain[len..])?;
             }
         }
         Ok(len)
     }
 
-    /// Keeps what no message was made of yet, for the next reading.
-    pub fn keep(&mut self, rest: &[u8]) {
-        self.unfinished.extend_from_slice(rest);
+    /// Keeps an incomplete message for the next read.
+    pub fn buffer_remainder(&mut self, bytes: &[u8]) {
+        self.remainder.extend_from_slice(bytes);
     }
 }
 
-impl AsFd for Stream {
+impl AsFd for FramedStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// The length of the message that these bytes begin with, once it is there in whole.
-pub fn message(bytes: &[u8]) -> io::Result<Option<usize>> {
+/// The length of the first message, if it is complete.
+pub fn message_len(bytes: &[u8]) -> io::Result<Option<usize>> {
     let len = wire::frame_len(bytes).map_err(io::Error::other)?;
     Ok(len.filter(|&len| len <= bytes.len()))
 }
 
-/// Writes what rustls has encrypted; whether all of it went.
-fn push(tls: &mut Connection, socket: &mut TcpStream) -> io::Result<bool> {
+/// Writes the ciphertext that rustls has buffered, and returns whether all of it was written.
+fn flush_tls(tls: &mut Connection, socket: &mut TcpStream) -> io::Result<bool> {
     while tls.wants_write() {
         if unless_blocked(tls.write_tls(socket))?.is_none() {
             return Ok(false);
@@ -145,8 +145,8 @@ fn push(tls: &mut Connection, socket: &mut TcpStream) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Takes what rustls has decrypted.
-fn decrypted(tls: &mut Connection, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads the plaintext that rustls has decrypted.
+fn read_plaintext(tls: &mut Connection, buffer: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while let Some(count @ 1..) = unless_blocked(tls.reader().read(&mut buffer[len..]))? {
         len += count;
@@ -156,9 +156,7 @@ fn decrypted(tls: &mut Connection, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn receive(socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     match unless_blocked(socket.read(buffer))? {
-        Some(0) => {
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side has closed a connection"))
-        }
+        Some(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed the connection")),
         count => Ok(count.unwrap_or(0)),
     }
 }

@@ -1,18 +1,18 @@
-//! What hairpin is meant to reach beside the others, and what came out.
-#![allow(clippy::print_stdout, reason = "a table for a person")]
+//! Targets for hairpin, most of them relative to another contestant, and the measured values.
+#![allow(clippy::print_stdout, reason = "the benchmark prints tables")]
 
 use crate::case::Case;
-use crate::report::Column;
+use crate::report::{self, Column};
 
-/// One ratio: in which case, of what, beside whom, within which bound.
-struct Target(&'static str, &'static str, Beside, Bound);
+/// A case, the JSON pointer of a figure, what the figure is divided by, and the bound.
+struct Target(&'static str, &'static str, Baseline, Bound);
 
 #[derive(Clone, Copy)]
-enum Beside {
+enum Baseline {
     Coturn,
     Floor,
-    /// The figure is judged by itself.
-    Nobody,
+    /// The figure itself has a bound.
+    Absolute,
 }
 
 enum Bound {
@@ -20,7 +20,7 @@ enum Bound {
     AtLeast(f64),
 }
 
-use Beside::{Coturn, Floor, Nobody};
+use Baseline::{Absolute, Coturn, Floor};
 use Bound::{AtLeast, AtMost};
 
 const PACKET: &str = "/ns_per_packet";
@@ -39,7 +39,7 @@ const TARGETS: &[Target] = &[
     Target("bursts", PACKET, Floor, AtMost(1.15)),
     Target("indications", PACKET, Coturn, AtMost(0.75)),
     Target("indications", PACKET, Floor, AtMost(1.15)),
-    Target("allocations-10k", "/growth", Nobody, AtMost(1.15)),
+    Target("allocations-10k", "/growth", Absolute, AtMost(1.15)),
     Target("tcp", PACKET, Coturn, AtMost(0.80)),
     Target("tcp", PACKET, Floor, AtMost(1.15)),
     Target("tls", PACKET, Coturn, AtMost(0.80)),
@@ -47,42 +47,46 @@ const TARGETS: &[Target] = &[
     Target("storm", ALLOCATION, Coturn, AtMost(0.45)),
     Target("storm", ALLOCATION, Floor, AtMost(2.0)),
     Target("memory", BYTES, Coturn, AtMost(0.20)),
-    Target("memory", BYTES, Nobody, AtMost(4096.0)),
+    Target("memory", BYTES, Absolute, AtMost(4096.0)),
     Target("highest-thin", RATE, Coturn, AtLeast(1.2)),
     Target("highest-thin", DELAY, Coturn, AtMost(1.0)),
     Target("highest-bursts", RATE, Coturn, AtLeast(1.7)),
     Target("highest-bursts", DELAY, Coturn, AtMost(1.0)),
-    Target("strangers-requests", LOSS, Nobody, AtMost(0.001)),
-    Target("strangers-requests", "/delay_us/p99", Nobody, AtMost(20_000.0)),
-    Target("strangers-passwords", LOSS, Nobody, AtMost(0.001)),
-    Target("strangers-passwords", "/delay_us/p99", Nobody, AtMost(20_000.0)),
-    Target("strangers-garbage", LOSS, Nobody, AtMost(0.001)),
-    Target("strangers-garbage", "/delay_us/p99", Nobody, AtMost(20_000.0)),
-    Target("strangers-binding", LOSS, Nobody, AtMost(0.001)),
-    Target("strangers-binding", "/delay_us/p99", Nobody, AtMost(20_000.0)),
+    Target("strangers-requests", LOSS, Absolute, AtMost(0.001)),
+    Target("strangers-requests", "/delay_us/p99", Absolute, AtMost(20_000.0)),
+    Target("strangers-passwords", LOSS, Absolute, AtMost(0.001)),
+    Target("strangers-passwords", "/delay_us/p99", Absolute, AtMost(20_000.0)),
+    Target("strangers-garbage", LOSS, Absolute, AtMost(0.001)),
+    Target("strangers-garbage", "/delay_us/p99", Absolute, AtMost(20_000.0)),
+    Target("strangers-binding", LOSS, Absolute, AtMost(0.001)),
+    Target("strangers-binding", "/delay_us/p99", Absolute, AtMost(20_000.0)),
 ];
 
-/// Prints every target whose case was measured with all whom it takes.
+/// Prints every target whose case and contestants were measured.
 pub fn print(measured: &[(&Case, Vec<Column>)]) {
-    println!("\n{:<22}{:<24}{:<10}{:>12}{:>12}", "hairpin", "", "beside", "wanted", "measured");
-    for Target(case, pointer, beside, bound) in TARGETS {
+    let mut rows = Vec::new();
+    for Target(case, pointer, baseline, bound) in TARGETS {
         let Some((_, columns)) = measured.iter().find(|(measured, _)| measured.name == *case) else {
             continue;
         };
-        let named = |name: &str| columns.iter().find(|column| column.name == name);
-        let Some(hairpin) = named("hairpin") else { continue };
-        let (name, figure) = match beside {
-            Coturn => ("coturn", named("coturn").and_then(|other| hairpin.ratio(other, pointer))),
-            Floor => ("floor", named("floor").and_then(|other| hairpin.ratio(other, pointer))),
-            Nobody => ("", Some(hairpin.median(pointer))),
+        let Some(hairpin) = report::named(columns, "hairpin") else { continue };
+        let ratio_to = |name| report::named(columns, name).and_then(|other| hairpin.ratio(other, pointer));
+        let (name, figure) = match baseline {
+            Coturn => ("coturn", ratio_to("coturn")),
+            Floor => ("floor", ratio_to("floor")),
+            Absolute => ("", Some(hairpin.median(pointer))),
         };
         let Some(figure) = figure.filter(|figure| figure.is_finite()) else { continue };
-        let (wanted, met) = match bound {
+        let (target, met) = match bound {
             AtMost(most) => (format!("<= {most}"), figure <= *most),
             AtLeast(least) => (format!(">= {least}"), figure >= *least),
         };
         let missed = if met { "" } else { "  missed" };
         let pointer = &pointer[1..];
-        println!("{case:<22}{pointer:<24}{name:<10}{wanted:>12}{figure:>12.3}{missed}");
+        rows.push(format!("{case:<22}{pointer:<24}{name:<12}{target:>12}{figure:>12.3}{missed}"));
+    }
+    if !rows.is_empty() {
+        println!("\n{:<22}{:<24}{:<12}{:>12}{:>12}", "case", "figure", "relative to", "target", "measured");
+        rows.iter().for_each(|row| println!("{row}"));
     }
 }

@@ -1,10 +1,10 @@
-//! Two hosts on one machine: network namespaces joined by a veth, the relay's on one CPU, the clients' and peers' on
-//! another, and what each host receives handled by a kernel thread of its own, pinned like a NIC's interrupt.
+//! Two hosts on one machine: network namespaces joined by a veth pair, the relay's on one CPU, the clients' and peers'
+//! on another. Each host receives in its own kernel thread, pinned to its CPU like the interrupt of a network card.
 //!
-//! The namespaces have no names and nothing outlives the benchmark: each is held by a process that ends when its
-//! standard input does, every other process asks the kernel to be killed with its parent, and a namespace whose
-//! processes are gone takes its veth along. That holds even if the benchmark itself is killed. Without the
-//! privileges for namespaces both hosts are the loopback device, whose receive work cannot be told apart.
+//! Nothing outlives the benchmark, even if it is killed. The namespaces have no names; each is held by a process that
+//! ends when its standard input does. The kernel kills every other process with its parent, and a namespace without
+//! processes disappears with its veth. Without the privileges for namespaces both hosts use the loopback device, where
+//! the work of receiving cannot be measured separately.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -14,58 +14,60 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cpu;
+use crate::procfs;
 
-/// The network of strangers, which is routed to the clients' host: the first half of RFC 2544's, and its prefix length.
-pub const STRANGERS: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 16);
+/// The network of strangers and its prefix length, from the benchmarking range of RFC 2544. It is routed to the clients'
+/// host.
+pub const STRANGERS_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 16);
 
-/// Two hosts and what joins them.
+/// Two connected hosts.
 pub struct Testbed {
-    /// Where the server runs.
+    /// The host of the server.
     pub relay: Host,
-    /// Where clients and peers run.
+    /// The host of the clients.
     pub clients: Host,
 }
 
-/// One of the two.
+/// A host with an address and a CPU.
 pub struct Host {
-    /// Its address.
     pub ip: Ipv4Addr,
-    /// The kernel thread that receives for it.
+    /// The kernel thread that receives for the host.
     pub napi: Option<u32>,
     cpu: usize,
-    namespace: Option<Running>,
+    /// The process that holds the namespace.
+    namespace: Option<ChildProcess>,
 }
 
 impl Testbed {
-    /// Opens both namespaces, or says why loopback has to do.
+    /// Opens both namespaces. If that fails, both hosts use the loopback device, and the error is returned too.
     pub fn open(relay_cpu: usize, clients_cpu: usize) -> Result<(Testbed, Option<anyhow::Error>)> {
         for cpu in [relay_cpu, clients_cpu] {
             let pinned = Command::new("taskset").args(["-c", &cpu.to_string(), "true"]).output()?;
             ensure!(
                 pinned.status.success(),
-                "CPU {cpu} cannot be used; --relay-cpu and --clients-cpu choose others"
+                "CPU {cpu} cannot be used; choose others with --relay-cpu and --clients-cpu"
             );
         }
         match Testbed::namespaces(relay_cpu, clients_cpu) {
             Ok(testbed) => Ok((testbed, None)),
-            Err(why) => {
+            Err(error) => {
                 let host = |ip, cpu| Host { ip, napi: None, cpu, namespace: None };
                 let relay = host(Ipv4Addr::new(127, 0, 0, 1), relay_cpu);
                 let clients = host(Ipv4Addr::new(127, 0, 0, 2), clients_cpu);
-                Ok((Testbed { relay, clients }, Some(why)))
+                Ok((Testbed { relay, clients }, Some(error)))
             }
         }
     }
 
     fn namespaces(relay_cpu: usize, clients_cpu: usize) -> Result<Testbed> {
         let ip = |last| Ipv4Addr::new(10, 111, 0, last);
-        let mut relay = Host { ip: ip(1), napi: None, cpu: relay_cpu, namespace: Some(hold()?) };
-        let mut clients = Host { ip: ip(2), napi: None, cpu: clients_cpu, namespace: Some(hold()?) };
-        // The kernel threads are named after their devices, and must not be taken for another benchmark's.
+        let mut relay = Host { ip: ip(1), napi: None, cpu: relay_cpu, namespace: Some(open_namespace()?) };
+        let mut clients =
+            Host { ip: ip(2), napi: None, cpu: clients_cpu, namespace: Some(open_namespace()?) };
+        // Kernel threads are named after their devices. The tag tells them from those of another benchmark.
         let tag = std::process::id() & 0xffff;
         let (near, far) = (format!("r{tag:04x}"), format!("c{tag:04x}"));
-        let far_pid = clients.namespace.as_ref().map_or(0, Running::pid).to_string();
+        let far_pid = clients.namespace.as_ref().map_or(0, ChildProcess::pid).to_string();
         let one = ["numrxqueues", "1", "numtxqueues", "1"];
         let link = [
             "ip", "link", "add", &near, one[0], one[1], one[2], one[3], "type", "veth", "peer", "name", &far,
@@ -73,23 +75,23 @@ impl Testbed {
         relay.run(&[&link[..], &one[..], &["netns", &far_pid]].concat())?;
         relay.bring_up(&near)?;
         let napi = clients.bring_up(&far)?;
-        let strangers = format!("{}/{}", STRANGERS.0, STRANGERS.1);
+        let strangers = format!("{}/{}", STRANGERS_NETWORK.0, STRANGERS_NETWORK.1);
         clients.run(&["ip", "route", "add", "local", &strangers, "dev", "lo"])?;
         relay.run(&["ip", "route", "add", &strangers, "via", &clients.ip.to_string()])?;
-        // The generator is always there to be interrupted, and need not be: it yields. Without this the relay would
-        // pay for interrupting it with every packet.
+        // The generator always runs and yields often enough. As SCHED_BATCH the thread does not preempt it; otherwise
+        // the relay would pay for an interrupt of the other CPU with every packet.
         clients.run(&["chrt", "--batch", "--pid", "0", &napi.to_string()])?;
         Ok(Testbed { relay, clients })
     }
 }
 
 impl Host {
-    /// Whether it is a host of its own.
-    pub fn is_namespace(&self) -> bool {
-        self.namespace.is_some()
+    /// The process that holds the host's namespace, if it has one.
+    pub fn namespace_pid(&self) -> Option<u32> {
+        self.namespace.as_ref().map(ChildProcess::pid)
     }
 
-    /// A command on this host and its CPU, killed when the benchmark ends in whatever way.
+    /// A command that runs on this host and its CPU, and that the kernel kills when the benchmark ends.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
@@ -113,24 +115,24 @@ impl Host {
         self.run(&["ip", "link", "set", device, "up"])?;
         self.run(&["sh", "-c", &format!("echo 1 > /sys/class/net/{device}/threaded")])?;
         for _ in 0..100 {
-            if let Some(napi) = cpu::napi_thread(device) {
+            if let Some(napi) = procfs::napi_thread(device) {
                 self.run(&["taskset", "-p", "-c", &self.cpu.to_string(), &napi.to_string()])?;
                 self.napi = Some(napi);
                 return Ok(napi);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        bail!("no kernel thread receives for the device; Linux 5.12 or later has them")
+        bail!("no kernel thread receives for the device; this needs Linux 5.12 or later")
     }
 }
 
-/// A process in a network and mount namespace of its own, there until its standard input ends.
-fn hold() -> Result<Running> {
+/// Starts a process in new network and mount namespaces, which ends with its standard input.
+fn open_namespace() -> Result<ChildProcess> {
     let script = "mount -t sysfs sysfs /sys && ip link set lo up && echo open && exec cat";
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--", "sh", "-c", script]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut holder = Running(command.spawn().context("unshare")?);
+    let mut holder = ChildProcess(command.spawn().context("unshare")?);
     let mut line = String::new();
     if let Some(output) = holder.0.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;
@@ -143,19 +145,18 @@ fn hold() -> Result<Running> {
     Ok(holder)
 }
 
-/// A child that does not outlive its owner.
-pub struct Running(pub Child);
+/// A child process that is killed when it is dropped.
+pub struct ChildProcess(pub Child);
 
-impl Running {
-    /// Its process id.
+impl ChildProcess {
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
+        // Fails only if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

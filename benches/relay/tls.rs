@@ -1,5 +1,4 @@
-//! Who the servers are to TLS clients: one self-signed certificate for the relay's address, made anew whenever the
-//! benchmark is started.
+//! A self-signed certificate for the relay's address, made at each start of the benchmark.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -14,28 +13,28 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-/// A certificate and its key as PEM files.
-pub struct Identity {
+/// A certificate and its key in PEM files.
+pub struct TlsIdentity {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-impl Identity {
-    /// The one in this directory.
-    pub fn of(dir: &Path) -> Identity {
-        Identity { certificate: dir.join("certificate.pem"), key: dir.join("key.pem") }
+impl TlsIdentity {
+    /// The paths in a directory, whether or not the files exist.
+    pub fn in_dir(dir: &Path) -> TlsIdentity {
+        TlsIdentity { certificate: dir.join("certificate.pem"), key: dir.join("key.pem") }
     }
 
-    /// A new one, which vouches for this address.
-    pub fn make(&self, ip: Ipv4Addr) -> Result<()> {
+    /// Writes a new certificate for an address.
+    pub fn generate(&self, ip: Ipv4Addr) -> Result<()> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([ip.to_string()])?.self_signed(&key)?;
         fs::write(&self.certificate, certificate.pem())?;
-        fs::write(&self.key, key.serialize_pem()).context("the certificate's key")
+        fs::write(&self.key, key.serialize_pem()).context("writing the certificate's key")
     }
 
-    /// For a server.
-    pub fn server(&self) -> Result<Arc<ServerConfig>> {
+    /// The configuration of a server with this certificate.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>> {
         let key = PrivateKeyDer::from_pem_file(&self.key)?;
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13])?
@@ -45,9 +44,9 @@ impl Identity {
     }
 }
 
-/// For clients who trust this certificate and no other. They offer one cipher, the first that browsers offer, so that
-/// every server encrypts alike.
-pub fn client(certificate: &Path) -> Result<Arc<ClientConfig>> {
+/// The configuration of clients that trust only this certificate. They offer one cipher suite, the first that browsers
+/// offer, so that all servers use the same.
+pub fn client_config(certificate: &Path) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate)?)?;
     let provider = CryptoProvider {

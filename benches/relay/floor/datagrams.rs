@@ -1,59 +1,64 @@
-//! What the floor does for UDP clients: a header off and on to the peer, a header on and back to the client.
+//! The minimal relay for UDP clients.
 //!
-//! In one direction each message leaves through its allocation's socket; in the other all leave through the
-//! clients' socket, so that what several allocations received in one round goes out with one system call.
+//! Packets to peers leave through one socket per allocation. Packets to clients all leave through the clients' socket,
+//! so those that several allocations received in one pass share a system call.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsFd;
 
-use super::header::Header;
-use super::{Ask, Relay, Shape};
-use crate::sys::{Batch, Envelope, Epoll, HEADROOM};
+use super::event_loop::EventHandler;
+use super::header::PayloadHeader;
+use super::protocol::AllocationRequest;
+use super::sys::{Ancillary, Batch, HEADROOM};
+use super::variant::Variant;
+use crate::epoll::Epoll;
 
-/// The number of the clients' socket; allocations count from 1.
+/// The token of the clients' socket; allocations are numbered from 1.
 const LISTENER: usize = 0;
 
 const BATCH: usize = 32;
 
-/// For UDP clients.
-pub struct Datagrams {
-    shape: Shape,
+/// A relay for UDP clients.
+pub struct DatagramRelay {
+    variant: Variant,
     listener: UdpSocket,
-    flows: Vec<Flow>,
-    /// Client's port to number of its allocation.
+    allocations: Vec<DatagramAllocation>,
+    /// From the client's port to the number of its allocation.
     numbers: Vec<u16>,
     to_peers: Batch,
     to_clients: Batch,
-    /// How many messages wait for the clients' socket.
-    waiting: usize,
+    /// Messages in `to_clients` that are ready to send.
+    queued: usize,
 }
 
-struct Flow {
+struct DatagramAllocation {
     socket: UdpSocket,
     client: SocketAddrV4,
     peer: SocketAddrV4,
-    header: Header,
+    header: PayloadHeader,
 }
 
-impl Datagrams {
-    /// Opens an allocation for each client that asks, until the last has.
-    pub fn set_up(listen: SocketAddrV4, shape: Shape) -> io::Result<Datagrams> {
-        let mut relay = Datagrams {
-            shape,
-            listener: shape.socket(listen)?,
-            flows: Vec::new(),
+impl DatagramRelay {
+    /// Opens an allocation per request, until the last request.
+    pub fn set_up(listen: SocketAddrV4, variant: Variant) -> io::Result<DatagramRelay> {
+        let mut relay = DatagramRelay {
+            variant,
+            listener: variant.bind(listen)?,
+            allocations: Vec::new(),
             numbers: vec![0; 1 << 16],
             to_peers: Batch::new(BATCH),
             to_clients: Batch::new(BATCH),
-            waiting: 0,
+            queued: 0,
         };
         let mut bytes = [0; 64];
         loop {
-            let (len, from) = relay.listener.recv_from(&mut bytes)?;
-            let (SocketAddr::V4(client), Some(ask)) = (from, Ask::read(&bytes[..len])) else { continue };
-            let last = ask.last;
-            let relayed = relay.allocate(client, ask, SocketAddrV4::new(*listen.ip(), 0))?;
+            let (len, source) = relay.listener.recv_from(&mut bytes)?;
+            let SocketAddr::V4(client) = source else { continue };
+            let Some(request) = AllocationRequest::read(&bytes[..len]) else { continue };
+            let last = request.last;
+            let relayed = relay.allocate(client, request, SocketAddrV4::new(*listen.ip(), 0))?;
             relay.listener.send_to(&relayed.port().to_be_bytes(), client)?;
             if last {
                 relay.listener.set_nonblocking(true)?;
@@ -62,18 +67,22 @@ impl Datagrams {
         }
     }
 
-    /// Opens an allocation, or finds the one the client has.
-    fn allocate(&mut self, client: SocketAddrV4, ask: Ask, any: SocketAddrV4) -> io::Result<SocketAddr> {
+    /// Opens an allocation, or finds the client's.
+    fn allocate(
+        &mut self,
+        client: SocketAddrV4,
+        request: AllocationRequest,
+        any_port: SocketAddrV4,
+    ) -> io::Result<SocketAddr> {
         let number = usize::from(self.numbers[usize::from(client.port())]);
         if number != 0 {
-            return self.flows[number - 1].socket.local_addr();
+            return self.allocations[number - 1].socket.local_addr();
         }
-        let socket = self.shape.socket(any)?;
+        let socket = self.variant.bind(any_port)?;
         let relayed = socket.local_addr()?;
-        // Only a stream has ChannelData padded (RFC 8656 §12.5).
-        let header = Header::new(ask.header, false);
-        self.flows.push(Flow { socket, client, peer: ask.peer, header });
-        self.numbers[usize::from(client.port())] = self.flows.len() as u16;
+        let header = PayloadHeader::new(request.header, false);
+        self.allocations.push(DatagramAllocation { socket, client, peer: request.peer, header });
+        self.numbers[usize::from(client.port())] = self.allocations.len() as u16;
         Ok(relayed)
     }
 
@@ -81,78 +90,81 @@ impl Datagrams {
         let received = self.to_peers.receive(self.listener.as_fd(), 0, BATCH);
         let (mut run, mut current) = (0, 0);
         for slot in 0..received {
-            let number = usize::from(self.numbers[usize::from(self.to_peers.from(slot).port())]);
+            let number = usize::from(self.numbers[usize::from(self.to_peers.source(slot).port())]);
             if number != current {
                 self.send_run(current, run..slot);
                 (run, current) = (slot, number);
             }
             if number != 0 {
-                let envelope = self.envelope(&self.to_peers, slot);
-                let Flow { header, peer, .. } = &self.flows[number - 1];
+                let ancillary = self.ancillary(&self.to_peers, slot);
+                let DatagramAllocation { header, peer, .. } = &self.allocations[number - 1];
                 let messages = HEADROOM..HEADROOM + self.to_peers.len(slot);
-                let (payloads, size) = header.strip(self.to_peers.bytes(slot), messages, envelope.segment);
-                self.to_peers.aim(slot, *peer, payloads, outgoing(envelope, size));
+                let (payloads, size) = header.strip(self.to_peers.bytes(slot), messages, ancillary.segment);
+                self.to_peers.prepare(slot, *peer, payloads, outgoing(ancillary, size));
             }
         }
         self.send_run(current, run..received);
         received == BATCH
     }
 
-    /// Sends to one allocation's peer; strangers, number 0, have none.
-    fn send_run(&mut self, number: usize, slots: std::ops::Range<usize>) {
+    /// Sends to the peer of one allocation. Number 0 stands for clients without allocation.
+    fn send_run(&mut self, number: usize, slots: Range<usize>) {
         if number != 0 {
-            self.to_peers.send(self.flows[number - 1].socket.as_fd(), slots);
+            self.to_peers.send(self.allocations[number - 1].socket.as_fd(), slots);
         }
     }
 
     fn serve_peer(&mut self, index: usize) -> bool {
-        if self.waiting + self.shape.take > BATCH {
+        if self.queued + self.variant.take > BATCH {
             self.flush();
         }
-        let flow = &self.flows[index];
-        let received = self.to_clients.receive(flow.socket.as_fd(), self.waiting, self.shape.take);
-        for slot in self.waiting..self.waiting + received {
-            let envelope = self.envelope(&self.to_clients, slot);
+        let allocation = &self.allocations[index];
+        let received = self.to_clients.receive(allocation.socket.as_fd(), self.queued, self.variant.take);
+        for slot in self.queued..self.queued + received {
+            let ancillary = self.ancillary(&self.to_clients, slot);
             let payloads = HEADROOM..HEADROOM + self.to_clients.len(slot);
-            let (messages, size) = flow.header.add(self.to_clients.bytes(slot), payloads, envelope.segment);
-            self.to_clients.aim(slot, flow.client, messages, outgoing(envelope, size));
+            let (messages, size) =
+                allocation.header.add(self.to_clients.bytes(slot), payloads, ancillary.segment);
+            self.to_clients.prepare(slot, allocation.client, messages, outgoing(ancillary, size));
         }
-        self.waiting += received;
-        received == self.shape.take
+        self.queued += received;
+        received == self.variant.take
     }
 
-    fn envelope(&self, batch: &Batch, slot: usize) -> Envelope {
-        if self.shape.offload || self.shape.marks { batch.envelope(slot) } else { Envelope::default() }
+    fn ancillary(&self, batch: &Batch, slot: usize) -> Ancillary {
+        if self.variant.offload || self.variant.marks { batch.ancillary(slot) } else { Ancillary::default() }
     }
 }
 
-impl Relay for Datagrams {
+impl EventHandler for DatagramRelay {
     fn watch(&self, epoll: &Epoll) -> io::Result<()> {
-        epoll.add(&self.listener, LISTENER, false)?;
-        let mut sockets = self.flows.iter().enumerate();
-        sockets.try_for_each(|(index, flow)| epoll.add(&flow.socket, index + 1, self.shape.edge))
+        epoll.add(&self.listener, LISTENER)?;
+        for (index, allocation) in self.allocations.iter().enumerate() {
+            self.variant.watch(epoll, &allocation.socket, index + 1)?;
+        }
+        Ok(())
     }
 
-    fn ready(&mut self, number: usize) -> bool {
-        if number == LISTENER {
+    fn ready(&mut self, token: usize) -> bool {
+        if token == LISTENER {
             return self.serve_clients();
         }
-        let mut more = self.serve_peer(number - 1);
-        while more && self.shape.edge {
-            more = self.serve_peer(number - 1);
+        let mut more = self.serve_peer(token - 1);
+        while more && self.variant.edge {
+            more = self.serve_peer(token - 1);
         }
         more
     }
 
     fn flush(&mut self) {
-        if self.waiting != 0 {
-            self.to_clients.send(self.listener.as_fd(), 0..self.waiting);
-            self.waiting = 0;
+        if self.queued != 0 {
+            self.to_clients.send(self.listener.as_fd(), 0..self.queued);
+            self.queued = 0;
         }
     }
 }
 
-/// The length of segments matters only where there are several.
-fn outgoing(envelope: Envelope, segment: usize) -> Envelope {
-    Envelope { segment: if envelope.segment == 0 { 0 } else { segment }, ..envelope }
+/// Control messages for forwarding; the segment length matters only if there are several segments.
+fn outgoing(received: Ancillary, segment: usize) -> Ancillary {
+    Ancillary { segment: if received.segment == 0 { 0 } else { segment }, ..received }
 }

@@ -1,41 +1,41 @@
-//! What stands before a payload on the clients' side, ChannelData's four bytes or an indication's 36, taken off and put on
+//! The header before a payload on the clients' side, four bytes of ChannelData or 36 of an indication, removed and added
 //! in place.
 //!
-//! Both layouts end in the payload's length, which is all that is ever read or computed: the peer's address stands in a
-//! Data indication's header from the start, and its transaction id stays what it is.
+//! Both layouts end in the payload's length, the only field that is read or computed: a Data indication's header
+//! contains the peer's address from the start, and its transaction id never changes.
 
 use std::ops::Range;
 
 use hairpin::wire::{self, CHANNEL_HEADER};
 
-use crate::sys::MAX_SEGMENTS;
+use super::sys::MAX_SEGMENTS;
 
-/// Bytes of a STUN header; its length does not count them (RFC 8489 §5).
+/// Bytes of a STUN header, which its length field does not count (RFC 8489 §5).
 const STUN: usize = 20;
 
-/// A header made beforehand.
-pub struct Header {
+/// A prepared header.
+pub struct PayloadHeader {
     bytes: Vec<u8>,
-    /// Whether messages are filled up to four bytes.
+    /// Whether messages are padded to a multiple of four bytes.
     padded: bool,
 }
 
-impl Header {
-    /// Indications are padded everywhere, ChannelData in a stream (RFC 8656 §12.5).
-    pub fn new(bytes: Vec<u8>, in_stream: bool) -> Header {
+impl PayloadHeader {
+    /// Indications are always padded, ChannelData only in a stream (RFC 8656 §12.5).
+    pub fn new(bytes: Vec<u8>, in_stream: bool) -> PayloadHeader {
         let padded = in_stream || bytes.len() > CHANNEL_HEADER;
-        Header { bytes, padded }
+        PayloadHeader { bytes, padded }
     }
 
-    /// The length of the message that these bytes begin with, if it is there in whole.
-    pub fn message(&self, bytes: &[u8]) -> Option<usize> {
-        let payload = self.announced(bytes)?;
+    /// The length of the first message, if it is complete.
+    pub fn message_len(&self, bytes: &[u8]) -> Option<usize> {
+        let payload = self.payload_len(bytes)?;
         let len = self.bytes.len() + payload + self.padding(payload);
         (len <= bytes.len()).then_some(len)
     }
 
-    /// Takes it off every message, `stride` bytes each, or off the only one if that is 0; where the payloads then
-    /// stand, and how long each is. The first stays in place.
+    /// Removes the header of every message. Messages are `stride` bytes long, or there is only one if `stride` is 0.
+    /// Returns the range of the payloads and the length of each; the first one is not moved.
     pub fn strip(&self, bytes: &mut [u8], messages: Range<usize>, stride: usize) -> (Range<usize>, usize) {
         let stride = if stride == 0 { messages.len().max(1) } else { stride };
         let start = messages.start + self.bytes.len();
@@ -43,7 +43,7 @@ impl Header {
         for from in messages.clone().step_by(stride) {
             let message = &bytes[from..messages.end.min(from + stride)];
             let room = message.len().saturating_sub(self.bytes.len());
-            let payload = if self.padded { self.announced(message).unwrap_or(0).min(room) } else { room };
+            let payload = if self.padded { self.payload_len(message).unwrap_or(0).min(room) } else { room };
             let from = from + self.bytes.len();
             if from == start {
                 size = payload;
@@ -55,8 +55,8 @@ impl Header {
         (start..to, size)
     }
 
-    /// Puts it before every payload, `size` bytes each, or before the only one if that is 0; where the messages then
-    /// stand, and how long each is. The last payload stays in place.
+    /// Adds a header before every payload. Payloads are `size` bytes long, or there is only one if `size` is 0. Returns
+    /// the range of the messages and the length of each; the last payload is not moved.
     pub fn add(&self, bytes: &mut [u8], payloads: Range<usize>, size: usize) -> (Range<usize>, usize) {
         let size = if size == 0 { payloads.len().max(1) } else { size };
         let count = payloads.len().div_ceil(size).clamp(1, MAX_SEGMENTS);
@@ -76,7 +76,7 @@ impl Header {
         (start..to, self.bytes.len() + size + self.padding(size))
     }
 
-    fn announced(&self, message: &[u8]) -> Option<usize> {
+    fn payload_len(&self, message: &[u8]) -> Option<usize> {
         let length = message.get(self.bytes.len() - 2..self.bytes.len())?;
         Some(usize::from(u16::from_be_bytes([length[0], length[1]])))
     }

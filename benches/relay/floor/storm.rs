@@ -1,70 +1,48 @@
-//! The floor under a storm: of each client's four datagrams one opens a relay socket, one closes it and two do nothing;
-//! each is sent back. Nothing else is done.
+//! The minimal relay in a storm. Of each client's four requests one opens a relay socket, one closes it and two do
+//! nothing; each is echoed.
 
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
 
-use super::Shape;
-use crate::sys::{Batch, Envelope, Epoll, HEADROOM};
+use nix::sys::epoll::EpollTimeout;
+
+use super::protocol::StormRequest;
+use super::sys::{Ancillary, Batch, HEADROOM};
+use super::variant::Variant;
+use crate::epoll::Epoll;
 
 const BATCH: usize = 32;
 const EVENTS: usize = 64;
-/// The clients' socket; a relay socket has the number of its client's port.
+/// The token of the clients' socket; the token of a relay socket is its client's port.
 const LISTENER: usize = 0;
 
-/// Serves until it is killed.
-pub fn run(listen: SocketAddrV4, shape: Shape) -> io::Result<()> {
-    let listener = shape.socket(listen)?;
+/// Runs until an error.
+pub fn run(listen: SocketAddrV4, variant: Variant) -> io::Result<()> {
+    let listener = variant.bind(listen)?;
     listener.set_nonblocking(true)?;
     let mut epoll = Epoll::new(EVENTS)?;
-    epoll.add(&listener, LISTENER, false)?;
+    epoll.add(&listener, LISTENER)?;
     let mut relays: Vec<Option<UdpSocket>> = Vec::new();
     relays.resize_with(1 << 16, || None);
     let mut batch = Batch::new(BATCH);
     loop {
-        epoll.wait(-1);
+        epoll.wait(EpollTimeout::NONE);
         let received = batch.receive(listener.as_fd(), 0, BATCH);
         for slot in 0..received {
-            let (client, len) = (batch.from(slot), batch.len(slot));
-            let number = usize::from(client.port());
-            match Ask::read(&batch.bytes(slot)[HEADROOM..HEADROOM + len]) {
-                Some(Ask::Open) if relays[number].is_none() => {
-                    let relay = shape.socket(SocketAddrV4::new(*listen.ip(), 0))?;
-                    epoll.add(&relay, number, false)?;
-                    relays[number] = Some(relay);
+            let (client, len) = (batch.source(slot), batch.len(slot));
+            let port = usize::from(client.port());
+            match StormRequest::read(&batch.bytes(slot)[HEADROOM..HEADROOM + len]) {
+                Some(StormRequest::Open) if relays[port].is_none() => {
+                    let relay = variant.bind(SocketAddrV4::new(*listen.ip(), 0))?;
+                    epoll.add(&relay, port)?;
+                    relays[port] = Some(relay);
                 }
-                Some(Ask::Close) => relays[number] = None,
+                Some(StormRequest::Close) => relays[port] = None,
                 _ => {}
             }
-            batch.aim(slot, client, HEADROOM..HEADROOM + len, Envelope::default());
+            batch.prepare(slot, client, HEADROOM..HEADROOM + len, Ancillary::default());
         }
         batch.send(listener.as_fd(), 0..received);
-    }
-}
-
-/// What a client asks for.
-#[derive(Clone, Copy)]
-pub enum Ask {
-    Open = 3,
-    Nothing,
-    Close,
-}
-
-/// About as long as a TURN client's requests, which have credentials.
-const LENGTH: usize = 150;
-
-impl Ask {
-    /// As it goes over the wire, with a number of its own.
-    pub fn write(self, number: u64) -> Vec<u8> {
-        let mut bytes = vec![0; LENGTH];
-        bytes[0] = self as u8;
-        bytes[1..9].copy_from_slice(&number.to_be_bytes());
-        bytes
-    }
-
-    /// Whether it is one of these.
-    pub fn read(bytes: &[u8]) -> Option<Ask> {
-        [Ask::Open, Ask::Nothing, Ask::Close].into_iter().find(|ask| bytes.first() == Some(&(*ask as u8)))
     }
 }

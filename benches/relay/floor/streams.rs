@@ -1,8 +1,8 @@
-//! What the floor does for clients that come over TCP or TLS: messages are found by their lengths alone, payloads of one
-//! reading leave together, and what a peer sent in one round is one write, with TLS one record.
+//! The minimal relay for TCP and TLS clients.
 //!
-//! A round is read first and sent afterwards: what is sent brings acknowledgements, and each of those that comes in
-//! between would have the kernel take turns with the relay.
+//! Messages are found by their lengths alone. The payloads of one read leave together, and everything that a peer sent
+//! in one pass is one write, with TLS one record. A pass reads first and sends at its end: sending brings TCP
+//! acknowledgements, and handling them between reads would make the kernel and the relay alternate on the CPU.
 
 use std::io;
 use std::net::{SocketAddrV4, TcpListener, UdpSocket};
@@ -11,155 +11,163 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use super::header::Header;
-use super::{Ask, Relay, Shape};
-use crate::stream::Stream;
-use crate::sys::{Batch, Envelope, Epoll, HEADROOM, MAX_SEGMENTS};
+use super::event_loop::EventHandler;
+use super::header::PayloadHeader;
+use super::protocol::AllocationRequest;
+use super::sys::{Ancillary, Batch, HEADROOM, MAX_SEGMENTS};
+use super::variant::Variant;
+use crate::epoll::Epoll;
+use crate::stream::FramedStream;
 
-/// Bytes that are read from a client at a time: no more than one run of datagrams may have. TLS takes half of them.
+/// Bytes per read, at most what one segmented message can carry. TLS uses half of them for ciphertext.
 const READ: usize = 60_000;
-/// Readings that wait to be sent.
+/// Reads whose payloads are queued at a time.
 const BATCH: usize = 64;
 
-/// For clients with a connection each.
-pub struct Streams {
-    shape: Shape,
-    /// A client's number is twice its place, its relay socket's one more.
-    clients: Vec<Client>,
+/// A relay for clients with a connection each.
+pub struct StreamRelay {
+    variant: Variant,
+    /// A connection's token is twice the index, its relay socket's token is one more.
+    allocations: Vec<StreamAllocation>,
     to_peers: Batch,
-    /// Whose reading waits in each slot.
-    read: Vec<usize>,
+    /// The allocation of each queued slot of `to_peers`.
+    queued_reads: Vec<usize>,
     to_client: Batch,
-    /// For whom something waits.
-    written: Vec<usize>,
+    /// The allocations with outgoing bytes.
+    queued_writes: Vec<usize>,
 }
 
-struct Client {
-    stream: Stream,
+struct StreamAllocation {
+    stream: FramedStream,
     socket: UdpSocket,
     peer: SocketAddrV4,
-    header: Header,
+    header: PayloadHeader,
     outgoing: Vec<u8>,
 }
 
-impl Streams {
-    /// Takes connections and opens an allocation for each, until the last has come.
+impl StreamRelay {
+    /// Accepts connections and opens an allocation per connection, until the last request.
     pub fn set_up(
         listen: SocketAddrV4,
         tls: Option<&Arc<ServerConfig>>,
-        shape: Shape,
-    ) -> io::Result<Streams> {
+        variant: Variant,
+    ) -> io::Result<StreamRelay> {
         let listener = TcpListener::bind(listen)?;
-        let mut clients = Vec::new();
+        let mut allocations = Vec::new();
         let mut last = false;
         while !last {
-            let mut stream = Stream::accept(&listener, tls)?;
-            let ask = question(&mut stream)?;
-            let socket = shape.socket(SocketAddrV4::new(*listen.ip(), 0))?;
+            let mut stream = FramedStream::accept(&listener, tls)?;
+            let request = read_request(&mut stream)?;
+            let socket = variant.bind(SocketAddrV4::new(*listen.ip(), 0))?;
             stream.send(&socket.local_addr()?.port().to_be_bytes())?;
-            stream.is_set_up()?;
-            let Ask { peer, header, .. } = ask;
-            last = ask.last;
-            let header = Header::new(header, true);
-            clients.push(Client { stream, socket, peer, header, outgoing: Vec::new() });
+            stream.set_nonblocking()?;
+            last = request.last;
+            let (peer, header) = (request.peer, PayloadHeader::new(request.header, true));
+            allocations.push(StreamAllocation { stream, socket, peer, header, outgoing: Vec::new() });
         }
-        let (to_peers, to_client) = (Batch::new(BATCH), Batch::new(shape.take));
-        Ok(Streams { shape, clients, to_peers, read: Vec::new(), to_client, written: Vec::new() })
+        Ok(StreamRelay {
+            variant,
+            allocations,
+            to_peers: Batch::new(BATCH),
+            queued_reads: Vec::new(),
+            to_client: Batch::new(variant.take),
+            queued_writes: Vec::new(),
+        })
     }
 
-    fn serve_client(&mut self, place: usize) {
-        if self.read.len() == BATCH {
-            self.send_readings();
+    fn serve_client(&mut self, index: usize) {
+        if self.queued_reads.len() == BATCH {
+            self.send_queued_reads();
         }
-        let Client { stream, socket, peer, header, .. } = &mut self.clients[place];
-        let (batch, slot) = (&mut self.to_peers, self.read.len());
-        // A client that is gone has no more to measure.
+        let StreamAllocation { stream, socket, peer, header, .. } = &mut self.allocations[index];
+        let (batch, slot) = (&mut self.to_peers, self.queued_reads.len());
+        // A closed connection has nothing left to measure.
         let Ok(len) = stream.read(&mut batch.bytes(slot)[..READ]) else { return };
         let mut at = 0;
-        while let Some(stride) = header.message(&batch.bytes(slot)[at..len]) {
+        while let Some(stride) = header.message_len(&batch.bytes(slot)[at..len]) {
             if at > 0 {
-                // Only the last run of a reading can wait.
+                // A slot holds one run of equally long messages; only the last run of a read is queued.
                 batch.send(socket.as_fd(), slot..slot + 1);
             }
-            let alike = |message: &&[u8]| header.message(message) == Some(stride);
+            let same_length = |message: &&[u8]| header.message_len(message) == Some(stride);
             let messages = batch.bytes(slot)[at..len].chunks(stride);
-            let count = messages.take(MAX_SEGMENTS).take_while(alike).count();
+            let count = messages.take(MAX_SEGMENTS).take_while(same_length).count();
             let end = at + count * stride;
             let (payloads, size) = header.strip(batch.bytes(slot), at..end, stride);
             let segment = if count == 1 { 0 } else { size };
-            batch.aim(slot, *peer, payloads, Envelope { segment, ..Envelope::default() });
+            batch.prepare(slot, *peer, payloads, Ancillary { segment, ..Ancillary::default() });
             at = end;
         }
-        stream.keep(&batch.bytes(slot)[at..len]);
+        stream.buffer_remainder(&batch.bytes(slot)[at..len]);
         if at > 0 {
-            self.read.push(place);
+            self.queued_reads.push(index);
         }
     }
 
-    /// Whether there may be more.
-    fn serve_peer(&mut self, place: usize) -> bool {
-        let Client { socket, header, outgoing, .. } = &mut self.clients[place];
-        let received = self.to_client.receive(socket.as_fd(), 0, self.shape.take);
+    /// Reads from the relay socket and returns whether there may be more.
+    fn serve_peer(&mut self, index: usize) -> bool {
+        let StreamAllocation { socket, header, outgoing, .. } = &mut self.allocations[index];
+        let received = self.to_client.receive(socket.as_fd(), 0, self.variant.take);
         if received > 0 && outgoing.is_empty() {
-            self.written.push(place);
+            self.queued_writes.push(index);
         }
         for slot in 0..received {
             let payloads = HEADROOM..HEADROOM + self.to_client.len(slot);
-            let segment = self.to_client.envelope(slot).segment;
+            let segment = self.to_client.ancillary(slot).segment;
             let bytes = self.to_client.bytes(slot);
             let (messages, _) = header.add(bytes, payloads, segment);
             outgoing.extend_from_slice(&bytes[messages]);
         }
-        received == self.shape.take
+        received == self.variant.take
     }
 
-    fn send_readings(&mut self) {
-        for (slot, place) in self.read.drain(..).enumerate() {
-            self.to_peers.send(self.clients[place].socket.as_fd(), slot..slot + 1);
+    fn send_queued_reads(&mut self) {
+        for (slot, index) in self.queued_reads.drain(..).enumerate() {
+            self.to_peers.send(self.allocations[index].socket.as_fd(), slot..slot + 1);
         }
     }
 }
 
-impl Relay for Streams {
+impl EventHandler for StreamRelay {
     fn watch(&self, epoll: &Epoll) -> io::Result<()> {
-        for (place, client) in self.clients.iter().enumerate() {
-            epoll.add(&client.stream, 2 * place, false)?;
-            epoll.add(&client.socket, 2 * place + 1, self.shape.edge)?;
+        for (index, allocation) in self.allocations.iter().enumerate() {
+            epoll.add(&allocation.stream, 2 * index)?;
+            self.variant.watch(epoll, &allocation.socket, 2 * index + 1)?;
         }
         Ok(())
     }
 
-    fn ready(&mut self, number: usize) -> bool {
-        let (place, is_relay) = (number / 2, number % 2 == 1);
-        if !is_relay {
-            self.serve_client(place);
+    fn ready(&mut self, token: usize) -> bool {
+        let (index, is_relay_socket) = (token / 2, token % 2 == 1);
+        if !is_relay_socket {
+            self.serve_client(index);
             return false;
         }
-        let mut more = self.serve_peer(place);
-        while more && self.shape.edge {
-            more = self.serve_peer(place);
+        let mut more = self.serve_peer(index);
+        while more && self.variant.edge {
+            more = self.serve_peer(index);
         }
         more
     }
 
     fn flush(&mut self) {
-        self.send_readings();
-        for place in self.written.drain(..) {
-            let Client { stream, outgoing, .. } = &mut self.clients[place];
-            // What finds no room is lost, and shows as that.
+        self.send_queued_reads();
+        for index in self.queued_writes.drain(..) {
+            let StreamAllocation { stream, outgoing, .. } = &mut self.allocations[index];
+            // Bytes that the connection cannot take are dropped, and show as loss.
             let _ = stream.send(outgoing);
             outgoing.clear();
         }
     }
 }
 
-fn question(stream: &mut Stream) -> io::Result<Ask> {
+fn read_request(stream: &mut FramedStream) -> io::Result<AllocationRequest> {
     let mut bytes = vec![0; READ];
     loop {
         let len = stream.read(&mut bytes)?;
-        if let Some(ask) = Ask::read(&bytes[..len]) {
-            return Ok(ask);
+        if let Some(request) = AllocationRequest::read(&bytes[..len]) {
+            return Ok(request);
         }
-        stream.keep(&bytes[..len]);
+        stream.buffer_remainder(&bytes[..len]);
     }
 }

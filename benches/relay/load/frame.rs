@@ -1,23 +1,24 @@
-//! What stands around a payload between client and relay: ChannelData (RFC 8656 §12.4), or a Send indication on the way
-//! out and a Data indication on the way back (§11). In a stream ChannelData is padded (§12.5), indications always are.
+//! The messages between client and relay: ChannelData (RFC 8656 §12.4), or a Send indication to the relay and a Data
+//! indication to the client (§11). ChannelData is padded in a stream (§12.5), indications always.
 
 use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::Range;
 
 use hairpin::wire::{
     self, CHANNEL_HEADER, ChannelHeader, Class, DATA_INDICATION_HEADER_MAX, Encoder, Message, Method,
     TransactionId, attribute,
 };
 
-use super::traffic::STAMP;
-use crate::case::{Client, Form};
+use super::stamp::STAMP;
+use crate::workload::{ClientTransport, Framing, Workload};
 
-/// The transaction id of an indication.
-const ID: std::ops::Range<usize> = 8..20;
+/// The transaction id in an indication.
+const ID: Range<usize> = 8..20;
 
 /// The messages of one flow.
 pub struct Frame {
-    form: Form,
-    /// What the client's messages begin with.
+    framing: Framing,
+    /// The header of the client's messages.
     header: Vec<u8>,
     payload: usize,
     padding: usize,
@@ -26,13 +27,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// For payloads of one length.
-    pub fn new(client: Client, form: Form, channel: u16, peer: SocketAddrV4, payload: usize) -> Frame {
+    pub fn new(workload: &Workload, channel: u16, peer: SocketAddrV4) -> Frame {
+        let &Workload { framing, transport, payload, .. } = workload;
         let (peer, padding) = (SocketAddr::V4(peer), wire::padding(payload));
-        let (header, padding) = match form {
-            Form::Channel if client == Client::Udp => (channel_header(channel, payload), 0),
-            Form::Channel => (channel_header(channel, payload), padding),
-            Form::Indication => {
+        let (header, padding) = match framing {
+            Framing::Channel if transport == ClientTransport::Udp => (channel_header(channel, payload), 0),
+            Framing::Channel => (channel_header(channel, payload), padding),
+            Framing::Indication => {
                 let mut send = Encoder::new(Class::Indication, Method::Send, TransactionId([0; 12]));
                 send.xor_address(attribute::XOR_PEER_ADDRESS, peer);
                 send.bytes(attribute::DATA, &vec![0; payload]);
@@ -41,20 +42,18 @@ impl Frame {
                 (send, padding)
             }
         };
-        Frame { form, header, payload, padding, peer, channel }
+        Frame { framing, header, payload, padding, peer, channel }
     }
 
-    /// Which messages they are.
-    pub fn form(&self) -> Form {
-        self.form
+    pub fn framing(&self) -> Framing {
+        self.framing
     }
 
-    /// The only peer.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The channel bound to the peer, if channels are used.
+    /// The channel number, for [`Framing::Channel`].
     pub fn channel(&self) -> u16 {
         self.channel
     }
@@ -64,21 +63,21 @@ impl Frame {
         self.header.len() + self.payload + self.padding
     }
 
-    /// Writes a client's message, all but the part of the payload behind the stamp.
+    /// Writes a client's message, except for the part of the payload after the stamp.
     pub fn write(&self, message: &mut [u8], stamp: &[u8; STAMP]) {
         let (header, payload) = message.split_at_mut(self.header.len());
         header.copy_from_slice(&self.header);
-        if self.form == Form::Indication {
-            // No two are alike, as RFC 8489 §5 wants it.
+        if self.framing == Framing::Indication {
+            // RFC 8489 §5: every indication has its own transaction id.
             header[ID].copy_from_slice(&stamp[..ID.len()]);
         }
         payload[..STAMP].copy_from_slice(stamp);
         payload[self.payload..].fill(0);
     }
 
-    /// What the relay is to put before what the peer sends, with a transaction id of zeros.
-    pub fn returning(&self) -> Vec<u8> {
-        if self.form == Form::Channel {
+    /// The header that the minimal relay adds before payloads to the client, with a transaction id of zeros.
+    pub fn header_to_client(&self) -> Vec<u8> {
+        if self.framing == Framing::Channel {
             return self.header.clone();
         }
         let mut header = vec![0; DATA_INDICATION_HEADER_MAX];
@@ -88,19 +87,19 @@ impl Frame {
         header
     }
 
-    /// The payload of a message that the relay sent to the client; `None` if anything is wrong with it.
+    /// The payload of a message to the client, or `None` if anything about the message is wrong.
     pub fn payload<'m>(&self, message: &'m [u8]) -> Option<&'m [u8]> {
-        match self.form {
-            Form::Channel => {
+        match self.framing {
+            Framing::Channel => {
                 let payload = message.strip_prefix(&self.header[..])?;
                 (message.len() == self.len()).then(|| &payload[..self.payload])
             }
-            Form::Indication => {
+            Framing::Indication => {
                 let message = Message::parse(message).ok()?;
-                let from = message.attribute(attribute::XOR_PEER_ADDRESS)?.xor_address().ok()?;
+                let peer = message.attribute(attribute::XOR_PEER_ADDRESS)?.xor_address().ok()?;
                 let data = message.attribute(attribute::DATA)?.value;
-                let right = (message.class(), message.method()) == (Class::Indication, Method::Data);
-                (right && from == self.peer && data.len() == self.payload).then_some(data)
+                let is_data = (message.class(), message.method()) == (Class::Indication, Method::Data);
+                (is_data && peer == self.peer && data.len() == self.payload).then_some(data)
             }
         }
     }

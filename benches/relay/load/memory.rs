@@ -1,36 +1,39 @@
-//! Memory that allocations take of the server: while they rest, and once packets have passed.
+//! The server's memory per allocation, while allocations are idle and after some packets.
 //!
-//! It is the process's resident memory, without what the kernel keeps for its sockets. The server is looked at first
-//! when it has served one allocation, so that what it does once is no part of the difference.
+//! It is the resident memory of the process; what the kernel keeps for its sockets is not included. The baseline is
+//! taken after the first allocation, so that one-time work does not count.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Order, allocate, traffic};
+use super::args::LoadArgs;
+use super::{setup, traffic};
 use crate::clock::Clock;
-use crate::cpu;
+use crate::procfs;
 
-/// How long the server may go on with what it does after an answer.
-const REST: Duration = Duration::from_millis(300);
+/// Time for a server to finish work that it does after a response.
+const PAUSE: Duration = Duration::from_millis(300);
 
-/// Opens all allocations, then sends; what was seen.
-pub fn run(order: &Order) -> Result<Value> {
+/// Makes all allocations, sends the traffic and returns the figures.
+pub fn run(args: &LoadArgs) -> Result<Value> {
     let resident = || {
-        std::thread::sleep(REST);
-        cpu::resident_kib(order.process)
+        std::thread::sleep(PAUSE);
+        procfs::resident_kib(args.server_pid)
     };
-    let _first = allocate::open(&Order { allocations: 1, ..order.clone() })?;
+    let mut first = args.clone();
+    first.workload.allocations = 1;
+    let _first = setup::open(&first)?;
     let empty = resident();
-    let mut flows = allocate::open(order)?;
+    let mut flows = setup::open(args)?;
     let idle = resident();
-    let outcome = traffic::run(Clock::start(), order, &mut flows)?;
+    let outcome = traffic::run(Clock::start(), args, &mut flows)?;
     let busy = resident();
-    let each = |kib: u64| kib.saturating_sub(empty) as f64 * 1024.0 / flows.len() as f64;
+    let per_allocation = |kib: u64| kib.saturating_sub(empty) as f64 * 1024.0 / flows.len() as f64;
     Ok(json!({
-        "bytes_per_allocation": each(idle),
-        "bytes_per_busy_allocation": each(busy),
+        "bytes_per_allocation": per_allocation(idle),
+        "bytes_per_busy_allocation": per_allocation(busy),
         "empty_kib": empty,
         "idle_kib": idle,
         "busy_kib": busy,

@@ -1,172 +1,175 @@
-//! Storms: clients that come, are challenged, allocate, bind a channel and delete their allocation; then others come.
+//! Storms: clients that are challenged, make an allocation, bind a channel and delete the allocation, again and again.
 //!
-//! A closed loop: every client has one request on its way, so the relay sets the pace and is never short of work.
-//! Each has a port of its own, since coturn refuses an address whose allocation was just deleted. The floor is asked
-//! the same four times, in datagrams of about the same length.
+//! This is a closed loop: every client has one request in flight, so the relay is never short of work. Each allocation
+//! has its own client port, because coturn refuses a 5-tuple whose allocation was just deleted. The minimal relay
+//! gets the same number of requests, of about the same length. The sockets are std's: each carries a few single
+//! requests, for which quinn-udp would only add the cost of its socket options.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
+use nix::sys::epoll::EpollTimeout;
 use serde_json::{Value, json};
 
-use super::allocate::{Challenge, UDP};
+use super::args::LoadArgs;
+use super::counters::Counters;
+use super::setup::UDP;
 use super::tally::Histogram;
-use super::{Order, Protocol, Reading};
 use crate::clock::Clock;
-use crate::floor::storm::Ask;
-use crate::sys::Epoll;
+use crate::credentials::{Challenge, PASSWORD};
+use crate::epoll::Epoll;
+use crate::floor::protocol::StormRequest;
+use crate::workload::SetupProtocol;
 
-/// After so long without an answer a request is repeated.
-const PATIENCE: u64 = 500_000_000;
-/// A server that starts, or refuses everything, gets so many repetitions from one client.
+/// Nanoseconds after which a request without response is sent again.
+const TIMEOUT: u64 = 500_000_000;
+/// Retransmissions per request, enough for a server that is still starting.
 const TRIES: u32 = 20;
-/// Clients have these ports, one after the other.
-const PORTS: std::ops::Range<u16> = 10_000..65_000;
+const CLIENT_PORTS: Range<u16> = 10_000..65_000;
 const CHANNEL: u32 = 0x4000 << 16;
-/// A peer that nobody is.
+/// A peer that does not exist.
 const PEER_PORT: u16 = 9;
 
-/// Storms for as long as ordered; what was seen.
-pub fn run(order: &Order) -> Result<Value> {
+/// Storms for the warm-up and the measured time, and returns the figures.
+pub fn run(args: &LoadArgs) -> Result<Value> {
     let clock = Clock::start();
-    let mut storm = Storm::new(clock, order)?;
+    let mut storm = Storm::new(clock, args)?;
     storm.await_server()?;
-    let open = clock.now() + (order.warm_up * 1e9) as u64;
-    let close = open + (order.seconds * 1e9) as u64;
+    let open = clock.now() + (args.warm_up * 1e9) as u64;
+    let close = open + (args.seconds * 1e9) as u64;
     let (mut before, mut idle, mut now) = (None, 0, clock.now());
     while now < close {
         if now >= open && before.is_none() {
-            before = Some(Reading::take(clock, order));
-            (storm.seen, idle) = (Seen::new(), 0);
+            before = Some(Counters::read(clock, args));
+            (storm.tally, idle) = (StormTally::new(), 0);
         }
         let received = storm.receive()?;
-        storm.repeat(now)?;
+        storm.retransmit(now)?;
         std::thread::yield_now();
         let then = std::mem::replace(&mut now, clock.now());
         if !received {
             idle += now - then;
         }
     }
-    let after = Reading::take(clock, order);
-    Ok(storm.seen.report(&before.unwrap_or(after), &after, idle))
+    let after = Counters::read(clock, args);
+    Ok(storm.tally.report(&before.unwrap_or(after), &after, idle))
 }
 
 struct Storm<'a> {
     clock: Clock,
-    order: &'a Order,
+    args: &'a LoadArgs,
     epoll: Epoll,
-    ports: Ports,
-    clients: Vec<Client>,
-    /// When to look who waits too long.
-    look: u64,
-    seen: Seen,
+    ports: ClientPorts,
+    clients: Vec<StormClient>,
+    /// When to look for requests without response.
+    next_check: u64,
+    tally: StormTally,
 }
 
-/// One client and the request it waits for.
-struct Client {
+/// A client and its request in flight.
+struct StormClient {
     socket: UdpSocket,
     step: Step,
     challenge: Option<Challenge>,
-    /// Counts requests; the id of the one on its way.
+    /// The number of the request, from which its transaction id is made.
     transaction: u64,
     request: Vec<u8>,
     sent: u64,
     tries: u32,
-    /// When its allocation was asked for.
+    /// The time of the first request.
     began: u64,
 }
 
 #[derive(Clone, Copy)]
 enum Step {
-    /// To be told the realm and a nonce.
-    Introduce,
+    /// An Allocate request without credentials, which is challenged.
+    Challenge,
     Allocate,
     Bind,
     Delete,
 }
 
-/// What an answer says.
-enum Said {
-    Done,
-    /// Once more, with these credentials.
-    Prove(Challenge),
-    /// A refusal, by its code.
-    No(u16),
-    /// Not an answer to the request on its way.
-    Nothing,
+enum Response {
+    Success,
+    Challenge(Challenge),
+    /// An error response with this code.
+    Error(u16),
+    /// A response to an earlier request.
+    Stale,
 }
 
 impl<'a> Storm<'a> {
-    fn new(clock: Clock, order: &'a Order) -> Result<Storm<'a>> {
+    fn new(clock: Clock, args: &'a LoadArgs) -> Result<Storm<'a>> {
         let epoll = Epoll::new(256)?;
-        let mut ports = Ports(PORTS.start);
+        let mut ports = ClientPorts(CLIENT_PORTS.start);
         let now = clock.now();
-        let clients = (0..order.allocations).map(|index| {
-            let mut client = Client::new(ports.socket(order)?, now);
-            epoll.add(&client.socket, index, false)?;
-            client.ask(order, now);
+        let clients = (0..args.workload.allocations).map(|index| {
+            let mut client = StormClient::new(ports.connect(args)?, now);
+            epoll.add(&client.socket, index)?;
+            client.send_request(args, now);
             Ok(client)
         });
         let clients = clients.collect::<Result<_>>()?;
-        Ok(Storm { clock, order, epoll, ports, clients, look: 0, seen: Seen::new() })
+        Ok(Storm { clock, args, epoll, ports, clients, next_check: 0, tally: StormTally::new() })
     }
 
-    /// Repeats the first requests until there is an answer.
+    /// Retransmits the first requests until there is a response.
     fn await_server(&mut self) -> Result<()> {
         while !self.receive()? {
-            self.repeat(self.clock.now())?;
+            self.retransmit(self.clock.now())?;
             std::thread::yield_now();
         }
         Ok(())
     }
 
-    /// Goes on with every client that has an answer; whether there was any.
+    /// Continues with every client that has a response, and returns whether there was one.
     fn receive(&mut self) -> Result<bool> {
-        let ready = self.epoll.wait(0);
+        let ready = self.epoll.wait(EpollTimeout::ZERO);
         let mut bytes = [0; 2048];
         for n in 0..ready {
-            let index = self.epoll.number(n);
+            let index = self.epoll.token(n);
             let client = &mut self.clients[index];
             let Ok(len) = client.socket.recv(&mut bytes) else { continue };
             let now = self.clock.now();
-            client.step = match (client.hear(self.order.protocol, &bytes[..len])?, client.step) {
-                (Said::Nothing, _) => continue,
-                (Said::Prove(challenge), step) => {
+            client.step = match (client.read(self.args.setup, &bytes[..len])?, client.step) {
+                (Response::Stale, _) => continue,
+                (Response::Challenge(challenge), step) => {
                     client.challenge = Some(challenge);
-                    if matches!(step, Step::Introduce) { Step::Allocate } else { step }
+                    if matches!(step, Step::Challenge) { Step::Allocate } else { step }
                 }
-                (Said::Done, Step::Introduce) => Step::Allocate,
-                (Said::Done, Step::Allocate) => Step::Bind,
-                (Said::Done, Step::Bind) => Step::Delete,
-                (said, _) => {
-                    match said {
-                        Said::No(code) => self.seen.refused(code),
-                        _ => self.seen.whole.add(now - client.began, 1),
+                (Response::Success, Step::Challenge) => Step::Allocate,
+                (Response::Success, Step::Allocate) => Step::Bind,
+                (Response::Success, Step::Bind) => Step::Delete,
+                (response, _) => {
+                    match response {
+                        Response::Error(code) => self.tally.error(code),
+                        _ => self.tally.duration.add(now - client.began, 1),
                     }
-                    *client = Client::new(self.ports.socket(self.order)?, now);
-                    self.epoll.add(&client.socket, index, false)?;
-                    Step::Introduce
+                    *client = StormClient::new(self.ports.connect(self.args)?, now);
+                    self.epoll.add(&client.socket, index)?;
+                    Step::Challenge
                 }
             };
             client.tries = 0;
-            client.ask(self.order, now);
+            client.send_request(self.args, now);
         }
         Ok(ready != 0)
     }
 
-    /// Repeats what was not answered for too long.
-    fn repeat(&mut self, now: u64) -> Result<()> {
-        if now < self.look {
+    /// Retransmits requests that have waited too long.
+    fn retransmit(&mut self, now: u64) -> Result<()> {
+        if now < self.next_check {
             return Ok(());
         }
-        self.look = now + PATIENCE / 5;
-        for client in self.clients.iter_mut().filter(|client| now > client.sent + PATIENCE) {
-            self.seen.repeated += 1;
+        self.next_check = now + TIMEOUT / 5;
+        for client in self.clients.iter_mut().filter(|client| now > client.sent + TIMEOUT) {
+            self.tally.retransmissions += 1;
             client.tries += 1;
             if client.tries > TRIES {
-                bail!("the server does not answer");
+                bail!("the server does not respond");
             }
             client.send(now);
         }
@@ -174,21 +177,30 @@ impl<'a> Storm<'a> {
     }
 }
 
-impl Client {
-    fn new(socket: UdpSocket, now: u64) -> Client {
-        let (step, request) = (Step::Introduce, Vec::new());
-        Client { socket, step, challenge: None, transaction: 0, request, sent: now, tries: 0, began: now }
+impl StormClient {
+    fn new(socket: UdpSocket, now: u64) -> StormClient {
+        let (step, request) = (Step::Challenge, Vec::new());
+        StormClient {
+            socket,
+            step,
+            challenge: None,
+            transaction: 0,
+            request,
+            sent: now,
+            tries: 0,
+            began: now,
+        }
     }
 
-    /// Sends the request that its step needs.
-    fn ask(&mut self, order: &Order, now: u64) {
+    /// Sends the request of its step.
+    fn send_request(&mut self, args: &LoadArgs, now: u64) {
         self.transaction += 1;
-        self.request = match order.protocol {
-            Protocol::Turn => self.turn_request(order),
-            Protocol::Floor => match self.step {
-                Step::Allocate => Ask::Open.write(self.transaction),
-                Step::Introduce | Step::Bind => Ask::Nothing.write(self.transaction),
-                Step::Delete => Ask::Close.write(self.transaction),
+        self.request = match args.setup {
+            SetupProtocol::Turn => self.turn_request(args.peer_ip),
+            SetupProtocol::Floor => match self.step {
+                Step::Allocate => StormRequest::Open.write(self.transaction),
+                Step::Challenge | Step::Bind => StormRequest::Echo.write(self.transaction),
+                Step::Delete => StormRequest::Close.write(self.transaction),
             },
         };
         self.send(now);
@@ -196,22 +208,23 @@ impl Client {
 
     fn send(&mut self, now: u64) {
         self.sent = now;
-        // What could not be sent is repeated like what was lost.
+        // A request that cannot be sent is retransmitted like one that was lost.
         let _ = self.socket.send(&self.request);
     }
 
-    fn turn_request(&self, order: &Order) -> Vec<u8> {
+    fn turn_request(&self, peer_ip: Ipv4Addr) -> Vec<u8> {
         let method = match self.step {
-            Step::Introduce | Step::Allocate => Method::Allocate,
+            Step::Challenge | Step::Allocate => Method::Allocate,
             Step::Bind => Method::ChannelBind,
             Step::Delete => Method::Refresh,
         };
         let mut request = Encoder::new(Class::Request, method, self.id());
         match self.step {
-            Step::Introduce | Step::Allocate => request.u32(attribute::REQUESTED_TRANSPORT, UDP),
+            Step::Challenge | Step::Allocate => request.u32(attribute::REQUESTED_TRANSPORT, UDP),
             Step::Bind => {
+                let peer = SocketAddr::V4(SocketAddrV4::new(peer_ip, PEER_PORT));
                 request.u32(attribute::CHANNEL_NUMBER, CHANNEL);
-                request.xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::from((order.ip, PEER_PORT)));
+                request.xor_address(attribute::XOR_PEER_ADDRESS, peer);
             }
             Step::Delete => request.u32(attribute::LIFETIME, 0),
         }
@@ -227,36 +240,36 @@ impl Client {
         id
     }
 
-    fn hear(&self, protocol: Protocol, answer: &[u8]) -> Result<Said> {
-        if protocol == Protocol::Floor {
-            return Ok(if answer == self.request { Said::Done } else { Said::Nothing });
+    fn read(&self, setup: SetupProtocol, response: &[u8]) -> Result<Response> {
+        if setup == SetupProtocol::Floor {
+            return Ok(if response == self.request { Response::Success } else { Response::Stale });
         }
-        let answer = Message::parse(answer).context("the answer is malformed")?;
-        if answer.transaction_id() != self.id() {
-            return Ok(Said::Nothing);
+        let response = Message::parse(response).context("the response is malformed")?;
+        if response.transaction_id() != self.id() {
+            return Ok(Response::Stale);
         }
-        if answer.class() == Class::Success {
-            return Ok(Said::Done);
+        if response.class() == Class::Success {
+            return Ok(Response::Success);
         }
-        let error = answer.attribute(attribute::ERROR_CODE).context("an error without a code")?;
+        let error = response.attribute(attribute::ERROR_CODE).context("an error response without a code")?;
         Ok(match error.error_code()?.0 {
-            401 | 438 => Said::Prove(Challenge::read(&answer)?),
-            code => Said::No(code),
+            401 | 438 => Response::Challenge(Challenge::read(&response, PASSWORD)?),
+            code => Response::Error(code),
         })
     }
 }
 
-/// The next client's port.
-struct Ports(u16);
+/// The port of the next client.
+struct ClientPorts(u16);
 
-impl Ports {
-    fn socket(&mut self, order: &Order) -> io::Result<UdpSocket> {
+impl ClientPorts {
+    fn connect(&mut self, args: &LoadArgs) -> io::Result<UdpSocket> {
         loop {
             let port = self.0;
-            self.0 = if port + 1 == PORTS.end { PORTS.start } else { port + 1 };
-            match UdpSocket::bind((order.ip, port)) {
+            self.0 = if port + 1 == CLIENT_PORTS.end { CLIENT_PORTS.start } else { port + 1 };
+            match UdpSocket::bind((args.client_ip, port)) {
                 Ok(socket) => {
-                    socket.connect(order.server)?;
+                    socket.connect(args.server)?;
                     socket.set_nonblocking(true)?;
                     return Ok(socket);
                 }
@@ -267,48 +280,48 @@ impl Ports {
     }
 }
 
-/// What was counted in the window.
-struct Seen {
-    /// How long each allocation took, from its request to the answer of its deletion.
-    whole: Histogram,
-    repeated: u64,
-    refused: u64,
-    last_refusal: u16,
+/// What was counted in the measured time.
+struct StormTally {
+    /// The duration of each allocation, from its first request to the response to its deletion.
+    duration: Histogram,
+    retransmissions: u64,
+    errors: u64,
+    last_error: u16,
 }
 
-impl Seen {
-    fn new() -> Seen {
-        Seen { whole: Histogram::new(), repeated: 0, refused: 0, last_refusal: 0 }
+impl StormTally {
+    fn new() -> StormTally {
+        StormTally { duration: Histogram::new(), retransmissions: 0, errors: 0, last_error: 0 }
     }
 
-    fn refused(&mut self, code: u16) {
-        self.refused += 1;
-        self.last_refusal = code;
+    fn error(&mut self, code: u16) {
+        self.errors += 1;
+        self.last_error = code;
     }
 
-    fn report(&self, before: &Reading, after: &Reading, idle: u64) -> Value {
-        let spent = after.since(before);
-        let allocations = self.whole.total().max(1) as f64;
-        let busy = 1.0 - idle as f64 / 1e9 / spent.seconds;
-        let mut behind = Vec::new();
-        if self.refused != 0 {
-            behind
-                .push(format!("{} requests were refused, the last with {}", self.refused, self.last_refusal));
+    fn report(&self, before: &Counters, after: &Counters, idle: u64) -> Value {
+        let usage = after.since(before);
+        let allocations = self.duration.total().max(1) as f64;
+        let busy = 1.0 - idle as f64 / 1e9 / usage.seconds;
+        let mut warnings = Vec::new();
+        if self.errors != 0 {
+            warnings.push(format!("{} requests failed, the last with {}", self.errors, self.last_error));
         }
         json!({
-            "ns_per_allocation": (spent.server + spent.napi) / allocations,
-            "server_ns_per_allocation": spent.server / allocations,
-            "napi_ns_per_allocation": spent.napi / allocations,
-            "allocations_per_second": allocations / spent.seconds,
-            "relay_cpu": spent.relay_cpu(),
-            "others_cpu": spent.others,
-            "repeated": self.repeated,
-            "refused": self.refused,
+            "ns_per_allocation": (usage.server + usage.server_napi) / allocations,
+            "server_ns_per_allocation": usage.server / allocations,
+            "napi_ns_per_allocation": usage.server_napi / allocations,
+            "allocations_per_second": allocations / usage.seconds,
+            "relay_cpu": usage.relay_cpu(),
+            "others_cpu": usage.others,
+            "retransmissions": self.retransmissions,
+            "errors": self.errors,
             "delay_us": {
-                "p50": self.whole.quantile(0.5) as f64 / 1e3,
-                "p99": self.whole.quantile(0.99) as f64 / 1e3,
+                "p50": self.duration.quantile(0.5) as f64 / 1e3,
+                "p99": self.duration.quantile(0.99) as f64 / 1e3,
             },
-            "generator": { "cpu": busy, "behind": behind },
+            "generator": { "cpu": busy },
+            "warnings": warnings,
         })
     }
 }

@@ -1,28 +1,31 @@
-//! What came through: counts, and distributions of times.
+//! Counts and time distributions of the packets.
 
-/// The generator's books; times are those of its clock.
+use std::ops::Range;
+
+/// What was sent and received. Times are nanoseconds of the generator's clock.
 pub struct Tally {
-    /// Packets that left in the window.
+    /// Packets sent in the window.
     pub sent: u64,
-    /// Packets that arrived in the window.
+    /// Packets received in the window.
     pub arrived: u64,
-    /// Packets that left in the window and arrived at some time.
+    /// Packets sent in the window and received at any time.
     pub returned: u64,
-    /// Packets that arrived after one that left later on the same flow.
+    /// Packets received after a later packet of the same path.
     pub reordered: u64,
-    /// Packets that should not have arrived there, or not like that.
+    /// Packets received with wrong contents or at the wrong socket.
     pub wrong: u64,
     /// One-way delays, from the system call that sent to the one that received.
     pub delay: Histogram,
-    /// How long after its time a packet left.
+    /// Delays between the planned and the real time of sending.
     pub late: Histogram,
+    /// The highest sequence number received on each path.
     latest: Vec<u32>,
-    window: std::ops::Range<u64>,
+    window: Range<u64>,
 }
 
 impl Tally {
-    /// For so many one-way flows, over a window still to come.
-    pub fn new(flows: usize, window: std::ops::Range<u64>) -> Tally {
+    /// Counts over a time window.
+    pub fn new(paths: usize, window: Range<u64>) -> Tally {
         Tally {
             sent: 0,
             arrived: 0,
@@ -31,35 +34,35 @@ impl Tally {
             wrong: 0,
             delay: Histogram::new(),
             late: Histogram::new(),
-            latest: vec![0; flows],
+            latest: vec![0; paths],
             window,
         }
     }
 
-    /// So many packets left.
-    pub fn left(&mut self, now: u64, due: u64, packets: u64) {
+    /// Records packets that were sent.
+    pub fn sent(&mut self, now: u64, due: u64, packets: u64) {
         if self.window.contains(&now) {
             self.sent += packets;
             self.late.add(now.saturating_sub(due), packets);
         }
     }
 
-    /// A packet arrived where it should.
-    pub fn came(&mut self, now: u64, flow: usize, sequence: u32, stamp: u64) {
+    /// Records a correct packet.
+    pub fn received(&mut self, now: u64, path: usize, sequence: u32, sent: u64) {
         if self.window.contains(&now) {
             self.arrived += 1;
         }
-        if self.window.contains(&stamp) {
+        if self.window.contains(&sent) {
             self.returned += 1;
-            self.delay.add(now.saturating_sub(stamp), 1);
-            let latest = &mut self.latest[flow];
+            self.delay.add(now.saturating_sub(sent), 1);
+            let latest = &mut self.latest[path];
             self.reordered += u64::from(sequence < *latest);
             *latest = sequence.max(*latest);
         }
     }
 }
 
-/// Counts in buckets of about 3 % width.
+/// A histogram whose buckets are about 3 % wide.
 pub struct Histogram {
     buckets: Vec<u64>,
     total: u64,
@@ -70,26 +73,25 @@ const PRECISION: u32 = 5;
 const SUB: u64 = 1 << PRECISION;
 
 impl Histogram {
-    /// Nothing yet.
     pub fn new() -> Histogram {
         Histogram { buckets: vec![0; bucket(u64::MAX) + 1], total: 0, max: 0 }
     }
 
-    /// So many times this value.
+    /// Adds a value `count` times.
     pub fn add(&mut self, value: u64, count: u64) {
         self.buckets[bucket(value)] += count;
         self.total += count;
         self.max = self.max.max(value);
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The value that this part of all values does not exceed, 3 % at most above the truth.
-    pub fn quantile(&self, part: f64) -> u64 {
-        let rank = (self.total as f64 * part).ceil() as u64;
+    /// A quantile, at most 3 % too high.
+    pub fn quantile(&self, q: f64) -> u64 {
+        let rank = (self.total as f64 * q).ceil() as u64;
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {
             seen += count;
@@ -100,13 +102,13 @@ impl Histogram {
         self.max
     }
 
-    /// The greatest value.
+    /// The highest value.
     pub fn max(&self) -> u64 {
         self.max
     }
 }
 
-/// Small values have a bucket each; above, every doubling is cut into as many parts.
+/// Small values have a bucket each. Above, each power of two is divided into [`SUB`] buckets.
 fn bucket(value: u64) -> usize {
     if value < SUB {
         return value as usize;
@@ -115,6 +117,7 @@ fn bucket(value: u64) -> usize {
     (u64::from(shift) * SUB + (value >> shift)) as usize
 }
 
+/// The highest value of a bucket.
 fn upper(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < SUB {

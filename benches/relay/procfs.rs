@@ -1,9 +1,9 @@
-//! What the kernel has counted: CPU time of processes and kernel threads, and packets dropped on the way.
+//! The kernel's counters in /proc: CPU time of processes and kernel threads, resident memory, dropped packets.
 
 use std::fs;
 
-/// Nanoseconds that all threads of a process have run, as the scheduler counts them.
-pub fn process(pid: u32) -> u64 {
+/// Nanoseconds of CPU time of all threads of a process, from the scheduler's statistics.
+pub fn cpu_time(pid: u32) -> u64 {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
     tasks.flatten().filter_map(|task| schedstat(&task.path().join("schedstat"))).sum()
 }
@@ -12,8 +12,8 @@ fn schedstat(path: &std::path::Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.split(' ').next()?.parse().ok()
 }
 
-/// Seconds that these CPUs have had something to do, in the kernel's steps of 10 ms.
-pub fn busy(cpus: &[usize], since_boot: f64) -> f64 {
+/// Seconds for which these CPUs were busy, in steps of 10 ms.
+pub fn busy_seconds(cpus: &[usize], since_boot: f64) -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let idle = |cpu: &usize| {
         let name = format!("cpu{cpu} ");
@@ -24,14 +24,14 @@ pub fn busy(cpus: &[usize], since_boot: f64) -> f64 {
     cpus.iter().filter_map(idle).sum()
 }
 
-/// Resident memory of a process in KiB, page by page: what `status` says is only nearly right.
+/// Resident memory of a process in KiB. `smaps_rollup` counts pages; `status` is only approximate.
 pub fn resident_kib(pid: u32) -> u64 {
     let pages = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = pages.lines().find_map(|line| line.strip_prefix("Rss:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The kernel thread that receives for a network device, if NAPI runs in a thread.
+/// The kernel thread that receives for a network device, if its NAPI is threaded.
 pub fn napi_thread(device: &str) -> Option<u32> {
     let prefix = format!("napi/{device}-");
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
@@ -41,18 +41,18 @@ pub fn napi_thread(device: &str) -> Option<u32> {
     })
 }
 
-/// Drops that a process's network namespace has counted.
+/// Packets dropped in a network namespace.
 #[derive(Clone, Copy, Default)]
-pub struct Drops {
-    /// Datagrams for which a socket's queue had no room.
+pub struct DropCounts {
+    /// Datagrams dropped because a socket's receive queue was full.
     pub sockets: u64,
-    /// Packets for which the other end of the link had no room.
+    /// Packets dropped on sending because the other end of the link was full.
     pub link: u64,
 }
 
-impl Drops {
-    /// As of now, in the namespace of this process.
-    pub fn read(pid: u32) -> Drops {
+impl DropCounts {
+    /// The counts so far in the namespace of a process.
+    pub fn read(pid: u32) -> DropCounts {
         let net = format!("/proc/{pid}/net");
         let snmp = fs::read_to_string(format!("{net}/snmp")).unwrap_or_default();
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
@@ -62,12 +62,12 @@ impl Drops {
             columns.find(|(name, _)| *name == "RcvbufErrors").and_then(|(_, value)| value.parse().ok());
         let devices = fs::read_to_string(format!("{net}/dev")).unwrap_or_default();
         let dropped = |line: &str| line.split_whitespace().nth(12)?.parse::<u64>().ok();
-        Drops { sockets: sockets.unwrap_or(0), link: devices.lines().skip(2).filter_map(dropped).sum() }
+        DropCounts { sockets: sockets.unwrap_or(0), link: devices.lines().skip(2).filter_map(dropped).sum() }
     }
 
-    /// What has been dropped since `earlier`.
-    pub fn since(self, earlier: Drops) -> Drops {
-        Drops {
+    /// The packets dropped since `earlier`.
+    pub fn since(self, earlier: DropCounts) -> DropCounts {
+        DropCounts {
             sockets: self.sockets.saturating_sub(earlier.sockets),
             link: self.link.saturating_sub(earlier.link),
         }

@@ -1,0 +1,53 @@
+//! The arguments of a load generator's process.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::workload::{SetupProtocol, Workload};
+
+#[derive(Args, Clone)]
+pub struct LoadArgs {
+    /// How allocations are made.
+    #[arg(long)]
+    pub setup: SetupProtocol,
+    /// The relay's address for clients.
+    #[arg(long)]
+    pub server: SocketAddrV4,
+    /// The clients' address.
+    #[arg(long)]
+    pub client_ip: Ipv4Addr,
+    /// The peers' address.
+    #[arg(long)]
+    pub peer_ip: Ipv4Addr,
+    #[command(flatten)]
+    pub workload: Workload,
+    /// The certificate that TLS clients trust.
+    #[arg(long)]
+    pub certificate: Option<PathBuf>,
+    /// Seconds of traffic before the measurement.
+    #[arg(long)]
+    pub warm_up: f64,
+    /// Seconds of the measurement.
+    #[arg(long)]
+    pub seconds: f64,
+    /// Microseconds between two ticks.
+    #[arg(long)]
+    pub tick: u64,
+    /// The server's process.
+    #[arg(long)]
+    pub server_pid: u32,
+    /// The kernel thread that receives for the server.
+    #[arg(long)]
+    pub server_napi: Option<u32>,
+    /// The kernel thread that receives for the generator.
+    #[arg(long)]
+    pub own_napi: Option<u32>,
+    /// The process of strangers, which does not count as a disturbance.
+    #[arg(long)]
+    pub flood_pid: Option<u32>,
+    /// The CPUs of both hosts.
+    #[arg(long, num_args = 2)]
+    pub cpus: Vec<usize>,
+}

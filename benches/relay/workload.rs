@@ -1,0 +1,115 @@
+//! What a run sends. The cases, the load generator and the minimal relay share these types.
+
+use std::fmt;
+
+use clap::{Args, ValueEnum};
+
+/// Packets sent on a fixed time grid.
+#[derive(Args, Clone, Copy)]
+pub struct Workload {
+    /// Number of allocations.
+    #[arg(long)]
+    pub allocations: usize,
+    /// Bytes of payload per packet.
+    #[arg(long)]
+    pub payload: usize,
+    /// Packets per burst, sent back to back.
+    #[arg(long)]
+    pub burst: usize,
+    /// Packets per second, both directions together.
+    #[arg(long)]
+    pub rate: u64,
+    /// Transport between clients and relay.
+    #[arg(long)]
+    pub transport: ClientTransport,
+    /// Messages between clients and relay.
+    #[arg(long)]
+    pub framing: Framing,
+    /// Other traffic that reaches the relay in the meantime.
+    #[arg(skip)]
+    pub strangers: Option<Strangers>,
+}
+
+/// Transport between clients and relay.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClientTransport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+/// Messages between clients and relay.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Framing {
+    /// ChannelData messages.
+    Channel,
+    /// Send and Data indications.
+    Indication,
+}
+
+/// Datagrams from senders that have no allocation and get none.
+#[derive(Args, Clone, Copy)]
+pub struct Strangers {
+    /// The message that each of them sends.
+    #[arg(long)]
+    pub message: StrangerMessage,
+    /// Number of source addresses.
+    #[arg(long)]
+    pub sources: usize,
+    /// Datagrams per second.
+    #[arg(long)]
+    pub rate: u64,
+}
+
+/// What a stranger sends.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StrangerMessage {
+    /// Allocate requests without credentials.
+    Requests,
+    /// Allocate requests with a wrong password.
+    Passwords,
+    /// Bytes that are not STUN.
+    Garbage,
+    /// Binding requests.
+    Binding,
+}
+
+/// How the allocations of a run are made.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SetupProtocol {
+    /// TURN requests.
+    Turn,
+    /// The requests of the minimal relay.
+    Floor,
+}
+
+/// Implements `Display` with the words that clap parses, because the benchmark passes them to its child processes.
+macro_rules! display_as_argument {
+    ($($kind:ty),*) => {$(
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+            }
+        }
+    )*};
+}
+display_as_argument!(ClientTransport, Framing, StrangerMessage, SetupProtocol);
+
+impl Workload {
+    /// The arguments that clap parses back into this workload.
+    pub fn to_args(self) -> String {
+        let Workload { allocations, payload, burst, rate, transport, framing, strangers: _ } = self;
+        format!(
+            "--allocations {allocations} --payload {payload} --burst {burst} --rate {rate} \
+             --transport {transport} --framing {framing}"
+        )
+    }
+}
+
+impl Strangers {
+    /// The arguments that clap parses back into these strangers.
+    pub fn to_args(self) -> String {
+        let Strangers { message, sources, rate } = self;
+        format!("--message {message} --sources {sources} --rate {rate}")
+    }
+}
