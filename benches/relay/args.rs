@@ -8,9 +8,10 @@ use crate::contestant::Contestant;
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// A server to measure: `hairpin`, `coturn`, `floor` (the minimal relay), `floor:OPTION+..` (plain, marks, edge, one,
-    /// gather, timeout, timer, tokio, tokio-naive, tokio-timer), or `NAME=COMMAND` for another TURN server, where {ip},
-    /// {port}, {user}, {password}, {realm} and {dir} are filled in. May be repeated.
+    /// A server to measure: `hairpin`, `hairpin:PATH` (another build, started with the same configuration), `coturn`,
+    /// `floor` (the minimal relay), `floor:OPTION+..` (plain, marks, edge, one, gather, timeout, timer, tokio,
+    /// tokio-naive, tokio-timer), or `NAME=COMMAND` for another TURN server, where {ip}, {port}, {user}, {password},
+    /// {realm} and {dir} are filled in. `NAME=` before one of the others renames it. May be repeated.
     #[arg(short, long = "contestant", default_values = ["hairpin", "coturn", "floor"])]
     pub contestants: Vec<Contestant>,
     /// A case to measure; all cases by default. May be repeated.

@@ -41,7 +41,8 @@ enum Program {
     /// The minimal relay with these options.
     Floor(String),
     Coturn,
-    Hairpin,
+    /// hairpin, or another build of it at this path.
+    Hairpin(Option<PathBuf>),
     /// A command line with placeholders.
     Command(String),
 }
@@ -65,17 +66,23 @@ impl FromStr for Contestant {
 
     fn from_str(word: &str) -> Result<Contestant, String> {
         let (name, program) = match word.split_once('=') {
-            Some((name, command)) => (name, Program::Command(command.to_owned())),
-            None if word == "coturn" => (word, Program::Coturn),
-            None if word == "hairpin" => (word, Program::Hairpin),
-            None => {
-                let (kind, options) = word.split_once(':').unwrap_or((word, ""));
-                if kind != "floor" {
-                    return Err("not floor[:OPTION+..], coturn, hairpin or NAME=COMMAND".to_owned());
-                }
+            Some((name, program)) => (name, program),
+            None => (word, word),
+        };
+        let (kind, option) = match program.split_once(':') {
+            Some((kind, option)) => (kind, Some(option)),
+            None => (program, None),
+        };
+        let program = match (kind, option) {
+            ("floor", options) => {
+                let options = options.unwrap_or_default();
                 Variant::from_str(options)?;
-                (word, Program::Floor(options.to_owned()))
+                Program::Floor(options.to_owned())
             }
+            ("coturn", None) => Program::Coturn,
+            ("hairpin", path) => Program::Hairpin(path.map(PathBuf::from)),
+            _ if word.contains('=') => Program::Command(program.to_owned()),
+            _ => return Err("not floor[:OPTION+..], coturn, hairpin[:PATH] or NAME=COMMAND".to_owned()),
         };
         Ok(Contestant { name: name.to_owned(), program })
     }
@@ -86,7 +93,7 @@ impl Contestant {
     pub fn setup(&self) -> SetupProtocol {
         match self.program {
             Program::Floor(_) => SetupProtocol::Floor,
-            Program::Coturn | Program::Hairpin | Program::Command(_) => SetupProtocol::Turn,
+            Program::Coturn | Program::Hairpin(_) | Program::Command(_) => SetupProtocol::Turn,
         }
     }
 
@@ -110,10 +117,11 @@ impl Contestant {
                 };
                 fill(&format!("{COTURN} {listener}"), address, paths, dir)
             }
-            Program::Hairpin => {
+            Program::Hairpin(path) => {
                 let config = dir.join("hairpin.toml");
                 fs::write(&config, hairpin_config(address, server_use, dir))?;
-                vec![paths.hairpin.clone().into(), "serve".into(), "--config".into(), config.into()]
+                let program = path.as_ref().unwrap_or(&paths.hairpin);
+                vec![program.into(), "serve".into(), "--config".into(), config.into()]
             }
         };
         ensure!(!words.is_empty(), "{} has no command", self.name);
@@ -127,8 +135,9 @@ impl Contestant {
     pub fn missing_program(&self, paths: &ProgramPaths) -> Option<String> {
         let words = match &self.program {
             Program::Floor(_) => return None,
-            Program::Hairpin => {
-                return (!paths.hairpin.exists()).then(|| paths.hairpin.display().to_string());
+            Program::Hairpin(path) => {
+                let path = path.as_ref().unwrap_or(&paths.hairpin);
+                return (!path.exists()).then(|| path.display().to_string());
             }
             Program::Command(words) => words,
             Program::Coturn => COTURN,

@@ -12,7 +12,7 @@ pub struct Column {
 }
 
 /// Ratios to these contestants are printed if they take part.
-const REFERENCES: [&str; 2] = ["floor", "coturn"];
+const REFERENCES: [&str; 3] = ["floor", "coturn", "hairpin"];
 
 /// A column of a table: heading, JSON pointer into a run, factor, decimals.
 struct Figure(&'static str, &'static str, f64, usize);
