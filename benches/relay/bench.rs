@@ -20,7 +20,7 @@ use crate::procfs;
 use crate::report::Column;
 use crate::testbed::{ChildProcess, Testbed};
 use crate::tls::TlsIdentity;
-use crate::workload::{ClientTransport, Strangers, Workload};
+use crate::workload::{ClientTransport, PeerHost, Strangers, Workload};
 
 /// The share of a CPU that other processes may use; beyond, a run is delayed or repeated.
 const DISTURBED: f64 = 0.03;
@@ -179,7 +179,10 @@ impl<'a> Bench<'a> {
     /// Starts a server, a part of the load generator and perhaps strangers, and returns the figures.
     fn run(&self, part: &str, workload: &Workload, seconds: f64, contestant: &Contestant) -> Result<Value> {
         let dir = &self.scratch.0;
-        let peer_ip = self.testbed.clients.ip;
+        let peer_ip = match workload.peers {
+            PeerHost::Clients => self.testbed.clients.ip,
+            PeerHost::Relay => self.testbed.relay.ip,
+        };
         let server_use = ServerUse { transport: workload.transport, peer_ip, storm: part == "storm" };
         let (mut server, address) = contestant.start(&self.testbed.relay, &self.paths, dir, &server_use)?;
         let flood = workload.strangers.map(|strangers| self.start_flood(strangers, address)).transpose()?;
@@ -210,7 +213,10 @@ impl<'a> Bench<'a> {
             workload.to_args(),
             clients.ip,
         );
-        for (name, pid) in [("server-napi", relay.napi), ("own-napi", clients.napi)] {
+        let peer_namespace = relay.namespace_pid().filter(|_| workload.peers == PeerHost::Relay);
+        for (name, pid) in
+            [("server-napi", relay.napi), ("own-napi", clients.napi), ("peer-namespace", peer_namespace)]
+        {
             if let Some(pid) = pid {
                 words += &format!(" --{name} {pid}");
             }

@@ -1,6 +1,8 @@
 //! The cases, in which servers are measured.
 
-use crate::workload::{ClientTransport, Framing, SetupProtocol, StrangerMessage, Strangers, Workload};
+use crate::workload::{
+    ClientTransport, Framing, PeerHost, SetupProtocol, StrangerMessage, Strangers, Workload,
+};
 
 /// A case.
 pub struct Case {
@@ -46,6 +48,7 @@ pub const THIN: Workload = Workload {
     rate: 40_000,
     transport: ClientTransport::Udp,
     framing: Framing::Channel,
+    peers: PeerHost::Clients,
     strangers: None,
 };
 /// Video bursts.
@@ -78,6 +81,11 @@ pub const CASES: &[Case] = &[
         name: "indications",
         about: "thin-40k in Send and Data indications",
         kind: CaseKind::Traffic(Workload { framing: Framing::Indication, ..THIN }),
+    },
+    Case {
+        name: "own-address",
+        about: "thin-40k with peers on the relay's own address, as of a media server on the same machine",
+        kind: CaseKind::Traffic(Workload { peers: PeerHost::Relay, ..THIN }),
     },
     Case {
         name: "allocations-10k",

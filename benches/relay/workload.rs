@@ -25,6 +25,9 @@ pub struct Workload {
     /// Messages between clients and relay.
     #[arg(long)]
     pub framing: Framing,
+    /// The host of the peers.
+    #[arg(long)]
+    pub peers: PeerHost,
     /// Other traffic that reaches the relay in the meantime.
     #[arg(skip)]
     pub strangers: Option<Strangers>,
@@ -45,6 +48,15 @@ pub enum Framing {
     Channel,
     /// Send and Data indications.
     Indication,
+}
+
+/// The host of the peers.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PeerHost {
+    /// Beside the clients.
+    Clients,
+    /// The relay's host, where peers use the relay's own address.
+    Relay,
 }
 
 /// Datagrams from senders that have no allocation and get none.
@@ -93,15 +105,15 @@ macro_rules! display_as_argument {
         }
     )*};
 }
-display_as_argument!(ClientTransport, Framing, StrangerMessage, SetupProtocol);
+display_as_argument!(ClientTransport, Framing, PeerHost, StrangerMessage, SetupProtocol);
 
 impl Workload {
     /// The arguments that clap parses back into this workload.
     pub fn to_args(self) -> String {
-        let Workload { allocations, payload, burst, rate, transport, framing, strangers: _ } = self;
+        let Workload { allocations, payload, burst, rate, transport, framing, peers, strangers: _ } = self;
         format!(
             "--allocations {allocations} --payload {payload} --burst {burst} --rate {rate} \
-             --transport {transport} --framing {framing}"
+             --transport {transport} --framing {framing} --peers {peers}"
         )
     }
 }

@@ -21,6 +21,9 @@ pub struct LoadArgs {
     /// The peers' address.
     #[arg(long)]
     pub peer_ip: Ipv4Addr,
+    /// A process in the peers' network namespace, if that is not the generator's own.
+    #[arg(long)]
+    pub peer_namespace: Option<u32>,
     #[command(flatten)]
     pub workload: Workload,
     /// The certificate that TLS clients trust.

@@ -1,10 +1,13 @@
 //! The flows and their sockets: one client per allocation, and one peer per allocation up to a limit.
 
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
+use nix::sched::{CloneFlags, setns};
 use socket2::SockRef;
 
 use super::args::LoadArgs;
@@ -30,6 +33,9 @@ pub enum ClientSocket {
 
 /// The maximum number of peers, so that 10,000 allocations fit into the usual limit of open files.
 pub const PEERS_MAX: usize = 1000;
+
+/// Ports of peers on the relay's host: below the ports that servers relay from.
+const PORTS_ON_RELAY: Range<u16> = 20_000..32_000;
 
 const SOCKET_BUFFER: usize = 4 << 20;
 
@@ -58,9 +64,19 @@ pub fn bind_client(args: &LoadArgs) -> io::Result<UdpEndpoint> {
     bind(args, args.client_ip, 0)
 }
 
-/// Binds a peer's socket.
+/// Binds a peer's socket, in the network namespace of the peers.
 pub fn bind_peer(args: &LoadArgs) -> io::Result<UdpEndpoint> {
-    bind(args, args.peer_ip, 0)
+    let on_relay = args.peer_ip == *args.server.ip();
+    let ports = if on_relay { PORTS_ON_RELAY } else { 0..1 };
+    in_namespace(args.peer_namespace, || {
+        for port in ports {
+            match bind(args, args.peer_ip, port) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                bound => return bound,
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    })?
 }
 
 fn bind(args: &LoadArgs, ip: Ipv4Addr, port: u16) -> io::Result<UdpEndpoint> {
@@ -72,6 +88,16 @@ fn bind(args: &LoadArgs, ip: Ipv4Addr, port: u16) -> io::Result<UdpEndpoint> {
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
     Ok(endpoint)
+}
+
+/// Calls `open` in the network namespace of a process. Sockets stay in the namespace in which they are opened.
+fn in_namespace<T>(pid: Option<u32>, open: impl FnOnce() -> T) -> io::Result<T> {
+    let Some(pid) = pid else { return Ok(open()) };
+    let own = File::open("/proc/thread-self/ns/net")?;
+    setns(File::open(format!("/proc/{pid}/ns/net"))?, CloneFlags::CLONE_NEWNET)?;
+    let opened = open();
+    setns(own, CloneFlags::CLONE_NEWNET)?;
+    Ok(opened)
 }
 
 impl AsFd for ClientSocket {
