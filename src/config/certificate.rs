@@ -1,27 +1,27 @@
-//! What an operator is told of a certificate: when it is valid (RFC 5280 section 4.1.2.5) and whether it is self-signed.
-//! Whether it can be used is for TLS to judge.
+//! What an operator should know about a certificate: when it is valid (RFC 5280 section 4.1.2.5) and whether it is
+//! self-signed. Whether it can be used is checked by `crate::tls`.
 
 use std::fmt;
 
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// What a certificate says of itself.
+/// The validity and the issuer of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Valid from.
     pub from: Time,
     /// Valid until, inclusive.
     pub until: Time,
-    /// Nobody else vouches for it: issuer and subject are the same.
+    /// Whether issuer and subject are the same.
     pub is_self_signed: bool,
 }
 
-/// A moment, shown as its day.
+/// A time, displayed as a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(ASN1Time);
 
 impl Certificate {
-    /// Reads one; `None` if it is none.
+    /// Parses a certificate; `None` if it is malformed.
     pub fn parse(der: &[u8]) -> Option<Certificate> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let validity = certificate.validity();
@@ -34,7 +34,7 @@ impl Certificate {
 }
 
 impl Time {
-    /// Seconds since the Unix epoch; 0 for what was before.
+    /// Seconds since the Unix epoch; 0 for earlier times.
     pub fn unix(self) -> u64 {
         self.0.timestamp().try_into().unwrap_or(0)
     }
@@ -62,7 +62,7 @@ mod tests {
 
     /// RFC 5280 §4.1.2.5: two digits for the year until 2049, four from 2050 on.
     #[test]
-    fn both_ways_of_writing_times() {
+    fn two_and_four_digit_years() {
         let key = KeyPair::generate().unwrap();
         let certificate = params("a").self_signed(&key).unwrap();
         let found = Certificate::parse(certificate.der()).unwrap();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn another_issuer_is_seen() {
+    fn a_certificate_of_another_issuer_is_not_self_signed() {
         let (key, ca) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let issuer = Issuer::new(params("ca"), ca);
         let certificate = params("a").signed_by(&key, &issuer).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_no_certificate() {
+    fn truncated_certificates_are_malformed() {
         let der = params("a").self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
         for end in 0..der.len().min(200) {
             assert_eq!(Certificate::parse(&der[..end]), None);

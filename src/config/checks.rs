@@ -1,38 +1,41 @@
-//! Whether settings agree with each other; whether one is right by itself is judged where it is read.
+//! Whether settings agree with each other. Each single value is checked where it is read.
 
 use std::net::SocketAddr;
 
 use super::external;
 use super::settings::{ListenSettings, Settings};
+use super::table::SECRET_VARIABLE;
+use super::tls::TlsSettings;
+use crate::tls::IdentityError;
 
-/// Settings that do not go together.
+/// Settings that do not fit together.
 pub struct Disagreement {
-    /// The settings it is about; the first that stands in the file gets the blame.
+    /// The settings concerned; the first of them that the file has is reported.
     pub keys: Vec<&'static str>,
     /// What is wrong.
     pub what: String,
-    /// What to do.
+    /// How to fix it.
     pub fix: String,
-    /// It runs all the same.
+    /// Whether the relay runs nevertheless.
     pub warning: bool,
 }
 
-/// Whatever disagrees at `now` (unix seconds), in the order of the table.
+/// Every disagreement at `now` (Unix seconds), in the order of the table.
 pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let ListenSettings { udp, tcp, tls, .. } = &settings.listen;
     if settings.listen.all().is_empty() {
         found.push(mistake(
             &["listen.udp", "listen.tcp", "listen.tls"],
-            "no client could come in",
-            "list an address, or remove the line",
+            "there is no listener for clients",
+            "list an address, or remove the line to use the default",
         ));
     }
     let http = &settings.http.listen;
-    found.extend(taken(&[("listen.udp", udp)]));
-    found.extend(taken(&[("listen.tcp", tcp), ("listen.tls", tls), ("http.listen", http)]));
-    found.extend(settings.tls.disagreements(!tls.is_empty(), now));
-    // Discovered addresses are known at the start alone.
+    found.extend(overlap(&[("listen.udp", udp)]));
+    found.extend(overlap(&[("listen.tcp", tcp), ("listen.tls", tls), ("http.listen", http)]));
+    found.extend(certificate(&settings.tls, !tls.is_empty(), now));
+    // Discovered addresses are only known when the relay starts.
     let relay = &settings.relay;
     if !relay.addresses.is_empty()
         && let Err(misfit) = external::pair(&relay.external_ip, &relay.addresses)
@@ -45,27 +48,39 @@ pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
     let inside: Vec<_> = udp.iter().filter(in_range).map(ToString::to_string).collect();
     if !inside.is_empty() {
         let (listeners, first, last) = (inside.join(" and "), ports.start(), ports.end());
-        let what = format!("clients come in at {listeners}, inside the port range {first}-{last}");
-        found.push(mistake(&["relay.ports", "listen.udp"], what, "move one of them"));
+        let what = format!("the relay ports {first}-{last} include the port of {listeners}");
+        found.push(mistake(&["relay.ports", "listen.udp"], what, "change relay.ports or listen.udp"));
     }
     if settings.limits.max_allocation_lifetime < settings.limits.allocation_lifetime {
         let what = format!(
-            "at most {} s, but {} s when nothing is asked for",
+            "max_allocation_lifetime, {} s, is less than allocation_lifetime, {} s",
             settings.limits.max_allocation_lifetime, settings.limits.allocation_lifetime
         );
         let keys = &["limits.max_allocation_lifetime", "limits.allocation_lifetime"];
         found.push(mistake(keys, what, "raise max_allocation_lifetime or lower allocation_lifetime"));
     }
     for listener in settings.http.listen.iter().filter(|listener| !listener.ip().is_loopback()) {
-        let what = format!("{listener} is no loopback address");
-        let fix = "see to it that only your own machines can connect: there is no access control";
-        found.push(Disagreement { warning: true, ..mistake(&["http.listen"], what, fix) });
+        let what = format!("{listener} is not a loopback address, and HTTP has no access control");
+        let fix = "make sure that only your own machines can connect";
+        found.push(warning(&["http.listen"], what, fix));
     }
     found
 }
 
-/// Listeners of one kind of socket that cannot be had together.
-fn taken(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
+/// Refuses to be an anonymous relay.
+pub fn credentials(settings: &Settings) -> Option<Disagreement> {
+    let auth = &settings.auth;
+    (auth.secrets.is_empty() && auth.users.is_empty()).then(|| {
+        mistake(
+            &["auth.secrets", "auth.secret_files", "auth.user", SECRET_VARIABLE],
+            "there are no credentials, and hairpin never runs as an anonymous relay",
+            "set auth.secrets, auth.secret_files, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment",
+        )
+    })
+}
+
+/// The first two listeners of one kind of socket that cannot both be opened.
+fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
     let all =
         || lists.iter().enumerate().flat_map(|(n, (key, list))| list.iter().map(move |addr| (n, *key, addr)));
     let covers = |wildcard: &SocketAddr, other: &SocketAddr| {
@@ -75,33 +90,66 @@ fn taken(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
     };
     all().find_map(|(n, key, one)| {
         let what = |other: &SocketAddr| match covers(one, other) {
-            true => format!("{one} is every address, so {other} is taken by it"),
-            false => format!("{other} is taken twice"),
+            true => format!("{one} includes {other}, which is listed too"),
+            false => format!("{other} is listed twice"),
         };
         let (_, other_key, other) =
             all().find(|(m, _, other)| covers(one, other) || (n < *m && one == *other))?;
-        Some(mistake(&[key, other_key], what(other), "remove or move one of them"))
+        Some(mistake(&[key, other_key], what(other), "remove or change one of them"))
     })
 }
 
-/// Refuses to be an anonymous relay.
-pub fn credentials(settings: &Settings) -> Option<Disagreement> {
-    let auth = &settings.auth;
-    (auth.secrets.is_empty() && auth.users.is_empty()).then(|| {
-        mistake(
-            &["auth.secrets", "auth.secret_files", "auth.user", super::SECRET_VARIABLE],
-            "no credentials, and hairpin never runs as an anonymous relay",
-            "set auth.secrets, auth.secret_files, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment",
-        )
-    })
+/// What is wrong with the certificate and its key. They are required if `listens`.
+fn certificate(tls: &TlsSettings, listens: bool, now: u64) -> Option<Disagreement> {
+    match (&tls.cert, &tls.key) {
+        (None, None) if listens => Some(mistake(
+            &["listen.tls", "tls.cert", "tls.key"],
+            "TLS requires a certificate and its private key",
+            "set tls.cert and tls.key, or remove listen.tls",
+        )),
+        (None, None) => None,
+        (Some(_), None) => {
+            Some(mistake(&["tls.cert", "tls.key"], "the certificate has no private key", "set tls.key"))
+        }
+        (None, Some(_)) => {
+            Some(mistake(&["tls.key", "tls.cert"], "the private key has no certificate", "set tls.cert"))
+        }
+        (Some(_), Some(_)) => match tls.identity() {
+            // An expired certificate does not affect clients over UDP and TCP, so the relay runs.
+            Ok(_) => {
+                let what = tls.out_of_date(now)?;
+                Some(warning(&["tls.cert", "tls.key"], what, "renew it, or clients refuse it"))
+            }
+            Err(error) => Some(unusable(&error)),
+        },
+    }
 }
 
-/// Settings that cannot run together.
-pub fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+fn unusable(error: &IdentityError) -> Disagreement {
+    use IdentityError::{BadCertificate, BadKey, Mismatch, NoCertificate, NoKey, Other, UnusableKey};
+    let (keys, fix): (&[&str; 2], _) = match error {
+        NoCertificate | BadCertificate(..) | Other(_) => (
+            &["tls.cert", "tls.key"],
+            "use a PEM file with the whole chain, such as the fullchain.pem of an ACME client",
+        ),
+        NoKey | BadKey(_) | UnusableKey(_) => (
+            &["tls.key", "tls.cert"],
+            "use a PEM file with the private key, such as the privkey.pem of an ACME client",
+        ),
+        Mismatch => (&["tls.key", "tls.cert"], "use the private key that the certificate was made for"),
+    };
+    mistake(keys, error.to_string(), fix)
+}
+
+fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
     Disagreement { keys: keys.to_vec(), what: what.into(), fix: fix.into(), warning: false }
 }
 
-/// Whether relay sockets may be bound to the listener's address. Discovered ones may be any.
+fn warning(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+    Disagreement { warning: true, ..mistake(keys, what, fix) }
+}
+
+/// Whether relay sockets may be bound to the listener's address. Discovered addresses may be any.
 fn shares_an_address(listener: &SocketAddr, settings: &Settings) -> bool {
     let addresses = &settings.relay.addresses;
     let same_family = |wildcard: &SocketAddr| addresses.iter().any(|a| a.is_ipv4() == wildcard.is_ipv4());

@@ -1,5 +1,5 @@
-//! `relay.external_ip`: what the relayed addresses are called outside, behind a NAT that maps them one to one. Written as
-//! `public`, or `public/local` where a family has several relayed addresses.
+//! `relay.external_ip`: the external addresses of relayed addresses behind a 1:1 NAT, written as `public`, or as
+//! `public/local` where a family has several relayed addresses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 use crate::turn::External;
 
-/// A public address, and the relayed address behind it if it is written.
+/// A public address, with the relayed address behind it if one is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalIp {
-    /// What clients are told and peers know.
+    /// The address that clients are told and peers see.
     pub public: IpAddr,
-    /// The address of this machine; without it the only relayed one of the family.
+    /// The relayed address of this machine; `None` means the only one of the family.
     pub local: Option<IpAddr>,
 }
 
@@ -22,14 +22,14 @@ pub struct ExternalIp {
 pub struct Misfit {
     /// What is wrong.
     pub what: String,
-    /// What to do.
+    /// How to fix it.
     pub fix: String,
 }
 
-/// Pairs external addresses with these relayed ones, whether configured or discovered.
+/// Pairs external addresses with these relayed addresses, configured or discovered.
 ///
 /// # Errors
-/// One of them has no relayed address, or it is not clear which.
+/// One of them has no relayed address, or more than one.
 pub fn pair(external: &[ExternalIp], relay: &[IpAddr]) -> Result<External, Misfit> {
     let mut pairs: Vec<(IpAddr, IpAddr)> = Vec::new();
     for entry in external {
@@ -38,8 +38,8 @@ pub fn pair(external: &[ExternalIp], relay: &[IpAddr]) -> Result<External, Misfi
             return Err(misfit(format!("{local} would have two external addresses"), "remove one of them"));
         }
         if pairs.iter().any(|(_, other)| *other == entry.public) {
-            let what = format!("{} stands for two relayed addresses", entry.public);
-            return Err(misfit(what, "give each an external address of its own"));
+            let what = format!("{} is the external address of two relayed addresses", entry.public);
+            return Err(misfit(what, "give each its own external address"));
         }
         pairs.push((local, entry.public));
     }
@@ -51,7 +51,7 @@ impl ExternalIp {
         let public = self.public;
         if let Some(local) = self.local {
             let what = || format!("{local} is not one of the relayed addresses ({})", list(relay));
-            let fix = "write one of them behind the slash, or list it in relay.addresses";
+            let fix = "write one of them after the slash, or list it in relay.addresses";
             return if relay.contains(&local) { Ok(local) } else { Err(misfit(what(), fix)) };
         }
         let family = if public.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -59,11 +59,11 @@ impl ExternalIp {
         match (same.next(), same.next()) {
             (Some(only), None) => Ok(*only),
             (None, _) => {
-                let what = format!("{public} stands for no relayed address: there is none with {family}");
+                let what = format!("{public} has no relayed address: there is no {family} one");
                 Err(misfit(what, "list the address behind the NAT in relay.addresses, or remove this one"))
             }
             (Some(first), Some(_)) => {
-                let what = format!("several relayed addresses with {family}, and {public} may stand for any");
+                let what = format!("{public} could belong to any of several {family} relayed addresses");
                 Err(misfit(what, format!("write which one, like \"{public}/{first}\"")))
             }
         }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_address_alone_is_for_the_only_one_of_its_family() {
+    fn a_public_address_alone_belongs_to_the_only_one_of_its_family() {
         let external = paired(&["203.0.113.5", "2001:db8::5"], &["10.0.0.5", "fd00::5"]).unwrap();
         assert_eq!(outside(&external, "10.0.0.5"), "203.0.113.5");
         assert_eq!(outside(&external, "fd00::5"), "2001:db8::5");
@@ -133,10 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_the_fix() {
+    fn misfits_are_reported_with_the_fix() {
         for (external, relay, expected) in [
             (&["203.0.113.5"][..], &["10.0.0.5", "10.0.0.6"][..], "like \"203.0.113.5/10.0.0.5\""),
-            (&["203.0.113.5"], &["fd00::5"], "there is none with IPv4; list the address behind the NAT"),
+            (&["203.0.113.5"], &["fd00::5"], "there is no IPv4 one; list the address behind the NAT"),
             (
                 &["203.0.113.5/10.0.0.9"],
                 &["10.0.0.5"],
@@ -146,7 +146,7 @@ mod tests {
             (
                 &["203.0.113.5/10.0.0.5", "203.0.113.5/10.0.0.6"],
                 &["10.0.0.5", "10.0.0.6"],
-                "203.0.113.5 stands for two relayed addresses",
+                "203.0.113.5 is the external address of two relayed addresses",
             ),
         ] {
             let misfit = paired(external, relay).unwrap_err();

@@ -1,4 +1,4 @@
-//! From settings to what the layers below are told.
+//! From settings to the configuration of each layer below.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::turn::peers::{PeerRules, Rules};
 use crate::turn::{AllocationLimits, External, Families, Lifetimes, Transport};
 use crate::{auth, datapath, turn};
 
-/// What the settings do not say: it depends on the machine.
+/// What depends on the machine and not on the settings.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Where clients come in.
+    /// The listeners that this machine can open.
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// The relayed addresses, configured or discovered.
     pub relay: Vec<IpAddr>,
-    /// What they are called outside.
+    /// Their external addresses.
     pub external: External,
     /// Every address of this machine.
     pub local: Vec<IpAddr>,
@@ -30,19 +30,19 @@ pub struct Site {
 }
 
 impl Site {
-    /// Where clients come in over one transport.
+    /// The listeners of one transport.
     pub fn over(&self, transport: Transport) -> Vec<SocketAddr> {
         self.listeners.iter().filter(|(one, _)| *one == transport).map(|(_, addr)| *addr).collect()
     }
 
-    /// What an address of this machine is called outside.
+    /// The external address of an address of this machine.
     pub fn outside(&self, local: IpAddr) -> IpAddr {
         self.external.outside(SocketAddr::new(local, 0)).ip()
     }
 }
 
 impl Settings {
-    /// What `auth` is told.
+    /// The configuration of `auth`.
     pub fn auth(&self) -> auth::AuthConfig {
         auth::AuthConfig {
             realm: self.auth.realm.clone(),
@@ -53,7 +53,7 @@ impl Settings {
         }
     }
 
-    /// What `turn` is told.
+    /// The configuration of `turn`.
     pub fn turn(&self, site: &Site) -> turn::TurnConfig {
         let limits = &self.limits;
         turn::TurnConfig {
@@ -68,7 +68,7 @@ impl Settings {
                 channel_lifetime: limits.channel_lifetime,
             },
             limits: AllocationLimits {
-                // The kernel decides which worker a client gets, so each one may get all.
+                // The kernel selects the worker of a client, so one worker may get every allocation.
                 allocations: size(limits.allocations),
                 permissions: size(limits.permissions),
                 channels: size(limits.channels),
@@ -89,7 +89,7 @@ impl Settings {
         }
     }
 
-    /// Where this process listens, by the names of both sides of a NAT.
+    /// Every address and port that this process listens on, on both sides of a NAT.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
         let clients = site.listeners.iter().map(|(_, addr)| addr);
         let inside = || clients.clone().chain(&self.http.listen).copied();
@@ -144,7 +144,7 @@ impl Settings {
         }
     }
 
-    /// The bound on answers to strangers; `seed` keys its table.
+    /// The limit on unauthenticated responses; `seed` keys its table.
     pub fn answers(&self, seed: u64) -> AnswerBucket {
         let number = |n: u64| u32::try_from(n).expect("the table bounds it");
         AnswerBucket::new(
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_layers_own() {
+    fn defaults_are_those_of_the_layers() {
         let turn = Settings::default().turn(&site(&["192.0.2.1"]));
         assert_eq!((turn.limits, turn.lifetimes), (AllocationLimits::default(), Lifetimes::default()));
         assert_eq!(turn.software, None);
@@ -201,9 +201,9 @@ mod tests {
         assert!(!may(3478) && !may(3479) && !may(9641) && may(9642));
     }
 
-    /// RFC 8656 §21: neither by its own nor by its external address.
+    /// RFC 8656 §21: peers cannot be the relay itself, by its own or its external address.
     #[test]
-    fn an_endpoint_behind_a_nat_is_refused_by_both_names() {
+    fn an_endpoint_behind_a_nat_is_refused_by_both_addresses() {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["0.0.0.0/0".parse().unwrap(), "203.0.113.5/32".parse().unwrap()];
         for listener in ["10.0.0.5:3478", "0.0.0.0:3478"] {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_workers_is_one_a_cpu() {
+    fn zero_workers_means_one_per_cpu() {
         let mut settings = Settings::default();
         assert_eq!(settings.datapath(&site(&[])).workers, 3);
         settings.workers = 2;

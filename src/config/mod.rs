@@ -1,36 +1,37 @@
-//! One table of settings, made into everything else: the loader, the reference page, the sample configuration and the
-//! layers' own configuration types.
+//! The configuration. One table of settings is the source of the loader, the reference page, the sample and the
+//! configuration types of the layers below.
 //!
-//! - [`table`]: every setting with its key, kind, place, default, documentation and coturn's name for it
-//! - [`field`]: what a setting may be and where it goes
-//! - `values`: how each kind of value is read
-//! - [`settings`]: the settings once read
-//! - [`load()`]: a file's text to settings, every mistake reported at once
-//! - `layers`: what the layers below are told of them
-//! - [`external`]: what relayed addresses are called behind a NAT
-//! - [`tls`], `certificate`: who this server is to TLS clients
+//! - [`settings`]: the settings as plain data
+//! - `table`: every setting with its key, kind, field, default, documentation and coturn names
+//! - `kind`, `kinds`: how a value is read; `section`: how a row and a repeated section are; `user`: `[[auth.user]]`
+//! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `checks`: whether settings agree with each other
+//! - `layers`: the configuration of `auth`, `turn` and `datapath`
+//! - [`external`]: the addresses of a relay behind a NAT
+//! - [`tls`], `certificate`: the certificate for TLS clients
 //! - [`pages`]: the reference page and the sample
 //!
-//! Nothing here opens a socket, reads a file or the environment: what is needed of them is passed in as a [`ReadContext`].
+//! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
 
 mod certificate;
 mod checks;
 pub mod external;
-pub mod field;
+mod kind;
+mod kinds;
 mod layers;
 mod load;
 pub mod pages;
 mod report;
+mod section;
 pub mod settings;
-pub mod table;
+mod table;
 #[cfg(test)]
 mod tests;
 pub mod tls;
-mod values;
+mod user;
 
-pub use field::ReadContext;
+pub use kind::ReadContext;
 pub use layers::Site;
-pub use load::{Loaded, SECRET_VARIABLE, load, without_file};
+pub use load::{Loaded, load, without_file};
 pub use report::Finding;
 pub use settings::Settings;

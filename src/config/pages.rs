@@ -1,21 +1,26 @@
-//! Pages made from the table: `docs/configuration.md` and `conf/hairpin.toml`. A test tells when they are not current;
+//! Pages made from the table: `docs/configuration.md` and `conf/hairpin.toml`. Tests fail when these files are out of date;
 //! `HAIRPIN_WRITE_PAGES=1 cargo test --lib config::pages` writes them.
 
 use std::fmt::Write;
 
-use super::table::{SECTIONS, SETTINGS, Setting, USER};
+use super::kind::Setting;
+use super::section::{RepeatedSection, Row};
+use super::settings::Settings;
+use super::table::{REPEATED, SECTIONS, SETTINGS};
 
 /// `docs/configuration.md`.
 pub fn reference() -> String {
     let mut page = String::from(REFERENCE_HEAD);
-    for (section, sentence) in SECTIONS {
+    for (section, introduction) in SECTIONS {
         let title = if section.is_empty() { "Top of the file".to_owned() } else { format!("`[{section}]`") };
-        let _ = write!(page, "\n## {title}\n\n{sentence}\n");
-        for setting in in_section(section) {
-            entry(&mut page, setting.key, setting);
-            if setting.key == "auth.user" {
-                USER.iter().for_each(|key| entry(&mut page, &format!("auth.user.{}", key.key), key));
-            }
+        let _ = write!(page, "\n## {title}\n\n{introduction}\n");
+        let (settings, repeated) = in_section(section);
+        settings.for_each(|row| entry(&mut page, row.key, &row));
+        for RepeatedSection { key, entry: inner, doc, coturn: names } in repeated {
+            let _ = write!(page, "\n### `[[{key}]]`\n\nSection that can be repeated");
+            coturn(&mut page, names);
+            let _ = write!(page, ".\n\n{doc}\n");
+            inner.rows().iter().for_each(|row| entry(&mut page, &format!("{key}.{}", row.key), row));
         }
     }
     page
@@ -24,19 +29,20 @@ pub fn reference() -> String {
 /// `conf/hairpin.toml`: every setting, commented out, at its default or with an example.
 pub fn sample() -> String {
     let mut page = String::from(SAMPLE_HEAD);
-    for (section, sentence) in SECTIONS {
+    for (section, introduction) in SECTIONS {
         if !section.is_empty() {
             let _ = write!(page, "\n\n");
-            comment(&mut page, sentence);
+            comment(&mut page, introduction);
             let _ = writeln!(page, "[{section}]");
         }
-        // Sections of their own would swallow what follows, so they come last.
-        for setting in in_section(section).filter(|setting| setting.key != "auth.user") {
-            line(&mut page, setting.key, setting);
-        }
-        if *section == "auth" {
-            let _ = writeln!(page, "\n# A user with a password of its own; once for each.\n#[[auth.user]]");
-            USER.iter().for_each(|key| line(&mut page, key.key, key));
+        let (settings, repeated) = in_section(section);
+        settings.for_each(|row| line(&mut page, &row));
+        // TOML would take settings after a repeated section for its own, so these come last.
+        for RepeatedSection { key, entry: inner, doc, .. } in repeated {
+            let _ = writeln!(page);
+            comment(&mut page, doc);
+            let _ = writeln!(page, "#[[{key}]]");
+            inner.rows().iter().for_each(|row| line(&mut page, row));
         }
     }
     page
@@ -45,48 +51,57 @@ pub fn sample() -> String {
 const REFERENCE_HEAD: &str = "\
 # Configuration
 
-This page is made from the table of settings (`src/config/table.rs`).
+This page is generated from the table of settings (`src/config/table.rs`).
 
-`hairpin serve` runs without a configuration: every default below, and a shared secret that it makes and keeps.
+`hairpin serve` runs without a configuration: with every default below, and with a shared secret that it generates and keeps.
 `hairpin serve --config hairpin.toml` reads a file in [TOML](https://toml.io); `conf/hairpin.toml` is a sample with every
-setting. `hairpin check hairpin.toml` reports every mistake at once and does nothing else. A lifetime off the RFC's value
-is warned about and used.
+setting. `hairpin check hairpin.toml` reports every mistake in a file and does nothing else. A lifetime that differs from the
+RFC's is used, with a warning.
 
-Secrets and passwords come from the file, from files of their own or, for shared secrets, from the environment variable
-`HAIRPIN_AUTH_SECRET`: never from the command line, where every user of the machine could read them.
+Secrets and passwords come from the configuration, from separate files or, for shared secrets, from the environment variable
+`HAIRPIN_AUTH_SECRET`. They are never command line arguments, which every user of the machine could read.
 
-A list of one may be written without brackets. \"coturn\" names the settings of `turnserver.conf` with the same meaning.
+A list with one element may be written without brackets. \"coturn\" names the corresponding settings of `turnserver.conf`.
 ";
 
 const SAMPLE_HEAD: &str = "\
-# Sample configuration of hairpin: every setting, commented out. What is shown is the default, or an example where the
-# default is empty. `hairpin check` tells what is wrong with a file; docs/configuration.md is the reference.
-# One secret or user is needed, see [auth].
+# Sample configuration of hairpin with every setting, commented out. The values are the defaults, or examples where the
+# default is empty. `hairpin check` reports the mistakes in a file; docs/configuration.md is the reference.
+# At least one secret or user is required, see [auth].
 ";
 
-fn in_section(section: &str) -> impl Iterator<Item = &'static Setting<super::Settings>> {
-    SETTINGS
-        .iter()
-        .filter(move |setting| setting.key.rsplit_once('.').map_or("", |(section, _)| section) == section)
+/// What the pages show of a section: its settings and the sections inside it that may be repeated.
+fn in_section(
+    section: &str,
+) -> (impl Iterator<Item = Row>, impl Iterator<Item = &'static RepeatedSection<Settings>>) {
+    let belongs = move |key: &str| key.rsplit_once('.').map_or("", |(section, _)| section) == section;
+    let settings = SETTINGS.iter().filter(move |setting| belongs(setting.key)).map(Setting::row);
+    (settings, REPEATED.iter().filter(move |repeated| belongs(repeated.key)))
 }
 
-fn entry<T>(page: &mut String, key: &str, setting: &Setting<T>) {
-    let _ = write!(page, "\n### `{key}`\n\n{}", capital(&setting.field.describe()));
-    if !setting.default.is_empty() {
-        let _ = write!(page, "; default `{}`", setting.default);
+/// An entry of the reference page.
+fn entry(page: &mut String, key: &str, row: &Row) {
+    let _ = write!(page, "\n### `{key}`\n\n{}", capital(&row.values));
+    if !row.default.is_empty() {
+        let _ = write!(page, "; default `{}`", row.default);
     }
-    if !setting.coturn.is_empty() {
-        let names: Vec<_> = setting.coturn.iter().map(|name| format!("`{name}`")).collect();
+    coturn(page, row.coturn);
+    let _ = write!(page, ".\n\n{}\n", row.doc);
+}
+
+fn coturn(page: &mut String, names: &[&str]) {
+    if !names.is_empty() {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         let _ = write!(page, "; coturn: {}", names.join(", "));
     }
-    let _ = write!(page, ".\n\n{}\n", setting.doc);
 }
 
-fn line<T>(page: &mut String, key: &str, setting: &Setting<T>) {
-    let name = key.rsplit('.').next().unwrap_or(key);
-    let value = if setting.example.is_empty() { setting.default } else { setting.example };
+/// A setting of the sample.
+fn line(page: &mut String, row: &Row) {
+    let name = row.key.rsplit('.').next().unwrap_or(row.key);
+    let value = if row.example.is_empty() { row.default } else { row.example };
     let _ = writeln!(page);
-    comment(page, setting.doc);
+    comment(page, row.doc);
     let _ = writeln!(page, "#{name} = {value}");
 }
 
@@ -116,7 +131,7 @@ mod tests {
     use super::*;
     use crate::config::{ReadContext, load, tests};
 
-    /// Compares a page of the repository with what the table makes; writes it when asked to.
+    /// Compares a page of the repository with the generated one, which is written if HAIRPIN_WRITE_PAGES is set.
     fn current(path: &str, made: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         if std::env::var_os("HAIRPIN_WRITE_PAGES").is_some() {
@@ -126,54 +141,61 @@ mod tests {
         let stored = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             stored == made,
-            "{} is not what the table makes: HAIRPIN_WRITE_PAGES=1 writes it",
+            "{} is out of date: run this test with HAIRPIN_WRITE_PAGES=1",
             path.display()
         );
     }
 
     #[test]
-    fn the_reference_is_current() {
+    fn the_reference_is_up_to_date() {
         current("docs/configuration.md", &reference());
     }
 
     #[test]
-    fn the_sample_is_current() {
+    fn the_sample_is_up_to_date() {
         current("conf/hairpin.toml", &sample());
     }
 
     #[test]
-    fn the_sample_with_everything_switched_on_is_right() {
-        let on: Vec<String> = sample()
+    fn the_sample_is_valid_with_every_line_uncommented() {
+        let lines: Vec<String> = sample()
             .lines()
             .map(|line| {
                 line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned()
             })
-            // A user has one of the three.
+            // A user has only one of the three.
             .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
         let file = |path: &Path| tests::pem(path).unwrap_or_else(|| "0123456789abcdef\n".into());
         let reader = ReadContext { read: &|path| Ok(file(path)), now: 1_893_456_000, ..ReadContext::NONE };
         let loaded =
-            load("sample", &on.join("\n"), &reader).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+            load("sample", &lines.join("\n"), &reader).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
         assert_eq!(loaded.settings.auth.users.len(), 1);
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 
     #[test]
-    fn every_setting_has_a_section_a_sentence_and_a_name_of_its_own() {
-        let mut keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        assert_eq!(keys.len(), SETTINGS.len());
-        assert_eq!(
-            SECTIONS.iter().map(|(section, _)| in_section(section).count()).sum::<usize>(),
-            SETTINGS.len()
+    fn every_setting_is_complete_and_unique() {
+        let repeated = REPEATED.iter().map(|repeated| (repeated.key, repeated.doc, repeated.coturn));
+        let rows: Vec<_> = SETTINGS
+            .iter()
+            .map(|setting| (setting.key, setting.doc, setting.coturn))
+            .chain(repeated)
+            .collect();
+        let unique = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names.windows(2).all(|pair| pair[0] != pair[1])
+        };
+        assert!(unique(rows.iter().map(|(key, ..)| *key).collect()));
+        assert!(rows.iter().all(|(_, doc, _)| doc.ends_with('.')));
+        assert!(
+            unique(rows.iter().flat_map(|(.., names)| names.iter().copied()).collect()),
+            "coturn's names"
         );
-        assert!(SETTINGS.iter().all(|setting| setting.doc.ends_with('.')));
-        let mut aliases: Vec<_> = SETTINGS.iter().flat_map(|setting| setting.coturn).collect();
-        let all = aliases.len();
-        aliases.sort_unstable();
-        aliases.dedup();
-        assert_eq!(aliases.len(), all, "a name of coturn's leads to one setting");
+        let in_sections = |(section, _): &(&str, &str)| {
+            let (settings, repeated) = in_section(section);
+            settings.count() + repeated.count()
+        };
+        assert_eq!(SECTIONS.iter().map(in_sections).sum::<usize>(), rows.len());
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, one line each, with the place and the fix.
+//! What is wrong with a configuration: one line per mistake, with its place and the fix.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use std::fmt;
 pub struct Finding {
     /// The file's name, or `environment`.
     pub file: String,
-    /// The line in it, if it is about one.
+    /// The line in it, if it concerns one.
     pub line: Option<usize>,
     /// The setting.
     pub key: String,
-    /// Its value as it was written, `***` for a secret; empty if it is not about one.
+    /// Its value as written, `***` for a secret; empty if it does not concern one.
     pub value: String,
     /// What is wrong.
     pub what: String,
-    /// What to do.
+    /// How to fix it.
     pub fix: String,
-    /// It runs all the same.
+    /// Whether the relay runs nevertheless.
     pub warning: bool,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A value on one line, safe for a terminal, not too long.
+/// A value on one line, without control characters and not too long.
 fn shown(value: &str) -> String {
     let words: Vec<&str> =
         value.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
@@ -66,7 +66,7 @@ mod tests {
             key: "relay.ports".into(),
             value: value.into(),
             what: "the range is reversed".into(),
-            fix: "write it the other way round".into(),
+            fix: "write \"8-9\"".into(),
             warning: false,
         }
     }
@@ -75,12 +75,12 @@ mod tests {
     fn a_mistake_is_one_line_with_place_and_fix() {
         assert_eq!(
             finding("\"9-8\"").to_string(),
-            "hairpin.toml:7: relay.ports = \"9-8\": the range is reversed; write it the other way round"
+            "hairpin.toml:7: relay.ports = \"9-8\": the range is reversed; write \"8-9\""
         );
     }
 
     #[test]
-    fn long_values_line_ends_and_escapes_do_not_get_out() {
+    fn values_are_shortened_and_lose_line_breaks_and_escapes() {
         let line = finding(&format!("[\n  \"\u{1b}[31m{}\"\n]", "x".repeat(200))).to_string();
         assert!(!line.contains(['\n', '\u{1b}']));
         assert!(line.len() < 160, "{line}");

@@ -23,7 +23,7 @@ pub fn obtain(args: &ServeArgs) -> Result<TlsSettings> {
         warn!("TLS: {what}; renew it, else clients refuse it");
     }
     if let (Some(domain), Some(_)) = (&args.domain, &args.certificate)
-        && !tls.names(domain)
+        && !tls.is_valid_for(domain)
     {
         warn!(
             "TLS: the certificate is not for {domain}, so clients refuse it; get one for that name, or correct --domain"

@@ -149,7 +149,7 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
 async fn reload(args: &ServeArgs, settings: &Settings, relay: &mut RunningRelay) {
     match renew_auth(args, relay).await {
         Ok(new) => {
-            if !settings.differ_in_auth_alone(&new) {
+            if !settings.same_except_auth(&new) {
                 warn!(
                     "SIGHUP renews credentials alone: other settings have changed too, and wait for a restart"
                 );

@@ -86,7 +86,7 @@ fn check_judges_certificate_and_key() {
         said.contains("tls.key = \"key.pem\": the key does not belong to the first certificate"),
         "{said}"
     );
-    assert!(said.ends_with("; name the key that the certificate was made for\n"), "{said}");
+    assert!(said.ends_with("; use the private key that the certificate was made for\n"), "{said}");
 }
 
 /// Gives a relay a certificate, and a listener for TLS.

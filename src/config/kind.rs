@@ -1,0 +1,90 @@
+//! What a row of the table of settings is, and [`Kind`]: how its value is read. The kinds themselves are in `kinds`.
+
+use std::io;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+
+use toml_edit::Value;
+
+/// One setting of a `T`: a row of the table.
+pub struct Setting<T: 'static> {
+    /// `section.key`, or only `key` at the top of the file and in repeated sections.
+    pub key: &'static str,
+    /// What values it takes and where they go.
+    pub kind: &'static dyn Kind<T>,
+    /// The value if the file does not have the setting, as TOML; empty if there is none.
+    pub default: &'static str,
+    /// What the sample shows where the default would not help; empty to show the default.
+    pub example: &'static str,
+    /// What the setting does, in Markdown.
+    pub doc: &'static str,
+    /// Its names in `turnserver.conf`.
+    pub coturn: &'static [&'static str],
+}
+
+/// A kind of setting: how a TOML value is read, and into which field of a `T`.
+pub trait Kind<T>: Sync {
+    /// Reads `value` into `target`. A wrong value, or a wrong element of a list, is left out and returned.
+    fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError>;
+
+    /// The values it takes, for the reference page.
+    fn describe(&self) -> String;
+
+    /// Whether its values must never be shown.
+    fn is_secret(&self) -> bool {
+        false
+    }
+
+    /// The field's value, if this kind is a plain number. It takes `&mut` because a kind knows its field only that way.
+    fn number(&self, _target: &mut T) -> Option<u64> {
+        None
+    }
+}
+
+/// The world outside the file, passed in so that reading settings is a function of its inputs.
+pub struct ReadContext<'a> {
+    /// Whether this machine has an address.
+    pub has_address: &'a dyn Fn(IpAddr) -> bool,
+    /// Reads a file; relative paths start at the folder of the configuration.
+    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// Reads an environment variable.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Unix seconds, to judge the validity of certificates.
+    pub now: u64,
+}
+
+impl ReadContext<'static> {
+    /// Has every address and no file. It reads the table's own defaults.
+    pub const NONE: ReadContext<'static> = ReadContext {
+        has_address: &|_| true,
+        read: &|_| Err(io::ErrorKind::Unsupported.into()),
+        environment: &|_| None,
+        now: 0,
+    };
+}
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueError {
+    /// Its bytes in the file.
+    pub at: Range<usize>,
+    /// What is wrong.
+    pub what: String,
+    /// How to fix it.
+    pub fix: String,
+    /// Whether the relay runs nevertheless.
+    pub warning: bool,
+}
+
+impl ValueError {
+    /// An error that concerns all of `value`.
+    pub fn of(value: &Value, what: impl Into<String>, fix: impl Into<String>) -> ValueError {
+        ValueError {
+            at: value.span().unwrap_or_default(),
+            what: what.into(),
+            fix: fix.into(),
+            warning: false,
+        }
+    }
+}

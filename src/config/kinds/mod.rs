@@ -1,0 +1,213 @@
+//! The kinds of settings. Here are plain values; `network` has addresses and ports, `secret` has credentials and files.
+
+mod network;
+mod secret;
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use toml_edit::Value;
+
+use super::kind::{Kind, ReadContext, ValueError};
+
+pub use network::{Addresses, External, Nat64, Ports, Prefixes, Sockets};
+pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, shared_secret};
+
+/// The longest lifetime: a year.
+const LIFETIME_MAX: u64 = 31_536_000;
+
+/// On or off.
+pub struct Switch<T: 'static>(pub fn(&mut T) -> &mut bool);
+
+impl<T> Kind<T> for Switch<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let read = value
+            .as_bool()
+            .ok_or_else(|| wrong_type(value, "true or false", "write true or false, without quotes"));
+        set((self.0)(target), read)
+    }
+
+    fn describe(&self) -> String {
+        "`true` or `false`".into()
+    }
+}
+
+/// A whole number within a range.
+pub struct Number<T: 'static> {
+    /// The least and the greatest.
+    pub range: RangeInclusive<u64>,
+    /// Its field.
+    pub at: fn(&mut T) -> &mut u64,
+}
+
+impl<T> Kind<T> for Number<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        set((self.at)(target), number(value, &self.range))
+    }
+
+    fn describe(&self) -> String {
+        format!("number, {} to {}", self.range.start(), self.range.end())
+    }
+
+    fn number(&self, target: &mut T) -> Option<u64> {
+        Some(*(self.at)(target))
+    }
+}
+
+/// A time. A value that an RFC advises against is used, with a warning.
+pub struct Seconds<T: 'static> {
+    /// What an RFC says about it.
+    pub advice: Advice,
+    /// Its field.
+    pub at: fn(&mut T) -> &mut u32,
+}
+
+/// What an RFC says about a lifetime.
+#[derive(Clone, Copy)]
+pub struct Advice {
+    /// Whether this many seconds follow it.
+    pub follows: fn(u32) -> bool,
+    /// The warning for values that do not.
+    pub says: &'static str,
+}
+
+impl Advice {
+    /// No RFC says anything.
+    pub const NONE: Advice = Advice { follows: |_| true, says: "" };
+}
+
+impl<T> Kind<T> for Seconds<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let read = number(value, &(1..=LIFETIME_MAX))
+            .map(|seconds| u32::try_from(seconds).expect("a year of seconds fits"));
+        let place = (self.at)(target);
+        let mut errors = set(place, read);
+        if errors.is_empty() && !(self.advice.follows)(*place) {
+            let fix = "the relay uses this value, but clients rely on the RFC's";
+            errors.push(ValueError { warning: true, ..ValueError::of(value, self.advice.says, fix) });
+        }
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "seconds, from 1".into()
+    }
+}
+
+/// Text with bounds on its number of characters.
+pub struct Text<T: 'static> {
+    /// The least and the most characters.
+    pub range: RangeInclusive<usize>,
+    /// Its field.
+    pub at: fn(&mut T) -> &mut String,
+}
+
+impl<T> Kind<T> for Text<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let check = |text: &str| {
+            let length = text.chars().count();
+            if self.range.contains(&length) {
+                return Ok(text.to_owned());
+            }
+            let fix = format!("write {} to {} characters", self.range.start(), self.range.end());
+            Err(ValueError::of(value, format!("has {length} characters"), fix))
+        };
+        set((self.at)(target), text(value).and_then(check))
+    }
+
+    fn describe(&self) -> String {
+        "text".into()
+    }
+}
+
+/// One of several words.
+pub struct Choice<T: 'static>(pub &'static [Word<T>]);
+
+/// A word and what it sets.
+pub type Word<T> = (&'static str, fn(&mut T));
+
+impl<T> Kind<T> for Choice<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let text = match text(value) {
+            Ok(text) => text,
+            Err(error) => return vec![error],
+        };
+        let Some((_, set)) = self.0.iter().find(|(word, _)| *word == text) else {
+            let words: Vec<_> = self.0.iter().map(|(word, _)| *word).collect();
+            return vec![ValueError::of(value, "unknown value", format!("use one of {}", words.join(", ")))];
+        };
+        set(target);
+        Vec::new()
+    }
+
+    fn describe(&self) -> String {
+        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("`\"{word}\"`")).collect();
+        format!("one of {}", words.join(", "))
+    }
+}
+
+/// Sets a field to what was read, or returns the error.
+fn set<X>(field: &mut X, read: Result<X, ValueError>) -> Vec<ValueError> {
+    match read {
+        Ok(value) => {
+            *field = value;
+            Vec::new()
+        }
+        Err(error) => vec![error],
+    }
+}
+
+/// Reads every element of a list; a single value is a list of one.
+fn list<X>(value: &Value, read: impl Fn(&Value) -> Result<X, ValueError>) -> (Vec<X>, Vec<ValueError>) {
+    let (mut items, mut errors) = (Vec::new(), Vec::new());
+    let mut element = |element| match read(element) {
+        Ok(item) => items.push(item),
+        Err(error) => errors.push(error),
+    };
+    match value {
+        Value::Array(array) => array.iter().for_each(&mut element),
+        single => element(single),
+    }
+    (items, errors)
+}
+
+/// Reads a list whose elements must differ.
+fn set_of<X: PartialEq + Display>(
+    value: &Value,
+    read: impl Fn(&Value) -> Result<X, ValueError>,
+) -> (Vec<X>, Vec<ValueError>) {
+    let (items, mut errors) = list(value, read);
+    for (n, item) in items.iter().enumerate() {
+        if items[..n].contains(item) {
+            errors.push(ValueError::of(value, format!("{item} is listed twice"), "remove one"));
+        }
+    }
+    (items, errors)
+}
+
+fn number(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, ValueError> {
+    let Some(n) = value.as_integer() else {
+        return Err(wrong_type(value, "a number", "write a whole number, without quotes"));
+    };
+    u64::try_from(n).ok().filter(|n| range.contains(n)).ok_or_else(|| {
+        let fix = format!("write a number from {} to {}", range.start(), range.end());
+        ValueError::of(value, "out of range", fix)
+    })
+}
+
+fn text(value: &Value) -> Result<&str, ValueError> {
+    value.as_str().ok_or_else(|| wrong_type(value, "text", "write it in quotes"))
+}
+
+fn wrong_type(value: &Value, expected: &str, fix: &str) -> ValueError {
+    let found = match value {
+        Value::String(_) => "text",
+        Value::Integer(_) => "a number",
+        Value::Float(_) => "a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::InlineTable(_) => "a table",
+    };
+    ValueError::of(value, format!("expected {expected}, found {found}"), fix)
+}

@@ -1,0 +1,235 @@
+//! Addresses, ports and ranges of addresses.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use toml_edit::Value;
+
+use super::{list, set, set_of, text};
+use crate::config::external::ExternalIp;
+use crate::config::kind::{Kind, ReadContext, ValueError};
+use crate::turn::peers::Cidr;
+
+/// Addresses to listen on.
+pub struct Sockets<T: 'static> {
+    /// The port of addresses without one.
+    pub port: u16,
+    /// Their field.
+    pub at: fn(&mut T) -> &mut Vec<SocketAddr>,
+}
+
+impl<T> Kind<T> for Sockets<T> {
+    fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
+        let (sockets, errors) = set_of(value, |one| socket(one, self.port, context));
+        *(self.at)(target) = sockets;
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "list of addresses with ports".into()
+    }
+}
+
+/// Addresses of this machine.
+pub struct Addresses<T: 'static>(pub fn(&mut T) -> &mut Vec<IpAddr>);
+
+impl<T> Kind<T> for Addresses<T> {
+    fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
+        let (addresses, errors) = set_of(value, |one| address(one, context));
+        *(self.0)(target) = addresses;
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "list of addresses".into()
+    }
+}
+
+/// External addresses, `public` or `public/local`.
+pub struct External<T: 'static>(pub fn(&mut T) -> &mut Vec<ExternalIp>);
+
+impl<T> Kind<T> for External<T> {
+    fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
+        let (addresses, errors) = set_of(value, |one| external(one, context));
+        *(self.0)(target) = addresses;
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "list of addresses, `public` or `public/local`".into()
+    }
+}
+
+/// A range of ports, `first-last`.
+pub struct Ports<T: 'static>(pub fn(&mut T) -> &mut RangeInclusive<u16>);
+
+impl<T> Kind<T> for Ports<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        set((self.0)(target), ports(value))
+    }
+
+    fn describe(&self) -> String {
+        "first and last port".into()
+    }
+}
+
+/// Ranges of addresses.
+pub struct Prefixes<T: 'static>(pub fn(&mut T) -> &mut Vec<Cidr>);
+
+impl<T> Kind<T> for Prefixes<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let (prefixes, errors) = list(value, prefix);
+        *(self.0)(target) = prefixes;
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "list of ranges in CIDR notation".into()
+    }
+}
+
+/// NAT64 prefixes: IPv6, of the lengths of RFC 6052 section 2.2.
+pub struct Nat64<T: 'static>(pub fn(&mut T) -> &mut Vec<Cidr>);
+
+impl<T> Kind<T> for Nat64<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let (prefixes, errors) = list(value, nat64);
+        *(self.0)(target) = prefixes;
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "list of IPv6 prefixes".into()
+    }
+}
+
+fn socket(value: &Value, port: u16, context: &ReadContext<'_>) -> Result<SocketAddr, ValueError> {
+    let text = text(value)?;
+    let bare = || text.trim_matches(['[', ']']).parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
+    let Ok(address) = text.parse::<SocketAddr>().or_else(|_| bare()) else {
+        return Err(ValueError::of(
+            value,
+            "not an address with a port",
+            format!("write it like \"192.0.2.1:{port}\" or \"[2001:db8::1]:{port}\""),
+        ));
+    };
+    if address.port() == 0 {
+        return Err(ValueError::of(value, "port 0 is not a valid port", "write a port from 1 to 65535"));
+    }
+    if !address.ip().is_unspecified() {
+        check_local(value, address.ip(), context)?;
+    }
+    Ok(address)
+}
+
+fn address(value: &Value, context: &ReadContext<'_>) -> Result<IpAddr, ValueError> {
+    let address: IpAddr =
+        parsed(value, "not an IP address", "write it like \"192.0.2.1\" or \"2001:db8::1\"")?;
+    if address.is_unspecified() {
+        return Err(ValueError::of(
+            value,
+            "a wildcard address cannot be a relayed address",
+            "list addresses of this machine, or none",
+        ));
+    }
+    if let IpAddr::V6(v6) = address
+        && v6.is_unicast_link_local()
+    {
+        return Err(ValueError::of(
+            value,
+            "a link-local address cannot be reached beyond its link",
+            "list another address of this machine",
+        ));
+    }
+    check_local(value, address, context)?;
+    Ok(address)
+}
+
+fn external(value: &Value, context: &ReadContext<'_>) -> Result<ExternalIp, ValueError> {
+    let fix = "write it like \"203.0.113.7\" or \"203.0.113.7/10.0.0.7\", the public address first";
+    let pair: ExternalIp = parsed(value, "not an external address", fix)?;
+    let public = pair.public;
+    let is_local = match public {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    if is_local || public.is_unspecified() || public.is_multicast() {
+        return Err(ValueError::of(value, format!("{public} cannot be reached from outside"), fix));
+    }
+    let Some(local) = pair.local else { return Ok(pair) };
+    if public.is_ipv4() != local.is_ipv4() {
+        return Err(ValueError::of(
+            value,
+            "one address is IPv4 and the other IPv6",
+            "write two addresses of the same family",
+        ));
+    }
+    check_local(value, local, context)?;
+    Ok(pair)
+}
+
+/// Refuses addresses that no socket of this machine can be bound to.
+fn check_local(value: &Value, address: IpAddr, context: &ReadContext<'_>) -> Result<(), ValueError> {
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(ValueError::of(value, "an IPv4-mapped IPv6 address", format!("write {v4}")));
+    }
+    if address.is_multicast() {
+        return Err(ValueError::of(value, "a multicast address", "list an address of this machine"));
+    }
+    if !(context.has_address)(address) {
+        return Err(ValueError::of(
+            value,
+            format!("{address} is not an address of this machine"),
+            "`ip addr` lists those that are",
+        ));
+    }
+    Ok(())
+}
+
+fn ports(value: &Value) -> Result<RangeInclusive<u16>, ValueError> {
+    let port = |text: &str| text.trim().parse::<u16>();
+    let Some((Ok(first), Ok(last))) = text(value)?.split_once('-').map(|(a, b)| (port(a), port(b))) else {
+        let fix = "write the first and the last port like \"49152-65535\"";
+        return Err(ValueError::of(value, "not a valid port range", fix));
+    };
+    if first > last {
+        return Err(ValueError::of(value, "the range is reversed", format!("write \"{last}-{first}\"")));
+    }
+    // Port 0 would ask the kernel for any port.
+    if first < 1024 {
+        return Err(ValueError::of(
+            value,
+            "ports below 1024 belong to system services",
+            "start at 1024 or above",
+        ));
+    }
+    Ok(first..=last)
+}
+
+fn prefix(value: &Value) -> Result<Cidr, ValueError> {
+    Cidr::from_str(text(value)?).map_err(|error| {
+        ValueError::of(value, error.to_string(), "write it like \"192.0.2.0/24\" or \"2001:db8::/32\"")
+    })
+}
+
+fn nat64(value: &Value) -> Result<Cidr, ValueError> {
+    let cidr = prefix(value)?;
+    // RFC 6052 section 2.2
+    let length: Option<u8> = text(value)?.split_once('/').and_then(|(_, length)| length.parse().ok());
+    let known = length.is_some_and(|length| [32, 40, 48, 56, 64, 96].contains(&length));
+    if !known || !text(value)?.contains(':') {
+        return Err(ValueError::of(
+            value,
+            "not a NAT64 prefix",
+            "write an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, like \"64:ff9b:1::/48\"",
+        ));
+    }
+    Ok(cidr)
+}
+
+fn parsed<X: FromStr>(value: &Value, what: &str, fix: &str) -> Result<X, ValueError> {
+    text(value)?.parse().map_err(|_| ValueError::of(value, what, fix))
+}

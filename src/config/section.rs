@@ -1,0 +1,327 @@
+//! Reads parts of a TOML file by rows of the table: single values and repeated sections.
+
+use std::ops::Range;
+
+use toml_edit::{Item, TableLike, Value};
+
+use super::kind::{ReadContext, Setting};
+use super::report::Finding;
+
+/// The file that is read.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Its name in messages.
+    pub name: &'a str,
+    /// Its contents.
+    pub text: &'a str,
+    /// What values refer to.
+    pub context: &'a ReadContext<'a>,
+}
+
+/// A section that may be written several times, such as `[[auth.user]]`: a row of the table.
+pub struct RepeatedSection<T: 'static> {
+    /// Its name.
+    pub key: &'static str,
+    /// How one of it is read.
+    pub entry: &'static dyn Entry<T>,
+    /// What it is, in Markdown.
+    pub doc: &'static str,
+    /// Its names in `turnserver.conf`.
+    pub coturn: &'static [&'static str],
+}
+
+/// Reads one of several sections into a `T`, whatever a single one consists of.
+pub trait Entry<T>: Sync {
+    /// Reads `table`, the section `key` whose header is at `header`.
+    fn read(
+        &self,
+        target: &mut T,
+        table: &dyn TableLike,
+        key: &str,
+        header: Range<usize>,
+        source: Source<'_>,
+    ) -> Vec<Finding>;
+
+    /// Its settings, for the reference page and the sample.
+    fn rows(&self) -> Vec<Row>;
+}
+
+/// A section that is first read into a draft `D`, which is then checked and added to a `T`.
+pub struct Draft<T: 'static, D: 'static> {
+    /// The settings of the section.
+    pub settings: &'static [Setting<D>],
+    /// The keys that every section must have.
+    pub required: &'static [&'static str],
+    /// Adds a complete draft.
+    pub add: fn(&mut T, D) -> Result<(), Refusal>,
+}
+
+/// Why a draft cannot be added.
+pub struct Refusal {
+    /// The key of the section that is to blame.
+    pub key: &'static str,
+    /// What is wrong.
+    pub what: &'static str,
+    /// How to fix it.
+    pub fix: &'static str,
+}
+
+/// What the pages show of a setting.
+pub struct Row {
+    /// Its key.
+    pub key: &'static str,
+    /// The values it takes.
+    pub values: String,
+    /// As in [`Setting`].
+    pub default: &'static str,
+    /// As in [`Setting`].
+    pub example: &'static str,
+    /// As in [`Setting`].
+    pub doc: &'static str,
+    /// As in [`Setting`].
+    pub coturn: &'static [&'static str],
+}
+
+impl<T> Setting<T> {
+    /// What the pages show of it.
+    pub fn row(&self) -> Row {
+        let Setting { key, kind, default, example, doc, coturn } = *self;
+        Row { key, values: kind.describe(), default, example, doc, coturn }
+    }
+}
+
+impl<T> RepeatedSection<T> {
+    /// Reads all of them.
+    pub fn read(&self, target: &mut T, item: &Item, source: Source<'_>) -> Vec<Finding> {
+        let Some(tables) = tables(item) else {
+            let fix = format!("write [[{}]] with two brackets, once per entry", self.key);
+            let span = item.span().unwrap_or_default();
+            return vec![source.finding(self.key, span, "", "expected sections that can be repeated", fix)];
+        };
+        let read = |(table, header)| self.entry.read(target, table, self.key, header, source);
+        tables.into_iter().flat_map(read).collect()
+    }
+}
+
+impl<T, D: Default> Entry<T> for Draft<T, D> {
+    fn read(
+        &self,
+        target: &mut T,
+        table: &dyn TableLike,
+        key: &str,
+        header: Range<usize>,
+        source: Source<'_>,
+    ) -> Vec<Finding> {
+        let mut draft = D::default();
+        let mut findings = Vec::new();
+        for (name, item) in table.iter() {
+            let full = format!("{key}.{name}");
+            match self.settings.iter().find(|setting| setting.key == name) {
+                Some(setting) => findings.extend(source.setting(setting, &full, &mut draft, item)),
+                None => {
+                    let known = self.settings.iter().map(|setting| (setting.key, setting.coturn));
+                    findings.push(source.unknown(&full, key_span(table, name), known));
+                }
+            }
+        }
+        // A mistyped key would also be reported as missing.
+        if findings.iter().any(|finding| !finding.warning) {
+            return findings;
+        }
+        let missing =
+            |setting: &&Setting<D>| self.required.contains(&setting.key) && !table.contains_key(setting.key);
+        if let Some(setting) = self.settings.iter().find(missing) {
+            let what = format!("{} is missing", setting.key);
+            let fix = format!("add a line like {} = {}", setting.key, setting.example);
+            findings.push(source.finding(key, header, "", what, fix));
+        } else if let Err(Refusal { key: name, what, fix }) = (self.add)(target, draft) {
+            let value = table.get(name).and_then(Item::span).unwrap_or(header);
+            let shown = source.text.get(value.clone()).unwrap_or_default();
+            findings.push(source.finding(&format!("{key}.{name}"), value, shown, what, fix));
+        }
+        findings
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        self.settings.iter().map(Setting::row).collect()
+    }
+}
+
+impl Source<'_> {
+    /// Reads one value. `key` is its name in messages.
+    pub fn setting<T>(self, setting: &Setting<T>, key: &str, target: &mut T, item: &Item) -> Vec<Finding> {
+        let Some(value) = item.as_value() else {
+            let span = item.span().unwrap_or_default();
+            let fix = format!("write {key} = ...");
+            return vec![self.finding(key, span, "", "expected a value, found a section", fix)];
+        };
+        let errors = setting.kind.read(target, value, self.context).into_iter();
+        let finding = errors.map(|error| {
+            let text = self.text.get(error.at.clone()).unwrap_or_default();
+            let shown = if setting.kind.is_secret() { "***" } else { text };
+            Finding { warning: error.warning, ..self.finding(key, error.at, shown, error.what, error.fix) }
+        });
+        finding.collect()
+    }
+
+    /// Reports a key that does not exist, with the closest one that does. Known keys come with coturn's names for them.
+    pub fn unknown(
+        self,
+        key: &str,
+        at: Range<usize>,
+        known: impl Iterator<Item = (&'static str, &'static [&'static str])> + Clone,
+    ) -> Finding {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let of_coturn = known.clone().find(|(_, coturn)| coturn.contains(&last)).map(|(key, _)| key);
+        let closest = || {
+            let (distance, closest) = known.map(|(known, _)| (distance(key, last, known), known)).min()?;
+            (distance <= 2.max(last.len() / 3)).then_some(closest)
+        };
+        let fix = match of_coturn.or_else(closest) {
+            Some(key) => format!("did you mean {key}?"),
+            None => "remove it; docs/configuration.md lists every setting".to_owned(),
+        };
+        self.finding(key, at, "", "unknown setting", fix)
+    }
+
+    /// A mistake at these bytes of the file; an empty range is nowhere in it.
+    pub fn finding(
+        self,
+        key: &str,
+        at: Range<usize>,
+        shown: &str,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Finding {
+        let line = (at.end > 0).then(|| self.text[..at.start].matches('\n').count() + 1);
+        Finding {
+            file: self.name.to_owned(),
+            line,
+            key: key.to_owned(),
+            value: shown.to_owned(),
+            what: what.into(),
+            fix: fix.into(),
+            warning: false,
+        }
+    }
+}
+
+/// The bytes of a key.
+pub fn key_span(table: &dyn TableLike, key: &str) -> Range<usize> {
+    table.key(key).and_then(|key| key.span()).unwrap_or_default()
+}
+
+/// The sections that `item` consists of and the bytes of their headers, however they are written.
+fn tables(item: &Item) -> Option<Vec<(&dyn TableLike, Range<usize>)>> {
+    match item {
+        Item::ArrayOfTables(tables) => {
+            let table = |table: &toml_edit::Table| table.span().unwrap_or_default();
+            Some(tables.iter().map(|one| (one as &dyn TableLike, table(one))).collect())
+        }
+        Item::Value(Value::Array(array)) => array
+            .iter()
+            .map(|value| {
+                let table = value.as_inline_table()?;
+                Some((table as &dyn TableLike, value.span().unwrap_or_default()))
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// How far a mistyped key is from a known one: as a whole, or as the right key in the wrong section.
+fn distance(key: &str, last: &str, known: &str) -> usize {
+    let (key, last) = (&key.to_lowercase(), &last.to_lowercase());
+    let known_last = known.rsplit('.').next().unwrap_or(known);
+    let misplaced = strsim::damerau_levenshtein(last, known_last) + usize::from(known_last != known);
+    strsim::damerau_levenshtein(key, known).min(misplaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use toml_edit::Document;
+
+    use super::*;
+    use crate::config::kinds::{Number, Text};
+
+    /// A name and a number.
+    type Pair = (String, u64);
+
+    static PAIRS: RepeatedSection<Vec<Pair>> = RepeatedSection {
+        key: "pair",
+        entry: &Draft {
+            settings: &[
+                Setting {
+                    key: "name",
+                    kind: &Text { range: 1..=9, at: |pair: &mut Pair| &mut pair.0 },
+                    default: "",
+                    example: "\"a\"",
+                    doc: "",
+                    coturn: &[],
+                },
+                Setting {
+                    key: "number",
+                    kind: &Number { range: 0..=9, at: |pair: &mut Pair| &mut pair.1 },
+                    default: "",
+                    example: "",
+                    doc: "",
+                    coturn: &["old-number"],
+                },
+            ],
+            required: &["name"],
+            add: |pairs: &mut Vec<Pair>, pair| {
+                if pairs.contains(&pair) {
+                    return Err(Refusal {
+                        key: "number",
+                        what: "this pair is listed twice",
+                        fix: "remove one",
+                    });
+                }
+                pairs.push(pair);
+                Ok(())
+            },
+        },
+        doc: "",
+        coturn: &[],
+    };
+
+    fn read(text: &str) -> (Vec<Pair>, Vec<String>) {
+        let mut pairs = Vec::new();
+        let document = Document::parse(text).unwrap();
+        let source = Source { name: "file", text, context: &ReadContext::NONE };
+        let findings = PAIRS.read(&mut pairs, &document["pair"], source);
+        (pairs, findings.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn sections_are_read_by_their_own_rows() {
+        let sections = "[[pair]]\nname = \"a\"\n[[pair]]\nname = \"b\"\nnumber = 7\n";
+        let inline = "pair = [{ name = \"a\" }, { name = \"b\", number = 7 }]";
+        for text in [sections, inline] {
+            assert_eq!(read(text), (vec![("a".into(), 0), ("b".into(), 7)], vec![]));
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_line() {
+        for (text, expected) in [
+            ("number = 1", "file:4: pair: name is missing; add a line like name = \"a\""),
+            ("nmae = \"b\"", "file:5: pair.nmae: unknown setting; did you mean name?"),
+            ("old-number = 1", "file:5: pair.old-number: unknown setting; did you mean number?"),
+            ("name = 5", "file:5: pair.name = 5: expected text, found a number; write it in quotes"),
+            (
+                "name = \"b\"\nnumber = 10",
+                "file:6: pair.number = 10: out of range; write a number from 0 to 9",
+            ),
+            ("name = \"a\"\nnumber = 1", "file:6: pair.number = 1: this pair is listed twice; remove one"),
+            ("[pair.name]", "file:5: pair.name: expected a value, found a section; write pair.name = ..."),
+        ] {
+            let (pairs, findings) = read(&format!("[[pair]]\nname = \"a\"\nnumber = 1\n[[pair]]\n{text}\n"));
+            assert_eq!(pairs.len(), 1, "{text}");
+            assert_eq!(findings, [expected], "{text}");
+        }
+        let (_, findings) = read("[pair]\nname = \"a\"");
+        let expected = "file:1: pair: expected sections that can be repeated; write [[pair]] with two brackets, once per entry";
+        assert_eq!(findings, [expected]);
+    }
+}

@@ -1,0 +1,33 @@
+//! `[[auth.user]]`: how a section becomes a user. Its keys are in the table.
+
+use super::section::Refusal;
+use super::settings::Settings;
+use crate::auth::{Password, StaticUser};
+
+/// A user that is being read.
+#[derive(Default)]
+pub struct UserDraft {
+    /// The user name.
+    pub name: String,
+    /// Every password and key that was given; only one may be.
+    pub passwords: Vec<Password>,
+}
+
+/// Adds a user to the settings.
+pub fn add(settings: &mut Settings, mut draft: UserDraft) -> Result<(), Refusal> {
+    let refusal = |what, fix| Err(Refusal { key: "name", what, fix });
+    let users = &mut settings.auth.users;
+    if users.iter().any(|user| user.name == draft.name) {
+        return refusal("this user is listed twice", "remove one");
+    }
+    match (draft.passwords.pop(), draft.passwords.len()) {
+        (Some(password), 0) => {
+            users.push(StaticUser { name: draft.name, password });
+            Ok(())
+        }
+        (None, _) => refusal("the user has no password", "add one of password, password_file and key"),
+        (Some(_), _) => {
+            refusal("the user has more than one password", "keep one of password, password_file and key")
+        }
+    }
+}
