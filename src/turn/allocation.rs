@@ -21,9 +21,10 @@ use super::{
 use crate::auth::{Authenticated, Credential};
 use crate::wire::{Family, TransactionId};
 
-/// RFC 8656 section 6: the state of an allocation.
+/// RFC 8656 section 6: the state of an allocation, with its permissions, channels, deadlines, counts and credential. It is
+/// plain data that can move from one server to another.
 #[derive(Debug)]
-pub(super) struct Allocation {
+pub struct Allocation {
     pub(super) tuple: FiveTuple,
     /// The credential that made it; later requests are verified with its key.
     pub(super) credential: Arc<Credential>,
@@ -88,7 +89,7 @@ pub(super) struct Channel {
     pub(super) peer: PeerAddr,
     /// A copy of the peer's verdict, so that ChannelData needs one lookup.
     pub(super) verdict: Verdict,
-    expires: u64,
+    pub(super) expires: u64,
 }
 
 impl Peer {
@@ -126,6 +127,23 @@ impl Allocation {
             new_peers_full_at: 0,
             icmp_full_at: 0,
             bandwidth_full_at: [0; 2],
+        }
+    }
+
+    /// The 5-tuple of the client.
+    pub fn tuple(&self) -> FiveTuple {
+        self.tuple
+    }
+
+    /// The relay sockets.
+    pub fn sockets(&self) -> PerFamily<Option<RelaySocketId>> {
+        self.relays.map(|relay| relay.map(|relay| relay.socket))
+    }
+
+    /// Renames a relay socket, for an owner of sockets that gave it another name.
+    pub fn set_socket(&mut self, family: Family, socket: RelaySocketId) {
+        if let Some(relay) = &mut self.relays[family] {
+            relay.socket = socket;
         }
     }
 
@@ -196,19 +214,45 @@ impl Allocation {
         self.peers.get(&ip).map_or(&[], |peer| &peer.channels)
     }
 
-    /// Replaces the verdict on a peer's address, and returns the channels to ports that it does not admit.
-    pub(super) fn set_verdict(&mut self, ip: IpAddr, verdict: &Verdict) -> Vec<u16> {
-        let Some(peer) = self.peers.get_mut(&ip) else { return Vec::new() };
+    /// Replaces the verdict on a peer's address.
+    pub(super) fn set_verdict(&mut self, ip: IpAddr, verdict: &Verdict) {
+        let Some(peer) = self.peers.get_mut(&ip) else { return };
         peer.verdict = verdict.clone();
-        let mut refused = Vec::new();
-        for (port, number) in &peer.channels {
-            if !verdict.scope.admits(*port) {
-                refused.push(*number);
-            } else if let Some(channel) = self.channels.get_mut(number) {
+        for (_, number) in &peer.channels {
+            if let Some(channel) = self.channels.get_mut(number) {
                 channel.verdict = verdict.clone();
             }
         }
-        refused
+    }
+
+    /// Every peer has to be judged before the next packet.
+    pub(super) fn forget_verdicts(&mut self) {
+        let peers = self.peers.values_mut().map(|peer| &mut peer.verdict);
+        let channels = self.channels.values_mut().map(|channel| &mut channel.verdict);
+        peers.chain(channels).for_each(|verdict| verdict.generation = Verdict::OUTDATED);
+    }
+
+    /// All deadlines that the allocation has in the queue of its server, where it is `id`.
+    pub(super) fn deadlines(&self, id: AllocationId) -> impl Iterator<Item = (u64, Deadline)> {
+        let relays = self
+            .relays()
+            .map(move |(family, relay)| (relay.expires, Deadline::Relay(RelayId { allocation: id, family })));
+        let permitted = |(ip, peer): (&IpAddr, &Peer)| Some((peer.permitted_until?, *ip));
+        let permissions = self
+            .peers
+            .iter()
+            .filter_map(permitted)
+            .map(move |(until, ip)| (until, Deadline::Permission(id, ip)));
+        let channels = self
+            .channels
+            .iter()
+            .map(move |(number, channel)| (channel.expires, Deadline::Channel(id, *number)));
+        relays.chain(permissions).chain(channels)
+    }
+
+    /// The bound channels, and the family of the relayed address that each uses.
+    pub(super) fn channel_families(&self) -> impl Iterator<Item = (u16, Family)> {
+        self.channels.iter().map(|(number, channel)| (*number, Family::of(channel.peer.0.ip())))
     }
 
     /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and the verdict on its address. `limit` is the

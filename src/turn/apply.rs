@@ -8,54 +8,22 @@ use super::server::Server;
 use super::snapshot::Snapshot;
 use super::{AllocationId, Now};
 
-/// How many permissions and channels one step judges. A peer's address is judged together with all channels to its ports.
+/// How many permissions and channels one step judges. An address is judged together with all channels to its ports.
 const STEP: usize = 256;
-
-/// The allocations that a new snapshot has not been applied to yet.
-#[derive(Debug, Default)]
-pub(super) struct Sweep {
-    /// Allocations of which no peer was judged. Ids may have become invalid.
-    allocations: Vec<AllocationId>,
-    /// An allocation of which some peers were judged.
-    current: AllocationId,
-    /// Its peers that were not. They may have become unknown.
-    peers: Vec<IpAddr>,
-    /// When there was work last, in monotonic nanoseconds: the next step is due at once.
-    since: u64,
-}
-
-impl Sweep {
-    /// When the next step is due.
-    pub(super) fn due(&self) -> Option<u64> {
-        (!self.allocations.is_empty() || !self.peers.is_empty()).then_some(self.since)
-    }
-}
 
 impl Server {
     /// Works by this snapshot from now on. Permissions and channels that it refuses end in steps of
     /// [`Server::handle_timeout`], and before the next packet to or from their peer.
     pub fn apply(&mut self, now: Now, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
-        let allocations = self.allocations.keys().collect();
-        self.sweep = Sweep { allocations, since: now.mono, ..Sweep::default() };
+        self.sweep.start(now.mono, self.allocations.keys());
     }
 
     /// Judges the next few permissions and channels.
     pub(super) fn sweep_step(&mut self) {
         let mut budget = STEP;
-        while budget > 0 {
-            let cost = if let Some(ip) = self.sweep.peers.pop() {
-                self.rejudge(self.sweep.current, ip)
-            } else if let Some(id) = self.sweep.allocations.pop() {
-                self.sweep.current = id;
-                self.sweep
-                    .peers
-                    .extend(self.allocations.get(id).into_iter().flat_map(|one| one.peer_addresses()));
-                1
-            } else {
-                return;
-            };
-            budget = budget.saturating_sub(cost);
+        while let Some((id, ip)) = self.sweep.next(&self.allocations, &mut budget) {
+            budget = budget.saturating_sub(self.rejudge(id, ip));
         }
     }
 
@@ -63,18 +31,20 @@ impl Server {
     /// how many were judged.
     pub(super) fn rejudge(&mut self, id: AllocationId, ip: IpAddr) -> usize {
         let Some(allocation) = self.allocations.get_mut(id) else { return 1 };
+        let channels = allocation.channels_to(ip).to_vec();
         let judged = self.snapshot.judge(ip);
-        let channels = allocation.channels_to(ip).len();
-        let ended: Vec<u16> = match &judged {
-            Ok(verdict) => allocation.set_verdict(ip, verdict),
-            Err(_) => allocation.channels_to(ip).iter().map(|&(_, number)| number).collect(),
-        };
-        for number in ended {
-            self.unbind(id, number);
+        if let Ok(verdict) = &judged {
+            allocation.set_verdict(ip, verdict);
+        }
+        for &(port, number) in &channels {
+            match &judged {
+                Ok(verdict) if verdict.scope.admits(port) => self.announce_channel(id, number),
+                _ => self.unbind(id, number),
+            }
         }
         if judged.is_err() {
             self.forbid(id, ip);
         }
-        1 + channels
+        1 + channels.len()
     }
 }

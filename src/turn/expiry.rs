@@ -79,10 +79,14 @@ impl Server {
 
     /// Ends a permission, if there is one. Channels to its address stay bound (RFC 8656 section 12).
     pub(super) fn forbid(&mut self, id: AllocationId, ip: IpAddr) {
-        if let Some(allocation) = self.allocations.get_mut(id)
-            && allocation.forbid(id, ip, &mut self.timers)
-        {
-            self.stats.permissions -= 1;
+        let Some(allocation) = self.allocations.get_mut(id) else { return };
+        if !allocation.forbid(id, ip, &mut self.timers) {
+            return;
+        }
+        self.stats.permissions -= 1;
+        if !allocation.channels_to(ip).is_empty() {
+            let relay = RelayId { allocation: id, family: Family::of(ip) };
+            self.outputs.push_back(Output::PermissionLapsed { relay, peer: ip });
         }
     }
 

@@ -8,7 +8,8 @@
 //! - `icmp`: ICMP errors from peers (section 11.5)
 //! - `requests`: one file per method
 //! - `expiry`: how things end
-//! - [`Snapshot`], `apply`: what an operator can change while the server runs
+//! - `handover`: allocations that move to another server; `mirror`: forwarding tables outside of the server
+//! - [`Snapshot`], `apply`, `sweep`: what an operator can change while the server runs
 //! - `pending`: requests that wait for the answer to a question
 //! - `allocation`: an allocation with its permissions and channels (sections 6, 9 and 12)
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
@@ -26,7 +27,9 @@ mod config;
 mod expiry;
 mod external;
 mod forward;
+mod handover;
 mod icmp;
+mod mirror;
 mod output;
 pub mod peers;
 mod pending;
@@ -35,16 +38,18 @@ mod requests;
 mod server;
 mod snapshot;
 pub mod stats;
+mod sweep;
 mod timers;
 
 pub use address::{
     AllocationId, ClientAddr, FiveTuple, PeerAddr, RelayId, RelaySocketId, RelayedAddr, Ticket, Transport,
 };
+pub use allocation::Allocation;
 pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
 pub use output::{
-    Answer, Ask, CloseReason, Closed, Denial, Header, Icmp, Opened, OpenedRelay, Output, PortRequest,
-    Refused, Shortage, ToClient, ToPeer, Token, Totals,
+    Answer, Ask, ChannelBound, CloseReason, Closed, Denial, Header, Icmp, Opened, OpenedRelay, Output,
+    PortRequest, Refused, Shortage, ToClient, ToPeer, Token, Totals,
 };
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};

@@ -1,8 +1,9 @@
 //! What the server hands out: forwarding decisions by value, everything slower as an [`Output`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::peers::Scope;
 use super::{
     AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
 };
@@ -143,27 +144,29 @@ pub enum Output {
     Closed(Closed),
     /// A client was refused, for the log.
     Refused(Refused),
-    /// A channel was bound or refreshed, for a forwarding table outside of the server.
-    ChannelBound {
-        /// The client's side.
-        tuple: FiveTuple,
-        /// The relayed address that the channel uses.
-        relay: RelayId,
-        /// That relayed address itself.
-        relayed: RelayedAddr,
-        /// The peer's side.
-        peer: PeerAddr,
-        /// The channel number.
-        channel: u16,
-        /// When the binding ends, in monotonic nanoseconds.
-        expires: u64,
-    },
+    /// A channel was bound or refreshed, or what holds for it has changed.
+    ChannelBound(ChannelBound),
     /// A channel is no longer bound.
     ChannelUnbound {
         /// The relayed address that the channel used.
         relay: RelayId,
         /// The channel number.
         channel: u16,
+    },
+    /// A permission ended, but channels to ports of its address are still bound: data from the address is dropped, data
+    /// to it is relayed (RFC 8656 section 12).
+    PermissionLapsed {
+        /// The relayed address that the channels use.
+        relay: RelayId,
+        /// The address of the peer.
+        peer: IpAddr,
+    },
+    /// A permission for an address with bound channels was installed again.
+    PermissionRestored {
+        /// The relayed address that the channels use.
+        relay: RelayId,
+        /// The address of the peer.
+        peer: IpAddr,
     },
 }
 
@@ -250,6 +253,33 @@ pub struct Opened {
     pub lifetime: u32,
 }
 
+/// A bound channel: everything that a forwarding table outside of the server needs to relay its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelBound {
+    /// The client's side.
+    pub tuple: FiveTuple,
+    /// The relayed address that the channel uses.
+    pub relay: RelayId,
+    /// The relay socket of that address.
+    pub socket: RelaySocketId,
+    /// The address that the socket is bound to.
+    pub relayed: RelayedAddr,
+    /// The peer, as the client calls it.
+    pub peer: PeerAddr,
+    /// The address that packets to the peer are really sent to, and that packets from it really come from.
+    pub sent_to: PeerAddr,
+    /// The channel number.
+    pub channel: u16,
+    /// When the binding ends, in monotonic nanoseconds.
+    pub expires: u64,
+    /// Whether the peer's address has a permission. Without one, data from the peer is dropped.
+    pub is_permitted: bool,
+    /// Judges the peer's port: of a relayed address with each packet, as allocations come and go.
+    pub scope: Scope,
+    /// Bytes per second that the allocation may relay in each direction; 0 for no bound.
+    pub bandwidth: u64,
+}
+
 /// An allocation ended.
 #[derive(Clone, Debug)]
 pub struct Closed {
@@ -303,6 +333,15 @@ pub struct Totals {
     pub to_client_packets: u64,
     /// The bytes of those packets.
     pub to_client_bytes: u64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, other: &Totals) {
+        self.to_peer_packets += other.to_peer_packets;
+        self.to_peer_bytes += other.to_peer_bytes;
+        self.to_client_packets += other.to_client_packets;
+        self.to_client_bytes += other.to_client_bytes;
+    }
 }
 
 /// A client was refused.

@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 use slotmap::SlotMap;
 
 use super::allocation::Allocation;
-use super::apply::Sweep;
 use super::bucket::AnswerBucket;
 use super::pending::PendingRequests;
 use super::snapshot::Snapshot;
 use super::stats::{Dropped, Stats};
+use super::sweep::Sweep;
 use super::timers::Timers;
 use super::{AllocationId, CloseReason, FiveTuple, Now, Output, ToPeer, Tos};
 use crate::wire::{Class, Message};

@@ -27,6 +27,11 @@ pub(super) struct Verdict {
     pub(super) generation: u64,
 }
 
+impl Verdict {
+    /// The generation of a verdict that no snapshot of this process gave.
+    pub(super) const OUTDATED: u64 = 0;
+}
+
 impl Snapshot {
     /// Judges a peer's address (RFC 8656 section 21).
     pub(super) fn judge(&self, ip: IpAddr) -> Result<Verdict, Forbidden> {

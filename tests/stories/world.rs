@@ -9,10 +9,10 @@ use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, m
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{
-    AllocationLimits, Answer, Ask, ClientAddr, Closed, Denial, External, Families, FiveTuple, Lifetimes,
-    LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily, PortRequest, Refused, RelayId,
-    RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos,
-    Transport, TurnConfig,
+    AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, Denial, External, Families, FiveTuple,
+    Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily, PortRequest, Refused,
+    RelayId, RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket, ToClient, ToPeer, Token,
+    Tos, Transport, TurnConfig,
 };
 use hairpin::wire::{Attribute, Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use rand::SeedableRng;
@@ -65,7 +65,9 @@ pub struct World {
     pub opened: Vec<Opened>,
     pub closed: Vec<Closed>,
     pub refused: Vec<Refused>,
+    /// What a forwarding table outside of the server was told, as text.
     pub channels: Vec<String>,
+    pub bound: Vec<ChannelBound>,
     pub next_port: u16,
     pub next_socket: u64,
 }
@@ -140,6 +142,7 @@ impl World {
             closed: Vec::new(),
             refused: Vec::new(),
             channels: Vec::new(),
+            bound: Vec::new(),
             next_port: 50_000,
             next_socket: 0,
         }
@@ -226,9 +229,12 @@ impl World {
                 }
                 Output::Closed(closed) => self.closed.push(closed),
                 Output::Refused(refused) => self.refused.push(refused),
-                Output::ChannelBound { channel, peer, .. } => {
-                    self.channels.push(format!("+{channel:#x} {peer}"))
+                Output::ChannelBound(bound) => {
+                    self.channels.push(format!("+{:#x} {}", bound.channel, bound.peer));
+                    self.bound.push(bound);
                 }
+                Output::PermissionLapsed { peer, .. } => self.channels.push(format!("lapsed {peer}")),
+                Output::PermissionRestored { peer, .. } => self.channels.push(format!("restored {peer}")),
                 Output::ChannelUnbound { channel, .. } => self.channels.push(format!("-{channel:#x}")),
             }
         }
@@ -274,7 +280,7 @@ impl World {
         }
     }
 
-    fn socket(&mut self, at: SocketAddr) -> OpenedRelay {
+    pub fn socket(&mut self, at: SocketAddr) -> OpenedRelay {
         // Unlike any other number in these stories
         let socket = RelaySocketId(1 << 40 | self.next_socket);
         self.next_socket += 1;
@@ -286,6 +292,13 @@ impl World {
     /// The relayed transport address, if it is still open.
     pub fn relayed(&self, relay: RelayId) -> Option<SocketAddr> {
         self.sockets.get(self.relays.get(&relay)?).copied()
+    }
+
+    /// Closes a socket without being told to, as if it moved elsewhere.
+    pub fn give_away(&mut self, socket: RelaySocketId) -> SocketAddr {
+        let at = self.sockets.remove(&socket).expect("an open relay socket");
+        self.live.0.lock().unwrap().remove(&at);
+        at
     }
 
     /// A client whose allocation exists.

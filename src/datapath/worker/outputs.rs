@@ -30,7 +30,10 @@ impl Worker {
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
                 // They are for a forwarding table in the kernel; this worker forwards itself.
-                Output::ChannelBound { .. } | Output::ChannelUnbound { .. } => {}
+                Output::ChannelBound(_)
+                | Output::ChannelUnbound { .. }
+                | Output::PermissionLapsed { .. }
+                | Output::PermissionRestored { .. } => {}
             }
         }
         any

@@ -1,9 +1,9 @@
 //! ChannelBind (RFC 8656 §12.2).
 
-use super::permission::{family_fits, is_permitted};
-use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, live};
-use crate::turn::{PeerAddr, RelayId, SECOND};
-use crate::wire::{CHANNEL_NUMBERS, Family, attribute};
+use super::permission::{family_fits, is_permitted, restored};
+use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
+use crate::turn::{PeerAddr, SECOND};
+use crate::wire::{CHANNEL_NUMBERS, attribute};
 
 impl Server {
     pub(super) fn channel_bind(
@@ -50,21 +50,14 @@ impl Server {
         let lifetimes = &self.snapshot.config.lifetimes;
         let until = now.mono + u64::from(lifetimes.permission_lifetime) * SECOND;
         let expires = now.mono + u64::from(lifetimes.channel_lifetime) * SECOND;
-        allocation.permit(id, peer.ip(), verdict.clone(), until, &mut self.timers);
-        allocation.bind(id, number, PeerAddr(peer), verdict, expires, &mut self.timers);
-        self.stats.permissions += u64::from(new_permission);
-        self.stats.channels += u64::from(new_channel);
-        let family = Family::of(peer.ip());
-        if let Some(relay) = allocation.relay(family) {
-            self.outputs.push_back(Output::ChannelBound {
-                tuple: origin.tuple,
-                relay: RelayId { allocation: id, family },
-                relayed: relay.addr,
-                peer: PeerAddr(peer),
-                channel: number,
-                expires,
-            });
+        if allocation.permit(id, peer.ip(), verdict.clone(), until, &mut self.timers) {
+            self.stats.permissions += 1;
+            self.outputs.extend(restored(allocation, id, peer.ip()));
         }
+        if allocation.bind(id, number, PeerAddr(peer), verdict, expires, &mut self.timers) {
+            self.stats.channels += 1;
+        }
+        self.announce_channel(id, number);
         Ok(Success::Empty)
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
-use crate::turn::SECOND;
+use super::{AllocationId, Message, Now, Output, Reject, RequestOrigin, Server, Success, live};
 use crate::turn::allocation::Allocation;
+use crate::turn::{RelayId, SECOND};
 use crate::wire::{Family, attribute};
 
 impl Server {
@@ -41,11 +41,20 @@ impl Server {
         }
         let until = now.mono + u64::from(self.snapshot.config.lifetimes.permission_lifetime) * SECOND;
         for (ip, verdict) in peers {
-            allocation.permit(id, ip, verdict, until, &mut self.timers);
+            if allocation.permit(id, ip, verdict, until, &mut self.timers) {
+                self.stats.permissions += 1;
+                self.outputs.extend(restored(allocation, id, ip));
+            }
         }
-        self.stats.permissions += new as u64;
         Ok(Success::Empty)
     }
+}
+
+/// What to tell when a permission is installed again whose channels have outlived it.
+pub(super) fn restored(allocation: &Allocation, id: AllocationId, ip: IpAddr) -> Option<Output> {
+    let relay = RelayId { allocation: id, family: Family::of(ip) };
+    let outlived = !allocation.channels_to(ip).is_empty();
+    outlived.then_some(Output::PermissionRestored { relay, peer: ip })
 }
 
 pub(super) fn is_permitted(allocation: &Allocation, ip: IpAddr) -> bool {
