@@ -371,3 +371,56 @@ fn deadline(state: &ConnectionState, half_open: bool, limits: &StreamLimits) -> 
         .then(|| (after(state.last_message, limits.idle_timeout), ConnectionEnd::Idle));
     [first, unfinished, idle].into_iter().flatten().min_by_key(|&(at, _)| at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn state() -> ConnectionState {
+        ConnectionState {
+            opened: 100 * SECOND,
+            last_message: 100 * SECOND,
+            read_size: READ_MAX,
+            unfinished: None,
+            allocated: false,
+            blocked: false,
+            dirty: false,
+            interest: Interest { read: true, write: false },
+            ending: None,
+            closing: false,
+        }
+    }
+
+    fn due(state: &ConnectionState, half_open: bool) -> Option<(u64, ConnectionEnd)> {
+        let limits = StreamLimits {
+            first_message_timeout: Duration::from_secs(10),
+            unfinished_message_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(300),
+            ..StreamLimits::default()
+        };
+        deadline(state, half_open, &limits).map(|(at, why)| (at / SECOND, why))
+    }
+
+    /// A client connects and is silent; its first message comes; it allocates; the allocation ends; it closes its side.
+    #[test]
+    fn the_deadlines_of_a_connection() {
+        let mut state = state();
+        assert_eq!(due(&state, true), Some((110, ConnectionEnd::NoMessage)));
+        state.unfinished = Some(103 * SECOND);
+        assert_eq!(
+            due(&state, true),
+            Some((108, ConnectionEnd::Unfinished)),
+            "the first message is on its way"
+        );
+        (state.unfinished, state.last_message) = (None, 107 * SECOND);
+        assert_eq!(due(&state, false), Some((407, ConnectionEnd::Idle)));
+        state.allocated = true;
+        assert_eq!(due(&state, false), None, "silence is fine while there is an allocation");
+        state.unfinished = Some(200 * SECOND);
+        assert_eq!(due(&state, false), Some((205, ConnectionEnd::Unfinished)));
+        state.ending = Some((ConnectionEnd::Client, 210 * SECOND));
+        assert_eq!(due(&state, false), Some((220, ConnectionEnd::Client)), "its responses may take a while");
+    }
+}
