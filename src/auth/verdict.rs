@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::credential::Credential;
+use crate::counted::counted;
 use crate::wire::Encoder;
 
 /// What a request is for, as far as it matters for authentication.
@@ -65,74 +66,35 @@ impl From<AuthReason> for AuthRefusal {
     }
 }
 
-/// Why a request was refused, in the order of the checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthReason {
-    /// No message integrity: a client's first request.
-    NoCredentials,
-    /// ResponseIntegrity without USERNAME or USERHASH, REALM, NONCE.
-    MissingAttribute,
-    /// PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM are not what was offered.
-    PasswordAlgorithms,
-    /// Another realm than this server's.
-    WrongRealm,
-    /// No such user, nor a time-limited name.
-    UnknownUser,
-    /// The user has no key for the algorithm asked for.
-    NoKey,
-    /// The integrity does not match.
-    WrongPassword,
-    /// A time-limited name whose time has passed.
-    Expired,
-    /// One of this server's nonces, too old.
-    StaleNonce,
-    /// A nonce from before a restart, for another address, or made up.
-    ForeignNonce,
-    /// Verified, but not the user who opened the allocation.
-    OtherUser,
+counted! {
+    /// Why a request was refused, in the order of the checks.
+    pub enum AuthReason {
+        /// No message integrity: a client's first request.
+        NoCredentials = "no_credentials",
+        /// ResponseIntegrity without USERNAME or USERHASH, REALM, NONCE.
+        MissingAttribute = "missing_attribute",
+        /// PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM are not what was offered.
+        PasswordAlgorithms = "password_algorithms",
+        /// Another realm than this server's.
+        WrongRealm = "wrong_realm",
+        /// No such user, nor a time-limited name.
+        UnknownUser = "unknown_user",
+        /// The user has no key for the algorithm asked for.
+        NoKey = "no_key",
+        /// The integrity does not match.
+        WrongPassword = "wrong_password",
+        /// A time-limited name whose time has passed.
+        Expired = "expired",
+        /// One of this server's nonces, too old.
+        StaleNonce = "stale_nonce",
+        /// A nonce from before a restart, for another address, or made up.
+        ForeignNonce = "foreign_nonce",
+        /// Verified, but not the user who opened the allocation.
+        OtherUser = "other_user",
+    }
 }
 
 impl AuthReason {
-    /// How many there are.
-    pub const COUNT: usize = AuthReason::ALL.len();
-
-    /// Every reason; `ALL[reason.index()]` is the reason.
-    pub const ALL: [AuthReason; 11] = [
-        AuthReason::NoCredentials,
-        AuthReason::MissingAttribute,
-        AuthReason::PasswordAlgorithms,
-        AuthReason::WrongRealm,
-        AuthReason::UnknownUser,
-        AuthReason::NoKey,
-        AuthReason::WrongPassword,
-        AuthReason::Expired,
-        AuthReason::StaleNonce,
-        AuthReason::ForeignNonce,
-        AuthReason::OtherUser,
-    ];
-
-    /// Its place in an array of counters.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Its name in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AuthReason::NoCredentials => "no_credentials",
-            AuthReason::MissingAttribute => "missing_attribute",
-            AuthReason::PasswordAlgorithms => "password_algorithms",
-            AuthReason::WrongRealm => "wrong_realm",
-            AuthReason::UnknownUser => "unknown_user",
-            AuthReason::NoKey => "no_key",
-            AuthReason::WrongPassword => "wrong_password",
-            AuthReason::Expired => "expired",
-            AuthReason::StaleNonce => "stale_nonce",
-            AuthReason::ForeignNonce => "foreign_nonce",
-            AuthReason::OtherUser => "other_user",
-        }
-    }
-
     /// The status code it is answered with.
     pub fn code(self) -> u16 {
         match self {
@@ -148,21 +110,5 @@ impl AuthReason {
             // RFC 8656 §5
             AuthReason::OtherUser => 441,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// RFC 8489 §9.2.4: every way to be refused has its counter and its name.
-    #[test]
-    fn reasons_count_and_differ() {
-        for (index, reason) in AuthReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), index);
-        }
-        let mut names = AuthReason::ALL.map(AuthReason::as_str);
-        names.sort_unstable();
-        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }

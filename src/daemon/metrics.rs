@@ -5,11 +5,9 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder as _, TextEncoder};
 
 use super::host::UdpErrors;
-use crate::auth::AuthReason;
+use crate::counted::{Counted, Counters};
 use crate::datapath::WorkerStats;
-use crate::datapath::stats::{SocketQueue, Unsent};
-use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure};
-use crate::turn::stats::{Dropped, OUTCOMES, REQUESTS, Stats, TrafficCount};
+use crate::turn::stats::{OUTCOMES, REQUESTS, Stats, TrafficCount};
 use crate::turn::{PerFamily, Transport};
 
 /// What a relay is allowed, by the names of its settings.
@@ -64,21 +62,18 @@ fn families(
         counter(
             "hairpin_dropped_packets_total",
             "Packets that went no further, by reason.",
-            Dropped::ALL.iter().zip(turn.dropped).map(|(why, n)| row([("reason", why.as_str())], n)),
+            turn.dropped.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         counter(
             "hairpin_unsent_packets_total",
             "Packets that this machine would not send, by reason.",
-            Unsent::ALL.iter().zip(sum.sockets.unsent).map(|(why, n)| row([("reason", why.as_str())], n)),
+            sum.sockets.unsent.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         counter(
             "hairpin_socket_drops_total",
             "What the kernel dropped because a queue was full: datagrams (those it had joined count once) of requests, of \
              clients' data and of peers; for accept, attempts to connect.",
-            SocketQueue::ALL
-                .iter()
-                .zip(sum.sockets.lost)
-                .map(|(queue, n)| row([("queue", queue.as_str())], n)),
+            sum.sockets.lost.iter().map(|(queue, n)| row([("queue", queue.as_str())], n)),
         ),
         gauge(
             "hairpin_connections",
@@ -93,20 +88,17 @@ fn families(
         counter(
             "hairpin_connections_refused_total",
             "Connections closed at once, by the limit that was reached.",
-            by_reason(&streams.refused, AdmissionRefusal::ALL.map(AdmissionRefusal::as_str)),
+            by_reason(&streams.refused),
         ),
         counter(
             "hairpin_connections_closed_total",
             "Connections that ended, by reason.",
-            by_reason(&streams.closed, ConnectionEnd::ALL.map(ConnectionEnd::as_str)),
+            by_reason(&streams.closed),
         ),
         counter(
             "hairpin_tls_handshakes_failed_total",
             "TLS handshakes that failed, by reason.",
-            HandshakeFailure::ALL
-                .iter()
-                .zip(streams.handshakes_failed)
-                .map(|(why, n)| row([("reason", why.as_str())], n)),
+            streams.handshakes_failed.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         counter(
             "hairpin_connections_dropped_messages_total",
@@ -132,7 +124,7 @@ fn families(
         counter(
             "hairpin_auth_failures_total",
             "Requests refused for their credentials, by reason. Every client begins with no_credentials.",
-            AuthReason::ALL.iter().zip(turn.auth_failures).map(|(why, n)| row([("reason", why.as_str())], n)),
+            turn.auth_failures.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         gauge(
             "hairpin_worker_allocations",
@@ -202,13 +194,10 @@ fn by_stream(counts: [u64; 2]) -> impl Iterator<Item = Sample> {
     STREAMS.iter().zip(counts).map(|(transport, n)| row([("transport", transport)], n))
 }
 
-fn by_reason<const N: usize>(
-    counts: &[[u64; N]; 2],
-    reasons: [&'static str; N],
-) -> impl Iterator<Item = Sample> {
+fn by_reason<E: Counted>(counts: &[Counters<E>; 2]) -> impl Iterator<Item = Sample> {
     STREAMS.iter().zip(counts).flat_map(move |(transport, counts)| {
         let labels = move |reason| [("transport", *transport), ("reason", reason)];
-        reasons.into_iter().zip(counts).map(move |(reason, n)| row(labels(reason), *n))
+        counts.iter().map(move |(reason, n)| row(labels(reason.as_str()), n))
     })
 }
 
@@ -275,21 +264,24 @@ fn family(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::AuthReason;
     use crate::config::Settings;
+    use crate::datapath::stats::SocketQueue;
+    use crate::datapath::stream::stats::{ConnectionEnd, HandshakeFailure};
+    use crate::turn::stats::Dropped;
     use crate::wire::Method;
 
     fn worker() -> WorkerStats {
         let mut worker = WorkerStats::default();
         worker.turn.relays[0] = PerFamily { v4: 3, v6: 1 };
         worker.turn.to_peer[0] = TrafficCount { packets: 5, bytes: 500 };
-        worker.turn.dropped[Dropped::NoPermission as usize] = 7;
-        worker.sockets.lost[SocketQueue::Relay as usize] = 12;
+        worker.turn.dropped[Dropped::NoPermission] = 7;
+        worker.sockets.lost[SocketQueue::Relay] = 12;
         worker.sockets.streams.open = [4, 2];
-        worker.sockets.streams.closed[1]
-            [ConnectionEnd::ALL.iter().position(|&end| end == ConnectionEnd::Idle).unwrap()] = 6;
-        worker.sockets.streams.handshakes_failed[0] = 8;
+        worker.sockets.streams.closed[1][ConnectionEnd::Idle] = 6;
+        worker.sockets.streams.handshakes_failed[HandshakeFailure::TooSlow] = 8;
         worker.sockets.streams.data_dropped = [9, 0];
-        worker.turn.auth_failures[AuthReason::WrongPassword.index()] = 2;
+        worker.turn.auth_failures[AuthReason::WrongPassword] = 2;
         let method = REQUESTS.iter().position(|&method| method == Method::Allocate).unwrap();
         worker.turn.requests[method][0] = 3;
         worker

@@ -6,43 +6,29 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use crate::counted::{Counters, counted};
 use crate::datapath::stream::stats as streams;
 use crate::turn;
 
-/// Why a datagram could not be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsent {
-    /// The socket's buffer or the device's queue was full.
-    Full,
-    /// No way to the destination, or the address to send from is gone.
-    Unreachable,
-    /// A firewall or another policy of this machine.
-    Refused,
-    /// Too long for one datagram.
-    TooLong,
-    /// The socket was closed meanwhile.
-    Closed,
-    /// Anything else.
-    Other,
+counted! {
+    /// Why a datagram could not be sent.
+    pub enum Unsent {
+        /// The socket's buffer or the device's queue was full.
+        Full = "full",
+        /// No way to the destination, or the address to send from is gone.
+        Unreachable = "unreachable",
+        /// A firewall or another policy of this machine.
+        Refused = "refused",
+        /// Too long for one datagram.
+        TooLong = "too_long_to_send",
+        /// The socket was closed meanwhile.
+        Closed = "closed",
+        /// Anything else.
+        Other = "other",
+    }
 }
 
 impl Unsent {
-    /// Every reason, in the order of [`SocketCounters::unsent`].
-    pub const ALL: [Unsent; 6] =
-        [Unsent::Full, Unsent::Unreachable, Unsent::Refused, Unsent::TooLong, Unsent::Closed, Unsent::Other];
-
-    /// Its name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Unsent::Full => "full",
-            Unsent::Unreachable => "unreachable",
-            Unsent::Refused => "refused",
-            Unsent::TooLong => "too_long_to_send",
-            Unsent::Closed => "closed",
-            Unsent::Other => "other",
-        }
-    }
-
     pub(super) fn why(error: &io::Error) -> Unsent {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Unsent::Full,
@@ -56,42 +42,27 @@ impl Unsent {
     }
 }
 
-/// Where something waits in the kernel for a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketQueue {
-    /// Listeners' datagrams that are requests, and whatever else is not data.
-    Control,
-    /// Listeners' datagrams with data to be relayed.
-    Data,
-    /// What peers sent to relayed addresses.
-    Relay,
-    /// Connections of TCP and TLS clients.
-    Accept,
-}
-
-impl SocketQueue {
-    /// All of them, in the order of [`SocketCounters::lost`].
-    pub const ALL: [SocketQueue; 4] =
-        [SocketQueue::Control, SocketQueue::Data, SocketQueue::Relay, SocketQueue::Accept];
-
-    /// Its name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SocketQueue::Control => "control",
-            SocketQueue::Data => "data",
-            SocketQueue::Relay => "relay",
-            SocketQueue::Accept => "accept",
-        }
+counted! {
+    /// Where something waits in the kernel for a worker.
+    pub enum SocketQueue {
+        /// Listeners' datagrams that are requests, and whatever else is not data.
+        Control = "control",
+        /// Listeners' datagrams with data to be relayed.
+        Data = "data",
+        /// What peers sent to relayed addresses.
+        Relay = "relay",
+        /// Connections of TCP and TLS clients.
+        Accept = "accept",
     }
 }
 
 /// SocketCounters of a worker's sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketCounters {
-    /// Datagrams that could not be sent, by reason ([`Unsent::ALL`]).
-    pub unsent: [u64; Unsent::ALL.len()],
-    /// What the kernel dropped because a queue had no room, by queue ([`SocketQueue::ALL`]).
-    pub lost: [u64; SocketQueue::ALL.len()],
+    /// Datagrams that could not be sent, by reason.
+    pub unsent: Counters<Unsent>,
+    /// What the kernel dropped because a queue had no room, by queue.
+    pub lost: Counters<SocketQueue>,
     /// Received batches that were cut short, and dropped.
     pub truncated: u64,
     /// Runs that the kernel would not cut into datagrams, and that went one by one.
@@ -102,7 +73,7 @@ pub struct SocketCounters {
 
 impl SocketCounters {
     pub(super) fn unsent(&mut self, why: Unsent, packets: usize) {
-        self.unsent[why as usize] += packets as u64;
+        self.unsent[why] += packets as u64;
     }
 }
 
@@ -170,8 +141,8 @@ impl WorkerStats {
     /// Adds another worker's.
     pub fn add(&mut self, other: &WorkerStats) {
         let SocketCounters { unsent, lost, truncated, gso_refused, streams } = &other.sockets;
-        add_all(&mut self.sockets.unsent, unsent);
-        add_all(&mut self.sockets.lost, lost);
+        self.sockets.unsent.add(unsent);
+        self.sockets.lost.add(lost);
         self.sockets.truncated += truncated;
         self.sockets.gso_refused += gso_refused;
         self.sockets.streams.add(streams);
@@ -195,8 +166,8 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
         channels,
     } = part;
     add_all(sum.requests.as_flattened_mut(), requests.as_flattened());
-    add_all(&mut sum.auth_failures, auth_failures);
-    add_all(&mut sum.dropped, dropped);
+    sum.auth_failures.add(auth_failures);
+    sum.dropped.add(dropped);
     for (sum, part) in sum.to_peer.iter_mut().zip(to_peer).chain(sum.to_client.iter_mut().zip(to_client)) {
         sum.packets += part.packets;
         sum.bytes += part.bytes;
@@ -245,7 +216,7 @@ mod tests {
         let published = Published::default();
         let mut counters = SocketCounters::default();
         counters.unsent(Unsent::Full, 2);
-        counters.lost = [1, 2, 3, 4];
+        SocketQueue::ALL.into_iter().zip(1..).for_each(|(queue, n)| counters.lost[queue] = n);
         (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);
         let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
         published.write(&stats, &counters);
@@ -254,8 +225,8 @@ mod tests {
         published.write(&stats, &counters);
         let read = published.read();
         assert_eq!((read.turn.allocations, read.turn.allocations_total, read.panics), (1, 10, 1));
-        assert_eq!(read.sockets.unsent[Unsent::Full as usize], 4);
-        assert_eq!(read.sockets.lost, [2, 4, 6, 8]);
+        assert_eq!(read.sockets.unsent[Unsent::Full], 4);
+        assert!(read.sockets.lost.iter().map(|(_, n)| n).eq([2, 4, 6, 8]));
         assert_eq!((read.sockets.streams.open, read.sockets.streams.accepted), ([3, 4], [10, 12]));
     }
 }

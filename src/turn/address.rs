@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::counted::counted;
 use crate::wire::Family;
 
 macro_rules! address {
@@ -39,40 +40,24 @@ address!(
     RelayedAddr
 );
 
-/// The transport between a client and the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// Datagrams.
-    Udp,
-    /// A stream.
-    Tcp,
-    /// A stream inside TLS.
-    Tls,
+counted! {
+    /// The transport between a client and the relay.
+    pub enum Transport {
+        /// Datagrams.
+        Udp = "udp",
+        /// A stream.
+        Tcp = "tcp",
+        /// A stream inside TLS.
+        Tls = "tls",
+    }
 }
 
 impl Transport {
-    /// Every transport, in the order of [`Transport::index`].
-    pub const ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
-
-    /// The index in arrays of counters.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
     /// Whether it is a stream: reliable, ordered, and with an end.
     pub fn is_stream(self) -> bool {
         match self {
             Transport::Udp => false,
             Transport::Tcp | Transport::Tls => true,
-        }
-    }
-
-    /// The name in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-            Transport::Tls => "tls",
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Counters of the protocol core: plain integers, read by whoever publishes them.
+//! Counters of the server: plain integers, read by whoever publishes them.
 
 use super::{PerFamily, Transport};
-use crate::auth;
+use crate::auth::AuthReason;
+use crate::counted::{Counters, counted};
 use crate::wire::{Family, Method};
 
-/// How a request ended, in the order of [`Stats::requests`]: an error code, 0 for success.
+/// The outcomes of requests, in the order of [`Stats::requests`]: an error code, or 0 for success.
 pub const OUTCOMES: [u16; 13] = [0, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
 
-/// The methods that are requests, in the order of [`Stats::requests`].
+/// The methods of requests, in the order of [`Stats::requests`].
 pub const REQUESTS: [Method; 5] =
     [Method::Binding, Method::Allocate, Method::Refresh, Method::CreatePermission, Method::ChannelBind];
 
@@ -27,99 +28,60 @@ impl TrafficCount {
     }
 }
 
-/// Why a packet went no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
-    /// The first byte belongs to no protocol spoken here (RFC 7983).
-    NotTurn,
-    /// Not a STUN message, or one that is broken (RFC 8489 section 6.3).
-    Malformed,
-    /// A response or an indication that nobody expects.
-    Unexpected,
-    /// Data from a client without an allocation.
-    NoAllocation,
-    /// ChannelData that is too short, or on a channel that is not bound (RFC 8656 section 12.6).
-    NoChannel,
-    /// A Send indication that lacks something or has something unknown (section 11.2).
-    BadSend,
-    /// To or from a peer without a permission (sections 9 and 11.2).
-    NoPermission,
-    /// To a peer that would be one more in a second than allowed.
-    TooManyPeers,
-    /// Towards a port of this machine that is not a live allocation.
-    ForbiddenPort,
-    /// More than fits into the header that it needs.
-    TooLong,
-    /// From a peer for a relayed address that is gone.
-    NoRelay,
-    /// More than an allocation's bandwidth.
-    Bandwidth,
-    /// An ICMP message of a type that clients are not told, about a peer without a permission, or one too many.
-    Icmp,
-    /// An answer that the bound on answers to strangers withheld.
-    AnswerWithheld,
-}
-
-impl Dropped {
-    /// Every reason, in the order of [`Stats::dropped`].
-    pub const ALL: [Dropped; 14] = [
-        Dropped::NotTurn,
-        Dropped::Malformed,
-        Dropped::Unexpected,
-        Dropped::NoAllocation,
-        Dropped::NoChannel,
-        Dropped::BadSend,
-        Dropped::NoPermission,
-        Dropped::TooManyPeers,
-        Dropped::ForbiddenPort,
-        Dropped::TooLong,
-        Dropped::NoRelay,
-        Dropped::Bandwidth,
-        Dropped::Icmp,
-        Dropped::AnswerWithheld,
-    ];
-
-    /// Its name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Dropped::NotTurn => "not_turn",
-            Dropped::Malformed => "malformed",
-            Dropped::Unexpected => "unexpected",
-            Dropped::NoAllocation => "no_allocation",
-            Dropped::NoChannel => "no_channel",
-            Dropped::BadSend => "bad_send",
-            Dropped::NoPermission => "no_permission",
-            Dropped::TooManyPeers => "too_many_peers",
-            Dropped::ForbiddenPort => "forbidden_port",
-            Dropped::TooLong => "too_long",
-            Dropped::NoRelay => "no_relay",
-            Dropped::Bandwidth => "bandwidth",
-            Dropped::Icmp => "icmp",
-            Dropped::AnswerWithheld => "answer_withheld",
-        }
+counted! {
+    /// Why a packet was dropped.
+    pub enum Dropped {
+        /// The first byte belongs to no protocol spoken here (RFC 7983).
+        NotTurn = "not_turn",
+        /// Not a STUN message, or a malformed one (RFC 8489 section 6.3).
+        Malformed = "malformed",
+        /// A response, or an indication that a server does not expect.
+        Unexpected = "unexpected",
+        /// Data from a client without an allocation.
+        NoAllocation = "no_allocation",
+        /// ChannelData that is too short, or on a channel that is not bound (RFC 8656 section 12.6).
+        NoChannel = "no_channel",
+        /// A Send indication that lacks an attribute or has an unknown one (section 11.2).
+        BadSend = "bad_send",
+        /// To or from a peer without a permission (sections 9 and 11.2).
+        NoPermission = "no_permission",
+        /// To one new peer per second more than allowed.
+        TooManyPeers = "too_many_peers",
+        /// To or from a port of the peer that is not allowed: of this machine's own addresses, those without an allocation.
+        ForbiddenPort = "forbidden_port",
+        /// Longer than a message with its header may be.
+        TooLong = "too_long",
+        /// From a peer to a relayed address that has ended.
+        NoRelay = "no_relay",
+        /// Beyond the bandwidth of the allocation.
+        Bandwidth = "bandwidth",
+        /// An ICMP message of a type that clients are not told about, about a peer without a permission, or beyond the rate limit.
+        Icmp = "icmp",
+        /// A response that the rate limit of unauthenticated responses withheld.
+        AnswerWithheld = "answer_withheld",
     }
 }
 
-/// Everything a server counts.
+/// Everything that a server counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests by method ([`REQUESTS`]) and outcome ([`OUTCOMES`]).
     pub requests: [[u64; OUTCOMES.len()]; REQUESTS.len()],
     /// Authentication failures by reason.
-    pub auth_failures: [u64; auth::AuthReason::COUNT],
-    /// Packets that went no further, by reason ([`Dropped::ALL`]).
-    pub dropped: [u64; Dropped::ALL.len()],
+    pub auth_failures: Counters<AuthReason>,
+    /// Packets that were dropped, by reason.
+    pub dropped: Counters<Dropped>,
     /// Relayed towards peers, by the client's transport.
     pub to_peer: [TrafficCount; Transport::ALL.len()],
     /// Relayed towards clients, by the client's transport.
     pub to_client: [TrafficCount; Transport::ALL.len()],
-    /// Relayed addresses that live now, by the client's transport and the address family.
+    /// Relayed addresses that exist now, by the client's transport and the address family.
     pub relays: [PerFamily<u64>; Transport::ALL.len()],
-    /// Allocations that live now.
+    /// Allocations that exist now.
     pub allocations: u64,
-    /// Allocations made since the start.
+    /// Allocations created since the start.
     pub allocations_total: u64,
-    /// Permissions that live now.
+    /// Permissions that exist now.
     pub permissions: u64,
     /// Channels that are bound now.
     pub channels: u64,
@@ -127,10 +89,10 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn drop(&mut self, why: Dropped, packets: usize) {
-        self.dropped[why as usize] += packets as u64;
+        self.dropped[why] += packets as u64;
     }
 
-    /// Counts an answered request; `code` 0 is success.
+    /// Counts a response; `code` 0 is success.
     pub(super) fn answer(&mut self, method: Method, code: u16) {
         let method = REQUESTS.iter().position(|&m| m == method);
         let outcome = OUTCOMES.iter().position(|&c| c == code);
@@ -140,16 +102,16 @@ impl Stats {
         }
     }
 
-    /// Requests of a method that ended this way; 0 is success.
+    /// How many requests of a method had this outcome; 0 is success.
     pub fn answered(&self, method: Method, code: u16) -> u64 {
         let method = REQUESTS.iter().position(|&m| m == method);
         let outcome = OUTCOMES.iter().position(|&c| c == code);
         method.zip(outcome).map_or(0, |(method, outcome)| self.requests[method][outcome])
     }
 
-    /// Packets dropped for this reason.
+    /// How many packets were dropped for this reason.
     pub fn dropped(&self, why: Dropped) -> u64 {
-        self.dropped[why as usize]
+        self.dropped[why]
     }
 
     pub(super) fn relay_gauge(&mut self, transport: Transport, family: Family) -> &mut u64 {

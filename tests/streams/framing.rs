@@ -115,7 +115,7 @@ fn the_other_port() {
     let _ = client.socket().shutdown(Shutdown::Write);
     let ended = std::io::Read::read_to_end(&mut client.socket(), &mut Vec::new());
     assert!(ended.is_ok_and(|len| len < 10), "an alert at most");
-    relay.wait_for("counted", |stats| stats.sockets.streams.handshakes_failed.iter().sum::<u64>() == 1);
+    relay.wait_for("counted", |stats| stats.sockets.streams.handshakes_failed.sum() == 1);
     assert_eq!(relay.stats().sockets.streams.open, [0, 0]);
     assert_eq!(StreamCounters::place(Transport::Tls), 1);
     relay.stop();

@@ -44,7 +44,7 @@ fn deadlines() {
     let silent = connect(relay.tls);
     assert_eq!(until_closed(&silent), 0);
     relay.wait_for("a handshake that never began", |stats| {
-        stats.sockets.streams.handshakes_failed[HandshakeFailure::TooSlow as usize] == 1
+        stats.sockets.streams.handshakes_failed[HandshakeFailure::TooSlow] == 1
     });
     for transport in BOTH {
         let mut silent = relay.client(transport);
@@ -133,9 +133,9 @@ fn bounds_on_connections() {
     assert_eq!(next.binding().code(), 0);
     relay.wait_for("what was refused", |stats| {
         let refused = stats.sockets.streams.refused;
-        refused[0][AdmissionRefusal::HalfOpenPerAddress as usize] == 1
-            && refused[1][AdmissionRefusal::HalfOpenPerAddress as usize] == 1
-            && refused[0][AdmissionRefusal::Connections as usize] == 1
+        refused[0][AdmissionRefusal::HalfOpenPerAddress] == 1
+            && refused[1][AdmissionRefusal::HalfOpenPerAddress] == 1
+            && refused[0][AdmissionRefusal::Connections] == 1
     });
     relay.stop();
 }

@@ -192,7 +192,7 @@ impl Relay {
 
     /// Waits until so many connections have ended for this reason, over TCP and over TLS.
     pub fn wait_for_ends(&self, why: ConnectionEnd, expected: [u64; 2]) {
-        let count = |stats: &WorkerStats| stats.sockets.streams.closed.map(|reasons| reasons[why as usize]);
+        let count = |stats: &WorkerStats| stats.sockets.streams.closed.map(|reasons| reasons[why]);
         self.wait_for(&format!("{why:?} {expected:?}"), |stats| count(stats) == expected);
     }
 

@@ -224,7 +224,7 @@ async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport
                 let pending = Pending { socket, tuple, permits };
                 tokio::task::spawn_local(shared.clone().pass_stages(pending));
             }
-            Err(refusal) => shared.counters().refused[place][refusal as usize] += 1,
+            Err(refusal) => shared.counters().refused[place][refusal] += 1,
         }
     }
 }
@@ -243,12 +243,12 @@ impl<S: Sink> Shared<S> {
         match outcome {
             Outcome::Turn(incoming) => self.sink.take(incoming).await,
             Outcome::Closed(why) => {
-                self.counters().closed[StreamCounters::place(transport)][why as usize] += 1;
+                self.counters().closed[StreamCounters::place(transport)][why] += 1;
                 let (transport, reason) = (transport.as_str(), why.as_str());
                 debug!(%client, %server, transport, reason, "connection closed before its first message");
             }
             Outcome::HandshakeFailed(why, error) => {
-                self.counters().handshakes_failed[why as usize] += 1;
+                self.counters().handshakes_failed[why] += 1;
                 let Some(suppressed) = self.log.borrow_mut().take(clock::mono()) else { return };
                 let reason = why.as_str();
                 info!(%client, %server, reason, error, suppressed, "TLS handshake failed");

@@ -2,131 +2,66 @@
 
 use std::io;
 
+use crate::counted::{Counters, counted};
 use crate::turn::Transport;
 
-/// Why a connection was closed at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdmissionRefusal {
-    /// As many connections as allowed.
-    Connections,
-    /// As many half-open ones as allowed.
-    HalfOpen,
-    /// As many half-open ones from one source as allowed.
-    HalfOpenPerAddress,
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// The client closed it.
-    Client,
-    /// It was reset, or the client is not there any more.
-    Reset,
-    /// What came is no message, so the stream cannot be read any further.
-    Unframed,
-    /// What came is no TLS.
-    Tls,
-    /// The first message did not come in time.
-    NoMessage,
-    /// The rest of a message did not come in time.
-    Unfinished,
-    /// A client without an allocation said nothing for too long.
-    Idle,
-    /// The client asked, but did not read the answers.
-    NotRead,
-    /// This machine had no descriptors or memory for it.
-    System,
-    /// The server stops.
-    Shutdown,
-}
-
-/// Why a TLS handshake failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeFailure {
-    /// It took too long.
-    TooSlow,
-    /// The client went away.
-    Gone,
-    /// What the client sent is no TLS.
-    NotTls,
-    /// No version, cipher suite, key exchange or application protocol in common.
-    NothingInCommon,
-    /// The client refused: usually it does not trust the certificate.
-    Refused,
-    /// Anything else.
-    Other,
-}
-
-impl AdmissionRefusal {
-    /// Every reason, in the order of [`StreamCounters::refused`].
-    pub const ALL: [AdmissionRefusal; 3] =
-        [AdmissionRefusal::Connections, AdmissionRefusal::HalfOpen, AdmissionRefusal::HalfOpenPerAddress];
-
-    /// Its name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AdmissionRefusal::Connections => "connections",
-            AdmissionRefusal::HalfOpen => "half_open",
-            AdmissionRefusal::HalfOpenPerAddress => "half_open_per_address",
-        }
+counted! {
+    /// Why a connection was closed at once.
+    pub enum AdmissionRefusal {
+        /// As many connections as allowed.
+        Connections = "connections",
+        /// As many half-open ones as allowed.
+        HalfOpen = "half_open",
+        /// As many half-open ones from one source as allowed.
+        HalfOpenPerAddress = "half_open_per_address",
     }
 }
 
-impl ConnectionEnd {
-    /// Every reason, in the order of [`StreamCounters::closed`].
-    pub const ALL: [ConnectionEnd; 10] = [
-        ConnectionEnd::Client,
-        ConnectionEnd::Reset,
-        ConnectionEnd::Unframed,
-        ConnectionEnd::Tls,
-        ConnectionEnd::NoMessage,
-        ConnectionEnd::Unfinished,
-        ConnectionEnd::Idle,
-        ConnectionEnd::NotRead,
-        ConnectionEnd::System,
-        ConnectionEnd::Shutdown,
-    ];
+counted! {
+    /// Why a connection ended.
+    pub enum ConnectionEnd {
+        /// The client closed it.
+        Client = "client",
+        /// It was reset, or the client is not there any more.
+        Reset = "reset",
+        /// What came is no message, so the stream cannot be read any further.
+        Unframed = "unframed",
+        /// What came is no TLS.
+        Tls = "tls",
+        /// The first message did not come in time.
+        NoMessage = "no_message",
+        /// The rest of a message did not come in time.
+        Unfinished = "unfinished_message",
+        /// A client without an allocation said nothing for too long.
+        Idle = "idle",
+        /// The client asked, but did not read the answers.
+        NotRead = "answers_not_read",
+        /// This machine had no descriptors or memory for it.
+        System = "system",
+        /// The server stops.
+        Shutdown = "shutdown",
+    }
+}
 
-    /// Its name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ConnectionEnd::Client => "client",
-            ConnectionEnd::Reset => "reset",
-            ConnectionEnd::Unframed => "unframed",
-            ConnectionEnd::Tls => "tls",
-            ConnectionEnd::NoMessage => "no_message",
-            ConnectionEnd::Unfinished => "unfinished_message",
-            ConnectionEnd::Idle => "idle",
-            ConnectionEnd::NotRead => "answers_not_read",
-            ConnectionEnd::System => "system",
-            ConnectionEnd::Shutdown => "shutdown",
-        }
+counted! {
+    /// Why a TLS handshake failed.
+    pub enum HandshakeFailure {
+        /// It took too long.
+        TooSlow = "too_slow",
+        /// The client went away.
+        Gone = "client_gone",
+        /// What the client sent is no TLS.
+        NotTls = "not_tls",
+        /// No version, cipher suite, key exchange or application protocol in common.
+        NothingInCommon = "nothing_in_common",
+        /// The client refused: usually it does not trust the certificate.
+        Refused = "refused_by_client",
+        /// Anything else.
+        Other = "other",
     }
 }
 
 impl HandshakeFailure {
-    /// Every reason, in the order of [`StreamCounters::handshakes_failed`].
-    pub const ALL: [HandshakeFailure; 6] = [
-        HandshakeFailure::TooSlow,
-        HandshakeFailure::Gone,
-        HandshakeFailure::NotTls,
-        HandshakeFailure::NothingInCommon,
-        HandshakeFailure::Refused,
-        HandshakeFailure::Other,
-    ];
-
-    /// Its name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            HandshakeFailure::TooSlow => "too_slow",
-            HandshakeFailure::Gone => "client_gone",
-            HandshakeFailure::NotTls => "not_tls",
-            HandshakeFailure::NothingInCommon => "nothing_in_common",
-            HandshakeFailure::Refused => "refused_by_client",
-            HandshakeFailure::Other => "other",
-        }
-    }
-
     /// What an error of a handshake means.
     pub(in crate::datapath) fn why(error: &io::Error) -> HandshakeFailure {
         use rustls::{AlertDescription, Error};
@@ -150,12 +85,12 @@ pub struct StreamCounters {
     pub open: [u64; 2],
     /// Connections accepted.
     pub accepted: [u64; 2],
-    /// Of those, closed at once for a bound, by reason ([`AdmissionRefusal::ALL`]).
-    pub refused: [[u64; AdmissionRefusal::ALL.len()]; 2],
-    /// Connections that were open and ended, by reason ([`ConnectionEnd::ALL`]).
-    pub closed: [[u64; ConnectionEnd::ALL.len()]; 2],
-    /// TLS handshakes that failed, by reason ([`HandshakeFailure::ALL`]).
-    pub handshakes_failed: [u64; HandshakeFailure::ALL.len()],
+    /// Of those, closed at once for a bound, by reason.
+    pub refused: [Counters<AdmissionRefusal>; 2],
+    /// Connections that were open and ended, by reason.
+    pub closed: [Counters<ConnectionEnd>; 2],
+    /// TLS handshakes that failed, by reason.
+    pub handshakes_failed: Counters<HandshakeFailure>,
     /// Whole data messages dropped, since their client reads too slowly.
     pub data_dropped: [u64; 2],
     /// How often accepting had to pause: no descriptors or no memory.
@@ -181,9 +116,9 @@ impl StreamCounters {
         } = other;
         add_all(&mut self.open, open);
         add_all(&mut self.accepted, accepted);
-        add_all(self.refused.as_flattened_mut(), refused.as_flattened());
-        add_all(self.closed.as_flattened_mut(), closed.as_flattened());
-        add_all(&mut self.handshakes_failed, handshakes_failed);
+        self.refused.iter_mut().zip(refused).for_each(|(sum, part)| sum.add(part));
+        self.closed.iter_mut().zip(closed).for_each(|(sum, part)| sum.add(part));
+        self.handshakes_failed.add(handshakes_failed);
         add_all(&mut self.data_dropped, data_dropped);
         self.accept_paused += accept_paused;
     }

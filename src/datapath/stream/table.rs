@@ -90,7 +90,7 @@ impl Streams {
         let connection = &mut self.connections[id];
         if poll.add(&connection.socket, EventSource::Stream(id)).is_err() {
             self.connections.remove(id);
-            counters.closed[StreamCounters::place(tuple.transport)][ConnectionEnd::System as usize] += 1;
+            counters.closed[StreamCounters::place(tuple.transport)][ConnectionEnd::System] += 1;
             return None;
         }
         self.by_tuple.insert(tuple, id);
@@ -331,7 +331,7 @@ impl Streams {
         self.deadlines.disarm(&mut connection.entry, id);
         let tuple = connection.tuple;
         let why = connection.state.ending.map_or(ConnectionEnd::System, |(why, _)| why);
-        counters.closed[StreamCounters::place(tuple.transport)][why as usize] += 1;
+        counters.closed[StreamCounters::place(tuple.transport)][why] += 1;
         let (transport, reason) = (tuple.transport.as_str(), why.as_str());
         debug!(client = %tuple.client, server = %tuple.server, transport, reason, "connection closed");
     }

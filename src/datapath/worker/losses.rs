@@ -59,7 +59,7 @@ impl LossMonitor {
         losses[SocketQueue::Relay as usize] = relays.take_losses(self.unasked.min(RELAY_SOCKETS));
         self.unasked = self.unasked.saturating_sub(RELAY_SOCKETS);
         for (queue, loss) in SocketQueue::ALL.into_iter().zip(losses) {
-            counters.lost[queue as usize] += loss.count;
+            counters.lost[queue] += loss.count;
             log.lost(now, queue, loss);
         }
     }
@@ -100,7 +100,7 @@ mod tests {
         losses.add(group.clone());
         losses.count(0, true, &mut relays, &mut counters, &mut Log::default());
         assert!(!losses.is_behind());
-        counters.lost
+        SocketQueue::ALL.map(|queue| counters.lost[queue])
     }
 
     /// Each queue is counted by itself, and a worker that restarts goes on from there.
@@ -138,7 +138,7 @@ mod tests {
         // Two wait in the queue. The kernel drops the others' attempts, and they try again.
         let mut refused = 0;
         for _ in 0..ATTEMPTS {
-            refused += counted(&group)[SocketQueue::Accept as usize];
+            refused += counted(&group)[SocketQueue::Accept.index()];
             if refused >= 8 {
                 break;
             }

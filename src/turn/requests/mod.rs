@@ -199,7 +199,7 @@ impl Server {
 
     /// RFC 8489 §9.2.4: responds to a request whose sender failed to authenticate.
     fn refuse(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>, refusal: auth::AuthRefusal) {
-        self.stats.auth_failures[refusal.reason.index()] += 1;
+        self.stats.auth_failures[refusal.reason] += 1;
         // Every client is refused once to learn realm and nonce, and again when its nonce is stale
         if !matches!(
             refusal.reason,

@@ -192,7 +192,7 @@ fn runs_that_the_kernel_refuses_go_one_by_one() {
         assert_eq!(sockets.relay(&mut outbox, &mut counters, 1000, 3), [1000; 3]);
         assert_eq!(counters.gso_refused, attempt.min(3));
     }
-    assert_eq!(counters.unsent, [0; Unsent::ALL.len()]);
+    assert_eq!(counters.unsent.sum(), 0);
 }
 
 /// RFC 8656 §14: DF for the datagrams that ask for it, and not for the next one.
@@ -248,6 +248,6 @@ fn what_was_for_a_closed_socket_is_counted() {
     let range = arena.take(3 * 104);
     outbox.for_peer(arena.memory(), sockets.route(), range, 104, 4, 100);
     outbox.flush(arena.memory(), |_| None, &mut counters);
-    assert_eq!(counters.unsent[Unsent::Closed as usize], 3);
+    assert_eq!(counters.unsent[Unsent::Closed], 3);
     assert!(outbox.has_room());
 }
