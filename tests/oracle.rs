@@ -66,10 +66,10 @@ impl AttributeValue {
             Lifetime(seconds) => out.u32(kind::LIFETIME, *seconds),
             Data(data) => out.bytes(kind::DATA, data),
             RequestedAddressFamily(family) => {
-                out.u32(kind::REQUESTED_ADDRESS_FAMILY, u32::from(family.code()) << 24);
+                out.u32(kind::REQUESTED_ADDRESS_FAMILY, family_number(*family) << 24);
             }
             AdditionalAddressFamily(family) => {
-                out.u32(kind::ADDITIONAL_ADDRESS_FAMILY, u32::from(family.code()) << 24);
+                out.u32(kind::ADDITIONAL_ADDRESS_FAMILY, family_number(*family) << 24);
             }
             EvenPort(reserve) => out.bytes(kind::EVEN_PORT, &[u8::from(*reserve) << 7]),
             RequestedTransport(protocol) => out.u32(kind::REQUESTED_TRANSPORT, u32::from(*protocol) << 24),
@@ -182,6 +182,13 @@ impl AttributeValue {
             Theirs::ReservationToken(theirs) => ReservationToken(theirs.token().try_into().unwrap()),
             other => panic!("{other:?} was never encoded"),
         }
+    }
+}
+
+fn family_number(family: Family) -> u32 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
     }
 }
 

@@ -67,35 +67,35 @@ impl From<AuthReason> for AuthRefusal {
 }
 
 counted! {
-    /// Why a request was refused, in the order of the checks.
+    /// Why a request is not authenticated, in the order of the checks.
     pub enum AuthReason {
-        /// No message integrity: a client's first request.
+        /// There is no message integrity, as in a client's first request.
         NoCredentials = "no_credentials",
-        /// ResponseIntegrity without USERNAME or USERHASH, REALM, NONCE.
+        /// There is message integrity, but no REALM, no NONCE, or neither USERNAME nor USERHASH.
         MissingAttribute = "missing_attribute",
-        /// PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM are not what was offered.
+        /// PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM do not match the offer.
         PasswordAlgorithms = "password_algorithms",
-        /// Another realm than this server's.
+        /// The realm is not that of this server.
         WrongRealm = "wrong_realm",
-        /// No such user, nor a time-limited name.
+        /// The user does not exist, and the username is not a time-limited one.
         UnknownUser = "unknown_user",
-        /// The user has no key for the algorithm asked for.
+        /// The user has no key for the requested algorithm.
         NoKey = "no_key",
-        /// The integrity does not match.
+        /// The message integrity does not verify.
         WrongPassword = "wrong_password",
-        /// A time-limited name whose time has passed.
+        /// The time-limited credential has expired.
         Expired = "expired",
-        /// One of this server's nonces, too old.
+        /// The nonce is from this server, but has expired.
         StaleNonce = "stale_nonce",
-        /// A nonce from before a restart, for another address, or made up.
+        /// The nonce is from before a restart, for another address, or forged.
         ForeignNonce = "foreign_nonce",
-        /// Verified, but not the user who opened the allocation.
+        /// The credentials are valid, but the allocation belongs to another user.
         OtherUser = "other_user",
     }
 }
 
 impl AuthReason {
-    /// The status code it is answered with.
+    /// The status code of the error response.
     pub fn code(self) -> u16 {
         match self {
             // RFC 8489 §9.2.4

@@ -24,7 +24,7 @@ impl Family {
     }
 
     /// The number assigned to this family.
-    pub const fn code(self) -> u8 {
+    pub(super) const fn code(self) -> u8 {
         match self {
             Family::V4 => 0x01,
             Family::V6 => 0x02,
@@ -32,7 +32,7 @@ impl Family {
     }
 
     /// The family with this number, or `None` if there is none.
-    pub const fn from_code(code: u8) -> Option<Family> {
+    pub(super) const fn from_code(code: u8) -> Option<Family> {
         match code {
             0x01 => Some(Family::V4),
             0x02 => Some(Family::V6),
