@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every test of the project and installs what they need: the one command of the README, and of CI.
+# Installs everything the tests need and runs all of them. The README and CI use this command.
 #
-# The first stage that fails ends it. What it builds stays in target/ (or $CARGO_TARGET_DIR) and fuzz/target/; what else
-# it makes is removed, installed programs aside. The end-to-end tests run as root, in network namespaces of their own:
-# they send nothing to any other address. One of them alone, once this has run: `sudo target/e2e-venv/bin/pytest tests/e2e
-# -k NAME`.
+# The script stops at the first stage that fails. Build output stays in target/ (or $CARGO_TARGET_DIR) and fuzz/target/,
+# and installed programs stay installed; everything else is removed. The end-to-end tests run as root in their own network
+# namespaces and send nothing to other addresses. To run one of them after this script has run once:
+# `sudo target/e2e-venv/bin/pytest tests/e2e -k NAME`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,7 +48,7 @@ end() {
     stage=
 }
 
-# Names of Debian packages whose programs are missing.
+# Prints the Debian packages whose programs are missing.
 missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
@@ -58,7 +58,7 @@ missing_packages() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
-# Installs packages without letting any service of theirs start, now or at the next boot.
+# Installs Debian packages without starting their services, now or at the next boot.
 install_packages() {
     if [ ! -e "$policy" ]; then
         policy_is_ours=yes
@@ -72,7 +72,7 @@ install_packages() {
     fi
 }
 
-# The Python of the end-to-end tests, made again when its requirements change.
+# Creates the Python environment of the end-to-end tests, again if its requirements have changed.
 make_venv() {
     local wanted=tests/e2e/requirements.txt
     if ! cmp -s "$wanted" "$venv/requirements.txt"; then
@@ -83,7 +83,7 @@ make_venv() {
     fi
 }
 
-begin "install what is missing"
+begin "install missing tools"
 mapfile -t packages < <(missing_packages)
 if [ ${#packages[@]} != 0 ]; then
     install_packages "${packages[@]}"
@@ -91,6 +91,9 @@ fi
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 command -v cargo-fuzz >/dev/null || cargo install -q --locked --root "$tools" cargo-fuzz
+# A debug build of cargo-deny compiles in half the time and is fast enough.
+command -v cargo-deny >/dev/null ||
+    cargo install -q --locked --debug --no-default-features --root "$tools" cargo-deny
 make_venv
 
 begin "format"
@@ -100,6 +103,12 @@ cargo fmt --check --manifest-path fuzz/Cargo.toml
 begin "lint"
 cargo clippy --locked --all-targets -- -D warnings
 
+begin "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+begin "dependencies: licences, bans and sources"
+cargo deny --locked check licenses bans sources
+
 begin "build"
 cargo build --locked --release
 
@@ -107,7 +116,7 @@ begin "unit, property, story and integration tests"
 cargo test --locked
 
 begin "fuzz for $fuzz_seconds s each"
-# cargo-fuzz would mend a lock file that is not current, and leave it changed.
+# cargo-fuzz would update an outdated lock file instead of failing.
 cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 for name in $(cargo fuzz list); do
     mkdir -p "$scratch/found"
@@ -120,7 +129,7 @@ for name in $(cargo fuzz list); do
     echo "fuzz target $name: $executions executions, no failure"
 done
 
-# The closing line is pytest's own.
+# pytest prints the closing line itself.
 begin "end to end"
 stage=
 $sudo env HAIRPIN="$(realpath "$target/release/hairpin")" PYTHONDONTWRITEBYTECODE=1 \
