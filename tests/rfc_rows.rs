@@ -1,4 +1,4 @@
-//! Joins the rows of docs/rfc.md to the tests that name their sections: what is done is tested.
+//! Checks docs/rfc.md: every section that it marks as done or as a deliberate choice is named by a test.
 
 #![cfg(test)]
 
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// An RFC's number and a section of it.
+/// The number of an RFC, and a section in it.
 type Section = (String, String);
 
 #[test]
@@ -15,16 +15,19 @@ fn every_row_that_is_done_has_a_test() {
     let mut named = BTreeSet::new();
     for file in files(root) {
         let text = fs::read_to_string(&file).unwrap();
-        // In the sources, tests are last, or in a file of their own
-        let all =
+        // In src/, tests are at the end of a file or in a `tests` folder.
+        let only_tests =
             !file.starts_with(root.join("src")) || file.components().any(|part| part.as_os_str() == "tests");
-        let tests =
-            if all { &text[..] } else { text.split_once("#[cfg(test)]").map_or("", |(_, tests)| tests) };
+        let tests = if only_tests {
+            &text[..]
+        } else {
+            text.split_once("#[cfg(test)]").map_or("", |(_, tests)| tests)
+        };
         named.extend(tests.lines().flat_map(sections));
     }
     let page = fs::read_to_string(root.join("docs/rfc.md")).unwrap();
     let rows = rows(&page);
-    assert!(rows.len() > 30, "the page has rows");
+    assert!(rows.len() > 30, "the page's tables were not recognised");
     let untested: Vec<_> = rows
         .iter()
         .filter(|(_, state)| matches!(state.as_str(), "done" | "chosen"))
@@ -37,10 +40,10 @@ fn every_row_that_is_done_has_a_test() {
     assert!(untested.is_empty(), "no test names {}", untested.join(", "));
     let unknown: Vec<_> =
         rows.iter().filter(|(_, state)| !["done", "chosen", "not done"].contains(&state.as_str())).collect();
-    assert!(unknown.is_empty(), "states of {unknown:?}");
+    assert!(unknown.is_empty(), "unknown states: {unknown:?}");
 }
 
-/// The sections and states of the page's tables.
+/// The sections in the page's tables, with their states.
 fn rows(page: &str) -> Vec<(Section, String)> {
     let mut rows = Vec::new();
     let mut rfc = String::new();
@@ -61,7 +64,7 @@ fn rows(page: &str) -> Vec<(Section, String)> {
     rows
 }
 
-/// What a line names: `RFC 8656 §9, §12` are two sections.
+/// The sections that a line names: `RFC 8656 §9, §12` are two.
 fn sections(line: &str) -> Vec<Section> {
     let mut found = Vec::new();
     for part in line.split("RFC ").skip(1) {
