@@ -36,6 +36,8 @@ pub struct RunningRelay {
 /// Random keys that last as long as the process, so that what changes while it runs agrees with what was there before.
 struct RelayKeys {
     nonce: NonceKeys,
+    /// Keys the hash that assigns UDP clients to workers.
+    steering: u32,
 }
 
 /// What HTTP shows.
@@ -62,16 +64,18 @@ impl RunningRelay {
         files::raise_limit(sockets(settings, site.relay.len()), settings.limits.connections);
 
         let datapath = settings.datapath(&site);
-        let steering = u32::from_ne_bytes(random::bytes()?);
+        let keys = RelayKeys {
+            nonce: NonceKeys { current: random::bytes()?, previous: None },
+            steering: u32::from_ne_bytes(random::bytes()?),
+        };
         let open = |&(transport, addr): &(Transport, SocketAddr)| match transport {
-            Transport::Udp => ListenerGroup::open(addr, &datapath, steering),
+            Transport::Udp => ListenerGroup::open(addr, &datapath, keys.steering),
             Transport::Tcp | Transport::Tls => ListenerGroup::open_stream(transport, addr, &datapath),
         };
         let groups = site.listeners.iter().map(|listener| open(listener).map(Arc::new));
         let groups = groups.collect::<Result<Vec<_>, _>>()?;
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
 
-        let keys = RelayKeys { nonce: NonceKeys { current: random::bytes()?, previous: None } };
         let snapshot = settings.snapshot(1, &site, auth(settings, &keys.nonce)?, settings.tls.identity()?);
         let workers = Arc::new(Workers::start(
             &datapath,
