@@ -3,10 +3,12 @@
 #![cfg(test)]
 
 mod allocations;
+mod changes;
 mod client;
 mod ends;
 mod framing;
 mod limits;
+mod pipelined;
 mod relaying;
 mod tls;
 mod world;

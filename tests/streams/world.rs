@@ -29,6 +29,8 @@ pub const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Tls];
 /// A relay and what it listens on.
 pub struct Relay {
     workers: Workers,
+    pub setup: Setup,
+    pub identity: Identity,
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
     pub tls: SocketAddr,
@@ -142,9 +144,10 @@ impl Relay {
         let (udp, tcp, tls) = (at(0), at(1), at(2));
         let answers = AnswerBucket::new(0, 0, 1);
         let rng = StdRng::seed_from_u64(5);
-        let snapshot = setup.snapshot(Some(identity.unwrap()));
+        let identity = identity.unwrap();
+        let snapshot = setup.snapshot(Some(identity.clone()));
         let workers = Workers::start(&config, groups, snapshot, answers, rng).unwrap();
-        Relay { workers, udp, tcp, tls, certificate: cert.der().clone() }
+        Relay { workers, setup, identity, udp, tcp, tls, certificate: cert.der().clone() }
     }
 
     pub fn limited(ip: &str, limits: StreamLimits) -> Relay {
