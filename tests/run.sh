@@ -115,19 +115,23 @@ cargo build --locked --release
 begin "unit, property, story and integration tests"
 cargo test --locked
 
-begin "fuzz for $fuzz_seconds s each"
+begin "fuzz with AddressSanitizer, $fuzz_seconds s per target"
 # cargo-fuzz would update an outdated lock file instead of failing.
 cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
+# Sanitizers are an unstable compiler option, which this variable enables on stable Rust.
+export RUSTC_BOOTSTRAP=1
+cargo fuzz build -s address
 for name in $(cargo fuzz list); do
     mkdir -p "$scratch/found"
     log=$scratch/$name.log
-    cargo fuzz run -s none "$name" "$scratch/found" "fuzz/corpus/$name" -- \
+    cargo fuzz run -s address "$name" "$scratch/found" "fuzz/corpus/$name" -- \
         -max_total_time="$fuzz_seconds" -print_final_stats=1 >"$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
     rm -rf "$scratch/found"
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     [ "${executions:-0}" -gt 0 ] || { tail -n 60 "$log"; exit 1; }
     echo "fuzz target $name: $executions executions, no failure"
 done
+unset RUSTC_BOOTSTRAP
 
 # pytest prints the closing line itself.
 begin "end to end"

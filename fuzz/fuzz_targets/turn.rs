@@ -1,6 +1,6 @@
-//! The TURN server fed with what clients, with credentials and without, peers, time and the opener of relay sockets can
-//! come up with: nothing panics, what it forwards lies inside what it was given, every socket that it had opened it closes,
-//! and at the end nothing is left.
+//! The TURN server fed with arbitrary requests and data from clients with and without credentials, datagrams from peers,
+//! passing time and outcomes of opening relay sockets. It never panics, forwards only bytes it was given, respects its
+//! limits, and closes every relay socket in the end.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ use hairpin::wire::{Class, Encoder, Family, Message, Method, TransactionId, attr
 use libfuzzer_sys::fuzz_target;
 use world::{Client, World, addr, config, credentials};
 
-/// Small enough that they are reached.
+/// Small enough to be reached.
 const LIMITS: AllocationLimits = AllocationLimits {
     allocations: 6,
     permissions: 4,
@@ -53,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
     let mut world = World::new(hairpin::turn::TurnConfig { limits: LIMITS, ..config() }, credentials());
     let mut clients = CLIENTS.map(Client::new);
     for client in &mut clients {
-        // Learns its nonce
+        // Fetches a nonce.
         client.refresh(&mut world, 0);
     }
     let mut input = Input(input);
@@ -101,7 +101,7 @@ fuzz_target!(|input: &[u8]| {
     world.assert_empty();
 });
 
-/// What is forwarded lies inside a segment and leaves from an open socket.
+/// Forwarded bytes lie within one segment, and leave from an open relay socket to an allowed peer.
 fn check(world: &World, forward: Option<ToPeer>, segment_size: usize) {
     let Some(forward) = forward else { return };
     assert!(forward.offset + forward.len <= segment_size);
@@ -109,13 +109,13 @@ fn check(world: &World, forward: Option<ToPeer>, segment_size: usize) {
     assert_eq!(relayed.is_ipv4(), forward.peer.0.is_ipv4());
     assert!(
         forward.peer.0.port() != 0 && !PEERS[3..=5].contains(&forward.peer.0.to_string().as_str()) || {
-            // Its own address, where an allocation lives
+            // The relay's own address, on the port of a live allocation.
             world.sockets.values().any(|socket| *socket == forward.peer.0)
         }
     );
 }
 
-/// A message with attributes that fit its method more or less, with or without credentials.
+/// A message whose attributes roughly fit its method.
 fn request(world: &mut World, client: &mut Client, input: &mut Input<'_>) {
     let method = METHODS[usize::from(input.byte().unwrap_or(0)) % METHODS.len()];
     let shape = input.byte().unwrap_or(0);
@@ -150,7 +150,7 @@ fn request(world: &mut World, client: &mut Client, input: &mut Input<'_>) {
         message.finish()
     } else {
         if shape & 2 == 0 {
-            // A retransmission, if the last was the same
+            // A retransmission if the previous request was the same.
             client.next_id = client.next_id.wrapping_sub(1);
         }
         client.user = if shape & 12 == 12 { "bob" } else { "alice" }.into();
@@ -176,7 +176,7 @@ fn from_peer(world: &mut World, input: &mut Input<'_>) {
     }
 }
 
-/// Somebody answers what is asked, perhaps late, perhaps with less than was wanted.
+/// Answers the oldest pending question, possibly with fewer relay sockets than requested.
 fn answer(world: &mut World, step: u8) {
     let Some((ticket, ask)) = world.asked.pop_front() else { return };
     let mut answer = world.open(&ask);
@@ -190,7 +190,7 @@ fn answer(world: &mut World, step: u8) {
     world.drain();
 }
 
-/// The fuzzer's bytes, taken from the front.
+/// The fuzzer's input, consumed from the front.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -200,7 +200,7 @@ impl<'a> Input<'a> {
         Some(*first)
     }
 
-    /// So many bytes as the first one says.
+    /// As many bytes as the first byte says.
     fn some(&mut self) -> &'a [u8] {
         let len = usize::from(self.byte().unwrap_or(0)).min(self.0.len());
         let (some, rest) = self.0.split_at(len);
