@@ -1,0 +1,137 @@
+//! The configuration loader fed with arbitrary text. Loading never panics, every finding names a line of the file, no
+//! output contains a secret, and every configuration that loads can be converted for the layers below.
+
+#![no_main]
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use hairpin::auth::{Auth, NonceKeys};
+use hairpin::config::{Loaded, ReadContext, Site, load};
+use hairpin::turn::{External, Transport};
+use libfuzzer_sys::fuzz_target;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, TableLike, Value};
+
+/// A secret that must not appear in any output.
+const MARKER: &str = "Zq7-this-is-a-secret-W9x";
+/// The same, but shorter than the loader accepts.
+const SHORT_MARKER: &str = "Zq7-W9x";
+const NUMBER_MARKER: i64 = 716_253_443_526_171;
+
+/// The certificate of a TLS server and its key.
+static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["turn.example.org".to_owned()]).expect("a certificate");
+    (cert.pem(), signing_key.serialize_pem())
+});
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&choice, text)) = input.split_last() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    if contains_marker(text) {
+        return;
+    }
+    check(text, choice);
+    if let Ok(mut document) = text.parse::<DocumentMut>() {
+        insert_markers(&mut document, choice);
+        check(&document.to_string(), choice);
+    }
+});
+
+/// Loads a file and checks everything that is said about it.
+fn check(text: &str, choice: u8) {
+    let reader = ReadContext {
+        has_address: &|ip| !ip.is_multicast(),
+        read: &read,
+        environment: &|name| (name == "HAIRPIN_AUTH_SECRET" && choice & 1 != 0).then(|| MARKER.to_owned()),
+        now: 1_900_000_000,
+    };
+    let (loaded, findings) = match load("hairpin.toml", text, &reader) {
+        Ok(Loaded { settings, warnings }) => (Some(settings), warnings),
+        Err(mistakes) => (None, mistakes),
+    };
+    assert!(loaded.is_some() || findings.iter().any(|finding| !finding.warning));
+    for finding in &findings {
+        let shown = finding.to_string();
+        assert!(!contains_marker(&shown) && !contains_marker(&format!("{finding:?}")), "{shown}");
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        if let Some(line) = finding.line {
+            assert!((1..=text.split('\n').count()).contains(&line), "{shown}");
+        }
+    }
+    let Some(settings) = loaded else { return };
+    assert!(!contains_marker(&format!("{settings:?}")));
+    let site = Site {
+        listeners: settings.listen.udp.iter().map(|addr| (Transport::Udp, *addr)).collect(),
+        relay: settings.relay.addresses.clone(),
+        external: External::default(),
+        local: settings.relay.addresses.clone(),
+        cpus: 2,
+    };
+    let identity = settings.tls.identity().expect("the loader has checked it");
+    settings.datapath(&site);
+    settings.answers(0);
+    match Auth::new(settings.auth(), NonceKeys { current: [0; 32], previous: None }) {
+        Ok(auth) => drop(settings.snapshot(0, &site, Arc::new(auth), identity)),
+        Err(error) => assert!(!contains_marker(&error.to_string()), "{error}"),
+    }
+}
+
+/// The files that exist: by what their names contain.
+fn read(path: &Path) -> io::Result<String> {
+    let name = path.to_string_lossy();
+    if name.contains("chain") {
+        Ok(IDENTITY.0.clone())
+    } else if name.contains("key") {
+        Ok(IDENTITY.1.clone())
+    } else if name.contains("secret") {
+        Ok(format!("{MARKER}\n{SHORT_MARKER}\n"))
+    } else if name.contains("password") {
+        Ok(MARKER.to_owned())
+    } else if name.contains("empty") {
+        Ok(String::new())
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Replaces every secret of a configuration.
+fn insert_markers(document: &mut DocumentMut, choice: u8) {
+    let Some(auth) = document.get_mut("auth").and_then(Item::as_table_like_mut) else { return };
+    if let Some(secrets) = auth.get_mut("secrets") {
+        *secrets = Item::Value(marker(choice));
+    }
+    let replace = |user: &mut dyn TableLike| {
+        for key in ["password", "key"] {
+            if let Some(secret) = user.get_mut(key) {
+                *secret = Item::Value(marker(choice / 8));
+            }
+        }
+    };
+    match auth.get_mut("user") {
+        Some(Item::ArrayOfTables(users)) => users.iter_mut().for_each(|user| replace(user)),
+        Some(Item::Value(Value::Array(users))) => {
+            users.iter_mut().filter_map(Value::as_inline_table_mut).for_each(|user| replace(user));
+        }
+        _ => {}
+    }
+}
+
+/// A marker, of a type that may or may not be allowed.
+fn marker(choice: u8) -> Value {
+    match choice % 8 {
+        0 | 1 => Array::from_iter([MARKER]).into(),
+        2 => Array::from_iter([MARKER, SHORT_MARKER]).into(),
+        3 => MARKER.into(),
+        4 => SHORT_MARKER.into(),
+        5 => NUMBER_MARKER.into(),
+        6 => Array::from_iter([NUMBER_MARKER]).into(),
+        _ => InlineTable::from_iter([("secret", MARKER)]).into(),
+    }
+}
+
+fn contains_marker(text: &str) -> bool {
+    text.contains(MARKER) || text.contains(SHORT_MARKER) || text.contains(&NUMBER_MARKER.to_string())
+}
