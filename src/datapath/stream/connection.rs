@@ -28,7 +28,7 @@ const PIECE: usize = 4096;
 const READ_SIZE: usize = 16 << 10;
 
 /// A connection.
-pub(super) struct Connection<S = TcpStream> {
+pub struct Connection<S = TcpStream> {
     pub(super) socket: S,
     tls: Option<Box<ServerConnection>>,
     /// What was read (and decrypted) before the worker had the connection.
@@ -71,15 +71,15 @@ pub(super) struct ConnectionState {
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) struct ReadOutcome {
+pub struct ReadOutcome {
     /// Bytes read.
-    pub(in crate::datapath) len: usize,
+    pub len: usize,
     /// There is more that no event will report.
-    pub(in crate::datapath) more: bool,
+    pub more: bool,
     /// The client has shut down its sending side.
-    pub(in crate::datapath) ended: bool,
+    pub ended: bool,
     /// The socket had no more than this.
-    pub(in crate::datapath) drained: bool,
+    pub drained: bool,
 }
 
 impl Connection {
@@ -98,7 +98,7 @@ impl Connection {
 
 impl<S: Read + Write> Connection<S> {
     /// A connection whose socket is `socket`; `received` was read from it already.
-    pub(super) fn new(
+    pub fn new(
         now: u64,
         socket: S,
         tls: Option<Box<ServerConnection>>,
@@ -135,7 +135,11 @@ impl<S: Read + Write> Connection<S> {
 
     /// Reads into `buffer` what fits; `ciphertext` is for what is not decrypted yet. With `again` it takes only what an
     /// earlier call left over.
-    pub(super) fn read(
+    ///
+    /// # Errors
+    ///
+    /// Returns why the connection must be closed.
+    pub fn read(
         &mut self,
         buffer: &mut [u8],
         ciphertext: &mut [u8],
@@ -160,7 +164,11 @@ impl<S: Read + Write> Connection<S> {
 
     /// Writes what is queued in as few calls as possible; true if all of it was written. After the `last` write a TLS client
     /// is told that nothing follows.
-    pub(super) fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the socket.
+    pub fn write(&mut self, last: bool, pool: &mut Pool) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) => write_tls(tls, &mut self.socket, &mut self.outgoing, last, pool),
             None => {
@@ -177,7 +185,7 @@ impl<S: Read + Write> Connection<S> {
     }
 
     /// Whether anything is to be written.
-    pub(super) fn wants_write(&self) -> bool {
+    pub fn wants_write(&self) -> bool {
         !self.outgoing.queued().is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 }

@@ -18,5 +18,6 @@ pub mod stats;
 pub(in crate::datapath) mod table;
 
 pub use config::StreamLimits;
+pub use connection::{Connection, ReadOutcome};
 pub use pool::Pool;
 pub use reassembly::{MessageRun, Reassembly, next};
