@@ -1,4 +1,4 @@
-//! The relay's entry.
+//! The `hairpin` program.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! A start without any configuration, in network namespaces that stand for different machines.
+//! Starts without a configuration, in network namespaces that represent different machines.
 
 #![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 use tempfile::TempDir;
 
-/// What a machine says of itself when a relay is started on it and stopped again.
+/// What a relay prints and logs from its start to its stop.
 struct Start {
-    /// The URLs of the printed ICE servers; none if nothing was printed.
+    /// The URLs of the printed ICE servers; empty if nothing was printed.
     urls: Vec<String>,
     log: String,
     status: Option<i32>,
@@ -37,15 +37,15 @@ const PRIVATE: &str = "
 #[test]
 fn a_public_machine_advertises_both_families() {
     let start = Machine::new(PUBLIC).start("");
-    assert_eq!(start.urls, in_each_way(&["203.0.113.7", "[2001:db8::7]"]));
+    assert_eq!(start.urls, urls_of(&["203.0.113.7", "[2001:db8::7]"]));
     for line in [
-        "clients come in at udp 0.0.0.0:3478, [::]:3478; tcp 0.0.0.0:3478, [::]:3478; tls 0.0.0.0:5349, [::]:5349",
-        "a self-signed certificate is kept in",
-        "browsers refuse the self-signed certificate for turns: URLs: start with --domain, --cert and --key",
+        "listening for clients on udp 0.0.0.0:3478, [::]:3478; tcp 0.0.0.0:3478, [::]:3478; tls 0.0.0.0:5349, [::]:5349",
+        "the self-signed certificate is in",
+        "browsers refuse the self-signed certificate for turns: URLs; start with --domain, --cert and --key",
         "relayed addresses: 203.0.113.7 (source address of the default route), 2001:db8::7 (source address of the default \
          route); ports 49152-65535",
-        "peers denied: everything not globally reachable",
-        "metrics and health at http 127.0.0.1:9641",
+        "peers denied: addresses that are not globally reachable",
+        "serving metrics and health on http 127.0.0.1:9641",
         "realm \"hairpin\"",
     ] {
         assert!(start.log.contains(line), "{line} is not in\n{}", start.log);
@@ -55,24 +55,24 @@ fn a_public_machine_advertises_both_families() {
 }
 
 #[test]
-fn the_secret_and_the_certificate_stay_and_the_domain_is_used() {
+fn the_secret_and_the_certificate_are_kept_and_the_domain_is_used() {
     let machine = Machine::new(PUBLIC);
     let start = machine.start("--domain turn.example.org");
-    assert_eq!(start.urls, in_each_way(&["turn.example.org"]));
+    assert_eq!(start.urls, urls_of(&["turn.example.org"]));
     assert!(
-        start.log.contains("realm \"turn.example.org\"") && start.log.contains("made just now"),
+        start.log.contains("realm \"turn.example.org\"") && start.log.contains("generated now"),
         "{}",
         start.log
     );
     let kept =
         || ["secret", "self-signed.pem"].map(|name| std::fs::read(machine.state.path().join(name)).unwrap());
     let first = kept();
-    assert_eq!(machine.start("").log.matches("made at an earlier start").count(), 2);
+    assert_eq!(machine.start("").log.matches("from an earlier start").count(), 2);
     assert_eq!(kept(), first);
 }
 
 #[test]
-fn a_certificate_mends_what_browsers_refuse() {
+fn a_certificate_replaces_the_self_signed_one() {
     let machine = Machine::new(PUBLIC);
     let file = |name: &str| machine.state.path().join(name);
     let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
@@ -85,12 +85,12 @@ fn a_certificate_mends_what_browsers_refuse() {
 
     let files = format!("--cert {} --key {}", file("cert.pem").display(), file("key.pem").display());
     let start = machine.start(&format!("--domain turn.example.org {files}"));
-    assert_eq!(start.urls, in_each_way(&["turn.example.org"]));
+    assert_eq!(start.urls, urls_of(&["turn.example.org"]));
     assert!(!start.log.contains("self-signed") && !start.log.contains("refuse it"), "{}", start.log);
     assert!(!file("self-signed.pem").exists());
 
     let start = machine.start(&format!("--domain relay.example.org {files}"));
-    assert!(start.log.contains("the certificate is not for relay.example.org"), "{}", start.log);
+    assert!(start.log.contains("the certificate is not valid for relay.example.org"), "{}", start.log);
     let start = machine.start(&files.replace("key.pem", "cert.pem"));
     assert!(start.log.contains("TLS: the key file has no private key"), "{}", start.log);
     assert_eq!(start.status, Some(1));
@@ -100,21 +100,21 @@ fn a_certificate_mends_what_browsers_refuse() {
 fn a_service_prints_no_credentials() {
     let machine = Machine::new(&format!("{PUBLIC}\nexport INVOCATION_ID=1"));
     let start = machine.start("");
-    assert!(start.urls.is_empty() && start.log.contains("clients come in"), "{}", start.log);
+    assert!(start.urls.is_empty() && start.log.contains("listening for clients"), "{}", start.log);
     assert_eq!(start.status, Some(0));
 }
 
 #[test]
-fn a_private_machine_says_what_it_lacks() {
+fn a_private_machine_logs_how_to_become_reachable() {
     let start = Machine::new(PRIVATE).start("");
-    assert_eq!(start.urls, in_each_way(&["192.168.1.5"]));
+    assert_eq!(start.urls, urls_of(&["192.168.1.5"]));
     assert!(start.log.contains("every relayed address is private"), "{}", start.log);
     assert!(start.log.contains("set relay.external_ip to that address"), "{}", start.log);
-    assert!(start.log.contains("no IPv6 relayed addresses: there is no default route"), "{}", start.log);
+    assert!(start.log.contains("no IPv6 relayed address: there is no default route"), "{}", start.log);
 }
 
 #[test]
-fn an_address_behind_a_nat_is_advertised_by_its_external_name() {
+fn an_address_behind_a_nat_is_advertised_as_its_external_address() {
     let machine = Machine::new(PRIVATE);
     let start = machine.start(&machine.config("external_ip = \"203.0.113.9\""));
     let line =
@@ -129,7 +129,7 @@ fn an_address_behind_a_nat_is_advertised_by_its_external_name() {
     assert_eq!(start.status, Some(1));
 }
 
-/// RFC 8981: temporary addresses end while calls still use them.
+/// RFC 8981: temporary addresses expire while calls still use them.
 #[test]
 fn a_temporary_address_is_never_advertised() {
     let temporary = "
@@ -142,27 +142,31 @@ fn a_temporary_address_is_never_advertised() {
         n=0; until ip -6 addr show dev wan temporary -tentative | grep -q inet6; do
             n=$((n+1)); [ $n -lt 50 ] || exit 90; sleep 0.1; done";
     let start = Machine::new(temporary).start("");
-    assert_eq!(start.urls, in_each_way(&["[2001:db8::7]"]), "{}", start.log);
-    assert!(start.log.contains("2001:db8::7 (lasting address beside"), "{}", start.log);
+    assert_eq!(start.urls, urls_of(&["[2001:db8::7]"]), "{}", start.log);
+    assert!(start.log.contains("2001:db8::7 (permanent address, instead of"), "{}", start.log);
 
     let only = format!(
         "{temporary}\nip addr change 2001:db8::7/64 dev wan mngtmpaddr preferred_lft 0 valid_lft 600"
     );
     let start = Machine::new(&only).start("");
-    assert!(start.log.contains("is temporary, and its interface has no lasting one"), "{}", start.log);
+    assert!(start.log.contains("is temporary, and its interface has no permanent one"), "{}", start.log);
     assert_eq!((start.urls.len(), start.status), (0, Some(1)));
 }
 
 #[test]
-fn a_machine_without_an_address_is_told_the_fix() {
+fn without_an_address_the_log_says_how_to_fix_it() {
     let start = Machine::new("").start("");
-    assert!(start.log.contains("no address to relay with (IPv4: there is no default route"), "{}", start.log);
-    assert!(start.log.contains("list addresses of this machine as relay.addresses"), "{}", start.log);
+    assert!(
+        start.log.contains("there is no address to relay with (IPv4: there is no default route"),
+        "{}",
+        start.log
+    );
+    assert!(start.log.contains("list addresses of this machine in relay.addresses"), "{}", start.log);
     assert_eq!((start.urls.len(), start.status), (0, Some(1)));
 }
 
 #[test]
-fn a_second_relay_is_told_of_the_first() {
+fn a_second_relay_reports_that_the_port_is_in_use() {
     let machine = Machine::new(&format!(
         "{PUBLIC}
          {} serve --state-dir $STATE 2>/dev/null >$STATE/first &
@@ -174,7 +178,7 @@ fn a_second_relay_is_told_of_the_first() {
     assert_eq!(start.status, Some(1));
 }
 
-/// A machine: shell commands that set up its network, and a state directory.
+/// A machine: the shell commands that set up its network, and a state directory.
 struct Machine {
     network: String,
     state: TempDir,
@@ -193,7 +197,7 @@ impl Machine {
         format!("--config {}", file.display())
     }
 
-    /// Starts a relay, and stops it once it has printed or, if it prints nothing, has said all.
+    /// Starts a relay and stops it once it has printed its ICE servers or, if it prints none, has logged its start.
     fn start(&self, arguments: &str) -> Start {
         let configured = arguments.contains("--config");
         let script = format!(
@@ -202,7 +206,7 @@ impl Machine {
             env!("CARGO_BIN_EXE_hairpin"),
             if configured { "" } else { "--state-dir $STATE" },
         );
-        // All of it ends with its first process, children in the background too.
+        // Every process in the namespace ends with the first one, background jobs too.
         let mut child = Command::new("unshare")
             .args([
                 "--user",
@@ -223,12 +227,12 @@ impl Machine {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("unshare of util-linux is here");
+            .expect("unshare of util-linux is installed");
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
-        // The last line of a start, or the end of one that fails.
-        while stderr.read_line(&mut log).unwrap() > 0 && !log.contains("metrics and health") {}
-        let running = log.contains("metrics and health");
+        // Read up to the last line of a start, or to the end if it fails.
+        while stderr.read_line(&mut log).unwrap() > 0 && !log.contains("serving metrics and health") {}
+        let running = log.contains("serving metrics and health");
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut printed = String::new();
         if running && !configured && !self.network.contains("INVOCATION_ID") {
@@ -245,8 +249,8 @@ impl Machine {
     }
 }
 
-/// The URLs of hosts at the default ports.
-fn in_each_way(hosts: &[&str]) -> Vec<String> {
+/// The URLs of hosts for every transport at the default ports.
+fn urls_of(hosts: &[&str]) -> Vec<String> {
     let ways = [("turn", 3478, "udp"), ("turn", 3478, "tcp"), ("turns", 5349, "tcp")];
     let urls = |(scheme, port, over)| {
         hosts.iter().map(move |host| format!("{scheme}:{host}:{port}?transport={over}"))

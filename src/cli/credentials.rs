@@ -1,4 +1,4 @@
-//! `hairpin credentials`: ICE servers for one user.
+//! `hairpin credentials`: prints the ICE servers for one user.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
     let external = external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?;
     let urls = ice::urls(&settings.listen.all(), &relay, &external, args.domain.as_deref());
     if urls.is_empty() {
-        bail!("this machine has no address that clients could reach; name the relay with --domain");
+        bail!("this machine has no address that clients can reach; name the relay with --domain");
     }
     Ok(ice::servers(&urls, &secret, &args.user, daemon::unix_now() + args.ttl.as_secs()))
 }
@@ -60,15 +60,15 @@ fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {
     }
     if let Some(file) = &args.config {
         bail!(
-            "{} has no shared secret, and only from one are credentials made (static users have their passwords); set \
-             auth.secrets or auth.secret_files",
+            "{} has no shared secret to make credentials from; set auth.secrets or auth.secret_files (static users have their \
+             own passwords)",
             file.display()
         );
     }
     let directory = state::directory(args.state_dir.as_deref(), &daemon::variable, daemon::is_service())?;
     state::secret(&directory)?.with_context(|| {
         format!(
-            "there is no secret in {}: start `hairpin serve` first, or name its --state-dir or --config",
+            "there is no shared secret in {}; start `hairpin serve` first, or pass its --state-dir or --config",
             directory.display()
         )
     })

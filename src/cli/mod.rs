@@ -1,4 +1,5 @@
-//! Words a person types: `serve`, `check`, `credentials`. Arguments are read here; what they set going is the daemon's.
+//! The commands `serve`, `check` and `credentials`: their arguments, and what they print. The relay itself is in
+//! [`daemon`].
 
 mod credentials;
 mod words;
@@ -12,30 +13,30 @@ use clap::{Parser, Subcommand};
 
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
 
-/// Reads the arguments, does what they say, and returns the exit status: 0, 1 for what went wrong, 2 for mistakes in
-/// arguments or configuration.
+/// Runs the command of the arguments and returns the exit status: 0, 1 for a failure, 2 for mistakes in the arguments or the
+/// configuration.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         CliCommand::Serve { config, domain, cert, key, state_dir } => {
             daemon::serve(&ServeArgs { config, domain, certificate: cert.zip(key), state_dir })
         }
         CliCommand::Check { file } => check(&file),
-        CliCommand::Credentials(wish) => credentials::run(&wish),
+        CliCommand::Credentials(args) => credentials::run(&args),
     }
 }
 
-/// A TURN and STUN relay: what calls go through when they cannot connect directly.
+/// A TURN and STUN relay for calls that cannot connect directly
 #[derive(Parser)]
 #[command(
     version,
     after_help = "\
 Examples:
-  hairpin serve                          a safe relay at once; prints ICE servers for a browser
-  hairpin serve --config hairpin.toml    a relay as the file says
-  hairpin check hairpin.toml             every mistake in the file, nothing else happens
-  hairpin credentials --user alice       ICE servers for one user, valid for a day
+  hairpin serve                          run a relay with safe defaults and print ICE servers for a browser
+  hairpin serve --config hairpin.toml    run a relay with this configuration
+  hairpin check hairpin.toml             report every mistake in a configuration
+  hairpin credentials --user alice       print ICE servers for one user, valid for a day
 
-`hairpin help serve` and so on tell more. Settings: docs/configuration.md."
+See `hairpin help COMMAND` for the options of a command, and docs/configuration.md for the settings."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -46,48 +47,48 @@ struct Arguments {
 enum CliCommand {
     /// Run a relay
     ///
-    /// Without --config it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses of the default route and
-    /// ports 49152-65535, serves metrics on 127.0.0.1:9641, and keeps a shared secret and a self-signed certificate that it makes once. It prints ICE
-    /// servers with credentials for 24 hours on standard output, unless it runs as a service, and logs to standard error.
+    /// Without --config, it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses of the default route and
+    /// ports 49152-65535, and serves metrics on 127.0.0.1:9641. It generates a shared secret and a self-signed certificate once and keeps them. It
+    /// prints ICE servers with credentials for 24 hours to standard output, unless it runs as a service, and logs to standard error.
     ///
-    /// SIGTERM and SIGINT end every allocation and then the relay; a second one ends it at once.
+    /// SIGHUP reloads users and secrets. SIGTERM and SIGINT end every allocation and stop the relay; a second one stops it immediately.
     #[command(after_help = "\
 Examples:
   hairpin serve
   hairpin serve --domain turn.example.org --cert fullchain.pem --key privkey.pem
   HAIRPIN_AUTH_SECRET=... hairpin serve --config /etc/hairpin/hairpin.toml
 
-Secrets are never arguments: they come from the configuration, from files of their own or from HAIRPIN_AUTH_SECRET
-(several separated by commas or line ends).")]
+Secrets are never arguments. They come from the configuration, from separate files, or from HAIRPIN_AUTH_SECRET (several
+are separated by commas or line breaks).")]
     Serve {
-        /// Run with this configuration
+        /// The configuration [default: see above]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// The name that clients reach this relay by; also its realm
+        /// The host name that clients use for this relay; also its realm
         #[arg(long, value_name = "NAME", value_parser = words::domain, conflicts_with = "config")]
         domain: Option<String>,
-        /// The certificate for TLS and those that vouch for it, as PEM [default: a self-signed one, which browsers refuse]
+        /// The certificate chain for TLS, as PEM [default: a self-signed certificate, which browsers refuse]
         #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "config")]
         cert: Option<PathBuf>,
-        /// Its private key, as PEM
+        /// The private key of the certificate, as PEM
         #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "config")]
         key: Option<PathBuf>,
-        /// Where the shared secret and a self-signed certificate are kept [default: $STATE_DIRECTORY, else ~/.local/state/hairpin, /var/lib/hairpin as
-        /// a service]
+        /// The directory of the generated secret and certificate [default: $STATE_DIRECTORY, otherwise ~/.local/state/hairpin, or /var/lib/hairpin
+        /// for a service]
         #[arg(long, value_name = "DIR", conflicts_with = "config")]
         state_dir: Option<PathBuf>,
     },
-    /// Report every mistake in a configuration, and do nothing else
+    /// Report every mistake in a configuration
     ///
-    /// One line for each mistake, with the place and the fix. The exit status is 0 if there is none, else 2.
+    /// Prints one line per mistake, with its place and how to fix it. The exit status is 0 if there is none, otherwise 2.
     Check {
         /// The configuration
         file: PathBuf,
     },
-    /// Print ICE servers for a user, as a browser takes them
+    /// Print ICE servers for a user, in the format of browsers
     ///
-    /// The credentials are made from the first shared secret: of the configuration, or else of the relay that
-    /// `hairpin serve` runs without one. A running relay accepts them at once.
+    /// The credentials are made from the first shared secret of the configuration, or from the secret that `hairpin serve`
+    /// generated when it ran without one. A running relay accepts them immediately.
     #[command(after_help = "\
 Examples:
   hairpin credentials --user alice
@@ -95,22 +96,22 @@ Examples:
     Credentials(CredentialsArgs),
 }
 
-/// What `credentials` was told.
+/// The arguments of `hairpin credentials`.
 #[derive(clap::Args)]
 struct CredentialsArgs {
-    /// Whom they are for: what logs and quotas go by
+    /// The user, as in logs and quotas
     #[arg(long, value_name = "NAME", value_parser = words::user)]
     user: String,
-    /// How long they can open calls: seconds, or like 30m, 12h, 7d
+    /// How long the credentials can create allocations: seconds, or a time like 30m, 12h or 7d
     #[arg(long, value_name = "TIME", value_parser = words::duration, default_value = "24h")]
     ttl: Duration,
-    /// Take the secret and the addresses from this configuration
+    /// Use the secret and the addresses of this configuration
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Take the secret from here [default: where `hairpin serve` keeps it]
+    /// Use the secret in this directory [default: that of `hairpin serve`]
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
-    /// The name that clients reach the relay by [default: its addresses]
+    /// The host name that clients use for the relay [default: its addresses]
     #[arg(long, value_name = "NAME", value_parser = words::domain)]
     domain: Option<String>,
 }
@@ -137,14 +138,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_make_sense() {
+    fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
     }
 
     #[test]
     fn no_argument_takes_a_secret() {
         for command in Arguments::command().get_subcommands() {
-            // The name of a file is no secret, even if the file is.
+            // The name of a file is not a secret, even if its contents are.
             let is_file =
                 |argument: &clap::Arg| argument.get_value_names().is_some_and(|names| names == ["FILE"]);
             for argument in command.get_arguments().filter(|argument| !is_file(argument)) {

@@ -1,8 +1,8 @@
-//! Arguments that are more than text: times, domains, user names.
+//! Parsers of arguments: times, domains, user names.
 
 use std::time::Duration;
 
-/// The longest time credentials may be valid: ten years.
+/// The longest validity of credentials: ten years.
 const LONGEST: u64 = 10 * 365 * 86_400;
 
 /// `90`, `90s`, `30m`, `12h`, `7d`.
@@ -13,7 +13,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,
-        _ => return Err("write seconds, or a number with s, m, h or d, like 12h".into()),
+        _ => return Err("write a number of seconds, or a number with s, m, h or d, like 12h".into()),
     };
     let seconds = digits.parse().ok().and_then(|n: u64| n.checked_mul(unit));
     match seconds {
@@ -22,7 +22,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A host name or an IPv4 address: it becomes part of URLs, and the realm.
+/// A host name or an IPv4 address. It becomes part of URLs, and the realm.
 pub fn domain(text: &str) -> Result<String, String> {
     let label = |label: &str| {
         let inside = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -40,9 +40,9 @@ pub fn domain(text: &str) -> Result<String, String> {
 
 /// The user part of a time-limited name.
 pub fn user(text: &str) -> Result<String, String> {
-    // With the expiry before it the whole stays below the 509 bytes of RFC 8489 section 14.3.
+    // Together with the expiry it must stay below the 509 bytes of RFC 8489 section 14.3.
     if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) {
-        return Err("write 1 to 256 bytes of printable text".into());
+        return Err("write 1 to 256 bytes of text without control characters".into());
     }
     Ok(text.to_owned())
 }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_fit_into_urls() {
+    fn domains_are_valid_in_urls() {
         for text in ["turn.example.org", "localhost", "203.0.113.7", "xn--bcher-kva.example"] {
             assert!(domain(text).is_ok(), "{text}");
         }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_printable() {
+    fn users_have_no_control_characters() {
         assert!(user("@alice:example.org").is_ok() && user("Zoë").is_ok());
         assert!(user("").is_err() && user("a\nb").is_err() && user(&"x".repeat(257)).is_err());
     }

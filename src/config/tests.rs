@@ -320,7 +320,7 @@ fn values_are_judged_where_they_stand() {
         ),
         (
             "[tls]\ncert = \"fullchain.pem\"\nkey = \"old-key.pem\"",
-            "tls.key = \"old-key.pem\": the key does not belong to the first certificate",
+            "tls.key = \"old-key.pem\": the private key does not belong to the first certificate",
         ),
         ("[limits]\nclient_queue = 1", "write a number from 16384"),
         ("[limits]\nidle_timeout = 0", "write a number from 1"),

@@ -1,6 +1,6 @@
-//! Which addresses this machine has, and which of them a relay should hand out when nobody says: for each family the
-//! source address of the default route. Never a loopback, link-local or temporary one (RFC 8981): those end, or reach
-//! nobody.
+//! The addresses of this machine, and which of them to relay with if none is configured: the source address of each family's
+//! default route. Loopback and link-local addresses cannot be reached from elsewhere and temporary ones (RFC 8981) expire, so
+//! these are never chosen.
 
 use std::fmt;
 use std::io;
@@ -8,24 +8,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 
-/// A relayed address, and why this one.
+/// A relayed address and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The address.
     pub address: IpAddr,
-    /// Where it comes from.
+    /// Why it was chosen.
     pub why: Why,
 }
 
-/// Where a relayed address comes from.
+/// Why a relayed address was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The configuration lists it.
     Configured,
     /// It is the source address of the default route.
     DefaultRoute,
-    /// The source address of the default route is temporary; this is a lasting one of the same interface.
-    Lasting,
+    /// The source address of the default route is temporary; this is a permanent one of the same interface.
+    Permanent,
 }
 
 impl fmt::Display for Chosen {
@@ -33,7 +33,7 @@ impl fmt::Display for Chosen {
         let why = match self.why {
             Why::Configured => "configured",
             Why::DefaultRoute => "source address of the default route",
-            Why::Lasting => "lasting address beside the default route's temporary one",
+            Why::Permanent => "permanent address, instead of the default route's temporary one",
         };
         write!(f, "{} ({why})", self.address)
     }
@@ -42,19 +42,18 @@ impl fmt::Display for Chosen {
 /// Why a family has no relayed address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// Nothing leads out.
+    /// There is no default route.
     #[error("there is no default route")]
     NoRoute,
-    /// The way out begins at an address that reaches nobody.
-    #[error("the default route's source address {0} reaches nobody elsewhere")]
-    Near(IpAddr),
-    /// The way out has temporary addresses only.
-    #[error("the default route's source address {0} is temporary, and its interface has no lasting one")]
+    /// Its source address cannot be reached from elsewhere.
+    #[error("the default route's source address {0} cannot be reached from elsewhere")]
+    Local(IpAddr),
+    /// Its interface has only temporary addresses.
+    #[error("the default route's source address {0} is temporary, and its interface has no permanent one")]
     Temporary(Ipv6Addr),
 }
 
-/// Addresses whose routes are asked for: two of the DNS root servers', so surely by way of the default route. No packet
-/// is sent.
+/// Addresses of a DNS root server, which are reached by the default route. Their routes are looked up; no packet is sent.
 const FAR_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)), 53);
 const FAR_V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 0x2, 0x30)), 53);
@@ -97,14 +96,14 @@ pub fn all() -> io::Result<Vec<IpAddr>> {
     Ok(all)
 }
 
-/// Whether sockets of this machine can have an address.
+/// Whether a socket of this machine can be bound to an address.
 pub fn is_here(address: IpAddr) -> bool {
-    // Busy ports and lacking rights are other questions; so is a link-local address that lacks its interface.
+    // Any other error, such as a missing interface for a link-local address, means that the address exists.
     let kind = UdpSocket::bind(SocketAddr::new(address, 0)).map_err(|error| error.kind());
     kind.err() != Some(io::ErrorKind::AddrNotAvailable)
 }
 
-/// Whether an address is only known inside its own network: RFC 1918, RFC 6598 and RFC 4193.
+/// Whether an address is only reachable inside its own network: RFC 1918, RFC 6598 and RFC 4193.
 pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_private() || v4.octets()[0] == 100 && v4.octets()[1] & 0xC0 == 64,
@@ -112,12 +111,12 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Whether this machine has IPv6 at all.
+/// Whether this machine supports IPv6.
 pub fn has_ipv6() -> bool {
     socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).is_ok()
 }
 
-/// The address that packets to `far` would leave from.
+/// The source address of packets to `far`.
 fn source(far: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
@@ -129,7 +128,7 @@ fn choose_v4(source: Option<IpAddr>) -> Result<Chosen, Unusable> {
     match source {
         Some(IpAddr::V4(v4)) if !v4.is_unspecified() => {
             if v4.is_loopback() || v4.is_link_local() {
-                return Err(Unusable::Near(v4.into()));
+                return Err(Unusable::Local(v4.into()));
             }
             Ok(Chosen { address: v4.into(), why: Why::DefaultRoute })
         }
@@ -144,21 +143,23 @@ fn choose_v6(source: Option<IpAddr>, table: &str) -> Result<Chosen, Unusable> {
         return Err(Unusable::NoRoute);
     }
     if v6.is_loopback() || v6.is_unicast_link_local() {
-        return Err(Unusable::Near(v6.into()));
+        return Err(Unusable::Local(v6.into()));
     }
     let entries: Vec<InterfaceAddress> = table.lines().filter_map(InterfaceAddress::parse).collect();
     let Some(own) = entries.iter().find(|entry| entry.address == v6) else {
-        // The kernel tells nothing, so nothing speaks against it.
+        // Without information from the kernel the address is taken as permanent.
         return Ok(Chosen { address: v6.into(), why: Why::DefaultRoute });
     };
-    if own.lasts() {
+    if own.is_permanent() {
         return Ok(Chosen { address: v6.into(), why: Why::DefaultRoute });
     }
-    // A neighbour in the same /64 is routed the same way; another prefix may not be.
+    // Addresses in the same /64 are routed alike; another prefix may not be.
     entries
         .iter()
-        .find(|other| other.interface == own.interface && other.prefix() == own.prefix() && other.lasts())
-        .map(|other| Chosen { address: other.address.into(), why: Why::Lasting })
+        .find(|other| {
+            other.interface == own.interface && other.prefix() == own.prefix() && other.is_permanent()
+        })
+        .map(|other| Chosen { address: other.address.into(), why: Why::Permanent })
         .ok_or(Unusable::Temporary(v6))
 }
 
@@ -178,8 +179,8 @@ impl InterfaceAddress {
         Some(InterfaceAddress { address, interface, flags })
     }
 
-    /// Neither temporary nor failed, deprecated or still being tried (IFA_F_* of linux/if_addr.h).
-    fn lasts(&self) -> bool {
+    /// Neither temporary nor failed, deprecated or tentative (IFA_F_* of linux/if_addr.h).
+    fn is_permanent(&self) -> bool {
         const TEMPORARY: u8 = 0x01;
         const FAILED: u8 = 0x08;
         const DEPRECATED: u8 = 0x20;
@@ -209,7 +210,7 @@ fe8000000000000000fc00fffe000001 02 40 20 80     eth0
 ";
 
     #[test]
-    fn the_default_routes_source_is_taken() {
+    fn the_source_address_of_the_default_route_is_chosen() {
         assert_eq!(
             choose_v4(Some(ip("10.0.0.7"))),
             Ok(Chosen { address: ip("10.0.0.7"), why: Why::DefaultRoute })
@@ -219,24 +220,24 @@ fe8000000000000000fc00fffe000001 02 40 20 80     eth0
     }
 
     #[test]
-    fn what_reaches_nobody_is_refused() {
+    fn local_addresses_are_refused() {
         assert_eq!(choose_v4(None), Err(Unusable::NoRoute));
         assert_eq!(choose_v4(Some(ip("0.0.0.0"))), Err(Unusable::NoRoute));
-        assert_eq!(choose_v4(Some(ip("127.0.0.1"))), Err(Unusable::Near(ip("127.0.0.1"))));
-        assert_eq!(choose_v4(Some(ip("169.254.3.4"))), Err(Unusable::Near(ip("169.254.3.4"))));
+        assert_eq!(choose_v4(Some(ip("127.0.0.1"))), Err(Unusable::Local(ip("127.0.0.1"))));
+        assert_eq!(choose_v4(Some(ip("169.254.3.4"))), Err(Unusable::Local(ip("169.254.3.4"))));
         assert_eq!(choose_v6(None, TABLE), Err(Unusable::NoRoute));
-        assert_eq!(choose_v6(Some(ip("::1")), TABLE), Err(Unusable::Near(ip("::1"))));
-        assert_eq!(choose_v6(Some(ip("fe80::1")), TABLE), Err(Unusable::Near(ip("fe80::1"))));
+        assert_eq!(choose_v6(Some(ip("::1")), TABLE), Err(Unusable::Local(ip("::1"))));
+        assert_eq!(choose_v6(Some(ip("fe80::1")), TABLE), Err(Unusable::Local(ip("fe80::1"))));
     }
 
-    /// RFC 8981: a temporary address ends while calls still use it.
+    /// RFC 8981: a temporary address expires while calls still use it.
     #[test]
-    fn a_lasting_address_is_taken_instead_of_a_temporary_one() {
+    fn a_permanent_address_is_chosen_instead_of_a_temporary_one() {
         let temporary: Ipv6Addr = "2001:db8::7".parse().unwrap();
         assert_eq!(choose_v6(Some(temporary.into()), TABLE), Err(Unusable::Temporary(temporary)));
         let more = format!("{TABLE}20010db8000000000000000000000011 02 40 00 80     eth0\n");
-        let lasting = Chosen { address: ip("2001:db8::11"), why: Why::Lasting };
-        assert_eq!(choose_v6(Some(temporary.into()), &more), Ok(lasting));
+        let permanent = Chosen { address: ip("2001:db8::11"), why: Why::Permanent };
+        assert_eq!(choose_v6(Some(temporary.into()), &more), Ok(permanent));
     }
 
     #[test]
@@ -246,7 +247,7 @@ fe8000000000000000fc00fffe000001 02 40 20 80     eth0
     }
 
     #[test]
-    fn private_networks_are_known() {
+    fn private_networks_are_recognised() {
         for private in ["10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1", "100.127.255.255", "fd00::1"] {
             assert!(is_private(ip(private)), "{private}");
         }

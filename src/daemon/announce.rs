@@ -1,5 +1,5 @@
-//! What a start tells the operator: where clients come in, what is advertised and why, who may use it, what is denied;
-//! one line each.
+//! The log lines of a start: the listeners, the advertised addresses and where they come from, who may use the relay, and
+//! which peers are denied.
 
 use std::fmt::Display;
 
@@ -10,14 +10,14 @@ use crate::config::{Settings, Site};
 use crate::turn::Transport;
 
 /// RFC 8489 section 6.2.3: clients verify the certificate.
-const SELF_SIGNED: &str = "browsers refuse the self-signed certificate for turns: URLs: start with --domain, --cert and \
-                           --key (or set tls.cert and tls.key) to give them one for a name from an authority they know";
+const SELF_SIGNED: &str = "browsers refuse the self-signed certificate for turns: URLs; start with --domain, --cert and \
+                           --key (or set tls.cert and tls.key) to use a certificate from an authority that they trust";
 
-/// Tells of a relay that has just started.
+/// Logs what a relay that has just started does.
 pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
-    info!("clients come in at {}", ways_in(site));
+    info!("listening for clients on {}", listeners(site));
     match (settings.tls.cert.is_some(), settings.tls.is_self_signed()) {
-        (false, _) => info!("TLS is off: there is no certificate (tls.cert and tls.key)"),
+        (false, _) => info!("TLS is off: no certificate is configured (tls.cert and tls.key)"),
         (true, true) => warn!("{SELF_SIGNED}"),
         (true, false) => {}
     }
@@ -36,17 +36,17 @@ pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
     );
     info!("{}", denied(settings));
     if !settings.http.listen.is_empty() {
-        info!("metrics and health at http {}", list(&settings.http.listen));
+        info!("serving metrics and health on http {}", list(&settings.http.listen));
     }
 }
 
-fn ways_in(site: &Site) -> String {
+fn listeners(site: &Site) -> String {
     let lists = Transport::ALL.map(|transport| (transport.as_str(), site.over(transport)));
     let lists = lists.iter().filter(|(_, addrs)| !addrs.is_empty());
     lists.map(|(name, addrs)| format!("{name} {}", list(addrs))).collect::<Vec<_>>().join("; ")
 }
 
-/// A relayed address, what clients are told of it, and why.
+/// A relayed address, where it comes from, and its external address.
 fn advertised(chosen: Chosen, site: &Site) -> String {
     let outside = site.outside(chosen.address);
     if outside == chosen.address {
@@ -57,9 +57,9 @@ fn advertised(chosen: Chosen, site: &Site) -> String {
 
 fn private_only(site: &Site) -> Option<String> {
     site.relay.iter().all(|ip| addresses::is_private(site.outside(*ip))).then(|| {
-        "every relayed address is private, so only clients and peers in the same network can use it: where a NAT maps a \
-         public address to this machine, set relay.external_ip to that address in a configuration (start with --config); \
-         else list a public address of this machine in relay.addresses"
+        "every relayed address is private, so only clients and peers in the same network can use this relay; if a NAT maps a \
+         public address to this machine, set relay.external_ip to that address in a configuration (start with --config), \
+         otherwise list a public address of this machine in relay.addresses"
             .to_owned()
     })
 }
@@ -67,14 +67,14 @@ fn private_only(site: &Site) -> Option<String> {
 fn denied(settings: &Settings) -> String {
     let peers = &settings.peers;
     let mut line = String::from(
-        "peers denied: everything not globally reachable (loopback, private, link-local, multicast, reserved), tunnels, \
-         and this relay's own listeners",
+        "peers denied: addresses that are not globally reachable (loopback, private, link-local, multicast, reserved), \
+         tunnels, and this relay's own listeners",
     );
     if !peers.deny.is_empty() {
-        line += &format!("; denied besides: {}", list(&peers.deny));
+        line += &format!("; also denied: {}", list(&peers.deny));
     }
     if !peers.allow.is_empty() {
-        line += &format!("; allowed all the same: {}", list(&peers.allow));
+        line += &format!("; allowed nevertheless: {}", list(&peers.allow));
     }
     line
 }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_alone_are_warned_about() {
+    fn only_private_addresses_cause_a_warning() {
         let warning = private_only(&site(&["192.168.1.5", "fd00::5"], &[])).unwrap();
         assert!(warning.contains("set relay.external_ip"), "{warning}");
         assert!(private_only(&site(&["192.168.1.5", "2001:db8::5"], &[])).is_none());
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_external_address_is_told_with_its_reason() {
+    fn an_external_address_is_logged_with_its_origin() {
         let site = site(&["10.0.0.5", "10.0.0.6"], &[("10.0.0.5", "203.0.113.5")]);
         let chosen = |address| Chosen { address, why: Why::DefaultRoute };
         let lines: Vec<_> = site.relay.iter().map(|ip| advertised(chosen(*ip), &site)).collect();
@@ -128,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_denied_and_allowed_is_told() {
+    fn denied_and_allowed_ranges_are_logged() {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["10.0.0.0/8".parse().unwrap()];
         settings.peers.deny = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
         let line = denied(&settings);
         assert!(
-            line.ends_with("; denied besides: 10.1.0.0/16, 2001:db8::/32; allowed all the same: 10.0.0.0/8"),
+            line.ends_with("; also denied: 10.1.0.0/16, 2001:db8::/32; allowed nevertheless: 10.0.0.0/8"),
             "{line}"
         );
     }

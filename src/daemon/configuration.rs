@@ -1,4 +1,4 @@
-//! The configuration as this machine has it: files, environment and addresses behind the pure loader of [`config`].
+//! Reads the configuration with the files, environment and addresses of this machine. The loader in [`config`] is pure.
 //!
 //! [`config`]: crate::config
 
@@ -8,7 +8,7 @@ use super::{addresses, state, unix_now};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{self, Finding, Loaded, ReadContext};
 
-/// Reads a configuration file; on mistakes, all of them.
+/// Reads a configuration file.
 ///
 /// # Errors
 ///
@@ -17,11 +17,11 @@ pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
     let text = state::read_text(file).map_err(|error| {
         let what = format!("cannot be read: {error}");
-        vec![finding(&name, &what, "correct the path, or let the user that runs hairpin read it")]
+        vec![finding(&name, &what, "correct the path, or allow the user that runs hairpin to read the file")]
     })?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let loaded = config::load(&name, &text, &reader(&|path| state::read_text(&folder.join(path))))?;
-    // What only the preparation of names and passwords can tell (RFC 8265).
+    // Some mistakes only show when names and passwords are prepared (RFC 8265).
     let keys = NonceKeys { current: [0; 32], previous: None };
     match Auth::new(loaded.settings.auth(), keys) {
         Ok(_) => Ok(loaded),

@@ -1,7 +1,6 @@
-//! Whether the relay is alive: every worker, and the thread beside each, is asked for a sign of life through its command
-//! channel.
+//! Whether the relay is alive. Every worker and the thread beside it are asked to reply through their command channels.
 //!
-//! An idle worker waits for its next event, so a counter that its loop increments would tell nothing.
+//! An idle worker waits for its next event, so a counter of its loop would not show whether it is alive.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,25 +17,25 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a thread may take to reply.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// The latest signs of life.
+/// The latest replies.
 pub struct Heartbeat {
     started: Instant,
-    /// When all threads were last asked and had replied or not, in milliseconds since `started`.
+    /// When the latest round of questions ended, in milliseconds since `started`.
     asked: AtomicU64,
     silent: Mutex<Vec<SilentThread>>,
 }
 
 impl Heartbeat {
-    /// Every thread counts as alive at first.
+    /// Considers every thread alive at first.
     pub fn new() -> Heartbeat {
         Heartbeat { started: Instant::now(), asked: AtomicU64::new(0), silent: Mutex::default() }
     }
 
-    /// Whether the daemon has asked its threads lately, and all of them have replied.
+    /// Whether the latest round was recent and every thread replied.
     pub fn is_alive(&self) -> bool {
         let since = self.elapsed().saturating_sub(self.asked.load(Ordering::Relaxed));
-        let lately = since <= (INTERVAL + 2 * LIMIT).as_millis() as u64;
-        lately && self.silent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let recent = since <= (INTERVAL + 2 * LIMIT).as_millis() as u64;
+        recent && self.silent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn elapsed(&self) -> u64 {
@@ -46,17 +45,17 @@ impl Heartbeat {
     fn note(&self, silent: Vec<SilentThread>) {
         let mut before = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in silent.iter().filter(|thread| !before.contains(thread)) {
-            error!(worker = thread.worker, stages = thread.stages, "a thread gives no sign of life");
+            error!(worker = thread.worker, stages = thread.stages, "a thread does not respond");
         }
         for thread in before.iter().filter(|thread| !silent.contains(thread)) {
-            info!(worker = thread.worker, stages = thread.stages, "a thread gives signs of life again");
+            info!(worker = thread.worker, stages = thread.stages, "a thread responds again");
         }
         *before = silent;
         self.asked.store(self.elapsed(), Ordering::Relaxed);
     }
 }
 
-/// Asks the threads of `workers` for as long as it is polled.
+/// Asks the threads of `workers` while it is polled.
 pub async fn run(workers: Arc<Workers>, heartbeat: Arc<Heartbeat>) {
     let mut interval = interval(INTERVAL);
     loop {
@@ -79,6 +78,6 @@ mod tests {
         heartbeat.note(Vec::new());
         assert!(heartbeat.is_alive());
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(!heartbeat.is_alive(), "nobody has asked for half a minute");
+        assert!(!heartbeat.is_alive(), "the latest round is too old");
     }
 }

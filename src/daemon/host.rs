@@ -1,14 +1,14 @@
-//! What the kernel says of UDP on this host, for losses that no socket can tell: above all datagrams for clients that a
-//! full device queue swallowed, since only a socket that keeps ICMP errors hears of those.
+//! The kernel's UDP error counters, for losses that no socket reports: above all datagrams to clients that were dropped at a
+//! full device queue, which the kernel only reports to sockets that receive ICMP errors.
 //!
-//! The counters are the network namespace's, so every program's. They are read when metrics are asked for.
+//! The counters belong to the network namespace, so they include other programs. They are read when metrics are requested.
 
 use std::fs;
 
-/// A counter of the kernel: the address family, what went wrong, and how often.
+/// A counter of the kernel: the address family, the error, and its count.
 pub type UdpErrors = (&'static str, &'static str, u64);
 
-/// What can go wrong: its name here, and in the kernel's tables for IPv4 and IPv6.
+/// The errors: their names here and in the kernel's tables for IPv4 and IPv6.
 const ERRORS: [(&str, &str, &str); 4] = [
     ("receive_buffer", "RcvbufErrors", "Udp6RcvbufErrors"),
     ("send_buffer", "SndbufErrors", "Udp6SndbufErrors"),
@@ -16,7 +16,7 @@ const ERRORS: [(&str, &str, &str); 4] = [
     ("memory", "MemErrors", "Udp6MemErrors"),
 ];
 
-/// The kernel's counters, as far as it has them.
+/// The counters that the kernel has.
 pub fn udp_errors() -> Vec<UdpErrors> {
     let table = |name| fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
     read(&table("snmp"), &table("snmp6"))
@@ -28,14 +28,14 @@ fn read(snmp: &str, snmp6: &str) -> Vec<UdpErrors> {
     v4.chain(v6).filter_map(|(family, error, count)| Some((family, error, count?))).collect()
 }
 
-/// Each protocol has a line of names and one of values.
+/// In this table each protocol has a line of names and a line of values.
 fn in_snmp(table: &str, name: &str) -> Option<u64> {
     let mut lines = table.lines().filter_map(|line| line.strip_prefix("Udp:"));
     let place = lines.next()?.split_whitespace().position(|found| found == name)?;
     lines.next()?.split_whitespace().nth(place)?.parse().ok()
 }
 
-/// Each counter has a line.
+/// In this table each counter has its own line.
 fn in_snmp6(table: &str, name: &str) -> Option<u64> {
     let mut lines = table.lines().filter_map(|line| line.split_once(char::is_whitespace));
     lines.find(|(found, _)| *found == name)?.1.trim().parse().ok()
@@ -64,14 +64,14 @@ UdpLite6RcvbufErrors            \t97
 ";
 
     #[test]
-    fn both_families_tables() {
+    fn both_tables_are_read() {
         let errors = ["receive_buffer", "send_buffer", "checksum", "memory"];
         let rows = |family, first| errors.into_iter().zip(first..).map(move |(error, n)| (family, error, n));
         assert_eq!(read(SNMP, SNMP6), rows("ipv4", 11).chain(rows("ipv6", 21)).collect::<Vec<_>>());
     }
 
     #[test]
-    fn what_is_not_there_is_left_out() {
+    fn missing_counters_are_left_out() {
         assert_eq!(read("", ""), []);
         assert_eq!(read("Udp: RcvbufErrors\n", ""), []);
         assert_eq!(
@@ -81,7 +81,7 @@ UdpLite6RcvbufErrors            \t97
     }
 
     #[test]
-    fn this_kernel_has_them() {
+    fn this_kernel_has_every_counter() {
         let errors = udp_errors();
         assert!(ERRORS.iter().all(|&(error, ..)| errors.iter().any(|row| (row.0, row.1) == ("ipv4", error))));
     }

@@ -1,5 +1,4 @@
-//! HTTP for the machine's own eyes: `/metrics` and `/healthz`. Few connections at a time, each for a few seconds and
-//! one request.
+//! HTTP for `/metrics` and `/healthz`. Few connections at a time, each for one request and at most 15 seconds.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,24 +18,24 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// Connections at a time; others wait in the kernel's queue.
+/// Connections at a time; more wait in the kernel's accept queue.
 const CONNECTIONS: usize = 64;
 
-/// Until a request must be there.
+/// Time for a request to arrive.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// Until a connection is closed, whatever it does.
+/// Time after which a connection is closed, whatever it does.
 const CONNECTION: Duration = Duration::from_secs(15);
 
-/// What is asked for the pages.
+/// What the pages show.
 pub trait Pages: Send + Sync + 'static {
     /// `/metrics`, in Prometheus' text format.
     fn metrics(&self) -> String;
-    /// `/healthz`: whether clients are served.
+    /// `/healthz`: whether the relay serves clients.
     fn is_healthy(&self) -> bool;
 }
 
-/// Opens a listener; on failure a sentence that says what to do.
+/// Opens a listener.
 ///
 /// # Errors
 ///
@@ -47,9 +46,9 @@ pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
             io::ErrorKind::AddrInUse => {
                 "already in use (another hairpin?); stop the other program or change http.listen"
             }
-            io::ErrorKind::PermissionDenied => "no permission; choose a port from 1024 up in http.listen",
-            io::ErrorKind::AddrNotAvailable => "this machine does not have that address; change http.listen",
-            _ => "cannot be listened on; change http.listen",
+            io::ErrorKind::PermissionDenied => "no permission; choose a port of 1024 or above in http.listen",
+            io::ErrorKind::AddrNotAvailable => "not an address of this machine; change http.listen",
+            _ => "cannot be opened; change http.listen",
         };
         anyhow::Error::new(error).context(format!("http {address}: {fix}"))
     })?;
@@ -57,27 +56,27 @@ pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// Serves the pages for as long as it is polled.
+/// Serves the pages while it is polled.
 ///
 /// # Errors
 ///
 /// Returns an error if the listener cannot be registered with the runtime. Errors of single connections end only those.
 pub async fn serve(listener: std::net::TcpListener, pages: Arc<impl Pages>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let pages = Arc::clone(&pages);
                 tokio::spawn(async move {
                     let _ = timeout(CONNECTION, connection(stream, pages)).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
-            // No file descriptor left, most likely: do not spin on it.
+            // Most likely there is no file descriptor left; retrying at once would use a whole CPU.
             Err(error) => {
-                warn!(%error, "http: cannot accept");
+                warn!(%error, "cannot accept an HTTP connection");
                 sleep(Duration::from_secs(1)).await;
             }
         }
@@ -86,7 +85,7 @@ pub async fn serve(listener: std::net::TcpListener, pages: Arc<impl Pages>) -> i
 
 async fn connection(stream: TcpStream, pages: Arc<impl Pages>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &*pages);
+        let response = respond(request.method(), request.uri().path(), &*pages);
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -96,14 +95,14 @@ async fn connection(stream: TcpStream, pages: Arc<impl Pages>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        debug!(%error, "http");
+        debug!(%error, "an HTTP connection failed");
     }
 }
 
-fn answer(method: &Method, path: &str, pages: &impl Pages) -> Response<String> {
+fn respond(method: &Method, path: &str, pages: &impl Pages) -> Response<String> {
     let known = ["/metrics", "/healthz"].contains(&path);
     if known && method != Method::GET && method != Method::HEAD {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
         response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
         return response;
     }
@@ -117,7 +116,7 @@ fn answer(method: &Method, path: &str, pages: &impl Pages) -> Response<String> {
         }
         "/healthz" if pages.is_healthy() => plain(StatusCode::OK, "ok\n"),
         "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not serving\n"),
-        _ => plain(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
+        _ => plain(StatusCode::NOT_FOUND, "not found; the pages are /metrics and /healthz\n"),
     }
 }
 
@@ -145,57 +144,57 @@ mod tests {
         }
     }
 
-    async fn served() -> SocketAddr {
+    async fn server() -> SocketAddr {
         let listener = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, Arc::new(Fixed)));
         address
     }
 
-    async fn ask(address: SocketAddr, request: &str) -> String {
+    async fn request(address: SocketAddr, text: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
-    async fn the_two_pages_are_there_and_nothing_else() {
-        let address = served().await;
+    async fn there_are_two_pages() {
+        let address = server().await;
         for (line, status, body) in [
             ("GET /healthz", "200 OK", "ok\n"),
             ("GET /metrics", "200 OK", "hairpin_up 1\n"),
             ("GET /metrics?x=1", "200 OK", "hairpin_up 1\n"),
             ("HEAD /metrics", "200 OK", ""),
-            ("POST /metrics", "405 Method Not Allowed", "GET only\n"),
-            ("GET /", "404 Not Found", "there are /metrics and /healthz\n"),
-            ("POST /secret", "404 Not Found", "there are /metrics and /healthz\n"),
+            ("POST /metrics", "405 Method Not Allowed", "only GET and HEAD are allowed\n"),
+            ("GET /", "404 Not Found", "not found; the pages are /metrics and /healthz\n"),
+            ("POST /secret", "404 Not Found", "not found; the pages are /metrics and /healthz\n"),
         ] {
-            let answer = ask(address, &format!("{line} HTTP/1.1\r\nHost: here\r\n\r\n")).await;
-            let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+            let response = request(address, &format!("{line} HTTP/1.1\r\nHost: here\r\n\r\n")).await;
+            let (head, rest) = response.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {head}");
             assert_eq!(rest, body, "{line}");
         }
-        assert!(ask(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+        assert!(request(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_say_nothing_are_closed_and_others_served() {
-        let address = served().await;
+    async fn silent_connections_are_closed_and_others_are_served() {
+        let address = server().await;
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // Every place is taken until the silent ones have had their time.
-        let answer = ask(address, "GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // Every permit is taken until the silent connections time out.
+        let response = request(address, "GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
         let mut rest = Vec::new();
         silent[0].read_to_end(&mut rest).await.unwrap();
     }
 
     #[test]
-    fn a_taken_port_is_a_sentence() {
+    fn a_port_in_use_is_reported() {
         let first = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let error = open(first.local_addr().unwrap()).unwrap_err();
         assert!(error.to_string().contains("already in use (another hairpin?)"), "{error}");

@@ -1,4 +1,4 @@
-//! ICE servers as browsers take them: `{"iceServers": [{"urls": [..], "username": .., "credential": ..}]}`, with
+//! ICE servers in the format of browsers: `{"iceServers": [{"urls": [..], "username": .., "credential": ..}]}`, with
 //! time-limited credentials.
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::auth::{Secret, time_limited_password};
 use crate::turn::{External, Transport};
 
-/// What clients need to use this relay until `expiry` (unix seconds).
+/// The ICE servers for clients of this relay, valid until `expiry` (Unix seconds).
 pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Value {
     let username = format!("{expiry}:{user}");
     let credential = time_limited_password(secret.as_bytes(), &username);
     json!({ "iceServers": [{ "urls": urls, "username": username, "credential": credential }] })
 }
 
-/// A URL for every way in (RFC 7065). Wildcard listeners are reached at `addresses`, one a family, by their external names; a
-/// `domain` stands for whatever it resolves to.
+/// The URL of every listener (RFC 7065). Wildcard listeners are reached at the external address of the first of `addresses` of
+/// their family. With a `domain`, every URL has that instead of an address.
 pub fn urls(
     listeners: &[(Transport, SocketAddr)],
     addresses: &[IpAddr],
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_behind_a_nat_are_told_by_their_external_names() {
+    fn addresses_behind_a_nat_appear_as_their_external_addresses() {
         let pair = |local: &str, public: &str| (local.parse().unwrap(), public.parse().unwrap());
         let external = External::new(vec![pair("10.0.0.5", "203.0.113.5"), pair("10.0.0.6", "203.0.113.6")]);
         let udp = listeners(&["0.0.0.0:3478", "10.0.0.6:3479"]);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_addresses_stand_for_themselves() {
+    fn specific_listeners_keep_their_address() {
         let udp = listeners(&["192.0.2.7:4000", "[2001:db8::7]:4001"]);
         let expected = ["turn:192.0.2.7:4000?transport=udp", "turn:[2001:db8::7]:4001?transport=udp"];
         assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), &none(), None), expected);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_is_what_a_browser_takes() {
+    fn the_object_has_the_format_of_browsers() {
         let urls = ["turn:192.0.2.1:3478?transport=udp".to_owned()];
         let object = servers(&urls, &Secret::new("north"), "mbzrxpgjys", 12_334_939);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Logs go to standard error by way of a thread of their own and a bounded queue: a reader that is slow, stuck or gone
-//! costs lines, which are counted, and nothing else.
+//! Logs go to standard error through a bounded queue and a separate thread. If the reader of standard error is slow, stuck or
+//! gone, lines are dropped and counted; nothing else is affected.
 
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, AssertUnwindSafe};
@@ -14,21 +14,21 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::settings::{Format, Level, LogSettings};
 
-/// Lines that wait to be written at most.
+/// The most lines that wait to be written.
 const QUEUE: usize = 8192;
 
-/// The log. When it is dropped, what waits is written, for a second at most.
+/// The log. Dropping it writes the waiting lines, for at most one second.
 pub struct Logging {
     dropped: ErrorCounter,
     guard: Option<WorkerGuard>,
 }
 
-/// Counts the lines that were lost.
+/// Counts dropped lines.
 #[derive(Clone)]
 pub struct LostLines(ErrorCounter);
 
 impl Logging {
-    /// Starts logging for the whole process; panics are logged too, for standard error may be stuck.
+    /// Starts logging for the whole process. Panics are logged too, since writing them to a stuck standard error would block.
     pub fn start(log: &LogSettings) -> Logging {
         let (writer, guard) = queue(io::stderr());
         let dropped = writer.error_counter();
@@ -39,16 +39,16 @@ impl Logging {
                 layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
             }
         };
-        // Libraries have their say when something is wrong.
+        // Other crates only log warnings and errors.
         let level = level(log.level);
         let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hairpin", level);
-        // Only a test that starts two relays in one process has one already.
+        // This only fails in a test that starts two relays in one process.
         let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
         panic::set_hook(Box::new(|panic| tracing::error!("this is a bug in hairpin: {panic}")));
         Logging { dropped, guard: Some(guard) }
     }
 
-    /// A reader of the count of lost lines.
+    /// A reader of the number of dropped lines.
     pub fn lost(&self) -> LostLines {
         LostLines(self.dropped.clone())
     }
@@ -57,19 +57,19 @@ impl Logging {
 impl Drop for Logging {
     fn drop(&mut self) {
         let guard = self.guard.take();
-        // With a stuck reader it complains on standard output, and panics if that is closed.
+        // With a stuck reader the guard writes to standard output, and panics if that is closed.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(guard)));
     }
 }
 
 impl LostLines {
-    /// Lines lost so far.
+    /// Lines dropped so far.
     pub fn lines(&self) -> usize {
         self.0.dropped_lines()
     }
 }
 
-/// A bounded queue before a writer that may be slow, with a thread that empties it.
+/// A bounded queue in front of a writer that may be slow, with a thread that empties it.
 fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(writer)
 }
@@ -105,13 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_reader_costs_lines_that_are_counted() {
+    fn lines_for_a_stuck_reader_are_dropped_and_counted() {
         let (release, stuck) = mpsc::channel();
         let (mut writer, guard) = queue(Stuck(stuck));
         for _ in 0..QUEUE + 100 {
             writer.write_all(b"a line\n").unwrap();
         }
-        // The thread holds one more at most.
+        // The thread may hold one more.
         let lost = LostLines(writer.error_counter()).lines();
         assert!((99..=100).contains(&lost), "{lost}");
         drop(release);

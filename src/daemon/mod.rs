@@ -1,13 +1,11 @@
-//! The slow plane: from an args to a running relay, and down again.
+//! The lifecycle of a relay: start, serve, reload, stop. No packet passes through here.
 //!
-//! - [`serve`]: start, serve, stop
-//! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what this machine says and keeps
-//! - `certificate`: the certificate of a start without a configuration
-//! - `announce`: what a start tells the operator
+//! - [`serve`]: the whole life of a relay; `relay`: the running one; `signals`: what ends or reloads it
+//! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what is read from and kept on this machine
+//! - `certificate`: the certificate of a relay without a configuration
+//! - `announce`: the log lines of a start
 //! - [`ice`]: ICE servers for browsers
-//! - [`logging`]; [`http`], `metrics` and `host`: health and counters
-//!
-//! Nothing here is on the way of a packet.
+//! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
 
 pub mod addresses;
 mod announce;
@@ -40,29 +38,29 @@ use logging::Logging;
 use relay::RunningRelay;
 use signals::Signal;
 
-/// What `hairpin serve` was told.
+/// The arguments of `hairpin serve`.
 #[derive(Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// The configuration file; without one a safe relay is started.
+    /// The configuration file; `None` runs the defaults.
     pub config: Option<PathBuf>,
-    /// The domain that names this relay.
+    /// The domain name of this relay.
     pub domain: Option<String>,
-    /// Files with the chain of certificates for TLS and with its key; without them a self-signed one is made.
+    /// The files with the certificate chain for TLS and its private key; `None` uses a self-signed certificate.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Where what is generated is kept.
+    /// The directory for the generated secret and certificate.
     pub state_dir: Option<PathBuf>,
 }
 
 /// The exit status for a configuration with mistakes.
 pub const MISTAKES: u8 = 2;
 
-/// How long the credentials that a start prints are valid.
+/// How long the printed credentials are valid.
 const PRINTED_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The user of the credentials that a start prints.
+/// The user of the printed credentials.
 const PRINTED_USER: &str = "hairpin";
 
-/// Runs a relay until it is told to stop.
+/// Runs a relay until a signal stops it.
 pub fn serve(args: &ServeArgs) -> ExitCode {
     let loaded = match load(args) {
         Ok(loaded) => loaded,
@@ -97,26 +95,26 @@ pub fn tell(findings: &[Finding]) {
 }
 
 /// Seconds since the Unix epoch.
-#[allow(clippy::disallowed_methods, reason = "the daemon is one of the two who read the clock")]
+#[allow(clippy::disallowed_methods, reason = "only the daemon and datapath read the clock")]
 pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Whether systemd runs this process. Terminals of desktops are its children too, and no services.
+/// Whether systemd runs this process as a service. Desktop terminals are children of systemd too, but not services.
 pub fn is_service() -> bool {
     let named = ["INVOCATION_ID", "NOTIFY_SOCKET"].iter().any(|name| std::env::var_os(name).is_some());
     let attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
     named && !attended
 }
 
-/// A variable of the environment.
+/// An environment variable.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
 fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
     let Loaded { mut settings, warnings } = loaded;
-    info!(version = env!("CARGO_PKG_VERSION"), "hairpin starts");
+    info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
     warnings.iter().for_each(|warning| warn!("{warning}"));
     if args.config.is_none() {
         complete(&mut settings, args)?;
@@ -134,7 +132,7 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
                 Signal::Reload => reload(args, &settings, &mut relay).await,
             }
         };
-        info!("{signal}: stopping, every allocation ends");
+        info!("{signal}: ending every allocation and stopping");
         let stopping = tokio::task::spawn_blocking(move || relay.stop());
         tokio::select! {
             stopped = stopping => stopped?,
@@ -145,25 +143,23 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
     })
 }
 
-/// Reads the configuration again and judges credentials by it from now on. If anything is wrong with it, nothing changes.
+/// Reads the configuration again and uses its credentials from now on. If it has a mistake, nothing changes.
 async fn reload(args: &ServeArgs, settings: &Settings, relay: &mut RunningRelay) {
     match renew_auth(args, relay).await {
         Ok(new) => {
             if !settings.same_except_auth(&new) {
-                warn!(
-                    "SIGHUP renews credentials alone: other settings have changed too, and wait for a restart"
-                );
+                warn!("SIGHUP reloads only [auth]; other settings have changed too and need a restart");
             }
-            info!("SIGHUP: credentials are renewed; running calls go on");
+            info!("SIGHUP: credentials are reloaded; running calls continue");
         }
-        Err(error) => error!("SIGHUP: nothing is changed: {error:#}"),
+        Err(error) => error!("SIGHUP: nothing has changed: {error:#}"),
     }
 }
 
 async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Settings> {
     let mut new = load(args).map_err(|mistakes| {
         mistakes.iter().for_each(|mistake| error!("{mistake}"));
-        anyhow::anyhow!("{} mistakes in the configuration", mistakes.len())
+        anyhow::anyhow!("the configuration has {} mistakes", mistakes.len())
     })?;
     if args.config.is_none() {
         complete(&mut new.settings, args)?;
@@ -172,23 +168,23 @@ async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Settin
     Ok(new.settings)
 }
 
-/// What a start without a file needs beside the defaults: a secret, a realm, and a certificate.
+/// Adds what a relay without a configuration needs in addition to the defaults: a realm, a secret and a certificate.
 fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<()> {
     if let Some(domain) = &args.domain {
         settings.auth.realm = domain.clone();
     }
     if settings.auth.secrets.is_empty() {
         let directory = state::directory(args.state_dir.as_deref(), &variable, is_service())?;
-        let (secret, made) = state::secret_or_new(&directory)?;
-        let made = if made { "made just now" } else { "made at an earlier start" };
-        info!("the shared secret is kept in {} ({made})", directory.display());
+        let (secret, generated) = state::secret_or_new(&directory)?;
+        let origin = if generated { "generated now" } else { "from an earlier start" };
+        info!("the shared secret is in {} ({origin})", directory.display());
         settings.auth.secrets.push(secret);
     }
     settings.tls = certificate::obtain(args)?;
     Ok(())
 }
 
-/// Prints ICE servers, ready for a browser. Whoever cannot read them loses nothing else.
+/// Prints ICE servers for a browser. A failure to print does not affect the relay.
 fn print(settings: &Settings, relay: &RunningRelay, args: &ServeArgs) {
     let Some(secret) = settings.auth.secrets.first() else { return };
     let site = relay.site();

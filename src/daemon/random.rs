@@ -1,11 +1,11 @@
-//! Randomness from the operating system: the seeds and keys that everything else is given.
+//! Randomness from the operating system, for seeds and keys.
 
 use std::io;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-/// So many random bytes.
+/// Random bytes.
 ///
 /// # Errors
 ///

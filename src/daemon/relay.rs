@@ -1,5 +1,5 @@
-//! A running relay: listener sockets first, so that a second process fails before it changes anything, then the workers,
-//! then HTTP.
+//! A running relay. It opens the listeners first, so that a second process fails before it changes anything, then starts the
+//! workers and HTTP.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,14 +33,14 @@ pub struct RunningRelay {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Random keys that last as long as the process, so that what changes while it runs agrees with what was there before.
+/// Random keys that last as long as the process, so that nonces stay valid when settings change.
 struct RelayKeys {
     nonce: NonceKeys,
     /// Keys the hash that assigns UDP clients to workers.
     steering: u32,
 }
 
-/// What HTTP shows.
+/// What HTTP serves.
 struct RelayPages {
     workers: Arc<Workers>,
     heartbeat: Arc<Heartbeat>,
@@ -50,7 +50,7 @@ struct RelayPages {
 }
 
 impl RunningRelay {
-    /// Opens every socket and starts the workers. To be called on a tokio runtime.
+    /// Opens every socket and starts the workers. Must be called on a tokio runtime.
     pub fn start(settings: &Settings, lost: LostLines) -> Result<RunningRelay> {
         let chosen = choose(settings)?;
         let relay: Vec<IpAddr> = chosen.iter().map(|chosen| chosen.address).collect();
@@ -58,7 +58,7 @@ impl RunningRelay {
             listeners: listeners(settings.listen.all())?,
             external: external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?,
             relay,
-            local: addresses::all().context("this machine's addresses cannot be listed")?,
+            local: addresses::all().context("cannot list the addresses of this machine")?,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
         files::raise_limit(sockets(settings, site.relay.len()), settings.limits.connections);
@@ -98,7 +98,7 @@ impl RunningRelay {
             let pages = Arc::clone(&pages);
             tokio::spawn(async move {
                 if let Err(error) = http::serve(listener, pages).await {
-                    error!(%error, "http has ended");
+                    error!(%error, "http has stopped serving");
                 }
             })
         };
@@ -107,12 +107,12 @@ impl RunningRelay {
         Ok(RunningRelay { settings: settings.clone(), site, keys, generation: 1, workers, pages, tasks })
     }
 
-    /// Where it listens and what it relays with.
+    /// The addresses of this relay.
     pub fn site(&self) -> &Site {
         &self.site
     }
 
-    /// Judges credentials by the `[auth]` of these settings from now on. Nonces stay valid, and so do allocations.
+    /// Uses the `[auth]` of these settings from now on. Nonces and allocations stay valid.
     ///
     /// # Errors
     /// The credentials cannot be used; nothing has changed.
@@ -149,7 +149,7 @@ fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Auth>> {
     Ok(Arc::new(auth))
 }
 
-/// The relayed addresses: those of the configuration, else one a family as far as there is one.
+/// The relayed addresses: those of the configuration, otherwise at most one per family.
 fn choose(settings: &Settings) -> Result<Vec<Chosen>> {
     let configured = &settings.relay.addresses;
     if !configured.is_empty() {
@@ -158,35 +158,35 @@ fn choose(settings: &Settings) -> Result<Vec<Chosen>> {
     let (v4, v6) = (addresses::discover_v4(), addresses::discover_v6());
     if let (Err(v4), Err(v6)) = (&v4, &v6) {
         bail!(
-            "no address to relay with (IPv4: {v4}; IPv6: {v6}); list addresses of this machine as relay.addresses in a \
-             configuration and start with --config"
+            "there is no address to relay with (IPv4: {v4}; IPv6: {v6}); list addresses of this machine in relay.addresses in \
+             a configuration and start with --config"
         );
     }
     for (family, found) in [("IPv4", &v4), ("IPv6", &v6)] {
         if let Err(why) = found {
-            info!("no {family} relayed addresses: {why}");
+            info!("no {family} relayed address: {why}");
         }
     }
     Ok([v4, v6].into_iter().flatten().collect())
 }
 
-/// The listeners that this machine can have: none with IPv6 where there is no IPv6.
+/// The listeners that this machine can open: those for IPv6 only if it has IPv6.
 fn listeners(listed: Vec<(Transport, SocketAddr)>) -> Result<Vec<(Transport, SocketAddr)>> {
     if addresses::has_ipv6() {
         return Ok(listed);
     }
     let (v6, rest): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(_, addr)| addr.is_ipv6());
     if rest.is_empty() {
-        bail!("this machine has no IPv6, and [listen] lists nothing else; list an IPv4 address");
+        bail!("this machine has no IPv6, and [listen] has only IPv6 addresses; list an IPv4 address");
     }
-    v6.iter().for_each(|(one, addr)| info!("{} {addr} is left out: this machine has no IPv6", one.as_str()));
+    v6.iter().for_each(|(one, addr)| info!("skipping {} {addr}: this machine has no IPv6", one.as_str()));
     Ok(rest)
 }
 
-/// How many relay sockets there can be.
+/// The most relay sockets that there can be.
 fn sockets(settings: &Settings, addresses: usize) -> u64 {
     let ports = u64::try_from(settings.relay.ports.len()).unwrap_or(u64::MAX);
     let ports = ports.saturating_mul(addresses as u64);
-    // An allocation has two at most.
+    // An allocation has at most two.
     ports.min(settings.limits.allocations.saturating_mul(2))
 }

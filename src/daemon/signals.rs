@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT ask for a graceful stop; a second one means now. SIGHUP asks to read credentials again.
+//! SIGTERM and SIGINT stop the relay gracefully; a second one stops it immediately. SIGHUP reloads credentials.
 
 use std::io;
 
 use tokio::signal::unix::{self, SignalKind, signal};
 
-/// The signals that a relay listens to.
+/// The signals that a relay handles.
 pub struct Signals {
     term: unix::Signal,
     interrupt: unix::Signal,
@@ -14,14 +14,14 @@ pub struct Signals {
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// To stop, by the signal of this name.
+    /// To stop; the name of the signal.
     Stop(&'static str),
-    /// To read credentials again.
+    /// To reload credentials.
     Reload,
 }
 
 impl Signals {
-    /// From now on these signals no longer kill. To be called on a tokio runtime.
+    /// Handles these signals from now on. Must be called on a tokio runtime.
     pub fn new() -> io::Result<Signals> {
         Ok(Signals {
             term: signal(SignalKind::terminate())?,
@@ -30,7 +30,7 @@ impl Signals {
         })
     }
 
-    /// What the next one asks for.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.hangup.recv() => Signal::Reload,
@@ -39,7 +39,7 @@ impl Signals {
         }
     }
 
-    /// Waits for one that stops.
+    /// Waits for a signal to stop.
     pub async fn stop(&mut self) {
         while self.next().await == Signal::Reload {}
     }

@@ -1,8 +1,7 @@
-//! Who this server is to TLS clients: a chain of certificates and its key (RFC 8489 section 6.2.3).
+//! The identity of this server for TLS clients: a certificate chain and its private key (RFC 8489 section 6.2.3).
 //!
-//! TLS 1.2 and 1.3 with rustls and its aws-lc-rs provider: rustls' own default, said to be faster than ring, and like ring it
-//! needs nothing but a C compiler to build. Clients are not asked for certificates.
-//! Left out on purpose: reading files, which is the daemon's.
+//! TLS 1.2 and 1.3 are provided by rustls with aws-lc-rs, its default provider. Clients are not asked for certificates.
+//! Reading files is not done here but in the daemon.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,49 +12,51 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Application protocols (RFC 7443 section 3). Most clients name none, which is fine.
+/// Application protocols (RFC 7443 section 3). Most clients offer none and are accepted.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
-/// A chain and its key, ready to serve.
+/// A certificate chain and its private key, ready to serve.
 #[derive(Clone)]
 pub struct Identity(Arc<ServerConfig>);
 
-/// Why there is none; says what to do.
+/// Why there is no identity, as a sentence that says what is required.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Not a single CERTIFICATE section.
+    /// There is no CERTIFICATE section.
     #[error(
         "the certificate file has no certificate: it needs at least one -----BEGIN CERTIFICATE----- section"
     )]
     NoCertificate,
-    /// A section of the certificate file is damaged.
-    #[error("the certificate file is damaged in its certificate {0}: {1}")]
+    /// A certificate is malformed.
+    #[error("certificate {0} of the certificate file is malformed: {1}")]
     BadCertificate(usize, String),
-    /// No section with a key.
+    /// There is no section with a private key.
     #[error(
         "the key file has no private key: it needs a PRIVATE KEY (PKCS#8), RSA PRIVATE KEY (PKCS#1) or EC PRIVATE KEY (SEC1) \
          section, without a passphrase"
     )]
     NoKey,
-    /// The section with the key is damaged.
-    #[error("the key file is damaged: {0}")]
+    /// The private key is malformed.
+    #[error("the private key in the key file is malformed: {0}")]
     BadKey(String),
-    /// Its algorithm or size cannot be used.
-    #[error("the private key cannot be used (RSA with 2048 bits or more, ECDSA and Ed25519 can): {0}")]
-    UnusableKey(String),
-    /// They do not belong together.
+    /// The algorithm or size of the private key is not supported.
     #[error(
-        "the key does not belong to the first certificate of the chain: the server's own certificate comes first, then \
-         those that vouch for it"
+        "the private key is not supported: it must be RSA with at least 2048 bits, ECDSA or Ed25519: {0}"
+    )]
+    UnusableKey(String),
+    /// The private key does not belong to the first certificate.
+    #[error(
+        "the private key does not belong to the first certificate of the chain; the server's own certificate must come \
+         first, followed by the intermediate certificates"
     )]
     Mismatch,
-    /// Anything else.
-    #[error("certificate and key cannot be used: {0}")]
+    /// Any other error.
+    #[error("the certificate and its private key cannot be used: {0}")]
     Other(String),
 }
 
 impl Identity {
-    /// From the contents of a PEM file with the chain, the server's own certificate first, and of one with its key.
+    /// Takes the contents of two PEM files: the certificate chain, the server's own certificate first, and its private key.
     ///
     /// # Errors
     ///
@@ -77,7 +78,7 @@ impl Identity {
         Ok(Identity(Arc::new(config)))
     }
 
-    /// The rustls configuration that serves it.
+    /// The rustls configuration that serves this identity.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.0.clone()
     }
@@ -105,7 +106,7 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
     })
 }
 
-/// Says what is wrong with a key, with a certificate, or with both together.
+/// Checks that the private key is supported and belongs to the first certificate.
 fn check(
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,

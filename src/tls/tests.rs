@@ -1,4 +1,4 @@
-//! Keys and chains in every usual form. Handshakes with them are among the tests of whole relays.
+//! Keys and chains in every common format. Handshakes are tested with whole relays.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +24,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// The value of the DER element that `der` begins with, and what follows it.
+/// The value of the DER element at the beginning of `der`, and the bytes after it.
 fn element(der: &[u8]) -> (&[u8], &[u8]) {
     let (header, len) = match der[1] {
         short @ 0..0x80 => (2, usize::from(short)),
@@ -36,7 +36,7 @@ fn element(der: &[u8]) -> (&[u8], &[u8]) {
     der[header..].split_at(len)
 }
 
-/// The key inside of PKCS#8 (RFC 5208): PKCS#1 for RSA, SEC1 for ECDSA.
+/// The key inside PKCS#8 (RFC 5208): PKCS#1 for RSA, SEC1 for ECDSA.
 fn traditional(key: &KeyPair) -> Vec<u8> {
     let der = key.serialize_der();
     let (content, _) = element(&der);
@@ -51,7 +51,7 @@ fn load(chain: &str, key: &str) -> Result<Identity, IdentityError> {
 
 /// RFC 8489 §6.2.3
 #[test]
-fn keys_of_every_form() {
+fn keys_in_every_format() {
     for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519, &PKCS_RSA_SHA256] {
         let key = key(algorithm);
         let certificate = certificate(&key);
@@ -65,9 +65,9 @@ fn keys_of_every_form() {
     }
 }
 
-/// As openssl writes them: parameters before the key, words around the sections.
+/// As openssl writes key files: parameters before the key, text around the sections.
 #[test]
-fn what_stands_around_a_key_is_ignored() {
+fn text_and_sections_around_a_key_are_ignored() {
     let key = key(&PKCS_ECDSA_P256_SHA256);
     let parameters = "Private-Key: (256 bit)\n-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
     let file = format!("{parameters}{}", pem("EC PRIVATE KEY", &traditional(&key)));
@@ -76,9 +76,9 @@ fn what_stands_around_a_key_is_ignored() {
     load(&both, &both).unwrap();
 }
 
-/// A chain: the server's own certificate first.
+/// The server's own certificate must be the first of a chain.
 #[test]
-fn chains() {
+fn the_order_of_a_chain() {
     let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, key(&PKCS_ECDSA_P256_SHA256)).unwrap();
@@ -91,30 +91,36 @@ fn chains() {
 }
 
 #[test]
-fn mistakes_are_named() {
+fn mistakes_are_reported() {
     let (key, other) = (key(&PKCS_ECDSA_P256_SHA256), key(&PKCS_ECDSA_P256_SHA256));
     let (certificate, good) = (certificate(&key), key.serialize_pem());
     let error = |chain: &str, key: &str| load(chain, key).unwrap_err().to_string();
     let says = |error: String, words: &str| assert!(error.contains(words), "{error}");
-    says(error(&certificate, &other.serialize_pem()), "the key does not belong to the first certificate");
+    says(
+        error(&certificate, &other.serialize_pem()),
+        "the private key does not belong to the first certificate",
+    );
     says(error("", &good), "no certificate");
     says(error(&good, &good), "no certificate");
     says(error(&certificate, ""), "no private key");
     says(error(&certificate, &certificate), "no private key");
     says(error(&certificate, &pem("ENCRYPTED PRIVATE KEY", &[1, 2, 3])), "without a passphrase");
-    says(error(&certificate, &pem("PRIVATE KEY", &[1, 2, 3])), "the private key cannot be used");
+    says(error(&certificate, &pem("PRIVATE KEY", &[1, 2, 3])), "the private key is not supported");
     says(
         error(&certificate, "-----BEGIN PRIVATE KEY-----\n????\n-----END PRIVATE KEY-----\n"),
-        "the key file is damaged",
+        "the private key in the key file is malformed",
     );
-    says(error(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n"), "the key file is damaged");
-    says(error(&pem("CERTIFICATE", &[1, 2, 3]), &good), "damaged in its certificate 1");
+    says(
+        error(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n"),
+        "the private key in the key file is malformed",
+    );
+    says(error(&pem("CERTIFICATE", &[1, 2, 3]), &good), "certificate 1 of the certificate file is malformed");
     let second = format!("{certificate}-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n");
-    says(error(&second, &good), "damaged in its certificate 2");
+    says(error(&second, &good), "certificate 2 of the certificate file is malformed");
 }
 
 #[test]
-fn nothing_of_it_is_printed() {
+fn debug_shows_nothing_of_it() {
     let key = key(&PKCS_ECDSA_P256_SHA256);
     let identity = load(&certificate(&key), &key.serialize_pem()).unwrap();
     assert_eq!(format!("{identity:?}"), "Identity");

@@ -46,7 +46,7 @@ counted! {
         /// To or from a peer without a permission (sections 9 and 11.2).
         NoPermission = "no_permission",
         /// To one new peer per second more than allowed.
-        TooManyPeers = "too_many_peers",
+        TooManyPeers = "new_peers",
         /// To or from a port of the peer that is not allowed: of this machine's own addresses, those without an allocation.
         ForbiddenPort = "forbidden_port",
         /// Longer than a message with its header may be.
@@ -58,7 +58,7 @@ counted! {
         /// An ICMP message of a type that clients are not told about, about a peer without a permission, or beyond the rate limit.
         Icmp = "icmp",
         /// A response that the rate limit of unauthenticated responses withheld.
-        AnswerWithheld = "answer_withheld",
+        AnswerWithheld = "unauthenticated_rate",
     }
 }
 

@@ -1,4 +1,4 @@
-//! The words a person types, said to the real program.
+//! The commands of the real program.
 
 #![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use place::{Place, SECRET, command, hairpin, text};
 
 #[test]
-fn check_reports_every_mistake_and_does_nothing_else() {
+fn check_reports_every_mistake_and_writes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hairpin.toml");
     let mistakes = "\
@@ -51,7 +51,7 @@ channels = 5000
         assert!(line.starts_with(&format!("{}:{place}", file.display())), "{line} is not about {place}");
         assert!(line.contains("; "), "{line} has no fix");
     }
-    assert!(!text(&output.stdout).contains("short"), "a secret was shown");
+    assert!(!text(&output.stdout).contains("short"), "a secret is shown");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let output = hairpin(&["check", folder.path().join("other.toml").to_str().unwrap()]);
@@ -60,7 +60,7 @@ channels = 5000
 }
 
 #[test]
-fn check_says_ok_and_warns() {
+fn check_prints_ok_and_warnings() {
     let relay = Place::new("[limits]\npermission_lifetime = 5\n");
     let output = hairpin(&["check", relay.config()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -72,7 +72,7 @@ fn check_says_ok_and_warns() {
 }
 
 #[test]
-fn the_sample_is_right_once_there_is_a_secret() {
+fn the_sample_with_a_secret_is_valid() {
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/hairpin.toml");
     let output = command(&["check", sample]).env("HAIRPIN_AUTH_SECRET", SECRET).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
@@ -107,7 +107,7 @@ fn credentials_are_ice_servers() {
 }
 
 #[test]
-fn credentials_name_the_external_address() {
+fn credentials_contain_the_external_address() {
     let place = Place::new("");
     let text = fs::read_to_string(place.file()).unwrap();
     fs::write(place.file(), text.replace("[http]", "external_ip = \"203.0.113.5\"\n[http]")).unwrap();
@@ -116,14 +116,14 @@ fn credentials_name_the_external_address() {
 }
 
 #[test]
-fn credentials_need_a_secret_that_is_there() {
+fn credentials_need_an_existing_secret() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().to_str().unwrap();
     let args = ["credentials", "--user", "alice", "--domain", "turn.example.org", "--state-dir", state];
     let output = hairpin(&args);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("start `hairpin serve` first"), "{output:?}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "none is made");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "none is generated");
 
     let output =
         command(&args).env("HAIRPIN_AUTH_SECRET", format!("{SECRET},another secret of these tests")).output();
@@ -173,11 +173,11 @@ fn taken_ports_are_told_with_the_fix() {
     let running = place.start(Stdio::null());
     let output = place.fails();
     assert!(output.contains("already in use (another hairpin?)"), "{output}");
-    assert_eq!(running.stop("TERM"), Some(0), "the first one serves on");
+    assert_eq!(running.stop("TERM"), Some(0), "the first one keeps running");
 }
 
 #[test]
-fn it_serves_until_it_is_told_to_stop() {
+fn it_serves_until_a_signal_stops_it() {
     for signal in ["TERM", "INT"] {
         let place = Place::new("");
         let running = place.start(Stdio::null());
@@ -193,16 +193,13 @@ fn it_serves_until_it_is_told_to_stop() {
             assert!(metrics.contains(&format!("# TYPE {family} ")), "{metrics}");
         }
         assert!(place.get("/").starts_with("HTTP/1.1 404"));
-        assert!(
-            text(&running.stop_with_output(signal)).is_empty(),
-            "nothing but ICE servers is for standard output"
-        );
+        assert!(text(&running.stop_with_output(signal)).is_empty(), "only ICE servers go to standard output");
     }
 }
 
 #[test]
-fn logs_that_nobody_reads_harm_nothing() {
-    // A pipe that is full already, and one whose reader is gone.
+fn the_relay_runs_if_nobody_reads_its_log() {
+    // A full pipe, and a pipe without a reader.
     let (reader, mut full) = std::io::pipe().unwrap();
     let ours = full.try_clone().unwrap();
     std::thread::spawn(move || while full.write_all(&[0; 4096]).is_ok() {});

@@ -1,4 +1,4 @@
-//! A relay to be tested: its configuration, the running program, and what it says.
+//! A relay under test: its configuration, the running program, and its output.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 pub const SECRET: &str = "a secret for these tests";
 
-/// A configuration of its own in a folder of its own, with ports that nobody has.
+/// A configuration in its own folder, with unused ports.
 pub struct Place {
     pub folder: TempDir,
     pub udp: u16,
@@ -21,13 +21,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// One with these settings besides.
+    /// Creates one with additional settings.
     pub fn new(more: &str) -> Place {
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let tcp = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let [tcp, tls, http] = [tcp(), tcp(), tcp()].map(|listener| listener.local_addr().unwrap().port());
         let place = Place { folder: tempfile::tempdir().unwrap(), udp, tcp, tls, http };
-        // Below the ports that systems give out.
+        // Relay ports below the ephemeral ports of the system.
         let text = format!(
             "workers = 1\n[listen]\nudp = \"127.0.0.1:{udp}\"\ntcp = \"127.0.0.1:{tcp}\"\n[relay]\naddresses = \"127.0.0.1\"\nports = \"20000-20099\"\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n[auth]\nsecrets = \"{SECRET}\"\n{more}"
@@ -44,20 +44,20 @@ impl Place {
         self.file().to_str().unwrap().to_owned().leak()
     }
 
-    /// Starts a relay and waits until it serves.
+    /// Starts the relay and waits until it serves.
     pub fn start(&self, stderr: Stdio) -> Running {
         let child =
             command(&["serve", "--config", self.config()]).stdout(Stdio::piped()).stderr(stderr).spawn();
         let running = Running(child.unwrap());
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).is_err() {
-            assert!(Instant::now() < deadline, "it does not serve");
+            assert!(Instant::now() < deadline, "the relay does not serve");
             std::thread::sleep(Duration::from_millis(20));
         }
         running
     }
 
-    /// Starts a relay that cannot start, and returns what it says.
+    /// Starts the relay, which must fail, and returns its log.
     pub fn fails(&self) -> String {
         let output = hairpin(&["serve", "--config", self.config()]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -67,13 +67,13 @@ impl Place {
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.http))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 }
 
-/// A relay that runs. Killed if the test forgets to stop it.
+/// A running relay. It is killed when dropped.
 pub struct Running(Child);
 
 impl Running {
@@ -83,7 +83,7 @@ impl Running {
         self.0.wait().unwrap().code()
     }
 
-    /// The same; the exit status must be 0. Returns what was written to standard output.
+    /// The same, but the exit status must be 0; returns what it wrote to standard output.
     pub fn stop_with_output(mut self, signal: &str) -> Vec<u8> {
         signal_to(&self.0, signal);
         let mut written = Vec::new();
@@ -109,7 +109,7 @@ pub fn hairpin(args: &[&str]) -> Output {
     command(args).output().unwrap()
 }
 
-/// The program, in an environment where neither systemd nor a secret is.
+/// The program, in an environment without systemd's variables and without a secret.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_hairpin")));
     for variable in ["HAIRPIN_AUTH_SECRET", "INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY"] {

@@ -1,4 +1,4 @@
-//! Clients over TCP and TLS of the real program: its listeners, its certificate, its limits with their metrics.
+//! Clients over TCP and TLS of the real program: its listeners, its certificate, its limits and their metrics.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use crate::place::{Place, hairpin, text};
 
 /// RFC 8489 §6.2.2, §6.2.3
 #[test]
-fn clients_come_in_over_tcp_and_tls() {
+fn clients_connect_over_tcp_and_tls() {
     let place = Place::new("");
     let certificate = certify(&place);
     let running = place.start(Stdio::null());
@@ -31,11 +31,11 @@ fn clients_come_in_over_tcp_and_tls() {
     drop(tls);
     place.wait_for("hairpin_connections_closed_total{transport=\"tls\",reason=\"client\"} 1");
     assert_eq!(running.stop("TERM"), Some(0));
-    assert_eq!(tcp.read(&mut [0; 9]).unwrap(), 0, "streams are closed at the end");
+    assert_eq!(tcp.read(&mut [0; 9]).unwrap(), 0, "connections are closed when the relay stops");
 }
 
 #[test]
-fn the_limits_of_connections_hold() {
+fn connections_are_limited() {
     let limits = "[limits]\nhalf_open_per_address = 1\nconnections = 2\nidle_timeout = 3\nfirst_message_timeout = 2\n\
                   unfinished_message_timeout = 1\nhandshake_timeout = 1\n";
     let place = Place::new(limits);
@@ -71,7 +71,7 @@ fn the_limits_of_connections_hold() {
 }
 
 #[test]
-fn check_judges_certificate_and_key() {
+fn check_reports_a_wrong_private_key() {
     let place = Place::new("");
     certify(&place);
     let output = hairpin(&["check", place.config()]);
@@ -83,13 +83,13 @@ fn check_judges_certificate_and_key() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = text(&output.stdout);
     assert!(
-        said.contains("tls.key = \"key.pem\": the key does not belong to the first certificate"),
+        said.contains("tls.key = \"key.pem\": the private key does not belong to the first certificate"),
         "{said}"
     );
     assert!(said.ends_with("; use the private key that the certificate was made for\n"), "{said}");
 }
 
-/// Gives a relay a certificate, and a listener for TLS.
+/// Adds a certificate and a TLS listener to a configuration.
 fn certify(place: &Place) -> CertificateDer<'static> {
     let key = KeyPair::generate().unwrap();
     let certificate =
@@ -109,7 +109,7 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// A connection whose certificate is verified.
+/// A TLS connection that verifies the certificate.
 fn tls(port: u16, certificate: &CertificateDer<'static>) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
@@ -120,22 +120,22 @@ fn tls(port: u16, certificate: &CertificateDer<'static>) -> StreamOwned<ClientCo
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), connect(port))
 }
 
-/// Asks for the address that the relay sees.
+/// Sends a Binding request and returns the mapped address.
 fn binding(stream: &mut (impl Read + Write)) -> SocketAddr {
     let request = Encoder::new(Class::Request, Method::Binding, TransactionId([7; 12])).finish();
     stream.write_all(&request).unwrap();
-    let mut answer = vec![0; 20];
-    stream.read_exact(&mut answer).unwrap();
-    answer.resize(20 + usize::from(u16::from_be_bytes([answer[2], answer[3]])), 0);
-    stream.read_exact(&mut answer[20..]).unwrap();
-    let answer = Message::parse(&answer).unwrap();
-    answer.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address().unwrap()
+    let mut response = vec![0; 20];
+    stream.read_exact(&mut response).unwrap();
+    response.resize(20 + usize::from(u16::from_be_bytes([response[2], response[3]])), 0);
+    stream.read_exact(&mut response[20..]).unwrap();
+    let response = Message::parse(&response).unwrap();
+    response.attribute(attribute::XOR_MAPPED_ADDRESS).unwrap().xor_address().unwrap()
 }
 
 fn assert_closed(stream: &mut TcpStream) {
     match stream.read(&mut [0; 64]) {
         Ok(0) => {}
-        Ok(len) => panic!("{len} bytes came"),
+        Ok(len) => panic!("received {len} bytes"),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
     }
 }

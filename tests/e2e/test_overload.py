@@ -139,7 +139,7 @@ def test_requests_have_a_queue_of_their_own(workers, start, host, calls, flooder
         beside = running.run(3, RATE)
         assert flood.runs()
     assert beside.loss < 0.01
-    assert relay.reaches("dropped_packets_total", 1000, reason="answer_withheld")
+    assert relay.reaches("dropped_packets_total", 1000, reason="unauthenticated_rate")
     assert running.run(1, RATE).loss == 0
 
 

@@ -206,5 +206,5 @@ def test_port_scans_are_limited(start, host, connect, peers):
     client.permit(peers.v4)
     for port in range(2000, 2200):
         client.send((peers.v4, port), b"knock")
-    relay.reaches("dropped_packets_total", 100, reason="too_many_peers")
+    relay.reaches("dropped_packets_total", 100, reason="new_peers")
     relay.reaches("relayed_packets_total", 10, direction="to_peer")

@@ -16,7 +16,7 @@ BURST = 20
 
 def flood(relay, clients, method, each):
     """Sends `each` requests from each client; returns how many were sent and how many were answered."""
-    before = relay.metric("dropped_packets_total", reason="answer_withheld")
+    before = relay.metric("dropped_packets_total", reason="unauthenticated_rate")
     answered = 0
     for _ in range(each):
         for client in clients:
@@ -25,7 +25,7 @@ def flood(relay, clients, method, each):
     def all_are_accounted_for():
         nonlocal answered
         answered += sum(client.drain() for client in clients)
-        withheld = relay.metric("dropped_packets_total", reason="answer_withheld") - before
+        withheld = relay.metric("dropped_packets_total", reason="unauthenticated_rate") - before
         return answered + withheld == each * len(clients)
 
     eventually(all_are_accounted_for)

@@ -35,7 +35,7 @@ counted! {
         /// A client without an allocation said nothing for too long.
         Idle = "idle",
         /// The client asked, but did not read the answers.
-        NotRead = "answers_not_read",
+        NotRead = "responses_not_read",
         /// This machine had no descriptors or memory for it.
         System = "system",
         /// The server stops.
