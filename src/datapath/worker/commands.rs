@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::budget::Budget;
-use super::datagrams::Listener;
-use super::event_loop::Worker;
+use super::listener::Listener;
+use super::state::Worker;
 use crate::datapath::clock;
 use crate::datapath::listen::group::ListenerGroup;
 use crate::datapath::listen::stages::Sink;

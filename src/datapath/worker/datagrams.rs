@@ -3,17 +3,16 @@
 //!
 //! Relaying a packet allocates nothing, takes no lock, logs nothing and does not read the clock.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use slotmap::SlotMap;
 
 use super::budget::Budget;
-use super::event_loop::{BATCHES_PER_CALL, Worker};
+use super::listener::Listener;
+use super::state::{BATCHES_PER_CALL, Worker};
 use crate::datapath::clock;
-use crate::datapath::listen::group::ListenerGroup;
 use crate::datapath::listen::steering::Kind;
 use crate::datapath::packet::arena::SEGMENTS;
 use crate::datapath::packet::outbox::{Route, Via};
@@ -29,41 +28,11 @@ const LISTENER_BATCHES: usize = 4 * BATCHES_PER_CALL;
 /// Entries of an error queue that one pass may take.
 const ERRORS: usize = 16;
 
-/// A worker's socket of a listener group.
-pub(super) struct Listener {
-    pub(super) socket: Arc<UdpSocket>,
-    pub(super) addr: SocketAddr,
-    pub(super) kind: Kind,
-}
-
 /// A batch in the arena.
 struct ReceivedBatch {
     datagram: Datagram,
     start: usize,
     end: usize,
-}
-
-impl Listener {
-    /// A worker's sockets of a group: none if the group is for streams.
-    pub(super) fn of(group: &ListenerGroup, worker: usize) -> impl Iterator<Item = Listener> {
-        [Kind::Control, Kind::Data].into_iter().filter_map(move |kind| {
-            let socket = group.socket(worker, kind)?.clone();
-            Some(Listener { socket, addr: group.local_addr(), kind })
-        })
-    }
-
-    /// Whether packets to a client must leave from here: a response leaves from the address that the request was sent
-    /// to (RFC 8656 section 7.2).
-    fn serves(&self, tuple: &FiveTuple, kind: Kind) -> bool {
-        self.kind == kind
-            && self.addr.port() == tuple.server.port()
-            && self.addr.is_ipv4() == tuple.server.is_ipv4()
-            && (self.is_wildcard() || self.addr == tuple.server)
-    }
-
-    fn is_wildcard(&self) -> bool {
-        self.addr.ip().is_unspecified()
-    }
 }
 
 impl Worker {

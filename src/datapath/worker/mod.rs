@@ -3,7 +3,8 @@
 //! A worker that panics drops everything it has: its epoll set, its relay sockets, and with them ports and quota. It
 //! restarts, empty, on the same listener sockets; the clients of other workers notice nothing.
 //!
-//! - `event_loop`: a worker and its passes; `budget`: the time that a pass may spend
+//! - `state`, `listener`: a worker and what it owns
+//! - `event_loop`: its passes; `budget`: the time that a pass may spend
 //! - `datagrams`, `streams`, `outputs`: packets in, packets out, and what the core asks for
 //! - `commands`: what other threads want of a worker
 //! - `log`, `losses`: what is logged, and what the kernel's queues dropped
@@ -12,9 +13,11 @@ mod budget;
 mod commands;
 mod datagrams;
 mod event_loop;
+mod listener;
 mod log;
 mod losses;
 mod outputs;
+mod state;
 mod streams;
 
 use std::io;
@@ -31,8 +34,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
-use self::event_loop::{Parts, Worker};
+
 use self::losses::LossMonitor;
+use self::state::{Parts, Worker};
 use super::DatapathConfig;
 use super::listen::group::{self, ListenerGroup};
 use super::listen::stages::{StageCommand, StageConfig, Stages};

@@ -1,6 +1,6 @@
 //! Carrying out what the core hands out.
 
-use super::event_loop::Worker;
+use super::state::Worker;
 use crate::datapath::relay::table::Opening;
 use crate::turn::Output;
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::budget::Budget;
-use super::event_loop::Worker;
+use super::state::Worker;
 use crate::datapath::clock;
 use crate::datapath::poll::{Readiness, StreamId};
 use crate::datapath::stream::{self, stats::ConnectionEnd};
