@@ -41,9 +41,9 @@ fn pieces<'a>(stream: &'a [u8], lengths: &[u8]) -> (Vec<&'a [u8]>, bool) {
     for length in lengths.iter().cycle().map(|&length| 1 + usize::from(length)) {
         let (piece, after) = rest.split_at(length.min(rest.len()));
         rest = after;
-        let mut buffer = vec![0xEE; reassembly.kept()];
+        let mut buffer = vec![0xEE; reassembly.buffered()];
         buffer.extend_from_slice(piece);
-        let end = reassembly.join(&mut buffer, piece.len(), &mut pool);
+        let end = reassembly.complete(&mut buffer, piece.len(), &mut pool);
         let mut at = 0;
         loop {
             match next(&buffer[at..end]) {
@@ -57,11 +57,11 @@ fn pieces<'a>(stream: &'a [u8], lengths: &[u8]) -> (Vec<&'a [u8]>, bool) {
                     }
                     at += run.len;
                 }
-                Ok(None) => break reassembly.keep(&buffer[at..end], &mut pool),
+                Ok(None) => break reassembly.buffer_rest(&buffer[at..end], &mut pool),
                 Err(_) => return (found, true),
             }
         }
-        assert!(reassembly.kept() < FRAME_MAX);
+        assert!(reassembly.buffered() < FRAME_MAX);
         if rest.is_empty() {
             break;
         }

@@ -227,11 +227,11 @@ impl Server {
         let Stage::Open(connection) = &mut self.stage else { return Ok(()) };
         let mut again = false;
         for _ in 0..READS {
-            let kept = self.reassembly.kept();
-            assert!(kept < FRAME_MAX);
-            let room = &mut self.buffer[kept..kept + self.read_size];
+            let buffered = self.reassembly.buffered();
+            assert!(buffered < FRAME_MAX);
+            let room = &mut self.buffer[buffered..buffered + self.read_size];
             let outcome = connection.read(room, &mut self.ciphertext, again).map_err(|_| End::Tls)?;
-            let end = self.reassembly.join(&mut self.buffer, outcome.len, &mut self.pool);
+            let end = self.reassembly.complete(&mut self.buffer, outcome.len, &mut self.pool);
             let mut at = 0;
             while let Some(run) = next(&self.buffer[at..end]).map_err(|_| End::Framing)? {
                 for message in self.buffer[at..at + run.len].chunks(run.segment_size) {
@@ -239,7 +239,7 @@ impl Server {
                 }
                 at += run.len;
             }
-            self.reassembly.keep(&self.buffer[at..end], &mut self.pool);
+            self.reassembly.buffer_rest(&self.buffer[at..end], &mut self.pool);
             if connection.wants_write() {
                 connection.write(false, &mut self.pool).map_err(|_| End::Tls)?;
             }

@@ -1,7 +1,7 @@
-//! What the fast plane counts beside the core, and how others read both.
+//! Counters of a worker's sockets, and the copy of all its counters that other threads read.
 //!
-//! A worker counts in plain integers of its own. From time to time it copies them to where readers look, and leaves that
-//! for the next time if someone is reading just then: reading never makes a worker wait.
+//! A worker counts in plain integers of its own and publishes a copy periodically. If another thread is reading at that
+//! moment, the worker skips the update: it never waits for a reader.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -13,15 +13,15 @@ use crate::turn;
 counted! {
     /// Why a datagram could not be sent.
     pub enum Unsent {
-        /// The socket's buffer or the device's queue was full.
+        /// The send buffer of the socket or the queue of the device was full.
         Full = "full",
-        /// No way to the destination, or the address to send from is gone.
+        /// There is no route to the destination, or the source address is gone.
         Unreachable = "unreachable",
-        /// A firewall or another policy of this machine.
+        /// A firewall or another local policy rejected it.
         Refused = "refused",
         /// Too long for one datagram.
         TooLong = "too_long_to_send",
-        /// The socket was closed meanwhile.
+        /// The socket had been closed.
         Closed = "closed",
         /// Anything else.
         Other = "other",
@@ -29,7 +29,7 @@ counted! {
 }
 
 impl Unsent {
-    pub(super) fn why(error: &io::Error) -> Unsent {
+    pub(super) fn from_error(error: &io::Error) -> Unsent {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Unsent::Full,
             Some(
@@ -43,31 +43,31 @@ impl Unsent {
 }
 
 counted! {
-    /// Where something waits in the kernel for a worker.
+    /// A queue in the kernel that a worker reads.
     pub enum SocketQueue {
-        /// Listeners' datagrams that are requests, and whatever else is not data.
+        /// Requests, and everything else that is not data, at the listeners.
         Control = "control",
-        /// Listeners' datagrams with data to be relayed.
+        /// ChannelData and Send indications at the listeners.
         Data = "data",
-        /// What peers sent to relayed addresses.
+        /// Datagrams from peers at the relay sockets.
         Relay = "relay",
-        /// Connections of TCP and TLS clients.
+        /// Connections from TCP and TLS clients.
         Accept = "accept",
     }
 }
 
-/// SocketCounters of a worker's sockets.
+/// Counters of a worker's sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketCounters {
     /// Datagrams that could not be sent, by reason.
     pub unsent: Counters<Unsent>,
-    /// What the kernel dropped because a queue had no room, by queue.
-    pub lost: Counters<SocketQueue>,
-    /// Received batches that were cut short, and dropped.
+    /// Datagrams and connection attempts that the kernel dropped because a queue was full, by queue.
+    pub dropped_by_kernel: Counters<SocketQueue>,
+    /// Received batches that were truncated, and therefore dropped.
     pub truncated: u64,
-    /// Runs that the kernel would not cut into datagrams, and that went one by one.
+    /// GSO batches that the kernel refused, and whose segments were sent one by one.
     pub gso_refused: u64,
-    /// Those of TCP and TLS.
+    /// Counters of TCP and TLS connections.
     pub streams: streams::StreamCounters,
 }
 
@@ -77,72 +77,74 @@ impl SocketCounters {
     }
 }
 
-/// What a worker has counted.
+/// All counters of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerStats {
     /// The protocol core's counters.
     pub turn: turn::Stats,
-    /// Those of the sockets.
+    /// Counters of the sockets.
     pub sockets: SocketCounters,
-    /// How often it failed and was started again, with all its allocations gone.
+    /// How often the worker panicked and was restarted, which ends all its allocations.
     pub panics: u64,
 }
 
-/// A worker's counters, where others read them.
+/// The copy of a worker's counters for other threads.
 #[derive(Default)]
 pub(super) struct Published {
-    stats: Mutex<Lives>,
+    stats: Mutex<Totals>,
 }
 
-/// A worker that fails loses what it counted since the last copy, and what lived in it, but no counter goes backwards.
+/// Keeps counters monotonic when a worker restarts and counts from zero. Only what it counted since the last copy is lost.
 #[derive(Default)]
-struct Lives {
-    before: WorkerStats,
-    now: WorkerStats,
+struct Totals {
+    /// Counted before the last restart.
+    previous: WorkerStats,
+    /// Counted since then.
+    current: WorkerStats,
 }
 
 impl Published {
-    /// What was counted so far.
+    /// The totals over all restarts.
     pub(super) fn read(&self) -> WorkerStats {
-        let lives = self.lives();
-        let mut sum = lives.now.clone();
-        sum.add(&lives.before);
+        let totals = self.totals();
+        let mut sum = totals.current.clone();
+        sum.add(&totals.previous);
         sum
     }
 
-    /// Replaces what this life of the worker has counted; false if someone reads just now.
+    /// Replaces the counts since the last restart; false if another thread is reading.
     pub(super) fn write(&self, turn: &turn::Stats, sockets: &SocketCounters) -> bool {
-        let mut lives = match self.stats.try_lock() {
+        let mut totals = match self.stats.try_lock() {
             Ok(lives) => lives,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        lives.now.turn.clone_from(turn);
-        lives.now.sockets.clone_from(sockets);
+        totals.current.turn.clone_from(turn);
+        totals.current.sockets.clone_from(sockets);
         true
     }
 
-    /// The worker failed and begins again.
+    /// Records that the worker panicked and restarts.
     pub(super) fn restart(&self) {
-        let mut lives = self.lives();
-        let mut ended = std::mem::take(&mut lives.now);
+        let mut totals = self.totals();
+        let mut ended = std::mem::take(&mut totals.current);
         clear_gauges(&mut ended);
-        lives.before.add(&ended);
-        lives.before.panics += 1;
+        totals.previous.add(&ended);
+        totals.previous.panics += 1;
     }
 
-    fn lives(&self) -> MutexGuard<'_, Lives> {
-        // Integers alone: whatever was written is a value.
+    fn totals(&self) -> MutexGuard<'_, Totals> {
+        // They are only integers, so an interrupted update leaves valid values.
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl WorkerStats {
-    /// Adds another worker's.
+    /// Adds the counters of another worker.
     pub fn add(&mut self, other: &WorkerStats) {
-        let SocketCounters { unsent, lost, truncated, gso_refused, streams } = &other.sockets;
+        let SocketCounters { unsent, dropped_by_kernel, truncated, gso_refused, streams } = &other.sockets;
         self.sockets.unsent.add(unsent);
-        self.sockets.lost.add(lost);
+        self.sockets.dropped_by_kernel.add(dropped_by_kernel);
         self.sockets.truncated += truncated;
         self.sockets.gso_refused += gso_refused;
         self.sockets.streams.add(streams);
@@ -152,7 +154,7 @@ impl WorkerStats {
 }
 
 fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
-    // All of them are named, so that none is forgotten here.
+    // Destructured without `..`, so that the compiler reports a missing counter.
     let turn::Stats {
         requests,
         auth_failures,
@@ -182,7 +184,7 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
     sum.channels += channels;
 }
 
-/// What lived in a worker that failed lives no more.
+/// Allocations and connections end when their worker panics.
 fn clear_gauges(stats: &mut WorkerStats) {
     stats.sockets.streams.open = [0; 2];
     let core = &mut stats.turn;
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_never_makes_a_worker_wait() {
+    fn a_worker_does_not_wait_for_a_reader() {
         let published = Published::default();
         let counters = SocketCounters { truncated: 3, ..SocketCounters::default() };
         let reading = published.stats.lock().unwrap();
@@ -212,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn counters_survive_a_failure_and_gauges_do_not() {
+    fn a_restart_keeps_counters_and_clears_gauges() {
         let published = Published::default();
         let mut counters = SocketCounters::default();
         counters.unsent(Unsent::Full, 2);
-        SocketQueue::ALL.into_iter().zip(1..).for_each(|(queue, n)| counters.lost[queue] = n);
+        SocketQueue::ALL.into_iter().zip(1..).for_each(|(queue, n)| counters.dropped_by_kernel[queue] = n);
         (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);
         let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
         published.write(&stats, &counters);
@@ -226,7 +228,7 @@ mod tests {
         let read = published.read();
         assert_eq!((read.turn.allocations, read.turn.allocations_total, read.panics), (1, 10, 1));
         assert_eq!(read.sockets.unsent[Unsent::Full], 4);
-        assert!(read.sockets.lost.iter().map(|(_, n)| n).eq([2, 4, 6, 8]));
+        assert!(read.sockets.dropped_by_kernel.iter().map(|(_, n)| n).eq([2, 4, 6, 8]));
         assert_eq!((read.sockets.streams.open, read.sockets.streams.accepted), ([3, 4], [10, 12]));
     }
 }

@@ -117,6 +117,6 @@ fn the_other_port() {
     assert!(ended.is_ok_and(|len| len < 10), "an alert at most");
     relay.wait_for("counted", |stats| stats.sockets.streams.handshakes_failed.sum() == 1);
     assert_eq!(relay.stats().sockets.streams.open, [0, 0]);
-    assert_eq!(StreamCounters::place(Transport::Tls), 1);
+    assert_eq!(StreamCounters::index(Transport::Tls), 1);
     relay.stop();
 }

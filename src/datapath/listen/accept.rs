@@ -32,7 +32,7 @@ pub(super) fn open(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, 
     let first = bind(addr, false)?;
     first.listen(BACKLOG)?;
     let first: TcpListener = first.into();
-    let addr = address::plain(first.local_addr()?);
+    let addr = address::normalize(first.local_addr()?);
     option::share_address(first.as_fd())?;
     let mut listeners = vec![first];
     for _ in 1..workers.max(1) {

@@ -108,7 +108,7 @@ impl ListenerGroup {
     /// A worker's UDP socket of a kind.
     pub(in crate::datapath) fn socket(&self, worker: usize, kind: Kind) -> Option<&Arc<UdpSocket>> {
         match &self.sockets {
-            ListenerSockets::Datagrams(sockets) => sockets.get(kind.place(worker)),
+            ListenerSockets::Datagrams(sockets) => sockets.get(kind.index(worker)),
             ListenerSockets::Streams(_) => None,
         }
     }
@@ -128,7 +128,7 @@ impl ListenerGroup {
     ) -> impl Iterator<Item = (SocketQueue, BorrowedFd<'_>, &DropCounter)> {
         let datagrams = [(Kind::Control, SocketQueue::Control), (Kind::Data, SocketQueue::Data)];
         let datagrams = datagrams.into_iter().filter_map(move |(kind, queue)| {
-            Some((queue, self.socket(worker, kind)?.as_fd(), &self.drops[kind.place(worker)]))
+            Some((queue, self.socket(worker, kind)?.as_fd(), &self.drops[kind.index(worker)]))
         });
         let stream = self.listener(worker);
         let stream = stream.map(|socket| (SocketQueue::Accept, socket.as_fd(), &self.drops[worker]));
@@ -137,7 +137,7 @@ impl ListenerGroup {
 
     fn datagrams(addr: SocketAddr, config: &DatapathConfig, key: u32) -> io::Result<ListenerGroup> {
         let first = bind(addr, false)?;
-        let addr = address::plain(first.local_addr()?);
+        let addr = address::normalize(first.local_addr()?);
         option::share_address(first.as_fd())?;
         let mut sockets = vec![first];
         for _ in 1..config.workers.max(1) * Kind::COUNT {
@@ -151,7 +151,7 @@ impl ListenerGroup {
             steered = false;
         }
         // A control socket receives without GRO: a GRO batch of requests would count as one against a budget.
-        let gro = |place| config.gro && !(steered && Kind::of(place) == Kind::Control);
+        let gro = |index| config.gro && !(steered && Kind::of(index) == Kind::Control);
         prepare(&sockets, addr, gro)?;
         // What arrived before the group was complete may be in the wrong queue and lacks the options set since.
         sockets.iter().for_each(discard);
@@ -197,7 +197,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 /// Sets the options of each socket; what the kernel lacks is logged once per group.
 fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool) -> io::Result<()> {
     let (mut sizes, mut tos, mut joined) = ((usize::MAX, usize::MAX), Ok(()), Ok(()));
-    for (place, socket) in sockets.iter().map(AsFd::as_fd).enumerate() {
+    for (index, socket) in sockets.iter().map(AsFd::as_fd).enumerate() {
         // RFC 8656 §7.2: a response leaves from the address that the request was sent to, so it must be known.
         if addr.ip().is_unspecified() {
             option::receive_destination(socket, addr.is_ipv6())?;
@@ -205,7 +205,7 @@ fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool)
         // RFC 8656 §14: responses and Data indications may be fragmented.
         option::may_fragment(socket, addr.is_ipv6())?;
         tos = tos.and(option::receive_tos(socket, addr.is_ipv6()));
-        if gro(place) {
+        if gro(index) {
             joined = joined.and(option::enable_gro(socket));
         }
         let granted = option::buffers(socket, BUFFER)?;

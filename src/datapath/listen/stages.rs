@@ -197,7 +197,7 @@ async fn run<S: Sink>(shared: Rc<Shared<S>>, mut commands: mpsc::Receiver<StageC
 
 /// Accepts connections until the listener is removed.
 async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport: Transport) {
-    let place = StreamCounters::place(transport);
+    let index = StreamCounters::index(transport);
     loop {
         let (socket, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -214,17 +214,17 @@ async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport
         // RFC 8656 §5: the server's side is the address that the client asked, never a wildcard.
         let Ok(server) = socket.local_addr() else { continue };
         let tuple = FiveTuple {
-            client: ClientAddr(sys::address::plain(client)),
-            server: sys::address::plain(server),
+            client: ClientAddr(sys::address::normalize(client)),
+            server: sys::address::normalize(server),
             transport,
         };
-        shared.counters().accepted[place] += 1;
+        shared.counters().accepted[index] += 1;
         match shared.admission.admit(tuple.client.0.ip()) {
             Ok(permits) => {
                 let pending = Pending { socket, tuple, permits };
                 tokio::task::spawn_local(shared.clone().pass_stages(pending));
             }
-            Err(refusal) => shared.counters().refused[place][refusal] += 1,
+            Err(refusal) => shared.counters().refused[index][refusal] += 1,
         }
     }
 }
@@ -243,7 +243,7 @@ impl<S: Sink> Shared<S> {
         match outcome {
             Outcome::Turn(incoming) => self.sink.take(incoming).await,
             Outcome::Closed(why) => {
-                self.counters().closed[StreamCounters::place(transport)][why] += 1;
+                self.counters().closed[StreamCounters::index(transport)][why] += 1;
                 let (transport, reason) = (transport.as_str(), why.as_str());
                 debug!(%client, %server, transport, reason, "connection closed before its first message");
             }
@@ -285,7 +285,7 @@ impl<S: Sink> Shared<S> {
         let mut stream = match timeout(limits.handshake_timeout, handshake(socket, &identity)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                return Outcome::HandshakeFailed(HandshakeFailure::why(&error), error.to_string());
+                return Outcome::HandshakeFailed(HandshakeFailure::from_error(&error), error.to_string());
             }
             Err(_) => {
                 let error = "the handshake timed out".to_owned();

@@ -1,48 +1,48 @@
-//! Which socket of a listener group a datagram goes to: a classic BPF program that the kernel runs for each.
+//! A classic BPF program that selects the socket of a listener group for each datagram.
 //!
-//! Every worker has two sockets in a group: *control* for requests and *data* for what is to be relayed, so that a flood of
-//! requests fills its own queue and not the calls'. The worker is a hash of the source address and port, the same for
-//! both kinds, keyed so that nobody can aim at one worker. The kind is a hint: with GRO one batch may hold both, so
-//! either socket takes either.
+//! Every worker has two sockets in a group: *control* for requests and *data* for ChannelData and Send indications, so that
+//! a flood of requests fills a queue of its own. The worker is chosen by a hash of the source address and port, the same
+//! for both kinds, and keyed so that an attacker cannot target one worker. The kind is only a hint, because one GRO batch
+//! may contain both: either socket accepts everything.
 //!
-//! The kernel hands the program the payload at offset 0 and the IP header at `SKF_NET_OFF`.
+//! In the program, offset 0 is the start of the UDP payload, and `SKF_NET_OFF` is the start of the IP header.
 
 use crate::datapath::sys::option::Instruction;
 
 /// The two sockets that a worker has in each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) enum Kind {
-    /// Requests, and whatever else is not data.
+    /// Requests, and everything else that is not data.
     Control,
     /// ChannelData and Send indications.
     Data,
 }
 
 impl Kind {
-    /// How many there are.
+    /// The number of kinds.
     pub(in crate::datapath) const COUNT: usize = 2;
 
-    /// The place in a group of `worker`'s socket of this kind.
-    pub(in crate::datapath) fn place(self, worker: usize) -> usize {
+    /// The index in a group of `worker`'s socket of this kind.
+    pub(in crate::datapath) fn index(self, worker: usize) -> usize {
         worker * Kind::COUNT + self as usize
     }
 
-    /// What the socket at a place in a group is for.
-    pub(in crate::datapath) fn of(place: usize) -> Kind {
-        if place % Kind::COUNT == Kind::Control as usize { Kind::Control } else { Kind::Data }
+    /// The kind of the socket at an index in a group.
+    pub(in crate::datapath) fn of(index: usize) -> Kind {
+        if index % Kind::COUNT == Kind::Control as usize { Kind::Control } else { Kind::Data }
     }
 }
 
-/// Multiplier of the hash: odd, with its bits spread.
+/// The multiplier of the hash: an odd number near 2^32 divided by the golden ratio, as in Fibonacci hashing.
 const MULTIPLIER: u32 = 0x9E37_79B1;
 
-/// Scratch memory: the kind, and the hash so far.
+/// Scratch memory slots of the kind and of the hash.
 const KIND: u32 = 0;
 const HASH: u32 = 1;
 
-/// The program for a group of [`Kind::COUNT`] sockets for each of `workers`.
+/// The program for a group with [`Kind::COUNT`] sockets per worker.
 pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction> {
-    let mut program = kind();
+    let mut program = classify();
     program.extend([load_constant(key), stmt(libc::BPF_ST, HASH)]);
     let (v4, v6) = (v4(), v6());
     program.extend([
@@ -64,11 +64,12 @@ pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction>
     program
 }
 
-/// Data begins with 0x40-0x4F (RFC 8656 section 12.4) or is a Send indication, whose type is 0x0016 (section 17).
-fn kind() -> Vec<Instruction> {
+/// Stores the kind. Data starts with 0x40-0x4F (RFC 8656 section 12.4), or is a Send indication, whose type is 0x0016
+/// (section 17).
+fn classify() -> Vec<Instruction> {
     vec![
         stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
-        // Loading past the end would end the program with 0.
+        // A load past the end would terminate the program with 0.
         jump(libc::BPF_JGE, 2, 0, 4),
         load(libc::BPF_H, 0),
         jump(libc::BPF_JEQ, 0x0016, 4, 0),
@@ -81,7 +82,7 @@ fn kind() -> Vec<Instruction> {
     ]
 }
 
-/// IPv4: the source address, and the source port behind a header of variable length.
+/// Mixes in the IPv4 source address, and the source port after a header of variable length.
 fn v4() -> Vec<Instruction> {
     let mut part = vec![load(libc::BPF_W, ip(12))];
     part.extend(mix());
@@ -91,7 +92,7 @@ fn v4() -> Vec<Instruction> {
     part
 }
 
-/// IPv6: the source address, and the source port unless extension headers stand before it.
+/// Mixes in the IPv6 source address, and the source port unless there are extension headers before it.
 fn v6() -> Vec<Instruction> {
     let mut part = Vec::new();
     for word in 0..4 {
@@ -119,7 +120,7 @@ fn mix() -> Vec<Instruction> {
     ]
 }
 
-/// The place of a byte of the IP header.
+/// The offset of a byte of the IP header.
 fn ip(offset: u32) -> u32 {
     (libc::SKF_NET_OFF as u32).wrapping_add(offset)
 }
@@ -140,7 +141,7 @@ fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code: (libc::BPF_JMP | condition | libc::BPF_K) as u16, jt, jf, k }
 }
 
-/// Goes on if A is `k`, else past the next `skip` instructions.
+/// Skips the next `skip` instructions unless the accumulator is `k`.
 fn jump_unless(k: u32, skip: usize) -> Instruction {
     jump(libc::BPF_JEQ, k, 0, u8::try_from(skip).expect("parts are shorter than 256 instructions"))
 }
@@ -160,7 +161,7 @@ mod tests {
         [&[], &[0x40], &[0, 0x01, 0, 0], &[0, 0x03, 0, 0], &[0x50, 0, 0, 0], &[0x16, 0xFE, 0, 0]];
     const DATA: [&[u8]; 4] = [&[0x40, 0], &[0x40, 1, 0, 0], &[0x4F, 0xFF, 0, 1, 9], &[0x00, 0x16, 0, 0]];
 
-    /// Which worker's socket has something, and how many datagrams of which kind. Loopback delivers while sending.
+    /// The number of datagrams that each socket has received. Loopback delivers them before the send returns.
     fn received(group: &ListenerGroup, from: SocketAddr) -> Vec<(usize, Kind, usize)> {
         let mut all = Vec::new();
         let mut receiver = Receiver::new(16);
@@ -199,13 +200,13 @@ mod tests {
             assert_eq!(worker, same);
             seen.insert(worker);
         }
-        assert_eq!(seen.len(), workers, "all workers get clients");
+        assert_eq!(seen.len(), workers, "all workers have clients");
     }
 
     const CONTROL_COUNT: usize = CONTROL.len();
     const DATA_COUNT: usize = DATA.len();
 
-    /// Both sockets that a client meets belong to one worker, and data has a queue of its own.
+    /// Both sockets that receive from a client belong to one worker, and data has a queue of its own.
     #[test]
     fn clients_stay_with_a_worker_over_ipv4() {
         clients_stay_with_a_worker("127.0.0.1", 1);
@@ -217,7 +218,7 @@ mod tests {
         clients_stay_with_a_worker("::1", 3);
     }
 
-    /// IPv4 options move the port; the client stays where it was.
+    /// IPv4 options move the port in the packet, but the client stays on its socket.
     #[test]
     fn ip_options_do_not_move_a_client() {
         let group =
@@ -232,7 +233,7 @@ mod tests {
         }
     }
 
-    /// Without the program the kernel's own hash keeps a client on one socket.
+    /// Without the program, the kernel's own hash keeps a client on one socket.
     #[test]
     fn without_steering_a_client_stays_on_one_socket() {
         let config = DatapathConfig { steering: false, ..DatapathConfig::for_workers(2) };

@@ -1,21 +1,21 @@
-//! The memory that received bytes are in until they are sent: slots of one block, each with room for a whole GRO batch
-//! and, before it, for the headers that its segments may get.
+//! The memory that holds received bytes until they are sent: one block of slots, each with room for a whole GRO batch and,
+//! before it, for the headers that are added to its segments.
 //!
 //!     slot: | headroom: a header and padding per segment | batch: 64 KiB | tail |
 //!
-//! Pages that no batch reaches are never touched, so the block costs what is used.
+//! Pages that no batch reaches are never touched, so only those in use consume memory.
 
 use std::ops::Range;
 
 use crate::turn::Header;
 
-/// Batches that the arena holds at a time.
+/// The number of slots.
 pub(in crate::datapath) const SLOTS: usize = 64;
 
-/// Segments of a GRO batch at most: Linux joins 64, or 128 from a sender on the same machine.
+/// The maximum number of segments in a GRO batch: 64 on Linux, or 128 from a sender on the same machine.
 pub(in crate::datapath) const SEGMENTS: usize = 128;
 
-/// The longest batch.
+/// The maximum length of a batch.
 const BATCH: usize = 1 << 16;
 
 /// A header and padding for each segment of a batch.
@@ -24,26 +24,26 @@ const HEADROOM: usize = SEGMENTS * (Header::MAX + 3);
 /// Padding after the last segment.
 const TAIL: usize = 64;
 
-/// Slots are an odd number of cache lines apart, so that their first lines do not compete for one set of the cache.
+/// The stride is an odd number of cache lines, so that the starts of the slots do not all map to the same cache set.
 const SLOT: usize = HEADROOM + BATCH + TAIL;
 const _: () = assert!(SLOT % 128 == 64);
 
-/// There is always room to read more beside an unfinished message.
+// A slot always has room to read more after an unfinished message.
 const _: () = assert!(SLOT > crate::wire::FRAME_MAX);
 
-/// The slots.
+/// A block of slots, which are taken in order and freed together.
 pub(in crate::datapath) struct Arena {
     memory: Box<[u8]>,
     used: usize,
 }
 
 impl Arena {
-    /// All slots are free.
+    /// An arena whose slots are all free.
     pub(in crate::datapath) fn new() -> Arena {
         Arena { memory: vec![0; SLOTS * SLOT].into(), used: 0 }
     }
 
-    /// How many slots are free.
+    /// The number of free slots.
     pub(in crate::datapath) fn free(&self) -> usize {
         SLOTS - self.used
     }
@@ -54,14 +54,14 @@ impl Arena {
         slots.map(|slot| &mut slot[HEADROOM..HEADROOM + BATCH])
     }
 
-    /// Takes the next slot, into which `len` bytes were received; returns where they are.
+    /// Takes the next slot, which has received `len` bytes; returns their range.
     pub(in crate::datapath) fn take(&mut self, len: usize) -> Range<usize> {
         let start = self.used * SLOT + HEADROOM;
         self.used += 1;
         start..start + len
     }
 
-    /// The whole next slot, for bytes of a connection: they need no headroom, but a message may be longer than a datagram.
+    /// The next slot with its headroom, for bytes of a connection: a message in a stream may be longer than a datagram.
     ///
     /// # Panics
     /// If no slot is free.
@@ -69,7 +69,7 @@ impl Arena {
         &mut self.memory[self.used * SLOT..][..SLOT]
     }
 
-    /// Takes the slot that [`Arena::whole`] returned; returns where it starts.
+    /// Takes the slot that [`Arena::whole`] returned; returns its start.
     pub(in crate::datapath) fn take_whole(&mut self) -> usize {
         self.used += 1;
         (self.used - 1) * SLOT
@@ -86,7 +86,7 @@ impl Arena {
     }
 }
 
-/// Where the slot ends that contains `at`.
+/// The end of the slot that contains `at`.
 pub(in crate::datapath) fn slot_end(at: usize) -> usize {
     (at / SLOT + 1) * SLOT
 }

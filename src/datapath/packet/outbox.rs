@@ -1,11 +1,11 @@
-//! What is to be sent: datagrams gathered into GSO batches, which leave in few system calls.
+//! Collects outgoing datagrams into GSO batches, and sends them with few system calls.
 //!
-//! A GSO batch ends where the route or the segment size changes, after a shorter segment, and before it grows beyond what
-//! the kernel takes. Bytes stay in the arena: on the way to a peer, payloads close the gaps where the client's headers
-//! were; on the way to a client, headers are written into the headroom. So nothing is allocated here, and nothing is
-//! copied but to close gaps.
+//! A GSO batch ends where the route or the segment size changes, after a shorter segment, and before it exceeds the limits
+//! of the kernel. The bytes stay in the arena: towards a peer, payloads are moved together to close the gaps that the
+//! client's headers leave; towards a client, headers are written into the headroom. Nothing is allocated, and nothing
+//! else is copied.
 //!
-//! A failed send costs its datagrams and nothing else.
+//! A failed send drops its own datagrams and no others.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,22 +20,22 @@ use crate::datapath::sys::option;
 use crate::datapath::sys::send::{OutgoingMessage, Sender};
 use crate::turn::{Header, Tos};
 
-/// Segments of a GSO batch at most: what every kernel takes (UDP_MAX_SEGMENTS).
+/// The maximum number of segments in a GSO batch (UDP_MAX_SEGMENTS in all kernel versions).
 const BATCH_SEGMENTS: usize = 64;
 
-/// Bytes of a GSO batch at most, with the headers that are added here.
+/// The maximum length of a GSO batch, including the headers that are added here.
 const BATCH_BYTES: usize = 65_507;
 
-/// GSO batches in one system call.
+/// GSO batches per system call.
 const BATCHES_PER_CALL: usize = 64;
 
-/// GSO batches that wait at a time: some calls, and a GRO batch that falls apart into single datagrams.
-const WAITING: usize = 3 * SEGMENTS;
+/// GSO batches that can be queued: those of several system calls, and a GRO batch that becomes single datagrams.
+const MAX_QUEUED: usize = 3 * SEGMENTS;
 
-/// Packets too long for DF that are remembered until their entry in the error queue is read.
-const TOO_LONG: usize = 64;
+/// The number of packets too long for DF that are remembered until their entry in the error queue is read.
+const MAX_TOO_LONG: usize = 64;
 
-/// A socket of this worker.
+/// The socket of this worker that sends a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) enum Via {
     /// A listener socket.
@@ -44,56 +44,56 @@ pub(in crate::datapath) enum Via {
     Relay(RelaySocketKey),
 }
 
-/// How a datagram travels.
+/// Addresses and header fields of an outgoing datagram. Datagrams with the same route can share a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) struct Route {
     pub(in crate::datapath) via: Via,
     pub(in crate::datapath) to: SocketAddr,
-    /// The address to send from, if it is not the socket's own.
+    /// The address to send from, unless it is the socket's own.
     pub(in crate::datapath) source: Option<SocketAddr>,
     pub(in crate::datapath) tos: Tos,
     pub(in crate::datapath) dont_fragment: bool,
 }
 
-/// Segments of `segment_size` bytes each, the last perhaps shorter, without gaps.
+/// Segments of `segment_size` bytes without gaps; the last one may be shorter.
 #[derive(Clone, Debug)]
 struct GsoBatch {
     route: Route,
     segment_size: usize,
     count: usize,
     bytes: Range<usize>,
-    /// How far it may grow in the arena.
+    /// The end of its slot in the arena, up to which it may grow.
     limit: usize,
 }
 
-/// What waits to be sent.
+/// Datagrams that are queued to be sent.
 pub(in crate::datapath) struct Outbox {
     batches: Vec<GsoBatch>,
     segmentation: Segmentation,
     sender: Sender,
     messages: Vec<OutgoingMessage>,
-    /// Destinations of packets with DF that the kernel knew to be too long.
+    /// Destinations of packets with DF that exceeded a path MTU known to the kernel.
     too_long: Vec<(Via, SocketAddr)>,
 }
 
 impl Outbox {
-    /// An empty outbox. `gso`: batches may have more than one segment.
+    /// An empty outbox. Without `gso`, every batch has one segment.
     pub(in crate::datapath) fn new(gso: bool) -> Outbox {
         Outbox {
-            batches: Vec::with_capacity(WAITING),
+            batches: Vec::with_capacity(MAX_QUEUED),
             segmentation: Segmentation::new(gso),
             sender: Sender::new(BATCHES_PER_CALL),
             messages: Vec::with_capacity(BATCHES_PER_CALL),
-            too_long: Vec::with_capacity(TOO_LONG),
+            too_long: Vec::with_capacity(MAX_TOO_LONG),
         }
     }
 
-    /// Whether another GRO batch may be added, even if it falls apart into single datagrams.
+    /// Whether another GRO batch can be added, even if it becomes single datagrams.
     pub(in crate::datapath) fn has_room(&self) -> bool {
-        self.batches.len() + SEGMENTS <= WAITING
+        self.batches.len() + SEGMENTS <= MAX_QUEUED
     }
 
-    /// Adds the payloads of messages from a client: of every `segment_size` bytes in `messages` the `len` from `offset` on.
+    /// Adds the payloads of messages from a client, each of which has `segment_size` bytes: the `len` bytes from `offset` on.
     pub(in crate::datapath) fn for_peer(
         &mut self,
         memory: &mut [u8],
@@ -103,13 +103,13 @@ impl Outbox {
         offset: usize,
         len: usize,
     ) {
-        let mut adding = self.adding(route);
+        let mut builder = self.builder(route);
         for start in messages.step_by(segment_size.max(1)) {
-            adding.add(memory, start + offset..start + offset + len);
+            builder.add(memory, start + offset..start + offset + len);
         }
     }
 
-    /// Adds a GRO batch from a peer, segments of `segment_size` bytes, each behind its header.
+    /// Adds a GRO batch from a peer, and prepends the header to each of its segments of `segment_size` bytes.
     pub(in crate::datapath) fn for_client(
         &mut self,
         memory: &mut [u8],
@@ -120,23 +120,23 @@ impl Outbox {
     ) {
         let segment_size = segment_size.max(1);
         let count = batch.len().div_ceil(segment_size).max(1);
-        let mut adding = self.adding(route);
-        // Everything that is inserted, except for the last padding, moves what is before it towards the start.
+        let mut builder = self.builder(route);
+        // Headers, and all padding except the last, move the segments before them towards the start of the slot.
         let mut to = batch.start - count * header.len() - (count - 1) * header.padding(segment_size);
         for n in 0..count {
             let from = batch.start + n * segment_size;
             let payload = from..batch.end.min(from + segment_size);
-            let (value, len) = (to + header.len(), payload.len());
-            memory.copy_within(payload, value);
-            header.write(n, len, &mut memory[to..value]);
-            let end = value + len + header.padding(len);
-            memory[value + len..end].fill(0);
-            adding.add(memory, to..end);
+            let (start, len) = (to + header.len(), payload.len());
+            memory.copy_within(payload, start);
+            header.write(n, len, &mut memory[to..start]);
+            let end = start + len + header.padding(len);
+            memory[start + len..end].fill(0);
+            builder.add(memory, to..end);
             to = end;
         }
     }
 
-    /// Sends everything that waits. `socket` finds a socket that is still open.
+    /// Sends all queued datagrams. `socket` finds a socket if it is still open.
     pub(in crate::datapath) fn flush<'s>(
         &mut self,
         memory: &[u8],
@@ -145,15 +145,15 @@ impl Outbox {
     ) {
         let Outbox { batches, segmentation, sender, messages, too_long } = self;
         let mut sending = Sending { memory, segmentation, sender, messages, too_long, counters };
-        let leave_together = |a: &GsoBatch, b: &GsoBatch| {
+        let share_a_call = |a: &GsoBatch, b: &GsoBatch| {
             a.route.via == b.route.via && !a.route.dont_fragment && !b.route.dont_fragment
         };
-        for same in batches.chunk_by(leave_together) {
+        for same in batches.chunk_by(share_a_call) {
             let Some(socket) = socket(same[0].route.via) else {
                 sending.counters.unsent(Unsent::Closed, same.iter().map(|batch| batch.count).sum());
                 continue;
             };
-            // RFC 8656 §14: DF is clear again for the next packet
+            // RFC 8656 §14: DF is cleared again before the next packet
             let df = same[0].route.dont_fragment && option::dont_fragment(socket).is_ok();
             same.chunks(BATCHES_PER_CALL).for_each(|call| sending.send(socket, call));
             if df {
@@ -163,8 +163,7 @@ impl Outbox {
         batches.clear();
     }
 
-    /// The destination of a packet that was too long for DF, which an error queue reports by its address alone; once per
-    /// packet.
+    /// Takes the destination of a packet that was too long for DF. The error queue reports its address without the port.
     pub(in crate::datapath) fn take_too_long(
         &mut self,
         relay: RelaySocketKey,
@@ -174,7 +173,7 @@ impl Outbox {
         Some(self.too_long.remove(at).1)
     }
 
-    /// Sends one message by itself, at once.
+    /// Sends one message immediately.
     pub(in crate::datapath) fn send_alone(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -183,18 +182,18 @@ impl Outbox {
         counters: &mut SocketCounters,
     ) {
         if let Err(error) = self.sender.send(socket, bytes, &[message(&route, None, 0..bytes.len())]) {
-            counters.unsent(Unsent::why(&error), 1);
+            counters.unsent(Unsent::from_error(&error), 1);
         }
     }
 
-    fn adding(&mut self, route: Route) -> Adding<'_> {
+    fn builder(&mut self, route: Route) -> BatchBuilder<'_> {
         let gso = self.segmentation.allows(route.to.ip()) && !route.dont_fragment;
         let continues = gso && self.batches.last().is_some_and(|batch| batch.route == route);
-        Adding { batches: &mut self.batches, route, gso, continues }
+        BatchBuilder { batches: &mut self.batches, route, gso, continues }
     }
 }
 
-/// What sending needs beside the batches.
+/// The parts of an outbox that sending needs, besides the batches.
 struct Sending<'a> {
     memory: &'a [u8],
     segmentation: &'a mut Segmentation,
@@ -217,8 +216,8 @@ impl Sending<'_> {
         while sent < batches.len() {
             match self.sender.send(socket, self.memory, &self.messages[sent..]) {
                 Ok(count) => sent += count.max(1),
-                // The ICMP error of an earlier packet fails the next call, whoever that is for, and only that one
-                Err(error) if repeated != Some(sent) && Unsent::why(&error) != Unsent::Full => {
+                // An ICMP error of an earlier packet makes the next call fail, whatever its destination, and only that one
+                Err(error) if repeated != Some(sent) && Unsent::from_error(&error) != Unsent::Full => {
                     repeated = Some(sent);
                 }
                 Err(error) => {
@@ -226,7 +225,7 @@ impl Sending<'_> {
                     if batch.count > 1 && refuses_gso(&error) {
                         self.send_singly(socket, batch);
                     } else {
-                        self.fail(batch, Unsent::why(&error));
+                        self.fail(batch, Unsent::from_error(&error));
                     }
                     sent += 1;
                 }
@@ -236,7 +235,7 @@ impl Sending<'_> {
 
     fn fail(&mut self, batch: &GsoBatch, why: Unsent) {
         if batch.route.dont_fragment && why == Unsent::TooLong {
-            if self.too_long.len() == TOO_LONG {
+            if self.too_long.len() == MAX_TOO_LONG {
                 self.too_long.remove(0);
             }
             self.too_long.push((batch.route.via, batch.route.to));
@@ -244,39 +243,39 @@ impl Sending<'_> {
         self.counters.unsent(why, batch.count);
     }
 
-    /// Sends the segments of a batch one by one, since the kernel did not take the batch.
+    /// Sends the segments of a batch one by one, after the kernel has refused the batch.
     fn send_singly(&mut self, socket: BorrowedFd<'_>, batch: &GsoBatch) {
         self.counters.gso_refused += 1;
         let mut failed = 0;
         for start in batch.bytes.clone().step_by(batch.segment_size) {
             let bytes = start..batch.bytes.end.min(start + batch.segment_size);
             if let Err(error) = self.sender.send(socket, self.memory, &[message(&batch.route, None, bytes)]) {
-                self.counters.unsent(Unsent::why(&error), 1);
+                self.counters.unsent(Unsent::from_error(&error), 1);
                 failed += 1;
             }
         }
         if failed == 0 {
-            self.segmentation.strike(batch.route.to.ip());
+            self.segmentation.record_failure(batch.route.to.ip());
         }
     }
 }
 
-/// Datagrams of one route, being added.
-struct Adding<'a> {
+/// Adds datagrams of one route.
+struct BatchBuilder<'a> {
     batches: &'a mut Vec<GsoBatch>,
     route: Route,
-    /// Batches may have more than one segment.
+    /// Batches can have more than one segment.
     gso: bool,
-    /// The last batch has this route.
+    /// The last batch has this route and can be extended.
     continues: bool,
 }
 
-impl Adding<'_> {
+impl BatchBuilder<'_> {
     fn add(&mut self, memory: &mut [u8], datagram: Range<usize>) {
         let len = datagram.len();
         if self.continues
             && let Some(batch) = self.batches.last_mut()
-            && batch.takes(len)
+            && batch.accepts(len)
         {
             if batch.bytes.end != datagram.start {
                 memory.copy_within(datagram, batch.bytes.end);
@@ -298,8 +297,8 @@ impl Adding<'_> {
 }
 
 impl GsoBatch {
-    /// Whether a segment of this length may follow.
-    fn takes(&self, len: usize) -> bool {
+    /// Whether a segment of this length can be appended.
+    fn accepts(&self, len: usize) -> bool {
         let all_full = self.bytes.len() == self.segment_size * self.count;
         all_full
             && (1..=self.segment_size).contains(&len)
@@ -313,7 +312,7 @@ fn message(route: &Route, segment: Option<u16>, bytes: Range<usize>) -> Outgoing
     OutgoingMessage { to: route.to, source: route.source, tos: route.tos, segment, bytes }
 }
 
-/// Whether an error means that the kernel or a device cannot segment this batch.
+/// Whether an error means that the kernel or the device cannot segment this batch.
 fn refuses_gso(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
 }

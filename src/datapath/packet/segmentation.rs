@@ -1,51 +1,54 @@
-//! Whether GSO is used for a destination.
+//! Decides whether GSO is used for a destination.
 //!
-//! Some network devices and some path MTUs refuse it. The segments of a batch that fails are sent one by one; if those
-//! succeed three times, the destination is remembered in a small table, where new entries replace older ones.
+//! Sending a GSO batch fails with some network devices and path MTUs, and its segments are then sent one by one. After that
+//! has happened three times for a destination, GSO is not used for it any more. Destinations are remembered in a small
+//! table, where new entries replace older ones.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
-/// Destinations that are remembered at a time.
-const MOST: usize = 64;
+/// The size of the table.
+const TABLE_SIZE: usize = 64;
 
-/// How often single packets must succeed where a batch failed.
-const STRIKES: u8 = 3;
+/// The number of failed batches after which GSO is not used for a destination.
+const MAX_FAILURES: u8 = 3;
 
-/// The destinations that refuse GSO.
+/// The destinations for which GSO failed.
 pub(in crate::datapath) struct Segmentation {
-    on: bool,
-    /// Per hash, the last destination that refused a batch, and how often.
-    trouble: [Option<(IpAddr, u8)>; MOST],
-    any: bool,
+    enabled: bool,
+    /// By hash of the destination: the last destination for which a batch failed, and how often.
+    failures: [Option<(IpAddr, u8)>; TABLE_SIZE],
+    /// The table is not empty.
+    any_failure: bool,
 }
 
 impl Segmentation {
-    /// `on`: the kernel has GSO, and the configuration allows it.
-    pub(in crate::datapath) fn new(on: bool) -> Segmentation {
-        Segmentation { on, trouble: [None; MOST], any: false }
+    /// `enabled`: the kernel supports GSO, and the configuration allows it.
+    pub(in crate::datapath) fn new(enabled: bool) -> Segmentation {
+        Segmentation { enabled, failures: [None; TABLE_SIZE], any_failure: false }
     }
 
     /// Whether batches may be sent to this destination.
     pub(in crate::datapath) fn allows(&self, to: IpAddr) -> bool {
-        self.on
-            && !(self.any
-                && self.trouble[place(to)].is_some_and(|(ip, strikes)| ip == to && strikes >= STRIKES))
+        // The hash is only computed if there was a failure.
+        self.enabled
+            && !(self.any_failure
+                && self.failures[slot(to)].is_some_and(|(ip, count)| ip == to && count >= MAX_FAILURES))
     }
 
-    /// A batch to this destination failed, and its segments were sent one by one.
-    pub(in crate::datapath) fn strike(&mut self, to: IpAddr) {
-        let entry = &mut self.trouble[place(to)];
-        let strikes = entry.filter(|(ip, _)| *ip == to).map_or(0, |(_, strikes)| strikes);
-        *entry = Some((to, strikes.saturating_add(1)));
-        self.any = true;
+    /// Records that a batch to this destination failed, while its segments could be sent one by one.
+    pub(in crate::datapath) fn record_failure(&mut self, to: IpAddr) {
+        let entry = &mut self.failures[slot(to)];
+        let count = entry.filter(|(ip, _)| *ip == to).map_or(0, |(_, count)| count);
+        *entry = Some((to, count.saturating_add(1)));
+        self.any_failure = true;
     }
 }
 
-fn place(ip: IpAddr) -> usize {
-    FixedState::with_seed(0).hash_one(ip) as usize % MOST
+fn slot(ip: IpAddr) -> usize {
+    FixedState::with_seed(0).hash_one(ip) as usize % TABLE_SIZE
 }
 
 #[cfg(test)]
@@ -53,12 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_strikes() {
+    fn gso_is_disabled_after_three_failures() {
         let mut segmentation = Segmentation::new(true);
         let (bad, good) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        for _ in 0..STRIKES {
+        for _ in 0..MAX_FAILURES {
             assert!(segmentation.allows(bad));
-            segmentation.strike(bad);
+            segmentation.record_failure(bad);
         }
         assert!(!segmentation.allows(bad));
         assert!(segmentation.allows(good));
@@ -66,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_stays_small() {
+    fn the_table_is_bounded() {
         let mut segmentation = Segmentation::new(true);
         for n in 0..100_000u32 {
             let ip = IpAddr::V4(n.into());
-            (0..STRIKES).for_each(|_| segmentation.strike(ip));
+            (0..MAX_FAILURES).for_each(|_| segmentation.record_failure(ip));
             assert!(!segmentation.allows(ip));
         }
-        let off = (0..100_000u32).filter(|&n| !segmentation.allows(IpAddr::V4(n.into()))).count();
-        assert!(off <= MOST, "{off}");
+        let disabled = (0..100_000u32).filter(|&n| !segmentation.allows(IpAddr::V4(n.into()))).count();
+        assert!(disabled <= TABLE_SIZE, "{disabled}");
     }
 }

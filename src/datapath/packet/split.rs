@@ -1,25 +1,25 @@
-//! Splits a GRO batch from a client into messages that the core can decide about at once: the kernel joins segments by size
-//! alone.
+//! Splits a GRO batch from a client into runs of messages that the core can handle together. The kernel only joins
+//! datagrams by size, so a batch may hold different messages.
 
 use crate::wire;
 
-/// The run of messages that a batch of segments of `segment_size` bytes starts with: the size of each, and their length
-/// together.
+/// The first run of messages in a batch of segments of `segment_size` bytes: the size of each message, and the length of the
+/// run.
 ///
-/// ChannelData segments of one size that start with the same four bytes, so with the same channel and length (RFC 8656
-/// section 12.4), are one run. Any other segment is a run by itself, and so is a shorter last one.
+/// ChannelData segments of the same size, channel and length (RFC 8656 section 12.4) form a run. Any other segment, and a
+/// shorter last one, is a run of its own.
 pub(in crate::datapath) fn run(batch: &[u8], segment_size: usize) -> (usize, usize) {
     let mut datagrams = batch.chunks(segment_size.max(1));
     let Some(first) = datagrams.next() else { return (0, 0) };
     let Some(header) = first.first_chunk::<{ wire::CHANNEL_HEADER }>() else {
         return (first.len(), first.len());
     };
-    let alike = if wire::is_channel_data(first) {
+    let more = if wire::is_channel_data(first) {
         datagrams.take_while(|next| next.len() == first.len() && next.starts_with(header)).count()
     } else {
         0
     };
-    (first.len(), first.len() * (1 + alike))
+    (first.len(), first.len() * (1 + more))
 }
 
 #[cfg(test)]
@@ -43,12 +43,12 @@ mod tests {
         let stun = [0x00, 0x16, 0, 6];
         let batch = [datagram(stun, 10), datagram(stun, 10)].concat();
         assert_eq!(run(&batch, 10), (10, 10), "one STUN message at a time");
-        assert_eq!(run(&[0x40, 1, 0x40, 1], 2), (2, 2), "no header");
+        assert_eq!(run(&[0x40, 1, 0x40, 1], 2), (2, 2), "too short for a header");
         assert_eq!(run(&[], 1), (0, 0));
     }
 
     proptest! {
-        /// Whatever arrives: runs cover the batch without a gap, and each is whole datagrams that begin alike.
+        /// Runs cover any batch without gaps, and each consists of whole datagrams that start with the same bytes.
         #[test]
         fn runs_cover_the_batch(batch in prop::collection::vec(0x3Fu8..0x42, 0..400), segment_size in 1usize..20) {
             let mut rest = &batch[..];
@@ -56,7 +56,7 @@ mod tests {
             while !rest.is_empty() {
                 let (size, len) = run(rest, segment_size);
                 prop_assert!(size <= segment_size && len > 0 && len % size == 0);
-                prop_assert_eq!(before % segment_size, 0, "cut between datagrams only");
+                prop_assert_eq!(before % segment_size, 0, "runs start between datagrams");
                 let (this, after) = rest.split_at(len);
                 for datagram in this.chunks(size) {
                     prop_assert_eq!(&datagram[..size.min(4)], &this[..size.min(4)]);

@@ -1,6 +1,6 @@
-//! Relay sockets and what they cost: ports, quota, reservations (RFC 8656 sections 5 and 7.2).
+//! Relay sockets, and the resources that they use: ports, quotas and reservations (RFC 8656 sections 5 and 7.2).
 //!
-//! All workers share the ports, the quota ledger and the reservations. They are used on the control path only.
+//! Ports, the quota ledger and reservations are shared by all workers, and used on the control path only.
 
 pub(in crate::datapath) mod ports;
 pub(in crate::datapath) mod quota;

@@ -1,8 +1,8 @@
-//! Which relay ports are free, on every relay address: bitmaps of atomics that all workers share.
+//! Allocates the ports of relayed transport addresses, with atomic bitmaps that all workers share.
 //!
-//! RFC 8656 section 7.2 wants ports that are hard to guess, so a search starts at a random one (a generator is passed in)
-//! and fails only when nothing is free. A port that another program holds is left alone for a while and then tried
-//! again. A port that is taken is a [`Port`]: dropping it releases it, also while a worker panics.
+//! RFC 8656 section 7.2 requires ports that are hard to guess, so a search starts at a random port and fails only if no port
+//! is free. A port that another program uses is skipped for a while and then tried again. [`Port`] is a guard: dropping it
+//! releases the port, also when a worker panics.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -15,65 +15,67 @@ use rand::{Rng, RngExt};
 use crate::turn::{LiveRelays, PortRequest};
 use crate::wire::Family;
 
-/// How long a port that another program holds is left alone, in nanoseconds.
-const HELD: u64 = 60_000_000_000;
+/// How long a port that another program uses is skipped, in nanoseconds.
+const RETRY_AFTER: u64 = 60_000_000_000;
 
-/// Ports tried at random before the search goes on in order, which keeps neighbours apart while there is room.
-const GUESSES: usize = 16;
+/// Random ports tried before the search continues in order. They keep ports unpredictable while many are free.
+const RANDOM_ATTEMPTS: usize = 16;
 
-/// Words of a bitmap with a bit per port.
+/// Words of a bitmap with one bit per port.
 const WORDS: usize = 1024;
 
-/// Relay addresses that a process can have in its life: 16 KiB each.
-const ADDRESSES: usize = 256;
+/// The maximum number of relay addresses in the lifetime of a process; each uses 16 KiB.
+const MAX_ADDRESSES: usize = 256;
 
-/// The ports of all relay addresses. Entries are added and never removed, so that reading them takes no lock.
+/// The ports of all relay addresses. Entries are never removed, so that readers need no lock.
 pub(in crate::datapath) struct Ports {
-    addresses: [OnceLock<Arc<AddressPorts>>; ADDRESSES],
+    addresses: [OnceLock<Arc<AddressPorts>>; MAX_ADDRESSES],
     range: RangeInclusive<u16>,
 }
 
-/// There are more relay addresses than [`ADDRESSES`].
+/// The process has had its maximum number of relay addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this process has had {ADDRESSES} relay addresses, and can take no new one until it is restarted")]
+#[error(
+    "this process has had {MAX_ADDRESSES} relay addresses, and cannot add another one until it is restarted"
+)]
 pub struct TooManyAddresses;
 
 /// The ports of one relay address.
 struct AddressPorts {
     ip: IpAddr,
-    /// Whether new ports are taken here.
+    /// Whether new allocations can use this address.
     in_use: AtomicBool,
-    /// Ports that are taken, by us or by another program.
+    /// Ports that are taken, by this process or by another program.
     taken: Box<[AtomicU64]>,
-    /// Ports that hold an allocation: packets between two clients of this relay may go there.
+    /// Ports with a live allocation, to which other clients of this relay may send.
     live: Box<[AtomicU64]>,
-    /// Ports that other programs hold, each with the time to try it again, in that order.
-    held: Mutex<VecDeque<(u64, u16)>>,
+    /// Ports that other programs use, with the time to try them again, in that order.
+    in_use_elsewhere: Mutex<VecDeque<(u64, u16)>>,
 }
 
-/// A port that was taken. Dropping it releases it.
+/// A port that is taken until this guard is dropped.
 pub(in crate::datapath) struct Port {
     address: Arc<AddressPorts>,
     port: u16,
-    /// Another program holds it, so it stays taken until then.
-    held_until: Option<u64>,
+    /// Another program uses it, so it stays taken until then.
+    retry_at: Option<u64>,
 }
 
 impl Ports {
-    /// All ports of `range` are free; there is no address yet.
+    /// Ports in `range`, without any address yet.
     pub(in crate::datapath) fn new(range: RangeInclusive<u16>) -> Arc<Ports> {
-        Arc::new(Ports { addresses: [const { OnceLock::new() }; ADDRESSES], range })
+        Arc::new(Ports { addresses: [const { OnceLock::new() }; MAX_ADDRESSES], range })
     }
 
-    /// Replaces the relay addresses. Ports of an address that stays keep their state; ports of one that is removed are
-    /// released as their allocations end.
+    /// Replaces the relay addresses. Ports of a removed address are released as their allocations end, and its state is used
+    /// again if the address returns.
     pub(in crate::datapath) fn set_addresses(&self, wanted: &[IpAddr]) -> Result<(), TooManyAddresses> {
         for address in self.addresses() {
             address.in_use.store(wanted.contains(&address.ip), Ordering::Relaxed);
         }
         for &ip in wanted {
             let mut slots = self.addresses.iter();
-            // It ends at the slot of this address: the one that it had, or the first that was free.
+            // The search ends at the existing slot of this address, or initialises the first free one.
             let found = slots.any(|slot| slot.get_or_init(|| Arc::new(AddressPorts::new(ip))).ip == ip);
             if !found {
                 return Err(TooManyAddresses);
@@ -82,7 +84,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Takes a port of a random address of a family; for [`PortRequest::Pair`] the next port too.
+    /// Takes a port on a random address of a family and, for [`PortRequest::Pair`], also the next port.
     pub(in crate::datapath) fn take(
         &self,
         now: u64,
@@ -95,14 +97,14 @@ impl Ports {
         let start = rng.random_range(0..count.max(1));
         let all = self.addresses().filter(usable).chain(self.addresses().filter(usable));
         all.skip(start).take(count).find_map(|address| {
-            address.try_again(now);
+            address.release_expired(now);
             let port = address.take(&self.range, request, rng)?;
-            let guard = |port| Port { address: address.clone(), port, held_until: None };
+            let guard = |port| Port { address: address.clone(), port, retry_at: None };
             Some((guard(port), (request == PortRequest::Pair).then(|| guard(port + 1))))
         })
     }
 
-    /// How many ports are taken, by us or by others.
+    /// The number of ports that are taken.
     #[cfg(test)]
     pub(in crate::datapath) fn taken(&self) -> u32 {
         let words = self.addresses().flat_map(|address| &address.taken);
@@ -117,7 +119,7 @@ impl Ports {
 impl LiveRelays for Arc<Ports> {
     fn is_live(&self, relayed: SocketAddr) -> bool {
         let Some(address) = self.addresses().find(|address| address.ip == relayed.ip()) else { return false };
-        let (word, bit) = place(relayed.port());
+        let (word, bit) = position(relayed.port());
         address.live[word].load(Ordering::Relaxed) & bit != 0
     }
 }
@@ -130,7 +132,7 @@ impl AddressPorts {
             in_use: AtomicBool::new(true),
             taken: bits(),
             live: bits(),
-            held: Mutex::default(),
+            in_use_elsewhere: Mutex::default(),
         }
     }
 
@@ -143,7 +145,7 @@ impl AddressPorts {
         if first > last {
             return None;
         }
-        for _ in 0..GUESSES {
+        for _ in 0..RANDOM_ATTEMPTS {
             let port = rng.random_range(*range.start()..=*range.end());
             let port = if request == PortRequest::Any { port } else { port & !1 };
             if range.contains(&port) && self.try_take(port, range, request) {
@@ -156,13 +158,13 @@ impl AddressPorts {
     }
 
     fn try_take(&self, port: u16, range: &RangeInclusive<u16>, request: PortRequest) -> bool {
-        let (word, bit) = place(port);
+        let (word, bit) = position(port);
         let bits = match request {
             PortRequest::Any => bit,
             _ if port % 2 == 1 => return false,
             PortRequest::Even => bit,
             PortRequest::Pair if !range.contains(&(port + 1)) => return false,
-            // An even port and the next one are in one word, so both are taken at once.
+            // An even port and the next one are in the same word, so both are taken atomically.
             PortRequest::Pair => bit | bit << 1,
         };
         let word = &self.taken[word];
@@ -174,38 +176,38 @@ impl AddressPorts {
                 .is_ok()
     }
 
-    /// Frees the ports that other programs held long enough ago.
-    fn try_again(&self, now: u64) {
-        let mut held = self.held();
-        while let Some(&(at, port)) = held.front()
+    /// Releases the ports that are to be tried again.
+    fn release_expired(&self, now: u64) {
+        let mut ports = self.in_use_elsewhere();
+        while let Some(&(at, port)) = ports.front()
             && at <= now
         {
-            held.pop_front();
+            ports.pop_front();
             clear(&self.taken, port);
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, VecDeque<(u64, u16)>> {
-        // Each change is one call, so no half-made change can be seen.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_use_elsewhere(&self) -> MutexGuard<'_, VecDeque<(u64, u16)>> {
+        // Every change is a single call, so a panic cannot leave an inconsistent state.
+        self.in_use_elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Port {
-    /// The transport address that it is part of.
+    /// The transport address with this port.
     pub(in crate::datapath) fn addr(&self) -> SocketAddr {
         SocketAddr::new(self.address.ip, self.port)
     }
 
-    /// It holds an allocation from now on.
+    /// Marks that an allocation uses the port.
     pub(super) fn set_live(&self) {
-        let (word, bit) = place(self.port);
+        let (word, bit) = position(self.port);
         self.address.live[word].fetch_or(bit, Ordering::Relaxed);
     }
 
-    /// Another program holds it: it stays taken for a while.
-    pub(in crate::datapath) fn held_by_another(mut self, now: u64) {
-        self.held_until = Some(now + HELD);
+    /// Releases the port, which another program uses, after a while.
+    pub(in crate::datapath) fn used_elsewhere(mut self, now: u64) {
+        self.retry_at = Some(now + RETRY_AFTER);
     }
 }
 
@@ -213,21 +215,21 @@ impl Drop for Port {
     fn drop(&mut self) {
         let address = &self.address;
         clear(&address.live, self.port);
-        match self.held_until {
-            // A port is taken once, so it is in the list once at most, which bounds the list.
-            Some(until) => address.held().push_back((until, self.port)),
+        match self.retry_at {
+            // A port that is in the list stays taken, so it is in the list only once, which bounds the list.
+            Some(at) => address.in_use_elsewhere().push_back((at, self.port)),
             None => clear(&address.taken, self.port),
         }
     }
 }
 
-/// The word of a port in a bitmap, and its bit in it.
-fn place(port: u16) -> (usize, u64) {
+/// The index of the word of a port in a bitmap, and its bit in that word.
+fn position(port: u16) -> (usize, u64) {
     (usize::from(port / 64), 1 << (port % 64))
 }
 
 fn clear(bits: &[AtomicU64], port: u16) {
-    let (word, bit) = place(port);
+    let (word, bit) = position(port);
     bits[word].fetch_and(!bit, Ordering::AcqRel);
 }
 
@@ -241,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_come_and_go() {
+    fn addresses_are_added_and_removed() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
         let mut take = || ports.take(0, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
         let first = take().unwrap();
@@ -249,21 +251,21 @@ mod tests {
         ports.set_addresses(&["192.0.2.2".parse().unwrap()]).unwrap();
         let second = take().unwrap();
         assert_eq!(second.addr(), "192.0.2.2:1000".parse().unwrap());
-        assert!(take().is_none() && ports.is_live(first.addr()), "its allocation lives on");
-        let held = first.addr();
+        assert!(take().is_none() && ports.is_live(first.addr()), "its allocation stays");
+        let addr = first.addr();
         ports.set_addresses(&["192.0.2.1".parse().unwrap()]).unwrap();
-        assert!(take().is_none(), "an address that returns has its ports as they were");
+        assert!(take().is_none(), "an address that returns keeps its state");
         drop(first);
-        assert_eq!(take().unwrap().addr(), held);
-        assert!(!ports.is_live(held));
+        assert_eq!(take().unwrap().addr(), addr);
+        assert!(!ports.is_live(addr));
     }
 
     #[test]
     fn the_number_of_addresses_is_bounded() {
         let (ports, _) = ports(&[], 1000..=1000);
         let ip = |n: usize| IpAddr::from([10, 0, (n / 256) as u8, n as u8]);
-        (0..ADDRESSES).for_each(|n| ports.set_addresses(&[ip(n)]).unwrap());
-        assert_eq!(ports.set_addresses(&[ip(ADDRESSES)]), Err(TooManyAddresses));
+        (0..MAX_ADDRESSES).for_each(|n| ports.set_addresses(&[ip(n)]).unwrap());
+        assert_eq!(ports.set_addresses(&[ip(MAX_ADDRESSES)]), Err(TooManyAddresses));
         ports.set_addresses(&[ip(7)]).unwrap();
     }
 
@@ -274,9 +276,9 @@ mod tests {
         (ports, StdRng::seed_from_u64(7))
     }
 
-    /// RFC 8656 §7.2: 508 only when nothing is free; what is given back can be taken again.
+    /// RFC 8656 §7.2: 508 only when no port is free; released ports can be taken again.
     #[test]
-    fn every_port_is_handed_out_once() {
+    fn every_port_is_taken_once() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1200);
         let mut take = || ports.take(0, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
         let taken: Vec<Port> = std::iter::from_fn(&mut take).collect();
@@ -289,18 +291,18 @@ mod tests {
         assert!(std::iter::from_fn(take).any(|port| port.addr() == first));
     }
 
-    /// RFC 8656 §7.2: EVEN-PORT wants an even port, with R also the next one.
+    /// RFC 8656 §7.2: EVEN-PORT asks for an even port, and with the R bit also for the next one.
     #[test]
     fn even_ports_and_pairs() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1001..=1010);
-        let mut take = |wish| ports.take(0, Family::V4, wish, &mut rng);
+        let mut take = |request| ports.take(0, Family::V4, request, &mut rng);
         let mut pairs = Vec::new();
         while let Some((port, next)) = take(PortRequest::Pair) {
             let next = next.unwrap();
             assert_eq!((port.addr().port() % 2, next.addr().port()), (0, port.addr().port() + 1));
             pairs.push((port, next));
         }
-        assert_eq!(pairs.len(), 4, "1002 to 1009; 1010 has no next one in the range");
+        assert_eq!(pairs.len(), 4, "1002 to 1009; the port after 1010 is not in the range");
         let (even, none) = take(PortRequest::Even).unwrap();
         assert_eq!((even.addr().port(), none.is_none()), (1010, true));
         assert!(take(PortRequest::Even).is_none());
@@ -311,7 +313,7 @@ mod tests {
 
     /// RFC 8656 §7.2: the port must be hard to guess.
     #[test]
-    fn ports_are_spread() {
+    fn ports_are_unpredictable() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 49152..=65535);
         let taken: Vec<u16> = (0..64)
             .map(|_| ports.take(0, Family::V4, PortRequest::Any, &mut rng).unwrap().0.addr().port())
@@ -331,22 +333,22 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_another_program_holds_rests() {
+    fn a_port_used_elsewhere_is_tried_again_later() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
         let mut take = |now| ports.take(now, Family::V4, PortRequest::Any, &mut rng).map(|(port, _)| port);
-        take(5).unwrap().held_by_another(5);
+        take(5).unwrap().used_elsewhere(5);
         assert!(take(6).is_none());
-        assert!(take(4 + HELD).is_none());
-        assert!(take(5 + HELD).is_some());
-        assert!(take(5 + HELD).is_some(), "given back when dropped");
+        assert!(take(4 + RETRY_AFTER).is_none());
+        assert!(take(5 + RETRY_AFTER).is_some());
+        assert!(take(5 + RETRY_AFTER).is_some(), "released when dropped");
     }
 
     #[test]
-    fn only_set_ports_of_our_addresses_live() {
+    fn only_ports_with_an_allocation_are_live() {
         let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);
         let (port, _) = ports.take(0, Family::V4, PortRequest::Any, &mut rng).unwrap();
         let addr = port.addr();
-        assert!(!ports.is_live(addr), "taken, but no allocation has it");
+        assert!(!ports.is_live(addr), "taken, but without an allocation");
         port.set_live();
         assert!(ports.is_live(addr));
         assert!(!ports.is_live(SocketAddr::new(addr.ip(), 1001)));
@@ -355,7 +357,7 @@ mod tests {
         assert!(!ports.is_live(addr));
     }
 
-    /// RFC 8656 §7.2: no two allocations get one port, whichever workers they are on.
+    /// RFC 8656 §7.2: no two allocations have the same port, also on different workers.
     #[test]
     fn workers_do_not_get_the_same_port() {
         let (ports, _) = ports(&["192.0.2.1"], 2000..=2999);

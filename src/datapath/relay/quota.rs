@@ -1,20 +1,20 @@
-//! How many allocations each user has, and how many there are in total. RFC 8656 section 7.2: 486 beyond a user's quota,
-//! 508 when the server is full.
+//! Counts allocations per user and in total. RFC 8656 section 7.2: error 486 beyond a user's quota, 508 when the server is
+//! full.
 //!
-//! What was reserved is a [`Quota`]: dropping it returns it, also while a worker panics. The reservation of a port
-//! (EVEN-PORT with R) counts as well: for its maker until it is claimed or lapses.
+//! [`Quota`] is a guard: dropping it releases one allocation, also when a worker panics. A reserved port (EVEN-PORT with the
+//! R bit) counts as an allocation of the user who reserved it, until it is claimed or expires.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::turn::Denial;
 
-/// The counts of a process. A short lock, taken only when allocations are created and end.
+/// The counts of the process. Its lock is only taken when allocations are created and deleted.
 pub(in crate::datapath) struct QuotaLedger {
     counts: Mutex<QuotaCounts>,
 }
 
-/// No entry is 0, so the table is no larger than the total.
+/// Entries of 0 are removed, so there are no more entries than allocations.
 #[derive(Default)]
 struct QuotaCounts {
     user_allocations: usize,
@@ -23,21 +23,21 @@ struct QuotaCounts {
     total: usize,
 }
 
-/// The share of one allocation. Dropping it returns it.
+/// One allocation, which counts until this guard is dropped.
 pub(in crate::datapath) struct Quota {
     ledger: Arc<QuotaLedger>,
     user: Arc<str>,
 }
 
 impl QuotaLedger {
-    /// At most `user_allocations` allocations per user and `allocations` of all.
+    /// Allows `user_allocations` allocations per user and `allocations` in total.
     pub(in crate::datapath) fn new(user_allocations: usize, allocations: usize) -> Arc<QuotaLedger> {
         Arc::new(QuotaLedger {
             counts: Mutex::new(QuotaCounts { user_allocations, allocations, ..QuotaCounts::default() }),
         })
     }
 
-    /// Replaces the limits. Allocations beyond them stay.
+    /// Replaces the limits. Existing allocations stay, even beyond the new limits.
     pub(in crate::datapath) fn set_limits(&self, user_allocations: usize, allocations: usize) {
         let mut counts = self.counts();
         (counts.user_allocations, counts.allocations) = (user_allocations, allocations);
@@ -55,14 +55,14 @@ impl QuotaLedger {
         Ok(Quota { ledger: self.clone(), user: user.clone() })
     }
 
-    /// How many allocations and reservations there are.
+    /// The number of allocations and reservations.
     #[cfg(test)]
     pub(in crate::datapath) fn total(&self) -> usize {
         self.counts().total
     }
 
     fn counts(&self) -> MutexGuard<'_, QuotaCounts> {
-        // Nothing panics between the changes of one lock.
+        // Nothing panics while the lock is held, so the counts are consistent.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,8 +90,8 @@ impl QuotaCounts {
 }
 
 impl Quota {
-    /// Charges `user` from now on; if that user has as many as allowed, nothing changes.
-    pub(in crate::datapath) fn pass_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
+    /// Transfers the allocation to another user. If that user has no quota left, nothing changes.
+    pub(in crate::datapath) fn transfer_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
         if self.user == *user {
             return Ok(());
         }
@@ -121,9 +121,9 @@ mod tests {
         name.into()
     }
 
-    /// RFC 8656 §7.2: 486 for the user who has enough, 508 for everyone when the server is full.
+    /// RFC 8656 §7.2: 486 for a user without quota left, 508 for everyone when the server is full.
     #[test]
-    fn a_user_fills_its_quota_then_the_server_is_full() {
+    fn quotas_and_the_total_are_limited() {
         let ledger = QuotaLedger::new(2, 3);
         let (alice, bob) = (user("alice"), user("bob"));
         let first = ledger.reserve(&alice).unwrap();
@@ -133,34 +133,34 @@ mod tests {
         assert_eq!(ledger.reserve(&bob).err(), Some(Denial::Capacity));
         assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
         drop(first);
-        assert!(ledger.reserve(&bob).is_ok(), "a place came back");
-        assert!(ledger.reserve(&alice).is_ok(), "what was not kept came back too");
+        assert!(ledger.reserve(&bob).is_ok(), "an allocation was released");
+        assert!(ledger.reserve(&alice).is_ok(), "the temporary guard was released too");
     }
 
     #[test]
-    fn a_reservation_passes_from_its_maker_to_its_claimer() {
+    fn a_reservation_is_transferred_to_its_claimer() {
         let ledger = QuotaLedger::new(1, 2);
         let (alice, bob) = (user("alice"), user("bob"));
         let mut made = ledger.reserve(&alice).unwrap();
         let other = ledger.reserve(&bob).unwrap();
-        assert_eq!(made.pass_to(&bob), Err(Denial::Quota));
-        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota), "it still counts on alice");
+        assert_eq!(made.transfer_to(&bob), Err(Denial::Quota));
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota), "it still counts for alice");
         drop(other);
-        assert_eq!(made.pass_to(&bob), Ok(()));
-        assert_eq!(made.pass_to(&bob), Ok(()), "to itself, though the quota is full");
+        assert_eq!(made.transfer_to(&bob), Ok(()));
+        assert_eq!(made.transfer_to(&bob), Ok(()), "to the same user, although the quota is full");
         assert!(ledger.reserve(&alice).is_ok());
         drop(made);
-        assert!(ledger.counts().users.is_empty(), "nobody is remembered");
+        assert!(ledger.counts().users.is_empty(), "no entry is left");
         assert_eq!(ledger.total(), 0);
     }
 
     #[test]
-    fn a_panic_gives_everything_back() {
+    fn a_panic_releases_the_quota() {
         let ledger = QuotaLedger::new(1, 1);
-        let held = ledger.clone();
+        let shared = ledger.clone();
         let thread = std::thread::spawn(move || {
-            let _quota = held.reserve(&user("alice")).unwrap();
-            panic!("a worker fails, as this test wants it to");
+            let _quota = shared.reserve(&user("alice")).unwrap();
+            panic!("intended panic of a worker");
         });
         assert!(thread.join().is_err());
         assert!(ledger.reserve(&user("bob")).is_ok());

@@ -1,4 +1,4 @@
-//! A relay socket: bound to one address and port that no other socket has (never SO_REUSEPORT).
+//! A relay socket: bound exclusively to one address and port (never with SO_REUSEPORT).
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,14 +11,14 @@ use crate::datapath::drops::{DropCounter, QueueLoss};
 use crate::datapath::sys::option;
 use crate::wire::Family;
 
-/// The buffer size that a relay socket asks for: it holds a video key frame.
+/// The requested buffer size of a relay socket, which holds a video key frame.
 pub(in crate::datapath) const BUFFER: usize = 1 << 20;
 
 /// A relay socket with its port. The socket is closed before the port is released.
 pub(in crate::datapath) struct RelaySocket {
     socket: UdpSocket,
     port: Port,
-    /// The last pass of its worker that received something from it.
+    /// The last pass of the worker that received something from it.
     served: u64,
     drops: DropCounter,
 }
@@ -37,23 +37,23 @@ impl RelaySocket {
         self.port.addr()
     }
 
-    /// Its address family.
+    /// The address family.
     pub(in crate::datapath) fn family(&self) -> Family {
         Family::of(self.addr().ip())
     }
 
-    /// Lets other clients of this relay send to it.
+    /// Allows other clients of this relay to send to it.
     pub(super) fn set_live(&self) {
         self.port.set_live();
     }
 
-    /// Notes that a pass received something; true if the pass before did too.
+    /// Records that a pass received something; true if the previous pass did too.
     pub(super) fn served(&mut self, pass: u64) -> bool {
         std::mem::replace(&mut self.served, pass) + 1 == pass
     }
 
     /// What its queue has dropped since the last call.
-    pub(super) fn take_loss(&self) -> QueueLoss {
+    pub(super) fn take_drops(&self) -> QueueLoss {
         self.drops.take(self.socket.as_fd())
     }
 }
@@ -68,12 +68,12 @@ fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     option::may_fragment(socket.as_fd(), addr.is_ipv6())?;
-    // What the kernel lacks was logged when the listeners were opened.
+    // Missing kernel features were logged when the listeners were opened.
     let _ = option::receive_tos(socket.as_fd(), addr.is_ipv6());
     if gro {
         let _ = option::enable_gro(socket.as_fd());
     }
-    // RFC 8656 §11.5
+    // RFC 8656 §11.5: ICMP errors are relayed to the client
     option::receive_errors(socket.as_fd(), addr.is_ipv6())?;
     option::buffers(socket.as_fd(), BUFFER)?;
     socket.bind(&addr.into())?;

@@ -1,7 +1,6 @@
-//! The relay sockets of a worker (RFC 8656 section 5): opened for Allocate requests, and closed.
+//! The relay sockets of a worker (RFC 8656 section 5), and how they are opened and closed.
 //!
-//! The order is quota, ports, sockets. Each is a guard, so a failure returns everything, and so does a worker that
-//! panics.
+//! Resources are acquired in the order quota, ports, sockets. Each is a guard, so a failure or a panic releases all of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,10 +26,10 @@ use crate::turn::{
 };
 use crate::wire::Family;
 
-/// How often another relay address is tried when one is gone from this machine.
-const ADDRESSES_GONE: usize = 8;
+/// How often another port is tried when a relay address is gone from this machine.
+const MAX_UNAVAILABLE: usize = 8;
 
-/// What all workers share to open relay sockets.
+/// Resources of relay sockets, shared by all workers.
 pub(in crate::datapath) struct Resources {
     pub(in crate::datapath) ports: Arc<Ports>,
     pub(in crate::datapath) ledger: Arc<QuotaLedger>,
@@ -44,12 +43,12 @@ pub(in crate::datapath) struct Resources {
 /// A relay socket in the table.
 struct TableEntry {
     relay: RelaySocket,
-    /// The relayed address of an allocation that it serves, once that exists.
+    /// The relayed address that it serves, once the allocation exists.
     owner: Option<RelayId>,
-    /// The sockets of an allocation share its quota: it is released with the last of them.
+    /// Shared by the sockets of an allocation, and released with the last of them.
     quota: Arc<Quota>,
     /// The index in [`Relays::order`].
-    place: usize,
+    index: usize,
 }
 
 /// Logs relay sockets that could not be opened.
@@ -63,25 +62,25 @@ impl SocketLog {
     }
 }
 
-/// What a relay socket is opened for, and by whom.
+/// What a worker passes in to open relay sockets.
 pub(in crate::datapath) struct Opening<'a> {
     /// Monotonic nanoseconds.
     pub(in crate::datapath) now: u64,
     /// The worker's epoll set.
     pub(in crate::datapath) poll: &'a Poll,
-    /// Where failures of the machine are logged.
+    /// Logs system call errors.
     pub(in crate::datapath) log: &'a mut SocketLog,
 }
 
 /// The relay sockets of a worker.
 pub(in crate::datapath) struct Relays {
     sockets: SlotMap<RelaySocketKey, TableEntry>,
-    /// All of them, side by side, to be gone through in turns.
+    /// All sockets, in the order in which their drops are polled.
     order: Vec<RelaySocketKey>,
-    /// Whose turn is next.
-    turn: usize,
-    /// What sockets lost that are closed.
-    lost: QueueLoss,
+    /// The index in `order` of the next socket to poll.
+    cursor: usize,
+    /// What sockets that are closed have dropped.
+    dropped: QueueLoss,
     resources: Arc<Resources>,
     rng: StdRng,
 }
@@ -90,10 +89,10 @@ impl Relays {
     /// An empty table. `rng` chooses ports and tokens.
     pub(in crate::datapath) fn new(resources: Arc<Resources>, rng: StdRng) -> Relays {
         let (sockets, order) = (SlotMap::with_key(), Vec::new());
-        Relays { sockets, order, turn: 0, lost: QueueLoss::default(), resources, rng }
+        Relays { sockets, order, cursor: 0, dropped: QueueLoss::default(), resources, rng }
     }
 
-    /// Does what the core asks. On failure nothing has changed.
+    /// Carries out what the core asks for. On failure, nothing has changed.
     pub(in crate::datapath) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
         let opened = match ask {
             Ask::OpenRelay { user, families, port } => self.open(&user, families, port, &mut opening),
@@ -102,7 +101,7 @@ impl Relays {
         opened.unwrap_or_else(Answer::Refused)
     }
 
-    /// Notes which relayed addresses of an allocation the sockets serve that were opened for it.
+    /// Records which relayed addresses the sockets of a new allocation serve.
     pub(in crate::datapath) fn set_owner(&mut self, opened: &Opened) {
         for (family, relay) in opened.relays.present() {
             if let Some(entry) = self.sockets.get_mut(relay.socket.into()) {
@@ -121,66 +120,69 @@ impl Relays {
         Some(self.sockets.get(key)?.relay.as_fd())
     }
 
-    /// Notes that a pass found something at a socket; true if the pass before did too.
+    /// Records that a pass received something from a socket; true if the previous pass did too.
     pub(in crate::datapath) fn served(&mut self, key: RelaySocketKey, pass: u64) -> bool {
         let relay = self.sockets.get_mut(key).map(|entry| &mut entry.relay);
         relay.is_some_and(|relay| relay.served(pass))
     }
 
-    /// Closes a socket and releases its port; with the last socket of an allocation its quota is released too.
+    /// Closes a socket and releases its port and, with the last socket of an allocation, its quota.
     pub(in crate::datapath) fn close(&mut self, key: RelaySocketKey) {
-        let Some(TableEntry { relay, place, .. }) = self.sockets.remove(key) else { return };
-        self.lost.add(relay.take_loss());
-        self.order.swap_remove(place);
-        if let Some(moved) = self.order.get(place).and_then(|&moved| self.sockets.get_mut(moved)) {
-            moved.place = place;
+        let Some(TableEntry { relay, index, .. }) = self.sockets.remove(key) else { return };
+        self.dropped.add(relay.take_drops());
+        self.order.swap_remove(index);
+        if let Some(moved) = self.order.get(index).and_then(|&moved| self.sockets.get_mut(moved)) {
+            moved.index = index;
         }
     }
 
-    /// How many sockets there are.
+    /// The number of open sockets.
     pub(in crate::datapath) fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// What peers sent in vain and was not reported yet: to sockets that are closed, and to the `most` sockets whose turn
-    /// it is.
-    pub(in crate::datapath) fn take_losses(&mut self, most: usize) -> QueueLoss {
-        let mut lost = std::mem::take(&mut self.lost);
-        for _ in 0..most.min(self.order.len()) {
-            if self.turn >= self.order.len() {
-                self.turn = 0;
+    /// Takes the drops, not reported before, of closed sockets and of the next `count` open sockets.
+    pub(in crate::datapath) fn take_drops(&mut self, count: usize) -> QueueLoss {
+        let mut dropped = std::mem::take(&mut self.dropped);
+        for _ in 0..count.min(self.order.len()) {
+            if self.cursor >= self.order.len() {
+                self.cursor = 0;
             }
-            if let Some(entry) = self.sockets.get(self.order[self.turn]) {
-                lost.add(entry.relay.take_loss());
+            if let Some(entry) = self.sockets.get(self.order[self.cursor]) {
+                dropped.add(entry.relay.take_drops());
             }
-            self.turn += 1;
+            self.cursor += 1;
         }
-        lost
+        dropped
     }
 
-    /// RFC 8656 section 7.2: a new relayed address of each family wanted, IPv4 first.
+    /// RFC 8656 section 7.2: opens a relayed address of each requested family, IPv4 first.
     fn open(
         &mut self,
         user: &Arc<str>,
         families: Families,
-        wish: PortRequest,
+        request: PortRequest,
         opening: &mut Opening<'_>,
     ) -> Result<Answer, Denial> {
         let quota = Arc::new(self.resources.ledger.reserve(user)?);
-        let spare = (wish == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
-        let mut kept = None;
+        let next_quota =
+            (request == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
+        let mut reserved = None;
         let relays = PerFamily::from_fn(|family| {
             families[family].then(|| {
-                let (relay, next) = bind_free(&self.resources, family, wish, &mut self.rng, opening)?;
+                let (relay, next) = bind_free(&self.resources, family, request, &mut self.rng, opening)?;
                 let opened = self.insert(relay, quota.clone(), opening).map_err(|_| Shortage)?;
-                kept = kept.take().or(next);
+                reserved = reserved.take().or(next);
                 Ok(opened)
             })
         });
         if !relays.present().any(|(_, relay)| relay.is_ok()) {
             return Err(Denial::Capacity);
         }
-        let token = kept.zip(spare).map(|(relay, quota)| self.keep(opening.now, relay, quota)).transpose();
+        let token = reserved
+            .zip(next_quota)
+            .map(|(relay, quota)| self.reserve(opening.now, relay, quota))
+            .transpose();
         if token.is_err() {
             for opened in relays.present().filter_map(|(_, relay)| relay.ok()) {
                 self.close(opened.socket.into());
@@ -189,14 +191,14 @@ impl Relays {
         Ok(Answer::Opened { relays, token: token? })
     }
 
-    /// Adds a socket: from now on the worker hears it, and other clients of this relay may send there.
+    /// Adds a socket: the worker polls it from now on, and other clients of this relay may send to it.
     fn insert(
         &mut self,
         relay: RelaySocket,
         quota: Arc<Quota>,
         opening: &mut Opening<'_>,
     ) -> Result<OpenedRelay, TableEntry> {
-        let entry = TableEntry { relay, owner: None, quota, place: self.order.len() };
+        let entry = TableEntry { relay, owner: None, quota, index: self.order.len() };
         let addr = RelayedAddr(entry.relay.addr());
         let key = self.sockets.insert(entry);
         if opening.watch(key, &self.sockets[key].relay).is_err() {
@@ -206,28 +208,32 @@ impl Relays {
         Ok(OpenedRelay { addr, socket: RelaySocketId(key.data().as_ffi()) })
     }
 
-    /// RFC 8656 section 7.2: keeps the next higher port for whoever brings the token.
-    fn keep(&mut self, now: u64, relay: RelaySocket, quota: Quota) -> Result<Token, Denial> {
+    /// RFC 8656 section 7.2: reserves the next higher port for the request that presents the token.
+    fn reserve(&mut self, now: u64, relay: RelaySocket, quota: Quota) -> Result<Token, Denial> {
         let token: Token = self.rng.random();
-        let until = now + self.resources.reservation_lifetime;
-        let kept = self.resources.reservations.keep(now, token, Reservation { relay, quota, until });
-        if kept { Ok(token) } else { Err(Denial::Capacity) }
+        let expires = now + self.resources.reservation_lifetime;
+        let reserved = self.resources.reservations.insert(now, token, Reservation { relay, quota, expires });
+        if reserved { Ok(token) } else { Err(Denial::Capacity) }
     }
 
-    /// RFC 8656 section 7.2: a token that is not known, or no more, is 508.
+    /// RFC 8656 section 7.2: an unknown or expired token is error 508.
     fn claim(&mut self, user: &Arc<str>, token: Token, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
         let reservations = &self.resources.reservations;
         let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Capacity)?;
-        if let Err(denial) = reservation.quota.pass_to(user) {
-            reservations.keep(opening.now, token, reservation);
+        if let Err(denial) = reservation.quota.transfer_to(user) {
+            reservations.insert(opening.now, token, reservation);
             return Err(denial);
         }
-        let Reservation { relay, quota, until } = reservation;
+        let Reservation { relay, quota, expires } = reservation;
         let family = relay.family();
         let opened =
             self.insert(relay, Arc::new(quota), opening).map_err(|TableEntry { relay, quota, .. }| {
                 if let Some(quota) = Arc::into_inner(quota) {
-                    self.resources.reservations.keep(opening.now, token, Reservation { relay, quota, until });
+                    self.resources.reservations.insert(
+                        opening.now,
+                        token,
+                        Reservation { relay, quota, expires },
+                    );
                 }
                 Denial::Capacity
             })?;
@@ -247,17 +253,17 @@ impl Opening<'_> {
     }
 }
 
-/// Takes a free port and binds it; for [`PortRequest::Pair`] the next one too.
+/// Takes a free port and binds it and, for [`PortRequest::Pair`], also the next one.
 fn bind_free(
     resources: &Resources,
     family: Family,
-    wish: PortRequest,
+    request: PortRequest,
     rng: &mut StdRng,
     opening: &mut Opening<'_>,
 ) -> Result<(RelaySocket, Option<RelaySocket>), Shortage> {
-    let mut gone = 0;
-    // Each turn leaves one port fewer to try, or ends, or is counted.
-    while let Some((port, next)) = resources.ports.take(opening.now, family, wish, rng) {
+    let mut unavailable = 0;
+    // Every iteration removes a port from the free ones, returns, or is counted.
+    while let Some((port, next)) = resources.ports.take(opening.now, family, request, rng) {
         let relays = RelaySocket::open(port, resources.gro).and_then(|relay| {
             let next = next.map(|port| RelaySocket::open(port, resources.gro)).transpose()?;
             Ok((relay, next))
@@ -267,10 +273,10 @@ fn bind_free(
             Err(failed) => failed,
         };
         match error.kind() {
-            io::ErrorKind::AddrInUse => port.held_by_another(opening.now),
-            io::ErrorKind::AddrNotAvailable if gone < ADDRESSES_GONE => {
+            io::ErrorKind::AddrInUse => port.used_elsewhere(opening.now),
+            io::ErrorKind::AddrNotAvailable if unavailable < MAX_UNAVAILABLE => {
                 opening.log.failed(opening.now, port.addr(), &error);
-                gone += 1;
+                unavailable += 1;
             }
             _ => {
                 opening.log.failed(opening.now, port.addr(), &error);

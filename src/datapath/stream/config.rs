@@ -1,25 +1,25 @@
-//! Limits and deadlines of connections. The defaults suit a relay on the open Internet.
+//! Limits and timeouts of connections. The defaults suit a relay on the open Internet.
 
 use std::time::Duration;
 
-/// Bounds for connections that ask too much, and deadlines for those that say too little.
+/// Limits and timeouts of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// Connections at a time.
+    /// Open connections.
     pub connections: usize,
-    /// Connections at a time that have not brought a whole message yet.
+    /// Connections that have not yet sent a complete message.
     pub half_open: usize,
-    /// The same from one IPv4 address or IPv6 /64.
+    /// Half-open connections from one IPv4 address or IPv6 /64.
     pub half_open_per_address: usize,
-    /// Bytes that may wait for one client to read; data beyond is dropped.
+    /// Bytes queued for one client; data beyond that is dropped.
     pub client_queue: usize,
-    /// How long a TLS handshake may take.
+    /// Time allowed for a TLS handshake.
     pub handshake_timeout: Duration,
-    /// How long the first message may take.
+    /// Time allowed until the first message is complete.
     pub first_message_timeout: Duration,
-    /// How long the rest of a message may take.
+    /// Time allowed until a message that has started is complete.
     pub unfinished_message_timeout: Duration,
-    /// How long a client without an allocation may say nothing.
+    /// Time that a client without an allocation may be silent.
     pub idle_timeout: Duration,
 }
 

@@ -178,7 +178,7 @@ impl<S: Read + Write> Connection<S> {
                 }
                 let socket = &mut self.socket;
                 let Some(count) = send(|| socket.write(queued))? else { return Ok(false) };
-                self.outgoing.sent(count, pool);
+                self.outgoing.advance(count, pool);
                 Ok(self.outgoing.queued().is_empty())
             }
         }
@@ -288,7 +288,7 @@ fn write_tls(
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        outgoing.sent(count, pool);
+        outgoing.advance(count, pool);
     }
 }
 

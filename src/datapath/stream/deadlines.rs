@@ -1,7 +1,7 @@
-//! When connections are looked at again though nothing arrives: one ordered queue with one entry a connection.
+//! Deadlines of connections: one ordered queue with one entry per connection.
 //!
-//! An entry is never later than the connection's next deadline, but may be earlier: what moves a deadline away leaves
-//! the entry where it is, so packets touch this queue hardly ever.
+//! An entry is never later than the connection's next deadline, but may be earlier: postponing a deadline leaves the entry
+//! unchanged, so packets rarely touch this queue. An entry that fires too early is armed again.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ pub(in crate::datapath) struct Deadlines {
 pub(in crate::datapath) struct DeadlineEntry(Option<u64>);
 
 impl Deadlines {
-    /// Looks at the connection by `at`.
+    /// Makes sure that the connection is due at `at` or earlier.
     pub(in crate::datapath) fn arm(&mut self, entry: &mut DeadlineEntry, at: u64, id: StreamId) {
         if entry.0.is_none_or(|armed| at < armed) {
             self.disarm(entry, id);
@@ -27,19 +27,19 @@ impl Deadlines {
         }
     }
 
-    /// The connection ends.
+    /// Removes the entry of a connection.
     pub(in crate::datapath) fn disarm(&mut self, entry: &mut DeadlineEntry, id: StreamId) {
         if let Some(at) = entry.0.take() {
             self.queue.remove(&(at, id));
         }
     }
 
-    /// When the first is to be looked at.
+    /// The earliest deadline.
     pub(in crate::datapath) fn next(&self) -> Option<u64> {
         self.queue.first().map(|&(at, _)| at)
     }
 
-    /// Whose time has come. To be disarmed, or armed anew.
+    /// A connection whose entry is due. The caller must disarm it, and may arm it again.
     pub(in crate::datapath) fn due(&self, now: u64) -> Option<StreamId> {
         self.queue.first().filter(|&&(at, _)| at <= now).map(|&(_, id)| id)
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_entry_a_connection_in_order() {
+    fn one_entry_per_connection_in_order() {
         let mut ids: SlotMap<StreamId, DeadlineEntry> = SlotMap::with_key();
         let (a, b) = (ids.insert(DeadlineEntry::default()), ids.insert(DeadlineEntry::default()));
         let mut deadlines = Deadlines::default();

@@ -34,14 +34,14 @@ impl OpenConnection {
         counters: Arc<Mutex<StreamCounters>>,
         transport: Transport,
     ) -> OpenConnection {
-        lock(&counters).open[StreamCounters::place(transport)] += 1;
+        lock(&counters).open[StreamCounters::index(transport)] += 1;
         OpenConnection { counters, transport }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        lock(&self.counters).open[StreamCounters::place(self.transport)] -= 1;
+        lock(&self.counters).open[StreamCounters::index(self.transport)] -= 1;
     }
 }
 

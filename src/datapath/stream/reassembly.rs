@@ -1,8 +1,8 @@
-//! Messages out of a stream (RFC 8489 section 6.2.2, RFC 8656 section 12.5): whatever the pieces it arrives in.
+//! Splits a stream into messages (RFC 8489 section 6.2.2, RFC 8656 section 12.5).
 //!
-//! Messages are cut where they were read; a connection keeps bytes of its own only while a message is unfinished. Those
-//! go back to the beginning of the buffer when the message is whole, so that each message lies in one piece. No byte
-//! is copied more than twice, however small the pieces are.
+//! Messages are split in the buffer that they were read into; a connection stores bytes of its own only while a message is
+//! unfinished. When the rest arrives, they are copied to the start of the buffer, so that every message is contiguous. No
+//! byte is copied more than twice, however small the reads are.
 
 use super::pool::Pool;
 use crate::wire::{self, FramingError};
@@ -10,76 +10,76 @@ use crate::wire::{self, FramingError};
 /// A connection's unfinished message.
 #[derive(Default)]
 pub struct Reassembly {
-    /// Shorter than the message that it begins, so shorter than [`wire::FRAME_MAX`].
-    kept: Vec<u8>,
+    /// The start of a message, so shorter than [`wire::FRAME_MAX`].
+    partial: Vec<u8>,
 }
 
-/// Messages at the beginning of a buffer that the core decides about at once: one STUN message, or ChannelData messages
-/// of one length that begin with the same four bytes.
+/// Messages at the start of a buffer that the core handles together: one STUN message, or ChannelData messages with the same
+/// channel and length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageRun {
-    /// The length of each with its padding.
+    /// The length of each message with its padding.
     pub segment_size: usize,
-    /// Their length together.
+    /// The length of all messages.
     pub len: usize,
 }
 
-/// Messages in a run at most: what the outbox has room for at a time.
-const RUN: usize = 128;
+/// The maximum number of messages in a run, which is what the outbox can add at a time.
+const MAX_RUN: usize = 128;
 
 impl Reassembly {
-    /// How many bytes wait for the rest of their message. Whoever reads leaves so much room before what it reads.
-    pub fn kept(&self) -> usize {
-        self.kept.len()
+    /// The number of bytes of the unfinished message. A reader leaves that much room at the start of its buffer.
+    pub fn buffered(&self) -> usize {
+        self.partial.len()
     }
 
-    /// `read` bytes now stand in `buffer` behind the room for those kept. Returns how many bytes, from the beginning of
-    /// the buffer, are to be cut now: none while the message is still unfinished.
+    /// Accepts `read` bytes that were read into `buffer` after the room for the buffered ones. Returns how many bytes, from
+    /// the start of the buffer, can be split now: 0 while the message is still unfinished.
     ///
     /// # Panics
-    /// If the buffer is shorter than that.
-    pub fn join(&mut self, buffer: &mut [u8], read: usize, pool: &mut Pool) -> usize {
-        let kept = self.kept.len();
-        let end = kept + read;
-        if kept == 0 {
+    /// If the buffer is shorter than the buffered and the new bytes.
+    pub fn complete(&mut self, buffer: &mut [u8], read: usize, pool: &mut Pool) -> usize {
+        let buffered = self.partial.len();
+        let end = buffered + read;
+        if buffered == 0 {
             return end;
         }
-        // What is kept was judged before: it begins a message.
-        let needed = wire::frame_len(&self.kept).ok().flatten().unwrap_or(wire::CHANNEL_HEADER);
+        // The buffered bytes are the valid start of a message, as `next` found when they were read.
+        let needed = wire::frame_len(&self.partial).ok().flatten().unwrap_or(wire::CHANNEL_HEADER);
         if end < needed {
-            self.kept.extend_from_slice(&buffer[kept..end]);
+            self.partial.extend_from_slice(&buffer[buffered..end]);
             return 0;
         }
-        buffer[..kept].copy_from_slice(&self.kept);
-        pool.put(std::mem::take(&mut self.kept));
+        buffer[..buffered].copy_from_slice(&self.partial);
+        pool.put(std::mem::take(&mut self.partial));
         end
     }
 
-    /// Keeps what [`next`] left over.
-    pub fn keep(&mut self, rest: &[u8], pool: &mut Pool) {
+    /// Buffers the bytes after the last complete message.
+    pub fn buffer_rest(&mut self, rest: &[u8], pool: &mut Pool) {
         if !rest.is_empty() {
-            self.kept = pool.take();
-            self.kept.extend_from_slice(rest);
+            self.partial = pool.take();
+            self.partial.extend_from_slice(rest);
         }
     }
 }
 
-/// The messages that `bytes` begin with; `None` if the first is unfinished.
+/// The messages at the start of `bytes`; `None` if the first one is unfinished.
 ///
 /// # Errors
-/// The stream is of no use any more.
+/// If the bytes are not the start of a message. The rest of the stream cannot be framed either.
 pub fn next(bytes: &[u8]) -> Result<Option<MessageRun>, FramingError> {
     let Some(segment_size) = wire::frame_len(bytes)?.filter(|&len| len <= bytes.len()) else {
         return Ok(None);
     };
-    let alike = if wire::is_channel_data(bytes) {
+    let more = if wire::is_channel_data(bytes) {
         let header = &bytes[..wire::CHANNEL_HEADER];
-        let following = bytes[segment_size..].chunks_exact(segment_size).take(RUN - 1);
+        let following = bytes[segment_size..].chunks_exact(segment_size).take(MAX_RUN - 1);
         following.take_while(|next| next.starts_with(header)).count()
     } else {
         0
     };
-    Ok(Some(MessageRun { segment_size, len: segment_size * (1 + alike) }))
+    Ok(Some(MessageRun { segment_size, len: segment_size * (1 + more) }))
 }
 
 #[cfg(test)]
@@ -89,14 +89,14 @@ mod tests {
     use super::*;
     use crate::wire::{Class, Encoder, Method, TransactionId};
 
-    /// Feeds pieces; returns the messages, or those before the stream was lost.
+    /// Feeds pieces of a stream. Returns the messages, whether there was no framing error, and how many bytes are buffered.
     fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, bool, usize) {
         let (mut reassembly, mut pool) = (Reassembly::default(), Pool::default());
         let mut messages = Vec::new();
         for piece in pieces {
-            let mut buffer = vec![0xEE; reassembly.kept()];
+            let mut buffer = vec![0xEE; reassembly.buffered()];
             buffer.extend_from_slice(piece);
-            let end = reassembly.join(&mut buffer, piece.len(), &mut pool);
+            let end = reassembly.complete(&mut buffer, piece.len(), &mut pool);
             let mut at = 0;
             loop {
                 match next(&buffer[at..end]) {
@@ -105,13 +105,13 @@ mod tests {
                             .extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
                         at += run.len;
                     }
-                    Ok(None) => break reassembly.keep(&buffer[at..end], &mut pool),
+                    Ok(None) => break reassembly.buffer_rest(&buffer[at..end], &mut pool),
                     Err(FramingError) => return (messages, false, 0),
                 }
             }
-            assert!(reassembly.kept() < wire::FRAME_MAX);
+            assert!(reassembly.buffered() < wire::FRAME_MAX);
         }
-        (messages, true, reassembly.kept())
+        (messages, true, reassembly.buffered())
     }
 
     fn messages() -> Vec<Vec<u8>> {
@@ -125,7 +125,7 @@ mod tests {
         vec![channel(5), channel(5), stun.finish(), channel(0), channel(0), channel(8)]
     }
 
-    /// RFC 8489 §6.2.2, RFC 8656 §12.5: wherever a stream is cut, its messages are the same.
+    /// RFC 8489 §6.2.2, RFC 8656 §12.5: the messages do not depend on where a stream is split.
     #[test]
     fn split_at_every_byte() {
         let messages = messages();
@@ -144,12 +144,16 @@ mod tests {
         assert_eq!(next(&stream), Ok(Some(MessageRun { segment_size: 12, len: 24 })));
         assert_eq!(next(&stream[24..]), Ok(Some(MessageRun { segment_size: 4, len: 4 })));
         let many = messages()[3].repeat(1000);
-        assert_eq!(next(&many), Ok(Some(MessageRun { segment_size: 4, len: 4 * RUN })), "a bound");
+        assert_eq!(
+            next(&many),
+            Ok(Some(MessageRun { segment_size: 4, len: 4 * MAX_RUN })),
+            "runs are bounded"
+        );
     }
 
-    /// RFC 8656 §12: a stream that goes on with 0x5000 is lost, wherever that is cut.
+    /// RFC 8656 §12: 0x5000 is a framing error, also when it arrives byte by byte.
     #[test]
-    fn a_lost_stream() {
+    fn a_framing_error() {
         let mut stream = messages().concat();
         stream.extend([0x50, 0, 0, 0]);
         assert_eq!(feed([&stream[..]]), (messages(), false, 0));
@@ -166,9 +170,9 @@ mod tests {
     }
 
     proptest! {
-        /// Arbitrary bytes in arbitrary pieces: the same messages as in one piece.
+        /// Arbitrary bytes in pieces of any size yield the same messages as in one piece.
         #[test]
-        fn pieces_do_not_matter(
+        fn piece_sizes_do_not_matter(
             stream in prop::collection::vec(prop_oneof![Just(0x40u8), Just(0u8), 0u8..9, any::<u8>()], 0..300),
             size in 1usize..40,
         ) {

@@ -1,4 +1,4 @@
-//! What is counted of streams.
+//! Counters of connections.
 
 use std::io;
 
@@ -6,13 +6,13 @@ use crate::counted::{Counters, counted};
 use crate::turn::Transport;
 
 counted! {
-    /// Why a connection was closed at once.
+    /// Why a connection was closed right after it was accepted.
     pub enum AdmissionRefusal {
-        /// As many connections as allowed.
+        /// The limit on connections was reached.
         Connections = "connections",
-        /// As many half-open ones as allowed.
+        /// The limit on half-open connections was reached.
         HalfOpen = "half_open",
-        /// As many half-open ones from one source as allowed.
+        /// The limit on half-open connections per source address was reached.
         HalfOpenPerAddress = "half_open_per_address",
     }
 }
@@ -20,25 +20,25 @@ counted! {
 counted! {
     /// Why a connection ended.
     pub enum ConnectionEnd {
-        /// The client closed it.
+        /// The client closed it in an orderly way.
         Client = "client",
-        /// It was reset, or the client is not there any more.
+        /// It was reset, or the client is unreachable.
         Reset = "reset",
-        /// What came is no message, so the stream cannot be read any further.
+        /// The bytes were not a message, so the rest of the stream cannot be framed.
         Unframed = "unframed",
-        /// What came is no TLS.
+        /// The bytes were not valid TLS.
         Tls = "tls",
-        /// The first message did not come in time.
+        /// The first message was not complete in time.
         NoMessage = "no_message",
-        /// The rest of a message did not come in time.
+        /// A message that had started was not complete in time.
         Unfinished = "unfinished_message",
-        /// A client without an allocation said nothing for too long.
+        /// A client without an allocation was silent for too long.
         Idle = "idle",
-        /// The client asked, but did not read the answers.
-        NotRead = "responses_not_read",
-        /// This machine had no descriptors or memory for it.
+        /// The client sent requests, but did not read the responses.
+        NotRead = "answers_not_read",
+        /// This machine had no file descriptors or memory for it.
         System = "system",
-        /// The server stops.
+        /// The server shut down.
         Shutdown = "shutdown",
     }
 }
@@ -48,13 +48,13 @@ counted! {
     pub enum HandshakeFailure {
         /// It took too long.
         TooSlow = "too_slow",
-        /// The client went away.
+        /// The client closed or reset the connection.
         Gone = "client_gone",
-        /// What the client sent is no TLS.
+        /// The client did not send TLS.
         NotTls = "not_tls",
         /// No version, cipher suite, key exchange or application protocol in common.
         NothingInCommon = "nothing_in_common",
-        /// The client refused: usually it does not trust the certificate.
+        /// The client sent an alert, usually because it does not trust the certificate.
         Refused = "refused_by_client",
         /// Anything else.
         Other = "other",
@@ -62,8 +62,8 @@ counted! {
 }
 
 impl HandshakeFailure {
-    /// What an error of a handshake means.
-    pub(in crate::datapath) fn why(error: &io::Error) -> HandshakeFailure {
+    /// Classifies an error of a handshake.
+    pub(in crate::datapath) fn from_error(error: &io::Error) -> HandshakeFailure {
         use rustls::{AlertDescription, Error};
         match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
             Some(Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
@@ -78,33 +78,33 @@ impl HandshakeFailure {
     }
 }
 
-/// StreamCounters of a worker's streams. Those by transport have TCP first, then TLS ([`StreamCounters::place`]).
+/// Counters of a worker's connections. Arrays by transport have TCP first, then TLS ([`StreamCounters::index`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounters {
-    /// Connections that are open now; TLS ones once their handshake is done.
+    /// Open connections; with TLS, only those whose handshake is complete.
     pub open: [u64; 2],
     /// Connections accepted.
     pub accepted: [u64; 2],
-    /// Of those, closed at once for a bound, by reason.
+    /// Connections closed right after they were accepted, by reason.
     pub refused: [Counters<AdmissionRefusal>; 2],
-    /// Connections that were open and ended, by reason.
+    /// Open connections that have ended, by reason.
     pub closed: [Counters<ConnectionEnd>; 2],
     /// TLS handshakes that failed, by reason.
     pub handshakes_failed: Counters<HandshakeFailure>,
-    /// Whole data messages dropped, since their client reads too slowly.
+    /// Data messages dropped because the client reads too slowly.
     pub data_dropped: [u64; 2],
-    /// How often accepting had to pause: no descriptors or no memory.
+    /// How often accepting paused because there were no file descriptors or no memory.
     pub accept_paused: u64,
 }
 
 impl StreamCounters {
-    /// Where the counters of a stream transport stand.
-    pub fn place(transport: Transport) -> usize {
+    /// The index of a stream transport in arrays by transport.
+    pub fn index(transport: Transport) -> usize {
         usize::from(transport == Transport::Tls)
     }
 
     pub(in crate::datapath) fn add(&mut self, other: &StreamCounters) {
-        // All of them are named, so that none is forgotten here.
+        // Destructured without `..`, so that the compiler reports a missing counter.
         let StreamCounters {
             open,
             accepted,

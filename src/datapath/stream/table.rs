@@ -90,7 +90,7 @@ impl Streams {
         let connection = &mut self.connections[id];
         if poll.add(&connection.socket, EventSource::Stream(id)).is_err() {
             self.connections.remove(id);
-            counters.closed[StreamCounters::place(tuple.transport)][ConnectionEnd::System] += 1;
+            counters.closed[StreamCounters::index(tuple.transport)][ConnectionEnd::System] += 1;
             return None;
         }
         self.by_tuple.insert(tuple, id);
@@ -115,14 +115,14 @@ impl Streams {
         again: bool,
     ) -> Result<(ReadOutcome, usize), ConnectionEnd> {
         let connection = &mut self.connections[id];
-        let kept = connection.reassembly.kept();
-        let end = buffer.len().min(kept + connection.state.read_size);
-        let outcome = connection.read(&mut buffer[kept..end], &mut self.ciphertext, again)?;
+        let buffered = connection.reassembly.buffered();
+        let end = buffer.len().min(buffered + connection.state.read_size);
+        let outcome = connection.read(&mut buffer[buffered..end], &mut self.ciphertext, again)?;
         if connection.wants_write() {
             self.dirty(id);
         }
         let connection = &mut self.connections[id];
-        Ok((outcome, connection.reassembly.join(buffer, outcome.len, &mut self.pool)))
+        Ok((outcome, connection.reassembly.complete(buffer, outcome.len, &mut self.pool)))
     }
 
     /// The last read, with all that followed from it, was expensive or cheap for its bytes: the next one brings fewer or
@@ -141,8 +141,8 @@ impl Streams {
             connection.state.unfinished = None;
         }
         let first = messages && connection.half_open.take().is_some();
-        connection.reassembly.keep(rest, &mut self.pool);
-        if connection.reassembly.kept() > 0 && connection.state.unfinished.is_none() {
+        connection.reassembly.buffer_rest(rest, &mut self.pool);
+        if connection.reassembly.buffered() > 0 && connection.state.unfinished.is_none() {
             connection.state.unfinished = Some(now);
             self.arm(id);
         } else if first {
@@ -160,10 +160,10 @@ impl Streams {
     ) {
         let Some(&id) = self.by_tuple.get(&to.tuple) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let dropped = &mut counters.data_dropped[StreamCounters::place(to.tuple.transport)];
+        let dropped = &mut counters.data_dropped[StreamCounters::index(to.tuple.transport)];
         let mut add = |n, payload: &[u8]| {
             let limit = self.limits.client_queue;
-            if !connection.outgoing.data(limit, &to.header, n, payload, &mut self.pool) {
+            if !connection.outgoing.push_data(limit, &to.header, n, payload, &mut self.pool) {
                 *dropped += 1;
             }
         };
@@ -184,10 +184,10 @@ impl Streams {
     ) {
         let Some(&id) = self.by_tuple.get(to) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.outgoing.message(self.limits.client_queue, message, &mut self.pool) {
+        if connection.outgoing.push_message(self.limits.client_queue, message, &mut self.pool) {
             self.dirty(id);
         } else if outgoing::is_indication(message) {
-            counters.data_dropped[StreamCounters::place(to.transport)] += 1;
+            counters.data_dropped[StreamCounters::index(to.transport)] += 1;
         } else {
             self.end(now, id, ConnectionEnd::NotRead);
         }
@@ -331,7 +331,7 @@ impl Streams {
         self.deadlines.disarm(&mut connection.entry, id);
         let tuple = connection.tuple;
         let why = connection.state.ending.map_or(ConnectionEnd::System, |(why, _)| why);
-        counters.closed[StreamCounters::place(tuple.transport)][why] += 1;
+        counters.closed[StreamCounters::index(tuple.transport)][why] += 1;
         let (transport, reason) = (tuple.transport.as_str(), why.as_str());
         debug!(client = %tuple.client, server = %tuple.server, transport, reason, "connection closed");
     }

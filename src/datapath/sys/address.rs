@@ -1,26 +1,26 @@
-//! Socket addresses as the kernel lays them out.
+//! Socket addresses in the layout of the kernel.
 //!
-//! IPv6 flow labels are dropped on the way in and a scope is kept only with a link-local address, so that two packets of
-//! one client always compare equal.
+//! Reading an address removes the IPv6 flow label, and the scope unless the address is link-local, so that the addresses of
+//! two packets from one client always compare equal.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// Room for an IPv4 or an IPv6 socket address.
+/// Storage for a `sockaddr_in` or a `sockaddr_in6`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(super) union Name {
+pub(super) union RawAddress {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
-    /// The field that both begin with.
+    /// The first field of both.
     family: libc::sa_family_t,
 }
 
-impl Name {
-    /// Its size in memory, whichever family it holds.
-    pub(super) const SIZE: libc::socklen_t = size_of::<Name>() as libc::socklen_t;
+impl RawAddress {
+    /// The size of the storage, whichever family it holds.
+    pub(super) const SIZE: libc::socklen_t = size_of::<RawAddress>() as libc::socklen_t;
 
     /// An address of no family.
-    pub(super) const EMPTY: Name = Name {
+    pub(super) const EMPTY: RawAddress = RawAddress {
         v6: libc::sockaddr_in6 {
             sin6_family: 0,
             sin6_port: 0,
@@ -30,7 +30,7 @@ impl Name {
         },
     };
 
-    /// Writes an address; returns how many bytes of it the kernel is to read.
+    /// Writes an address and returns its length, for `msg_namelen`.
     pub(super) fn set(&mut self, addr: SocketAddr) -> libc::socklen_t {
         match addr {
             SocketAddr::V4(addr) => {
@@ -55,11 +55,11 @@ impl Name {
         }
     }
 
-    /// Reads an address that the kernel wrote; `None` if it is of another family.
+    /// Reads an address that the kernel wrote; `None` for any other family.
     pub(super) fn get(&self) -> Option<SocketAddr> {
-        // SAFETY: every value of this union began as `EMPTY`, `set` or what the kernel wrote over one of them, so all its
-        // bytes are initialised; both structures consist of integers, for which any bytes are a value, and both have
-        // the family in the same place (`repr(C)`).
+        // SAFETY: every value starts as `EMPTY` and is only overwritten by `set` or by the kernel, so all bytes are
+        // initialised. Both structures consist of integers, for which every bit pattern is valid, and both have the
+        // family at the same offset (`repr(C)`).
         unsafe {
             match libc::c_int::from(self.family) {
                 libc::AF_INET => {
@@ -68,7 +68,7 @@ impl Name {
                 }
                 libc::AF_INET6 => {
                     let ip = Ipv6Addr::from(self.v6.sin6_addr.s6_addr);
-                    Some(scoped(ip, u16::from_be(self.v6.sin6_port), self.v6.sin6_scope_id).into())
+                    Some(normalize_v6(ip, u16::from_be(self.v6.sin6_port), self.v6.sin6_scope_id).into())
                 }
                 _ => None,
             }
@@ -76,24 +76,24 @@ impl Name {
     }
 }
 
-/// An IPv6 socket address without a flow label, and with a scope only where it means something.
-pub(super) fn scoped(ip: Ipv6Addr, port: u16, scope: u32) -> SocketAddrV6 {
+/// An IPv6 socket address without a flow label, and with a scope only if it is link-local.
+pub(super) fn normalize_v6(ip: Ipv6Addr, port: u16, scope: u32) -> SocketAddrV6 {
     SocketAddrV6::new(ip, port, 0, if ip.is_unicast_link_local() { scope } else { 0 })
 }
 
-/// The same for an address that a configuration or a system call gave.
-pub(in crate::datapath) fn plain(addr: SocketAddr) -> SocketAddr {
+/// Normalizes an address from a configuration or a system call in the same way as [`RawAddress::get`].
+pub(in crate::datapath) fn normalize(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V4(_) => addr,
-        SocketAddr::V6(v6) => scoped(*v6.ip(), v6.port(), v6.scope_id()).into(),
+        SocketAddr::V6(v6) => normalize_v6(*v6.ip(), v6.port(), v6.scope_id()).into(),
     }
 }
 
-/// An IP address and, with a link-local one, its interface.
+/// An IP address with port 0 and, if it is link-local, its interface.
 pub(super) fn with_scope(ip: IpAddr, interface: u32) -> SocketAddr {
     match ip {
         IpAddr::V4(ip) => SocketAddrV4::new(ip, 0).into(),
-        IpAddr::V6(ip) => scoped(ip, 0, interface).into(),
+        IpAddr::V6(ip) => normalize_v6(ip, 0, interface).into(),
     }
 }
 
@@ -102,22 +102,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_survive_the_way_through_the_kernel() {
+    fn addresses_round_trip() {
         for text in ["192.0.2.1:3478", "[2001:db8::1]:49152", "[fe80::1%3]:5", "0.0.0.0:0", "[::]:65535"] {
             let addr: SocketAddr = text.parse().unwrap();
-            let mut name = Name::EMPTY;
+            let mut name = RawAddress::EMPTY;
             name.set(addr);
             assert_eq!(name.get(), Some(addr), "{text}");
         }
-        assert_eq!(Name::EMPTY.get(), None);
+        assert_eq!(RawAddress::EMPTY.get(), None);
     }
 
     #[test]
-    fn flow_labels_and_idle_scopes_are_dropped() {
-        let mut name = Name::EMPTY;
+    fn flow_labels_and_unneeded_scopes_are_removed() {
+        let mut name = RawAddress::EMPTY;
         name.set(SocketAddrV6::new("2001:db8::1".parse().unwrap(), 7, 0xABCDE, 4).into());
         assert_eq!(name.get(), Some("[2001:db8::1]:7".parse().unwrap()));
         let link: SocketAddr = SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 9, 4).into();
-        assert_eq!(plain(link), SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 0, 4).into());
+        assert_eq!(normalize(link), SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 0, 4).into());
     }
 }

@@ -1,46 +1,46 @@
-//! ControlMessages messages: what accompanies a datagram in and out. `cmsg(3)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
+//! Control messages: ancillary data of datagrams that are received or sent. `cmsg(3)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
 //!
-//! They are built and read as bytes, by the layout that `CMSG_LEN` and `CMSG_NXTHDR` describe; so there is no `unsafe` here.
+//! They are written and parsed as bytes, in the layout that `CMSG_LEN` and `CMSG_NXTHDR` describe, which needs no `unsafe`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::address;
 use crate::turn::Tos;
 
-/// What came with a datagram.
+/// The control messages of a received datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Accompanied {
-    /// Where it was sent to (port 0); only from sockets that were told to say it.
+pub(super) struct Ancillary {
+    /// The address it was sent to, with port 0; only if the socket has IP_PKTINFO enabled.
     pub(super) destination: Option<SocketAddr>,
     pub(super) tos: Tos,
-    /// The size of each datagram, if the kernel joined several.
+    /// The size of each segment, if this is a GRO batch.
     pub(super) segment: Option<usize>,
-    /// What became of a datagram that was sent; only from an error queue.
-    pub(super) error: Option<Reported>,
+    /// The error of a sent datagram; only from an error queue.
+    pub(super) error: Option<QueuedError>,
 }
 
 /// An entry of an error queue (`struct sock_extended_err`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) struct Reported {
-    /// As an error number of the system.
+pub(in crate::datapath) struct QueuedError {
+    /// The error as an errno value.
     pub errno: u32,
-    /// Who says so: [`LOCAL`] for this machine.
+    /// Who reported it: [`ORIGIN_LOCAL`] for this machine.
     pub origin: u8,
-    /// The type of an ICMP message.
+    /// The type of the ICMP message.
     pub kind: u8,
-    /// Its code.
+    /// The code of the ICMP message.
     pub code: u8,
-    /// The MTU, where there is one.
+    /// The MTU, for errors that have one.
     pub info: u32,
 }
 
-/// [`Reported::origin`] of what this machine found out by itself (`SO_EE_ORIGIN_LOCAL`).
-pub(in crate::datapath) const LOCAL: u8 = 1;
+/// [`QueuedError::origin`] of an error that this machine detected itself (`SO_EE_ORIGIN_LOCAL`).
+pub(in crate::datapath) const ORIGIN_LOCAL: u8 = 1;
 
-impl Reported {
-    fn read(data: &[u8]) -> Option<Reported> {
+impl QueuedError {
+    fn read(data: &[u8]) -> Option<QueuedError> {
         let &[a, b, c, d, origin, kind, code, _, e, f, g, h] = data.first_chunk()?;
-        Some(Reported {
+        Some(QueuedError {
             errno: u32::from_ne_bytes([a, b, c, d]),
             origin,
             kind,
@@ -55,7 +55,7 @@ impl Reported {
 #[repr(C, align(8))]
 pub(super) struct ControlMessages([u8; ControlMessages::SIZE]);
 
-/// The length, level and type that begin each message; what follows is aligned like a `size_t`.
+/// The size of `cmsghdr`: length, level and type. The data after it is aligned like a `size_t`.
 const HEADER: usize = align(size_of::<usize>() + 2 * size_of::<libc::c_int>());
 
 const fn align(len: usize) -> usize {
@@ -63,13 +63,13 @@ const fn align(len: usize) -> usize {
 }
 
 impl ControlMessages {
-    /// Three messages at most, the longest with 20 bytes (`in6_pktinfo`), and some to spare.
+    /// More than three messages need, the longest of which has 20 bytes of data (`in6_pktinfo`).
     pub(super) const SIZE: usize = 128;
 
     /// A buffer without messages.
     pub(super) const EMPTY: ControlMessages = ControlMessages([0; ControlMessages::SIZE]);
 
-    /// Writes the messages for a datagram to send; returns their length. `source`: the address it is to leave from.
+    /// Writes the messages of a datagram to send, from the address `source`; returns their length.
     pub(super) fn set(
         &mut self,
         ipv6: bool,
@@ -80,7 +80,7 @@ impl ControlMessages {
         let mut at = 0;
         match source {
             Some(SocketAddr::V4(addr)) => {
-                // in_pktinfo: interface (0: by routing), source address, destination (ignored)
+                // in_pktinfo: interface (0: chosen by routing), source address, destination (ignored)
                 let mut info = [0; 12];
                 info[4..8].copy_from_slice(&addr.ip().octets());
                 at = self.push(at, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
@@ -118,9 +118,9 @@ impl ControlMessages {
         at + align(HEADER + data.len())
     }
 
-    /// Reads the messages that the kernel wrote into the first `len` bytes.
-    pub(super) fn get(&self, len: usize) -> Accompanied {
-        let mut found = Accompanied::default();
+    /// Parses the messages that the kernel wrote into the first `len` bytes.
+    pub(super) fn get(&self, len: usize) -> Ancillary {
+        let mut found = Ancillary::default();
         let mut rest = self.0.get(..len).unwrap_or(&self.0);
         while let Some((level, kind, data, next)) = split(rest) {
             match (level, kind) {
@@ -136,11 +136,11 @@ impl ControlMessages {
                         found.destination = Some(address::with_scope(ip, int(interface).unwrap_or(0) as u32));
                     }
                 }
-                // The kernel hands out IP_TOS as one byte, IPV6_TCLASS as an int.
+                // The kernel delivers IP_TOS as one byte and IPV6_TCLASS as an int.
                 (libc::IPPROTO_IP, libc::IP_TOS) => found.tos = Tos(data.first().copied().unwrap_or(0)),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => found.tos = Tos(int(data).unwrap_or(0) as u8),
                 (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
-                    found.error = Reported::read(data);
+                    found.error = QueuedError::read(data);
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     found.segment =
@@ -158,7 +158,7 @@ fn int(data: &[u8]) -> Option<libc::c_int> {
     Some(libc::c_int::from_ne_bytes(*data.first_chunk()?))
 }
 
-/// The first message's level, type and data, and the messages after it.
+/// Splits off the first message: its level, type and data, and the messages after it.
 fn split(bytes: &[u8]) -> Option<(libc::c_int, libc::c_int, &[u8], &[u8])> {
     let size = size_of::<usize>();
     let len = usize::from_ne_bytes(*bytes.first_chunk()?);
@@ -172,11 +172,10 @@ fn split(bytes: &[u8]) -> Option<(libc::c_int, libc::c_int, &[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    /// The layout is the C library's.
     #[test]
-    fn lengths_are_those_of_the_c_library() {
+    fn the_layout_matches_the_c_library() {
         for len in [1, 2, 4, 12, 20] {
-            // SAFETY: both compute with integers alone.
+            // SAFETY: both only do integer arithmetic.
             let (space, length) = unsafe { (libc::CMSG_SPACE(len as u32), libc::CMSG_LEN(len as u32)) };
             assert_eq!(HEADER + len, length as usize);
             assert_eq!(align(HEADER + len), space as usize);
@@ -184,22 +183,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn messages_round_trip() {
         let mut control = ControlMessages::EMPTY;
         let source: SocketAddr = "[fe80::7%2]:0".parse().unwrap();
         let len = control.set(true, Some(source), Tos(0xB9), Some(1200));
         let got = control.get(len);
         assert_eq!((got.destination, got.tos), (Some(source), Tos(0xB9)));
-        assert_eq!(got.segment, None, "UDP_SEGMENT goes out only");
-        assert_eq!(control.set(false, None, Tos(0), None), 0, "no message where none is needed");
+        assert_eq!(got.segment, None, "UDP_SEGMENT is only sent, never received");
+        assert_eq!(control.set(false, None, Tos(0), None), 0, "no messages are needed");
     }
 
     #[test]
-    fn broken_lengths_end_the_list() {
+    fn an_invalid_length_ends_the_list() {
         for len in [0, 1, HEADER - 1, ControlMessages::SIZE + 1, usize::MAX] {
             let mut control = ControlMessages::EMPTY;
             control.0[..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
-            assert_eq!(control.get(ControlMessages::SIZE), Accompanied::default());
+            assert_eq!(control.get(ControlMessages::SIZE), Ancillary::default());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The only `unsafe` code: system calls on Linux sockets that the standard library, `nix` and `socket2` do not offer.
 //!
-//! Each file wraps one thing behind safe functions: [`address`] (socket addresses as the kernel lays them out), [`cmsg`]
+//! Each file wraps one thing behind safe functions: [`address`] (socket addresses in the kernel's layout), [`cmsg`]
 //! (control messages; no `unsafe` needed), [`receive`] and [`send`] (batches of datagrams), [`option`] (socket options).
 //!
-//! Nothing here keeps a pointer beyond the system call it was made for, so every structure may be moved and every
-//! buffer belongs to its caller.
+//! No pointer outlives the system call that it was created for, so every structure may be moved and every buffer belongs
+//! to its caller.
 
 #![allow(unsafe_code)]
 
@@ -23,6 +23,6 @@ fn check(result: libc::c_int) -> io::Result<usize> {
 
 /// Lowers the scheduling weight of the calling thread, as nice(1) does. `setpriority(2)`.
 pub(super) fn lower_priority(nice: i32) {
-    // SAFETY: no pointers. On Linux this is about the calling thread alone, and anyone may lower a weight.
+    // SAFETY: no pointers. On Linux this affects only the calling thread, and lowering a weight needs no privilege.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }

@@ -1,4 +1,4 @@
-//! Sending many datagrams in one system call: `sendmmsg(2)`.
+//! Sends many datagrams in one system call: `sendmmsg(2)`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,50 +6,51 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::address::Name;
+use super::address::RawAddress;
 use super::check;
 use super::cmsg::ControlMessages;
 use crate::turn::Tos;
 
-/// A datagram to send, or several that the kernel is to cut (GSO).
+/// A datagram to send, or a GSO batch that the kernel segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::datapath) struct OutgoingMessage {
     pub to: SocketAddr,
-    /// The address to send from, its port ignored; `None`: the socket's own.
+    /// The address to send from, whose port is ignored; `None` for the socket's own.
     pub source: Option<SocketAddr>,
     pub tos: Tos,
-    /// The length of each datagram but the last, which may be shorter; `None`: this is one datagram.
+    /// The length of each segment, the last of which may be shorter; `None` for a single datagram.
     pub segment: Option<u16>,
-    /// Where its bytes are.
+    /// The range of its bytes in the memory passed to [`Sender::send`].
     pub bytes: Range<usize>,
 }
 
-/// What `sendmmsg` needs beside the bytes.
+/// The arrays that `sendmmsg` needs besides the bytes.
 pub(in crate::datapath) struct Sender {
     headers: Box<[libc::mmsghdr]>,
     iovs: Box<[libc::iovec]>,
-    names: Box<[Name]>,
+    names: Box<[RawAddress]>,
     controls: Box<[ControlMessages]>,
 }
 
 impl Sender {
-    /// One that sends up to `most` messages a call.
-    pub(in crate::datapath) fn new(most: usize) -> Sender {
+    /// A sender of up to `capacity` messages per call.
+    pub(in crate::datapath) fn new(capacity: usize) -> Sender {
         let iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        // SAFETY: the structure consists of pointers and integers, for which zero is a value.
+        // SAFETY: the structure consists of pointers and integers, for which zero is valid.
         let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
         Sender {
-            headers: vec![header; most].into(),
-            iovs: vec![iov; most].into(),
-            names: vec![Name::EMPTY; most].into(),
-            controls: vec![ControlMessages::EMPTY; most].into(),
+            headers: vec![header; capacity].into(),
+            iovs: vec![iov; capacity].into(),
+            names: vec![RawAddress::EMPTY; capacity].into(),
+            controls: vec![ControlMessages::EMPTY; capacity].into(),
         }
     }
 
-    /// Sends messages whose bytes are in `memory`; returns how many went, at least one. An error is the first one's.
+    /// Sends messages whose bytes are in `memory` and returns how many were sent, at least one. An error concerns the first
+    /// message.
     ///
     /// # Panics
-    /// If a range lies outside of `memory`.
+    /// If a range is out of bounds of `memory`.
     pub(in crate::datapath) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -61,9 +62,9 @@ impl Sender {
         let mut count = 0;
         for (i, (header, message)) in self.headers.iter_mut().zip(messages).enumerate() {
             let bytes = &memory[message.bytes.clone()];
-            // SAFETY: the four boxes are of one length, and `i` is below it.
+            // SAFETY: the four boxes have the same length, and `i` is less than it.
             let (name, iov, control) = unsafe { (names.add(i), iovs.add(i), controls.add(i)) };
-            // SAFETY: each of them is within its box, initialised, and nothing else refers to it meanwhile.
+            // SAFETY: each of them points into its box, is initialised, and has no other references now.
             let (namelen, controllen) = unsafe {
                 *iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
                 let control =
@@ -81,8 +82,8 @@ impl Sender {
             count = i + 1;
         }
         // SAFETY: the first `count` headers point to memory that is readable for the lengths they state: names, iovs and
-        // controls belong to `self`, the bytes are borrowed for longer than the call and are not written to, whatever
-        // the type of `iov_base` says. The kernel keeps no pointer.
+        // controls belong to `self`, and the bytes are borrowed for longer than the call. The kernel does not write to
+        // them, although `iov_base` is a mutable pointer, and keeps no pointer.
         check(unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
@@ -143,20 +144,20 @@ mod tests {
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
     }
 
-    /// RFC 8656 §13: DSCP and ECN both ways, with joined datagrams, from and to named addresses.
+    /// RFC 8656 §13: DSCP and ECN are sent and received, also with GRO and GSO, and so are source and destination.
     #[test]
-    fn datagrams_and_what_accompanies_them_over_ipv4() {
+    fn datagrams_with_control_messages_over_ipv4() {
         exchange("127.0.0.1");
     }
 
     /// RFC 8656 §13
     #[test]
-    fn datagrams_and_what_accompanies_them_over_ipv6() {
+    fn datagrams_with_control_messages_over_ipv6() {
         exchange("::1");
     }
 
     #[test]
-    fn a_datagram_longer_than_its_buffer_is_marked() {
+    fn a_datagram_longer_than_its_buffer_is_truncated() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.send_to(&[7; 100], socket.local_addr().unwrap()).unwrap();
         let (mut receiver, mut buffer) = (Receiver::new(1), [0; 64]);

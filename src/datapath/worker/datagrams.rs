@@ -82,16 +82,16 @@ impl Worker {
     pub(super) fn serve_errors(&mut self, key: RelaySocketKey) {
         for _ in 0..ERRORS {
             let Some(socket) = self.relays.socket(key) else { return };
-            let Ok(error) = self.receiver.error(socket) else { return };
+            let Ok(error) = self.receiver.receive_error(socket) else { return };
             let Some((to, error)) = error else { continue };
             let (to, icmp) = match (error.origin, error.errno as i32) {
                 // A packet with DF that the kernel knows to be too long, as if a router had said so. The kernel does not
                 // report the port it was sent to.
-                (cmsg::LOCAL, libc::EMSGSIZE) => match self.outbox.take_too_long(key, to.ip()) {
+                (cmsg::ORIGIN_LOCAL, libc::EMSGSIZE) => match self.outbox.take_too_long(key, to.ip()) {
                     Some(to) => (to, Icmp { kind: 3, code: 4, mtu: error.info }),
                     None => continue,
                 },
-                (cmsg::LOCAL, _) => continue,
+                (cmsg::ORIGIN_LOCAL, _) => continue,
                 _ => (to, Icmp { kind: error.kind, code: error.code, mtu: error.info }),
             };
             if let Some(relay) = self.relays.owner(key) {

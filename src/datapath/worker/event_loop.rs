@@ -135,7 +135,7 @@ impl Worker {
     /// When something is to be done without any packet.
     fn due(&self) -> Option<u64> {
         let publish = self.has_news().then_some(self.published_at + PUBLISH);
-        [self.core.poll_timeout(), self.streams.poll_timeout(), self.lapse, publish]
+        [self.core.poll_timeout(), self.streams.poll_timeout(), self.reservation_expiry, publish]
             .into_iter()
             .flatten()
             .min()
@@ -154,9 +154,9 @@ impl Worker {
             self.close_streams();
             self.unpublished = true;
         }
-        if self.lapse.is_some_and(|at| at <= now.mono) {
-            self.resources.reservations.lapse(now.mono);
-            self.lapse = self.resources.reservations.next();
+        if self.reservation_expiry.is_some_and(|at| at <= now.mono) {
+            self.resources.reservations.expire(now.mono);
+            self.reservation_expiry = self.resources.reservations.next_expiry();
         }
         if self.has_news() && now.mono >= self.published_at + PUBLISH {
             self.publish();

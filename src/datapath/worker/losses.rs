@@ -56,10 +56,10 @@ impl LossMonitor {
             }
             self.unasked = relays.len();
         }
-        losses[SocketQueue::Relay as usize] = relays.take_losses(self.unasked.min(RELAY_SOCKETS));
+        losses[SocketQueue::Relay as usize] = relays.take_drops(self.unasked.min(RELAY_SOCKETS));
         self.unasked = self.unasked.saturating_sub(RELAY_SOCKETS);
         for (queue, loss) in SocketQueue::ALL.into_iter().zip(losses) {
-            counters.lost[queue] += loss.count;
+            counters.dropped_by_kernel[queue] += loss.count;
             log.lost(now, queue, loss);
         }
     }
@@ -100,7 +100,7 @@ mod tests {
         losses.add(group.clone());
         losses.count(0, true, &mut relays, &mut counters, &mut Log::default());
         assert!(!losses.is_behind());
-        SocketQueue::ALL.map(|queue| counters.lost[queue])
+        SocketQueue::ALL.map(|queue| counters.dropped_by_kernel[queue])
     }
 
     /// Each queue is counted by itself, and a worker that restarts goes on from there.

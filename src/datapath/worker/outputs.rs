@@ -15,7 +15,7 @@ impl Worker {
                 Output::Ask { ticket, ask } => {
                     let opening = Opening { now: self.now.mono, poll: &self.poll, log: &mut self.socket_log };
                     let answer = self.relays.answer(ask, opening);
-                    self.lapse = self.resources.reservations.next();
+                    self.reservation_expiry = self.resources.reservations.next_expiry();
                     self.core.answered(self.now, ticket, answer);
                 }
                 Output::CloseRelay(socket) => self.relays.close(socket.into()),

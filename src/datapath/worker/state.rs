@@ -44,8 +44,8 @@ pub(super) struct Worker {
     pub(super) resources: Arc<Resources>,
     pub(super) losses: LossMonitor,
     pub(super) waker: Waker,
-    /// When the next reservation lapses that this worker knows of.
-    pub(super) lapse: Option<u64>,
+    /// When the next reservation expires that this worker knows of.
+    pub(super) reservation_expiry: Option<u64>,
     pub(super) events: Events,
     pub(super) timer: WakeTimer,
     /// How far apart passes start while packets keep coming, in nanoseconds.
@@ -95,7 +95,7 @@ impl Worker {
         poll.add(&timer, EventSource::Timer)?;
         poll.add(&waker, EventSource::Waker)?;
         // A worker that panicked may have left reservations.
-        let lapse = resources.reservations.next();
+        let reservation_expiry = resources.reservations.next_expiry();
         Ok(Worker {
             core,
             listeners: SlotMap::with_key(),
@@ -113,7 +113,7 @@ impl Worker {
             resources,
             losses,
             waker,
-            lapse,
+            reservation_expiry,
             events: Events::new(SOCKETS),
             timer,
             gather: gather.as_nanos() as u64,

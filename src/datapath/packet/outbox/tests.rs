@@ -1,4 +1,4 @@
-//! Tests of the outbox: whatever batches come in, the same payloads go out, in order and within a kernel's limits.
+//! Tests of the outbox: for any incoming batches, the same payloads are sent, in order and within the limits of the kernel.
 
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -11,11 +11,11 @@ use crate::datapath::packet::arena::{Arena, SLOTS};
 use crate::datapath::sys::receive::Receiver;
 use crate::wire::{self, Class, Message as Stun, Method, TransactionId, attribute};
 
-/// Batches of one sender: datagrams of `size` bytes, the last perhaps shorter.
+/// A GRO batch of one sender: datagrams of `size` bytes; the last one may be shorter.
 #[derive(Clone, Debug)]
 struct Batch {
-    /// Which client or which peer.
-    who: u8,
+    /// The client or peer that sends it.
+    sender: u8,
     size: usize,
     count: usize,
     last: usize,
@@ -31,40 +31,40 @@ impl Batch {
 
 fn batch() -> impl Strategy<Value = Batch> {
     let size = prop_oneof![0usize..20, 900usize..1300, Just(4_000), Just(60_000)];
-    (0u8..2, size, 1usize..=SEGMENTS, any::<prop::sample::Index>()).prop_map(|(who, size, count, last)| {
-        // An empty datagram is never joined, and a batch has 64 KiB with the client's headers.
+    (0u8..2, size, 1usize..=SEGMENTS, any::<prop::sample::Index>()).prop_map(|(sender, size, count, last)| {
+        // The kernel never joins empty datagrams, and a batch has at most 64 KiB, including the client's headers.
         let count = if size == 0 { 1 } else { count.min(65_000 / (size + 8)).max(1) };
         let last = if size == 0 { 0 } else { last.index(size) + 1 };
-        Batch { who, size, count, last }
+        Batch { sender, size, count, last }
     })
 }
 
-/// Bytes that differ from datagram to datagram.
+/// Bytes that differ between datagrams.
 fn payload(seed: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (seed * 31 + i * 7 + i / 256) as u8).collect()
 }
 
-fn route(who: u8) -> Route {
+fn route(sender: u8) -> Route {
     let relay = KeyData::from_ffi(1 << 32).into();
     Route {
         via: Via::Relay(relay),
-        to: SocketAddr::new([192, 0, 2, who].into(), 5000),
+        to: SocketAddr::new([192, 0, 2, sender].into(), 5000),
         source: None,
-        tos: Tos(who),
+        tos: Tos(sender),
         dont_fragment: false,
     }
 }
 
-/// What a kernel would make of the runs, after checking that it would take them.
+/// Checks that the kernel would accept the batches, and segments them like the kernel.
 fn datagrams(outbox: &Outbox, memory: &[u8], gso: bool) -> Vec<(Route, Vec<u8>)> {
     let mut all = Vec::new();
-    for run in &outbox.batches {
-        assert!(run.count <= BATCH_SEGMENTS && (gso || run.count == 1), "{run:?}");
-        assert!(run.bytes.len() <= BATCH_BYTES || run.count == 1, "{run:?}");
-        assert_eq!(run.bytes.len().div_ceil(run.segment_size.max(1)).max(1), run.count, "{run:?}");
-        for n in 0..run.count {
-            let start = run.bytes.start + n * run.segment_size;
-            all.push((run.route, memory[start..run.bytes.end.min(start + run.segment_size)].to_vec()));
+    for batch in &outbox.batches {
+        assert!(batch.count <= BATCH_SEGMENTS && (gso || batch.count == 1), "{batch:?}");
+        assert!(batch.bytes.len() <= BATCH_BYTES || batch.count == 1, "{batch:?}");
+        assert_eq!(batch.bytes.len().div_ceil(batch.segment_size.max(1)).max(1), batch.count, "{batch:?}");
+        for n in 0..batch.count {
+            let start = batch.bytes.start + n * batch.segment_size;
+            all.push((batch.route, memory[start..batch.bytes.end.min(start + batch.segment_size)].to_vec()));
         }
     }
     all
@@ -73,13 +73,13 @@ fn datagrams(outbox: &Outbox, memory: &[u8], gso: bool) -> Vec<(Route, Vec<u8>)>
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// RFC 8656 §12.6: the payloads of ChannelData leave as they came, without headers, in order.
+    /// RFC 8656 §12.6: the payloads of ChannelData are sent unchanged, without headers, and in order.
     #[test]
     fn payloads_reach_peers(batches in prop::collection::vec(batch(), 1..12), padding in 0usize..4, gso: bool) {
         let (mut arena, mut outbox) = (Arena::new(), Outbox::new(gso));
         let mut expected = Vec::new();
         for batch in &batches {
-            // The last datagram of a batch is a run by itself if it is shorter.
+            // A shorter last datagram of a batch is a run of its own.
             for run in [&batch.lengths()[..batch.count - 1], &[batch.last]] {
                 let Some(&len) = run.first() else { continue };
                 let segment_size = 4 + len + padding;
@@ -88,15 +88,15 @@ proptest! {
                     let bytes = payload(expected.len(), len);
                     let at = range.start + n * segment_size + 4;
                     arena.memory()[at..at + len].copy_from_slice(&bytes);
-                    expected.push((route(batch.who), bytes));
+                    expected.push((route(batch.sender), bytes));
                 }
-                outbox.for_peer(arena.memory(), route(batch.who), range, segment_size, 4, len);
+                outbox.for_peer(arena.memory(), route(batch.sender), range, segment_size, 4, len);
             }
         }
         prop_assert!(datagrams(&outbox, arena.memory(), gso) == expected);
     }
 
-    /// RFC 8656 §12.6 and §11.3: each payload reaches the client behind a header that fits it, in order.
+    /// RFC 8656 §12.6 and §11.3: each payload is sent to the client with a matching header, and in order.
     #[test]
     fn payloads_reach_clients(batches in prop::collection::vec(batch(), 1..12), channel: bool, gso: bool) {
         let (mut arena, mut outbox) = (Arena::new(), Outbox::new(gso));
@@ -109,11 +109,11 @@ proptest! {
                 let bytes = payload(expected.len(), len);
                 arena.memory()[at..at + len].copy_from_slice(&bytes);
                 at += len;
-                expected.push((route(batch.who), bytes));
+                expected.push((route(batch.sender), bytes));
             }
             let id = TransactionId([expected.len() as u8; 12]);
             let header = if channel { Header::Channel(0x4001) } else { Header::Data { id, peer } };
-            outbox.for_client(arena.memory(), route(batch.who), range, batch.size, &header);
+            outbox.for_client(arena.memory(), route(batch.sender), range, batch.size, &header);
         }
         let got = datagrams(&outbox, arena.memory(), gso);
         prop_assert_eq!(got.len(), expected.len());
@@ -135,17 +135,17 @@ proptest! {
     }
 }
 
-/// Datagrams that the kernel did not join leave joined all the same.
+/// Datagrams that were received one by one are sent as GSO batches.
 #[test]
-fn single_datagrams_of_one_route_make_one_run() {
+fn single_datagrams_of_one_route_share_a_batch() {
     let (mut arena, mut outbox) = (Arena::new(), Outbox::new(true));
     for n in 0..SLOTS {
         let range = arena.take(1204);
         let relayed = if n < 60 { 1200 } else { 1000 };
         outbox.for_peer(arena.memory(), route(1), range, 1204, 4, relayed);
     }
-    let sizes: Vec<_> = outbox.batches.iter().map(|run| (run.segment_size, run.count)).collect();
-    // 65,507 bytes hold 54 of them; a shorter one ends a run.
+    let sizes: Vec<_> = outbox.batches.iter().map(|batch| (batch.segment_size, batch.count)).collect();
+    // 65,507 bytes hold 54 of them, and a shorter segment ends a batch.
     assert_eq!(sizes, [(1200, 54), (1200, 7), (1000, 3)]);
 }
 
@@ -164,7 +164,7 @@ impl SocketPair {
         Route { to: self.to.local_addr().unwrap(), ..route(0) }
     }
 
-    /// Sends `count` datagrams of `len` bytes in one run; returns how many bytes arrived in each datagram.
+    /// Sends `count` datagrams of `len` bytes in one batch; returns the lengths of the datagrams that arrived.
     fn relay(
         &self,
         outbox: &mut Outbox,
@@ -182,9 +182,9 @@ impl SocketPair {
     }
 }
 
-/// Some devices cannot cut datagrams: then they go one by one, and after three times at once.
+/// If a device cannot segment, datagrams are sent one by one, and after three failures without trying a batch first.
 #[test]
-fn runs_that_the_kernel_refuses_go_one_by_one() {
+fn segments_of_a_refused_batch_are_sent_one_by_one() {
     let (sockets, mut outbox, mut counters) =
         (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     option::without_checksums(sockets.from.as_fd()).unwrap();
@@ -195,9 +195,9 @@ fn runs_that_the_kernel_refuses_go_one_by_one() {
     assert_eq!(counters.unsent.sum(), 0);
 }
 
-/// RFC 8656 §14: DF for the datagrams that ask for it, and not for the next one.
+/// RFC 8656 §14: DF is set for the datagrams that ask for it, and cleared for the next one.
 #[test]
-fn a_datagram_that_must_not_be_fragmented_goes_alone() {
+fn a_datagram_with_df_shares_no_batch() {
     let (sockets, mut outbox, mut counters) =
         (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     let mut arena = Arena::new();
@@ -213,9 +213,9 @@ fn a_datagram_that_must_not_be_fragmented_goes_alone() {
     assert_eq!((0..5).map_while(|_| sockets.to.recv(&mut buffer).ok()).collect::<Vec<_>>(), [100; 4]);
 }
 
-/// A send that fails costs its datagrams and no others.
+/// A failed send drops its own datagrams and no others.
 #[test]
-fn a_failure_costs_no_other_datagram() {
+fn a_failed_send_drops_no_other_datagram() {
     let (sockets, mut outbox, mut counters) =
         (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     let mut arena = Arena::new();
@@ -241,7 +241,7 @@ fn a_failure_costs_no_other_datagram() {
 }
 
 #[test]
-fn what_was_for_a_closed_socket_is_counted() {
+fn datagrams_for_a_closed_socket_are_counted() {
     let (sockets, mut outbox, mut counters) =
         (SocketPair::new(), Outbox::new(true), SocketCounters::default());
     let mut arena = Arena::new();

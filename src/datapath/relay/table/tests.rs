@@ -1,4 +1,4 @@
-//! Tests of opening and closing relay sockets on loopback: quota, then ports, then sockets, and everything returns.
+//! Tests of opening and closing relay sockets on loopback, and of releasing quota, ports and sockets.
 
 use std::net::UdpSocket;
 use std::ops::RangeInclusive;
@@ -12,20 +12,20 @@ use crate::datapath::poll::Events;
 use crate::datapath::wake::Waker;
 use crate::turn::LiveRelays;
 
-/// A worker's relays.
+/// The relay sockets of one worker.
 struct World {
     relays: Relays,
     poll: Poll,
     log: SocketLog,
 }
 
-fn resources(addresses: &[&str], ports: RangeInclusive<u16>, a_user: usize) -> Arc<Resources> {
+fn resources(addresses: &[&str], ports: RangeInclusive<u16>, user_allocations: usize) -> Arc<Resources> {
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     let ports = Ports::new(ports);
     ports.set_addresses(&addresses).unwrap();
     Arc::new(Resources {
         ports,
-        ledger: QuotaLedger::new(a_user, 100),
+        ledger: QuotaLedger::new(user_allocations, 100),
         reservations: Reservations::default(),
         reservation_lifetime: 30,
         gro: true,
@@ -69,7 +69,7 @@ fn key(answer: &Answer, family: Family) -> RelaySocketKey {
     opened(answer, family).socket.into()
 }
 
-/// RFC 8656 §7.2: a dual allocation has a relayed address of each family; each can be closed by itself.
+/// RFC 8656 §7.2: a dual allocation has a relayed address of each family, which can be closed separately.
 #[test]
 fn a_dual_allocation_opens_and_closes() {
     let resources = resources(&["127.0.2.1", "::1"], 20_000..=32_000, 1);
@@ -92,20 +92,20 @@ fn a_dual_allocation_opens_and_closes() {
     assert_eq!(world.open("alice", true, false, PortRequest::Any), Answer::Refused(Denial::Quota));
     world.relays.close(key(&answer, Family::V6));
     assert_eq!(resources.ledger.total(), 0);
-    let bell = Waker::new().unwrap();
-    world.poll.add(bell.as_fd(), EventSource::Waker).unwrap();
-    bell.wake();
+    let waker = Waker::new().unwrap();
+    world.poll.add(waker.as_fd(), EventSource::Waker).unwrap();
+    waker.wake();
     world.poll.wait(&mut events).unwrap();
     assert_eq!(
         (events.len(), events.source(0)),
         (1, Some(EventSource::Waker)),
-        "a closed socket is event_source no more"
+        "a closed socket has no events"
     );
 }
 
-/// RFC 8656 §7.2: one family of a dual allocation may be lacking; both may not.
+/// RFC 8656 §7.2: a dual allocation succeeds with one family, and fails with none.
 #[test]
-fn a_shortage_of_one_family_is_not_one_of_both() {
+fn a_dual_allocation_with_one_family() {
     let resources = resources(&["127.0.2.2"], 20_000..=32_000, 9);
     let mut world = World::new(&resources);
     let answer = world.open("alice", true, true, PortRequest::Any);
@@ -113,12 +113,12 @@ fn a_shortage_of_one_family_is_not_one_of_both() {
     assert!(matches!(relays, PerFamily { v4: Some(Ok(_)), v6: Some(Err(Shortage)) }), "{relays:?}");
     world.relays.close(key(&answer, Family::V4));
     assert_eq!(world.open("alice", false, true, PortRequest::Any), Answer::Refused(Denial::Capacity));
-    assert_eq!(resources.ledger.total(), 0, "a failure costs no quota");
+    assert_eq!(resources.ledger.total(), 0, "a failure uses no quota");
 }
 
-/// RFC 8656 §7.2: 508 when no port is free; ports of other programs are skipped.
+/// RFC 8656 §7.2: 508 when no port is free; ports that other programs use are skipped.
 #[test]
-fn ports_of_other_programs_are_skipped() {
+fn ports_used_elsewhere_are_skipped() {
     let others: Vec<UdpSocket> =
         (20_100..20_104).filter_map(|port| UdpSocket::bind(("127.0.2.30", port)).ok()).collect();
     assert!(!others.is_empty());
@@ -131,9 +131,9 @@ fn ports_of_other_programs_are_skipped() {
     assert_eq!(world.ask(1, ask), Answer::Refused(Denial::Capacity));
 }
 
-/// RFC 8656 §7.2: an address that is gone from the machine is no reason to fail while there is another.
+/// RFC 8656 §7.2: an address that is gone from the machine is skipped while there is another one.
 #[test]
-fn an_address_that_is_gone_is_passed_over() {
+fn an_unavailable_address_is_skipped() {
     let resources = resources(&["192.0.2.77", "127.0.2.20"], 20_000..=32_000, 99);
     let mut world = World::new(&resources);
     for _ in 0..8 {
@@ -141,9 +141,9 @@ fn an_address_that_is_gone_is_passed_over() {
     }
 }
 
-/// RFC 8656 §7.2: EVEN-PORT with R keeps the next port; a token redeems it on any worker, for any user.
+/// RFC 8656 §7.2: EVEN-PORT with the R bit reserves the next port; a token claims it on any worker, for any user.
 #[test]
-fn a_reserved_port_is_redeemed_by_another_worker() {
+fn a_reserved_port_is_claimed_on_another_worker() {
     let resources = resources(&["127.0.2.3"], 20_000..=32_000, 2);
     let (mut one, mut other) = (World::new(&resources), World::new(&resources));
     let answer = one.open("alice", true, false, PortRequest::Pair);
@@ -166,16 +166,16 @@ fn a_reserved_port_is_redeemed_by_another_worker() {
     assert_eq!(other.claim(29, "bob", token), Answer::Refused(Denial::Capacity), "only once");
     assert!(
         matches!(one.open("alice", true, false, PortRequest::Any), Answer::Opened { .. }),
-        "it counts on bob now"
+        "it counts for bob now"
     );
     one.relays.close(made);
     other.relays.close(claimed);
     assert_eq!(resources.ledger.total(), 1);
 }
 
-/// RFC 8656 §7.2: a claim that is refused leaves the reservation as it was.
+/// RFC 8656 §7.2: a refused claim leaves the reservation unchanged.
 #[test]
-fn a_refused_claim_returns_the_token() {
+fn a_refused_claim_keeps_the_reservation() {
     let resources = resources(&["127.0.2.4"], 20_000..=32_000, 2);
     let mut world = World::new(&resources);
     let token = token(&world.open("alice", true, false, PortRequest::Pair));
@@ -185,9 +185,9 @@ fn a_refused_claim_returns_the_token() {
     assert!(matches!(world.claim(1, "bob", token), Answer::Opened { .. }));
 }
 
-/// RFC 8656 §7.2: no quota for the reservation, no allocation either.
+/// RFC 8656 §7.2: without quota for the reservation, the allocation fails and uses no quota.
 #[test]
-fn a_pair_that_cannot_be_had_costs_nothing() {
+fn a_pair_needs_quota_for_both() {
     let resources = resources(&["127.0.2.5"], 20_000..=32_000, 1);
     let mut world = World::new(&resources);
     assert_eq!(world.open("alice", true, false, PortRequest::Pair), Answer::Refused(Denial::Quota));
@@ -199,7 +199,7 @@ fn a_pair_that_cannot_be_had_costs_nothing() {
 }
 
 #[test]
-fn a_worker_that_ends_returns_everything() {
+fn dropping_the_table_releases_everything() {
     let resources = resources(&["127.0.2.6"], 20_000..=32_000, 9);
     let mut world = World::new(&resources);
     let addr = v4(&world.open("alice", true, false, PortRequest::Any));
@@ -209,9 +209,9 @@ fn a_worker_that_ends_returns_everything() {
     assert!(UdpSocket::bind(addr).is_ok());
 }
 
-/// Sockets are asked in turns, so many at a time, and once more when they are closed.
+/// Drops are polled for a number of sockets at a time, and once more when a socket is closed.
 #[test]
-fn what_peers_sent_in_vain() {
+fn drops_are_polled_in_turn() {
     let resources = resources(&["127.0.2.9", "::1"], 20_000..=32_000, 10);
     let mut world = World::new(&resources);
     let sockets: Vec<_> = (0..5)
@@ -224,26 +224,26 @@ fn what_peers_sent_in_vain() {
         overflow(socket, addr, 0)
     };
     let relays = &mut world.relays;
-    assert_eq!((relays.len(), relays.take_losses(10)), (10, QueueLoss::default()));
+    assert_eq!((relays.len(), relays.take_drops(10)), (10, QueueLoss::default()));
 
     let first = fill(relays, sockets[0]) + fill(relays, sockets[1]);
     let last = fill(relays, sockets[9]);
-    assert_eq!(relays.take_losses(0).count, 0);
-    assert_eq!(relays.take_losses(6).count, first);
-    assert_eq!(relays.take_losses(6).count, last, "the last four, and the first two again");
-    assert_eq!(relays.take_losses(100).count, 0, "no more than there are");
+    assert_eq!(relays.take_drops(0).count, 0);
+    assert_eq!(relays.take_drops(6).count, first);
+    assert_eq!(relays.take_drops(6).count, last, "the last four, then the first two again");
+    assert_eq!(relays.take_drops(100).count, 0, "no more than there are");
 
     let closed = fill(relays, sockets[2]);
     relays.close(sockets[2]);
-    assert_eq!(relays.take_losses(0).count, closed);
+    assert_eq!(relays.take_drops(0).count, closed);
     for &socket in [3, 0, 1].map(|n| &sockets[n]) {
         relays.close(socket);
     }
-    // The sockets that were moved to the places of those have turns like the others.
+    // The sockets that were moved to the indices of the closed ones are polled like the others.
     let rest: u64 = sockets[4..].iter().step_by(2).map(|&socket| fill(relays, socket)).sum();
-    assert_eq!((relays.len(), relays.take_losses(6).count), (6, rest));
+    assert_eq!((relays.len(), relays.take_drops(6).count), (6, rest));
     for &socket in &sockets[4..] {
         relays.close(socket);
     }
-    assert_eq!((relays.len(), relays.take_losses(100).count, resources.ledger.total()), (0, 0, 0));
+    assert_eq!((relays.len(), relays.take_drops(100).count, resources.ledger.total()), (0, 0, 0));
 }

@@ -125,17 +125,17 @@ fn messages(connection: &mut Connection<Pipe>) -> (Vec<Vec<u8>>, bool) {
     let (mut messages, mut again) = (Vec::new(), false);
     loop {
         let mut buffer = vec![0; 1 << 17];
-        let kept = connection.reassembly.kept();
-        let end = (kept + connection.state.read_size).min(buffer.len());
-        let outcome = connection.read(&mut buffer[kept..end], &mut ciphertext, again).unwrap();
-        let end = connection.reassembly.join(&mut buffer, outcome.len, &mut pool);
+        let buffered = connection.reassembly.buffered();
+        let end = (buffered + connection.state.read_size).min(buffer.len());
+        let outcome = connection.read(&mut buffer[buffered..end], &mut ciphertext, again).unwrap();
+        let end = connection.reassembly.complete(&mut buffer, outcome.len, &mut pool);
         let mut at = 0;
         while let Some(run) = next(&buffer[at..end]).unwrap() {
             messages.extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
             at += run.len;
         }
         if outcome.len > 0 {
-            connection.reassembly.keep(&buffer[at..end], &mut pool);
+            connection.reassembly.buffer_rest(&buffer[at..end], &mut pool);
         }
         again = outcome.more;
         let socket = &connection.socket;
@@ -199,7 +199,7 @@ fn writes_continue_where_the_socket_stopped() {
     }] {
         let mut pool = Pool::default();
         for n in 0..50 {
-            assert!(connection.outgoing.data(
+            assert!(connection.outgoing.push_data(
                 1 << 16,
                 &Header::Channel(0x4001),
                 n,
@@ -232,14 +232,14 @@ fn writes_continue_where_the_socket_stopped() {
     }
 }
 
-/// The kept part of an unfinished message is shorter than a message.
+/// The buffered part of an unfinished message is shorter than a message.
 #[test]
 fn an_unfinished_message_waits_for_its_rest() {
     let message = channel_data(200);
     let mut connection = plain(&message[..50]);
     assert_eq!(messages(&mut connection).0, Vec::<Vec<u8>>::new());
-    assert_eq!(connection.reassembly.kept(), 50);
+    assert_eq!(connection.reassembly.buffered(), 50);
     connection.socket.sent_by_client.push_back(message[50..].to_vec());
     assert_eq!(messages(&mut connection).0, vec![message]);
-    assert_eq!(connection.reassembly.kept(), Reassembly::default().kept());
+    assert_eq!(connection.reassembly.buffered(), Reassembly::default().buffered());
 }
