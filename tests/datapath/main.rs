@@ -1,10 +1,17 @@
-//! Workers end to end on loopback: real sockets, real threads, clients and peers that are plain UDP sockets.
+//! Tests of running workers on loopback, with clients over UDP, TCP and TLS.
 
 #![cfg(test)]
 
+mod changes;
 mod client;
 mod control;
 mod isolation;
+mod pipelined;
 mod relaying;
 mod sockets;
+mod stream_ends;
+mod stream_framing;
+mod stream_limits;
+mod stream_relaying;
+mod tls;
 mod world;

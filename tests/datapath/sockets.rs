@@ -1,14 +1,14 @@
-//! What std's sockets lack: datagrams joined as a kernel would join them, and a look at DSCP and ECN.
+//! Socket functions that the standard library lacks: GSO, and a filter by TOS.
 
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 
 use socket2::{MsgHdr, SockAddr, SockFilter, SockRef};
 
-/// Sends datagrams of one length, the last perhaps shorter, which loopback hands on joined.
-pub fn send_joined(socket: &UdpSocket, to: SocketAddr, datagrams: &[Vec<u8>]) {
+/// Sends datagrams of one length, the last of which may be shorter, as a GSO batch. Loopback delivers it as a GRO batch.
+pub fn send_batch(socket: &UdpSocket, to: SocketAddr, datagrams: &[Vec<u8>]) {
     let (bytes, to) = (datagrams.concat(), SockAddr::from(to));
-    // One control message, as cmsg(3) lays it out.
+    // One control message, in the layout of cmsg(3).
     let segment = u16::try_from(datagrams[0].len()).unwrap();
     let mut control = (size_of::<usize>() + 10).to_ne_bytes().to_vec();
     control.extend(libc::SOL_UDP.to_ne_bytes());
@@ -23,7 +23,7 @@ pub fn send_joined(socket: &UdpSocket, to: SocketAddr, datagrams: &[Vec<u8>]) {
     assert_eq!(SockRef::from(socket).sendmsg(&message, 0).unwrap(), bytes.len());
 }
 
-/// From now on the socket takes only IPv4 packets with this TOS byte.
+/// Makes the socket drop all IPv4 packets with a different TOS byte.
 pub fn accept_only(socket: &UdpSocket, tos: u8) {
     let statement = |code, k| SockFilter::new(code as u16, 0, 0, k);
     let program = [

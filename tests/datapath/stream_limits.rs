@@ -1,4 +1,4 @@
-//! Bounds and deadlines: who asks too much or says too little, and what others notice of it.
+//! Limits and timeouts of connections, and isolation from clients that reach them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,13 +13,13 @@ use hairpin::turn::{Lifetimes, Transport};
 use hairpin::wire::{Class, Encoder, Method, TransactionId};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::client::{Client, Stream, channel_message, connect, tls, tls_config};
-use crate::world::{BOTH, Relay, alone, peer, receive, relay};
+use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls, tls_config};
+use crate::world::{Relay, STREAMS, Setup, TIMEOUT, addr, alone, peer, receive, relay, setup};
 
 const SOON: Duration = Duration::from_millis(300);
 
-/// Whatever the server sends, until it closes.
-fn until_closed(mut socket: &TcpStream) -> usize {
+/// Reads until the server closes the connection; returns how many bytes it sent.
+fn read_until_closed(mut socket: &TcpStream) -> usize {
     let mut bytes = Vec::new();
     match socket.read_to_end(&mut bytes) {
         Ok(len) => len,
@@ -30,9 +30,9 @@ fn until_closed(mut socket: &TcpStream) -> usize {
     }
 }
 
-/// Slowloris: no first message, one that is never finished, however its bytes drip, or no handshake.
+/// Slow clients: no handshake, no first message, a message that is never complete although bytes keep arriving, silence.
 #[test]
-fn deadlines() {
+fn timeouts() {
     let limits = StreamLimits {
         handshake_timeout: SOON,
         first_message_timeout: SOON,
@@ -42,11 +42,11 @@ fn deadlines() {
     };
     let relay = Relay::limited("127.1.8.1", limits);
     let silent = connect(relay.tls);
-    assert_eq!(until_closed(&silent), 0);
-    relay.wait_for("a handshake that never began", |stats| {
+    assert_eq!(read_until_closed(&silent), 0);
+    relay.wait_for("the handshake times out", |stats| {
         stats.sockets.streams.handshakes_failed[HandshakeFailure::TooSlow] == 1
     });
-    for transport in BOTH {
+    for transport in STREAMS {
         let mut silent = relay.client(transport);
         silent.assert_closed();
 
@@ -54,17 +54,17 @@ fn deadlines() {
         let request = dripping.request(Method::Binding, &[], &[]);
         dripping.send(&request);
         dripping.message();
-        let mut message = channel_message(0x4001, &[0; 20_000]).into_iter();
-        let socket = dripping.socket().try_clone().unwrap();
+        let mut message = padded_channel_message(0x4001, &[0; 20_000]).into_iter();
+        let socket = dripping.tcp().try_clone().unwrap();
         socket.set_nonblocking(true).unwrap();
         let open = || !matches!(socket.peek(&mut [0]), Ok(0)) && socket.take_error().unwrap().is_none();
         let mut drips = 0;
         while drips < 500 && (open() || transport == Transport::Tls) {
             let byte = [message.next().unwrap()];
-            let sent = match &mut dripping.stream {
-                Stream::Tcp(socket) => (&*socket).write(&byte).map(drop),
-                Stream::Tls(tls) => tls.write_all(&byte).and_then(|()| tls.flush()),
-                Stream::Udp(_) => unreachable!(),
+            let sent = match &mut dripping.socket {
+                ClientSocket::Tcp(socket) => (&*socket).write(&byte).map(drop),
+                ClientSocket::Tls(tls) => tls.write_all(&byte).and_then(|()| tls.flush()),
+                ClientSocket::Udp(_) => unreachable!(),
             };
             if sent.is_err() {
                 break;
@@ -85,19 +85,16 @@ fn deadlines() {
     relay.stop();
 }
 
-/// A client with an allocation may be silent; when the allocation ends, its time begins.
+/// A client with an allocation may be silent; the idle timeout starts when the allocation ends.
 #[test]
-fn silence_with_an_allocation() {
+fn the_idle_timeout_starts_after_the_allocation() {
     let limits = StreamLimits { idle_timeout: SOON, ..StreamLimits::default() };
     let lifetimes = Lifetimes { allocation_lifetime: 2, max_allocation_lifetime: 2, ..Lifetimes::default() };
-    let relay = Relay::start("127.1.8.2", |setup| {
-        setup.lifetimes = lifetimes;
-        setup.connections = limits;
-    });
-    let mut clients = BOTH.map(|transport| relay.allocated(transport));
+    let relay = Relay::start(Setup { lifetimes, connections: limits, ..setup("127.1.8.2") });
+    let mut clients = STREAMS.map(|transport| relay.allocated(transport));
     sleep(Duration::from_secs(1));
     for client in &mut clients {
-        assert_eq!(client.binding().code(), 0, "it is open");
+        assert_eq!(client.binding().code(), 0, "the stream is open");
     }
     for client in &mut clients {
         client.assert_closed();
@@ -106,15 +103,15 @@ fn silence_with_an_allocation() {
     relay.stop();
 }
 
-/// Half-open connections from one source, and all of them, have a bound; a message makes room for the next.
+/// Connections are limited in total, and half-open ones also per source. A connection with a message is not half-open.
 #[test]
-fn bounds_on_connections() {
+fn limits_on_connections() {
     let limits =
         StreamLimits { connections: 6, half_open: 5, half_open_per_address: 3, ..StreamLimits::default() };
     let relay = Relay::limited("127.1.8.3", limits);
     let mut open: Vec<_> = (0..3).map(|_| Client::over_tcp(relay.tcp)).collect();
-    assert_eq!(until_closed(&connect(relay.tcp)), 0);
-    assert_eq!(until_closed(&connect(relay.tls)), 0, "whichever port");
+    assert_eq!(read_until_closed(&connect(relay.tcp)), 0);
+    assert_eq!(read_until_closed(&connect(relay.tls)), 0, "also on the other port");
     for client in &mut open {
         assert_eq!(client.binding().code(), 0);
     }
@@ -122,16 +119,16 @@ fn bounds_on_connections() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&std::net::SocketAddr::from((ip, 0)).into()).unwrap();
         socket.connect(&relay.tcp.into()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         TcpStream::from(socket)
     };
     let elsewhere: Vec<_> = (1..=3).map(|n| from([127, 1, 9, n])).collect();
-    assert_eq!(until_closed(&from([127, 1, 9, 4])), 0, "all places are taken");
+    assert_eq!(read_until_closed(&from([127, 1, 9, 4])), 0, "the limit is reached");
     drop(elsewhere);
     relay.wait_for_ends(ConnectionEnd::Client, [3, 0]);
-    let mut next = relay.client(BOTH[0]);
+    let mut next = relay.client(STREAMS[0]);
     assert_eq!(next.binding().code(), 0);
-    relay.wait_for("what was refused", |stats| {
+    relay.wait_for("refusals are counted", |stats| {
         let refused = stats.sockets.streams.refused;
         refused[0][AdmissionRefusal::HalfOpenPerAddress] == 1
             && refused[1][AdmissionRefusal::HalfOpenPerAddress] == 1
@@ -140,16 +137,16 @@ fn bounds_on_connections() {
     relay.stop();
 }
 
-/// RFC 8656 §12.7: to a client that does not read, whole messages are dropped, memory is bounded, and what comes later is
-/// intact; answers are not dropped.
+/// RFC 8656 §12.7: when a client does not read, memory is bounded, whole data messages are dropped, later messages are intact,
+/// and responses are not dropped.
 #[test]
 fn a_slow_reader() {
     let queue = 64 << 10;
     let relay = Relay::limited("127.1.8.4", StreamLimits { client_queue: queue, ..StreamLimits::default() });
-    for (n, transport) in BOTH.into_iter().enumerate() {
+    for (n, transport) in STREAMS.into_iter().enumerate() {
         let (mut client, peer) = (relay.allocated(transport), peer());
-        SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
-        client.bind(0x4001, &peer);
+        SockRef::from(client.tcp()).set_recv_buffer_size(4096).unwrap();
+        client.bind(0x4001, addr(&peer));
         let mut sent = 0u32;
         let payload = |sent: u32| {
             let mut payload = sent.to_be_bytes().to_vec();
@@ -161,27 +158,27 @@ fn a_slow_reader() {
                 peer.send_to(&payload(sent), client.relayed[0]).unwrap();
                 sent += 1;
             }
-            assert!(sent < 200_000, "the queue has a bound");
+            assert!(sent < 200_000, "the queue is bounded");
             sleep(Duration::from_millis(5));
         }
         let request = client.request(Method::Binding, &[], &[]);
         client.send(&request);
-        let (mut last, mut answered, mut count) = (None, false, 0);
-        client.socket().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let (mut last, mut responded, mut count) = (None, false, 0);
+        client.tcp().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         while let Ok(message) = client.try_message() {
-            let message = message.expect("the stream stays");
+            let message = message.expect("the stream stays open");
             if message[0] < 0x40 {
-                answered = true;
+                responded = true;
                 assert_eq!(message[8..20], request[8..20]);
                 continue;
             }
             let number = u32::from_be_bytes(message[4..8].try_into().unwrap());
             assert!(last.is_none_or(|last| last < number), "in order");
-            assert_eq!(message, channel_message(0x4001, &payload(number)), "whole");
+            assert_eq!(message, padded_channel_message(0x4001, &payload(number)), "whole");
             (last, count) = (Some(number), count + 1);
         }
-        assert!(answered && count < sent, "{count} of {sent}");
-        client.socket().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert!(responded && count < sent, "{count} of {sent}");
+        client.tcp().set_read_timeout(Some(TIMEOUT)).unwrap();
         for word in [&b"later"[..], b"messages", b"are intact"] {
             peer.send_to(word, client.relayed[0]).unwrap();
             assert_eq!(client.channel_data(), (0x4001, word.to_vec()));
@@ -190,21 +187,21 @@ fn a_slow_reader() {
     relay.stop();
 }
 
-/// A client that asks and asks and never reads is closed before its answers take more than their share.
+/// A client that keeps sending requests without reading responses is disconnected.
 #[test]
-fn answers_that_nobody_reads() {
+fn responses_that_are_not_read() {
     let relay =
         Relay::limited("127.1.8.5", StreamLimits { client_queue: 16 << 10, ..StreamLimits::default() });
-    for transport in BOTH {
-        let mut client = relay.client(transport);
-        SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
+    for transport in STREAMS {
+        let client = relay.client(transport);
+        SockRef::from(client.tcp()).set_recv_buffer_size(4096).unwrap();
         let requests = client.request(Method::Binding, &[], &[]).repeat(500);
-        let mut stream = client.stream;
+        let mut socket = client.socket;
         let closed = (0..10_000).find(|_| {
-            let sent = match &mut stream {
-                Stream::Tcp(socket) => socket.write_all(&requests),
-                Stream::Tls(tls) => tls.write_all(&requests),
-                Stream::Udp(_) => unreachable!(),
+            let sent = match &mut socket {
+                ClientSocket::Tcp(socket) => socket.write_all(&requests),
+                ClientSocket::Tls(tls) => tls.write_all(&requests),
+                ClientSocket::Udp(_) => unreachable!(),
             };
             sent.is_err()
         });
@@ -215,15 +212,15 @@ fn answers_that_nobody_reads() {
     relay.stop();
 }
 
-/// A flood of handshakes beside calls over UDP and TCP: they survive, and so does whoever comes later.
+/// A flood of handshakes affects neither calls over UDP and TCP nor new connections.
 #[test]
-fn a_flood_of_handshakes_beside_calls() {
+fn a_flood_of_handshakes_does_not_affect_calls() {
     let relay = relay("127.1.8.6");
     let peer = peer();
     let mut calls = [relay.client(Transport::Udp), relay.client(Transport::Tcp)];
     for call in &mut calls {
-        assert_eq!(call.allocate().code(), 0);
-        call.bind(0x4001, &peer);
+        assert_eq!(call.allocate(&[]).code(), 0);
+        call.bind(0x4001, addr(&peer));
     }
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -235,7 +232,7 @@ fn a_flood_of_handshakes_beside_calls() {
             });
         }
         scope.spawn(|| {
-            // These never finish.
+            // These handshakes are never completed.
             let mut half: Vec<TcpStream> = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 half.push(TcpStream::connect(relay.tls).unwrap());
@@ -246,7 +243,7 @@ fn a_flood_of_handshakes_beside_calls() {
         });
         for n in 0..500u32 {
             for call in &mut calls {
-                call.send(&channel_message(0x4001, &n.to_be_bytes()));
+                call.send(&padded_channel_message(0x4001, &n.to_be_bytes()));
                 assert_eq!(receive(&peer).0, n.to_be_bytes());
                 peer.send_to(&n.to_be_bytes(), call.relayed[0]).unwrap();
                 assert_eq!(call.channel_data().1, n.to_be_bytes());
@@ -257,13 +254,13 @@ fn a_flood_of_handshakes_beside_calls() {
         stop.store(true, Ordering::Relaxed);
     });
     let accepted = relay.stats().sockets.streams.accepted[1];
-    assert!(accepted > 10, "there was a flood: {accepted}");
+    assert!(accepted > 10, "handshakes are accepted: {accepted}");
     relay.stop();
 }
 
-/// Many clients that send more at once than a pass takes from all connections: each gets all of its answers.
+/// Many clients send more than one pass of the worker reads; each of them gets all of its responses.
 #[test]
-fn greedy_clients_take_turns() {
+fn busy_clients_take_turns() {
     const REQUESTS: usize = 1200;
     let relay = relay("127.1.8.9");
     let request = Encoder::new(Class::Request, Method::Binding, TransactionId([7; 12])).finish();
@@ -280,21 +277,23 @@ fn greedy_clients_take_turns() {
     relay.stop();
 }
 
-/// Whoever waits costs nothing: half-open and idle clients, one that does not read, one that has closed its side and does
-/// not read either. Measured as the processor time of a process of its own.
+/// Waiting connections use no CPU time: half-open and idle ones, slow readers, and half-closed slow readers. The test runs in a
+/// process of its own to measure its CPU time.
 #[test]
-fn waiting_costs_nothing() {
-    if !alone("limits::waiting_costs_nothing") {
+fn waiting_uses_no_cpu_time() {
+    if !alone("stream_limits::waiting_uses_no_cpu_time") {
         return;
     }
     let relay =
         Relay::limited("127.1.8.8", StreamLimits { client_queue: 64 << 10, ..StreamLimits::default() });
-    let _half_open = (connect(relay.tcp), connect(relay.tls), BOTH.map(|transport| relay.client(transport)));
-    let mut slow: Vec<_> = BOTH.repeat(2).into_iter().map(|transport| relay.allocated(transport)).collect();
+    let _half_open =
+        (connect(relay.tcp), connect(relay.tls), STREAMS.map(|transport| relay.client(transport)));
+    let mut slow: Vec<_> =
+        STREAMS.repeat(2).into_iter().map(|transport| relay.allocated(transport)).collect();
     let peer = peer();
     for (n, client) in slow.iter_mut().enumerate() {
-        SockRef::from(client.socket()).set_recv_buffer_size(4096).unwrap();
-        client.bind(0x4001, &peer);
+        SockRef::from(client.tcp()).set_recv_buffer_size(4096).unwrap();
+        client.bind(0x4001, addr(&peer));
         let dropped = |relay: &Relay| relay.stats().sockets.streams.data_dropped[n % 2];
         let before = dropped(&relay);
         while dropped(&relay) == before {
@@ -304,7 +303,7 @@ fn waiting_costs_nothing() {
     }
     slow[2].end_sending();
     slow[3].end_sending();
-    relay.wait_for("they linger", |stats| stats.turn.allocations == 2);
+    relay.wait_for("half-closed connections linger", |stats| stats.turn.allocations == 2);
     let used = || -> u64 {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
         let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -312,29 +311,29 @@ fn waiting_costs_nothing() {
     };
     let before = used();
     sleep(Duration::from_secs(1));
-    // In hundredths of a second; what spins would use them all.
+    // In hundredths of a second; a busy loop would use 100.
     let used = used() - before;
     assert!(used < 20, "{used} %");
-    assert_eq!(relay.stats().sockets.streams.open, [4, 3], "all are still there");
+    assert_eq!(relay.stats().sockets.streams.open, [4, 3], "all connections are still open");
     relay.stop();
 }
 
-/// Descriptors run out: connections wait in the backlog, the worker neither spins nor fails, and when there are some again
-/// they are served. Takes the whole process's descriptors, so it runs in a process of its own.
+/// Without free file descriptors, connections wait in the backlog and the worker continues, without a busy loop; later they are
+/// served. The test uses all file descriptors, so it runs in a process of its own.
 #[test]
-fn descriptors_run_out() {
-    if !alone("limits::descriptors_run_out") {
+fn file_descriptors_run_out() {
+    if !alone("stream_limits::file_descriptors_run_out") {
         return;
     }
     let relay = relay("127.1.8.7");
     let (mut call, peer) = (relay.allocated(Transport::Tcp), peer());
-    call.bind(0x4001, &peer);
+    call.bind(0x4001, addr(&peer));
     let mut waiting: Vec<_> =
         (0..4).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
     let mut taken: Vec<OwnedFd> = Vec::new();
     while let Ok(one) = peer.as_fd().try_clone_to_owned() {
         taken.push(one);
-        assert!(taken.len() < 2_000_000, "descriptors have a bound");
+        assert!(taken.len() < 2_000_000, "file descriptors are limited");
     }
     for (n, socket) in waiting.iter_mut().enumerate() {
         socket.connect(&if n % 2 == 0 { relay.tcp } else { relay.tls }.into()).unwrap();
@@ -342,17 +341,17 @@ fn descriptors_run_out() {
     relay.wait_for("accepting pauses", |stats| stats.sockets.streams.accept_paused >= 2);
     let before = relay.stats().sockets.streams.accept_paused;
     for n in 0..50u32 {
-        call.send(&channel_message(0x4001, &n.to_be_bytes()));
+        call.send(&padded_channel_message(0x4001, &n.to_be_bytes()));
         assert_eq!(receive(&peer).0, n.to_be_bytes());
         sleep(Duration::from_millis(10));
     }
     let pauses = relay.stats().sockets.streams.accept_paused - before;
-    assert!(pauses < 50, "{pauses} in half a second: it spins");
+    assert!(pauses < 50, "a busy loop: {pauses} pauses in half a second");
     drop(taken);
     let socket = TcpStream::from(waiting.swap_remove(0));
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut client = Client::over(Stream::Tcp(socket));
-    assert_eq!(client.binding().code(), 0, "it waited");
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let mut client = Client::over_stream(ClientSocket::Tcp(socket));
+    assert_eq!(client.binding().code(), 0, "the connection waited in the backlog");
     assert_eq!(relay.client(Transport::Tls).binding().code(), 0);
     relay.stop();
 }

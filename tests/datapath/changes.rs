@@ -1,4 +1,4 @@
-//! What changes while workers run: listeners, relay addresses, limits, and signs of life.
+//! Changes while workers run: listeners, relay addresses, limits. Also whether idle and busy threads respond.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -9,37 +9,38 @@ use hairpin::turn::Transport;
 use tokio::runtime;
 
 use crate::client::{Client, channel_message};
-use crate::world::{Relay, peer, receive};
+use crate::world::{Relay, Setup, addr, peer, receive, relay, setup};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn addr(ip: &str) -> SocketAddr {
+fn any_port(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), 0)
 }
 
-/// A listener that is added serves new clients; one that is removed serves no more; calls elsewhere go on.
+/// An added listener serves new clients, a removed one closes, and other listeners are not affected.
 #[test]
-fn listeners_come_and_go() {
-    let relay = Relay::start("127.1.10.1", |setup| setup.workers = 2);
+fn listeners_are_added_and_removed() {
+    let relay = Relay::start(Setup { workers: 2, ..setup("127.1.12.1") });
     let (mut bystander, peer) = (relay.allocated(Transport::Udp), peer());
-    bystander.bind(0x4001, &peer);
+    bystander.bind(0x4001, addr(&peer));
     let config = relay.setup.datapath();
     for round in 0..3 {
-        let udp = Arc::new(ListenerGroup::open(addr("127.1.10.2"), &config, 7).unwrap());
-        let tcp = Arc::new(ListenerGroup::open_stream(Transport::Tcp, addr("127.1.10.2"), &config).unwrap());
+        let udp = Arc::new(ListenerGroup::open(any_port("127.1.12.2"), &config, 7).unwrap());
+        let tcp =
+            Arc::new(ListenerGroup::open_stream(Transport::Tcp, any_port("127.1.12.2"), &config).unwrap());
         let addresses = (udp.local_addr(), tcp.local_addr());
         for group in [udp, tcp] {
             block_on(relay.workers().listen(group)).unwrap();
         }
         for _ in 0..8 {
-            assert_eq!(Client::over_udp(addresses.0).allocate().code(), 0, "round {round}");
-            assert_eq!(Client::over_tcp(addresses.1).allocate().code(), 0, "round {round}");
+            assert_eq!(Client::over_udp(addresses.0).allocate(&[]).code(), 0, "round {round}");
+            assert_eq!(Client::over_tcp(addresses.1).allocate(&[]).code(), 0, "round {round}");
         }
         block_on(relay.workers().unlisten(Transport::Udp, addresses.0));
         block_on(relay.workers().unlisten(Transport::Tcp, addresses.1));
-        // Every owner drops its sockets in its own time; then the address is free.
+        // The address is free once every thread has dropped its sockets.
         let free = || {
             let udp = ListenerGroup::open(addresses.0, &config, 7);
             udp.is_ok() && TcpStream::connect(addresses.1).is_err()
@@ -55,35 +56,35 @@ fn listeners_come_and_go() {
     relay.stop();
 }
 
-/// A worker that restarts after a panic serves the listeners that were added while it ran.
+/// A worker that restarts after a panic serves the listeners that were added before.
 #[test]
-fn a_restarted_worker_serves_what_was_added() {
-    let relay = Relay::start("127.1.10.3", |_| {});
+fn a_restarted_worker_serves_added_listeners() {
+    let relay = relay("127.1.12.3");
     let config = relay.setup.datapath();
-    let group = Arc::new(ListenerGroup::open(addr("127.1.10.4"), &config, 7).unwrap());
+    let group = Arc::new(ListenerGroup::open(any_port("127.1.12.4"), &config, 7).unwrap());
     let added = group.local_addr();
     block_on(relay.workers().listen(group)).unwrap();
     relay.workers().panic(0);
     relay.wait_for("the worker panicked", |stats| stats.panics == 1);
-    assert_eq!(Client::over_udp(added).allocate().code(), 0);
-    assert_eq!(relay.client(Transport::Udp).allocate().code(), 0);
+    assert_eq!(Client::over_udp(added).allocate(&[]).code(), 0);
+    assert_eq!(relay.client(Transport::Udp).allocate(&[]).code(), 0);
     relay.stop();
 }
 
-/// New allocations use the new relay addresses; those on an address that was removed go on.
+/// New allocations use the new relay addresses; allocations on a removed address stay.
 #[test]
-fn relay_addresses_come_and_go() {
-    let relay = Relay::start("127.1.10.5", |_| {});
+fn relay_addresses_are_replaced() {
+    let relay = relay("127.1.12.5");
     let peer = peer();
     let mut before = relay.allocated(Transport::Udp);
-    before.bind(0x4001, &peer);
+    before.bind(0x4001, addr(&peer));
     let mut snapshot = relay.setup.snapshot(Some(relay.identity.clone()));
-    let new: IpAddr = "127.1.10.6".parse().unwrap();
+    let new: IpAddr = "127.1.12.6".parse().unwrap();
     snapshot.relay = vec![new];
     block_on(relay.workers().apply(snapshot)).unwrap();
     let mut after = relay.allocated(Transport::Udp);
     assert_eq!(after.relayed[0].ip(), new);
-    after.bind(0x4001, &peer);
+    after.bind(0x4001, addr(&peer));
     for client in [&mut before, &mut after] {
         client.send(&channel_message(0x4001, b"through"));
         let (data, from) = receive(&peer);
@@ -92,10 +93,10 @@ fn relay_addresses_come_and_go() {
     relay.stop();
 }
 
-/// Limits hold from the moment they are applied; what is beyond them already stays.
+/// New limits apply to new allocations; existing allocations beyond them stay.
 #[test]
-fn limits_change() {
-    let relay = Relay::start("127.1.10.7", |_| {});
+fn limits_are_replaced() {
+    let relay = relay("127.1.12.7");
     let mut first = relay.allocated(Transport::Udp);
     let apply = |user_allocations| {
         let mut snapshot = relay.setup.snapshot(Some(relay.identity.clone()));
@@ -103,17 +104,17 @@ fn limits_change() {
         block_on(relay.workers().apply(snapshot)).unwrap();
     };
     apply(1);
-    assert_eq!(relay.client(Transport::Udp).allocate().code(), 486);
+    assert_eq!(relay.client(Transport::Udp).allocate(&[]).code(), 486);
     assert_eq!(first.refresh(600).code(), 0);
     apply(2);
-    assert_eq!(relay.client(Transport::Udp).allocate().code(), 0);
+    assert_eq!(relay.client(Transport::Udp).allocate(&[]).code(), 0);
     relay.stop();
 }
 
-/// Every thread gives signs of life while it is idle, while it serves and after a panic.
+/// Every thread responds while it is idle, while it serves clients and after a panic.
 #[test]
-fn threads_give_signs_of_life() {
-    let relay = Relay::start("127.1.10.8", |setup| setup.workers = 2);
+fn threads_respond() {
+    let relay = Relay::start(Setup { workers: 2, ..setup("127.1.12.8") });
     let silent = || block_on(relay.workers().silent_threads(Duration::from_secs(20)));
     assert_eq!(silent(), []);
     let _client = relay.allocated(Transport::Tls);
@@ -123,5 +124,5 @@ fn threads_give_signs_of_life() {
     assert_eq!(silent(), []);
     relay.workers().stop();
     let limit = Duration::from_millis(200);
-    assert_eq!(block_on(relay.workers().silent_threads(limit)).len(), 4, "all of them have ended");
+    assert_eq!(block_on(relay.workers().silent_threads(limit)).len(), 4, "all threads have ended");
 }

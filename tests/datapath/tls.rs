@@ -1,4 +1,4 @@
-//! What is special about TLS (RFC 8489 section 6.2.3).
+//! TLS versions, handshakes and records (RFC 8489 section 6.2.3).
 
 use std::io::{Read, Write};
 
@@ -6,12 +6,12 @@ use hairpin::datapath::stream::stats::{ConnectionEnd, HandshakeFailure};
 use hairpin::turn::Transport;
 use rustls::version::{TLS12, TLS13};
 
-use crate::client::{Client, Stream, channel_message, connect, tls, tls_config};
-use crate::world::{Relay, peer, receive, relay};
+use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls, tls_config};
+use crate::world::{addr, peer, receive, relay};
 
-/// RFC 8489 §6.2.3: both versions relay; RFC 7443: a client may name the protocol or not.
+/// RFC 8489 §6.2.3: TLS 1.2 and 1.3; RFC 7443: ALPN is optional.
 #[test]
-fn versions_and_protocols() {
+fn versions_and_alpn() {
     let relay = relay("127.1.10.1");
     for version in [&TLS12, &TLS13] {
         for protocols in
@@ -22,11 +22,11 @@ fn versions_and_protocols() {
             let stream = tls(&relay, config).unwrap();
             assert_eq!(stream.conn.protocol_version(), Some(version.version));
             assert_eq!(stream.conn.alpn_protocol(), protocols.last().copied());
-            let (mut client, peer) = (Client::over(Stream::Tls(Box::new(stream))), peer());
-            assert_eq!(client.allocate().code(), 0);
-            client.bind(0x4001, &peer);
+            let (mut client, peer) = (Client::over_stream(ClientSocket::Tls(Box::new(stream))), peer());
+            assert_eq!(client.allocate(&[]).code(), 0);
+            client.bind(0x4001, addr(&peer));
             let data: Vec<u8> = (0..40_000).map(|n| (n / 3) as u8).collect();
-            client.send(&channel_message(0x4001, &data));
+            client.send(&padded_channel_message(0x4001, &data));
             assert!(receive(&peer).0 == data);
             peer.send_to(&data, client.relayed[0]).unwrap();
             assert!(client.channel_data().1 == data);
@@ -35,9 +35,9 @@ fn versions_and_protocols() {
     relay.stop();
 }
 
-/// Why handshakes fail is told apart; none of them leaves anything behind.
+/// Failed handshakes are counted by reason.
 #[test]
-fn handshakes_that_fail() {
+fn failed_handshakes() {
     let relay = relay("127.1.10.2");
     let failed = |why: HandshakeFailure| {
         relay.wait_for(why.as_str(), |stats| stats.sockets.streams.handshakes_failed[why] == 1);
@@ -50,10 +50,10 @@ fn handshakes_that_fail() {
     config.alpn_protocols = vec![b"h2".to_vec()];
     assert!(tls(&relay, config).is_err());
     failed(HandshakeFailure::NothingInCommon);
-    let stranger = Relay::start("127.1.10.3", |_| {});
-    let config = tls_config(&stranger, &TLS13);
-    stranger.stop();
-    assert!(tls(&relay, config).is_err(), "a certificate that is not trusted");
+    let other = crate::world::relay("127.1.10.3");
+    let config = tls_config(&other, &TLS13);
+    other.stop();
+    assert!(tls(&relay, config).is_err(), "the certificate is not trusted");
     failed(HandshakeFailure::Refused);
     assert_eq!(relay.client(Transport::Tls).binding().code(), 0);
     let stats = relay.stats().sockets.streams;
@@ -61,45 +61,46 @@ fn handshakes_that_fail() {
     relay.stop();
 }
 
-/// What is no TLS in the middle of a connection ends it and frees what its client held.
+/// An invalid record closes the connection and ends the allocation.
 #[test]
-fn a_broken_record() {
+fn an_invalid_record() {
     let relay = relay("127.1.10.4");
     let mut client = relay.allocated(Transport::Tls);
-    client.socket().write_all(&[0x17, 3, 3, 0, 20]).unwrap();
-    client.socket().write_all(&[0; 20]).unwrap();
-    let Stream::Tls(stream) = &mut client.stream else { unreachable!() };
+    client.tcp().write_all(&[0x17, 3, 3, 0, 20]).unwrap();
+    client.tcp().write_all(&[0; 20]).unwrap();
+    let ClientSocket::Tls(stream) = &mut client.socket else { unreachable!() };
     assert!(stream.read(&mut [0; 100]).is_err(), "an alert");
     relay.wait_for_ends(ConnectionEnd::Tls, [0, 1]);
     relay.wait_until_empty();
     relay.stop();
 }
 
-/// A record for every byte, and many messages in every record.
+/// Records of one byte, and records with many messages.
 #[test]
 fn records_of_any_size() {
     let relay = relay("127.1.10.5");
     let (mut client, peer) = (relay.allocated(Transport::Tls), peer());
-    client.bind(0x4001, &peer);
-    let messages: Vec<u8> = (0..50u8).flat_map(|n| channel_message(0x4001, &[n; 3])).collect();
+    client.bind(0x4001, addr(&peer));
+    let messages: Vec<u8> = (0..50u8).flat_map(|n| padded_channel_message(0x4001, &[n; 3])).collect();
     for byte in messages.chunks(1) {
         client.send(byte);
     }
     for n in 0..50 {
         assert_eq!(receive(&peer).0, [n; 3]);
     }
-    // As much as a socket holds, in records of all sizes.
+    // More than a record can hold, in messages of many sizes.
     let sizes: Vec<usize> = (0..120).map(|n| n * 137 % 9000).collect();
-    let all: Vec<u8> = sizes.iter().flat_map(|&len| channel_message(0x4001, &vec![len as u8; len])).collect();
-    thread_write(client, all);
+    let all: Vec<u8> =
+        sizes.iter().flat_map(|&len| padded_channel_message(0x4001, &vec![len as u8; len])).collect();
+    write_in_background(client, all);
     for len in sizes {
         assert_eq!(receive(&peer).0, vec![len as u8; len]);
     }
     relay.stop();
 }
 
-/// Writes beside what the test reads.
-fn thread_write(mut client: Client, bytes: Vec<u8>) {
+/// Writes while the test reads.
+fn write_in_background(mut client: Client, bytes: Vec<u8>) {
     std::thread::spawn(move || {
         for chunk in bytes.chunks(60_001) {
             client.send(chunk);

@@ -1,4 +1,4 @@
-//! How connections end, and what that frees.
+//! How connections end, and what that releases.
 
 use std::net::{Shutdown, UdpSocket};
 
@@ -6,14 +6,14 @@ use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::wire::Method;
 use socket2::SockRef;
 
-use crate::client::{Client, channel_message};
-use crate::world::{BOTH, Relay, peer, receive, relay};
+use crate::client::{Client, Reply, padded_channel_message};
+use crate::world::{Relay, STREAMS, Setup, addr, peer, receive, relay, setup};
 
-/// RFC 8489 §6.2.2: a request is answered even if its client has shut down its sending side; then the stream is closed.
+/// RFC 8489 §6.2.2: a client that has shut down its sending side gets its responses, and then the stream is closed.
 #[test]
-fn a_half_closed_client_is_answered() {
+fn a_half_closed_client_gets_responses() {
     let relay = relay("127.1.7.1");
-    for transport in BOTH {
+    for transport in STREAMS {
         let mut client = relay.client(transport);
         let requests: Vec<_> = (0..500).map(|_| client.request(Method::Binding, &[], &[])).collect();
         client.send(&requests.concat());
@@ -23,13 +23,13 @@ fn a_half_closed_client_is_answered() {
         }
         assert_eq!(client.try_message().expect("an orderly end"), None);
 
-        // An Allocate too, though its allocation ends with the stream.
+        // This includes an Allocate response, although the allocation ends with the stream.
         let mut client = relay.client(transport);
-        assert_eq!(client.refresh(600).code(), 437, "to have a nonce");
+        assert_eq!(client.refresh(600).code(), 437, "the client has a nonce");
         let request = client.request(Method::Allocate, &Client::allocation(), &[]);
         client.send(&request);
         client.end_sending();
-        assert_eq!(crate::client::Reply(client.message()).code(), 0);
+        assert_eq!(Reply(client.message()).code(), 0);
         assert_eq!(client.try_message().expect("an orderly end"), None);
     }
     relay.wait_for_ends(ConnectionEnd::Client, [2, 2]);
@@ -37,15 +37,15 @@ fn a_half_closed_client_is_answered() {
     relay.stop();
 }
 
-/// RFC 8489 §6.2.2: also if the answers are more than the client's socket takes at once; TLS says goodbye behind them.
+/// RFC 8489 §6.2.2: the same when more is queued than fits into the socket buffers; TLS sends close_notify at the end.
 #[test]
-fn a_half_closed_client_that_reads_late() {
+fn a_half_closed_slow_reader() {
     let relay = relay("127.1.7.6");
-    for transport in BOTH {
+    for transport in STREAMS {
         let (mut client, peer) = (relay.allocated(transport), peer());
-        SockRef::from(client.socket()).set_recv_buffer_size(128 << 10).unwrap();
-        client.bind(0x4001, &peer);
-        while relay.stats().sockets.streams.data_dropped[usize::from(transport == BOTH[1])] == 0 {
+        SockRef::from(client.tcp()).set_recv_buffer_size(128 << 10).unwrap();
+        client.bind(0x4001, addr(&peer));
+        while relay.stats().sockets.streams.data_dropped[usize::from(transport == STREAMS[1])] == 0 {
             for _ in 0..200 {
                 peer.send_to(&[7; 1000], client.relayed[0]).unwrap();
             }
@@ -54,48 +54,48 @@ fn a_half_closed_client_that_reads_late() {
         let request = client.request(Method::Binding, &[], &[]);
         client.send(&request);
         client.end_sending();
-        let (mut data, mut answers) = (0, 0);
+        let (mut data, mut responses) = (0, 0);
         while let Some(message) = client.try_message().expect("an orderly end") {
             if message[0] < 0x40 {
-                answers += 1;
+                responses += 1;
             } else {
-                assert_eq!(message, channel_message(0x4001, &[7; 1000]));
+                assert_eq!(message, padded_channel_message(0x4001, &[7; 1000]));
                 data += 1;
             }
         }
-        assert!(answers == 1 && data > 200, "{answers} and {data}");
+        assert!(responses == 1 && data > 200, "{responses} and {data}");
     }
     relay.stop();
 }
 
-/// RFC 8656 §5: the end of a stream, orderly or not, frees what its client held, and nothing else.
+/// RFC 8656 §5: the end of a stream, orderly or not, releases the allocation of its client and no other.
 #[test]
-fn what_an_end_frees() {
-    let relay = Relay::start("127.1.7.2", |setup| setup.user_allocations = 3);
-    for transport in BOTH {
+fn the_end_of_a_stream_releases_its_allocation() {
+    let relay = Relay::start(Setup { user_allocations: 3, ..setup("127.1.7.2") });
+    for transport in STREAMS {
         let (mut kept, peer) = (relay.allocated(transport), peer());
-        kept.bind(0x4001, &peer);
+        kept.bind(0x4001, addr(&peer));
         for reset in [false, true] {
             let mut ended = relay.allocated(transport);
-            ended.bind(0x4001, &peer);
+            ended.bind(0x4001, addr(&peer));
             let port = ended.relayed[0];
             assert!(UdpSocket::bind(port).is_err());
-            // Data before the end is relayed.
-            ended.send(&channel_message(0x4001, b"last words"));
+            // Data that was sent before the end is relayed.
+            ended.send(&padded_channel_message(0x4001, b"last words"));
             if reset {
                 assert_eq!(receive(&peer).0, b"last words");
-                SockRef::from(ended.socket()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+                SockRef::from(ended.tcp()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
             } else {
                 ended.end_sending();
                 assert_eq!(receive(&peer).0, b"last words");
             }
             drop(ended);
             let why = if reset { ConnectionEnd::Reset } else { ConnectionEnd::Client };
-            let already = if transport == BOTH[0] { [1, 0] } else { [1 + u64::from(!reset), 1] };
+            let already = if transport == STREAMS[0] { [1, 0] } else { [1 + u64::from(!reset), 1] };
             relay.wait_for_ends(why, already);
             relay.wait_for("one is left", |stats| stats.turn.allocations == 1);
             assert!(UdpSocket::bind(port).is_ok(), "its port is free");
-            kept.send(&channel_message(0x4001, b"still here"));
+            kept.send(&padded_channel_message(0x4001, b"still here"));
             assert_eq!(receive(&peer).0, b"still here");
             peer.send_to(b"still here too", kept.relayed[0]).unwrap();
             assert_eq!(kept.channel_data().1, b"still here too");
@@ -103,30 +103,30 @@ fn what_an_end_frees() {
         drop(kept);
         relay.wait_until_empty();
     }
-    let others: Vec<_> = (0..3).map(|_| relay.allocated(BOTH[0])).collect();
-    assert_eq!(relay.client(BOTH[1]).allocate().code(), 486, "the quota is whole, and no more");
+    let others: Vec<_> = (0..3).map(|_| relay.allocated(STREAMS[0])).collect();
+    assert_eq!(relay.client(STREAMS[1]).allocate(&[]).code(), 486, "three allocations use the whole quota");
     drop(others);
     relay.stop();
 }
 
-/// RFC 8656 §8: an allocation that is deleted, or expires, ends without its stream.
+/// RFC 8656 §8: deleting an allocation does not close its stream.
 #[test]
 fn a_stream_outlives_its_allocation() {
     let relay = relay("127.1.7.3");
-    for transport in BOTH {
+    for transport in STREAMS {
         let mut client = relay.allocated(transport);
         assert_eq!(client.refresh(0).code(), 0);
         assert_eq!(client.refresh(600).code(), 437);
-        assert_eq!(client.allocate().code(), 0, "and may have another");
+        assert_eq!(client.allocate(&[]).code(), 0, "a new allocation");
     }
     relay.stop();
 }
 
-/// A stop closes every connection, in order, and listeners can be had again.
+/// Stopping closes every connection in an orderly way, and listener addresses can be bound again.
 #[test]
-fn a_stop_closes_everything() {
-    let relay = Relay::start("127.1.7.4", |setup| setup.workers = 3);
-    let mut clients: Vec<_> = (0..12).map(|n| relay.allocated(BOTH[n % 2])).collect();
+fn stopping_closes_everything() {
+    let relay = Relay::start(Setup { workers: 3, ..setup("127.1.7.4") });
+    let mut clients: Vec<_> = (0..12).map(|n| relay.allocated(STREAMS[n % 2])).collect();
     let listeners = (relay.tcp, relay.tls);
     relay.stop();
     for client in &mut clients {
@@ -134,33 +134,30 @@ fn a_stop_closes_everything() {
         assert!(UdpSocket::bind(client.relayed[0]).is_ok());
     }
     drop(clients);
-    let again = Relay::start("127.1.7.4", |setup| {
-        setup.tcp = vec![listeners.0];
-        setup.tls = vec![listeners.1];
-    });
+    let again = Relay::start(Setup { tcp: listeners.0, tls: listeners.1, ..setup("127.1.7.4") });
     assert_eq!((again.tcp, again.tls), listeners);
     again.stop();
 }
 
-/// A worker that fails closes its own connections and no others; their places are free again.
+/// A panicking worker closes its own connections and no others, and new connections are accepted.
 #[test]
-fn a_worker_that_fails() {
-    let relay = Relay::start("127.1.7.5", |setup| setup.workers = 2);
-    let mut clients: Vec<_> = (0..32).map(|n| relay.allocated(BOTH[n % 2])).collect();
-    relay.wait_for("all are counted", |stats| stats.sockets.streams.open == [16, 16]);
+fn a_panicking_worker() {
+    let relay = Relay::start(Setup { workers: 2, ..setup("127.1.7.5") });
+    let mut clients: Vec<_> = (0..32).map(|n| relay.allocated(STREAMS[n % 2])).collect();
+    relay.wait_for("all connections are counted", |stats| stats.sockets.streams.open == [16, 16]);
     let lost: u64 = relay.workers().stats()[1].sockets.streams.open.iter().sum();
-    assert!(lost > 0 && lost < 32, "both serve: {lost}");
+    assert!(lost > 0 && lost < 32, "both workers have connections: {lost}");
     relay.workers().panic(1);
-    relay.wait_for("it begins again", |stats| {
+    relay.wait_for("the worker restarts", |stats| {
         stats.panics == 1 && stats.sockets.streams.open.iter().sum::<u64>() == 32 - lost
     });
     let kept = clients.iter_mut().filter_map(|client| {
-        client.socket().shutdown(Shutdown::Write).ok()?;
+        client.tcp().shutdown(Shutdown::Write).ok()?;
         client.try_message().ok()
     });
     drop(kept);
-    for transport in BOTH.repeat(8) {
-        assert_eq!(relay.client(transport).binding().code(), 0, "it serves on");
+    for transport in STREAMS.repeat(8) {
+        assert_eq!(relay.client(transport).binding().code(), 0, "new connections are served");
     }
     drop(clients);
     relay.wait_until_empty();
