@@ -118,7 +118,7 @@ def test_a_queue_that_is_too_small(start, host, connect, clients):
         flood(connect().socket, bytes(1200), LISTENER, (host.v4, 3478))
     [line] = eventually(lambda: warnings(relay, queue="control"))
     assert line["lost"] == receive_drops(host)
-    assert line["room"] == min(system_limit("rmem_max"), BUFFER)
+    assert line["size"] == min(system_limit("rmem_max"), BUFFER)
     assert (command in line["message"]) == (system_limit("rmem_max") < BUFFER)
 
 
