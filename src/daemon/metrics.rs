@@ -1,5 +1,4 @@
-//! What was counted, as Prometheus families. The only file that knows Prometheus; no label has values that a client
-//! could choose.
+//! The counters as Prometheus metric families; no other file knows Prometheus. No label has values that clients choose.
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
@@ -10,20 +9,21 @@ use crate::datapath::WorkerStats;
 use crate::turn::stats::{OUTCOMES, REQUESTS, Stats, TrafficCount};
 use crate::turn::{PerFamily, Transport};
 
-/// What a relay is allowed, by the names of its settings.
+/// The configured limits, by the names of their settings.
 pub type NamedLimits = Vec<(&'static str, u64)>;
 
-/// The page for what `workers` have counted within `limits`, the log has lost, and the host's kernel has counted.
+/// The page with the counters of `workers`, the configured `limits`, the dropped log lines and the kernel's counters of this
+/// host.
 pub fn page(
     workers: &[WorkerStats],
     limits: &NamedLimits,
-    log_lines_lost: u64,
+    log_lines_dropped: u64,
     host: &[UdpErrors],
 ) -> String {
     let mut page = Vec::new();
-    // Only a family without rows or a broken writer is an error.
-    let mut families = families(workers, limits, log_lines_lost, host);
-    // A host without /proc has no rows.
+    // Encoding only fails for a family without rows, or if writing fails.
+    let mut families = families(workers, limits, log_lines_dropped, host);
+    // Without /proc the host has no counters.
     families.retain(|family| !family.get_metric().is_empty());
     let written = TextEncoder::new().encode(&families, &mut page);
     debug_assert!(written.is_ok(), "{written:?}");
@@ -33,7 +33,7 @@ pub fn page(
 fn families(
     workers: &[WorkerStats],
     limits: &NamedLimits,
-    log_lines_lost: u64,
+    log_lines_dropped: u64,
     host: &[UdpErrors],
 ) -> Vec<MetricFamily> {
     let mut sum = WorkerStats::default();
@@ -43,122 +43,130 @@ fn families(
     vec![
         gauge(
             "hairpin_allocations",
-            "Live allocations by client transport and relayed address family; one with both families is in both.",
+            "Current allocations by client transport and address family; one with both families counts in both.",
             relays(turn),
         ),
-        counter("hairpin_allocations_opened_total", "Allocations made.", [row([], turn.allocations_total)]),
-        gauge("hairpin_permissions", "Live permissions.", [row([], turn.permissions)]),
-        gauge("hairpin_channels", "Bound channels.", [row([], turn.channels)]),
+        counter(
+            "hairpin_allocations_opened_total",
+            "Allocations created.",
+            [row([], turn.allocations_total)],
+        ),
+        gauge("hairpin_permissions", "Current permissions.", [row([], turn.permissions)]),
+        gauge("hairpin_channels", "Current channel bindings.", [row([], turn.channels)]),
         counter(
             "hairpin_relayed_packets_total",
-            "Packets relayed, by direction and client transport.",
+            "Relayed packets by direction and client transport.",
             relayed(turn, |traffic| traffic.packets),
         ),
         counter(
             "hairpin_relayed_bytes_total",
-            "Bytes of application data relayed, by direction and client transport.",
+            "Relayed bytes of application data by direction and client transport.",
             relayed(turn, |traffic| traffic.bytes),
         ),
         counter(
             "hairpin_dropped_packets_total",
-            "Packets that went no further, by reason.",
+            "Packets that the relay dropped, by reason.",
             turn.dropped.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         counter(
             "hairpin_unsent_packets_total",
-            "Packets that this machine would not send, by reason.",
+            "Packets that this machine could not send, by reason.",
             sum.sockets.unsent.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         counter(
             "hairpin_socket_drops_total",
-            "What the kernel dropped because a queue was full: datagrams (those it had joined count once) of requests, of \
-             clients' data and of peers; for accept, attempts to connect.",
+            "What the kernel dropped because a queue was full: for accept, connection attempts; for the other queues, \
+             datagrams, of which those joined by GRO count once.",
             sum.sockets.dropped_by_kernel.iter().map(|(queue, n)| row([("queue", queue.as_str())], n)),
         ),
         gauge(
             "hairpin_connections",
-            "Open TCP and TLS connections; TLS ones once their handshake is done.",
+            "Open TCP and TLS connections; TLS connections count once their handshake is complete.",
             by_stream(streams.open),
         ),
         counter(
             "hairpin_connections_accepted_total",
-            "TCP and TLS connections accepted.",
+            "Accepted TCP and TLS connections.",
             by_stream(streams.accepted),
         ),
         counter(
             "hairpin_connections_refused_total",
-            "Connections closed at once, by the limit that was reached.",
+            "Connections closed immediately, by the limit that was reached.",
             by_reason(&streams.refused),
         ),
         counter(
             "hairpin_connections_closed_total",
-            "Connections that ended, by reason.",
+            "Closed connections, by reason.",
             by_reason(&streams.closed),
         ),
         counter(
             "hairpin_tls_handshakes_failed_total",
-            "TLS handshakes that failed, by reason.",
+            "Failed TLS handshakes, by reason.",
             streams.handshakes_failed.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         counter(
             "hairpin_connections_dropped_messages_total",
-            "Data messages dropped because their TCP or TLS client reads too slowly.",
+            "Data messages dropped because a TCP or TLS client reads too slowly.",
             by_stream(streams.data_dropped),
         ),
         counter(
             "hairpin_accept_pauses_total",
-            "How often accepting connections paused: no descriptors or no memory.",
+            "How often accepting connections paused for lack of file descriptors or memory.",
             [row([], streams.accept_paused)],
         ),
         counter(
             "hairpin_truncated_batches_total",
-            "Received batches that were cut short, and dropped.",
+            "Received batches that were truncated and dropped.",
             [row([], sum.sockets.truncated)],
         ),
         counter(
-            "hairpin_refused_runs_total",
-            "Runs of datagrams that the kernel would not cut, and that went one by one.",
+            "hairpin_gso_refused_total",
+            "Batches that the kernel refused to segment (GSO), so that their datagrams were sent one by one.",
             [row([], sum.sockets.gso_refused)],
         ),
-        counter("hairpin_requests_total", "Requests answered, by method and outcome.", requests(turn)),
+        counter(
+            "hairpin_requests_total",
+            "Requests that got a response, by method and outcome.",
+            requests(turn),
+        ),
         counter(
             "hairpin_auth_failures_total",
-            "Requests refused for their credentials, by reason. Every client begins with no_credentials.",
+            "Requests refused because of their credentials, by reason. The first request of every client counts as no_credentials.",
             turn.auth_failures.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
         gauge(
             "hairpin_worker_allocations",
-            "Live allocations by worker.",
-            each(workers, |worker| worker.turn.allocations),
+            "Current allocations by worker.",
+            by_worker(workers, |worker| worker.turn.allocations),
         ),
         counter(
             "hairpin_worker_requests_total",
-            "Requests answered, by worker.",
-            each(workers, |worker| worker.turn.requests.as_flattened().iter().sum()),
+            "Requests that got a response, by worker.",
+            by_worker(workers, |worker| worker.turn.requests.as_flattened().iter().sum()),
         ),
         counter(
             "hairpin_worker_panics_total",
-            "How often a worker failed and began again, its allocations lost.",
-            each(workers, |worker| worker.panics),
+            "How often a worker panicked and restarted without its allocations.",
+            by_worker(workers, |worker| worker.panics),
         ),
         counter(
             "hairpin_log_lines_dropped_total",
-            "Log lines lost because standard error did not keep up.",
-            [row([], log_lines_lost)],
+            "Log lines dropped because the reader of standard error did not keep up.",
+            [row([], log_lines_dropped)],
         ),
         counter(
             "hairpin_host_udp_errors_total",
-            "UDP packets that the kernel lost, of all programs in this network namespace, by family and what was short.",
+            "UDP errors that the kernel counted for all programs in this network namespace, by address family and error.",
             host.iter().map(|&(family, error, n)| row([("family", family), ("error", error)], n)),
         ),
         gauge(
             "hairpin_limit",
-            "The limits that are set, by their names in the configuration; 0 is none where it may be 0.",
+            "The configured limits, by their names in [limits]; 0 means no limit where it is allowed.",
             limits.iter().map(|(name, limit)| row([("name", name)], *limit)),
         ),
         gauge(
             "hairpin_build_info",
-            "Always 1; the label tells the version.",
+            "Always 1; the label is the version.",
             [row([("version", env!("CARGO_PKG_VERSION"))], 1)],
         ),
     ]
@@ -187,7 +195,7 @@ fn relayed(turn: &Stats, what: impl Fn(&TrafficCount) -> u64 + Copy) -> impl Ite
     )
 }
 
-/// The stream transports, in the args of their counters.
+/// The stream transports, in the order of their counters.
 const STREAMS: [&str; 2] = ["tcp", "tls"];
 
 fn by_stream(counts: [u64; 2]) -> impl Iterator<Item = Sample> {
@@ -210,7 +218,7 @@ fn requests(turn: &Stats) -> impl Iterator<Item = Sample> {
     })
 }
 
-fn each(workers: &[WorkerStats], what: impl Fn(&WorkerStats) -> u64) -> impl Iterator<Item = Sample> {
+fn by_worker(workers: &[WorkerStats], what: impl Fn(&WorkerStats) -> u64) -> impl Iterator<Item = Sample> {
     workers.iter().enumerate().map(move |(n, worker)| row([("worker", &*n.to_string())], what(worker)))
 }
 
@@ -249,7 +257,7 @@ fn family(
 ) -> MetricFamily {
     let metrics = rows.into_iter().map(|(labels, value)| {
         let mut metric = Metric::from_label(labels);
-        // Prometheus knows no integers; these are exact to 2^53.
+        // Prometheus values are floating-point numbers, exact up to 2^53.
         set(&mut metric, value as f64);
         metric
     });
@@ -288,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_added_up() {
+    fn the_counters_of_workers_are_added_up() {
         let page = page(&[worker(), worker()], &vec![("channels", 256)], 11, &[("ipv6", "memory", 5)]);
         for line in [
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
@@ -321,17 +329,17 @@ mod tests {
     }
 
     #[test]
-    fn every_family_says_what_it_is() {
+    fn every_family_has_a_help_text_and_a_type() {
         let page = page(&[worker()], &Settings::default().limits_by_name(), 0, &[]);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");
-        // What has no rows is left out.
+        // A family without rows is left out.
         let without_host = all().len() - 1;
         assert_eq!((help, kinds), (without_host, without_host), "{page}");
     }
 
-    /// docs/metrics.md has a row for each family, with its labels and its words.
+    /// docs/metrics.md has a row for each family, with its labels and its help text.
     #[test]
     fn every_family_is_documented() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");

@@ -35,7 +35,7 @@ counted! {
         /// A client without an allocation was silent for too long.
         Idle = "idle",
         /// The client sent requests, but did not read the responses.
-        NotRead = "answers_not_read",
+        NotRead = "responses_not_read",
         /// This machine had no file descriptors or memory for it.
         System = "system",
         /// The server shut down.
