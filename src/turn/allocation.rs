@@ -255,6 +255,24 @@ impl Allocation {
         self.channels.iter().map(|(number, channel)| (*number, Family::of(channel.peer.0.ip())))
     }
 
+    /// Panics unless permissions, peers and channels agree.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        assert_eq!(self.permissions, self.peers.values().filter(|peer| peer.is_permitted()).count());
+        for (ip, peer) in &self.peers {
+            assert!(peer.is_permitted() || !peer.channels.is_empty(), "nothing is known of {ip}");
+            assert!(peer.channels.is_sorted() && peer.ports.is_sorted());
+            assert!(self.relay(Family::of(*ip)).is_some(), "{ip} has no relayed address");
+            for (port, number) in &peer.channels {
+                assert_eq!(self.channels[number].peer.0, SocketAddr::new(*ip, *port));
+            }
+        }
+        for (number, channel) in &self.channels {
+            let known = self.peer(channel.peer.0.ip()).and_then(|peer| peer.channel(channel.peer.0.port()));
+            assert_eq!(known, Some(*number));
+        }
+    }
+
     /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and the verdict on its address. `limit` is the
     /// number of new peers per second.
     pub(super) fn reach(&mut self, now: u64, peer: SocketAddr, limit: u32) -> Result<&Verdict, Dropped> {

@@ -1,8 +1,8 @@
-//! The bound on answers to strangers: a relay must not be a mirror for forged source addresses.
+//! The rate limit of responses to unauthenticated clients: a relay must not be a reflector for forged source addresses.
 //!
-//! Every answer over UDP without MESSAGE-INTEGRITY, a Binding success included, draws on one bucket for its IPv4
-//! address or IPv6 /64, shared by all workers. The table has a fixed size; sources that collide share a bucket, and the
-//! hash is keyed so that nobody can choose whom to share with.
+//! Every response over UDP without MESSAGE-INTEGRITY, including Binding success, takes a token from the bucket of its IPv4
+//! address or IPv6 /64, which all workers share. The table has a fixed size. Sources that collide share a bucket; the hash
+//! is keyed, so that nobody can choose whom to collide with.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -12,22 +12,22 @@ use foldhash::quality::FixedState;
 
 use super::SECOND;
 
-/// Slots of the table: half a megabyte.
+/// The size of the table: half a megabyte.
 const SLOTS: usize = 1 << 16;
 
-/// Token buckets by source, each the moment at which it will be full again.
+/// Token buckets by source, each stored as the time at which it will be full again.
 #[derive(Debug)]
 pub struct AnswerBucket {
-    /// Nanoseconds that one answer costs; 0 turns the bound off.
+    /// Nanoseconds per token; 0 turns the limit off.
     cost: u64,
-    /// Nanoseconds that a full bucket holds.
+    /// The nanoseconds of a full bucket.
     depth: u64,
     hasher: FixedState,
     full_at: Box<[AtomicU64]>,
 }
 
 impl AnswerBucket {
-    /// `burst` answers at once, then `rate` a second; a rate or burst of 0 turns the bound off. `seed` keys the hash.
+    /// `burst` responses at once, then `rate` per second; a rate or burst of 0 turns the limit off. `seed` keys the hash.
     pub fn new(burst: u32, rate: u32, seed: u64) -> AnswerBucket {
         let cost = if burst == 0 { 0 } else { SECOND.checked_div(rate.into()).unwrap_or(0) };
         let slots = if cost == 0 { 0 } else { SLOTS };
@@ -39,7 +39,7 @@ impl AnswerBucket {
         }
     }
 
-    /// Takes one answer to `source` out of its bucket; false if it is empty. `now` in monotonic nanoseconds.
+    /// Takes a token from the bucket of `source`; false if it is empty. `now` is in monotonic nanoseconds.
     pub fn take(&self, now: u64, source: IpAddr) -> bool {
         if self.cost == 0 {
             return true;
@@ -59,8 +59,8 @@ impl AnswerBucket {
     }
 }
 
-/// Takes one out of a token bucket that will be full again at `full_at`, costs `cost` nanoseconds a token and holds
-/// `depth` of them: when it will be full then, or `None` if it is empty.
+/// Takes a token that costs `cost` nanoseconds from a bucket of `depth` nanoseconds that will be full again at `full_at`.
+/// Returns when it will be full then, or `None` if it is empty.
 pub(super) fn take(full_at: u64, now: u64, cost: u64, depth: u64) -> Option<u64> {
     let next = full_at.max(now) + cost;
     (next <= now + depth).then_some(next)

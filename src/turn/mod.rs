@@ -29,6 +29,8 @@ mod external;
 mod forward;
 mod handover;
 mod icmp;
+#[cfg(test)]
+mod interleaving;
 mod mirror;
 mod output;
 pub mod peers;

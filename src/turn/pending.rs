@@ -74,6 +74,12 @@ impl PendingRequests {
         self.requests.keys().collect()
     }
 
+    /// The timeouts of all requests.
+    #[cfg(test)]
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (u64, Deadline)> {
+        self.requests.iter().map(|(ticket, request)| (request.until, Deadline::Pending(ticket)))
+    }
+
     /// The pending Allocate on a 5-tuple.
     pub(super) fn allocate_on(&self, tuple: &FiveTuple) -> Option<(Ticket, &PendingRequest)> {
         let ticket = *self.allocates.get(tuple)?;

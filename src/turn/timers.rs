@@ -49,6 +49,12 @@ impl Timers {
         self.queue.first().copied().filter(|&(at, _)| at <= now)
     }
 
+    /// Every deadline.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> &BTreeSet<(u64, Deadline)> {
+        &self.queue
+    }
+
     /// Removes a deadline that may already be gone.
     pub(super) fn discard(&mut self, at: u64, deadline: Deadline) {
         self.queue.remove(&(at, deadline));

@@ -3,7 +3,7 @@
 use hairpin::turn::{Answer, CloseReason, Denial, Families, PerFamily};
 use hairpin::wire::{Family, Method, attribute};
 
-use crate::world::{Client, PRIVATE, Reply, START, World, addr, config, credentials};
+use crate::world::{Client, PEER, PRIVATE, Reply, START, World, addr, config, credentials};
 
 const A: &str = "198.51.100.1:40000";
 const B: &str = "198.51.100.2:40000";
@@ -15,7 +15,7 @@ fn family(answer: &Reply) -> Vec<Family> {
     answer.relayed().iter().map(|relayed| Family::of(relayed.ip())).collect()
 }
 
-/// RFC 8656 §7.2: a client is told realm and nonce, comes again, and gets what the text lists.
+/// RFC 8656 §7.2: a client learns realm and nonce, repeats its request, and gets the attributes that the RFC lists.
 #[test]
 fn a_client_allocates() {
     let mut world = World::default();
@@ -36,7 +36,7 @@ fn a_client_allocates() {
     assert_eq!(world.server.stats().relays[0], PerFamily { v4: 1, v6: 0 });
 }
 
-/// RFC 8656 §7.2, 2.: one allocation a 5-tuple.
+/// RFC 8656 §7.2, 2.: one allocation per 5-tuple.
 #[test]
 fn a_second_allocate_is_a_mismatch() {
     let mut world = World::default();
@@ -47,7 +47,7 @@ fn a_second_allocate_is_a_mismatch() {
     assert_eq!(world.sockets.len(), 1);
 }
 
-/// RFC 8656 §7.2, 3.: REQUESTED-TRANSPORT must be there and be UDP.
+/// RFC 8656 §7.2, 3.: REQUESTED-TRANSPORT must be present and be UDP.
 #[test]
 fn only_udp_is_relayed() {
     let mut world = World::default();
@@ -61,7 +61,7 @@ fn only_udp_is_relayed() {
             }
         });
         assert_eq!(answer.code(), code, "{value:?}");
-        assert!(answer.message().verify_sha1(&client.key()), "an answer after authentication is signed");
+        assert!(answer.message().verify_sha1(&client.key()), "a response after authentication is signed");
     }
     world.assert_empty();
 }
@@ -74,7 +74,7 @@ fn dont_fragment_is_accepted() {
     assert_eq!(answer.code(), 0);
 }
 
-/// RFC 8489 §6.3.1: unknown comprehension-required attributes are listed, the others ignored.
+/// RFC 8489 §6.3.1: unknown comprehension-required attributes are listed; others are ignored.
 #[test]
 fn unknown_attributes_are_named() {
     let mut world = World::default();
@@ -113,7 +113,7 @@ fn lifetimes_are_bounded() {
     assert_eq!(answer.code(), 400);
 }
 
-/// RFC 8656 §7.2, 7.: the family asked for, IPv4 if none is, 440 for what is not had here or is no family.
+/// RFC 8656 §7.2, 7.: the requested family, by default IPv4; 440 if it is not available or not a family.
 #[test]
 fn families() {
     let here =
@@ -159,7 +159,7 @@ fn a_reservation_is_redeemed() {
     assert_eq!(answer.code(), 508);
 }
 
-/// RFC 8656 §7.2, 5.: a token goes with no wish for a port or a family, has 8 bytes, and must be valid.
+/// RFC 8656 §7.2, 5.: a token excludes EVEN-PORT and address families, has 8 bytes, and must be valid.
 #[test]
 fn tokens_stand_alone() {
     let mut world = World::default();
@@ -193,7 +193,7 @@ fn an_even_port_alone() {
     assert_eq!(answer.code(), 400);
 }
 
-/// RFC 8656 §7.2, 9. and 10.: quota and capacity, and nothing is left of the refused.
+/// RFC 8656 §7.2, 9. and 10.: quota and capacity; a refused request leaves nothing behind.
 #[test]
 fn quota_and_capacity() {
     let mut world = World::default();
@@ -209,9 +209,9 @@ fn quota_and_capacity() {
     world.assert_empty();
 }
 
-/// RFC 8656 §7.2, note: a retransmission is answered the same, whatever has grown old since.
+/// RFC 8656 §7.2, note: a retransmission gets the same response, even if nonce or credential have expired since.
 #[test]
-fn retransmissions_are_answered_the_same() {
+fn retransmissions_get_the_same_response() {
     let mut world = World::default();
     let mut client = Client::new(A);
     client.nonce = client.allocate(&mut world, |_| {}).bytes(attribute::NONCE).unwrap_or(client.nonce);
@@ -230,9 +230,9 @@ fn retransmissions_are_answered_the_same() {
     assert_eq!(world.sockets.len(), 1);
 }
 
-/// RFC 8489 §6.3.1: a retransmission of a request that is still being answered opens nothing more.
+/// RFC 8489 §6.3.1: a retransmission of a pending request asks nothing again.
 #[test]
-fn retransmissions_while_waiting() {
+fn retransmissions_while_pending() {
     let mut world = World { hold: true, ..World::default() };
     let mut client = Client::new(A);
     world.hold = false;
@@ -244,7 +244,6 @@ fn retransmissions_while_waiting() {
     world.ignores(&client.tuple, &request);
     world.ignores(&client.tuple, &request);
     assert_eq!(world.asked.len(), 1);
-    assert_eq!(client.refresh(&mut world, 600).code(), 437, "it is no allocation yet");
     let (ticket, ask) = world.asked.pop_front().unwrap();
     let answer = world.open(&ask);
     world.server.answered(world.now, ticket, answer);
@@ -254,9 +253,36 @@ fn retransmissions_while_waiting() {
     assert_eq!(world.ask(&client.tuple, &request).0, answer.0);
 }
 
-/// RFC 8656 §7.2, 508: when nobody answers, waiting ends, and what is opened too late is closed again.
+/// RFC 8656 §5: a request that comes while the Allocate before it is still pending finds no allocation. The datapath answers
+/// its questions at once, so this happens only where an answer takes time.
 #[test]
-fn waiting_ends() {
+fn requests_before_a_late_answer_find_no_allocation() {
+    let mut world = World::default();
+    let mut client = Client::new(A);
+    client.refresh(&mut world, 0);
+    world.hold = true;
+    let request =
+        client.request(Method::Allocate, |r| r.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]));
+    world.ignores(&client.tuple, &request);
+    assert_eq!(client.refresh(&mut world, 600).code(), 437);
+    assert_eq!(client.permit(&mut world, &[PEER]).code(), 437);
+    assert_eq!(client.allocate(&mut world, |_| {}).code(), 437, "another Allocate");
+    world.pass(4);
+    let (ticket, ask) = world.asked.pop_front().unwrap();
+    let answer = world.open(&ask);
+    world.server.answered(world.now, ticket, answer);
+    world.drain();
+    assert_eq!(Reply(world.replies.pop_front().unwrap().1).lifetime(), Some(600));
+    assert_eq!(client.permit(&mut world, &[PEER]).code(), 0);
+    world.pass(599);
+    assert_eq!(world.sockets.len(), 1, "its time began with the answer");
+    world.pass(1);
+    world.assert_empty();
+}
+
+/// RFC 8656 §7.2, 508: an unanswered question times out, and sockets that are opened too late are closed again.
+#[test]
+fn pending_requests_time_out() {
     let mut world = World::default();
     let mut client = Client::new(A);
     client.allocate(&mut world, |_| {});
@@ -275,7 +301,7 @@ fn waiting_ends() {
     world.assert_empty();
 }
 
-/// RFC 8656 §5: what needs an allocation and has none is a mismatch, or ignored.
+/// RFC 8656 §5: without an allocation, requests are a mismatch and data is dropped.
 #[test]
 fn without_an_allocation() {
     let mut world = World::default();
@@ -288,7 +314,7 @@ fn without_an_allocation() {
     assert!(world.replies.is_empty());
 }
 
-/// RFC 8656 §7.2: the server's end of time is not the client's: unix time only judges credentials.
+/// RFC 8656 §7.2: lifetimes do not depend on the wall clock, which only judges credentials.
 #[test]
 fn a_clock_that_jumps_ends_nothing() {
     let mut world = World::default();

@@ -1,4 +1,4 @@
-//! Binding: STUN alone, for modern and for classic clients.
+//! Binding: plain STUN, for modern and for classic clients.
 
 use hairpin::turn::bucket::AnswerBucket;
 use hairpin::turn::stats::Dropped;
@@ -40,7 +40,7 @@ fn a_wrong_fingerprint_is_discarded() {
     assert_eq!(world.server.stats().dropped(Dropped::Malformed), 1);
 }
 
-/// RFC 8489 §6.3.1: unknown comprehension-required attributes are named; the others are ignored.
+/// RFC 8489 §6.3.1: unknown comprehension-required attributes are listed; others are ignored.
 #[test]
 fn unknown_attributes_are_named() {
     let mut world = World::default();
@@ -50,14 +50,14 @@ fn unknown_attributes_are_named() {
     let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
     assert_eq!(unknown.value, [0x00, 0x03]);
     assert_eq!(world.ask(&tuple, &binding(|request| request.u32(0x8055, 0))).code(), 0);
-    // Each once, and no more than a datagram of usual size holds
+    // Each once, and no more than fit into a datagram of usual size
     let answer =
         world.ask(&tuple, &binding(|request| (0..9000).for_each(|n| request.bytes(0x4000 + n / 2, &[]))));
     let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
     assert!(unknown.value.iter().copied().eq((0x4000..0x4040).flat_map(u16::to_be_bytes)));
 }
 
-/// RFC 3489 §8.1: without the magic cookie: MAPPED-ADDRESS, the 16 bytes of the id echoed; Binding alone.
+/// RFC 3489 §8.1: without the magic cookie the response has MAPPED-ADDRESS and echoes the 16-byte id; only Binding is served.
 #[test]
 fn classic_clients() {
     let mut world = World::default();
@@ -69,7 +69,7 @@ fn classic_clients() {
     assert_eq!(answer.0[4..20], request[4..20]);
     assert_eq!(answer.0[20..], [0, 1, 0, 8, 0, 1, 0x9C, 0x40, 198, 51, 100, 1]);
 
-    // CHANGE-REQUEST is tolerated when it asks for no change
+    // CHANGE-REQUEST is tolerated if it requests no change
     for (value, answered) in [(0, [1, 1]), (6, [1, 0x11])] {
         let mut request = binding(|request| request.u32(0x0003, value));
         request[4..8].copy_from_slice(b"abcd");
@@ -80,7 +80,7 @@ fn classic_clients() {
     world.ignores(&tuple, &allocate);
 }
 
-/// RFC 8489 §16.1.2: SOFTWARE by a setting.
+/// RFC 8489 §16.1.2: SOFTWARE is sent if it is configured.
 #[test]
 fn software_by_a_setting() {
     let software = Some("relay 1".to_string());
@@ -93,7 +93,7 @@ fn software_by_a_setting() {
     assert!(answer.message().verify_sha1(&client.key()));
 }
 
-/// RFC 8489 §16.2.1: answers to strangers are bounded, whatever they are; those to clients with credentials are not.
+/// RFC 8489 §16.2.1: responses to unauthenticated clients are rate-limited, whatever they are; others are not.
 #[test]
 fn answers_to_strangers_are_bounded() {
     let mut world = World::with_answers(config(), credentials(), AnswerBucket::new(10, 5, 1));

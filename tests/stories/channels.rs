@@ -48,7 +48,7 @@ fn lengths() {
     assert_eq!(world.server.stats().dropped(Dropped::NoChannel), 2);
 }
 
-/// RFC 8656 §12, §14: a run of equal messages is one decision, counted as what it is; its DSCP and ECN go on.
+/// RFC 8656 §12, §14: a run of messages is one decision and counted as many packets; DSCP and ECN are kept.
 #[test]
 fn runs_are_one_decision() {
     let mut world = World::default();
@@ -65,7 +65,7 @@ fn runs_are_one_decision() {
     assert_eq!((stats.to_client[0].packets, stats.to_client[0].bytes), (10, 96 * 9 + 5));
 }
 
-/// RFC 8656 §12.2: both attributes, a number in range, and neither side bound otherwise.
+/// RFC 8656 §12.2: both attributes, a number in range, and neither the number nor the peer bound to something else.
 #[test]
 fn bad_bindings() {
     let mut world = World::default();
@@ -90,7 +90,7 @@ fn bad_bindings() {
     assert_eq!(world.server.stats().channels, 2);
 }
 
-/// RFC 8656 §12: ten minutes; refreshed by binding, not by data; afterwards both sides are free again.
+/// RFC 8656 §12: ten minutes, refreshed by ChannelBind but not by data; afterwards number and peer can be bound again.
 #[test]
 fn a_binding_lasts_ten_minutes() {
     let mut world = World::default();
@@ -111,8 +111,8 @@ fn a_binding_lasts_ten_minutes() {
     assert_eq!(client.bind(&mut world, 0x4001, PEER).code(), 0);
 }
 
-/// RFC 8656 §9, §12: a binding makes a permission of five minutes; the channel outlives it, and without a permission
-/// the peer is not heard.
+/// RFC 8656 §9, §12: a binding installs a permission of five minutes; the channel outlives it, and without a permission
+/// data from the peer is dropped.
 #[test]
 fn the_channel_outlives_its_permission() {
     let mut world = World::default();
@@ -129,7 +129,7 @@ fn the_channel_outlives_its_permission() {
     world.assert_empty();
 }
 
-/// RFC 8656 §12.2: 508 at the limit of channels; refreshing stays possible.
+/// RFC 8656 §12.2: 508 at the limit of channels; bound ones can be refreshed.
 #[test]
 fn channels_are_bounded() {
     let limits = AllocationLimits { channels: 2, new_peers: 0, ..AllocationLimits::default() };
@@ -145,7 +145,7 @@ fn channels_are_bounded() {
     }
 }
 
-/// RFC 8656 §12: channels of one allocation mean nothing in another.
+/// RFC 8656 §12: channels of one allocation do not exist in another.
 #[test]
 fn channels_belong_to_their_allocation() {
     let mut world = World::default();

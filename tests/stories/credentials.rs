@@ -1,4 +1,4 @@
-//! Credentials over the life of an allocation. The checks one by one are told in `auth`.
+//! Credentials over the life of an allocation. The tests of `auth` cover the checks one by one.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -36,9 +36,9 @@ fn a_401_is_a_challenge() {
     world.assert_empty();
 }
 
-/// RFC 8656 §5: nonces grow old during an allocation; a 438 brings a new one and the call goes on.
+/// RFC 8656 §5: a nonce expires during an allocation; a 438 brings a new one and the call goes on.
 #[test]
-fn a_nonce_grows_old() {
+fn a_nonce_expires() {
     let mut world = World::default();
     let mut client = world.allocated(A);
     client.refresh(&mut world, 3600);
@@ -52,7 +52,7 @@ fn a_nonce_grows_old() {
     assert_eq!(client.refresh(&mut world, 600).code(), 0);
 }
 
-/// RFC 8489 §9.2.4: authentication comes before the content, and before the allocation is looked for.
+/// RFC 8489 §9.2.4: authentication is checked before the content, and before the allocation.
 #[test]
 fn authentication_comes_first() {
     let mut world = World::default();
@@ -73,7 +73,7 @@ fn time_limited(name: &str) -> Client {
     Client::new(A).named(name, &password)
 }
 
-/// Time-limited credentials open an allocation before they expire, and serve it after; the quota's name is the part
+/// Time-limited credentials open an allocation before they expire, and serve it afterwards; quotas count by the part
 /// beside the expiry (draft-uberti-behave-turn-rest §2.2).
 #[test]
 fn a_call_outlives_its_time_limited_credential() {
@@ -90,13 +90,13 @@ fn a_call_outlives_its_time_limited_credential() {
         Client { tuple: Client::new("198.51.100.1:40001").tuple, nonce: Vec::new(), ..client.clone() };
     assert_eq!(late.allocate(&mut world, |_| {}).code(), 401);
     assert_eq!(world.refused.last().unwrap().reason, "expired");
-    // The same name beside another expiry is another USERNAME: 441 compares the whole
+    // The same name with another expiry is another USERNAME: 441 compares all of it
     let mut renewed =
         Client { nonce: client.nonce.clone(), ..time_limited(&format!("{}:carol", START + 3600)) };
     assert_eq!(renewed.refresh(&mut world, 600).code(), 441);
 }
 
-/// RFC 8656 §6: an allocation keeps its key, so that removing its user or secret ends no running call.
+/// RFC 8656 §6: an allocation keeps its key, so removing its user or secret ends no call.
 #[test]
 fn an_allocation_keeps_its_key() {
     let mut world = World::default();
@@ -111,7 +111,7 @@ fn an_allocation_keeps_its_key() {
     assert_eq!(client.allocate(&mut world, |_| {}).code(), 401);
 }
 
-/// RFC 8489 §9.2.4: integrity without its attributes is a bad request, unsigned.
+/// RFC 8489 §9.2.4: integrity without the attributes that it needs is a bad request; the response is not signed.
 #[test]
 fn integrity_needs_its_attributes() {
     let mut world = World::default();

@@ -18,7 +18,7 @@ fn dual(world: &mut World) -> (Client, RelayId, RelayId) {
     (client, relay(Family::V4), relay(Family::V6))
 }
 
-/// RFC 8656 §7.2, 9.: one address of each family, under the number of the RFC or that of its drafts.
+/// RFC 8656 §7.2, 9.: one address per family, requested by the attribute of the RFC or that of its drafts.
 #[test]
 fn both_families() {
     let mut world = World::default();
@@ -36,7 +36,7 @@ fn both_families() {
     assert_eq!(answer.relayed().len(), 2);
 }
 
-/// RFC 8656 §7.2, 6., 8. and 9.: what does not go together, and a family that is not IPv6.
+/// RFC 8656 §7.2, 6., 8. and 9.: combinations that are not allowed, and a family that is not IPv6.
 #[test]
 fn bad_combinations() {
     let mut world = World::default();
@@ -63,7 +63,8 @@ fn bad_combinations() {
     assert_eq!(answer.relayed().len(), 2);
 }
 
-/// RFC 8656 §7.2, 9.: half of it, and ADDRESS-ERROR-CODE says why not the other; a retransmission is told the same.
+/// RFC 8656 §7.2, 9.: one family is granted, and ADDRESS-ERROR-CODE tells why the other is not; a retransmission gets the same
+/// response.
 #[test]
 fn half_of_it() {
     for (here, short_of, family, code) in [
@@ -92,7 +93,7 @@ fn half_of_it() {
     }
 }
 
-/// RFC 8656 §8.1: one family is refreshed or deleted alone; what belongs to the other stays.
+/// RFC 8656 §8.1: one family can be refreshed or deleted alone; permissions and channels of the other stay.
 #[test]
 fn families_are_refreshed_alone() {
     let mut world = World::default();
@@ -118,7 +119,7 @@ fn families_are_refreshed_alone() {
     world.assert_empty();
 }
 
-/// RFC 8656 §8: each family has its own time.
+/// RFC 8656 §8: each family has its own lifetime.
 #[test]
 fn families_expire_alone() {
     let mut world = World::default();

@@ -1,4 +1,4 @@
-//! A relay behind a NAT that maps its addresses one to one, and that may not turn packets around.
+//! A relay behind a NAT that maps addresses one to one and may not hairpin packets.
 
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::stats::Dropped;
@@ -8,7 +8,7 @@ use crate::world::{Client, PEER, World, addr, config, credentials, rules};
 
 const A: &str = "198.51.100.1:40000";
 
-/// 192.0.2.1 is called 203.0.113.1 outside, and 2001:db8::1 2001:db8:ffff::1.
+/// The external address of 192.0.2.1 is 203.0.113.1; that of 2001:db8::1 is 2001:db8:ffff::1.
 fn world() -> World {
     let pairs = [("192.0.2.1", "203.0.113.1"), ("2001:db8::1", "2001:db8:ffff::1")];
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
@@ -21,7 +21,7 @@ fn world() -> World {
     World::new(config, credentials())
 }
 
-/// RFC 8656 §7.2: clients are told the address that peers can reach; each family has its own.
+/// RFC 8656 §7.2: clients are told the addresses that peers can reach, of each family.
 #[test]
 fn clients_are_told_the_external_address() {
     let mut world = world();
@@ -33,7 +33,7 @@ fn clients_are_told_the_external_address() {
     assert_eq!(world.sockets.values().next(), Some(&addr("192.0.2.1:50000")), "the socket has the local one");
 }
 
-/// RFC 8656 §9: two clients meet at the external address, though nothing ever goes there.
+/// RFC 8656 §9: two clients meet at the external address, although no packet is ever sent to it.
 #[test]
 fn two_clients_meet_behind_the_nat() {
     let mut world = world();
@@ -65,7 +65,7 @@ fn two_clients_meet_behind_the_nat() {
     assert!(world.server.stats().dropped(Dropped::ForbiddenPort) >= 2);
 }
 
-/// RFC 8656 §21: behind the NAT the local address is just another private one.
+/// RFC 8656 §21: behind the NAT the local address is a private address like any other.
 #[test]
 fn the_local_address_stays_private() {
     let mut world = world();

@@ -29,7 +29,7 @@ fn error(
     Some((kind, code, u32::from_be_bytes([a, b, c, d])))
 }
 
-/// RFC 8656 §11.5, §18.13: types 3 and 11 for IPv4, 1 to 3 for IPv6, with an MTU where there is one.
+/// RFC 8656 §11.5, §18.13: types 3 and 11 for IPv4, 1 to 3 for IPv6, with the MTU if the message states one.
 #[test]
 fn a_client_is_told_why() {
     let mut world = World::default();
@@ -65,7 +65,7 @@ fn a_permission_is_needed() {
     assert_eq!(error(&mut world, client.relay(), PEER, 3, 3, 0), None);
 }
 
-/// RFC 8656 §12.5: it comes in a Data indication even if there is a channel; and not without end.
+/// RFC 8656 §12.5: it comes in a Data indication even if there is a channel, and within a rate limit.
 #[test]
 fn it_is_bounded() {
     let mut world = World::default();

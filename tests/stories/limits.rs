@@ -1,4 +1,4 @@
-//! Bounds of the server's tables, each reached.
+//! Limits of the server's tables, each reached.
 
 use hairpin::turn::stats::Dropped;
 use hairpin::turn::{AllocationLimits, TurnConfig};
@@ -32,7 +32,7 @@ fn pending_requests() {
     let mut world = with(AllocationLimits { pending: 2, ..AllocationLimits::default() });
     let mut clients: Vec<Client> = (1..=3).map(client).collect();
     for client in &mut clients {
-        // To have a nonce
+        // Learns its nonce
         client.allocate(&mut world, |_| {});
         client.refresh(&mut world, 0);
     }
@@ -49,7 +49,7 @@ fn pending_requests() {
     assert_eq!(clients[2].allocate(&mut world, |_| {}).code(), 0);
 }
 
-/// A thousand allocations come and go, and nothing is left.
+/// A thousand allocations come and go and leave nothing behind.
 #[test]
 fn churn_leaves_nothing() {
     let mut world = World::default();
@@ -69,7 +69,7 @@ fn churn_leaves_nothing() {
     assert_eq!(world.server.stats().allocations_total, 1000);
 }
 
-/// RFC 8656 §5: data beyond an allocation's bandwidth is dropped, each way by itself; control never is.
+/// RFC 8656 §5: data beyond an allocation's bandwidth is dropped, each direction by itself; requests never are.
 #[test]
 fn bandwidth() {
     let mut world = with(AllocationLimits { bandwidth: 10_000, ..AllocationLimits::default() });
@@ -89,7 +89,7 @@ fn bandwidth() {
     assert_eq!(client.refresh(&mut world, 600).code(), 0);
     world.pass(1);
     assert_eq!((sent(&mut world, &mut client), heard(&mut world, &client)), (10, 10));
-    // Nobody else pays
+    // Other allocations are not affected
     let mut other = world.allocated("198.51.100.1:2");
     other.bind(&mut world, 0x4000, "8.8.8.8:2");
     assert!(other.channel_data(&mut world, 0x4000, &data).is_some());

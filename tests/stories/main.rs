@@ -1,4 +1,4 @@
-//! The TURN server in virtual time: each rule of RFC 8656, and what RFC 8489 asks of it, as a story.
+//! The TURN server in virtual time: each rule of RFC 8656, and of RFC 8489 as far as it concerns TURN, as a story.
 
 #![cfg(test)]
 

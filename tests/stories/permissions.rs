@@ -1,4 +1,4 @@
-//! Permissions: who may be sent to and heard.
+//! Permissions: which peers data may be sent to and received from.
 
 use hairpin::turn::AllocationLimits;
 use hairpin::turn::stats::Dropped;
@@ -8,7 +8,7 @@ use crate::world::{PEER, PEER6, PRIVATE, SECOND, World, config, credentials};
 
 const A: &str = "198.51.100.1:40000";
 
-/// RFC 8656 §9: 300 seconds for an address, whatever the port, refreshed by each request.
+/// RFC 8656 §9: 300 seconds for an address and all of its ports, refreshed by each request.
 #[test]
 fn a_permission_lasts_five_minutes() {
     let mut world = World::default();
@@ -29,7 +29,7 @@ fn a_permission_lasts_five_minutes() {
     assert_eq!(world.server.stats().permissions, 0);
 }
 
-/// RFC 8656 §10.2: several at once, of which one refused means none.
+/// RFC 8656 §10.2: several at once; if one is refused, none is installed.
 #[test]
 fn all_or_nothing() {
     let mut world = World::default();
@@ -62,7 +62,7 @@ fn addresses_must_be_valid() {
     assert_eq!(world.server.stats().permissions, 0);
 }
 
-/// RFC 8656 §21.4: addresses that hide a tunnel are refused, and so is the port of an own endpoint.
+/// RFC 8656 §21.4: addresses that hide a tunnel are refused, and so are the ports of the relay's own endpoints.
 #[test]
 fn tunnels_and_own_endpoints_are_refused() {
     let mut world = World::default();
@@ -83,7 +83,7 @@ fn tunnels_and_own_endpoints_are_refused() {
     assert_eq!(client.bind(&mut world, 0x4000, "[2001:db8::1]:3478").code(), 403);
 }
 
-/// RFC 8656 §9: two clients of one relay meet at its address, each packet judged by the port.
+/// RFC 8656 §9: two clients of one relay meet at its address; the port of each packet is judged.
 #[test]
 fn two_clients_of_one_relay_meet() {
     let mut world = World::default();
@@ -108,7 +108,7 @@ fn two_clients_of_one_relay_meet() {
     world.assert_empty();
 }
 
-/// RFC 8656 §10.2: 508 at the limit of permissions; refreshing stays possible.
+/// RFC 8656 §10.2: 508 at the limit of permissions; installed ones can be refreshed.
 #[test]
 fn permissions_are_bounded() {
     let limits = AllocationLimits { permissions: 2, new_peers: 0, ..AllocationLimits::default() };
@@ -124,7 +124,7 @@ fn permissions_are_bounded() {
     assert_eq!(client.permit(&mut world, &["8.8.8.3:1", "8.8.8.4:1"]).code(), 0);
 }
 
-/// RFC 8656 §21.3: a relay is no port scanner: new peers are bounded, known ones are not.
+/// RFC 8656 §21.3: a relay is no port scanner: new peers are rate-limited, known ones are not.
 #[test]
 fn new_peers_are_bounded() {
     let limits = AllocationLimits { new_peers: 10, ..AllocationLimits::default() };

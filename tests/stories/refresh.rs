@@ -7,9 +7,9 @@ use crate::world::{Client, PEER, World};
 
 const A: &str = "198.51.100.1:40000";
 
-/// RFC 8656 §8.2: the time starts anew, within the same bounds as an Allocate's.
+/// RFC 8656 §8.2: the lifetime starts anew, within the same bounds as that of an Allocate.
 #[test]
-fn a_refresh_starts_the_time_anew() {
+fn a_refresh_starts_the_lifetime_anew() {
     for (wanted, granted) in [(1, 600), (900, 900), (u32::MAX, 3600)] {
         let mut world = World::default();
         let mut client = world.allocated(A);
@@ -31,7 +31,7 @@ fn a_refresh_starts_the_time_anew() {
     assert_eq!(answer.code(), 400);
 }
 
-/// RFC 8656 §8.2: lifetime 0 deletes at once; repeated, it finds nothing.
+/// RFC 8656 §8.2: lifetime 0 deletes at once; a second one finds no allocation.
 #[test]
 fn lifetime_zero_deletes() {
     let mut world = World::default();
@@ -51,7 +51,7 @@ fn lifetime_zero_deletes() {
     assert_eq!(closed.totals, totals);
 }
 
-/// RFC 8656 §6: an allocation that has expired is gone for every input, noticed or not.
+/// RFC 8656 §6: an expired allocation is gone for every input, even if no timeout was handled.
 #[test]
 fn nothing_meets_what_has_expired() {
     let mut world = World::default();
@@ -66,7 +66,7 @@ fn nothing_meets_what_has_expired() {
     assert_eq!(again.allocate(&mut world, |_| {}).code(), 0);
 }
 
-/// RFC 8656 §8.2: a family that is not the allocation's.
+/// RFC 8656 §8.2: a family that the allocation does not have.
 #[test]
 fn a_family_that_is_not_there() {
     let mut world = World::default();
@@ -78,7 +78,7 @@ fn a_family_that_is_not_there() {
     }
 }
 
-/// RFC 8656 §5: the same user as the one who allocated; another is told so, signed with his own key.
+/// RFC 8656 §5: only the user who allocated; another one gets 441, signed with its own key.
 #[test]
 fn another_user_has_wrong_credentials() {
     let mut world = World::default();
@@ -93,7 +93,7 @@ fn another_user_has_wrong_credentials() {
     assert_eq!(world.sockets.len(), 1);
 }
 
-/// The operator stops the server: everything ends, and says so.
+/// The operator stops the server: every allocation ends and is reported.
 #[test]
 fn the_server_stops() {
     let mut world = World::default();

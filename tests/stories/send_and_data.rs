@@ -8,7 +8,7 @@ use crate::world::{Client, PEER, PEER6, World, addr};
 
 const A: &str = "198.51.100.1:40000";
 
-/// RFC 8656 §11.2: to a peer with a permission, DONT-FRAGMENT as asked; no data is data.
+/// RFC 8656 §11.2: to a peer with a permission, with DONT-FRAGMENT as requested; empty data is valid.
 #[test]
 fn a_send_reaches_its_peer() {
     let mut world = World::default();
@@ -33,9 +33,9 @@ fn a_send_reaches_its_peer() {
     assert!(client.send(&mut world, "8.8.8.8:0", b"x").is_none());
 }
 
-/// RFC 8656 §14: DF is set between IPv4 and IPv4 alone.
+/// RFC 8656 §14: DF is only set from IPv4 to IPv4.
 #[test]
-fn df_is_for_ipv4_alone() {
+fn df_is_only_for_ipv4() {
     for (client, family, peer, set) in [
         (A, 1, PEER, true),
         (A, 2, PEER6, false),
@@ -54,7 +54,7 @@ fn df_is_for_ipv4_alone() {
     }
 }
 
-/// RFC 8656 §11.2: what lacks something or has something unknown is discarded, without an answer.
+/// RFC 8656 §11.2: an indication that lacks an attribute or has an unknown one is dropped without a response.
 #[test]
 fn bad_indications_are_discarded() {
     let mut world = World::default();
@@ -82,7 +82,7 @@ fn bad_indications_are_discarded() {
     assert!(world.replies.is_empty());
 }
 
-/// RFC 8656 §11.3: a peer without a channel reaches the client in a Data indication, each with an id of its own.
+/// RFC 8656 §11.3: a peer without a channel reaches the client in a Data indication, each with its own transaction id.
 #[test]
 fn data_indications() {
     let mut world = World::default();
@@ -109,7 +109,7 @@ fn data_indications() {
     assert_eq!(ids.len(), 3);
 }
 
-/// RFC 8489 §6.3, §6.3.2: responses and indications that nobody expects are discarded; Binding indications are welcome.
+/// RFC 8489 §6.3, §6.3.2: unexpected responses and indications are dropped; Binding indications are accepted.
 #[test]
 fn other_messages() {
     let mut world = World::default();
@@ -142,7 +142,7 @@ fn other_protocols_are_dropped() {
     assert_eq!(world.server.stats().dropped(Dropped::NotTurn), 60 + 176 + 1);
 }
 
-/// RFC 8656 §11.3: a relayed address that is gone hears nothing.
+/// RFC 8656 §11.3: a relayed address that has ended receives nothing.
 #[test]
 fn a_closed_relay_hears_nothing() {
     let mut world = World::default();

@@ -1,4 +1,4 @@
-//! Clients that come over streams. Framing is told in `wire`.
+//! Clients over streams. The tests of `wire` cover framing.
 
 use hairpin::turn::{CloseReason, OperatorCommand, PeerAddr, PerFamily, Tos, Transport};
 use hairpin::wire::{Class, Encoder, Method, TransactionId};
@@ -11,7 +11,7 @@ fn client(transport: Transport) -> Client {
     client
 }
 
-/// RFC 8656 §5: a transport is part of the 5-tuple: one address and port may have an allocation over each.
+/// RFC 8656 §5: the transport is part of the 5-tuple: a client address may have one allocation per transport.
 #[test]
 fn each_transport_is_a_tuple_of_its_own() {
     let mut world = World::default();
@@ -24,7 +24,7 @@ fn each_transport_is_a_tuple_of_its_own() {
     world.assert_empty();
 }
 
-/// RFC 8656 §6: with its stream an allocation ends, at once, and nothing else does.
+/// RFC 8656 §6: an allocation ends with its stream, at once; others do not.
 #[test]
 fn an_allocation_ends_with_its_stream() {
     let mut world = World::default();
@@ -47,9 +47,9 @@ fn an_allocation_ends_with_its_stream() {
     world.assert_empty();
 }
 
-/// RFC 8489 §6.3.1: a stream that ends while its request is being answered leaves nothing open.
+/// RFC 8489 §6.3.1: a stream that ends while its request is pending leaves nothing open.
 #[test]
-fn a_stream_ends_while_its_request_waits() {
+fn a_stream_ends_while_its_request_is_pending() {
     let mut world = World::default();
     let mut client = client(Transport::Tcp);
     client.allocate(&mut world, |_| {});
@@ -66,7 +66,7 @@ fn a_stream_ends_while_its_request_waits() {
     world.assert_empty();
 }
 
-/// RFC 8656 §15: from a stream, DSCP is kept and ECN is Not-ECT; over UDP both are.
+/// RFC 8656 §15: from a stream, DSCP is kept and ECN is Not-ECT; over UDP both are kept.
 #[test]
 fn streams_have_no_ecn() {
     for (transport, tos) in [(Transport::Udp, 0xBB), (Transport::Tcp, 0xB8), (Transport::Tls, 0xB8)] {
@@ -81,7 +81,7 @@ fn streams_have_no_ecn() {
     }
 }
 
-/// RFC 8656 §12.5, §11.3: what fits into a stream's messages and what into a datagram.
+/// RFC 8656 §12.5, §11.3: the longest data that fits into a message on a stream and into a datagram.
 #[test]
 fn the_longest_messages() {
     for (transport, channel, data) in [(Transport::Udp, 65_503, 65_468), (Transport::Tcp, 65_507, 65_507)] {
@@ -102,7 +102,7 @@ fn the_longest_messages() {
     }
 }
 
-/// RFC 8489 §6.2.2: answers over a stream need no bound: its source is not forged.
+/// RFC 8489 §6.2.2: responses over a stream need no rate limit, since its source is not forged.
 #[test]
 fn a_stream_is_no_mirror() {
     use hairpin::turn::bucket::AnswerBucket;

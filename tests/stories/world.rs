@@ -22,7 +22,7 @@ pub const REALM: &str = "example.org";
 pub const SECOND: u64 = 1_000_000_000;
 pub const START: u64 = 1_700_000_000;
 
-/// Peers that everyone may reach.
+/// Peers that may be reached.
 pub const PEER: &str = "8.8.8.8:5000";
 pub const PEER6: &str = "[2606:4700::1]:5000";
 /// A peer that is refused.
@@ -32,7 +32,7 @@ pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// Which relayed addresses live.
+/// The relayed addresses that hold an allocation.
 #[derive(Clone, Default)]
 pub struct Live(Arc<Mutex<BTreeSet<SocketAddr>>>);
 
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// Lets time pass; every deadline on the way is met at its moment.
+    /// Lets time pass; every timeout on the way is handled when it is due.
     pub fn pass(&mut self, seconds: u64) {
         let end = self.now.mono + seconds * SECOND;
         let mut steps = 0;
@@ -162,7 +162,7 @@ impl World {
         self.at(end);
     }
 
-    /// Lets time pass without the server being told.
+    /// Lets time pass without handling any timeout.
     pub fn pass_unnoticed(&mut self, seconds: u64) {
         self.at(self.now.mono + seconds * SECOND);
     }
@@ -172,33 +172,33 @@ impl World {
         self.now = Now { mono, unix: started + mono / SECOND };
     }
 
-    /// An operator changes the configuration or the credentials; nothing has been judged by them yet.
+    /// Applies a new snapshot; no permission or channel has been judged by it yet.
     pub fn apply(&mut self, config: TurnConfig, credentials: AuthConfig) {
         self.generation += 1;
         let snapshot = Snapshot { generation: self.generation, auth: auth(credentials), config };
         self.server.apply(self.now, Arc::new(snapshot));
     }
 
-    /// Sends a message from a client; what is to be relayed comes back.
+    /// Delivers a message from a client; returns the decision to forward it.
     pub fn deliver(&mut self, tuple: &FiveTuple, bytes: &[u8]) -> Option<ToPeer> {
         let forward = self.server.from_client(self.now, tuple, Tos(0), bytes.len(), bytes);
         self.drain();
         forward
     }
 
-    /// Sends a request and takes the one answer.
+    /// Sends a request and takes its response.
     pub fn ask(&mut self, tuple: &FiveTuple, bytes: &[u8]) -> Reply {
         assert_eq!(self.deliver(tuple, bytes), None);
-        let reply = self.replies.pop_front().expect("an answer");
-        assert!(self.replies.is_empty(), "one answer");
-        assert_eq!(reply.0, *tuple, "it goes where the request came from");
+        let reply = self.replies.pop_front().expect("a response");
+        assert!(self.replies.is_empty(), "one response");
+        assert_eq!(reply.0, *tuple, "it goes to the sender of the request");
         Reply(reply.1)
     }
 
-    /// Sends a request that must not be answered.
+    /// Sends a request that gets no response.
     pub fn ignores(&mut self, tuple: &FiveTuple, bytes: &[u8]) {
         assert_eq!(self.deliver(tuple, bytes), None);
-        assert!(self.replies.is_empty(), "no answer");
+        assert!(self.replies.is_empty(), "no response");
     }
 
     /// A datagram from a peer to a relayed address.
@@ -281,7 +281,7 @@ impl World {
     }
 
     pub fn socket(&mut self, at: SocketAddr) -> OpenedRelay {
-        // Unlike any other number in these stories
+        // Differs from every other number in these stories
         let socket = RelaySocketId(1 << 40 | self.next_socket);
         self.next_socket += 1;
         self.sockets.insert(socket, at);
@@ -301,7 +301,7 @@ impl World {
         at
     }
 
-    /// A client whose allocation exists.
+    /// A client with an allocation.
     pub fn allocated(&mut self, client: &str) -> Client {
         let mut client = Client::new(client);
         let answer = client.allocate(self, |_| {});
@@ -310,7 +310,7 @@ impl World {
         client
     }
 
-    /// Nothing is left: no socket, no deadline, no gauge above zero.
+    /// Asserts that nothing is left: no socket, no deadline, no gauge above zero.
     pub fn assert_empty(&self) {
         assert!(self.sockets.is_empty());
         assert_eq!(self.server.poll_timeout(), None);
@@ -380,7 +380,7 @@ impl Client {
         TransactionId([self.next_id; 12])
     }
 
-    /// Sends a request; a first 401 or a 438 is followed with its nonce, as every client does.
+    /// Sends a request. After a 401 or 438 with a new nonce it sends the request again, as every client does.
     pub fn ask(&mut self, world: &mut World, method: Method, fill: impl Fn(&mut Encoder)) -> Reply {
         let request = self.request(method, &fill);
         let answer = world.ask(&self.tuple, &request);
@@ -439,7 +439,7 @@ pub fn channel_message(channel: u16, data: &[u8]) -> Vec<u8> {
     [&channel.to_be_bytes(), &(data.len() as u16).to_be_bytes(), data].concat()
 }
 
-/// An answer.
+/// A response.
 pub struct Reply(pub Vec<u8>);
 
 impl Reply {
@@ -447,7 +447,7 @@ impl Reply {
         Message::parse(&self.0).expect("a STUN message")
     }
 
-    /// 0 for success.
+    /// The error code, or 0 for success.
     pub fn code(&self) -> u16 {
         match self.message().class() {
             Class::Success => 0,
