@@ -19,7 +19,7 @@ pub fn run(args: &CredentialsArgs) -> ExitCode {
     let Loaded { settings, .. } = match loaded {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            daemon::tell(&mistakes);
+            daemon::print_findings(&mistakes);
             return MISTAKES.into();
         }
     };

@@ -2,7 +2,7 @@
 //! [`daemon`].
 
 mod credentials;
-mod words;
+mod parse;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -61,11 +61,11 @@ Examples:
 Secrets are never arguments. They come from the configuration, from separate files, or from HAIRPIN_AUTH_SECRET (several
 are separated by commas or line breaks).")]
     Serve {
-        /// The configuration [default: see above]
+        /// The configuration file [default: none, see above]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// The host name that clients use for this relay; also its realm
-        #[arg(long, value_name = "NAME", value_parser = words::domain, conflicts_with = "config")]
+        #[arg(long, value_name = "NAME", value_parser = parse::domain, conflicts_with = "config")]
         domain: Option<String>,
         /// The certificate chain for TLS, as PEM [default: a self-signed certificate, which browsers refuse]
         #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "config")]
@@ -82,7 +82,7 @@ are separated by commas or line breaks).")]
     ///
     /// Prints one line per mistake, with its place and how to fix it. The exit status is 0 if there is none, otherwise 2.
     Check {
-        /// The configuration
+        /// The configuration file
         file: PathBuf,
     },
     /// Print ICE servers for a user, in the format of browsers
@@ -100,19 +100,19 @@ Examples:
 #[derive(clap::Args)]
 struct CredentialsArgs {
     /// The user, as in logs and quotas
-    #[arg(long, value_name = "NAME", value_parser = words::user)]
+    #[arg(long, value_name = "NAME", value_parser = parse::user)]
     user: String,
     /// How long the credentials can create allocations: seconds, or a time like 30m, 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = words::duration, default_value = "24h")]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration, default_value = "24h")]
     ttl: Duration,
-    /// Use the secret and the addresses of this configuration
+    /// Use the secret and the addresses of this configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Use the secret in this directory [default: that of `hairpin serve`]
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
     /// The host name that clients use for the relay [default: its addresses]
-    #[arg(long, value_name = "NAME", value_parser = words::domain)]
+    #[arg(long, value_name = "NAME", value_parser = parse::domain)]
     domain: Option<String>,
 }
 

@@ -12,9 +12,7 @@ use crate::tls::IdentityError;
 pub struct Disagreement {
     /// The settings concerned; the first of them that the file has is reported.
     pub keys: Vec<&'static str>,
-    /// What is wrong.
     pub what: String,
-    /// How to fix it.
     pub fix: String,
     /// Whether the relay runs nevertheless.
     pub warning: bool,

@@ -1,4 +1,4 @@
-//! What a row of the table of settings is, and [`Kind`]: how its value is read. The kinds themselves are in `kinds`.
+//! What a row of the table of settings is, and [`SettingKind`]: how its value is read. The kinds themselves are in `kinds`.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ pub struct Setting<T: 'static> {
     /// `section.key`, or only `key` at the top of the file and in repeated sections.
     pub key: &'static str,
     /// What values it takes and where they go.
-    pub kind: &'static dyn Kind<T>,
+    pub kind: &'static dyn SettingKind<T>,
     /// The value if the file does not have the setting, as TOML; empty if there is none.
     pub default: &'static str,
     /// What the sample shows where the default would not help; empty to show the default.
@@ -24,7 +24,7 @@ pub struct Setting<T: 'static> {
 }
 
 /// A kind of setting: how a TOML value is read, and into which field of a `T`.
-pub trait Kind<T>: Sync {
+pub trait SettingKind<T>: Sync {
     /// Reads `value` into `target`. A wrong value, or a wrong element of a list, is left out and returned.
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError>;
 
@@ -67,11 +67,8 @@ impl ReadContext<'static> {
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
-    /// Its bytes in the file.
     pub at: Range<usize>,
-    /// What is wrong.
     pub what: String,
-    /// How to fix it.
     pub fix: String,
     /// Whether the relay runs nevertheless.
     pub warning: bool,

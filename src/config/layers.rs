@@ -110,8 +110,7 @@ impl Settings {
         }
     }
 
-    /// What the workers serve by. `identity` is who this server is to TLS clients
-    /// ([`TlsSettings::identity`](super::tls::TlsSettings::identity)).
+    /// What the workers serve by. `identity` is [that of `[tls]`](super::tls::TlsSettings::identity).
     pub fn snapshot(
         &self,
         generation: u64,

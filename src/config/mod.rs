@@ -3,7 +3,8 @@
 //!
 //! - [`settings`]: the settings as plain data
 //! - `table`: every setting with its key, kind, field, default, documentation and coturn names
-//! - `kind`, `kinds`: how a value is read; `section`: how a row and a repeated section are; `user`: `[[auth.user]]`
+//! - `kind`, `kinds`: how the values of each kind are read
+//! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `checks`: whether settings agree with each other
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`

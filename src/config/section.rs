@@ -10,27 +10,21 @@ use super::report::Finding;
 /// The file that is read.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// Its name in messages.
     pub name: &'a str,
-    /// Its contents.
     pub text: &'a str,
-    /// What values refer to.
     pub context: &'a ReadContext<'a>,
 }
 
 /// A section that may be written several times, such as `[[auth.user]]`: a row of the table.
 pub struct RepeatedSection<T: 'static> {
-    /// Its name.
     pub key: &'static str,
-    /// How one of it is read.
+    /// How one section is read.
     pub entry: &'static dyn Entry<T>,
-    /// What it is, in Markdown.
     pub doc: &'static str,
-    /// Its names in `turnserver.conf`.
     pub coturn: &'static [&'static str],
 }
 
-/// Reads one of several sections into a `T`, whatever a single one consists of.
+/// Reads one section into a `T`. It hides the type of the draft.
 pub trait Entry<T>: Sync {
     /// Reads `table`, the section `key` whose header is at `header`.
     fn read(
@@ -48,7 +42,6 @@ pub trait Entry<T>: Sync {
 
 /// A section that is first read into a draft `D`, which is then checked and added to a `T`.
 pub struct Draft<T: 'static, D: 'static> {
-    /// The settings of the section.
     pub settings: &'static [Setting<D>],
     /// The keys that every section must have.
     pub required: &'static [&'static str],
@@ -60,30 +53,22 @@ pub struct Draft<T: 'static, D: 'static> {
 pub struct Refusal {
     /// The key of the section that is to blame.
     pub key: &'static str,
-    /// What is wrong.
     pub what: &'static str,
-    /// How to fix it.
     pub fix: &'static str,
 }
 
-/// What the pages show of a setting.
+/// What the pages show of a [`Setting`], without its type.
 pub struct Row {
-    /// Its key.
     pub key: &'static str,
     /// The values it takes.
     pub values: String,
-    /// As in [`Setting`].
     pub default: &'static str,
-    /// As in [`Setting`].
     pub example: &'static str,
-    /// As in [`Setting`].
     pub doc: &'static str,
-    /// As in [`Setting`].
     pub coturn: &'static [&'static str],
 }
 
 impl<T> Setting<T> {
-    /// What the pages show of it.
     pub fn row(&self) -> Row {
         let Setting { key, kind, default, example, doc, coturn } = *self;
         Row { key, values: kind.describe(), default, example, doc, coturn }
@@ -91,7 +76,7 @@ impl<T> Setting<T> {
 }
 
 impl<T> RepeatedSection<T> {
-    /// Reads all of them.
+    /// Reads every section of `item`.
     pub fn read(&self, target: &mut T, item: &Item, source: Source<'_>) -> Vec<Finding> {
         let Some(tables) = tables(item) else {
             let fix = format!("write [[{}]] with two brackets, once per entry", self.key);
@@ -206,7 +191,6 @@ impl Source<'_> {
     }
 }
 
-/// The bytes of a key.
 pub fn key_span(table: &dyn TableLike, key: &str) -> Range<usize> {
     table.key(key).and_then(|key| key.span()).unwrap_or_default()
 }

@@ -3,8 +3,8 @@
 
 use super::kind::{ReadContext, Setting};
 use super::kinds::{
-    Addresses, Advice, Choice, External, Md5Key, Nat64, Number, PasswordFile, PasswordText, PemFile, Ports,
-    Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch, Text,
+    Addresses, Advice, Choice, ExternalIps, Md5Key, Nat64, Number, PasswordFile, PasswordText, PemFile,
+    PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch, Text,
 };
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings};
@@ -132,7 +132,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "relay.external_ip",
-        kind: &External(|s: &mut Settings| &mut s.relay.external_ip),
+        kind: &ExternalIps(|s: &mut Settings| &mut s.relay.external_ip),
         default: "[]",
         example: r#"["198.51.100.7/203.0.113.7"]"#,
         doc: "The public addresses of relayed addresses behind a 1:1 NAT, as most clouds have. Write `public` if the family has one \
@@ -142,7 +142,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "relay.ports",
-        kind: &Ports(|s: &mut Settings| &mut s.relay.ports),
+        kind: &PortRange(|s: &mut Settings| &mut s.relay.ports),
         default: r#""49152-65535""#,
         example: "",
         doc: "The first and the last port of relayed transport addresses. Open them for UDP in the firewall. No UDP listener may use \

@@ -1,4 +1,4 @@
-//! Stories of files, good and bad.
+//! Configuration files, valid and invalid.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
 /// 2030-01-01
 const NOW: u64 = 1_893_456_000;
 
-/// A chain that is valid from 2020 to 2040, its key, one that ended in 2025, its key.
+/// A chain that is valid from 2020 to 2040 and its key, then a certificate that expired in 2025 and its key.
 static PEMS: LazyLock<[String; 4]> = LazyLock::new(|| {
     let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let params = |name: &str, until| {
@@ -33,14 +33,14 @@ static PEMS: LazyLock<[String; 4]> = LazyLock::new(|| {
     [chain.pem() + &ca.pem(), key.serialize_pem(), old, old_key.serialize_pem()]
 });
 
-/// What a file of a certificate or a key holds.
+/// The contents of the file with this name, if it is one of the [`PEMS`].
 pub fn pem(path: &Path) -> Option<String> {
     let names = ["fullchain.pem", "privkey.pem", "old.pem", "old-key.pem"];
     let n = names.iter().position(|name| path.ends_with(name))?;
     Some(PEMS[n].clone())
 }
 
-/// A machine with two addresses, some files and no variable.
+/// A machine with two addresses, some files and no environment variables.
 fn reader() -> ReadContext<'static> {
     ReadContext {
         has_address: &|ip| {
@@ -63,7 +63,7 @@ fn read(text: &str) -> Settings {
     load("hairpin.toml", text, &reader()).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).settings
 }
 
-/// The lines that a file with credentials and this text gives.
+/// The findings about a file with credentials and this text.
 fn lines(text: &str) -> Vec<String> {
     let both = format!("{text}\n{GOOD}");
     match load("hairpin.toml", &both, &reader()) {
@@ -218,7 +218,7 @@ format = "json"
 }
 
 #[test]
-fn near_misses_are_named() {
+fn mistyped_keys_get_a_suggestion() {
     assert!(one("[listen]\nUDP = []").contains("did you mean listen.udp?"));
     assert!(one("[relay]\nudp = []").contains("did you mean listen.udp?"));
     assert!(one("min-port = 1").contains("did you mean relay.ports?"));
@@ -232,13 +232,13 @@ fn near_misses_are_named() {
 }
 
 #[test]
-fn broken_grammar_names_the_line() {
+fn invalid_toml_is_reported_with_its_line() {
     let line = one("[listen\nudp = []");
     assert!(line.starts_with("hairpin.toml:1: not valid TOML: "), "{line}");
 }
 
 #[test]
-fn values_are_judged_where_they_stand() {
+fn wrong_values_are_reported() {
     for (text, expected) in [
         (
             "[relay]\nports = \"3000-4000\"",
@@ -363,9 +363,9 @@ fn values_are_judged_where_they_stand() {
     }
 }
 
-/// RFC 8656 §3.2, §5, §7.2, §9, §12: other lifetimes are for tests, so they run and say so.
+/// RFC 8656 §3.2, §5, §7.2, §9, §12: other lifetimes are useful for tests, so they are used with a warning.
 #[test]
-fn lifetimes_off_the_rfc_warn_but_run() {
+fn lifetimes_that_differ_from_the_rfc_cause_a_warning() {
     for (text, expected) in [
         ("[limits]\npermission_lifetime = 1", "limits.permission_lifetime = 1: RFC 8656 section 9 says 300"),
         ("[limits]\nchannel_lifetime = 1", "section 12 says 600"),
@@ -384,7 +384,7 @@ fn lifetimes_off_the_rfc_warn_but_run() {
 }
 
 #[test]
-fn an_expired_certificate_warns_but_runs() {
+fn an_expired_certificate_causes_a_warning() {
     let text = "[tls]\ncert = \"old.pem\"\nkey = \"old-key.pem\"";
     let expected = "hairpin.toml:2: warning: tls.cert = \"old.pem\": the certificate expired on 2025-12-31; renew it, or clients refuse it";
     assert_eq!(one(text), expected);
@@ -426,7 +426,7 @@ fn secrets_may_come_from_the_environment() {
 }
 
 #[test]
-fn without_a_file_the_defaults_of_the_table_run() {
+fn without_a_file_the_defaults_are_used() {
     let settings = without_file(&reader()).unwrap().settings;
     assert_eq!(format!("{:?}", settings.listen.udp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(format!("{:?}", settings.listen.tcp), "[0.0.0.0:3478, [::]:3478]");

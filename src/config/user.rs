@@ -7,7 +7,6 @@ use crate::auth::{Password, StaticUser};
 /// A user that is being read.
 #[derive(Default)]
 pub struct UserDraft {
-    /// The user name.
     pub name: String,
     /// Every password and key that was given; only one may be.
     pub passwords: Vec<Password>,

@@ -65,7 +65,7 @@ pub fn serve(args: &ServeArgs) -> ExitCode {
     let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            tell(&mistakes);
+            print_findings(&mistakes);
             return MISTAKES.into();
         }
     };
@@ -87,7 +87,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, Vec<Finding>> {
 }
 
 /// Writes findings to standard error, one line each.
-pub fn tell(findings: &[Finding]) {
+pub fn print_findings(findings: &[Finding]) {
     let mut stderr = io::stderr().lock();
     for finding in findings {
         let _ = writeln!(stderr, "{finding}");

@@ -8,9 +8,9 @@ use std::ops::RangeInclusive;
 
 use toml_edit::Value;
 
-use super::kind::{Kind, ReadContext, ValueError};
+use super::kind::{ReadContext, SettingKind, ValueError};
 
-pub use network::{Addresses, External, Nat64, Ports, Prefixes, Sockets};
+pub use network::{Addresses, ExternalIps, Nat64, PortRange, Prefixes, Sockets};
 pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, shared_secret};
 
 /// The longest lifetime: a year.
@@ -19,7 +19,7 @@ const LIFETIME_MAX: u64 = 31_536_000;
 /// On or off.
 pub struct Switch<T: 'static>(pub fn(&mut T) -> &mut bool);
 
-impl<T> Kind<T> for Switch<T> {
+impl<T> SettingKind<T> for Switch<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let read = value
             .as_bool()
@@ -34,13 +34,11 @@ impl<T> Kind<T> for Switch<T> {
 
 /// A whole number within a range.
 pub struct Number<T: 'static> {
-    /// The least and the greatest.
     pub range: RangeInclusive<u64>,
-    /// Its field.
     pub at: fn(&mut T) -> &mut u64,
 }
 
-impl<T> Kind<T> for Number<T> {
+impl<T> SettingKind<T> for Number<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.at)(target), number(value, &self.range))
     }
@@ -56,9 +54,7 @@ impl<T> Kind<T> for Number<T> {
 
 /// A time. A value that an RFC advises against is used, with a warning.
 pub struct Seconds<T: 'static> {
-    /// What an RFC says about it.
     pub advice: Advice,
-    /// Its field.
     pub at: fn(&mut T) -> &mut u32,
 }
 
@@ -76,7 +72,7 @@ impl Advice {
     pub const NONE: Advice = Advice { follows: |_| true, says: "" };
 }
 
-impl<T> Kind<T> for Seconds<T> {
+impl<T> SettingKind<T> for Seconds<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let read = number(value, &(1..=LIFETIME_MAX))
             .map(|seconds| u32::try_from(seconds).expect("a year of seconds fits"));
@@ -96,13 +92,11 @@ impl<T> Kind<T> for Seconds<T> {
 
 /// Text with bounds on its number of characters.
 pub struct Text<T: 'static> {
-    /// The least and the most characters.
     pub range: RangeInclusive<usize>,
-    /// Its field.
     pub at: fn(&mut T) -> &mut String,
 }
 
-impl<T> Kind<T> for Text<T> {
+impl<T> SettingKind<T> for Text<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let check = |text: &str| {
             let length = text.chars().count();
@@ -126,7 +120,7 @@ pub struct Choice<T: 'static>(pub &'static [Word<T>]);
 /// A word and what it sets.
 pub type Word<T> = (&'static str, fn(&mut T));
 
-impl<T> Kind<T> for Choice<T> {
+impl<T> SettingKind<T> for Choice<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let text = match text(value) {
             Ok(text) => text,

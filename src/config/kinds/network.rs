@@ -8,18 +8,17 @@ use toml_edit::Value;
 
 use super::{list, set, set_of, text};
 use crate::config::external::ExternalIp;
-use crate::config::kind::{Kind, ReadContext, ValueError};
+use crate::config::kind::{ReadContext, SettingKind, ValueError};
 use crate::turn::peers::Cidr;
 
 /// Addresses to listen on.
 pub struct Sockets<T: 'static> {
     /// The port of addresses without one.
     pub port: u16,
-    /// Their field.
     pub at: fn(&mut T) -> &mut Vec<SocketAddr>,
 }
 
-impl<T> Kind<T> for Sockets<T> {
+impl<T> SettingKind<T> for Sockets<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
         let (sockets, errors) = set_of(value, |one| socket(one, self.port, context));
         *(self.at)(target) = sockets;
@@ -34,7 +33,7 @@ impl<T> Kind<T> for Sockets<T> {
 /// Addresses of this machine.
 pub struct Addresses<T: 'static>(pub fn(&mut T) -> &mut Vec<IpAddr>);
 
-impl<T> Kind<T> for Addresses<T> {
+impl<T> SettingKind<T> for Addresses<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
         let (addresses, errors) = set_of(value, |one| address(one, context));
         *(self.0)(target) = addresses;
@@ -47,9 +46,9 @@ impl<T> Kind<T> for Addresses<T> {
 }
 
 /// External addresses, `public` or `public/local`.
-pub struct External<T: 'static>(pub fn(&mut T) -> &mut Vec<ExternalIp>);
+pub struct ExternalIps<T: 'static>(pub fn(&mut T) -> &mut Vec<ExternalIp>);
 
-impl<T> Kind<T> for External<T> {
+impl<T> SettingKind<T> for ExternalIps<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
         let (addresses, errors) = set_of(value, |one| external(one, context));
         *(self.0)(target) = addresses;
@@ -62,9 +61,9 @@ impl<T> Kind<T> for External<T> {
 }
 
 /// A range of ports, `first-last`.
-pub struct Ports<T: 'static>(pub fn(&mut T) -> &mut RangeInclusive<u16>);
+pub struct PortRange<T: 'static>(pub fn(&mut T) -> &mut RangeInclusive<u16>);
 
-impl<T> Kind<T> for Ports<T> {
+impl<T> SettingKind<T> for PortRange<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.0)(target), ports(value))
     }
@@ -77,7 +76,7 @@ impl<T> Kind<T> for Ports<T> {
 /// Ranges of addresses.
 pub struct Prefixes<T: 'static>(pub fn(&mut T) -> &mut Vec<Cidr>);
 
-impl<T> Kind<T> for Prefixes<T> {
+impl<T> SettingKind<T> for Prefixes<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let (prefixes, errors) = list(value, prefix);
         *(self.0)(target) = prefixes;
@@ -92,7 +91,7 @@ impl<T> Kind<T> for Prefixes<T> {
 /// NAT64 prefixes: IPv6, of the lengths of RFC 6052 section 2.2.
 pub struct Nat64<T: 'static>(pub fn(&mut T) -> &mut Vec<Cidr>);
 
-impl<T> Kind<T> for Nat64<T> {
+impl<T> SettingKind<T> for Nat64<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let (prefixes, errors) = list(value, nat64);
         *(self.0)(target) = prefixes;

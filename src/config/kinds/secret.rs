@@ -6,7 +6,7 @@ use toml_edit::Value;
 
 use super::{list, set, text};
 use crate::auth::{Password, Secret};
-use crate::config::kind::{Kind, ReadContext, ValueError};
+use crate::config::kind::{ReadContext, SettingKind, ValueError};
 use crate::config::tls::Pem;
 
 /// The fewest characters of a shared secret: whoever has one credential can try guesses without asking the relay.
@@ -15,7 +15,7 @@ const SECRET_MIN: usize = 16;
 /// Shared secrets, written in the file.
 pub struct Secrets<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
 
-impl<T> Kind<T> for Secrets<T> {
+impl<T> SettingKind<T> for Secrets<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let (secrets, errors) = list(value, |one| {
             shared_secret(text(one)?).map_err(|(what, fix)| ValueError::of(one, what, fix))
@@ -36,7 +36,7 @@ impl<T> Kind<T> for Secrets<T> {
 /// Files with shared secrets, one per line.
 pub struct SecretFiles<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
 
-impl<T> Kind<T> for SecretFiles<T> {
+impl<T> SettingKind<T> for SecretFiles<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
         let (secrets, errors) = list(value, |one| secret_file(one, context));
         (self.0)(target).extend(secrets.into_iter().flatten());
@@ -52,7 +52,7 @@ impl<T> Kind<T> for SecretFiles<T> {
 /// noticed.
 pub struct PasswordText<T: 'static>(pub fn(&mut T) -> &mut Vec<Password>);
 
-impl<T> Kind<T> for PasswordText<T> {
+impl<T> SettingKind<T> for PasswordText<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         add((self.0)(target), text(value).and_then(|text| password(value, text, "the password is empty")))
     }
@@ -69,7 +69,7 @@ impl<T> Kind<T> for PasswordText<T> {
 /// A file with a password.
 pub struct PasswordFile<T: 'static>(pub fn(&mut T) -> &mut Vec<Password>);
 
-impl<T> Kind<T> for PasswordFile<T> {
+impl<T> SettingKind<T> for PasswordFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
         let read = file(value, context).and_then(|text| {
             // Editors end a file with one line ending; any other white space may belong to the password.
@@ -87,7 +87,7 @@ impl<T> Kind<T> for PasswordFile<T> {
 /// `MD5(user:realm:password)` in hex.
 pub struct Md5Key<T: 'static>(pub fn(&mut T) -> &mut Vec<Password>);
 
-impl<T> Kind<T> for Md5Key<T> {
+impl<T> SettingKind<T> for Md5Key<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         add((self.0)(target), md5_key(value))
     }
@@ -104,7 +104,7 @@ impl<T> Kind<T> for Md5Key<T> {
 /// A PEM file with certificates or a private key.
 pub struct PemFile<T: 'static>(pub fn(&mut T) -> &mut Option<Pem>);
 
-impl<T> Kind<T> for PemFile<T> {
+impl<T> SettingKind<T> for PemFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.0)(target), file(value, context).map(|text| Some(Pem::new(text))))
     }
