@@ -9,7 +9,7 @@ use crate::auth::Auth;
 use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
-use crate::turn::bucket::AnswerBucket;
+use crate::turn::bucket::UnauthenticatedLimiter;
 use crate::turn::peers::{PeerRules, Rules};
 use crate::turn::{AllocationLimits, External, Families, Lifetimes, Transport};
 use crate::{auth, datapath, turn};
@@ -144,9 +144,9 @@ impl Settings {
     }
 
     /// The limit on unauthenticated responses; `seed` keys its table.
-    pub fn answers(&self, seed: u64) -> AnswerBucket {
+    pub fn unauthenticated_limiter(&self, seed: u64) -> UnauthenticatedLimiter {
         let number = |n: u64| u32::try_from(n).expect("the table bounds it");
-        AnswerBucket::new(
+        UnauthenticatedLimiter::new(
             number(self.limits.unauthenticated_burst),
             number(self.limits.unauthenticated_rate),
             seed,

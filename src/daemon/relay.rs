@@ -81,7 +81,7 @@ impl RunningRelay {
             &datapath,
             groups,
             snapshot,
-            settings.answers(u64::from_ne_bytes(random::bytes()?)),
+            settings.unauthenticated_limiter(u64::from_ne_bytes(random::bytes()?)),
             StdRng::from_seed(random::bytes()?),
         )?);
         announce::relay(settings, &site, &chosen);

@@ -91,12 +91,12 @@ pub struct WorkerStats {
 /// The copy of a worker's counters for other threads.
 #[derive(Default)]
 pub(super) struct Published {
-    stats: Mutex<Totals>,
+    stats: Mutex<PublishedCounts>,
 }
 
 /// Keeps counters monotonic when a worker restarts and counts from zero. Only what it counted since the last copy is lost.
 #[derive(Default)]
-struct Totals {
+struct PublishedCounts {
     /// Counted before the last restart.
     previous: WorkerStats,
     /// Counted since then.
@@ -133,7 +133,7 @@ impl Published {
         totals.previous.panics += 1;
     }
 
-    fn totals(&self) -> MutexGuard<'_, Totals> {
+    fn totals(&self) -> MutexGuard<'_, PublishedCounts> {
         // They are only integers, so an interrupted update leaves valid values.
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,7 +17,7 @@ const SLOTS: usize = 1 << 16;
 
 /// Token buckets by source, each stored as the time at which it will be full again.
 #[derive(Debug)]
-pub struct AnswerBucket {
+pub struct UnauthenticatedLimiter {
     /// Nanoseconds per token; 0 turns the limit off.
     cost: u64,
     /// The nanoseconds of a full bucket.
@@ -26,12 +26,12 @@ pub struct AnswerBucket {
     full_at: Box<[AtomicU64]>,
 }
 
-impl AnswerBucket {
+impl UnauthenticatedLimiter {
     /// `burst` responses at once, then `rate` per second; a rate or burst of 0 turns the limit off. `seed` keys the hash.
-    pub fn new(burst: u32, rate: u32, seed: u64) -> AnswerBucket {
+    pub fn new(burst: u32, rate: u32, seed: u64) -> UnauthenticatedLimiter {
         let cost = if burst == 0 { 0 } else { SECOND.checked_div(rate.into()).unwrap_or(0) };
         let slots = if cost == 0 { 0 } else { SLOTS };
-        AnswerBucket {
+        UnauthenticatedLimiter {
             cost,
             depth: cost * u64::from(burst),
             hasher: FixedState::with_seed(seed),
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_burst_then_a_rate() {
-        let bucket = AnswerBucket::new(1000, 200, 7);
+        let bucket = UnauthenticatedLimiter::new(1000, 200, 7);
         assert_eq!((0..2000).filter(|_| bucket.take(5, ip("192.0.2.1"))).count(), 1000);
         assert!(bucket.take(5, ip("192.0.2.2")), "another source is not affected");
         let later = 5 + SECOND;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_64_is_one_source() {
-        let bucket = AnswerBucket::new(2, 1, 7);
+        let bucket = UnauthenticatedLimiter::new(2, 1, 7);
         assert!(bucket.take(0, ip("2001:db8::1")));
         assert!(bucket.take(0, ip("2001:db8::2")));
         assert!(!bucket.take(0, ip("2001:db8::3")));
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn zero_turns_it_off() {
         for (burst, rate) in [(0, 200), (1000, 0)] {
-            let bucket = AnswerBucket::new(burst, rate, 7);
+            let bucket = UnauthenticatedLimiter::new(burst, rate, 7);
             assert!((0..100_000).all(|_| bucket.take(0, ip("192.0.2.1"))));
         }
     }

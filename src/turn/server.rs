@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use slotmap::SlotMap;
 
 use super::allocation::Allocation;
-use super::bucket::AnswerBucket;
+use super::bucket::UnauthenticatedLimiter;
 use super::pending::PendingRequests;
 use super::snapshot::Snapshot;
 use super::stats::{Dropped, Stats};
@@ -22,7 +22,7 @@ use crate::wire::{Class, Message};
 /// What all servers of a process share. Nothing in it blocks.
 pub struct Shared {
     /// The rate limit of responses to clients that have not authenticated.
-    pub answers: AnswerBucket,
+    pub unauthenticated: UnauthenticatedLimiter,
     /// Knows which relayed addresses hold an allocation.
     pub live: Box<dyn LiveRelays>,
 }

@@ -58,7 +58,7 @@ counted! {
         /// An ICMP message of a type that clients are not told about, about a peer without a permission, or beyond the rate limit.
         Icmp = "icmp",
         /// A response that the rate limit of unauthenticated responses withheld.
-        AnswerWithheld = "unauthenticated_rate",
+        ResponseWithheld = "unauthenticated_rate",
     }
 }
 

@@ -10,7 +10,7 @@ use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
 use hairpin::tls::Identity;
-use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::bucket::UnauthenticatedLimiter;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{self, AllocationLimits, Families, Lifetimes, Transport};
 use rand::SeedableRng;
@@ -144,7 +144,7 @@ impl Relay {
         let udp = setup.udp.iter().map(|&addr| ListenerGroup::open(addr, &config, 0x1234_5678).unwrap());
         let groups: Vec<_> = [tcp, tls].into_iter().chain(udp).map(Arc::new).collect();
         let addrs: Vec<_> = groups.iter().map(|group| group.local_addr()).collect();
-        let answers = AnswerBucket::new(0, 0, 1);
+        let answers = UnauthenticatedLimiter::new(0, 0, 1);
         let rng = StdRng::seed_from_u64(5);
         let identity = identity.unwrap();
         let snapshot = setup.snapshot(Some(identity.clone()));

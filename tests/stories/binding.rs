@@ -1,6 +1,6 @@
 //! Binding: plain STUN, for modern and for classic clients.
 
-use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::bucket::UnauthenticatedLimiter;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
 
@@ -96,7 +96,7 @@ fn software_by_a_setting() {
 /// RFC 8489 §16.2.1: responses to unauthenticated clients are rate-limited, whatever they are; others are not.
 #[test]
 fn answers_to_strangers_are_bounded() {
-    let mut world = World::with_answers(config(), credentials(), AnswerBucket::new(10, 5, 1));
+    let mut world = World::with_answers(config(), credentials(), UnauthenticatedLimiter::new(10, 5, 1));
     let mut client = world.allocated(A);
     let tuple = client.tuple;
     let mut stranger = client.clone().named("eve", "guess");
@@ -112,7 +112,7 @@ fn answers_to_strangers_are_bounded() {
         answers += world.replies.drain(..).count();
     }
     assert_eq!(answers, 9, "one of the ten was the client's own first answer");
-    assert_eq!(world.server.stats().dropped(Dropped::AnswerWithheld), 31);
+    assert_eq!(world.server.stats().dropped(Dropped::ResponseWithheld), 31);
     assert_eq!(client.refresh(&mut world, 600).code(), 0);
     world.ignores(&tuple, &requests[0]);
     assert_eq!(world.ask(&Client::new("198.51.100.2:40000").tuple, &requests[0]).code(), 0);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
-use hairpin::turn::bucket::AnswerBucket;
+use hairpin::turn::bucket::UnauthenticatedLimiter;
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{
     AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, Denial, External, Families, FiveTuple,
@@ -115,12 +115,16 @@ impl Default for World {
 
 impl World {
     pub fn new(config: TurnConfig, credentials: AuthConfig) -> World {
-        World::with_answers(config, credentials, AnswerBucket::new(0, 0, 1))
+        World::with_answers(config, credentials, UnauthenticatedLimiter::new(0, 0, 1))
     }
 
-    pub fn with_answers(config: TurnConfig, credentials: AuthConfig, answers: AnswerBucket) -> World {
+    pub fn with_answers(
+        config: TurnConfig,
+        credentials: AuthConfig,
+        unauthenticated: UnauthenticatedLimiter,
+    ) -> World {
         let live = Live::default();
-        let shared = Shared { answers, live: Box::new(live.clone()) };
+        let shared = Shared { unauthenticated, live: Box::new(live.clone()) };
         World {
             server: Server::new(
                 Arc::new(Snapshot { generation: 1, auth: auth(credentials), config }),

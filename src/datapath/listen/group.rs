@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
 use super::accept;
-use super::steering::{self, Kind};
+use super::steering::{self, QueueKind};
 use crate::datapath::DatapathConfig;
 use crate::datapath::drops::DropCounter;
 use crate::datapath::stats::SocketQueue;
@@ -100,13 +100,13 @@ impl ListenerGroup {
     /// How many workers it was opened for.
     pub fn workers(&self) -> usize {
         match &self.sockets {
-            ListenerSockets::Datagrams(sockets) => sockets.len() / Kind::COUNT,
+            ListenerSockets::Datagrams(sockets) => sockets.len() / QueueKind::COUNT,
             ListenerSockets::Streams(listeners) => listeners.len(),
         }
     }
 
     /// A worker's UDP socket of a kind.
-    pub(in crate::datapath) fn socket(&self, worker: usize, kind: Kind) -> Option<&Arc<UdpSocket>> {
+    pub(in crate::datapath) fn socket(&self, worker: usize, kind: QueueKind) -> Option<&Arc<UdpSocket>> {
         match &self.sockets {
             ListenerSockets::Datagrams(sockets) => sockets.get(kind.index(worker)),
             ListenerSockets::Streams(_) => None,
@@ -126,7 +126,7 @@ impl ListenerGroup {
         &self,
         worker: usize,
     ) -> impl Iterator<Item = (SocketQueue, BorrowedFd<'_>, &DropCounter)> {
-        let datagrams = [(Kind::Control, SocketQueue::Control), (Kind::Data, SocketQueue::Data)];
+        let datagrams = [(QueueKind::Control, SocketQueue::Control), (QueueKind::Data, SocketQueue::Data)];
         let datagrams = datagrams.into_iter().filter_map(move |(kind, queue)| {
             Some((queue, self.socket(worker, kind)?.as_fd(), &self.drops[kind.index(worker)]))
         });
@@ -140,7 +140,7 @@ impl ListenerGroup {
         let addr = address::normalize(first.local_addr()?);
         option::share_address(first.as_fd())?;
         let mut sockets = vec![first];
-        for _ in 1..config.workers.max(1) * Kind::COUNT {
+        for _ in 1..config.workers.max(1) * QueueKind::COUNT {
             sockets.push(bind(addr, true)?);
         }
         let mut steered = config.steering;
@@ -151,7 +151,7 @@ impl ListenerGroup {
             steered = false;
         }
         // A control socket receives without GRO: a GRO batch of requests would count as one against a budget.
-        let gro = |index| config.gro && !(steered && Kind::of(index) == Kind::Control);
+        let gro = |index| config.gro && !(steered && QueueKind::of(index) == QueueKind::Control);
         prepare(&sockets, addr, gro)?;
         // What arrived before the group was complete may be in the wrong queue and lacks the options set since.
         sockets.iter().for_each(discard);
@@ -226,7 +226,7 @@ fn prepare(sockets: &[UdpSocket], addr: SocketAddr, gro: impl Fn(usize) -> bool)
 pub(in crate::datapath) fn warn_of_small_buffers(groups: &[Arc<ListenerGroup>]) {
     let sizes = groups
         .iter()
-        .filter_map(|group| option::buffer_sizes(group.socket(0, Kind::Data)?.as_fd()).ok())
+        .filter_map(|group| option::buffer_sizes(group.socket(0, QueueKind::Data)?.as_fd()).ok())
         .reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
     let Some((receive, send)) = sizes else { return };
     if receive < BUFFER || send < BUFFER {

@@ -87,32 +87,38 @@ pub(in crate::datapath) struct Stages {
 }
 
 impl Stages {
-    /// Starts the thread of `worker`.
+    /// Starts the thread of `worker`, which accepts connections from `groups` when this returns.
     pub(in crate::datapath) fn start(
         worker: usize,
+        groups: Vec<Arc<ListenerGroup>>,
         admission: Arc<Admission>,
         config: Arc<StageConfig>,
         sink: impl Sink,
     ) -> io::Result<Stages> {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (shutdown, ended) = oneshot::channel();
+        let (ready, readiness) = std::sync::mpsc::channel();
         let counters = Arc::new(Mutex::default());
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let context = (admission, counters.clone());
+        let counted = counters.clone();
         let thread = thread::Builder::new().name(format!("worker-{worker}-conn")).spawn(move || {
             sys::lower_priority(NICE);
-            let (admission, counters) = context;
-            let config = RefCell::new(config);
-            let log = RefCell::default();
-            let shared = Rc::new(Shared { worker, admission, counters, config, log, sink });
+            let (config, log) = (RefCell::new(config), RefCell::default());
+            let context = Rc::new(StageContext { worker, admission, counters: counted, config, log, sink });
             let tasks = tokio::task::LocalSet::new();
             tasks.block_on(&runtime, async {
+                let mut listeners = Listeners::default();
+                let listening = groups.iter().try_for_each(|group| listeners.listen(&context, group));
+                // Whoever starts this waits for it.
+                let _ = ready.send(listening);
                 tokio::select! {
-                    () = run(shared, commands) => {}
+                    () = run(context, listeners, commands) => {}
                     _ = ended => {}
                 }
             });
         })?;
+        let listening = readiness.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+        listening?;
         Ok(Stages { commands: sender, shutdown: Some(shutdown), counters, thread: Some(thread) })
     }
 
@@ -139,7 +145,7 @@ impl Drop for Stages {
 }
 
 /// What the tasks of the thread share.
-struct Shared<S> {
+struct StageContext<S> {
     worker: usize,
     admission: Arc<Admission>,
     counters: Arc<Mutex<StreamCounters>>,
@@ -149,14 +155,14 @@ struct Shared<S> {
 }
 
 /// A connection on its way through the stages.
-struct Pending {
+struct PendingConnection {
     socket: TcpStream,
     tuple: FiveTuple,
     permits: Permits,
 }
 
 /// How the stages of a connection ended.
-enum Outcome {
+enum StageOutcome {
     /// It may speak TURN.
     Turn(Incoming),
     /// It is closed.
@@ -165,28 +171,40 @@ enum Outcome {
     HandshakeFailed(HandshakeFailure, String),
 }
 
-async fn run<S: Sink>(shared: Rc<Shared<S>>, mut commands: mpsc::Receiver<StageCommand>) {
-    let mut listeners: HashMap<(Transport, SocketAddr), AbortHandle> = HashMap::new();
+/// The tasks that accept connections, by their listener.
+#[derive(Default)]
+struct Listeners(HashMap<(Transport, SocketAddr), AbortHandle>);
+
+impl Listeners {
+    /// Accepts connections from this worker's listener of a group; a group for datagrams has none.
+    fn listen<S: Sink>(&mut self, context: &Rc<StageContext<S>>, group: &ListenerGroup) -> io::Result<()> {
+        let Some(listener) = group.listener(context.worker) else { return Ok(()) };
+        let listener = TcpListener::from_std(listener.try_clone()?)?;
+        let transport = group.transport();
+        let task = tokio::task::spawn_local(accept(context.clone(), listener, transport));
+        self.0.insert((transport, group.local_addr()), task.abort_handle());
+        Ok(())
+    }
+}
+
+async fn run<S: Sink>(
+    context: Rc<StageContext<S>>,
+    mut listeners: Listeners,
+    mut commands: mpsc::Receiver<StageCommand>,
+) {
     while let Some(command) = commands.recv().await {
         match command {
             StageCommand::Listen(group) => {
-                let Some(listener) = group.listener(shared.worker) else { continue };
-                let listener = listener.try_clone().and_then(TcpListener::from_std);
-                match listener {
-                    Ok(listener) => {
-                        let key = (group.transport(), group.local_addr());
-                        let task = tokio::task::spawn_local(accept(shared.clone(), listener, key.0));
-                        listeners.insert(key, task.abort_handle());
-                    }
-                    Err(error) => warn!(addr = %group.local_addr(), %error, "cannot accept connections"),
+                if let Err(error) = listeners.listen(&context, &group) {
+                    warn!(addr = %group.local_addr(), %error, "cannot accept connections");
                 }
             }
             StageCommand::Unlisten(transport, addr) => {
-                if let Some(task) = listeners.remove(&(transport, addr)) {
+                if let Some(task) = listeners.0.remove(&(transport, addr)) {
                     task.abort();
                 }
             }
-            StageCommand::Apply(config) => *shared.config.borrow_mut() = config,
+            StageCommand::Apply(config) => *context.config.borrow_mut() = config,
             StageCommand::Ping(reply) => {
                 // Whoever asked may have stopped waiting.
                 let _ = reply.send(());
@@ -196,7 +214,7 @@ async fn run<S: Sink>(shared: Rc<Shared<S>>, mut commands: mpsc::Receiver<StageC
 }
 
 /// Accepts connections until the listener is removed.
-async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport: Transport) {
+async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: TcpListener, transport: Transport) {
     let index = StreamCounters::index(transport);
     loop {
         let (socket, client) = match listener.accept().await {
@@ -205,7 +223,7 @@ async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport
                 // accept(2): other errors are those of the new connection.
                 if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) = error.raw_os_error()
                 {
-                    shared.counters().accept_paused += 1;
+                    context.counters().accept_paused += 1;
                     sleep(PAUSE).await;
                 }
                 continue;
@@ -218,19 +236,19 @@ async fn accept<S: Sink>(shared: Rc<Shared<S>>, listener: TcpListener, transport
             server: sys::address::normalize(server),
             transport,
         };
-        shared.counters().accepted[index] += 1;
-        match shared.admission.admit(tuple.client.0.ip()) {
+        context.counters().accepted[index] += 1;
+        match context.admission.admit(tuple.client.0.ip()) {
             Ok(permits) => {
-                let pending = Pending { socket, tuple, permits };
-                tokio::task::spawn_local(shared.clone().pass_stages(pending));
+                let pending = PendingConnection { socket, tuple, permits };
+                tokio::task::spawn_local(context.clone().pass_stages(pending));
             }
-            Err(refusal) => shared.counters().refused[index][refusal] += 1,
+            Err(refusal) => context.counters().refused[index][refusal] += 1,
         }
     }
 }
 
-impl<S: Sink> Shared<S> {
-    async fn pass_stages(self: Rc<Self>, pending: Pending) {
+impl<S: Sink> StageContext<S> {
+    async fn pass_stages(self: Rc<Self>, pending: PendingConnection) {
         let tuple = pending.tuple;
         let transport = tuple.transport;
         let outcome = match transport {
@@ -241,13 +259,13 @@ impl<S: Sink> Shared<S> {
         };
         let (client, server) = (tuple.client, tuple.server);
         match outcome {
-            Outcome::Turn(incoming) => self.sink.take(incoming).await,
-            Outcome::Closed(why) => {
+            StageOutcome::Turn(incoming) => self.sink.take(incoming).await,
+            StageOutcome::Closed(why) => {
                 self.counters().closed[StreamCounters::index(transport)][why] += 1;
                 let (transport, reason) = (transport.as_str(), why.as_str());
                 debug!(%client, %server, transport, reason, "connection closed before its first message");
             }
-            Outcome::HandshakeFailed(why, error) => {
+            StageOutcome::HandshakeFailed(why, error) => {
                 self.counters().handshakes_failed[why] += 1;
                 let Some(suppressed) = self.log.borrow_mut().take(clock::mono()) else { return };
                 let reason = why.as_str();
@@ -257,8 +275,8 @@ impl<S: Sink> Shared<S> {
     }
 
     /// TCP: TURN starts with the first byte.
-    async fn plain(&self, pending: Pending) -> Outcome {
-        let Pending { mut socket, tuple, permits } = pending;
+    async fn plain(&self, pending: PendingConnection) -> StageOutcome {
+        let PendingConnection { mut socket, tuple, permits } = pending;
         let open = OpenConnection::new(self.counters.clone(), tuple.transport);
         let opened = clock::mono();
         let mut received = Vec::new();
@@ -268,28 +286,31 @@ impl<S: Sink> Shared<S> {
             socket.read_buf(&mut received).await
         };
         if let Err(why) = first_bytes(timeout(limit, read).await) {
-            return Outcome::Closed(why);
+            return StageOutcome::Closed(why);
         }
-        let Ok(socket) = socket.into_std() else { return Outcome::Closed(ConnectionEnd::System) };
-        Outcome::Turn(Incoming { socket, tls: None, tuple, permits, open, opened, received })
+        let Ok(socket) = socket.into_std() else { return StageOutcome::Closed(ConnectionEnd::System) };
+        StageOutcome::Turn(Incoming { socket, tls: None, tuple, permits, open, opened, received })
     }
 
     /// TLS: TURN starts with the first decrypted byte.
-    async fn tls(&self, pending: Pending) -> Outcome {
-        let Pending { socket, tuple, permits } = pending;
+    async fn tls(&self, pending: PendingConnection) -> StageOutcome {
+        let PendingConnection { socket, tuple, permits } = pending;
         let StageConfig { identity, limits } = StageConfig::clone(&self.config.borrow());
         let Some(identity) = identity else {
             let error = "no certificate is configured".to_owned();
-            return Outcome::HandshakeFailed(HandshakeFailure::Other, error);
+            return StageOutcome::HandshakeFailed(HandshakeFailure::Other, error);
         };
         let mut stream = match timeout(limits.handshake_timeout, handshake(socket, &identity)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                return Outcome::HandshakeFailed(HandshakeFailure::from_error(&error), error.to_string());
+                return StageOutcome::HandshakeFailed(
+                    HandshakeFailure::from_error(&error),
+                    error.to_string(),
+                );
             }
             Err(_) => {
                 let error = "the handshake timed out".to_owned();
-                return Outcome::HandshakeFailed(HandshakeFailure::TooSlow, error);
+                return StageOutcome::HandshakeFailed(HandshakeFailure::TooSlow, error);
             }
         };
         let open = OpenConnection::new(self.counters.clone(), tuple.transport);
@@ -301,12 +322,12 @@ impl<S: Sink> Shared<S> {
             stream.read_buf(&mut received).await
         };
         if let Err(why) = first_bytes(timeout(limit, read).await) {
-            return Outcome::Closed(why);
+            return StageOutcome::Closed(why);
         }
         let (socket, tls) = stream.into_inner();
-        let Ok(socket) = socket.into_std() else { return Outcome::Closed(ConnectionEnd::System) };
+        let Ok(socket) = socket.into_std() else { return StageOutcome::Closed(ConnectionEnd::System) };
         let tls: Option<Box<ServerConnection>> = Some(Box::new(tls));
-        Outcome::Turn(Incoming { socket, tls, tuple, permits, open, opened, received })
+        StageOutcome::Turn(Incoming { socket, tls, tuple, permits, open, opened, received })
     }
 
     fn counters(&self) -> MutexGuard<'_, StreamCounters> {

@@ -11,25 +11,29 @@ use crate::datapath::sys::option::Instruction;
 
 /// The two sockets that a worker has in each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) enum Kind {
+pub(in crate::datapath) enum QueueKind {
     /// Requests, and everything else that is not data.
     Control,
     /// ChannelData and Send indications.
     Data,
 }
 
-impl Kind {
+impl QueueKind {
     /// The number of kinds.
     pub(in crate::datapath) const COUNT: usize = 2;
 
     /// The index in a group of `worker`'s socket of this kind.
     pub(in crate::datapath) fn index(self, worker: usize) -> usize {
-        worker * Kind::COUNT + self as usize
+        worker * QueueKind::COUNT + self as usize
     }
 
     /// The kind of the socket at an index in a group.
-    pub(in crate::datapath) fn of(index: usize) -> Kind {
-        if index % Kind::COUNT == Kind::Control as usize { Kind::Control } else { Kind::Data }
+    pub(in crate::datapath) fn of(index: usize) -> QueueKind {
+        if index % QueueKind::COUNT == QueueKind::Control as usize {
+            QueueKind::Control
+        } else {
+            QueueKind::Data
+        }
     }
 }
 
@@ -40,7 +44,7 @@ const MULTIPLIER: u32 = 0x9E37_79B1;
 const KIND: u32 = 0;
 const HASH: u32 = 1;
 
-/// The program for a group with [`Kind::COUNT`] sockets per worker.
+/// The program for a group with [`QueueKind::COUNT`] sockets per worker.
 pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction> {
     let mut program = classify();
     program.extend([load_constant(key), stmt(libc::BPF_ST, HASH)]);
@@ -56,7 +60,7 @@ pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction>
     program.extend([
         stmt(libc::BPF_LD | libc::BPF_MEM, HASH),
         stmt(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers.max(1) as u32),
-        stmt(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, Kind::COUNT as u32),
+        stmt(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, QueueKind::COUNT as u32),
         stmt(libc::BPF_LDX | libc::BPF_MEM, KIND),
         stmt(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0),
         stmt(libc::BPF_RET | libc::BPF_A, 0),
@@ -75,9 +79,9 @@ fn classify() -> Vec<Instruction> {
         jump(libc::BPF_JEQ, 0x0016, 4, 0),
         stmt(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 12),
         jump(libc::BPF_JEQ, 0x4, 2, 0),
-        load_constant(Kind::Control as u32),
+        load_constant(QueueKind::Control as u32),
         stmt(libc::BPF_JMP | libc::BPF_JA, 1),
-        load_constant(Kind::Data as u32),
+        load_constant(QueueKind::Data as u32),
         stmt(libc::BPF_ST, KIND),
     ]
 }
@@ -162,11 +166,11 @@ mod tests {
     const DATA: [&[u8]; 4] = [&[0x40, 0], &[0x40, 1, 0, 0], &[0x4F, 0xFF, 0, 1, 9], &[0x00, 0x16, 0, 0]];
 
     /// The number of datagrams that each socket has received. Loopback delivers them before the send returns.
-    fn received(group: &ListenerGroup, from: SocketAddr) -> Vec<(usize, Kind, usize)> {
+    fn received(group: &ListenerGroup, from: SocketAddr) -> Vec<(usize, QueueKind, usize)> {
         let mut all = Vec::new();
         let mut receiver = Receiver::new(16);
         for worker in 0..group.workers() {
-            for kind in [Kind::Control, Kind::Data] {
+            for kind in [QueueKind::Control, QueueKind::Data] {
                 let mut memory = vec![0; 16 * 64];
                 let count = receiver
                     .receive(group.socket(worker, kind).unwrap().as_fd(), memory.chunks_mut(64))
@@ -194,7 +198,9 @@ mod tests {
                 client.send_to(bytes, group.local_addr()).unwrap();
             }
             let got = received(&group, client.local_addr().unwrap());
-            let &[(worker, Kind::Control, CONTROL_COUNT), (same, Kind::Data, DATA_COUNT)] = &got[..] else {
+            let &[(worker, QueueKind::Control, CONTROL_COUNT), (same, QueueKind::Data, DATA_COUNT)] =
+                &got[..]
+            else {
                 panic!("{got:?}")
             };
             assert_eq!(worker, same);

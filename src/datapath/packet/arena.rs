@@ -1,7 +1,9 @@
 //! The memory that holds received bytes until they are sent: one block of slots, each with room for a whole GRO batch and,
 //! before it, for the headers that are added to its segments.
 //!
-//!     slot: | headroom: a header and padding per segment | batch: 64 KiB | tail |
+//! ```text
+//! slot: | headroom: a header and padding per segment | batch: 64 KiB | tail |
+//! ```
 //!
 //! Pages that no batch reaches are never touched, so only those in use consume memory.
 

@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::listener::Listener;
 use super::state::{BATCHES_PER_CALL, Worker};
 use crate::datapath::clock;
-use crate::datapath::listen::steering::Kind;
+use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::packet::arena::SEGMENTS;
 use crate::datapath::packet::outbox::{Route, Via};
 use crate::datapath::packet::split;
@@ -111,7 +111,7 @@ impl Worker {
         if to.transport.is_stream() {
             return self.streams.reply(self.now.mono, to, message, &mut self.counters.streams);
         }
-        let Some(route) = route(&self.listeners, to, Tos::default(), Kind::Control) else { return };
+        let Some(route) = route(&self.listeners, to, Tos::default(), QueueKind::Control) else { return };
         let Via::Listener(listener) = route.via else { return };
         let socket = self.listeners[listener].socket.as_fd();
         self.outbox.send_alone(socket, route, message, &mut self.counters);
@@ -182,7 +182,9 @@ impl Worker {
         if forward.tuple.transport.is_stream() {
             return self.streams.data(&forward, bytes, segment_size, &mut self.counters.streams);
         }
-        let Some(route) = route(&self.listeners, &forward.tuple, forward.tos, Kind::Data) else { return };
+        let Some(route) = route(&self.listeners, &forward.tuple, forward.tos, QueueKind::Data) else {
+            return;
+        };
         if !self.outbox.has_room() {
             self.flush();
         }
@@ -218,7 +220,12 @@ impl Worker {
 }
 
 /// The route to a client.
-fn route(listeners: &SlotMap<ListenerKey, Listener>, to: &FiveTuple, tos: Tos, kind: Kind) -> Option<Route> {
+fn route(
+    listeners: &SlotMap<ListenerKey, Listener>,
+    to: &FiveTuple,
+    tos: Tos,
+    kind: QueueKind,
+) -> Option<Route> {
     let (key, listener) = listeners.iter().find(|(_, listener)| listener.serves(to, kind))?;
     let source = listener.is_wildcard().then_some(to.server);
     Some(Route { via: Via::Listener(key), to: to.client.0, source, tos, dont_fragment: false })

@@ -15,7 +15,7 @@ use super::budget::Budget;
 use super::commands::{Standing, WorkerCommand};
 use super::state::{Pass, Worker};
 use crate::datapath::clock;
-use crate::datapath::listen::steering::Kind;
+use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::poll::EventSource;
 use crate::turn::OperatorCommand;
 
@@ -73,7 +73,7 @@ impl Worker {
         self.pass.single = 0;
         self.pass.unfinished = false;
         let count = self.events.len();
-        for kind in [Kind::Control, Kind::Data] {
+        for kind in [QueueKind::Control, QueueKind::Data] {
             for n in 0..count {
                 let Some(EventSource::Listener(key)) = self.events.source(n) else { continue };
                 if self.listeners.get(key).is_some_and(|listener| listener.kind == kind) {

@@ -4,20 +4,20 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use crate::datapath::listen::group::ListenerGroup;
-use crate::datapath::listen::steering::Kind;
+use crate::datapath::listen::steering::QueueKind;
 use crate::turn::FiveTuple;
 
 /// A worker's socket of a listener group.
 pub(super) struct Listener {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) addr: SocketAddr,
-    pub(super) kind: Kind,
+    pub(super) kind: QueueKind,
 }
 
 impl Listener {
     /// A worker's sockets of a group: none if the group is for streams.
     pub(super) fn of(group: &ListenerGroup, worker: usize) -> impl Iterator<Item = Listener> {
-        [Kind::Control, Kind::Data].into_iter().filter_map(move |kind| {
+        [QueueKind::Control, QueueKind::Data].into_iter().filter_map(move |kind| {
             let socket = group.socket(worker, kind)?.clone();
             Some(Listener { socket, addr: group.local_addr(), kind })
         })
@@ -25,7 +25,7 @@ impl Listener {
 
     /// Whether packets to a client must leave from here: a response leaves from the address that the request was sent
     /// to (RFC 8656 section 7.2).
-    pub(super) fn serves(&self, tuple: &FiveTuple, kind: Kind) -> bool {
+    pub(super) fn serves(&self, tuple: &FiveTuple, kind: QueueKind) -> bool {
         self.kind == kind
             && self.addr.port() == tuple.server.port()
             && self.addr.is_ipv4() == tuple.server.is_ipv4()

@@ -40,7 +40,7 @@ use self::state::{Parts, Worker};
 use super::DatapathConfig;
 use super::listen::group::{self, ListenerGroup};
 use super::listen::stages::{StageCommand, StageConfig, Stages};
-use super::listen::steering::Kind;
+use super::listen::steering::QueueKind;
 use super::relay::ports::{Ports, TooManyAddresses};
 use super::relay::quota::QuotaLedger;
 use super::relay::reservations::Reservations;
@@ -51,7 +51,7 @@ use super::stream::admission::Admission;
 use super::stream::table::Streams;
 use super::sys::option;
 use super::wake::Waker;
-use crate::turn::bucket::AnswerBucket;
+use crate::turn::bucket::UnauthenticatedLimiter;
 use crate::turn::{self, Server, Transport};
 
 /// How long a worker that could not restart waits before it tries again.
@@ -115,7 +115,7 @@ struct WorkerSeed {
 }
 
 impl Workers {
-    /// Starts `config.workers` threads on the sockets of `groups`. `answers` bounds the responses to unauthenticated
+    /// Starts `config.workers` threads on the sockets of `groups`. `unauthenticated` limits the responses to unauthenticated
     /// clients; `rng` is seeded from the operating system.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Workers {
         config: &DatapathConfig,
         groups: Vec<Arc<ListenerGroup>>,
         snapshot: DatapathSnapshot,
-        answers: AnswerBucket,
+        unauthenticated: UnauthenticatedLimiter,
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
         groups.iter().try_for_each(|group| check(config.workers, group, &snapshot))?;
@@ -139,7 +139,7 @@ impl Workers {
             reservation_lifetime: config.reservation_lifetime * 1_000_000_000,
             gro: config.gro,
         });
-        let shared = Arc::new(turn::Shared { answers, live: Box::new(ports.clone()) });
+        let shared = Arc::new(turn::Shared { unauthenticated, live: Box::new(ports.clone()) });
         let gso = config.gso && can_gso(&groups);
         let admission = Admission::new(snapshot.connections);
         let stage_config = Arc::new(stage_config(&snapshot));
@@ -152,17 +152,15 @@ impl Workers {
             let (published, waker) = (Arc::new(Published::default()), Waker::new()?);
             let (sender, commands) = mpsc::channel(COMMANDS);
             let sender = WorkerSender { sender, waker: waker.clone() };
-            let stages = Stages::start(index, this.admission.clone(), stage_config.clone(), sender.clone())?;
+            let admission = this.admission.clone();
+            let stages =
+                Stages::start(index, groups.clone(), admission, stage_config.clone(), sender.clone())?;
             let handle = WorkerHandle {
                 commands: sender,
                 stages: stages.commands(),
                 stage_counters: stages.counters(),
                 published: published.clone(),
             };
-            for group in groups.iter().filter(|group| group.transport().is_stream()) {
-                let sent = handle.stages.try_send(StageCommand::Listen(group.clone()));
-                debug_assert!(sent.is_ok(), "there are fewer listeners than commands that may wait");
-            }
             let seed = WorkerSeed {
                 index,
                 resources: resources.clone(),
@@ -371,7 +369,7 @@ fn check_workers(workers: usize, group: &ListenerGroup) -> Result<(), StartError
 
 /// Whether the kernel can segment datagrams; logs if not.
 fn can_gso(groups: &[Arc<ListenerGroup>]) -> bool {
-    let Some(socket) = groups.iter().find_map(|group| group.socket(0, Kind::Data)) else { return true };
+    let Some(socket) = groups.iter().find_map(|group| group.socket(0, QueueKind::Data)) else { return true };
     let can = option::can_gso(socket.as_fd());
     if !can {
         warn!("no UDP_SEGMENT: every datagram is sent by itself");

@@ -1,11 +1,11 @@
 //! Binding (RFC 8489 §6.3.1 and §12; RFC 3489 §8.1 for clients without the magic cookie).
 
-use super::{Message, Now, Reject, RequestOrigin, Server, may_answer_stranger};
+use super::{Message, Now, Reject, RequestOrigin, Server, may_respond_unauthenticated};
 use crate::wire::{self, Class, Encoder, attribute};
 
 impl Server {
     pub(super) fn binding(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>) {
-        if !may_answer_stranger(&self.shared, &mut self.stats, now, &origin.tuple) {
+        if !may_respond_unauthenticated(&self.shared, &mut self.stats, now, &origin.tuple) {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {

@@ -117,7 +117,7 @@ impl Server {
         };
         // A response that will not be signed is rate-limited before it is made
         let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
-        if stranger && !may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
+        if stranger && !may_respond_unauthenticated(&self.shared, &mut self.stats, now, tuple) {
             return;
         }
         match self.snapshot.auth.authenticate(now.unix, tuple.client.0, message, purpose, credential) {
@@ -127,7 +127,10 @@ impl Server {
             }
             Err(refusal) => {
                 let signed = refusal.signed.is_some();
-                if stranger || signed || may_answer_stranger(&self.shared, &mut self.stats, now, tuple) {
+                if stranger
+                    || signed
+                    || may_respond_unauthenticated(&self.shared, &mut self.stats, now, tuple)
+                {
                     self.refuse(now, origin, message, refusal);
                 }
             }
@@ -270,16 +273,16 @@ fn error(origin: &RequestOrigin, code: u16) -> Encoder {
 }
 
 /// Whether a response without MESSAGE-INTEGRITY may be sent.
-fn may_answer_stranger(
+fn may_respond_unauthenticated(
     shared: &super::Shared,
     stats: &mut super::Stats,
     now: Now,
     tuple: &FiveTuple,
 ) -> bool {
     // The source of a stream is not forged, so its response reaches nobody else
-    let may = tuple.transport.is_stream() || shared.answers.take(now.mono, tuple.client.0.ip());
+    let may = tuple.transport.is_stream() || shared.unauthenticated.take(now.mono, tuple.client.0.ip());
     if !may {
-        stats.drop(Dropped::AnswerWithheld, 1);
+        stats.drop(Dropped::ResponseWithheld, 1);
     }
     may
 }
