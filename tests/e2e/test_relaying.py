@@ -166,6 +166,32 @@ def test_channels_are_bound_to_one_peer(start, host, connect):
         assert code == expected, (hex(channel), port)
 
 
+def test_a_relay_address_that_vanishes_and_returns(start, host, clients, peers, connect):
+    """A failed send costs that packet: once the relay address is back, its calls continue."""
+    host.add_address("203.0.113.200/24")
+    relay = start(host, relay={"addresses": ["203.0.113.200"]})
+    client = connect()
+    client.allocate()
+    with peers.udp() as peer:
+        channel = client.bind(peer.getsockname())
+        host.run("ip", "address", "del", "203.0.113.200/24", "dev", "eth0")
+        for _ in range(20):
+            client.send_channel(channel, b"lost")
+        eventually(lambda: relay.metric("unsent_packets_total") >= 1)
+        assert client.refresh() == 600
+        host.add_address("203.0.113.200/24")
+
+        def is_relayed():
+            client.send_channel(channel, b"again")
+            peer.settimeout(0.2)
+            try:
+                return peer.recvfrom(100)[0] == b"again"
+            except TimeoutError:
+                return False
+
+        eventually(is_relayed)
+
+
 def test_permissions_are_per_allocation(start, host, connect, peers):
     """A permission applies to one allocation; the same peer cannot reach another user's relayed transport address."""
     relay = start(host, auth={"user": [{"name": n, "password": n + n} for n in ("ann", "ben")]})
