@@ -48,6 +48,27 @@ pub(super) struct Standing {
     pub(super) groups: Vec<Arc<ListenerGroup>>,
 }
 
+impl Standing {
+    /// Keeps current while no worker runs, which concerns commands about listeners and snapshots; what else waits is
+    /// dropped. Returns whether the worker is to stop.
+    pub(super) fn keep_current(&mut self, commands: &mut mpsc::Receiver<WorkerCommand>) -> bool {
+        loop {
+            match commands.try_recv() {
+                Ok(WorkerCommand::Apply(snapshot)) => self.snapshot = snapshot,
+                Ok(WorkerCommand::Listen(group)) => self.groups.push(group),
+                Ok(WorkerCommand::Unlisten(transport, addr)) => self.remove(transport, addr),
+                Ok(WorkerCommand::Connection(_) | WorkerCommand::Ping(_) | WorkerCommand::Panic) => {}
+                Ok(WorkerCommand::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return true,
+                Err(mpsc::error::TryRecvError::Empty) => return false,
+            }
+        }
+    }
+
+    fn remove(&mut self, transport: Transport, addr: SocketAddr) {
+        self.groups.retain(|group| (group.transport(), group.local_addr()) != (transport, addr));
+    }
+}
+
 /// The sending side of a worker's channel.
 #[derive(Clone)]
 pub(in crate::datapath) struct WorkerSender {
@@ -101,9 +122,7 @@ impl Worker {
                     standing.groups.push(group);
                 }
                 WorkerCommand::Unlisten(transport, addr) => {
-                    standing
-                        .groups
-                        .retain(|group| (group.transport(), group.local_addr()) != (transport, addr));
+                    standing.remove(transport, addr);
                     self.unlisten(transport, addr);
                 }
                 WorkerCommand::Connection(incoming) => self.open(*incoming),

@@ -314,6 +314,9 @@ impl WorkerSeed {
                 Ok(Err(error)) => {
                     error!(worker = self.index, %error, "a worker failed; it restarts");
                     thread::sleep(RETRY);
+                    if standing.keep_current(&mut commands) {
+                        return;
+                    }
                 }
                 Err(_) => error!(
                     worker = self.index,
