@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::addresses::{self, Chosen, Why};
@@ -20,6 +22,9 @@ use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site, external};
 use crate::datapath::{ListenerGroup, Workers};
 use crate::turn::Transport;
+
+/// How long the workers may take to receive a snapshot.
+const APPLY: Duration = Duration::from_secs(10);
 
 /// A relay that serves clients.
 pub struct RunningRelay {
@@ -118,10 +123,13 @@ impl RunningRelay {
     /// The credentials cannot be used; nothing has changed.
     pub async fn renew_auth(&mut self, settings: &Settings) -> Result<()> {
         let auth = auth(settings, &self.keys.nonce)?;
-        self.settings.auth = settings.auth.clone();
-        self.generation += 1;
         let identity = self.settings.tls.identity()?;
-        self.workers.apply(self.settings.snapshot(self.generation, &self.site, auth, identity)).await?;
+        let settings = Settings { auth: settings.auth.clone(), ..self.settings.clone() };
+        self.generation += 1;
+        let snapshot = settings.snapshot(self.generation, &self.site, auth, identity);
+        // A stuck worker must not keep the daemon from its signals.
+        timeout(APPLY, self.workers.apply(snapshot)).await.context("a worker takes no commands")??;
+        self.settings = settings;
         Ok(())
     }
 

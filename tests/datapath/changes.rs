@@ -56,6 +56,34 @@ fn listeners_are_added_and_removed() {
     relay.stop();
 }
 
+/// The listeners that workers were started with can be removed like any other.
+#[test]
+fn the_first_listeners_can_be_removed() {
+    let relay = relay("127.1.12.20");
+    let config = relay.setup.datapath();
+    let (udp, tcp) = (relay.udp[0], relay.tcp);
+    block_on(relay.workers().unlisten(Transport::Udp, udp));
+    block_on(relay.workers().unlisten(Transport::Tcp, tcp));
+    let freed = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        ListenerGroup::open(udp, &config, 7).is_ok() && TcpStream::connect(tcp).is_err()
+    });
+    assert!(freed);
+    assert_eq!(relay.client(Transport::Tls).allocate(&[]).code(), 0, "the other listener stays");
+    relay.stop();
+}
+
+/// Workers that are dropped end like those that are stopped.
+#[test]
+fn dropped_workers_end() {
+    let relay = relay("127.1.12.21");
+    let (udp, config) = (relay.udp[0], relay.setup.datapath());
+    let client = relay.allocated(Transport::Udp);
+    drop(relay);
+    assert!(ListenerGroup::open(udp, &config, 7).is_ok());
+    assert!(std::net::UdpSocket::bind(client.relayed[0]).is_ok());
+}
+
 /// A worker that restarts after a panic serves the listeners that were added before.
 #[test]
 fn a_restarted_worker_serves_added_listeners() {

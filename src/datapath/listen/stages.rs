@@ -106,9 +106,11 @@ impl Stages {
             let (config, log) = (RefCell::new(config), RefCell::default());
             let context = Rc::new(StageContext { worker, admission, counters: counted, config, log, sink });
             let tasks = tokio::task::LocalSet::new();
-            tasks.block_on(&runtime, async {
+            tasks.block_on(&runtime, async move {
                 let mut listeners = Listeners::default();
                 let listening = groups.iter().try_for_each(|group| listeners.listen(&context, group));
+                // A group closes when its last owner drops it.
+                drop(groups);
                 // Whoever starts this waits for it.
                 let _ = ready.send(listening);
                 tokio::select! {

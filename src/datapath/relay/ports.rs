@@ -70,16 +70,18 @@ impl Ports {
     /// Replaces the relay addresses. Ports of a removed address are released as their allocations end, and its state is used
     /// again if the address returns.
     pub(in crate::datapath) fn set_addresses(&self, wanted: &[IpAddr]) -> Result<(), TooManyAddresses> {
+        let known = self.addresses().count();
+        let new = wanted.iter().filter(|ip| self.addresses().all(|address| address.ip != **ip));
+        if known + new.count() > MAX_ADDRESSES {
+            return Err(TooManyAddresses);
+        }
         for address in self.addresses() {
             address.in_use.store(wanted.contains(&address.ip), Ordering::Relaxed);
         }
         for &ip in wanted {
             let mut slots = self.addresses.iter();
             // The search ends at the existing slot of this address, or initialises the first free one.
-            let found = slots.any(|slot| slot.get_or_init(|| Arc::new(AddressPorts::new(ip))).ip == ip);
-            if !found {
-                return Err(TooManyAddresses);
-            }
+            slots.any(|slot| slot.get_or_init(|| Arc::new(AddressPorts::new(ip))).ip == ip);
         }
         Ok(())
     }

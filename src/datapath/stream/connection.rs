@@ -150,7 +150,9 @@ impl<S: Read + Write> Connection<S> {
             let len = received.len().min(buffer.len());
             buffer[..len].copy_from_slice(&received[..len]);
             self.received.extend_from_slice(&received[len..]);
-            return Ok(ReadOutcome { len, more: !self.received.is_empty(), ended: false, drained: false });
+            // rustls may hold what was decrypted with these bytes, and no event would report it.
+            let more = !self.received.is_empty() || self.tls.is_some();
+            return Ok(ReadOutcome { len, more, ended: false, drained: false });
         }
         match &mut self.tls {
             Some(tls) => read_tls(tls, &mut self.socket, buffer, ciphertext, again),

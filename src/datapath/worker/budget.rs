@@ -1,7 +1,7 @@
 //! What one pass of a worker may spend on one kind of work before it turns to the next.
 //!
-//! Work is bounded in time, because neither messages nor bytes tell what they cost: one TLS record of a byte costs as much
-//! as a packet, and a CreatePermission request may name thousands of peers. Reading the clock costs a fiftieth of a
+//! Work is bounded in time, because the number of messages or bytes does not say what they cost: a TLS record of one byte
+//! costs as much as a packet, and a CreatePermission request may name thousands of peers. Reading the clock costs a fiftieth of a
 //! packet, so cheap work is counted in bytes and the clock is read only after a certain number of them.
 
 use crate::datapath::clock;

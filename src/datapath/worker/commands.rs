@@ -35,8 +35,6 @@ pub(in crate::datapath) enum WorkerCommand {
     Connection(Box<Incoming>),
     /// Reply as a sign of life.
     Ping(oneshot::Sender<()>),
-    /// End every allocation and return.
-    Stop,
     /// Panic, for tests of what happens then.
     Panic,
 }
@@ -50,16 +48,15 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Keeps current while no worker runs, which concerns commands about listeners and snapshots; what else waits is
-    /// dropped. Returns whether the worker is to stop.
-    pub(super) fn keep_current(&mut self, commands: &mut mpsc::Receiver<WorkerCommand>) -> bool {
+    /// dropped.
+    pub(super) fn keep_current(&mut self, commands: &mut mpsc::Receiver<WorkerCommand>) {
         loop {
             match commands.try_recv() {
                 Ok(WorkerCommand::Apply(snapshot)) => self.snapshot = snapshot,
                 Ok(WorkerCommand::Listen(group)) => self.groups.push(group),
                 Ok(WorkerCommand::Unlisten(transport, addr)) => self.remove(transport, addr),
                 Ok(WorkerCommand::Connection(_) | WorkerCommand::Ping(_) | WorkerCommand::Panic) => {}
-                Ok(WorkerCommand::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return true,
-                Err(mpsc::error::TryRecvError::Empty) => return false,
+                Err(_) => return,
             }
         }
     }
@@ -99,18 +96,18 @@ impl Sink for WorkerSender {
 }
 
 impl Worker {
-    /// Carries out the commands that wait, within a time slice; true if the worker is to stop.
+    /// Carries out the commands that wait, within a time slice.
     pub(super) fn carry_out(
         &mut self,
         commands: &mut mpsc::Receiver<WorkerCommand>,
         standing: &mut Standing,
-    ) -> bool {
+    ) {
         let mut budget = Budget::new(SLICE);
         loop {
             let command = match commands.try_recv() {
                 Ok(command) => command,
-                Err(mpsc::error::TryRecvError::Empty) => return false,
-                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+                // The senders live as long as the worker.
+                Err(_) => return,
             };
             match command {
                 WorkerCommand::Apply(snapshot) => {
@@ -118,8 +115,8 @@ impl Worker {
                     self.apply(&standing.snapshot);
                 }
                 WorkerCommand::Listen(group) => {
+                    standing.groups.push(group.clone());
                     self.listen(standing.worker, &group);
-                    standing.groups.push(group);
                 }
                 WorkerCommand::Unlisten(transport, addr) => {
                     standing.remove(transport, addr);
@@ -130,14 +127,13 @@ impl Worker {
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(());
                 }
-                WorkerCommand::Stop => return true,
                 WorkerCommand::Panic => panic!("this worker was told to panic"),
             }
             budget.check(clock::mono());
             if budget.is_exhausted() {
                 // The rest is for the next pass.
                 self.waker.wake();
-                return false;
+                return;
             }
         }
     }
@@ -178,6 +174,7 @@ impl Worker {
 
     /// Takes a connection over from its stages.
     fn open(&mut self, incoming: Incoming) {
+        self.unpublished = true;
         self.streams.displace(self.now.mono, &incoming.tuple);
         self.close_streams();
         let opened = self.streams.open(self.now.mono, incoming, &self.poll, &mut self.counters.streams);

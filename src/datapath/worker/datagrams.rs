@@ -79,10 +79,11 @@ impl Worker {
     }
 
     /// Takes the ICMP errors of packets that a relay socket sent (RFC 8656 section 11.5).
-    pub(super) fn serve_errors(&mut self, key: RelaySocketKey) {
+    pub(super) fn serve_errors(&mut self, key: RelaySocketKey, budget: &mut Budget) {
         for _ in 0..ERRORS {
             let Some(socket) = self.relays.socket(key) else { return };
             let Ok(error) = self.receiver.receive_error(socket) else { return };
+            budget.spend(1, 0);
             let Some((to, error)) = error else { continue };
             let (to, icmp) = match (error.origin, error.errno as i32) {
                 // A packet with DF that the kernel knows to be too long, as if a router had said so. The kernel does not

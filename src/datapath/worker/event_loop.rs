@@ -6,6 +6,7 @@
 //! what these have no room for is dropped there.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -22,9 +23,9 @@ use crate::turn::OperatorCommand;
 /// How often counters are published while there is something to count, in nanoseconds.
 const PUBLISH: u64 = 100_000_000;
 
-/// The time slices of a pass, in nanoseconds: for requests, for packets from peers, and for connections. Data from
-/// clients is bounded in batches, so a pass ends a few milliseconds after the first packet of the next one has come.
+/// The time slices of a pass, in nanoseconds: for requests, data from clients, packets from peers, and connections.
 const REQUESTS: u64 = 2_000_000;
+const DATA: u64 = 4_000_000;
 const PEERS: u64 = 4_000_000;
 const CONNECTIONS: u64 = 2_000_000;
 
@@ -51,13 +52,17 @@ impl Worker {
                     Some(EventSource::Waker) => {
                         self.waker.clear();
                         woken = true;
+                        quiet += 1;
                     }
                     _ => {}
                 }
             }
             self.unpublished |= self.events.len() > quiet;
-            if woken && self.carry_out(commands, standing) {
-                break;
+            if woken {
+                if self.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.carry_out(commands, standing);
             }
             self.pass();
             self.timers();
@@ -73,19 +78,29 @@ impl Worker {
         self.pass.single = 0;
         self.pass.unfinished = false;
         let count = self.events.len();
-        for kind in [QueueKind::Control, QueueKind::Data] {
-            for n in 0..count {
-                let Some(EventSource::Listener(key)) = self.events.source(n) else { continue };
-                if self.listeners.get(key).is_some_and(|listener| listener.kind == kind) {
-                    self.serve_listener(key, Budget::new(REQUESTS));
-                }
-            }
-        }
+        self.serve_listeners(QueueKind::Control, REQUESTS);
+        self.serve_listeners(QueueKind::Data, DATA);
         self.serve_relays(count);
         self.serve_streams(count);
         self.send();
         self.drain();
         self.close_streams();
+    }
+
+    /// Serves the listener sockets of a kind, which share a time slice evenly.
+    fn serve_listeners(&mut self, kind: QueueKind, slice: u64) {
+        let ready = |worker: &Worker, n| match worker.events.source(n) {
+            Some(EventSource::Listener(key)) => {
+                worker.listeners.get(key).filter(|listener| listener.kind == kind).map(|_| key)
+            }
+            _ => None,
+        };
+        let count = (0..self.events.len()).filter(|&n| ready(self, n).is_some()).count();
+        for n in 0..self.events.len() {
+            if let Some(key) = ready(self, n) {
+                self.serve_listener(key, Budget::new(slice / count as u64));
+            }
+        }
     }
 
     fn serve_relays(&mut self, count: usize) {
@@ -99,7 +114,7 @@ impl Worker {
                 return;
             }
             if self.events.readiness(n).error {
-                self.serve_errors(key);
+                self.serve_errors(key, &mut budget);
             }
             self.serve_relay(key, &mut budget);
         }

@@ -24,6 +24,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -31,6 +32,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
@@ -61,6 +64,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Workers {
     workers: usize,
     handles: Vec<WorkerHandle>,
+    stop: Arc<AtomicBool>,
     /// Empty once they are stopped.
     threads: Mutex<Vec<JoinHandle<()>>>,
     ports: Arc<Ports>,
@@ -110,6 +114,7 @@ struct WorkerSeed {
     gather: Duration,
     published: Arc<Published>,
     waker: Waker,
+    stop: Arc<AtomicBool>,
     /// Its thread ends with the worker's.
     _stages: Stages,
 }
@@ -145,8 +150,15 @@ impl Workers {
         let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
         let workers = config.workers;
-        let mut this =
-            Workers { workers, handles: Vec::new(), threads: Mutex::default(), ports, ledger, admission };
+        let mut this = Workers {
+            workers,
+            handles: Vec::new(),
+            stop: Arc::default(),
+            threads: Mutex::default(),
+            ports,
+            ledger,
+            admission,
+        };
         let (ready, readiness) = sync::channel();
         for index in 0..workers {
             let (published, waker) = (Arc::new(Published::default()), Waker::new()?);
@@ -169,6 +181,7 @@ impl Workers {
                 gather: config.gather,
                 published,
                 waker,
+                stop: this.stop.clone(),
                 _stages: stages,
             };
             let standing = Standing { worker: index, snapshot: snapshot.clone(), groups: groups.clone() };
@@ -232,26 +245,28 @@ impl Workers {
 
     /// Asks every thread for a sign of life and returns those that gave none within `limit`.
     pub async fn silent_threads(&self, limit: Duration) -> Vec<SilentThread> {
-        let mut pings = Vec::new();
+        let mut pings = JoinSet::new();
         for (worker, handle) in self.handles.iter().enumerate() {
-            let (reply, replied) = oneshot::channel();
-            // A full queue is no sign of life either.
-            if handle.commands.sender.try_send(WorkerCommand::Ping(reply)).is_ok() {
-                handle.commands.waker.wake();
-            }
-            pings.push((SilentThread { worker, stages: false }, replied));
-            let (reply, replied) = oneshot::channel();
-            let _ = handle.stages.try_send(StageCommand::Ping(reply));
-            pings.push((SilentThread { worker, stages: true }, replied));
+            let (commands, stages) = (handle.commands.clone(), handle.stages.clone());
+            let ping = async move {
+                let (reply, replied) = oneshot::channel();
+                commands.send(WorkerCommand::Ping(reply)).await;
+                replied.await.is_ok()
+            };
+            pings.spawn(async move {
+                let alive = timeout(limit, ping).await.unwrap_or(false);
+                (!alive).then_some(SilentThread { worker, stages: false })
+            });
+            let ping = async move {
+                let (reply, replied) = oneshot::channel();
+                stages.send(StageCommand::Ping(reply)).await.is_ok() && replied.await.is_ok()
+            };
+            pings.spawn(async move {
+                let alive = timeout(limit, ping).await.unwrap_or(false);
+                (!alive).then_some(SilentThread { worker, stages: true })
+            });
         }
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut silent = Vec::new();
-        for (thread, replied) in pings {
-            if !matches!(tokio::time::timeout_at(deadline, replied).await, Ok(Ok(()))) {
-                silent.push(thread);
-            }
-        }
-        silent
+        pings.join_all().await.into_iter().flatten().collect()
     }
 
     /// What each worker has counted.
@@ -259,9 +274,10 @@ impl Workers {
         self.handles.iter().map(WorkerHandle::stats).collect()
     }
 
-    /// Ends every allocation and waits for all threads. Not to be called from an asynchronous context.
+    /// Ends every allocation and waits for all threads. It blocks.
     pub fn stop(&self) {
-        self.handles.iter().for_each(|handle| handle.commands.blocking_send(WorkerCommand::Stop));
+        self.stop.store(true, Ordering::Relaxed);
+        self.handles.iter().for_each(|handle| handle.commands.waker.wake());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
@@ -274,6 +290,12 @@ impl Workers {
     #[doc(hidden)]
     pub fn panic(&self, worker: usize) {
         self.handles[worker].commands.blocking_send(WorkerCommand::Panic);
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -314,9 +336,7 @@ impl WorkerSeed {
                 Ok(Err(error)) => {
                     error!(worker = self.index, %error, "a worker failed; it restarts");
                     thread::sleep(RETRY);
-                    if standing.keep_current(&mut commands) {
-                        return;
-                    }
+                    standing.keep_current(&mut commands);
                 }
                 Err(_) => error!(
                     worker = self.index,
@@ -324,6 +344,9 @@ impl WorkerSeed {
                 ),
             }
             self.published.restart();
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
 
@@ -340,6 +363,7 @@ impl WorkerSeed {
             resources: self.resources.clone(),
             published: self.published.clone(),
             waker: self.waker.clone(),
+            stop: self.stop.clone(),
             gso: self.gso,
             gather: self.gather,
         })?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use slotmap::SlotMap;
@@ -44,6 +45,8 @@ pub(super) struct Worker {
     pub(super) resources: Arc<Resources>,
     pub(super) losses: LossMonitor,
     pub(super) waker: Waker,
+    /// The worker ends every allocation and returns once this is set.
+    pub(super) stop: Arc<AtomicBool>,
     /// When the next reservation expires that this worker knows of.
     pub(super) reservation_expiry: Option<u64>,
     pub(super) events: Events,
@@ -82,6 +85,7 @@ pub(super) struct Parts {
     pub(super) resources: Arc<Resources>,
     pub(super) published: Arc<Published>,
     pub(super) waker: Waker,
+    pub(super) stop: Arc<AtomicBool>,
     /// Batches of datagrams may be sent with GSO.
     pub(super) gso: bool,
     pub(super) gather: Duration,
@@ -90,7 +94,7 @@ pub(super) struct Parts {
 impl Worker {
     /// A worker without listeners.
     pub(super) fn new(parts: Parts) -> io::Result<Worker> {
-        let Parts { core, relays, streams, losses, resources, published, waker, gso, gather } = parts;
+        let Parts { core, relays, streams, losses, resources, published, waker, stop, gso, gather } = parts;
         let (poll, timer, now) = (Poll::new()?, WakeTimer::new()?, clock::now());
         poll.add(&timer, EventSource::Timer)?;
         poll.add(&waker, EventSource::Waker)?;
@@ -113,6 +117,7 @@ impl Worker {
             resources,
             losses,
             waker,
+            stop,
             reservation_expiry,
             events: Events::new(SOCKETS),
             timer,

@@ -52,7 +52,7 @@ impl Worker {
             }
             let now = clock::mono();
             let took = now.saturating_sub(started);
-            if !(EXPENSIVE / 4..=EXPENSIVE).contains(&took) {
+            if outcome.len > 0 && !(EXPENSIVE / 4..=EXPENSIVE).contains(&took) {
                 self.streams.adapt_read_size(id, took > EXPENSIVE);
             }
             slice.check(now);

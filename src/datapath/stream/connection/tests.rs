@@ -243,3 +243,19 @@ fn an_unfinished_message_waits_for_its_rest() {
     assert_eq!(messages(&mut connection).0, vec![message]);
     assert_eq!(connection.reassembly.buffered(), Reassembly::default().buffered());
 }
+
+/// No event reports what rustls has decrypted together with the bytes that the stages took.
+#[test]
+fn decrypted_bytes_behind_those_of_the_stages_are_read_at_once() {
+    let (mut connection, mut client) = tls();
+    let bytes = records(&mut client, [channel_data(8)]);
+    let tls = connection.tls.as_mut().unwrap();
+    tls.read_tls(&mut &bytes[..]).unwrap();
+    tls.process_new_packets().unwrap();
+    connection.received = channel_data(12);
+    let (mut buffer, mut ciphertext) = ([0; 1 << 16], [0; 1 << 16]);
+    let first = connection.read(&mut buffer, &mut ciphertext, false).unwrap();
+    assert!(first.len == channel_data(12).len() && first.more);
+    let second = connection.read(&mut buffer, &mut ciphertext, true).unwrap();
+    assert_eq!((&buffer[..second.len], second.more), (&channel_data(8)[..], false));
+}
