@@ -1,10 +1,11 @@
 //! What a connection goes through before it is TURN: accepting, admission, TLS, and a look at its first bytes
 //! (RFC 8489 sections 6.2.2 and 6.2.3).
 //!
-//! Stages run as tasks on a thread beside each worker, never in the packet loop: a handshake computes as long as hundreds
-//! of packets take. The thread has a tenth of a worker's weight, so packets do not wait for handshakes, and a flood of
+//! Stages run as tasks on a thread beside each worker, never in the packet loop: a handshake takes as much time as
+//! hundreds of packets. The thread has a tenth of a worker's weight, so packets do not wait for handshakes, and a flood of
 //! packets leaves them a share of the CPU. The permits for half-open connections bound how many connections are in these
-//! stages. What a connection speaks is decided by its first bytes, decrypted where there is TLS, whatever its ALPN says.
+//! stages. The first bytes, decrypted where there is TLS, travel with the connection: the worker tells STUN from ChannelData by
+//! them, whatever protocol ALPN chose.
 //!
 //! The thread lives as long as the worker's thread, also while the worker restarts. Not here: messages and their framing,
 //! which start when the worker has the connection.
@@ -54,12 +55,12 @@ const FIRST_BYTES: usize = 2048;
 /// What the stages need to know; replaced as a whole.
 #[derive(Clone, Default)]
 pub(in crate::datapath) struct StageConfig {
-    /// Who this server is to TLS clients.
+    /// The certificate and key for TLS clients.
     pub(in crate::datapath) identity: Option<Identity>,
     pub(in crate::datapath) limits: StreamLimits,
 }
 
-/// What another thread wants of the stages.
+/// A command to the thread that runs the stages.
 pub(in crate::datapath) enum StageCommand {
     /// Accept connections from a group's listener of this worker.
     Listen(Arc<ListenerGroup>),

@@ -1,4 +1,4 @@
-//! What other threads want of a worker: one bounded channel per worker, and replies by one-shot channels.
+//! Commands from other threads to a worker: one bounded channel per worker, and replies by one-shot channels.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(in crate::datapath) enum WorkerCommand {
     Panic,
 }
 
-/// What a worker serves by, which outlives a panic.
+/// What a worker restarts with after a panic.
 pub(super) struct Standing {
     pub(super) worker: usize,
     pub(super) snapshot: Arc<DatapathSnapshot>,

@@ -1,7 +1,7 @@
 //! A worker's event loop.
 //!
-//! It waits in an epoll set of its own, level-triggered: no task per socket, and no state of a socket that was not
-//! emptied. One pass serves requests first, then data from clients, then packets from peers, then connections, each
+//! It waits in an epoll set of its own, level-triggered: there is no task per socket, and a socket that was not emptied
+//! is reported again. One pass serves requests first, then data from clients, then packets from peers, then connections, each
 //! within a slice of time, so no kind of work starves another. What there is no time for waits in the kernel's queues, and
 //! what these have no room for is dropped there.
 
@@ -135,7 +135,7 @@ impl Worker {
         }
     }
 
-    /// Lets packets gather while they come close together, the kernel does not join them and none are left. To wake and to
+    /// Lets packets gather, if they arrive close together, the kernel does not join them, and this pass has left none. To wake and to
     /// sleep costs more than a packet, so what comes within that time is served together, as network cards moderate
     /// their interrupts. A packet that comes alone is not held back.
     fn gather(&mut self, previous: u64) {

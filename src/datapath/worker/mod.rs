@@ -76,7 +76,7 @@ pub struct Workers {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A group has sockets for another number of workers.
-    #[error("{0} {1}: opened for {2} workers, not for {3}")]
+    #[error("{0} {1}: the listener was opened for {2} workers, but {3} are running")]
     OtherWorkers(&'static str, SocketAddr, usize, usize),
     /// There is a TLS listener, but no identity.
     #[error("tls {0}: TLS clients need a certificate and its key")]
@@ -350,7 +350,7 @@ impl WorkerSeed {
         }
     }
 
-    /// A worker that serves what is to be served now.
+    /// A worker with the current listeners and snapshot.
     fn worker(&self, standing: &Standing, mut rng: StdRng) -> io::Result<Worker> {
         let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
         let streams = Streams::new(standing.snapshot.connections, rng.next_u64());

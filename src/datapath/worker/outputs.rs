@@ -1,4 +1,4 @@
-//! Carrying out what the core hands out.
+//! Carries out the outputs of the core.
 
 use super::state::Worker;
 use crate::datapath::relay::table::Opening;
