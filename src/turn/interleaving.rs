@@ -227,7 +227,7 @@ impl Run {
             Step::Hold(hold) => world.hold = hold,
             Step::Answer { denied, short_of } => {
                 if let Some((ticket, ask)) = world.asked.pop_front() {
-                    world.deny = denied.then_some(Denial::Capacity);
+                    world.deny = denied.then_some(Denial::NoPort);
                     world.short_of = short_of;
                     let answer = world.open(&ask);
                     world.server.answered(world.now, ticket, answer);

@@ -234,8 +234,14 @@ pub struct Shortage;
 pub enum Denial {
     /// The user has as many allocations as allowed: 486.
     Quota,
-    /// Nothing is free, or the token is not valid: 508.
-    Capacity,
+    /// There are as many allocations as allowed in total: 508.
+    Total,
+    /// No port is free, or the system refused a socket: 508.
+    NoPort,
+    /// The user has as many reserved ports as allowed, or all users together have: 508.
+    Reservations,
+    /// The token of a reservation is unknown or has expired: 508.
+    Token,
 }
 
 /// An allocation began.
@@ -357,6 +363,10 @@ pub struct Refused {
     pub code: u16,
     /// The reason for the operator, which the response does not tell.
     pub reason: &'static str,
+    /// What the operator can change, if anything.
+    pub fix: Option<&'static str>,
     /// The peer that the request was about.
     pub peer: Option<SocketAddr>,
+    /// The comprehension-required attributes that are unknown here.
+    pub unknown: Vec<u16>,
 }

@@ -8,8 +8,8 @@ import pytest
 
 import stun
 from hosts import eventually
-from relay import PASSWORD, REALM, USER
-from turn import Refused, User
+from relay import PASSWORD, REALM, SECRET, USER
+from turn import Refused, User, named
 
 F_SETPIPE_SZ = 1031
 
@@ -89,6 +89,65 @@ def test_refusals_do_not_flood_the_log(start, host, connect):
     refused = relay.lines("refused", code=403)
     assert 1 <= len(refused) < 250
     relay.becomes("requests_total", 500, method="CreatePermission", outcome="403")
+
+
+def test_a_common_refusal_does_not_hide_a_rare_one(start, host, connect):
+    """Each reason has a budget of its own; what is not logged is summed up."""
+    relay = start(host, workers=1, limits={"unauthenticated_rate": 0, "new_peers": 0})
+    client = connect()
+    client.allocate()
+    for _ in range(200):
+        with pytest.raises(Refused):
+            client.permit("192.168.1.9")
+    with pytest.raises(Refused):
+        connect(User(USER, "wrong")).allocate()
+    assert relay.line("refused", reason="wrong_password")["fix"]
+    logged = relay.lines("refused", reason="private")
+    [summary] = eventually(lambda: relay.lines("more requests were refused than are logged"), timeout=30)
+    assert summary["reason"] == "private"
+    assert sum(line.get("suppressed", 0) for line in logged) + len(logged) + summary["count"] == 200
+
+
+FIXES = {
+    "peers.allow": ({}, lambda client, _: client.permit("10.1.2.3")),
+    "limits.permissions": ({"permissions": 1}, lambda client, _: client.permit("8.8.8.8", "9.9.9.9")),
+    "limits.channels": (
+        {"channels": 1},
+        lambda client, _: [client.bind(("8.8.8.8", port)) for port in (1, 2)],
+    ),
+    "limits.new_peers": (
+        {"new_peers": 1},
+        lambda client, _: client.permit(*[f"8.8.8.{n}" for n in range(1, 20)]),
+    ),
+    "limits.allocations": ({"allocations": 1}, lambda _, other: other.allocate()),
+    "relay.addresses": ({}, lambda _, other: other.allocate(family=2)),
+    "auth.user_before_expiry": (
+        {},
+        lambda _, other: (setattr(other, "user", named(SECRET, "alice:9999999999")), other.allocate()),
+    ),
+    "[[auth.user]]": ({}, lambda _, other: (setattr(other, "user", User("bob", "b")), other.allocate())),
+}
+
+
+@pytest.mark.parametrize("fix", FIXES)
+def test_a_refusal_names_what_to_change(fix, start, host, connect):
+    """The line of a refusal names the limit or setting that causes it."""
+    limits, request = FIXES[fix]
+    relay = start(host, limits=limits, relay={"addresses": [host.v4]})
+    client, other = connect(), connect()
+    client.allocate()
+    with pytest.raises(Refused):
+        request(client, other)
+    [line] = eventually(lambda: relay.lines("refused"))
+    assert fix in line["fix"]
+
+
+def test_a_refusal_names_unknown_attributes(start, host, connect):
+    """RFC 8489 §6.3.1: the line of a 420 lists the attributes that are not understood."""
+    relay = start(host)
+    with pytest.raises(Refused):
+        connect().allocate((0x0077, b""), (0x7FFF, b"1234"))
+    assert relay.line("refused", code=420)["attributes"] == "0x0077 0x7fff"
 
 
 def test_names_cannot_forge_log_lines(start, host, connect):

@@ -197,7 +197,9 @@ fn an_even_port_alone() {
 #[test]
 fn quota_and_capacity() {
     let mut world = World::default();
-    for (denial, code) in [(Denial::Quota, 486), (Denial::Capacity, 508)] {
+    let shortages =
+        [Denial::Total, Denial::NoPort, Denial::Reservations, Denial::Token].map(|denial| (denial, 508));
+    for (denial, code) in [(Denial::Quota, 486)].into_iter().chain(shortages) {
         world.deny = Some(denial);
         let mut client = Client::new(A);
         assert_eq!(client.allocate(&mut world, |_| {}).code(), code);

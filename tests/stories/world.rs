@@ -274,7 +274,7 @@ impl World {
                 Answer::Opened { relays, token }
             }
             Ask::ClaimReservation { token, .. } => match self.reserved.remove(token) {
-                None => Answer::Refused(Denial::Capacity),
+                None => Answer::Refused(Denial::NoPort),
                 Some(reserved) => {
                     let mut relays = PerFamily::default();
                     relays[Family::of(reserved.ip())] = Some(Ok(self.socket(reserved)));

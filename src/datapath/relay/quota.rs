@@ -48,7 +48,7 @@ impl QuotaLedger {
         let mut counts = self.counts();
         counts.check(user)?;
         if counts.total >= counts.allocations {
-            return Err(Denial::Capacity);
+            return Err(Denial::Total);
         }
         counts.total += 1;
         counts.add(user);
@@ -130,7 +130,7 @@ mod tests {
         let _second = ledger.reserve(&alice).unwrap();
         assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
         let _third = ledger.reserve(&bob).unwrap();
-        assert_eq!(ledger.reserve(&bob).err(), Some(Denial::Capacity));
+        assert_eq!(ledger.reserve(&bob).err(), Some(Denial::Total));
         assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
         drop(first);
         assert!(ledger.reserve(&bob).is_ok(), "an allocation was released");

@@ -177,7 +177,7 @@ impl Relays {
             })
         });
         if !relays.present().any(|(_, relay)| relay.is_ok()) {
-            return Err(Denial::Capacity);
+            return Err(Denial::NoPort);
         }
         let token = reserved
             .zip(next_quota)
@@ -213,13 +213,13 @@ impl Relays {
         let token: Token = self.rng.random();
         let expires = now + self.resources.reservation_lifetime;
         let reserved = self.resources.reservations.insert(now, token, Reservation { relay, quota, expires });
-        if reserved { Ok(token) } else { Err(Denial::Capacity) }
+        if reserved { Ok(token) } else { Err(Denial::Reservations) }
     }
 
     /// RFC 8656 section 7.2: an unknown or expired token is error 508.
     fn claim(&mut self, user: &Arc<str>, token: Token, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
         let reservations = &self.resources.reservations;
-        let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Capacity)?;
+        let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Token)?;
         if let Err(denial) = reservation.quota.transfer_to(user) {
             reservations.insert(opening.now, token, reservation);
             return Err(denial);
@@ -235,7 +235,7 @@ impl Relays {
                         Reservation { relay, quota, expires },
                     );
                 }
-                Denial::Capacity
+                Denial::NoPort
             })?;
         let relays = PerFamily::from_fn(|one| (one == family).then_some(Ok(opened)));
         Ok(Answer::Opened { relays, token: None })

@@ -186,6 +186,7 @@ impl Worker {
     fn publish(&mut self) {
         let (now, active) = (self.now.mono, self.unpublished);
         self.losses.count(now, active, &mut self.relays, &mut self.counters, &mut self.log);
+        self.log.summarize(now);
         self.published_at = now;
         self.unpublished = !self.published.write(self.core.stats(), &self.counters);
     }

@@ -1,28 +1,36 @@
 //! What the fast plane logs: one line when an allocation starts, one when it ends, and why clients were refused. Nothing
 //! per relayed packet.
 //!
-//! Clients decide how often they are refused, so a worker writes a bounded number of those lines per second and says how
-//! many it suppressed. Names that clients chose are written with their control characters escaped.
+//! Clients decide how often they are refused, so a worker writes a bounded number of lines per reason and sums up what it
+//! suppressed. Names that clients chose are written with their control characters escaped.
 //!
 //! What the kernel dropped is logged at once, then summed up every ten seconds, with the remedy.
 
 use tracing::{info, warn};
 
 use crate::datapath::drops::QueueLoss;
-use crate::datapath::line_budget::LineBudget;
+use crate::datapath::line_budget::{COMMON, EXPECTED, LineBudget, LineBudgets, LineRate};
 use crate::datapath::listen::{accept, group};
 use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
-use crate::turn::{Closed, Opened, Refused};
+use crate::turn::{Closed, Opened, Refused, SECOND};
 use crate::wire::Family;
 
 /// How long the losses of a queue are summed up before they are logged again, in nanoseconds.
 const SUMMED_UP: u64 = 10_000_000_000;
 
+/// How many allocations are logged when they are opened, and as many when they are closed: one user may open and close
+/// thousands per second.
+const ALLOCATIONS: LineRate = LineRate { lines: 300, period: SECOND };
+
+/// How many unknown attributes a line lists.
+const ATTRIBUTES: usize = 8;
+
 /// A worker's log.
-#[derive(Default)]
 pub(super) struct Log {
-    refused: LineBudget,
+    refused: LineBudgets,
+    opened: LineBudget,
+    closed: LineBudget,
     losses: [LossSum; SocketQueue::ALL.len()],
 }
 
@@ -34,9 +42,21 @@ struct LossSum {
     from: u64,
 }
 
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            refused: LineBudgets::default(),
+            opened: LineBudget::new(ALLOCATIONS),
+            closed: LineBudget::new(ALLOCATIONS),
+            losses: Default::default(),
+        }
+    }
+}
+
 impl Log {
     /// An allocation was created.
-    pub(super) fn opened(&self, opened: &Opened) {
+    pub(super) fn opened(&mut self, now: u64, opened: &Opened) {
+        let Some(suppressed) = self.opened.take(now) else { return };
         let relayed = |family| opened.relays[family].map(|relay| tracing::field::display(relay.addr));
         info!(
             client = %opened.tuple.client,
@@ -46,12 +66,14 @@ impl Log {
             relayed_v4 = relayed(Family::V4),
             relayed_v6 = relayed(Family::V6),
             lifetime = opened.lifetime,
+            suppressed = some(suppressed),
             "allocation opened"
         );
     }
 
     /// An allocation has ended.
-    pub(super) fn closed(&self, closed: &Closed) {
+    pub(super) fn closed(&mut self, now: u64, closed: &Closed) {
+        let Some(suppressed) = self.closed.take(now) else { return };
         info!(
             client = %closed.tuple.client,
             server = %closed.tuple.server,
@@ -63,13 +85,18 @@ impl Log {
             to_peer_bytes = closed.totals.to_peer_bytes,
             to_client_packets = closed.totals.to_client_packets,
             to_client_bytes = closed.totals.to_client_bytes,
+            suppressed = some(suppressed),
             "allocation closed"
         );
     }
 
     /// A client was refused.
     pub(super) fn refused(&mut self, now: u64, refused: &Refused) {
-        let Some(suppressed) = self.refused.take(now) else { return };
+        // Browsers ask for permissions towards private candidates in every call.
+        let rate = if refused.code == 403 && refused.peer.is_some() { EXPECTED } else { COMMON };
+        let Some(suppressed) = self.refused.take(now, refused.reason, rate) else { return };
+        let unknown = refused.unknown.iter().take(ATTRIBUTES);
+        let unknown: Vec<String> = unknown.map(|attribute| format!("{attribute:#06x}")).collect();
         info!(
             client = %refused.tuple.client,
             method = ?refused.method,
@@ -77,9 +104,23 @@ impl Log {
             reason = refused.reason,
             user = refused.user.as_deref(),
             peer = refused.peer.map(tracing::field::display),
-            suppressed,
+            attributes = (!unknown.is_empty()).then(|| unknown.join(" ")),
+            fix = refused.fix,
+            suppressed = some(suppressed),
             "refused"
         );
+    }
+
+    /// Writes the summaries that are due.
+    pub(super) fn summarize(&mut self, now: u64) {
+        for (reason, count) in self.refused.take_summaries(now) {
+            info!(reason, count, "more requests were refused than are logged");
+        }
+        for (budget, what) in [(&mut self.opened, "opened"), (&mut self.closed, "closed")] {
+            if let Some(count) = budget.take_summary(now) {
+                info!(count, "more allocations were {what} than are logged");
+            }
+        }
     }
 
     /// The kernel dropped what a queue had no room for. To be called also when it dropped nothing more.
@@ -125,10 +166,18 @@ impl Log {
         }
     }
 
-    /// Whether losses wait to be logged.
+    /// Whether losses or summaries wait to be logged.
     pub(super) fn is_behind(&self) -> bool {
         self.losses.iter().any(|sum| sum.loss.count > 0)
+            || self.refused.is_behind()
+            || self.opened.is_behind()
+            || self.closed.is_behind()
     }
+}
+
+/// The number of suppressed lines, if there are any.
+fn some(suppressed: u64) -> Option<u64> {
+    (suppressed > 0).then_some(suppressed)
 }
 
 impl LossSum {

@@ -22,11 +22,11 @@ impl Worker {
                 Output::Opened(opened) => {
                     self.relays.set_owner(&opened);
                     self.streams.allocated(self.now.mono, &opened.tuple, true);
-                    self.log.opened(&opened);
+                    self.log.opened(self.now.mono, &opened);
                 }
                 Output::Closed(closed) => {
                     self.streams.allocated(self.now.mono, &closed.tuple, false);
-                    self.log.closed(&closed);
+                    self.log.closed(self.now.mono, &closed);
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
                 // They are for a forwarding table in the kernel; this worker forwards itself.

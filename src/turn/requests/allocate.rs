@@ -108,7 +108,7 @@ impl Server {
         let (ask, unsupported) = self.ask_for(request.wanted, user)?;
         let limits = &self.snapshot.config.limits;
         if self.allocations.len() + self.pending.allocates() >= limits.allocations {
-            return Err(Reject::new(508, "too many allocations"));
+            return Err(Reject::new(508, "too many allocations").fix("raise limits.allocations"));
         }
         if self.pending.len() >= limits.pending {
             return Err(Reject::new(508, "too many pending requests"));
@@ -133,7 +133,10 @@ impl Server {
             // RFC 8656 §7.2, 7.
             RequestedRelay::One(family, port) => {
                 let family = family.filter(|family| available[*family]);
-                let family = family.ok_or_else(|| Reject::new(440, "no relayed addresses of this family"))?;
+                let family = family.ok_or_else(|| {
+                    Reject::new(440, "no relayed addresses of this family")
+                        .fix("list an address of this family in relay.addresses")
+                })?;
                 (Families::from_fn(|one| one == family), port)
             }
             RequestedRelay::Both(port) => (available, port),
@@ -146,7 +149,7 @@ impl Server {
     /// The answer to an [`Ask`]. If its request is not pending any more, opened sockets are closed again.
     pub fn answered(&mut self, now: Now, ticket: Ticket, answer: Answer) {
         let (relays, token, denial) = match answer {
-            Answer::Opened { relays, token } => (relays, token, Denial::Capacity),
+            Answer::Opened { relays, token } => (relays, token, Denial::NoPort),
             Answer::Refused(denial) => (PerFamily::default(), None, denial),
         };
         let opened = relays.map(|relay| relay.and_then(Result::ok));
@@ -167,8 +170,13 @@ impl Server {
         } else {
             // RFC 8656 §7.2, 9. and 10.
             Err(match denial {
-                Denial::Quota => Reject::new(486, "the user has as many allocations as allowed"),
-                Denial::Capacity => Reject::new(508, "no relayed address is free"),
+                Denial::Quota => Reject::new(486, "the user has as many allocations as allowed")
+                    .fix("raise limits.user_allocations"),
+                Denial::Total => Reject::new(508, "too many allocations").fix("raise limits.allocations"),
+                Denial::NoPort => Reject::new(508, "no relayed address is free")
+                    .fix("widen relay.ports, or raise the limit on open files"),
+                Denial::Reservations => Reject::new(508, "too many reserved ports"),
+                Denial::Token => Reject::new(508, "the reservation does not exist or has expired"),
             })
         };
         self.conclude(now, origin, &authenticated, done);

@@ -18,6 +18,7 @@ impl Server {
         let peer = message.attribute(attribute::XOR_PEER_ADDRESS);
         let peer = peer.ok_or_else(|| Reject::new(400, "no XOR-PEER-ADDRESS"))?.xor_address()?;
         let refused = |code, reason| Err(Reject::new(code, reason).about(peer));
+        let full = |reason, fix| Err(Reject::new(508, reason).fix(fix).about(peer));
         if !CHANNEL_NUMBERS.contains(&number) {
             return refused(400, "channel number out of range");
         }
@@ -39,13 +40,13 @@ impl Server {
         let new_channel = at_peer.is_none();
         let new_permission = !is_permitted(allocation, peer.ip());
         if allocation.channels() + usize::from(new_channel) > limits.channels {
-            return refused(508, "too many channels");
+            return full("too many channels", "raise limits.channels");
         }
         if allocation.permissions() + usize::from(new_permission) > limits.permissions {
-            return refused(508, "too many permissions");
+            return full("too many permissions", "raise limits.permissions");
         }
         if !allocation.count_new_peers(now.mono, usize::from(new_channel), limits.new_peers) {
-            return refused(508, "too many new peers per second");
+            return full("too many new peers per second", "raise limits.new_peers");
         }
         let lifetimes = &self.snapshot.config.lifetimes;
         let until = now.mono + u64::from(lifetimes.permission_lifetime) * SECOND;

@@ -40,13 +40,20 @@ struct Reject {
     code: u16,
     /// For the log; the response has the recommended phrase.
     reason: &'static str,
+    /// For the log: what the operator can change.
+    fix: Option<&'static str>,
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
 }
 
 impl Reject {
     fn new(code: u16, reason: &'static str) -> Reject {
-        Reject { code, reason, unknown: Vec::new(), peer: None }
+        Reject { code, reason, fix: None, unknown: Vec::new(), peer: None }
+    }
+
+    /// Tells the operator what to change.
+    fn fix(self, fix: &'static str) -> Reject {
+        Reject { fix: Some(fix), ..self }
     }
 
     fn about(self, peer: SocketAddr) -> Reject {
@@ -54,7 +61,7 @@ impl Reject {
     }
 
     fn forbidden(Forbidden(why): Forbidden, peer: SocketAddr) -> Reject {
-        Reject::new(403, why).about(peer)
+        Reject::new(403, why).fix("if clients need this peer, add it to peers.allow").about(peer)
     }
 
     /// RFC 8489 §6.3.1.
@@ -192,7 +199,9 @@ impl Server {
                     method: origin.method,
                     code: reject.code,
                     reason: reject.reason,
+                    fix: reject.fix,
                     peer: reject.peer,
+                    unknown: reject.unknown,
                 }));
                 reject.code
             }
@@ -209,13 +218,16 @@ impl Server {
             auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
         ) {
             let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
+            let fix = refusal.reason.fix(name.unwrap_or_default());
             self.outputs.push_back(Output::Refused(Refused {
                 tuple: origin.tuple,
                 user: name.map(Into::into),
                 method: origin.method,
                 code: refusal.code,
                 reason: refusal.reason.as_str(),
+                fix,
                 peer: None,
+                unknown: Vec::new(),
             }));
         }
         let mut response = error(&origin, refusal.code);

@@ -34,10 +34,10 @@ impl Server {
         }
         let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();
         if allocation.permissions() + new > self.snapshot.config.limits.permissions {
-            return Err(Reject::new(508, "too many permissions"));
+            return Err(Reject::new(508, "too many permissions").fix("raise limits.permissions"));
         }
         if !allocation.count_new_peers(now.mono, new, self.snapshot.config.limits.new_peers) {
-            return Err(Reject::new(508, "too many new peers per second"));
+            return Err(Reject::new(508, "too many new peers per second").fix("raise limits.new_peers"));
         }
         let until = now.mono + u64::from(self.snapshot.config.lifetimes.permission_lifetime) * SECOND;
         for (ip, verdict) in peers {

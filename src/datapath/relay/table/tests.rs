@@ -112,7 +112,7 @@ fn a_dual_allocation_with_one_family() {
     let Answer::Opened { relays, .. } = answer else { panic!("{answer:?}") };
     assert!(matches!(relays, PerFamily { v4: Some(Ok(_)), v6: Some(Err(Shortage)) }), "{relays:?}");
     world.relays.close(key(&answer, Family::V4));
-    assert_eq!(world.open("alice", false, true, PortRequest::Any), Answer::Refused(Denial::Capacity));
+    assert_eq!(world.open("alice", false, true, PortRequest::Any), Answer::Refused(Denial::NoPort));
     assert_eq!(resources.ledger.total(), 0, "a failure uses no quota");
 }
 
@@ -128,7 +128,7 @@ fn ports_used_elsewhere_are_skipped() {
     assert_eq!(v4(&answer).port(), 20_104);
     let families = Families { v4: true, v6: false };
     let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any };
-    assert_eq!(world.ask(1, ask), Answer::Refused(Denial::Capacity));
+    assert_eq!(world.ask(1, ask), Answer::Refused(Denial::NoPort));
 }
 
 /// RFC 8656 §7.2: an address that is gone from the machine is skipped while there is another one.
@@ -163,7 +163,7 @@ fn a_reserved_port_is_claimed_on_another_worker() {
     assert_eq!(v4(&answer), next);
     assert!(resources.ports.is_live(next));
     assert!(other.relays.socket(claimed).is_some());
-    assert_eq!(other.claim(29, "bob", token), Answer::Refused(Denial::Capacity), "only once");
+    assert_eq!(other.claim(29, "bob", token), Answer::Refused(Denial::Token), "only once");
     assert!(
         matches!(one.open("alice", true, false, PortRequest::Any), Answer::Opened { .. }),
         "it counts for bob now"
