@@ -80,6 +80,12 @@ impl Poll {
         Ok(Poll(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
+    /// A set to which nothing can be added.
+    #[cfg(test)]
+    pub(super) fn broken() -> Poll {
+        Poll(Epoll(std::fs::File::open("/dev/null").expect("it exists").into()))
+    }
+
     /// Adds a socket to be read.
     pub(super) fn add(&self, socket: impl AsFd, source: EventSource) -> io::Result<()> {
         Ok(self.0.add(socket, event(source, Interest { read: true, write: false }))?)

@@ -90,18 +90,33 @@ impl QuotaCounts {
 }
 
 impl Quota {
+    /// The user that the allocation counts for.
+    pub(in crate::datapath) fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
     /// Transfers the allocation to another user. If that user has no quota left, nothing changes.
     pub(in crate::datapath) fn transfer_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
         if self.user == *user {
             return Ok(());
         }
-        let mut counts = self.ledger.counts();
+        let ledger = self.ledger.clone();
+        let mut counts = ledger.counts();
         counts.check(user)?;
+        self.assign(&mut counts, user);
+        Ok(())
+    }
+
+    /// Returns the allocation to the user it was transferred from, even beyond that user's quota.
+    pub(in crate::datapath) fn return_to(&mut self, user: &Arc<str>) {
+        let ledger = self.ledger.clone();
+        self.assign(&mut ledger.counts(), user);
+    }
+
+    fn assign(&mut self, counts: &mut QuotaCounts, user: &Arc<str>) {
         counts.remove(&self.user);
         counts.add(user);
-        drop(counts);
         self.user = user.clone();
-        Ok(())
     }
 }
 

@@ -4,21 +4,36 @@
 //! The process has one bounded table. Each entry holds a socket, its port and the quota of the user who reserved it, and
 //! releases them when it expires. Time and tokens are passed in.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::quota::Quota;
 use super::socket::RelaySocket;
 use crate::turn::Token;
 
-/// The maximum number of reservations, which bounds the cost of an attack by an authenticated client.
+/// The maximum number of reservations, which bounds the cost of an attack by authenticated clients.
 const MAX_RESERVATIONS: usize = 4096;
+
+/// The maximum number of reservations of a user. A client claims its own at once.
+const MAX_PER_USER: usize = 16;
 
 /// The reservations by token. The lock is only taken for Allocate requests with EVEN-PORT or RESERVATION-TOKEN, and to expire
 /// entries.
 #[derive(Default)]
 pub(in crate::datapath) struct Reservations {
-    table: Mutex<HashMap<Token, Reservation>>,
+    table: Mutex<ReservationTable>,
+    /// When the next reservation expires, so that this is known without the lock; 0 if there is none.
+    next_expiry: AtomicU64,
+}
+
+#[derive(Default)]
+struct ReservationTable {
+    by_token: HashMap<Token, Reservation>,
+    /// The tokens in the order in which their reservations expire.
+    by_expiry: BTreeSet<(u64, Token)>,
+    /// How many reservations each user has. Entries of 0 are removed.
+    by_user: HashMap<Arc<str>, usize>,
 }
 
 /// A reserved relay socket.
@@ -32,47 +47,98 @@ pub(in crate::datapath) struct Reservation {
 }
 
 impl Reservations {
-    /// Adds a reservation. Drops it and returns false if the table is full or the token is in use.
+    /// Adds a reservation. Drops it and returns false if the token is in use, or if the table or the user's share of it is
+    /// full.
     pub(in crate::datapath) fn insert(&self, now: u64, token: Token, reservation: Reservation) -> bool {
         self.expire(now);
         let mut table = self.table();
-        let free = table.len() < MAX_RESERVATIONS && !table.contains_key(&token);
-        if free {
-            table.insert(token, reservation);
+        let of_user = table.by_user.get(reservation.quota.user()).copied().unwrap_or(0);
+        let is_full = table.by_token.len() >= MAX_RESERVATIONS || of_user >= MAX_PER_USER;
+        if is_full || table.by_token.contains_key(&token) {
+            return false;
         }
-        free
+        table.add(token, reservation);
+        self.publish_expiry(&table);
+        true
     }
 
-    /// Takes the reservation of a token. A caller that cannot use it passes it to [`Reservations::insert`] again.
+    /// Returns a reservation that was taken by [`Reservations::claim`] but could not be used.
+    pub(in crate::datapath) fn restore(&self, token: Token, reservation: Reservation) {
+        let mut table = self.table();
+        table.add(token, reservation);
+        self.publish_expiry(&table);
+    }
+
+    /// Takes the reservation of a token. A caller that cannot use it passes it to [`Reservations::restore`].
     pub(in crate::datapath) fn claim(&self, now: u64, token: &Token) -> Option<Reservation> {
-        let reservation = self.table().remove(token)?;
+        let mut table = self.table();
+        let reservation = table.remove(token)?;
+        self.publish_expiry(&table);
+        // An expired socket is closed after the lock is released.
+        drop(table);
         (reservation.expires > now).then_some(reservation)
     }
 
     /// Drops all expired reservations; returns how many.
     pub(in crate::datapath) fn expire(&self, now: u64) -> usize {
+        if self.next_expiry().is_none_or(|at| at > now) {
+            return 0;
+        }
+        let mut expired = Vec::new();
+        let mut table = self.table();
+        while let Some(&(at, token)) = table.by_expiry.first()
+            && at <= now
+        {
+            expired.extend(table.remove(&token));
+        }
+        self.publish_expiry(&table);
         // Sockets are closed after the lock is released.
-        let expired: Vec<_> = self.table().extract_if(|_, reservation| reservation.expires <= now).collect();
+        drop(table);
         expired.len()
     }
 
-    /// When the next reservation expires.
+    /// When the next reservation expires. Takes no lock.
     pub(in crate::datapath) fn next_expiry(&self) -> Option<u64> {
-        self.table().values().map(|reservation| reservation.expires).min()
+        Some(self.next_expiry.load(Ordering::Relaxed)).filter(|&at| at > 0)
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Token, Reservation>> {
-        // Every change is a single call, so a panic cannot leave an inconsistent state.
+    fn publish_expiry(&self, table: &ReservationTable) {
+        let next = table.by_expiry.first().map_or(0, |(at, _)| *at);
+        self.next_expiry.store(next, Ordering::Relaxed);
+    }
+
+    fn table(&self) -> MutexGuard<'_, ReservationTable> {
+        // Nothing panics between the changes of the maps, so they agree.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReservationTable {
+    fn add(&mut self, token: Token, reservation: Reservation) {
+        self.by_expiry.insert((reservation.expires, token));
+        *self.by_user.entry(reservation.quota.user().clone()).or_default() += 1;
+        self.by_token.insert(token, reservation);
+    }
+
+    fn remove(&mut self, token: &Token) -> Option<Reservation> {
+        let reservation = self.by_token.remove(token)?;
+        self.by_expiry.remove(&(reservation.expires, *token));
+        let user = reservation.quota.user();
+        if let Some(count) = self.by_user.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_user.remove(user);
+            }
+        }
+        Some(reservation)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rand::SeedableRng;
     use rand::rngs::StdRng;
+    use socket2::SockRef;
 
     use super::super::ports::Ports;
     use super::super::quota::QuotaLedger;
@@ -96,10 +162,14 @@ mod tests {
         }
 
         fn make(&mut self, expires: u64) -> Reservation {
-            let quota = self.ledger.reserve(&"alice".into()).unwrap();
+            self.make_for("alice", expires)
+        }
+
+        fn make_for(&mut self, user: &str, expires: u64) -> Reservation {
+            let quota = self.ledger.reserve(&user.into()).unwrap();
             loop {
                 let (port, _) = self.ports.take(0, Family::V4, PortRequest::Any, &mut self.rng).unwrap();
-                match RelaySocket::open(port, false) {
+                match RelaySocket::reserve(port, false) {
                     Ok(relay) => return Reservation { relay, quota, expires },
                     Err((port, _)) => port.used_elsewhere(0),
                 }
@@ -126,6 +196,8 @@ mod tests {
         let (mut maker, table) = (Maker::new("127.0.1.2"), Reservations::default());
         let reservation = maker.make(30);
         let addr = reservation.relay.addr();
+        let buffer = SockRef::from(&reservation.relay).recv_buffer_size().unwrap();
+        assert!(buffer < 8192, "{buffer}");
         assert!(table.insert(0, [1; 8], reservation));
         assert!(table.insert(0, [2; 8], maker.make(40)));
         assert_eq!((table.next_expiry(), table.expire(29), maker.ledger.total()), (Some(30), 0, 2));
@@ -137,12 +209,28 @@ mod tests {
     #[test]
     fn the_table_is_bounded() {
         let (mut maker, table) = (Maker::new("127.0.1.3"), Reservations::default());
-        for token in 0..MAX_RESERVATIONS as u64 {
-            assert!(table.insert(0, token.to_be_bytes(), maker.make(30)));
+        for token in 0..MAX_RESERVATIONS {
+            let reservation = maker.make_for(&format!("user {}", token / MAX_PER_USER), 30);
+            assert!(table.insert(0, (token as u64).to_be_bytes(), reservation));
         }
         assert!(!table.insert(0, [0xFF; 8], maker.make(30)), "full");
         assert_eq!(maker.ledger.total(), MAX_RESERVATIONS, "the refused reservation was released");
         assert!(table.insert(30, [0xFF; 8], maker.make(60)), "expired entries make room");
+    }
+
+    /// One user cannot reserve every port, or the memory of as many receive buffers.
+    #[test]
+    fn a_user_has_few_reservations() {
+        let (mut maker, table) = (Maker::new("127.0.1.5"), Reservations::default());
+        for token in 0..MAX_PER_USER as u64 {
+            assert!(table.insert(0, token.to_be_bytes(), maker.make(30)));
+        }
+        assert!(!table.insert(0, [0xFE; 8], maker.make(30)));
+        assert!(table.insert(0, [0xFF; 8], maker.make_for("bob", 30)));
+        let claimed = table.claim(0, &0_u64.to_be_bytes()).unwrap();
+        assert!(table.insert(0, [0xFE; 8], maker.make(30)), "a claim makes room");
+        table.restore(0_u64.to_be_bytes(), claimed);
+        assert!(table.claim(0, &0_u64.to_be_bytes()).is_some(), "nothing that was claimed is lost");
     }
 
     #[test]

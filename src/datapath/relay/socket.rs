@@ -14,6 +14,13 @@ use crate::wire::Family;
 /// The requested buffer size of a relay socket, which holds a video key frame.
 pub(in crate::datapath) const BUFFER: usize = 1 << 20;
 
+/// The requested buffer size of a reserved socket, which nobody reads: the kernel raises it to its minimum. Otherwise a few
+/// hundred reservations could fill `net.ipv4.udp_mem`, and every UDP socket of the machine would lose packets.
+const RESERVED_BUFFER: usize = 1;
+
+/// More datagrams than the buffer of a reserved socket holds.
+const RESERVED_DATAGRAMS: usize = 16;
+
 /// A relay socket with its port. The socket is closed before the port is released.
 pub(in crate::datapath) struct RelaySocket {
     socket: UdpSocket,
@@ -26,10 +33,33 @@ pub(in crate::datapath) struct RelaySocket {
 impl RelaySocket {
     /// Opens the socket of a port.
     pub(in crate::datapath) fn open(port: Port, gro: bool) -> Result<RelaySocket, (Port, io::Error)> {
-        match bind(port.addr(), gro) {
+        RelaySocket::with_buffer(port, gro, BUFFER)
+    }
+
+    /// Opens the socket of a port that is reserved for a later allocation.
+    pub(in crate::datapath) fn reserve(port: Port, gro: bool) -> Result<RelaySocket, (Port, io::Error)> {
+        RelaySocket::with_buffer(port, gro, RESERVED_BUFFER)
+    }
+
+    fn with_buffer(port: Port, gro: bool, buffer: usize) -> Result<RelaySocket, (Port, io::Error)> {
+        match bind(port.addr(), gro, buffer) {
             Ok(socket) => Ok(RelaySocket { socket, port, served: 0, drops: DropCounter::default() }),
             Err(error) => Err((port, error)),
         }
+    }
+
+    /// Prepares a reserved socket for its allocation: what arrived before is discarded, and later losses are counted.
+    pub(super) fn claim(&mut self) -> io::Result<()> {
+        option::buffers(self.socket.as_fd(), BUFFER)?;
+        let mut byte = [0];
+        // The minimal buffer held very few datagrams, so this ends even while more arrive.
+        for _ in 0..RESERVED_DATAGRAMS {
+            if self.socket.recv(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                break;
+            }
+        }
+        let _ = self.drops.take(self.socket.as_fd());
+        Ok(())
     }
 
     /// The relayed transport address.
@@ -64,7 +94,7 @@ impl AsFd for RelaySocket {
     }
 }
 
-fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
+fn bind(addr: SocketAddr, gro: bool, buffer: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     option::may_fragment(socket.as_fd(), addr.is_ipv6())?;
@@ -75,7 +105,7 @@ fn bind(addr: SocketAddr, gro: bool) -> io::Result<UdpSocket> {
     }
     // RFC 8656 §11.5: ICMP errors are relayed to the client
     option::receive_errors(socket.as_fd(), addr.is_ipv6())?;
-    option::buffers(socket.as_fd(), BUFFER)?;
+    option::buffers(socket.as_fd(), buffer)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }

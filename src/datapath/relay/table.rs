@@ -220,23 +220,27 @@ impl Relays {
     fn claim(&mut self, user: &Arc<str>, token: Token, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
         let reservations = &self.resources.reservations;
         let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Token)?;
+        let reserved_by = reservation.quota.user().clone();
         if let Err(denial) = reservation.quota.transfer_to(user) {
-            reservations.insert(opening.now, token, reservation);
+            reservations.restore(token, reservation);
             return Err(denial);
         }
         let Reservation { relay, quota, expires } = reservation;
         let family = relay.family();
         let opened =
             self.insert(relay, Arc::new(quota), opening).map_err(|TableEntry { relay, quota, .. }| {
-                if let Some(quota) = Arc::into_inner(quota) {
-                    self.resources.reservations.insert(
-                        opening.now,
-                        token,
-                        Reservation { relay, quota, expires },
-                    );
+                if let Some(mut quota) = Arc::into_inner(quota) {
+                    quota.return_to(&reserved_by);
+                    let reservation = Reservation { relay, quota, expires };
+                    self.resources.reservations.restore(token, reservation);
                 }
                 Denial::NoPort
             })?;
+        if let Some(Err(error)) = self.sockets.get_mut(opened.socket.into()).map(|entry| entry.relay.claim())
+        {
+            // It still relays, with small buffers.
+            opening.log.failed(opening.now, opened.addr.0, &error);
+        }
         let relays = PerFamily::from_fn(|one| (one == family).then_some(Ok(opened)));
         Ok(Answer::Opened { relays, token: None })
     }
@@ -265,7 +269,7 @@ fn bind_free(
     // Every iteration removes a port from the free ones, returns, or is counted.
     while let Some((port, next)) = resources.ports.take(opening.now, family, request, rng) {
         let relays = RelaySocket::open(port, resources.gro).and_then(|relay| {
-            let next = next.map(|port| RelaySocket::open(port, resources.gro)).transpose()?;
+            let next = next.map(|port| RelaySocket::reserve(port, resources.gro)).transpose()?;
             Ok((relay, next))
         });
         let (port, error) = match relays {

@@ -175,7 +175,7 @@ impl Server {
                 Denial::Total => Reject::new(508, "too many allocations").fix("raise limits.allocations"),
                 Denial::NoPort => Reject::new(508, "no relayed address is free")
                     .fix("widen relay.ports, or raise the limit on open files"),
-                Denial::Reservations => Reject::new(508, "too many reserved ports"),
+                Denial::Reservations => Reject::new(508, "too many reserved ports are not claimed yet"),
                 Denial::Token => Reject::new(508, "the reservation does not exist or has expired"),
             })
         };

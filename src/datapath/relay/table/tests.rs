@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd;
 
 use rand::SeedableRng;
 use socket2::SockRef;
@@ -183,6 +184,45 @@ fn a_refused_claim_keeps_the_reservation() {
     assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::Quota));
     world.relays.close(key(&bobs[0], Family::V4));
     assert!(matches!(world.claim(1, "bob", token), Answer::Opened { .. }));
+}
+
+/// RFC 8656 §7.2: a claim that fails changes nothing: neither for the user who reserved the port nor for the claimer.
+#[test]
+fn a_failed_claim_leaves_the_quota_with_its_user() {
+    let resources = resources(&["127.0.2.12"], 20_000..=32_000, 2);
+    let mut world = World::new(&resources);
+    let token = token(&world.open("alice", true, false, PortRequest::Pair));
+    let poll = std::mem::replace(&mut world.poll, Poll::broken());
+    assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::NoPort));
+    world.poll = poll;
+    let open = |world: &mut World, user| world.open(user, true, false, PortRequest::Any);
+    assert_eq!(open(&mut world, "alice"), Answer::Refused(Denial::Quota), "it counts for alice");
+    let bobs = open(&mut world, "bob");
+    assert!(matches!(open(&mut world, "bob"), Answer::Opened { .. }), "it does not count for bob");
+    world.relays.close(key(&bobs, Family::V4));
+    assert!(matches!(world.claim(1, "bob", token), Answer::Opened { .. }), "the reservation is still there");
+}
+
+/// A reserved socket, which nobody reads, holds little of the memory that all UDP sockets of the machine share.
+#[test]
+fn a_reserved_socket_has_the_smallest_buffer_until_it_is_claimed() {
+    let resources = resources(&["127.0.2.13"], 20_000..=32_000, 9);
+    let mut world = World::new(&resources);
+    let answer = world.open("alice", true, false, PortRequest::Pair);
+    let (even, token) = (v4(&answer), token(&answer));
+    let reserved = SocketAddr::new(even.ip(), even.port() + 1);
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..1000 {
+        peer.send_to(&[1; 1000], reserved).unwrap();
+    }
+    let answer = world.claim(1, "alice", token);
+    let socket = world.relays.socket(key(&answer, Family::V4)).unwrap();
+    let size = |socket: BorrowedFd<'_>| SockRef::from(&socket).recv_buffer_size().unwrap();
+    let mut byte = [0; 1];
+    let received = nix::sys::socket::recv(socket.as_raw_fd(), &mut byte, nix::sys::socket::MsgFlags::empty());
+    assert_eq!(received, Err(nix::errno::Errno::EAGAIN), "what arrived before the claim is discarded");
+    assert!(size(socket) > 100_000, "{}", size(socket));
+    assert_eq!(world.relays.take_drops(9).count, 0, "what was dropped before the claim is no loss");
 }
 
 /// RFC 8656 §7.2: without quota for the reservation, the allocation fails and uses no quota.
