@@ -67,7 +67,7 @@ fn check(text: &str, choice: u8) {
         listeners: settings.listen.udp.iter().map(|addr| (Transport::Udp, *addr)).collect(),
         relay: settings.relay.addresses.clone(),
         external: External::default(),
-        local: settings.relay.addresses.clone(),
+        own: settings.relay.addresses.iter().copied().map(Into::into).collect(),
         cpus: 2,
     };
     let identity = settings.tls.identity().expect("the loader has checked it");

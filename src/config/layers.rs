@@ -10,7 +10,7 @@ use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
 use crate::turn::bucket::UnauthenticatedLimiter;
-use crate::turn::peers::{PeerRules, Rules};
+use crate::turn::peers::{Cidr, PeerRules, Rules};
 use crate::turn::{AllocationLimits, External, Families, Lifetimes, Transport};
 use crate::{auth, datapath, turn};
 
@@ -23,8 +23,8 @@ pub struct Site {
     pub relay: Vec<IpAddr>,
     /// Their external addresses.
     pub external: External,
-    /// Every address of this machine.
-    pub local: Vec<IpAddr>,
+    /// The addresses and ranges that are this machine's own, as the kernel's local routing table has them.
+    pub own: Vec<Cidr>,
     /// CPUs that this process may use.
     pub cpus: usize,
 }
@@ -82,7 +82,7 @@ impl Settings {
                 deny: self.peers.deny.clone(),
                 nat64: self.peers.nat64.clone(),
                 relay: site.relay.iter().map(|ip| site.outside(*ip)).collect(),
-                local: site.local.clone(),
+                own: site.own.clone(),
                 endpoints: self.endpoints(site),
             }),
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
@@ -170,7 +170,7 @@ mod tests {
             ],
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
             external: External::default(),
-            local: vec!["127.0.0.1".parse().unwrap()],
+            own: vec!["127.0.0.1".parse().unwrap()],
             cpus: 3,
         }
     }
@@ -210,7 +210,7 @@ mod tests {
                 listeners: vec![(Transport::Tcp, listener.parse().unwrap())],
                 relay: vec!["10.0.0.5".parse().unwrap()],
                 external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),
-                local: vec!["10.0.0.5".parse().unwrap()],
+                own: vec!["10.0.0.5".parse().unwrap()],
                 cpus: 1,
             };
             let turn = settings.turn(&site);

@@ -104,7 +104,7 @@ mod tests {
             external: External::new(
                 external.iter().map(|(local, out)| (local.parse().unwrap(), out.parse().unwrap())).collect(),
             ),
-            local: Vec::new(),
+            own: Vec::new(),
             cpus: 1,
         }
     }

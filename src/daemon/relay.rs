@@ -22,6 +22,7 @@ use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site, external};
 use crate::datapath::{ListenerGroup, Workers};
 use crate::turn::Transport;
+use crate::turn::peers::Cidr;
 
 /// How long the workers may take to receive a snapshot.
 const APPLY: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ impl RunningRelay {
             listeners: listeners(settings.listen.all())?,
             external: external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?,
             relay,
-            local: addresses::all().context("cannot list the addresses of this machine")?,
+            own: own()?,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
         files::raise_limit(sockets(settings, site.relay.len()), settings.limits.connections);
@@ -176,6 +177,17 @@ fn choose(settings: &Settings) -> Result<Vec<Chosen>> {
         }
     }
     Ok([v4, v6].into_iter().flatten().collect())
+}
+
+/// The addresses of this machine's interfaces, and what is loopback on every machine.
+fn own() -> Result<Vec<Cidr>> {
+    let mut own: Vec<Cidr> = addresses::all()
+        .context("cannot list the addresses of this machine")?
+        .into_iter()
+        .map(Cidr::from)
+        .collect();
+    own.extend(["127.0.0.0/8", "::1/128"].map(|range| range.parse::<Cidr>().expect("a range of ours")));
+    Ok(own)
 }
 
 /// The listeners that this machine can open: those for IPv6 only if it has IPv6.

@@ -74,6 +74,13 @@ impl Cidr {
     }
 }
 
+impl From<IpAddr> for Cidr {
+    /// The range of this address only.
+    fn from(addr: IpAddr) -> Cidr {
+        Cidr { addr, len: if addr.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
 impl FromStr for Cidr {
     type Err = CidrError;
 
@@ -119,8 +126,9 @@ pub struct Rules {
     pub nat64: Vec<Cidr>,
     /// The relay's own relayed addresses as peers know them: behind a NAT, the external ones.
     pub relay: Vec<IpAddr>,
-    /// All addresses of this machine: those that a wildcard endpoint listens on.
-    pub local: Vec<IpAddr>,
+    /// What packets to this machine may be addressed to, as the kernel's local routing table has it: addresses and ranges
+    /// such as 127.0.0.0/8. A wildcard endpoint listens on all of them.
+    pub own: Vec<Cidr>,
     /// The relay's own listeners and its HTTP endpoints: always refused.
     pub endpoints: Vec<SocketAddr>,
 }
@@ -266,7 +274,7 @@ pub struct PeerRules {
     tunnels: Vec<(Cidr, &'static str)>,
     nat64: Vec<Cidr>,
     relay: Vec<IpAddr>,
-    local: Vec<IpAddr>,
+    own: Vec<Cidr>,
     endpoints: Vec<SocketAddr>,
 }
 
@@ -285,7 +293,7 @@ impl PeerRules {
             tunnels: built_in(&TUNNELS),
             nat64,
             relay: rules.relay,
-            local: rules.local,
+            own: rules.own,
             endpoints: rules.endpoints,
         }
     }
@@ -338,7 +346,7 @@ impl PeerRules {
         {
             return Err(Forbidden(name));
         }
-        if own || self.local.contains(&ip) {
+        if own || self.is_own(ip) {
             rules(&EVERY_PORT, None, local)
         } else if !endpoints.is_empty() {
             rules(&EVERY_PORT, None, ip)
@@ -347,11 +355,15 @@ impl PeerRules {
         }
     }
 
+    fn is_own(&self, ip: IpAddr) -> bool {
+        self.own.iter().any(|range| range.contains(ip))
+    }
+
     /// The ports of this relay's own endpoints at an address, sorted.
     fn endpoints_at(&self, ip: IpAddr) -> Vec<u16> {
         let is_here = |endpoint: &&SocketAddr| {
             endpoint.ip() == ip
-                || endpoint.ip().is_unspecified() && (self.local.contains(&ip) || self.relay.contains(&ip))
+                || endpoint.ip().is_unspecified() && (self.is_own(ip) || self.relay.contains(&ip))
         };
         let mut ports: Vec<u16> = self.endpoints.iter().filter(is_here).map(SocketAddr::port).collect();
         ports.sort_unstable();
@@ -377,7 +389,7 @@ mod tests {
             deny: ranges(deny),
             nat64: vec!["2a00:64::/48".parse().unwrap()],
             relay: vec![OWN.parse().unwrap()],
-            local: vec![OWN.parse().unwrap(), "8.8.4.4".parse().unwrap()],
+            own: vec![OWN.parse().unwrap(), "8.8.4.4".parse().unwrap()],
             endpoints: vec!["0.0.0.0:3478".parse().unwrap(), "127.0.0.1:9641".parse().unwrap()],
         })
     }

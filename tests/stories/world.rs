@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
 use hairpin::turn::bucket::UnauthenticatedLimiter;
-use hairpin::turn::peers::{PeerRules, Rules};
+use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
     AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, Denial, External, Families, FiveTuple,
     Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily, PortRequest, Refused,
@@ -87,7 +87,7 @@ pub fn rules() -> Rules {
     let relay = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
     Rules {
         relay: relay.to_vec(),
-        local: relay.to_vec(),
+        own: relay.iter().copied().map(Cidr::from).collect(),
         endpoints: vec![addr("0.0.0.0:3478"), addr("[::]:3478")],
         ..Rules::default()
     }
