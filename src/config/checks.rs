@@ -7,6 +7,7 @@ use super::settings::{ListenSettings, Settings};
 use super::table::SECRET_VARIABLE;
 use super::tls::TlsSettings;
 use crate::tls::IdentityError;
+use crate::turn::peers::Cidr;
 
 /// Settings that do not fit together.
 pub struct Disagreement {
@@ -56,6 +57,22 @@ pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
         );
         let keys = &["limits.max_allocation_lifetime", "limits.allocation_lifetime"];
         found.push(mistake(keys, what, "raise max_allocation_lifetime or lower allocation_lifetime"));
+    }
+    let public: Vec<_> = settings
+        .limits
+        .exempt_sources
+        .iter()
+        .filter(|range| !is_private(range))
+        .map(Cidr::to_string)
+        .collect();
+    if !public.is_empty() {
+        let are = if public.len() == 1 { "is" } else { "are" };
+        let public = public.join(", ");
+        let what = format!(
+            "{public} {are} public: a flood of forged packets in the name of such an address gets a hundred times as many responses"
+        );
+        let fix = "list only addresses of your own balancers, NAT gateways and proxies";
+        found.push(warning(&["limits.exempt_sources"], what, fix));
     }
     for listener in settings.http.listen.iter().filter(|listener| !listener.ip().is_loopback()) {
         let what = format!("{listener} is not a loopback address, and HTTP has no access control");
@@ -137,6 +154,22 @@ fn unusable(error: &IdentityError) -> Disagreement {
         Mismatch => (&["tls.key", "tls.cert"], "use the private key that the certificate was made for"),
     };
     mistake(keys, error.to_string(), fix)
+}
+
+/// Whether nobody outside of the operator's networks has an address of this range.
+fn is_private(range: &Cidr) -> bool {
+    const PRIVATE: [&str; 9] = [
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    ];
+    PRIVATE.iter().any(|private| private.parse::<Cidr>().is_ok_and(|private| private.covers(range)))
 }
 
 fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {

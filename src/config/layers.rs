@@ -11,7 +11,7 @@ use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
 use crate::turn::bucket::UnauthenticatedLimiter;
 use crate::turn::peers::{Cidr, PeerRules, Rules};
-use crate::turn::{AllocationLimits, External, Families, Lifetimes, Transport};
+use crate::turn::{AllocationLimits, ExemptSources, External, Families, Lifetimes, Transport};
 use crate::{auth, datapath, turn};
 
 /// What depends on the machine and not on the settings.
@@ -141,6 +141,11 @@ impl Settings {
             unfinished_message_timeout: seconds(limits.unfinished_message_timeout),
             idle_timeout: seconds(limits.idle_timeout),
         }
+    }
+
+    /// The sources whose limits are larger.
+    pub fn exempt_sources(&self) -> ExemptSources {
+        ExemptSources::new(&self.limits.exempt_sources)
     }
 
     /// The limit on unauthenticated responses; `seed` keys its table.

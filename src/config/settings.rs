@@ -106,6 +106,8 @@ pub struct LimitsSettings {
     pub unauthenticated_burst: u64,
     /// Unauthenticated responses per second after that; 0 is no limit.
     pub unauthenticated_rate: u64,
+    /// Balancers, NAT gateways and proxies, whose limits per source are larger.
+    pub exempt_sources: Vec<Cidr>,
     /// TCP and TLS connections.
     pub connections: u64,
     /// Connections that have not yet sent a complete message.

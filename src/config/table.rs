@@ -283,6 +283,17 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &["unauthorized-ratelimit", "unauthorized-ratelimit-rps"],
     },
     Setting {
+        key: "limits.exempt_sources",
+        kind: &Prefixes(|s: &mut Settings| &mut s.limits.exempt_sources),
+        default: "[]",
+        example: r#"["10.0.0.0/24"]"#,
+        doc: "Addresses behind which many clients are: balancers, NAT gateways and proxies of your own. Limits per source address, on \
+              responses without authentication and on connections, are a hundred times as large for them. They are never without a \
+              limit, because the source of a datagram can be forged. Nothing that such a machine says about its clients is \
+              believed.",
+        coturn: &[],
+    },
+    Setting {
         key: "limits.connections",
         kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.connections },
         default: "50000",

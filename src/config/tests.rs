@@ -174,6 +174,7 @@ unfinished_message_timeout = 5
 idle_timeout = 4
 unauthenticated_burst = 5
 unauthenticated_rate = 0
+exempt_sources = ["10.0.0.0/24", "fd00::1"]
 allocation_lifetime = 600
 max_allocation_lifetime = 700
 permission_lifetime = 300
@@ -374,6 +375,11 @@ fn lifetimes_that_differ_from_the_rfc_cause_a_warning() {
         ("[limits]\nreservation_lifetime = 1", "section 7.2 says at least 30"),
         ("auth.nonce_lifetime = 86400\nauth.secrets = \"0123456789abcdef\"", "section 5 says at most 3600"),
         ("[http]\nlisten = [\"192.0.2.1:9641\"]", "192.0.2.1:9641 is not a loopback address"),
+        (
+            "[limits]\nexempt_sources = [\"10.0.0.0/8\", \"203.0.113.0/24\", \"fc00::/7\"]",
+            "203.0.113.0/24 is public",
+        ),
+        ("[limits]\nexempt_sources = [\"0.0.0.0/0\", \"::/0\"]", "0.0.0.0/0, ::/0 are public"),
     ] {
         let both = if text.starts_with("auth") { text.to_owned() } else { format!("{text}\n{GOOD}") };
         let loaded = load("hairpin.toml", &both, &reader()).unwrap();

@@ -14,6 +14,7 @@
 //! - `allocation`: an allocation with its permissions and channels (sections 6, 9 and 12)
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
 //! - [`bucket`]: the rate limit of responses to clients that have not authenticated
+//! - [`ExemptSources`]: sources that many clients share
 //! - `timers`: one ordered queue of named deadlines
 //! - [`stats`]: counters, plain integers
 //!
@@ -39,6 +40,7 @@ mod per_family;
 mod requests;
 mod server;
 mod snapshot;
+mod sources;
 pub mod stats;
 mod sweep;
 mod timers;
@@ -56,6 +58,7 @@ pub use output::{
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};
 pub use snapshot::Snapshot;
+pub use sources::ExemptSources;
 pub use stats::Stats;
 
 /// The time of an input, read once per batch by the owner of the clock.

@@ -57,6 +57,30 @@ impl Cidr {
         Cidr::new(ip, self.len).is_some_and(|range| range.addr == self.addr)
     }
 
+    /// The first address of the range.
+    pub fn first(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// The last address of the range.
+    pub fn last(&self) -> IpAddr {
+        match self.addr {
+            IpAddr::V4(v4) => {
+                let host = u32::MAX.checked_shr(u32::from(self.len)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() | host))
+            }
+            IpAddr::V6(v6) => {
+                let host = u128::MAX.checked_shr(u32::from(self.len)).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() | host))
+            }
+        }
+    }
+
+    /// Whether every address of `other` is in the range.
+    pub fn covers(&self, other: &Cidr) -> bool {
+        self.contains(other.first()) && self.contains(other.last())
+    }
+
     /// The IPv4 address inside an IPv6 one of this NAT64 prefix (RFC 6052 section 2.2).
     fn embedded(&self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
         if !self.contains(IpAddr::V6(ip)) {
