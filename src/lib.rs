@@ -8,7 +8,7 @@
 //! - [`auth`]: who is this? The long-term credentials of RFC 8489 section 9.2.
 //! - [`tls`]: who this server is to TLS clients: certificates and keys.
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
-//! - `counted`: enums whose values are counted.
+//! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
@@ -20,6 +20,7 @@ pub mod config;
 mod counted;
 pub mod daemon;
 pub mod datapath;
+mod keyed;
 pub mod tls;
 pub mod turn;
 pub mod wire;

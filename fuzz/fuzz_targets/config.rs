@@ -72,7 +72,7 @@ fn check(text: &str, choice: u8) {
     };
     let identity = settings.tls.identity().expect("the loader has checked it");
     settings.datapath(&site);
-    settings.unauthenticated_limiter(0);
+    settings.rates();
     match Auth::new(settings.auth(), NonceKeys { current: [0; 32], previous: None }) {
         Ok(auth) => drop(settings.snapshot(0, &site, Arc::new(auth), identity)),
         Err(error) => assert!(!contains_marker(&error.to_string()), "{error}"),

@@ -79,7 +79,7 @@ fuzz_target!(|input: &[u8]| {
             10 => world.pass(u64::from(input.byte().unwrap_or(0)) * 8),
             11 => world.pass_unnoticed(u64::from(input.byte().unwrap_or(0)) * 8),
             12 => world.hold = !world.hold,
-            13 => world.deny = Some(if step & 16 == 0 { Denial::Quota } else { Denial::Capacity }),
+            13 => world.deny = Some(if step & 16 == 0 { Denial::Quota } else { Denial::NoPort }),
             14 => {
                 world.short_of = [None, Some(Family::V4), Some(Family::V6), None][usize::from(step >> 4 & 3)]
             }

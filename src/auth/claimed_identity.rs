@@ -1,5 +1,6 @@
 //! What a request claims about its sender before verification: RFC 8489 §14.3, §14.4, §14.9-14.12.
 
+use super::algorithms::PasswordAlgorithm;
 use super::credential::{Credential, userhash};
 use super::prepare::strip_quotes;
 use super::verdict::ResponseIntegrity;
@@ -62,10 +63,20 @@ impl<'a> ClaimedIdentity<'a> {
         }
     }
 
-    /// RFC 8489 §9.2.4: a client that names no algorithm may not support MESSAGE-INTEGRITY-SHA256.
-    pub(super) fn response_integrity(&self) -> ResponseIntegrity {
+    /// The algorithm that the request names. `None` is an unknown one.
+    pub(super) fn algorithm(&self) -> Option<PasswordAlgorithm> {
+        // RFC 8489 §9.2.4: "processed as though PASSWORD-ALGORITHM were MD5"
+        self.chosen.map_or(Some(PasswordAlgorithm::Md5), PasswordAlgorithm::from_value)
+    }
+
+    /// RFC 8489 §9.2.4: a client that names no algorithm may not support MESSAGE-INTEGRITY-SHA256. One that names MD5 and
+    /// signs with MESSAGE-INTEGRITY alone may not either, although the RFC expects it: it gets both, of which any client
+    /// verifies one.
+    pub(super) fn response_integrity(&self, request: &Message<'_>) -> ResponseIntegrity {
         if self.offered.is_none() && self.chosen.is_none() {
             ResponseIntegrity::Sha1
+        } else if !request.has_integrity_sha256() && self.algorithm() == Some(PasswordAlgorithm::Md5) {
+            ResponseIntegrity::Both
         } else {
             ResponseIntegrity::Sha256
         }

@@ -31,6 +31,8 @@ pub struct StaticUser {
     pub name: String,
     /// The user's password or key.
     pub password: Password,
+    /// Allocations of all clients with this name together; 0 is no limit.
+    pub allocations: usize,
 }
 
 /// The password of a static user.
@@ -134,8 +136,12 @@ mod tests {
         let config = AuthConfig {
             realm: "example.org".into(),
             users: vec![
-                StaticUser { name: "alice".into(), password: Password::Plain(Secret::new("hunter2")) },
-                StaticUser { name: "bob".into(), password: Password::Md5Key([0xAB; 16]) },
+                StaticUser {
+                    name: "alice".into(),
+                    password: Password::Plain(Secret::new("hunter2")),
+                    allocations: 0,
+                },
+                StaticUser { name: "bob".into(), password: Password::Md5Key([0xAB; 16]), allocations: 0 },
             ],
             secrets: vec![Secret::new("north")],
             user_before_expiry: false,

@@ -8,21 +8,31 @@ use std::sync::Arc;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
+use super::account::Account;
 use super::algorithms::PasswordAlgorithm;
 
 /// A user and one of the user's keys. An allocation keeps the credential that created it.
 pub struct Credential {
     username: Arc<str>,
-    user: Arc<str>,
+    account: Account,
     expires: Option<u64>,
     key: Key,
 }
 
 impl Credential {
-    pub(super) fn new(username: &str, user: &str, expires: Option<u64>, key: Key) -> Credential {
+    /// The credential of a static user.
+    pub(super) fn of_static_user(account: &Account, key: Key) -> Credential {
+        Credential { username: account.name().clone(), account: account.clone(), expires: None, key }
+    }
+
+    /// A time-limited credential. `user` is the part of its username beside the expiry, if there is one.
+    pub(super) fn time_limited(username: &str, user: Option<&str>, expires: u64, key: Key) -> Credential {
         let username: Arc<str> = username.into();
-        let user = if *user == *username { Arc::clone(&username) } else { user.into() };
-        Credential { username, user, expires, key }
+        let account = match user {
+            Some(user) => Account::person(user),
+            None => Account::expiry_only(username.trim_matches(':')),
+        };
+        Credential { username, account, expires: Some(expires), key }
     }
 
     /// The full USERNAME as sent by the client, which RFC 8656 §5 (441) compares.
@@ -30,10 +40,14 @@ impl Credential {
         &self.username
     }
 
-    /// The user for quotas and logs: a time-limited username without its expiry unless that is all of it, or the name of a
-    /// static user.
+    /// Whom quotas and rates count: the user in a time-limited username, or a name that many clients share.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The user for logs: a time-limited username without its expiry unless that is all of it, or the name of a static user.
     pub fn user(&self) -> &Arc<str> {
-        &self.user
+        self.account.name()
     }
 
     /// The algorithm that derived the key.
@@ -58,7 +72,7 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential")
             .field("username", &self.username)
-            .field("user", &self.user)
+            .field("user", self.user())
             .field("algorithm", &self.algorithm())
             .finish_non_exhaustive()
     }
@@ -124,7 +138,7 @@ mod tests {
     #[test]
     fn debug_output_hides_the_key() {
         let key = Key::Md5([0xAB; 16]);
-        let printed = format!("{:?}", Credential::new("1:bob", "bob", Some(1), key));
+        let printed = format!("{:?}", Credential::time_limited("1:bob", Some("bob"), 1, key));
         assert_eq!(printed, r#"Credential { username: "1:bob", user: "bob", algorithm: Md5, .. }"#);
     }
 }

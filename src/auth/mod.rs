@@ -6,12 +6,14 @@
 //! and passes it to later requests, so its key remains valid even if the user is removed.
 //!
 //! - [`AuthConfig`], [`NonceKeys`]: realm, users, shared secrets, and keys from the operating system.
+//! - [`Account`]: whom quotas and rates count.
 //! - [`Auth::authenticate`]: the checks of RFC 8489 §9.2.4, in order.
 //! - [`Authenticated`], [`AuthRefusal`], [`AuthReason`]: the outcome.
 //! - [`time_limited_password`], [`md5_key`]: used to issue credentials.
 //!
 //! Deliberately not here: short-term credentials (RFC 8489 §9.1), which TURN does not use, and the rules for clients.
 
+mod account;
 mod algorithms;
 mod claimed_identity;
 mod config;
@@ -30,6 +32,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use account::{Account, AccountKey, AccountKind};
 pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
 pub use credential::{Credential, md5_key};
 pub use nonce::NonceKeys;
@@ -155,13 +158,24 @@ impl Auth {
             NonceStatus::Foreign => return Err(AuthReason::ForeignNonce.into()),
         }
         let other_user = known.is_some_and(|known| known.username() != credential.username());
-        let authenticated = Authenticated::new(credential, claim.response_integrity());
+        let authenticated = Authenticated::new(credential, claim.response_integrity(request));
         // RFC 8656 §5: 441 if the allocation belongs to another user.
         if other_user && purpose != AuthPurpose::Allocate {
             let reason = AuthReason::OtherUser;
             return Err(AuthRefusal { code: reason.code(), reason, signed: Some(authenticated) });
         }
         Ok(authenticated)
+    }
+
+    /// Authenticates the retransmission of a request that was authenticated with `known` before. Its integrity must verify
+    /// with the same key; that the nonce or the credential has expired since, or that the configuration has changed, does not
+    /// matter (RFC 8489 §6.3.1).
+    pub fn recognize(request: &Message<'_>, known: &Arc<Credential>) -> Option<Authenticated> {
+        let claim = ClaimedIdentity::from_request(request)?;
+        let is_known = claim.algorithm() == Some(known.algorithm())
+            && claim.names(known)
+            && verify_integrity(request, known.key());
+        is_known.then(|| Authenticated::new(Arc::clone(known), claim.response_integrity(request)))
     }
 
     /// RFC 8489 §9.2.4, third check. Returns `None` for an unknown algorithm.

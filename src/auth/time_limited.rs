@@ -56,7 +56,7 @@ impl SharedSecrets {
             .iter()
             .map(|hmac| Key::derive(algorithm, name.username, realm, &password(hmac, name.username)))
             .find(|key| verify_key(key.as_bytes()))
-            .map(|key| Credential::new(name.username, name.user, Some(name.expires), key))
+            .map(|key| Credential::time_limited(name.username, name.user, name.expires, key))
     }
 }
 
@@ -64,7 +64,8 @@ impl SharedSecrets {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TimeLimitedUsername<'a> {
     username: &'a str,
-    user: &'a str,
+    /// `None` if the username is an expiry and nothing else.
+    user: Option<&'a str>,
     expires: u64,
 }
 
@@ -87,7 +88,7 @@ impl<'a> TimeLimitedUsername<'a> {
             return None;
         }
         let expires = time.parse().ok()?;
-        Some(TimeLimitedUsername { username, user: if user.is_empty() { time } else { user }, expires })
+        Some(TimeLimitedUsername { username, user: Some(user).filter(|user| !user.is_empty()), expires })
     }
 }
 
@@ -118,7 +119,7 @@ mod tests {
     }
 
     fn parse(username: &str, user_before_expiry: bool) -> Option<(u64, &str)> {
-        secrets(user_before_expiry).parse(username).map(|name| (name.expires, name.user))
+        secrets(user_before_expiry).parse(username).map(|name| (name.expires, name.user.unwrap_or("")))
     }
 
     /// draft-uberti-behave-turn-rest: a test vector of other implementations.
@@ -134,8 +135,8 @@ mod tests {
             ("1700000000:alice", Some((1_700_000_000, "alice"))),
             ("1700000000:@alice:example.org", Some((1_700_000_000, "@alice:example.org"))),
             ("1700000000:42", Some((1_700_000_000, "42"))),
-            ("1700000000", Some((1_700_000_000, "1700000000"))),
-            ("1700000000:", Some((1_700_000_000, "1700000000"))),
+            ("1700000000", Some((1_700_000_000, ""))),
+            ("1700000000:", Some((1_700_000_000, ""))),
             ("0:a", Some((0, "a"))),
             ("007:a", Some((7, "a"))),
             ("18446744073709551615:a", Some((u64::MAX, "a"))),
@@ -165,11 +166,11 @@ mod tests {
         for (name, expected) in [
             ("alice:1700000000", Some((1_700_000_000, "alice"))),
             ("@alice:example.org:1700000000", Some((1_700_000_000, "@alice:example.org"))),
-            (":1700000000", Some((1_700_000_000, "1700000000"))),
+            (":1700000000", Some((1_700_000_000, ""))),
             // A leading number is the expiry.
             ("1700000000:42", Some((1_700_000_000, "42"))),
             ("1700000000:alice", Some((1_700_000_000, "alice"))),
-            ("1700000000", Some((1_700_000_000, "1700000000"))),
+            ("1700000000", Some((1_700_000_000, ""))),
             // A leading number that is out of range is not.
             ("18446744073709551616:5", Some((5, "18446744073709551616"))),
             ("alice:+5", None),
@@ -195,7 +196,7 @@ mod tests {
                 let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
                 let (first, last) = (name.split(':').next().unwrap(), name.rsplit(':').next().unwrap());
                 prop_assert!(digits(first) || setting && digits(last));
-                prop_assert!(!parsed.user.is_empty());
+                prop_assert_ne!(parsed.user, Some(""));
             }
         }
 

@@ -2,11 +2,10 @@
 //!
 //! Keys are derived once, and verified requests share the credential of their user.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
+use super::account::Account;
 use super::algorithms::PasswordAlgorithm;
 use super::config::{AuthConfigError, Password, StaticUser};
 use super::credential::{Credential, Key, userhash};
@@ -15,11 +14,11 @@ use super::prepare::{opaque_string, strip_quotes};
 /// RFC 8489 §14.3: a USERNAME is shorter than 509 bytes.
 const NAME_MAX: usize = 508;
 
-/// The table of static users. Clients cannot add entries, so the hash function needs no secret seed.
+/// The table of static users.
 pub(super) struct StaticUsers {
-    by_name: HashMap<Arc<str>, Arc<UserCredentials>, FixedState>,
+    by_name: BTreeMap<Arc<str>, Arc<UserCredentials>>,
     /// Keyed by USERHASH.
-    by_hash: HashMap<[u8; 32], Arc<UserCredentials>, FixedState>,
+    by_hash: BTreeMap<[u8; 32], Arc<UserCredentials>>,
 }
 
 /// A user's credentials, one per algorithm for which there is a key.
@@ -45,7 +44,8 @@ impl UserCredentials {
         if strip_quotes(name.as_bytes()) != name.as_bytes() {
             return Err(refuse("is in quotes, which are not part of the name; remove them"));
         }
-        let credential = |key| Arc::new(Credential::new(&name, &name, None, key));
+        let account = Account::static_user(name.as_str(), configured.allocations);
+        let credential = |key| Arc::new(Credential::of_static_user(&account, key));
         match &configured.password {
             Password::Md5Key(key) => Ok(UserCredentials { md5: credential(Key::Md5(*key)), sha256: None }),
             Password::Plain(secret) => {
@@ -65,7 +65,7 @@ impl UserCredentials {
 
 impl StaticUsers {
     pub(super) fn new(configured: &[StaticUser], realm: &str) -> Result<StaticUsers, AuthConfigError> {
-        let mut users = StaticUsers { by_name: HashMap::default(), by_hash: HashMap::default() };
+        let mut users = StaticUsers { by_name: BTreeMap::new(), by_hash: BTreeMap::new() };
         for one in configured {
             let user = Arc::new(UserCredentials::new(one, realm)?);
             let name = Arc::clone(user.md5.username());
@@ -87,9 +87,6 @@ impl StaticUsers {
 
     /// The names of users that have only an MD5 key, sorted.
     pub(super) fn md5_only(&self) -> Vec<&str> {
-        let mut names: Vec<&str> =
-            self.by_name.iter().filter(|(_, user)| user.sha256.is_none()).map(|(name, _)| &**name).collect();
-        names.sort_unstable();
-        names
+        self.by_name.iter().filter(|(_, user)| user.sha256.is_none()).map(|(name, _)| &**name).collect()
     }
 }

@@ -23,11 +23,12 @@ pub struct Authenticated {
     integrity: ResponseIntegrity,
 }
 
-/// The attribute that protects the response.
+/// The attributes that protect the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseIntegrity {
     Sha1,
     Sha256,
+    Both,
 }
 
 impl Authenticated {
@@ -45,6 +46,10 @@ impl Authenticated {
         match self.integrity {
             ResponseIntegrity::Sha1 => response.integrity_sha1(self.credential.key()),
             ResponseIntegrity::Sha256 => response.integrity_sha256(self.credential.key()),
+            ResponseIntegrity::Both => {
+                response.integrity_sha1(self.credential.key());
+                response.integrity_sha256(self.credential.key());
+            }
         }
     }
 }
@@ -124,6 +129,11 @@ impl AuthReason {
                 "the client's application must ask for new credentials; check the clocks of both machines",
             ),
         }
+    }
+
+    /// Whether the sender has proved that it knows its key: the integrity is checked before the nonce.
+    pub fn has_proved_key(self) -> bool {
+        matches!(self, AuthReason::StaleNonce | AuthReason::ForeignNonce)
     }
 
     /// The status code of the error response.

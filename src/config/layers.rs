@@ -9,7 +9,7 @@ use crate::auth::Auth;
 use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
-use crate::turn::bucket::UnauthenticatedLimiter;
+use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, PeerRules, Rules};
 use crate::turn::{AllocationLimits, ExemptSources, External, Families, Lifetimes, Transport};
 use crate::{auth, datapath, turn};
@@ -69,9 +69,9 @@ impl Settings {
             },
             limits: AllocationLimits {
                 // The kernel selects the worker of a client, so one worker may get every allocation.
-                allocations: size(limits.allocations),
+                allocations: unbounded(limits.allocations),
                 permissions: size(limits.permissions),
-                channels: size(limits.channels),
+                channels: unbounded(limits.channels),
                 new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
                 bandwidth: limits.bandwidth,
                 ..AllocationLimits::default()
@@ -121,8 +121,8 @@ impl Settings {
         DatapathSnapshot {
             turn: Arc::new(turn::Snapshot { generation, auth, config: self.turn(site) }),
             relay: site.relay.clone(),
-            user_allocations: size(self.limits.user_allocations),
-            allocations: size(self.limits.allocations),
+            user_allocations: unbounded(self.limits.user_allocations),
+            allocations: unbounded(self.limits.allocations),
             connections: self.connections(),
             identity,
         }
@@ -148,15 +148,23 @@ impl Settings {
         ExemptSources::new(&self.limits.exempt_sources)
     }
 
-    /// The limit on unauthenticated responses; `seed` keys its table.
-    pub fn unauthenticated_limiter(&self, seed: u64) -> UnauthenticatedLimiter {
+    /// The rate limits that all workers share.
+    pub fn rates(&self) -> Rates {
+        let limits = &self.limits;
         let number = |n: u64| u32::try_from(n).expect("the table bounds it");
-        UnauthenticatedLimiter::new(
-            number(self.limits.unauthenticated_burst),
-            number(self.limits.unauthenticated_rate),
-            seed,
-        )
+        let rate = |burst, per_second| Rate { burst: number(burst), per_second: number(per_second) };
+        Rates {
+            challenges: rate(limits.unauthenticated_burst, limits.unauthenticated_rate),
+            bindings: rate(limits.binding_burst, limits.binding_rate),
+            new_allocations: rate(limits.new_allocations_burst, limits.new_allocations_rate),
+            exempt: self.exempt_sources(),
+        }
     }
+}
+
+/// A limit of which 0 is none.
+fn unbounded(n: u64) -> usize {
+    if n == 0 { usize::MAX } else { size(n) }
 }
 
 fn size(n: u64) -> usize {

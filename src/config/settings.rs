@@ -90,22 +90,30 @@ pub struct AuthSettings {
 /// `[limits]`. Timeouts and lifetimes are in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsSettings {
-    /// Allocations per user.
+    /// Allocations per user in time-limited names; 0 is no limit.
     pub user_allocations: u64,
-    /// Allocations in total.
+    /// Allocations in total; 0 is no limit.
     pub allocations: u64,
+    /// New allocations of a user at once; 0 is no limit.
+    pub new_allocations_burst: u64,
+    /// New allocations of a user per second after that; 0 is no limit.
+    pub new_allocations_rate: u64,
     /// Permissions per allocation.
     pub permissions: u64,
-    /// Channel bindings per allocation.
+    /// Channel bindings per allocation; 0 is no limit.
     pub channels: u64,
     /// New peers per second and allocation; 0 is no limit.
     pub new_peers: u64,
     /// Bytes of application data per second, allocation and direction; 0 is no limit.
     pub bandwidth: u64,
-    /// Unauthenticated responses that an address may receive at once.
+    /// Unauthenticated responses that an address may receive at once; 0 is no limit.
     pub unauthenticated_burst: u64,
     /// Unauthenticated responses per second after that; 0 is no limit.
     pub unauthenticated_rate: u64,
+    /// Binding responses that an address may receive at once; 0 is no limit.
+    pub binding_burst: u64,
+    /// Binding responses per second after that; 0 is no limit.
+    pub binding_rate: u64,
     /// Balancers, NAT gateways and proxies, whose limits per source are larger.
     pub exempt_sources: Vec<Cidr>,
     /// TCP and TLS connections.

@@ -217,34 +217,56 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "limits.user_allocations",
-        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.user_allocations },
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.user_allocations },
         default: "1000",
         example: "",
-        doc: "Allocations per user; requests for more are refused with 486. A browser makes at least one per connection.",
+        doc: "Allocations per user in time-limited names (`expiry:user`); requests for more are refused with 486. A browser makes at \
+              least one per connection. `0` means no limit. Static users, and time-limited names without a user, stand for many \
+              clients: they have no limit, or that of `auth.user.allocations`.",
         coturn: &["user-quota"],
     },
     Setting {
         key: "limits.allocations",
-        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.allocations },
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.allocations },
         default: "100000",
         example: "",
-        doc: "Allocations in total; requests for more are refused with 508. `relay.ports` and the limit on open files bound them too.",
+        doc: "Allocations in total; requests for more are refused with 508. `relay.ports` and the limit on open files bound them too. \
+              `0` means no other limit than these.",
         coturn: &["total-quota"],
+    },
+    Setting {
+        key: "limits.new_allocations_burst",
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.new_allocations_burst },
+        default: "1000",
+        example: "",
+        doc: "New allocations that a user may make at once. Names that many clients share, static users and time-limited names \
+              without a user, count per client address (an IPv4 address or IPv6 /64). Requests beyond it are refused with 486; \
+              clients that have an allocation are not affected. `0` means no limit.",
+        coturn: &[],
+    },
+    Setting {
+        key: "limits.new_allocations_rate",
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.new_allocations_rate },
+        default: "300",
+        example: "",
+        doc: "The same per second, once the burst is used up. `0` turns both limits off.",
+        coturn: &[],
     },
     Setting {
         key: "limits.permissions",
         kind: &Number { range: 1..=65_536, at: |s: &mut Settings| &mut s.limits.permissions },
-        default: "256",
+        default: "1024",
         example: "",
         doc: "Permissions (peer addresses) per allocation; requests for more are refused with 508.",
         coturn: &[],
     },
     Setting {
         key: "limits.channels",
-        kind: &Number { range: 1..=4096, at: |s: &mut Settings| &mut s.limits.channels },
-        default: "256",
+        kind: &Number { range: 0..=16_383, at: |s: &mut Settings| &mut s.limits.channels },
+        default: "1024",
         example: "",
-        doc: "Channel bindings per allocation; requests for more are refused with 508.",
+        doc: "Channel bindings per allocation; requests for more are refused with 508. `0` means no limit but that of the channel \
+              numbers: there are 4096, and 16383 with `listen.rfc5766_channels`.",
         coturn: &[],
     },
     Setting {
@@ -267,11 +289,13 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "limits.unauthenticated_burst",
-        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.unauthenticated_burst },
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.unauthenticated_burst },
         default: "1000",
         example: "",
-        doc: "Responses without authentication that one IPv4 address or IPv6 /64 may receive at once, so that forged requests cannot \
-              turn the relay against a third party. The default leaves room for an office behind one address.",
+        doc: "Responses over UDP without authentication that one IPv4 address or IPv6 /64 may receive at once, so that forged requests \
+              cannot turn the relay against a third party: challenges, which each new client needs, but not Binding responses, nor \
+              a new nonce for a client that has proved its key. The default leaves room for an office behind one address. `0` \
+              means no limit.",
         coturn: &[],
     },
     Setting {
@@ -281,6 +305,24 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "The same responses per second, once the burst is used up. `0` turns both limits off.",
         coturn: &["unauthorized-ratelimit", "unauthorized-ratelimit-rps"],
+    },
+    Setting {
+        key: "limits.binding_burst",
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.binding_burst },
+        default: "2000",
+        example: "",
+        doc: "Responses to Binding requests over UDP that one IPv4 address or IPv6 /64 may receive at once. They are limited apart \
+              from challenges: keepalives of many clients behind one address, or a flood of Bindings in its name, do not keep \
+              clients there from authenticating. `0` means no limit.",
+        coturn: &[],
+    },
+    Setting {
+        key: "limits.binding_rate",
+        kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.binding_rate },
+        default: "2000",
+        example: "",
+        doc: "The same responses per second, once the burst is used up. `0` turns both limits off.",
+        coturn: &[],
     },
     Setting {
         key: "limits.exempt_sources",
@@ -520,6 +562,15 @@ static USER: &[Setting<UserDraft>] = &[
         example: r#""00112233445566778899aabbccddeeff""#,
         doc: "MD5(user:realm:password) in hex, as in coturn's databases, so that the file does not contain the password. SHA-256 is \
               not offered to any client while such a user exists.",
+        coturn: &[],
+    },
+    Setting {
+        key: "allocations",
+        kind: &Number { range: 0..=1_000_000, at: |u: &mut UserDraft| &mut u.allocations },
+        default: "0",
+        example: "10000",
+        doc: "Allocations of all clients with this name together; requests for more are refused with 486. `0` means no limit: many \
+              applications give one name to all their users. A sensible limit is ten per client.",
         coturn: &[],
     },
 ];

@@ -10,6 +10,8 @@ pub struct UserDraft {
     pub name: String,
     /// Every password and key that was given; only one may be.
     pub passwords: Vec<Password>,
+    /// 0 is no limit.
+    pub allocations: u64,
 }
 
 /// Adds a user to the settings.
@@ -21,7 +23,8 @@ pub fn add(settings: &mut Settings, mut draft: UserDraft) -> Result<(), Refusal>
     }
     match (draft.passwords.pop(), draft.passwords.len()) {
         (Some(password), 0) => {
-            users.push(StaticUser { name: draft.name, password });
+            let allocations = usize::try_from(draft.allocations).expect("the table bounds it");
+            users.push(StaticUser { name: draft.name, password, allocations });
             Ok(())
         }
         (None, _) => refusal("the user has no password", "add one of password, password_file and key"),

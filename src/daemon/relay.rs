@@ -22,6 +22,7 @@ use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site, external};
 use crate::datapath::{ListenerGroup, Workers};
 use crate::turn::Transport;
+use crate::turn::bucket::RateLimiter;
 use crate::turn::peers::Cidr;
 
 /// How long the workers may take to receive a snapshot.
@@ -82,13 +83,14 @@ impl RunningRelay {
         let groups = groups.collect::<Result<Vec<_>, _>>()?;
         let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
 
+        let mut rng = StdRng::from_seed(random::bytes()?);
         let snapshot = settings.snapshot(1, &site, auth(settings, &keys.nonce)?, settings.tls.identity()?);
         let workers = Arc::new(Workers::start(
             &datapath,
             groups,
             snapshot,
-            settings.unauthenticated_limiter(u64::from_ne_bytes(random::bytes()?)),
-            StdRng::from_seed(random::bytes()?),
+            RateLimiter::new(settings.rates(), &mut rng),
+            rng,
         )?);
         announce::relay(settings, &site, &chosen);
 
@@ -208,5 +210,8 @@ fn sockets(settings: &Settings, addresses: usize) -> u64 {
     let ports = u64::try_from(settings.relay.ports.len()).unwrap_or(u64::MAX);
     let ports = ports.saturating_mul(addresses as u64);
     // An allocation has at most two.
-    ports.min(settings.limits.allocations.saturating_mul(2))
+    match settings.limits.allocations {
+        0 => ports,
+        allocations => ports.min(allocations.saturating_mul(2)),
+    }
 }

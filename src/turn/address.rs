@@ -2,7 +2,8 @@
 //! and the keys of the server's tables.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::counted::counted;
 use crate::wire::Family;
@@ -63,7 +64,7 @@ impl Transport {
 }
 
 /// Client address, server address and transport: what identifies an allocation (RFC 8656 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FiveTuple {
     /// The source of the client's packets. IPv6 flow labels are zero; link-local addresses keep their scope.
     pub client: ClientAddr,
@@ -71,6 +72,47 @@ pub struct FiveTuple {
     pub server: SocketAddr,
     /// The transport of the client's packets.
     pub transport: Transport,
+}
+
+impl Hash for FiveTuple {
+    /// Writes as few words as possible, since each packet of a client is looked up.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (client, server) = (self.client.0, self.server);
+        let ports = u64::from(client.port()) << 16 | u64::from(server.port());
+        let rest = ports << 8 | self.transport as u64;
+        match (client, server) {
+            (SocketAddr::V4(client), SocketAddr::V4(server)) => {
+                state.write_u64(u64::from(client.ip().to_bits()) << 32 | u64::from(server.ip().to_bits()));
+                state.write_u64(rest);
+            }
+            _ => {
+                let scope = if let SocketAddr::V6(client) = client { client.scope_id() } else { 0 };
+                hash_ip(client.ip(), state);
+                hash_ip(server.ip(), state);
+                state.write_u64(u64::from(scope) << 40 | rest);
+            }
+        }
+    }
+}
+
+/// An IP address as the key of a table that each packet is looked up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IpKey(pub(super) IpAddr);
+
+impl Hash for IpKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_ip(self.0, state);
+    }
+}
+
+#[inline]
+fn hash_ip<H: Hasher>(ip: IpAddr, state: &mut H) {
+    match ip {
+        IpAddr::V4(v4) => state.write_u64(v4.to_bits().into()),
+        IpAddr::V6(v6) => state.write_u128(v6.to_bits()),
+    }
 }
 
 slotmap::new_key_type! {

@@ -3,13 +3,12 @@
 //! An allocation owns its data and holds no references, so that it can move. It starts and stops its own deadlines:
 //! where a table and the queue of deadlines must agree, one method changes both.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
+use super::address::IpKey;
 use super::bucket;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;
@@ -19,6 +18,7 @@ use super::{
     AllocationId, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, SECOND, Token, Totals,
 };
 use crate::auth::{Authenticated, Credential};
+use crate::keyed::KeyedState;
 use crate::wire::{Family, TransactionId};
 
 /// RFC 8656 section 6: the state of an allocation, with its permissions, channels, deadlines, counts and credential. It is
@@ -30,6 +30,11 @@ pub struct Allocation {
     pub(super) credential: Arc<Credential>,
     /// The transaction that made it, to recognise its retransmissions (section 7.2).
     pub(super) transaction: TransactionId,
+    /// The latest other transactions and when they came, in seconds, to recognise their retransmissions (RFC 8489 section
+    /// 6.3.1).
+    recent: [(TransactionId, u32); RECENT],
+    /// Where the next one goes.
+    next_recent: u8,
     /// The reservation made with it.
     pub(super) token: Option<Token>,
     /// A family that was requested but not granted, and the error code for it.
@@ -38,9 +43,9 @@ pub struct Allocation {
     pub(super) totals: Totals,
     relays: PerFamily<Option<RelayLease>>,
     /// Permissions and channels by the peer's address: each packet from a peer looks here.
-    peers: HashMap<IpAddr, Peer, FixedState>,
-    /// Channels by number: each ChannelData message looks here.
-    channels: HashMap<u16, Channel, FixedState>,
+    peers: HashMap<IpKey, Peer, KeyedState>,
+    /// Channels by number: each ChannelData message looks here. Clients choose the numbers, and most have a few.
+    channels: BTreeMap<u16, Channel>,
     permissions: usize,
     /// The token bucket of new peers: when it will be full again.
     new_peers_full_at: u64,
@@ -80,6 +85,12 @@ pub(super) enum Direction {
 /// ICMP messages per second that a client is told about, with bursts of four times as many.
 const ICMP_RATE: u32 = 16;
 
+/// How many transactions are remembered: clients ask for several permissions at once.
+const RECENT: usize = 8;
+
+/// How long a client retransmits, in seconds: 39.5 with the default timers (RFC 8489 section 6.2.1).
+const RETRANSMITS: u32 = 40;
+
 /// How many ports of a peer's address are remembered.
 const PORTS: usize = 256;
 
@@ -105,24 +116,26 @@ impl Peer {
 }
 
 impl Allocation {
-    /// An allocation without relayed addresses; `seed` keys the hashes of its tables.
+    /// An allocation without relayed addresses; `hash` keys the hash of its peers.
     pub(super) fn new(
         origin: &RequestOrigin,
         authenticated: &Authenticated,
         now: u64,
-        seed: u64,
+        hash: KeyedState,
     ) -> Allocation {
         Allocation {
             tuple: origin.tuple,
             credential: authenticated.credential().clone(),
             transaction: origin.id,
+            recent: [(TransactionId([0; 12]), 0); RECENT],
+            next_recent: 0,
             token: None,
             missing: None,
             opened_at: now,
             totals: Totals::default(),
             relays: PerFamily::default(),
-            peers: HashMap::with_hasher(FixedState::with_seed(seed)),
-            channels: HashMap::with_hasher(FixedState::with_seed(seed)),
+            peers: HashMap::with_hasher(hash),
+            channels: BTreeMap::new(),
             permissions: 0,
             new_peers_full_at: 0,
             icmp_full_at: 0,
@@ -145,6 +158,19 @@ impl Allocation {
         if let Some(relay) = &mut self.relays[family] {
             relay.socket = socket;
         }
+    }
+
+    /// Remembers a transaction of a request that has authenticated.
+    pub(super) fn remember(&mut self, now: u64, transaction: TransactionId) {
+        self.recent[usize::from(self.next_recent) % RECENT] = (transaction, seconds(now));
+        self.next_recent = self.next_recent.wrapping_add(1);
+    }
+
+    /// Whether a request with this transaction came so recently that this may be a retransmission.
+    pub(super) fn remembers(&self, now: u64, transaction: TransactionId) -> bool {
+        self.recent
+            .iter()
+            .any(|&(recent, at)| recent == transaction && seconds(now).saturating_sub(at) <= RETRANSMITS)
     }
 
     pub(super) fn relay(&self, family: Family) -> Option<&RelayLease> {
@@ -192,7 +218,7 @@ impl Allocation {
             self.unbind(id, *number, timers);
         }
         let permitted: Vec<IpAddr> =
-            self.peers.keys().filter(|ip| Family::of(**ip) == family).copied().collect();
+            self.peers.keys().map(|key| key.0).filter(|ip| Family::of(*ip) == family).collect();
         let permissions = self.permissions;
         for ip in &permitted {
             self.forbid(id, *ip, timers);
@@ -201,22 +227,22 @@ impl Allocation {
     }
 
     pub(super) fn peer(&self, ip: IpAddr) -> Option<&Peer> {
-        self.peers.get(&ip)
+        self.peers.get(&IpKey(ip))
     }
 
     /// The addresses of all peers with a permission or a channel.
     pub(super) fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.peers.keys().copied()
+        self.peers.keys().map(|key| key.0)
     }
 
     /// The channels to the ports of an address: port and channel number.
     pub(super) fn channels_to(&self, ip: IpAddr) -> &[(u16, u16)] {
-        self.peers.get(&ip).map_or(&[], |peer| &peer.channels)
+        self.peers.get(&IpKey(ip)).map_or(&[], |peer| &peer.channels)
     }
 
     /// Replaces the verdict on a peer's address.
     pub(super) fn set_verdict(&mut self, ip: IpAddr, verdict: &Verdict) {
-        let Some(peer) = self.peers.get_mut(&ip) else { return };
+        let Some(peer) = self.peers.get_mut(&IpKey(ip)) else { return };
         peer.verdict = verdict.clone();
         for (_, number) in &peer.channels {
             if let Some(channel) = self.channels.get_mut(number) {
@@ -237,7 +263,7 @@ impl Allocation {
         let relays = self
             .relays()
             .map(move |(family, relay)| (relay.expires, Deadline::Relay(RelayId { allocation: id, family })));
-        let permitted = |(ip, peer): (&IpAddr, &Peer)| Some((peer.permitted_until?, *ip));
+        let permitted = |(ip, peer): (&IpKey, &Peer)| Some((peer.permitted_until?, ip.0));
         let permissions = self
             .peers
             .iter()
@@ -259,7 +285,7 @@ impl Allocation {
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert_eq!(self.permissions, self.peers.values().filter(|peer| peer.is_permitted()).count());
-        for (ip, peer) in &self.peers {
+        for (IpKey(ip), peer) in &self.peers {
             assert!(peer.is_permitted() || !peer.channels.is_empty(), "nothing is known of {ip}");
             assert!(peer.channels.is_sorted() && peer.ports.is_sorted());
             assert!(self.relay(Family::of(*ip)).is_some(), "{ip} has no relayed address");
@@ -276,8 +302,11 @@ impl Allocation {
     /// Whether a Send indication may go to this peer (RFC 8656 section 11.2), and the verdict on its address. `limit` is the
     /// number of new peers per second.
     pub(super) fn reach(&mut self, now: u64, peer: SocketAddr, limit: u32) -> Result<&Verdict, Dropped> {
-        let known =
-            self.peers.get_mut(&peer.ip()).filter(|peer| peer.is_permitted()).ok_or(Dropped::NoPermission)?;
+        let known = self
+            .peers
+            .get_mut(&IpKey(peer.ip()))
+            .filter(|peer| peer.is_permitted())
+            .ok_or(Dropped::NoPermission)?;
         if let Err(at) = known.ports.binary_search(&peer.port())
             && known.channel(peer.port()).is_none()
         {
@@ -339,7 +368,7 @@ impl Allocation {
         until: u64,
         timers: &mut Timers,
     ) -> bool {
-        let peer = self.peers.entry(ip).or_insert(Peer {
+        let peer = self.peers.entry(IpKey(ip)).or_insert(Peer {
             permitted_until: None,
             verdict: verdict.clone(),
             channels: Vec::new(),
@@ -354,7 +383,7 @@ impl Allocation {
 
     /// Removes a permission; true if there was one. Channels to that address stay bound (section 12).
     pub(super) fn forbid(&mut self, id: AllocationId, ip: IpAddr, timers: &mut Timers) -> bool {
-        let Entry::Occupied(mut entry) = self.peers.entry(ip) else { return false };
+        let Entry::Occupied(mut entry) = self.peers.entry(IpKey(ip)) else { return false };
         let Some(until) = entry.get_mut().permitted_until.take() else { return false };
         timers.stop(until, Deadline::Permission(id, ip));
         if entry.get().channels.is_empty() {
@@ -378,7 +407,7 @@ impl Allocation {
         let old = self.channels.insert(number, Channel { peer, verdict, expires }).map(|old| old.expires);
         timers.renew(old, expires, Deadline::Channel(id, number));
         if old.is_none()
-            && let Some(entry) = self.peers.get_mut(&peer.0.ip())
+            && let Some(entry) = self.peers.get_mut(&IpKey(peer.0.ip()))
             && let Err(at) = entry.channels.binary_search_by_key(&peer.0.port(), |&(port, _)| port)
         {
             entry.channels.insert(at, (peer.0.port(), number));
@@ -390,7 +419,7 @@ impl Allocation {
     pub(super) fn unbind(&mut self, id: AllocationId, number: u16, timers: &mut Timers) -> Option<Channel> {
         let channel = self.channels.remove(&number)?;
         timers.stop(channel.expires, Deadline::Channel(id, number));
-        if let Entry::Occupied(mut entry) = self.peers.entry(channel.peer.0.ip()) {
+        if let Entry::Occupied(mut entry) = self.peers.entry(IpKey(channel.peer.0.ip())) {
             entry.get_mut().channels.retain(|&(_, bound)| bound != number);
             if !entry.get().is_permitted() && entry.get().channels.is_empty() {
                 entry.remove();
@@ -398,6 +427,11 @@ impl Allocation {
         }
         Some(channel)
     }
+}
+
+/// Monotonic nanoseconds as seconds.
+fn seconds(now: u64) -> u32 {
+    (now / SECOND) as u32
 }
 
 fn one_more(full_at: u64, now: u64, limit: u32) -> Option<u64> {

@@ -1,61 +1,147 @@
-//! The rate limit of responses to unauthenticated clients: a relay must not be a reflector for forged source addresses.
+//! Rate limits that all workers share: token buckets in tables of a fixed size, without a lock.
 //!
-//! Every response over UDP without MESSAGE-INTEGRITY, including Binding success, takes a token from the bucket of its IPv4
-//! address or IPv6 /64, which all workers share. The table has a fixed size. Sources that collide share a bucket; the hash
-//! is keyed, so that nobody can choose whom to collide with.
+//! - Responses over UDP without MESSAGE-INTEGRITY, because a relay must not be a reflector for forged source addresses. They
+//!   are limited per source, which is an IPv4 address or an IPv6 /64. Binding responses and challenges have buckets of their
+//!   own, so that neither keepalives nor a flood of Bindings in the name of a source keeps its clients from authenticating.
+//! - New allocations per user. Where many clients share a name, they are limited per name and source.
+//!
+//! Keys that collide share a bucket; the hash is keyed, so that nobody can choose whom to collide with.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use foldhash::quality::FixedState;
+use rand::Rng;
 
-use super::SECOND;
+use super::{ExemptSources, SECOND};
+use crate::auth::Account;
+use crate::keyed::KeyedState;
 
-/// The size of the table: half a megabyte.
+/// The size of a table: half a megabyte.
 const SLOTS: usize = 1 << 16;
 
-/// Token buckets by source, each stored as the time at which it will be full again.
+/// So many tokens at once, then so many per second. 0 in either is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens of a full bucket.
+    pub burst: u32,
+    /// Tokens that it gains per second.
+    pub per_second: u32,
+}
+
+/// What is limited, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Rates {
+    /// Challenges and every other response without MESSAGE-INTEGRITY that has no rate of its own, per source.
+    pub challenges: Rate,
+    /// Responses to Binding requests, per source.
+    pub bindings: Rate,
+    /// New allocations per user, or per shared name and source.
+    pub new_allocations: Rate,
+    /// Sources whose rates are [`ExemptSources::FACTOR`] times as large.
+    pub exempt: ExemptSources,
+}
+
+/// A response without MESSAGE-INTEGRITY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsignedResponse {
+    /// To a Binding request.
+    Binding,
+    /// To any other request: 400, 401 or 438.
+    Challenge,
+}
+
+/// The token buckets of a process.
 #[derive(Debug)]
-pub struct UnauthenticatedLimiter {
-    /// Nanoseconds per token; 0 turns the limit off.
+pub struct RateLimiter {
+    challenges: Buckets,
+    bindings: Buckets,
+    new_allocations: Buckets,
+    exempt: ExemptSources,
+    hash: KeyedState,
+}
+
+impl RateLimiter {
+    /// Full buckets; `rng` keys their hash.
+    pub fn new(rates: Rates, rng: &mut impl Rng) -> RateLimiter {
+        RateLimiter {
+            challenges: Buckets::new(rates.challenges),
+            bindings: Buckets::new(rates.bindings),
+            new_allocations: Buckets::new(rates.new_allocations),
+            exempt: rates.exempt,
+            hash: KeyedState::from_rng(rng),
+        }
+    }
+
+    /// Takes a token for a response to `source`; false if its bucket is empty. `now` is in monotonic nanoseconds.
+    pub fn take_response(&self, now: u64, response: UnsignedResponse, source: IpAddr) -> bool {
+        let buckets = match response {
+            UnsignedResponse::Binding => &self.bindings,
+            UnsignedResponse::Challenge => &self.challenges,
+        };
+        let factor = self.exempt.factor(source);
+        buckets.take(now, factor, || {
+            let mut key = self.hash.build_hasher();
+            write_source(&mut key, source, factor);
+            key.finish()
+        })
+    }
+
+    /// Takes a token for a new allocation of `user` from `source`; false if the bucket is empty.
+    pub fn take_allocation(&self, now: u64, user: &Account, source: IpAddr) -> bool {
+        let factor = if user.is_shared() { self.exempt.factor(source) } else { 1 };
+        self.new_allocations.take(now, factor, || {
+            let mut key = self.hash.build_hasher();
+            key.write_u64(user.kind() as u64);
+            key.write_usize(user.name().len());
+            key.write(user.name().as_bytes());
+            if user.is_shared() {
+                write_source(&mut key, source, factor);
+            }
+            key.finish()
+        })
+    }
+}
+
+/// An IPv4 address or IPv6 /64. An exempt address does not share the bucket of its /64.
+fn write_source(key: &mut impl Hasher, source: IpAddr, factor: u32) {
+    match source {
+        IpAddr::V4(v4) => key.write_u64(v4.to_bits().into()),
+        IpAddr::V6(v6) => key.write_u64((v6.to_bits() >> 64) as u64),
+    }
+    key.write_u64(u64::from(source.is_ipv6()) << 32 | u64::from(factor));
+}
+
+/// Token buckets of one rate, each stored as the time at which it will be full again.
+#[derive(Debug)]
+struct Buckets {
+    /// Nanoseconds per token; 0 is no limit.
     cost: u64,
     /// The nanoseconds of a full bucket.
     depth: u64,
-    hasher: FixedState,
     full_at: Box<[AtomicU64]>,
 }
 
-impl UnauthenticatedLimiter {
-    /// `burst` responses at once, then `rate` per second; a rate or burst of 0 turns the limit off. `seed` keys the hash.
-    pub fn new(burst: u32, rate: u32, seed: u64) -> UnauthenticatedLimiter {
-        let cost = if burst == 0 { 0 } else { SECOND.checked_div(rate.into()).unwrap_or(0) };
+impl Buckets {
+    fn new(rate: Rate) -> Buckets {
+        let cost = if rate.burst == 0 { 0 } else { SECOND.checked_div(rate.per_second.into()).unwrap_or(0) };
         let slots = if cost == 0 { 0 } else { SLOTS };
-        UnauthenticatedLimiter {
+        Buckets {
             cost,
-            depth: cost * u64::from(burst),
-            hasher: FixedState::with_seed(seed),
+            depth: cost * u64::from(rate.burst),
             full_at: (0..slots).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
-    /// Takes a token from the bucket of `source`; false if it is empty. `now` is in monotonic nanoseconds.
-    pub fn take(&self, now: u64, source: IpAddr) -> bool {
+    /// Takes a token from the bucket that `hash` selects, at `factor` times the rate and the burst.
+    fn take(&self, now: u64, factor: u32, hash: impl FnOnce() -> u64) -> bool {
         if self.cost == 0 {
             return true;
         }
-        let slot = &self.full_at[self.slot(source)];
-        let take = |full_at| take(full_at, now, self.cost, self.depth);
+        let cost = (self.cost / u64::from(factor)).max(1);
+        let slot = &self.full_at[hash() as usize % SLOTS];
+        let take = |full_at| take(full_at, now, cost, self.depth);
         slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-
-    fn slot(&self, source: IpAddr) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        match source {
-            IpAddr::V4(v4) => hasher.write_u32(v4.to_bits()),
-            IpAddr::V6(v6) => hasher.write_u64((v6.to_bits() >> 64) as u64),
-        }
-        hasher.finish() as usize % SLOTS
     }
 }
 
@@ -68,37 +154,79 @@ pub(super) fn take(full_at: u64, now: u64, cost: u64, depth: u64) -> Option<u64>
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::UnsignedResponse::{Binding, Challenge};
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
+    fn limiter(rates: Rates) -> RateLimiter {
+        RateLimiter::new(rates, &mut StdRng::seed_from_u64(7))
+    }
+
+    fn rates(challenges: (u32, u32), bindings: (u32, u32)) -> Rates {
+        let rate = |(burst, per_second)| Rate { burst, per_second };
+        Rates { challenges: rate(challenges), bindings: rate(bindings), ..Rates::default() }
+    }
+
+    fn taken(limiter: &RateLimiter, now: u64, response: UnsignedResponse, source: &str) -> usize {
+        (0..300_000).filter(|_| limiter.take_response(now, response, ip(source))).count()
+    }
+
     #[test]
     fn a_burst_then_a_rate() {
-        let bucket = UnauthenticatedLimiter::new(1000, 200, 7);
-        assert_eq!((0..2000).filter(|_| bucket.take(5, ip("192.0.2.1"))).count(), 1000);
-        assert!(bucket.take(5, ip("192.0.2.2")), "another source is not affected");
+        let limiter = limiter(rates((1000, 200), (2000, 2000)));
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 1000);
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.2"), 1000, "another source is not affected");
         let later = 5 + SECOND;
-        assert_eq!((0..2000).filter(|_| bucket.take(later, ip("192.0.2.1"))).count(), 200);
+        assert_eq!(taken(&limiter, later, Challenge, "192.0.2.1"), 200);
         let much_later = later + 3600 * SECOND;
-        assert_eq!((0..2000).filter(|_| bucket.take(much_later, ip("192.0.2.1"))).count(), 1000);
+        assert_eq!(taken(&limiter, much_later, Challenge, "192.0.2.1"), 1000);
+    }
+
+    /// RFC 8489 §16.2.1: a flood of Bindings in the name of a source does not keep its clients from authenticating, nor the
+    /// other way round.
+    #[test]
+    fn bindings_and_challenges_have_buckets_of_their_own() {
+        let limiter = limiter(rates((10, 1), (20, 1)));
+        assert_eq!(taken(&limiter, 0, Binding, "192.0.2.1"), 20);
+        assert_eq!(taken(&limiter, 0, Challenge, "192.0.2.1"), 10);
+        assert_eq!(taken(&limiter, 0, Challenge, "192.0.2.2"), 10);
+        assert_eq!(taken(&limiter, 0, Binding, "192.0.2.2"), 20);
     }
 
     #[test]
     fn a_64_is_one_source() {
-        let bucket = UnauthenticatedLimiter::new(2, 1, 7);
-        assert!(bucket.take(0, ip("2001:db8::1")));
-        assert!(bucket.take(0, ip("2001:db8::2")));
-        assert!(!bucket.take(0, ip("2001:db8::3")));
-        assert!(bucket.take(0, ip("2001:db8:0:1::3")));
+        let limiter = limiter(rates((2, 1), (0, 0)));
+        let take = |source| limiter.take_response(0, Challenge, ip(source));
+        assert!(take("2001:db8::1") && take("2001:db8::2") && !take("2001:db8::3"));
+        assert!(take("2001:db8:0:1::3"));
+    }
+
+    /// Exempt sources have a hundred times as much, and are never without a limit.
+    #[test]
+    fn exempt_sources_have_larger_buckets() {
+        let exempt = ExemptSources::new(&["10.0.0.0/24", "2001:db8::7"].map(|range| range.parse().unwrap()));
+        let limiter = limiter(Rates { exempt, ..rates((1000, 200), (2000, 2000)) });
+        for source in ["10.0.0.9", "2001:db8::7"] {
+            assert_eq!(taken(&limiter, 5, Challenge, source), 100_000);
+            assert_eq!(taken(&limiter, 5 + SECOND, Challenge, source), 20_000);
+            assert_eq!(taken(&limiter, 5, Binding, source), 200_000);
+        }
+        assert_eq!(taken(&limiter, 5, Challenge, "10.0.1.9"), 1000);
+        assert_eq!(taken(&limiter, 5, Challenge, "2001:db8::8"), 1000, "a neighbour in the same /64");
     }
 
     #[test]
-    fn zero_turns_it_off() {
-        for (burst, rate) in [(0, 200), (1000, 0)] {
-            let bucket = UnauthenticatedLimiter::new(burst, rate, 7);
-            assert!((0..100_000).all(|_| bucket.take(0, ip("192.0.2.1"))));
+    fn zero_is_no_limit() {
+        for rate in [(0, 200), (1000, 0), (0, 0)] {
+            let limiter = limiter(rates(rate, (1, 1)));
+            assert_eq!(taken(&limiter, 0, Challenge, "192.0.2.1"), 300_000);
+            assert_eq!(taken(&limiter, 0, Binding, "192.0.2.1"), 1);
         }
     }
 }

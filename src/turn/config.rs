@@ -75,8 +75,8 @@ impl Default for AllocationLimits {
     fn default() -> Self {
         AllocationLimits {
             allocations: 100_000,
-            permissions: 256,
-            channels: 256,
+            permissions: 1024,
+            channels: 1024,
             new_peers: 64,
             bandwidth: 0,
             pending: 1024,

@@ -1,6 +1,8 @@
 //! Forwarding between clients and peers: Send indications (RFC 8656 section 11.2), Data indications (11.3) and
 //! ChannelData messages (12.6, 12.7). Nothing here allocates, unless a peer has to be judged by a new snapshot.
 
+use std::net::SocketAddr;
+
 use rand::RngExt;
 
 use super::allocation::{Allocation, Direction};
@@ -175,8 +177,7 @@ impl Server {
             peer: send_to,
             offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
             len: data.len(),
-            // RFC 8656 §14: only when relaying from IPv4 to IPv4
-            dont_fragment: dont_fragment && tuple.client.0.is_ipv4() && peer.is_ipv4(),
+            dont_fragment: dont_fragment && heeds_dont_fragment(tuple, peer),
             tos: tos_to_peer(tuple.transport, tos),
         })
     }
@@ -189,6 +190,12 @@ fn fits(transport: Transport, header: &Header, payload: usize) -> bool {
         (true, Header::Channel(_)) => payload <= usize::from(u16::MAX),
         (true, Header::Data { .. }) => header.len() + payload + header.padding(payload) <= wire::FRAME_MAX,
     }
+}
+
+/// RFC 8656 §13, §14, §15: DONT-FRAGMENT is ignored when datagrams are translated from or to IPv6. What comes over a stream
+/// is never translated, so neither the client's nor the peer's family matters.
+fn heeds_dont_fragment(tuple: &FiveTuple, peer: SocketAddr) -> bool {
+    tuple.transport.is_stream() || tuple.client.0.is_ipv4() && peer.is_ipv4()
 }
 
 /// RFC 8656 §15: data from a stream keeps its DSCP and is Not-ECT.

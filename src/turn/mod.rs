@@ -13,7 +13,7 @@
 //! - `pending`: requests that wait for the answer to a question
 //! - `allocation`: an allocation with its permissions and channels (sections 6, 9 and 12)
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
-//! - [`bucket`]: the rate limit of responses to clients that have not authenticated
+//! - [`bucket`]: the rate limits of new allocations, and of responses to clients that have not authenticated
 //! - [`ExemptSources`]: sources that many clients share
 //! - `timers`: one ordered queue of named deadlines
 //! - [`stats`]: counters, plain integers

@@ -7,6 +7,7 @@ use super::peers::Scope;
 use super::{
     AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
 };
+use crate::auth::Account;
 use crate::wire::{self, Family, Method, TransactionId};
 
 /// The 8 bytes of RESERVATION-TOKEN (RFC 8656 section 18.10).
@@ -176,7 +177,7 @@ pub enum Ask {
     /// Reserve quota, then ports, then bind a relay socket of each family wanted.
     OpenRelay {
         /// The user whose quota is charged.
-        user: Arc<str>,
+        user: Account,
         /// The families wanted, at least one.
         families: Families,
         /// The port wanted.
@@ -185,7 +186,7 @@ pub enum Ask {
     /// Take over a reserved relay socket (RFC 8656 section 7.2).
     ClaimReservation {
         /// The user whose quota is charged from now on.
-        user: Arc<str>,
+        user: Account,
         /// The token of the reservation.
         token: Token,
     },

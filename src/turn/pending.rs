@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
 use super::timers::{Deadline, Timers};
 use super::{FiveTuple, Ticket};
 use crate::auth::Authenticated;
+use crate::keyed::KeyedState;
 use crate::wire::{Family, Method, TransactionId};
 
 /// The sender of a request, and what its response must repeat.
@@ -48,16 +48,13 @@ pub(super) enum PendingKind {
 pub(super) struct PendingRequests {
     requests: SlotMap<Ticket, PendingRequest>,
     /// The pending Allocate on each 5-tuple, so that a retransmission finds it.
-    allocates: HashMap<FiveTuple, Ticket, FixedState>,
+    allocates: HashMap<FiveTuple, Ticket, KeyedState>,
 }
 
 impl PendingRequests {
-    /// An empty table; `seed` keys its hash.
-    pub(super) fn new(seed: u64) -> PendingRequests {
-        PendingRequests {
-            requests: SlotMap::with_key(),
-            allocates: HashMap::with_hasher(FixedState::with_seed(seed)),
-        }
+    /// An empty table.
+    pub(super) fn new(hash: KeyedState) -> PendingRequests {
+        PendingRequests { requests: SlotMap::with_key(), allocates: HashMap::with_hasher(hash) }
     }
 
     pub(super) fn len(&self) -> usize {

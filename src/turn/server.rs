@@ -4,25 +4,24 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use rand::Rng;
 use rand::rngs::StdRng;
 use slotmap::SlotMap;
 
 use super::allocation::Allocation;
-use super::bucket::UnauthenticatedLimiter;
+use super::bucket::RateLimiter;
 use super::pending::PendingRequests;
 use super::snapshot::Snapshot;
 use super::stats::{Dropped, Stats};
 use super::sweep::Sweep;
 use super::timers::Timers;
 use super::{AllocationId, CloseReason, FiveTuple, Now, Output, ToPeer, Tos};
+use crate::keyed::KeyedState;
 use crate::wire::{Class, Message};
 
 /// What all servers of a process share. Nothing in it blocks.
 pub struct Shared {
-    /// The rate limit of responses to clients that have not authenticated.
-    pub unauthenticated: UnauthenticatedLimiter,
+    /// The rate limits of new allocations, and of responses to clients that have not authenticated.
+    pub rates: RateLimiter,
     /// Knows which relayed addresses hold an allocation.
     pub live: Box<dyn LiveRelays>,
 }
@@ -40,8 +39,10 @@ pub struct Server {
     pub(super) shared: Arc<Shared>,
     pub(super) rng: StdRng,
     pub(super) allocations: SlotMap<AllocationId, Box<Allocation>>,
+    /// Keys the hashes of every table.
+    pub(super) hash: KeyedState,
     /// The allocation on each 5-tuple: each message from a client looks here.
-    pub(super) by_tuple: HashMap<FiveTuple, AllocationId, FixedState>,
+    pub(super) by_tuple: HashMap<FiveTuple, AllocationId, KeyedState>,
     pub(super) pending: PendingRequests,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
@@ -57,15 +58,16 @@ pub enum OperatorCommand {
 impl Server {
     /// A server without allocations. `rng` is seeded from the operating system.
     pub fn new(snapshot: Arc<Snapshot>, shared: Arc<Shared>, mut rng: StdRng) -> Server {
-        let seed = rng.next_u64();
+        let hash = KeyedState::from_rng(&mut rng);
         Server {
             snapshot,
             sweep: Sweep::default(),
             shared,
             rng,
             allocations: SlotMap::with_key(),
-            by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
-            pending: PendingRequests::new(seed),
+            hash,
+            by_tuple: HashMap::with_hasher(hash),
+            pending: PendingRequests::new(hash),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             stats: Stats::default(),

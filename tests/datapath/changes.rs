@@ -127,8 +127,8 @@ fn limits_are_replaced() {
     let relay = relay("127.1.12.7");
     let mut first = relay.allocated(Transport::Udp);
     let apply = |user_allocations| {
-        let mut snapshot = relay.setup.snapshot(Some(relay.identity.clone()));
-        snapshot.user_allocations = user_allocations;
+        let setup = Setup { user_allocations, ..setup("127.1.12.7") };
+        let snapshot = setup.snapshot(Some(relay.identity.clone()));
         block_on(relay.workers().apply(snapshot)).unwrap();
     };
     apply(1);

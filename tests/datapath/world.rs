@@ -10,7 +10,7 @@ use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
 use hairpin::tls::Identity;
-use hairpin::turn::bucket::UnauthenticatedLimiter;
+use hairpin::turn::bucket::{RateLimiter, Rates};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{self, AllocationLimits, Families, Lifetimes, Transport};
 use rand::SeedableRng;
@@ -112,8 +112,11 @@ impl Setup {
             peers: PeerRules::new(rules),
             software: None,
         };
-        let user =
-            |name: &str| StaticUser { name: name.into(), password: Password::Plain(Secret::new("secret")) };
+        let user = |name: &str| StaticUser {
+            name: name.into(),
+            password: Password::Plain(Secret::new("secret")),
+            allocations: self.user_allocations,
+        };
         let auth = auth::AuthConfig {
             realm: REALM.into(),
             users: vec![user("alice"), user("bob")],
@@ -144,11 +147,11 @@ impl Relay {
         let udp = setup.udp.iter().map(|&addr| ListenerGroup::open(addr, &config, 0x1234_5678).unwrap());
         let groups: Vec<_> = [tcp, tls].into_iter().chain(udp).map(Arc::new).collect();
         let addrs: Vec<_> = groups.iter().map(|group| group.local_addr()).collect();
-        let answers = UnauthenticatedLimiter::new(0, 0, 1);
-        let rng = StdRng::seed_from_u64(5);
+        let mut rng = StdRng::seed_from_u64(5);
+        let rates = RateLimiter::new(Rates::default(), &mut rng);
         let identity = identity.unwrap();
         let snapshot = setup.snapshot(Some(identity.clone()));
-        let workers = Workers::start(&config, groups, snapshot, answers, rng).unwrap();
+        let workers = Workers::start(&config, groups, snapshot, rates, rng).unwrap();
         let (tcp, tls, udp) = (addrs[0], addrs[1], addrs[2..].to_vec());
         Relay { workers, setup, identity, udp, tcp, tls, certificate: cert.der().clone() }
     }

@@ -1,7 +1,8 @@
 //! Creating an allocation.
 
-use hairpin::turn::{Answer, CloseReason, Denial, Families, PerFamily};
-use hairpin::wire::{Family, Method, attribute};
+use hairpin::auth::{AuthConfig, Password, Secret, StaticUser, time_limited_password};
+use hairpin::turn::{AllocationLimits, Answer, CloseReason, Denial, Families, PerFamily, TurnConfig};
+use hairpin::wire::{Encoder, Family, Method, attribute};
 
 use crate::world::{Client, PEER, PRIVATE, Reply, START, World, addr, config, credentials};
 
@@ -230,6 +231,149 @@ fn retransmissions_get_the_same_response() {
     let late = world.ask(&client.tuple, &request);
     assert_eq!((late.relayed(), late.token(), late.lifetime()), (first.relayed(), first.token(), Some(570)));
     assert_eq!(world.sockets.len(), 1);
+}
+
+/// RFC 8489 §6.3.1: a retransmission of an Allocate is recognised before anything else, so it gets the same response whatever
+/// has happened since: the nonce has aged, the credential has expired, its user, secret or realm was removed, another
+/// algorithm is offered, the nonce key or the limits have changed. Only its integrity counts.
+#[test]
+fn a_late_retransmission_gets_the_same_response() {
+    let secret = || Secret::new(*b"a shared secret");
+    let with_secret = AuthConfig { secrets: vec![secret()], ..credentials() };
+    let name = format!("{}:carol", START + 200);
+    let password = time_limited_password(secret().as_bytes(), &name);
+    let other = |change: fn(&mut AuthConfig)| {
+        let mut config = AuthConfig { secrets: vec![secret()], ..credentials() };
+        change(&mut config);
+        config
+    };
+    let changes: [(&str, u64, AuthConfig); 6] = [
+        ("nothing", 0, other(|_| {})),
+        ("the nonce has aged and the credential has expired", 4000, other(|_| {})),
+        (
+            "the credentials were removed",
+            0,
+            other(|config| {
+                config.secrets = vec![Secret::new(*b"another secret")];
+                config.users.retain(|user| user.name == "bob");
+            }),
+        ),
+        (
+            "the passwords were changed",
+            4000,
+            other(|config| {
+                let again =
+                    |user: StaticUser| StaticUser { password: Password::Plain(Secret::new(*b"new")), ..user };
+                config.users = std::mem::take(&mut config.users).into_iter().map(again).collect();
+            }),
+        ),
+        ("another realm", 0, other(|config| config.realm = "example.net".into())),
+        (
+            "another offer",
+            0,
+            other(|config| {
+                let password = Password::Md5Key([1; 16]);
+                config.users.push(StaticUser { name: "dave".into(), password, allocations: 0 });
+            }),
+        ),
+    ];
+    for (what, age, after) in changes {
+        for mut client in [Client::new(A), Client::new(A).named(&name, &password)] {
+            let mut world = World::new(config(), with_secret.clone());
+            client.refresh(&mut world, 0);
+            let request = client.request(Method::Allocate, |request| {
+                request.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+                request.u32(attribute::LIFETIME, 3600);
+            });
+            let first = world.ask(&client.tuple, &request);
+            assert_eq!(first.code(), 0);
+            world.now.unix += age;
+            let limits = AllocationLimits { allocations: 1, ..AllocationLimits::default() };
+            world.apply(TurnConfig { limits, ..config() }, after.clone());
+            world.pass(0);
+            assert_eq!(world.ask(&client.tuple, &request).0, first.0, "{what}");
+            world.pass(100);
+            let again = world.ask(&client.tuple, &request);
+            assert_eq!((again.relayed(), again.lifetime()), (first.relayed(), Some(3500)), "{what}");
+            // Its integrity is checked
+            let mut forged = request.clone();
+            *forged.last_mut().unwrap() ^= 1;
+            assert!([401, 438].contains(&world.ask(&client.tuple, &forged).code()), "{what}");
+            assert_eq!((world.opened.len(), world.closed.len()), (1, 0));
+            // A new Allocate is not a retransmission, and authentication comes first
+            let new =
+                client.request(Method::Allocate, |r| r.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]));
+            let code = world.ask(&client.tuple, &new).code();
+            assert!([401, 437, 438].contains(&code), "{what}: {code}");
+            assert_eq!(world.opened.len(), 1);
+        }
+    }
+}
+
+/// RFC 8489 §6.3.1: the other requests are idempotent. A retransmission that comes while clients send some, 40 s, gets the
+/// same response although the nonce has aged; a new request gets a 438.
+#[test]
+fn other_retransmissions_outlive_the_nonce() {
+    type Fill = fn(&mut Encoder);
+    let fills: [(Method, Fill); 3] = [
+        (Method::Refresh, |request| request.u32(attribute::LIFETIME, 900)),
+        (Method::CreatePermission, |request| request.xor_address(attribute::XOR_PEER_ADDRESS, addr(PEER))),
+        (Method::ChannelBind, |request| {
+            request.u32(attribute::CHANNEL_NUMBER, 0x4000 << 16);
+            request.xor_address(attribute::XOR_PEER_ADDRESS, addr(PEER));
+        }),
+    ];
+    let mut world = World::default();
+    let mut client = world.allocated(A);
+    let requests = fills.map(|(method, fill)| client.request(method, fill));
+    let first: Vec<_> = requests.iter().map(|request| world.ask(&client.tuple, request).0).collect();
+    assert!(first.iter().all(|answer| Reply(answer.clone()).code() == 0));
+    world.now.unix += 4000;
+    world.pass(39);
+    for (request, first) in requests.iter().zip(&first) {
+        assert_eq!(world.ask(&client.tuple, request).0, *first);
+    }
+    let new = client.request(Method::Refresh, |_| {});
+    assert_eq!(world.ask(&client.tuple, &new).code(), 438);
+    // Another user's request with the same transaction id
+    let mut other = Client { next_id: 2, ..client.clone().named("bob", "builder") };
+    let stolen = other.request(Method::Refresh, |_| {});
+    assert_eq!(world.ask(&client.tuple, &stolen).code(), 438);
+    world.pass(2);
+    for request in &requests {
+        assert_eq!(world.ask(&client.tuple, request).code(), 438);
+    }
+}
+
+/// RFC 8656 §7.2, 2., §5: an Allocate of another user on a 5-tuple with an allocation, or with a pending one, is a mismatch,
+/// also with the owner's transaction id; other requests are 441 where there is an allocation, and a mismatch where not.
+#[test]
+fn an_allocate_of_another_user_is_a_mismatch() {
+    let allocate = |client: &mut Client, id| {
+        client.next_id = id;
+        client.request(Method::Allocate, |r| r.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]))
+    };
+    for hold in [false, true] {
+        let mut world = World::default();
+        let mut owner = Client::new(A);
+        owner.refresh(&mut world, 0);
+        let mut other = owner.clone().named("bob", "builder");
+        world.hold = hold;
+        let first = allocate(&mut owner, 50);
+        assert_eq!(world.deliver(&owner.tuple, &first), None);
+        world.replies.clear();
+        for id in [50, 60] {
+            let request = allocate(&mut other, id);
+            let answer = world.ask(&owner.tuple, &request);
+            assert_eq!(
+                (answer.code(), answer.message().verify_sha1(&other.key())),
+                (437, true),
+                "{id} {hold}"
+            );
+        }
+        assert_eq!(other.refresh(&mut world, 0).code(), if hold { 437 } else { 441 });
+        assert_eq!(other.bind(&mut world, 0x4000, PEER).code(), if hold { 437 } else { 441 });
+    }
 }
 
 /// RFC 8489 §6.3.1: a retransmission of a pending request asks nothing again.

@@ -1,6 +1,6 @@
 //! Binding: plain STUN, for modern and for classic clients.
 
-use hairpin::turn::bucket::UnauthenticatedLimiter;
+use hairpin::turn::bucket::{Rate, Rates};
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
 
@@ -50,11 +50,16 @@ fn unknown_attributes_are_named() {
     let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
     assert_eq!(unknown.value, [0x00, 0x03]);
     assert_eq!(world.ask(&tuple, &binding(|request| request.u32(0x8055, 0))).code(), 0);
-    // Each once, and no more than fit into a datagram of usual size
+    // RFC 8489 §14.13: each once, in their order, and as many as a request can have
+    let all = (65_487 / 4) as u16;
+    let answer = world.ask(&tuple, &binding(|request| (0..all).for_each(|n| request.bytes(0x7000 - n, &[]))));
+    assert_eq!(answer.code(), 420);
+    let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
+    assert!(unknown.value.iter().copied().eq((0..all).flat_map(|n| u16::to_be_bytes(0x7000 - n))));
     let answer =
         world.ask(&tuple, &binding(|request| (0..9000).for_each(|n| request.bytes(0x4000 + n / 2, &[]))));
     let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
-    assert!(unknown.value.iter().copied().eq((0x4000..0x4040).flat_map(u16::to_be_bytes)));
+    assert!(unknown.value.iter().copied().eq((0x4000..0x4000 + 4500).flat_map(u16::to_be_bytes)));
 }
 
 /// RFC 3489 §8.1: without the magic cookie the response has MAPPED-ADDRESS and echoes the 16-byte id; only Binding is served.
@@ -93,29 +98,63 @@ fn software_by_a_setting() {
     assert!(answer.message().verify_sha1(&client.key()));
 }
 
-/// RFC 8489 §16.2.1: responses to unauthenticated clients are rate-limited, whatever they are; others are not.
+/// RFC 8489 §16.2.1: responses to unauthenticated clients are rate-limited, Binding responses apart from all others;
+/// responses to clients that have proved their key are not.
 #[test]
 fn answers_to_strangers_are_bounded() {
-    let mut world = World::with_answers(config(), credentials(), UnauthenticatedLimiter::new(10, 5, 1));
+    let rate = |burst, per_second| Rate { burst, per_second };
+    let rates = Rates { challenges: rate(10, 5), bindings: rate(15, 7), ..Rates::default() };
+    let mut world = World::with_rates(config(), credentials(), rates);
     let mut client = world.allocated(A);
     let tuple = client.tuple;
     let mut stranger = client.clone().named("eve", "guess");
-    let requests = [
-        binding(|_| {}),
-        binding(|request| request.u32(0x0003, 0)),
+    let bindings = [binding(|_| {}), binding(|request| request.u32(0x0003, 0))];
+    let challenges = [
         Encoder::new(Class::Request, Method::Allocate, TransactionId([4; 12])).finish(),
         stranger.request(Method::Refresh, |_| {}),
     ];
-    let mut answers = 0;
-    for request in requests.iter().cycle().take(40) {
-        world.deliver(&tuple, request);
-        answers += world.replies.drain(..).count();
-    }
-    assert_eq!(answers, 9, "one of the ten was the client's own first answer");
-    assert_eq!(world.server.stats().dropped(Dropped::ResponseWithheld), 31);
+    let flood = |world: &mut World, requests: &[Vec<u8>]| {
+        requests.iter().cycle().take(40).for_each(|request| assert_eq!(world.deliver(&tuple, request), None));
+        world.replies.drain(..).count()
+    };
+    assert_eq!(flood(&mut world, &bindings), 15);
+    assert_eq!(flood(&mut world, &challenges), 10);
+    assert_eq!(world.server.stats().dropped(Dropped::ResponseWithheld), 25 + 30);
     assert_eq!(client.refresh(&mut world, 600).code(), 0);
-    world.ignores(&tuple, &requests[0]);
-    assert_eq!(world.ask(&Client::new("198.51.100.2:40000").tuple, &requests[0]).code(), 0);
+    let other = Client::new("198.51.100.2:40000").tuple;
+    assert_eq!(world.ask(&other, &bindings[0]).code(), 0);
+    assert_eq!(world.ask(&other, &challenges[0]).code(), 401);
     world.pass(1);
-    assert_eq!(world.ask(&tuple, &requests[0]).code(), 0);
+    assert_eq!((flood(&mut world, &bindings), flood(&mut world, &challenges)), (7, 5));
+}
+
+/// RFC 8489 §9.2.4: a 438 to a client that has proved its key is no reflection, so it needs no token: every client of an
+/// office gets one when nonces expire or the relay restarts.
+#[test]
+fn a_new_nonce_needs_no_token() {
+    let rates = Rates { challenges: Rate { burst: 2, per_second: 1 }, ..Rates::default() };
+    let mut world = World::with_rates(config(), credentials(), rates);
+    let mut clients: Vec<Client> =
+        (1..=2).map(|port| world.allocated(&format!("198.51.100.1:{port}"))).collect();
+    for client in &mut clients {
+        client.refresh(&mut world, 3600);
+    }
+    world.now.unix += 4000;
+    let stranger = Encoder::new(Class::Request, Method::Allocate, TransactionId([4; 12])).finish();
+    let tuple = Client::new("198.51.100.1:9").tuple;
+    let empty = |world: &mut World| world.ignores(&tuple, &stranger);
+    (0..2).for_each(|_| assert_eq!(world.ask(&tuple, &stranger).code(), 401));
+    empty(&mut world);
+    let mut foreign = clients[0].clone();
+    foreign.nonce = b"obMatJos2AAAA before a restart".to_vec();
+    for client in clients.iter_mut().chain([&mut foreign]) {
+        let request = client.request(Method::Refresh, |_| {});
+        assert_eq!(world.ask(&client.tuple, &request).code(), 438);
+        assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    }
+    // A wrong key needs one
+    let mut wrong = clients[0].clone().named("alice", "guess");
+    let request = wrong.request(Method::Refresh, |_| {});
+    world.ignores(&wrong.tuple, &request);
+    empty(&mut world);
 }

@@ -3,10 +3,12 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hairpin::auth::{Secret, time_limited_password};
+use hairpin::turn::Transport;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
+use sha2::{Digest, Sha256};
 
-use crate::world::{Client, PEER, START, World, config, credentials};
+use crate::world::{Client, PEER, REALM, Reply, START, World, config, credentials};
 
 const A: &str = "198.51.100.1:40000";
 
@@ -123,4 +125,82 @@ fn integrity_needs_its_attributes() {
     assert_eq!(answer.code(), 400);
     assert_eq!(answer.message().attributes().count(), 1);
     assert_eq!(world.server.stats().dropped(Dropped::Malformed), 0);
+}
+
+/// RFC 8489 §9.2.4, §14.5, §14.6: a client that names MD5 and signs with MESSAGE-INTEGRITY alone gets both attributes, each
+/// valid for a client that knows only that one; others get the one that the RFC names.
+#[test]
+fn clients_that_know_one_integrity_attribute_verify_it() {
+    const OFFER: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
+    for (algorithm, sha256, expected) in [
+        (None, false, (true, false)),
+        (Some(1), false, (true, true)),
+        (Some(1), true, (false, true)),
+        (Some(2), false, (false, true)),
+        (Some(2), true, (false, true)),
+    ] {
+        let mut world = World::default();
+        let mut client = world.allocated(A);
+        let key = match algorithm {
+            Some(2) => Sha256::digest("alice:example.org:wonder").to_vec(),
+            _ => client.key().to_vec(),
+        };
+        for (method, code) in [(Method::Refresh, 0), (Method::CreatePermission, 400), (Method::Allocate, 437)]
+        {
+            let mut request = Encoder::new(Class::Request, method, client.id());
+            if method == Method::Allocate {
+                request.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            }
+            request.text(attribute::USERNAME, "alice");
+            request.text(attribute::REALM, REALM);
+            request.bytes(attribute::NONCE, &client.nonce);
+            if let Some(algorithm) = algorithm {
+                request.bytes(attribute::PASSWORD_ALGORITHMS, &OFFER);
+                request.bytes(attribute::PASSWORD_ALGORITHM, &[0, algorithm, 0, 0]);
+            }
+            match sha256 {
+                true => request.integrity_sha256(&key),
+                false => request.integrity_sha1(&key),
+            }
+            request.fingerprint();
+            let answer = world.ask(&client.tuple, &request.finish());
+            assert_eq!(answer.code(), code, "{algorithm:?} {method:?}");
+            let message = answer.message();
+            assert!(message.has_fingerprint());
+            let verified = (message.verify_sha1(&key), message.verify_sha256(&key));
+            assert_eq!(verified, expected, "{algorithm:?} {sha256} {method:?}");
+            assert_eq!((message.has_integrity_sha1(), message.has_integrity_sha256()), expected);
+        }
+    }
+}
+
+/// RFC 8489 §14.8: unsigned errors over UDP have no reason phrase, as they may be sent to the victim of a forged request;
+/// over a stream, and where they are signed, errors have one.
+#[test]
+fn what_a_stranger_receives_is_short() {
+    let reason =
+        |answer: &Reply| answer.attribute(attribute::ERROR_CODE).unwrap().error_code().unwrap().1.to_owned();
+    for (transport, phrases) in [
+        (Transport::Udp, ["", "", ""]),
+        (Transport::Tcp, ["Unauthenticated", "Bad Request", "Unknown Attribute"]),
+    ] {
+        let mut world = World::default();
+        let mut client = Client::new(A);
+        client.tuple.transport = transport;
+        let first = Encoder::new(Class::Request, Method::Allocate, TransactionId([1; 12])).finish();
+        let challenge = world.ask(&client.tuple, &first);
+        let mut bad = Encoder::new(Class::Request, Method::Allocate, TransactionId([1; 12]));
+        bad.integrity_sha1(b"key");
+        let bad = world.ask(&client.tuple, &bad.finish());
+        let mut unknown = Encoder::new(Class::Request, Method::Binding, TransactionId([1; 12]));
+        unknown.bytes(0x0003, &[0; 4]);
+        let unknown = world.ask(&client.tuple, &unknown.finish());
+        assert_eq!([reason(&challenge), reason(&bad), reason(&unknown)], phrases);
+        if transport == Transport::Udp {
+            // Header, ERROR-CODE, REALM, NONCE, PASSWORD-ALGORITHMS
+            assert_eq!(challenge.0.len(), 20 + 8 + (4 + 12) + (4 + 32) + (4 + 8));
+        }
+        client.nonce = challenge.bytes(attribute::NONCE).unwrap();
+        assert_eq!(reason(&client.refresh(&mut world, 600)), "Allocation Mismatch");
+    }
 }

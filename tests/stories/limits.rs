@@ -1,7 +1,9 @@
 //! Limits of the server's tables, each reached.
 
+use hairpin::auth::{AuthConfig, Secret, time_limited_password};
+use hairpin::turn::bucket::{Rate, Rates};
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{AllocationLimits, TurnConfig};
+use hairpin::turn::{AllocationLimits, ExemptSources, TurnConfig};
 use hairpin::wire::{Method, attribute};
 
 use crate::world::{Client, World, config, credentials};
@@ -93,4 +95,60 @@ fn bandwidth() {
     let mut other = world.allocated("198.51.100.1:2");
     other.bind(&mut world, 0x4000, "8.8.8.8:2");
     assert!(other.channel_data(&mut world, 0x4000, &data).is_some());
+}
+
+/// RFC 8656 §7.2, 12.: new allocations are rated per user, and where many clients share the name, per user and source. A
+/// 5-tuple that holds an allocation is never affected.
+#[test]
+fn new_allocations() {
+    let secret = || Secret::new(*b"a shared secret");
+    let credentials = AuthConfig { secrets: vec![secret()], ..credentials() };
+    let new_allocations = Rate { burst: 10, per_second: 3 };
+    let exempt = ExemptSources::new(&["198.51.100.9".parse().unwrap()]);
+    let rates = Rates { new_allocations, exempt, ..Rates::default() };
+    let mut world = World::with_rates(config(), credentials, rates);
+    let mut port = 1000;
+    let mut opens = |world: &mut World, ip: &str, user: &str, password: &str| {
+        let mut open = || {
+            port += 1;
+            let mut client = Client::new(&format!("{ip}:{port}")).named(user, password);
+            match client.allocate(world, |_| {}).code() {
+                0 => Some(client),
+                code => {
+                    assert_eq!(code, 486);
+                    let fix = world.refused.last().unwrap().fix;
+                    assert_eq!(fix, Some("raise limits.new_allocations_rate"));
+                    None
+                }
+            }
+        };
+        std::iter::from_fn(&mut open).take(1001).collect::<Vec<Client>>()
+    };
+    let person = |name: &str| (name.to_owned(), time_limited_password(secret().as_bytes(), name));
+    let (carol, password) = person("1700009999:carol");
+    let mut held = opens(&mut world, "198.51.100.1", &carol, &password);
+    assert_eq!(held.len(), 10);
+    // The same person from elsewhere, and with another expiry
+    assert_eq!(opens(&mut world, "198.51.100.2", &carol, &password).len(), 0);
+    let (again, password) = person("1700008888:carol");
+    assert_eq!(opens(&mut world, "198.51.100.2", &again, &password).len(), 0);
+    // Another person, and names that many share: per source
+    let (dave, password) = person("1700009999:dave");
+    assert_eq!(opens(&mut world, "198.51.100.2", &dave, &password).len(), 10);
+    let (anyone, password) = person("1700009999");
+    for (user, password) in [("alice", "wonder"), (&anyone[..], &password[..])] {
+        assert_eq!(opens(&mut world, "198.51.100.3", user, password).len(), 10, "{user}");
+        assert_eq!(opens(&mut world, "198.51.100.4", user, password).len(), 10, "{user}");
+        assert_eq!(opens(&mut world, "198.51.100.9", user, password).len(), 1000, "{user}, exempt");
+    }
+    // Who has an allocation is not affected
+    for client in &mut held {
+        assert_eq!(client.refresh(&mut world, 600).code(), 0);
+        assert_eq!(client.permit(&mut world, &["8.8.8.8:1"]).code(), 0);
+        assert_eq!(client.allocate(&mut world, |_| {}).code(), 437);
+    }
+    world.pass(1);
+    let (carol, password) = person("1700009999:carol");
+    let fresh = opens(&mut world, "198.51.100.5", &carol, &password);
+    assert_eq!(fresh.len(), 3);
 }

@@ -1,7 +1,7 @@
 //! Send and Data indications.
 
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{Header, PeerAddr, Tos};
+use hairpin::turn::{Header, PeerAddr, Tos, Transport};
 use hairpin::wire::{Class, Encoder, Message, Method, TransactionId, attribute};
 
 use crate::world::{Client, PEER, PEER6, World, addr};
@@ -33,24 +33,32 @@ fn a_send_reaches_its_peer() {
     assert!(client.send(&mut world, "8.8.8.8:0", b"x").is_none());
 }
 
-/// RFC 8656 §14: DF is only set from IPv4 to IPv4.
+/// RFC 8656 §13, §14: between datagrams, DONT-FRAGMENT is only heeded from IPv4 to IPv4. §13, §15: from a stream it always is,
+/// whatever the families of the client and the peer.
 #[test]
-fn df_is_only_for_ipv4() {
-    for (client, family, peer, set) in [
-        (A, 1, PEER, true),
-        (A, 2, PEER6, false),
-        ("[2001:db8::9]:1", 1, PEER, false),
-        ("[2001:db8::9]:1", 2, PEER6, false),
-    ] {
+fn where_dont_fragment_is_heeded() {
+    const A6: &str = "[2001:db8::9]:1";
+    let (udp, streams) = ([Transport::Udp], [Transport::Tcp, Transport::Tls]);
+    let cases = [(A, 1, PEER, true), (A, 2, PEER6, false), (A6, 1, PEER, false), (A6, 2, PEER6, false)];
+    let over_udp = cases.iter().flat_map(|&case| udp.map(|transport| (transport, case)));
+    let over_streams = cases.iter().flat_map(|&(client, family, peer, _)| {
+        streams.map(|transport| (transport, (client, family, peer, true)))
+    });
+    for (transport, (client, family, peer, set)) in over_udp.chain(over_streams) {
         let mut world = World::default();
         let mut client = Client::new(client);
+        client.tuple.transport = transport;
         client.allocate(&mut world, |r| r.bytes(attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]));
         client.permit(&mut world, &[peer]);
         let mut send = Encoder::new(Class::Indication, Method::Send, TransactionId([9; 12]));
         send.xor_address(attribute::XOR_PEER_ADDRESS, addr(peer));
         send.bytes(attribute::DONT_FRAGMENT, &[]);
         send.bytes(attribute::DATA, b"x");
-        assert_eq!(world.deliver(&client.tuple, &send.finish()).unwrap().dont_fragment, set);
+        let forward = world.deliver(&client.tuple, &send.finish()).unwrap();
+        assert_eq!(forward.dont_fragment, set, "{transport:?} {:?} to {peer}", client.tuple.client);
+        assert!(!client.send(&mut world, peer, b"x").unwrap().dont_fragment, "without the attribute");
+        client.bind(&mut world, 0x4000, peer);
+        assert!(!client.channel_data(&mut world, 0x4000, b"x").unwrap().dont_fragment, "ChannelData");
     }
 }
 

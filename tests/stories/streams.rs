@@ -105,9 +105,11 @@ fn the_longest_messages() {
 /// RFC 8489 §6.2.2: responses over a stream need no rate limit, since its source is not forged.
 #[test]
 fn a_stream_is_no_mirror() {
-    use hairpin::turn::bucket::UnauthenticatedLimiter;
+    use hairpin::turn::bucket::{Rate, Rates};
     let (config, credentials) = (crate::world::config(), crate::world::credentials());
-    let mut world = World::with_answers(config, credentials, UnauthenticatedLimiter::new(1, 1, 1));
+    let rate = Rate { burst: 1, per_second: 1 };
+    let rates = Rates { bindings: rate, challenges: rate, ..Rates::default() };
+    let mut world = World::with_rates(config, credentials, rates);
     let binding = Encoder::new(Class::Request, Method::Binding, TransactionId([3; 12])).finish();
     for _ in 0..10 {
         assert_eq!(world.ask(&client(Transport::Tcp).tuple, &binding).code(), 0);

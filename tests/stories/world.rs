@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
-use hairpin::turn::bucket::UnauthenticatedLimiter;
+use hairpin::turn::bucket::{RateLimiter, Rates};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
     AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, Denial, External, Families, FiveTuple,
@@ -97,6 +97,7 @@ pub fn credentials() -> AuthConfig {
     let user = |name: &str, password: &str| StaticUser {
         name: name.into(),
         password: Password::Plain(Secret::new(password)),
+        allocations: 0,
     };
     AuthConfig {
         realm: REALM.into(),
@@ -115,21 +116,18 @@ impl Default for World {
 
 impl World {
     pub fn new(config: TurnConfig, credentials: AuthConfig) -> World {
-        World::with_answers(config, credentials, UnauthenticatedLimiter::new(0, 0, 1))
+        World::with_rates(config, credentials, Rates::default())
     }
 
-    pub fn with_answers(
-        config: TurnConfig,
-        credentials: AuthConfig,
-        unauthenticated: UnauthenticatedLimiter,
-    ) -> World {
+    pub fn with_rates(config: TurnConfig, credentials: AuthConfig, rates: Rates) -> World {
         let live = Live::default();
-        let shared = Shared { unauthenticated, live: Box::new(live.clone()) };
+        let mut rng = StdRng::seed_from_u64(1);
+        let shared = Shared { rates: RateLimiter::new(rates, &mut rng), live: Box::new(live.clone()) };
         World {
             server: Server::new(
                 Arc::new(Snapshot { generation: 1, auth: auth(credentials), config }),
                 Arc::new(shared),
-                StdRng::seed_from_u64(1),
+                rng,
             ),
             generation: 1,
             now: Now { mono: 5 * SECOND, unix: START },

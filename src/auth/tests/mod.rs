@@ -26,11 +26,15 @@ fn client() -> SocketAddr {
 }
 
 fn plain(name: &str, password: &str) -> StaticUser {
-    StaticUser { name: name.into(), password: Password::Plain(Secret::new(password)) }
+    StaticUser { name: name.into(), password: Password::Plain(Secret::new(password)), allocations: 0 }
 }
 
 fn stored(name: &str, password: &str) -> StaticUser {
-    StaticUser { name: name.into(), password: Password::Md5Key(md5_key(name, REALM, password)) }
+    StaticUser {
+        name: name.into(),
+        password: Password::Md5Key(md5_key(name, REALM, password)),
+        allocations: 0,
+    }
 }
 
 fn config(users: &[StaticUser], secrets: &[&str]) -> AuthConfig {

@@ -154,10 +154,12 @@ impl Outbox {
                 continue;
             };
             // RFC 8656 §14: DF is cleared again before the next packet
-            let df = same[0].route.dont_fragment && option::dont_fragment(socket).is_ok();
+            let route = &same[0].route;
+            let ipv6 = route.to.is_ipv6();
+            let df = route.dont_fragment && option::dont_fragment(socket, ipv6).is_ok();
             same.chunks(BATCHES_PER_CALL).for_each(|call| sending.send(socket, call));
             if df {
-                let _ = option::may_fragment(socket, false);
+                let _ = option::may_fragment(socket, ipv6);
             }
         }
         batches.clear();

@@ -4,10 +4,8 @@
 //! has happened three times for a destination, GSO is not used for it any more. Destinations are remembered in a small
 //! table, where new entries replace older ones.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-
-use foldhash::fast::FixedState;
 
 /// The size of the table.
 const TABLE_SIZE: usize = 64;
@@ -18,6 +16,8 @@ const MAX_FAILURES: u8 = 3;
 /// The destinations for which GSO failed.
 pub(in crate::datapath) struct Segmentation {
     enabled: bool,
+    /// Keyed, so that nobody can choose peers that replace the entries of others.
+    hash: RandomState,
     /// By hash of the destination: the last destination for which a batch failed, and how often.
     failures: [Option<(IpAddr, u8)>; TABLE_SIZE],
     /// The table is not empty.
@@ -27,7 +27,7 @@ pub(in crate::datapath) struct Segmentation {
 impl Segmentation {
     /// `enabled`: the kernel supports GSO, and the configuration allows it.
     pub(in crate::datapath) fn new(enabled: bool) -> Segmentation {
-        Segmentation { enabled, failures: [None; TABLE_SIZE], any_failure: false }
+        Segmentation { enabled, hash: RandomState::new(), failures: [None; TABLE_SIZE], any_failure: false }
     }
 
     /// Whether batches may be sent to this destination.
@@ -35,20 +35,21 @@ impl Segmentation {
         // The hash is only computed if there was a failure.
         self.enabled
             && !(self.any_failure
-                && self.failures[slot(to)].is_some_and(|(ip, count)| ip == to && count >= MAX_FAILURES))
+                && self.failures[self.slot(to)].is_some_and(|(ip, count)| ip == to && count >= MAX_FAILURES))
     }
 
     /// Records that a batch to this destination failed, while its segments could be sent one by one.
     pub(in crate::datapath) fn record_failure(&mut self, to: IpAddr) {
-        let entry = &mut self.failures[slot(to)];
+        let slot = self.slot(to);
+        let entry = &mut self.failures[slot];
         let count = entry.filter(|(ip, _)| *ip == to).map_or(0, |(_, count)| count);
         *entry = Some((to, count.saturating_add(1)));
         self.any_failure = true;
     }
-}
 
-fn slot(ip: IpAddr) -> usize {
-    FixedState::with_seed(0).hash_one(ip) as usize % TABLE_SIZE
+    fn slot(&self, ip: IpAddr) -> usize {
+        self.hash.hash_one(ip) as usize % TABLE_SIZE
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::auth::{Account, AccountKey};
 use crate::turn::Denial;
 
 /// The counts of the process. Its lock is only taken when allocations are created and deleted.
@@ -19,18 +20,18 @@ pub(in crate::datapath) struct QuotaLedger {
 struct QuotaCounts {
     user_allocations: usize,
     allocations: usize,
-    users: HashMap<Arc<str>, usize>,
+    users: HashMap<AccountKey, usize>,
     total: usize,
 }
 
 /// One allocation, which counts until this guard is dropped.
 pub(in crate::datapath) struct Quota {
     ledger: Arc<QuotaLedger>,
-    user: Arc<str>,
+    user: Account,
 }
 
 impl QuotaLedger {
-    /// Allows `user_allocations` allocations per user and `allocations` in total.
+    /// Allows `user_allocations` allocations per user without a limit of its own, and `allocations` in total.
     pub(in crate::datapath) fn new(user_allocations: usize, allocations: usize) -> Arc<QuotaLedger> {
         Arc::new(QuotaLedger {
             counts: Mutex::new(QuotaCounts { user_allocations, allocations, ..QuotaCounts::default() }),
@@ -44,7 +45,7 @@ impl QuotaLedger {
     }
 
     /// Reserves one allocation for a user.
-    pub(in crate::datapath) fn reserve(self: &Arc<Self>, user: &Arc<str>) -> Result<Quota, Denial> {
+    pub(in crate::datapath) fn reserve(self: &Arc<Self>, user: &Account) -> Result<Quota, Denial> {
         let mut counts = self.counts();
         counts.check(user)?;
         if counts.total >= counts.allocations {
@@ -68,36 +69,37 @@ impl QuotaLedger {
 }
 
 impl QuotaCounts {
-    fn check(&self, user: &str) -> Result<(), Denial> {
-        if self.users.get(user).copied().unwrap_or(0) >= self.user_allocations {
+    fn check(&self, user: &Account) -> Result<(), Denial> {
+        if self.users.get(&user.key()).copied().unwrap_or(0) >= user.allocations(self.user_allocations) {
             Err(Denial::Quota)
         } else {
             Ok(())
         }
     }
 
-    fn add(&mut self, user: &Arc<str>) {
-        *self.users.entry(user.clone()).or_default() += 1;
+    fn add(&mut self, user: &Account) {
+        *self.users.entry(user.key()).or_default() += 1;
     }
 
-    fn remove(&mut self, user: &str) {
-        let Some(count) = self.users.get_mut(user) else { return };
+    fn remove(&mut self, user: &Account) {
+        let key = user.key();
+        let Some(count) = self.users.get_mut(&key) else { return };
         *count -= 1;
         if *count == 0 {
-            self.users.remove(user);
+            self.users.remove(&key);
         }
     }
 }
 
 impl Quota {
     /// The user that the allocation counts for.
-    pub(in crate::datapath) fn user(&self) -> &Arc<str> {
+    pub(in crate::datapath) fn user(&self) -> &Account {
         &self.user
     }
 
     /// Transfers the allocation to another user. If that user has no quota left, nothing changes.
-    pub(in crate::datapath) fn transfer_to(&mut self, user: &Arc<str>) -> Result<(), Denial> {
-        if self.user == *user {
+    pub(in crate::datapath) fn transfer_to(&mut self, user: &Account) -> Result<(), Denial> {
+        if self.user.key() == user.key() {
             return Ok(());
         }
         let ledger = self.ledger.clone();
@@ -108,12 +110,12 @@ impl Quota {
     }
 
     /// Returns the allocation to the user it was transferred from, even beyond that user's quota.
-    pub(in crate::datapath) fn return_to(&mut self, user: &Arc<str>) {
+    pub(in crate::datapath) fn return_to(&mut self, user: &Account) {
         let ledger = self.ledger.clone();
         self.assign(&mut ledger.counts(), user);
     }
 
-    fn assign(&mut self, counts: &mut QuotaCounts, user: &Arc<str>) {
+    fn assign(&mut self, counts: &mut QuotaCounts, user: &Account) {
         counts.remove(&self.user);
         counts.add(user);
         self.user = user.clone();
@@ -132,8 +134,28 @@ impl Drop for Quota {
 mod tests {
     use super::*;
 
-    fn user(name: &str) -> Arc<str> {
-        name.into()
+    fn user(name: &str) -> Account {
+        Account::person(name)
+    }
+
+    /// Many clients have the name of a static user or of an expiry, so neither counts like a person.
+    #[test]
+    fn shared_names_have_no_limit_or_one_of_their_own() {
+        let ledger = QuotaLedger::new(2, usize::MAX);
+        let most = |user: Account| {
+            let held: Vec<Quota> = std::iter::from_fn(|| ledger.reserve(&user).ok()).take(50).collect();
+            held.len()
+        };
+        assert_eq!(most(Account::person("alice")), 2);
+        assert_eq!(most(Account::static_user("alice", 0)), 50);
+        assert_eq!(most(Account::static_user("alice", 7)), 7);
+        assert_eq!(most(Account::expiry_only("1700000000")), 50);
+        let _held: Vec<Quota> =
+            (0..9).map(|_| ledger.reserve(&Account::static_user("alice", 0)).unwrap()).collect();
+        assert_eq!(most(Account::person("alice")), 2, "a person of the same name is not affected");
+        ledger.set_limits(usize::MAX, usize::MAX);
+        assert_eq!(most(Account::person("alice")), 50);
+        assert_eq!(most(Account::static_user("alice", 7)), 0);
     }
 
     /// RFC 8656 §7.2: 486 for a user without quota left, 508 for everyone when the server is full.

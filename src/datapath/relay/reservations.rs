@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::quota::Quota;
 use super::socket::RelaySocket;
+use crate::auth::AccountKey;
 use crate::turn::Token;
 
 /// The maximum number of reservations, which bounds the cost of an attack by authenticated clients.
@@ -33,7 +34,7 @@ struct ReservationTable {
     /// The tokens in the order in which their reservations expire.
     by_expiry: BTreeSet<(u64, Token)>,
     /// How many reservations each user has. Entries of 0 are removed.
-    by_user: HashMap<Arc<str>, usize>,
+    by_user: HashMap<AccountKey, usize>,
 }
 
 /// A reserved relay socket.
@@ -52,7 +53,7 @@ impl Reservations {
     pub(in crate::datapath) fn insert(&self, now: u64, token: Token, reservation: Reservation) -> bool {
         self.expire(now);
         let mut table = self.table();
-        let of_user = table.by_user.get(reservation.quota.user()).copied().unwrap_or(0);
+        let of_user = table.by_user.get(&reservation.quota.user().key()).copied().unwrap_or(0);
         let is_full = table.by_token.len() >= MAX_RESERVATIONS || of_user >= MAX_PER_USER;
         if is_full || table.by_token.contains_key(&token) {
             return false;
@@ -116,14 +117,14 @@ impl Reservations {
 impl ReservationTable {
     fn add(&mut self, token: Token, reservation: Reservation) {
         self.by_expiry.insert((reservation.expires, token));
-        *self.by_user.entry(reservation.quota.user().clone()).or_default() += 1;
+        *self.by_user.entry(reservation.quota.user().key()).or_default() += 1;
         self.by_token.insert(token, reservation);
     }
 
     fn remove(&mut self, token: &Token) -> Option<Reservation> {
         let reservation = self.by_token.remove(token)?;
         self.by_expiry.remove(&(reservation.expires, *token));
-        let user = reservation.quota.user();
+        let user = &reservation.quota.user().key();
         if let Some(count) = self.by_user.get_mut(user) {
             *count -= 1;
             if *count == 0 {
@@ -136,6 +137,8 @@ impl ReservationTable {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use socket2::SockRef;

@@ -17,6 +17,7 @@ use super::reservations::{Reservation, Reservations};
 use super::socket::RelaySocket;
 use tracing::warn;
 
+use crate::auth::Account;
 use crate::datapath::drops::QueueLoss;
 use crate::datapath::line_budget::LineBudget;
 use crate::datapath::poll::{EventSource, Poll, RelaySocketKey};
@@ -159,7 +160,7 @@ impl Relays {
     /// RFC 8656 section 7.2: opens a relayed address of each requested family, IPv4 first.
     fn open(
         &mut self,
-        user: &Arc<str>,
+        user: &Account,
         families: Families,
         request: PortRequest,
         opening: &mut Opening<'_>,
@@ -217,7 +218,7 @@ impl Relays {
     }
 
     /// RFC 8656 section 7.2: an unknown or expired token is error 508.
-    fn claim(&mut self, user: &Arc<str>, token: Token, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
+    fn claim(&mut self, user: &Account, token: Token, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
         let reservations = &self.resources.reservations;
         let mut reservation = reservations.claim(opening.now, &token).ok_or(Denial::Token)?;
         let reserved_by = reservation.quota.user().clone();

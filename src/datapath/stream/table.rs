@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 use tracing::debug;
 
@@ -17,6 +16,7 @@ use super::pool::Pool;
 use super::stats::{ConnectionEnd, StreamCounters};
 use crate::datapath::poll::{EventSource, Interest, Poll, Readiness, StreamId};
 use crate::datapath::sys::option;
+use crate::keyed::KeyedState;
 use crate::turn::{FiveTuple, ToClient, Tos};
 
 /// How long a client that has closed its side may take to read its responses, in nanoseconds.
@@ -33,7 +33,7 @@ const CIPHERTEXT: usize = 1 << 16;
 /// The connections.
 pub(in crate::datapath) struct Streams {
     connections: SlotMap<StreamId, Connection>,
-    by_tuple: HashMap<FiveTuple, StreamId, FixedState>,
+    by_tuple: HashMap<FiveTuple, StreamId, KeyedState>,
     deadlines: Deadlines,
     limits: StreamLimits,
     /// Connections that have something queued and are not blocked.
@@ -47,11 +47,11 @@ pub(in crate::datapath) struct Streams {
 }
 
 impl Streams {
-    /// An empty table. `seed` keys its hashes.
-    pub(in crate::datapath) fn new(limits: StreamLimits, seed: u64) -> Streams {
+    /// An empty table; `hash` keys its hash.
+    pub(in crate::datapath) fn new(limits: StreamLimits, hash: KeyedState) -> Streams {
         Streams {
             connections: SlotMap::with_key(),
-            by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_tuple: HashMap::with_hasher(hash),
             deadlines: Deadlines::default(),
             limits,
             dirty: Vec::new(),

@@ -75,9 +75,12 @@ pub(in crate::datapath) fn may_fragment(socket: BorrowedFd<'_>, ipv6: bool) -> i
     }
 }
 
-/// Sets the DF bit of IPv4 packets.
-pub(in crate::datapath) fn dont_fragment(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+/// Sets the DF bit of IPv4 packets; IPv6 packets are not fragmented here. What is longer than the path's MTU is an error.
+pub(in crate::datapath) fn dont_fragment(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        false => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        true => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+    }
 }
 
 /// Asks for receive and send buffers of `bytes`: beyond the system's limit if this process may, otherwise up to it. Returns

@@ -86,9 +86,10 @@ impl Worker {
             budget.spend(1, 0);
             let Some((to, error)) = error else { continue };
             let (to, icmp) = match (error.origin, error.errno as i32) {
-                // A packet with DF that the kernel knows to be too long, as if a router had said so. The kernel does not
+                // A packet with DONT-FRAGMENT that the kernel knows to be too long, as if a router had said so. The kernel does not
                 // report the port it was sent to.
                 (cmsg::ORIGIN_LOCAL, libc::EMSGSIZE) => match self.outbox.take_too_long(key, to.ip()) {
+                    Some(to) if to.is_ipv6() => (to, Icmp { kind: 2, code: 0, mtu: error.info }),
                     Some(to) => (to, Icmp { kind: 3, code: 4, mtu: error.info }),
                     None => continue,
                 },

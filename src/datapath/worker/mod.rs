@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -54,7 +54,8 @@ use super::stream::admission::Admission;
 use super::stream::table::Streams;
 use super::sys::option;
 use super::wake::Waker;
-use crate::turn::bucket::UnauthenticatedLimiter;
+use crate::keyed::KeyedState;
+use crate::turn::bucket::RateLimiter;
 use crate::turn::{self, Server, Transport};
 
 /// How long a worker that could not restart waits before it tries again.
@@ -120,8 +121,7 @@ struct WorkerSeed {
 }
 
 impl Workers {
-    /// Starts `config.workers` threads on the sockets of `groups`. `unauthenticated` limits the responses to unauthenticated
-    /// clients; `rng` is seeded from the operating system.
+    /// Starts `config.workers` threads on the sockets of `groups`. `rates` limits what clients cause; `rng` is seeded from the operating system.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -129,7 +129,7 @@ impl Workers {
         config: &DatapathConfig,
         groups: Vec<Arc<ListenerGroup>>,
         snapshot: DatapathSnapshot,
-        unauthenticated: UnauthenticatedLimiter,
+        rates: RateLimiter,
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
         groups.iter().try_for_each(|group| check(config.workers, group, &snapshot))?;
@@ -144,7 +144,7 @@ impl Workers {
             reservation_lifetime: config.reservation_lifetime * 1_000_000_000,
             gro: config.gro,
         });
-        let shared = Arc::new(turn::Shared { unauthenticated, live: Box::new(ports.clone()) });
+        let shared = Arc::new(turn::Shared { rates, live: Box::new(ports.clone()) });
         let gso = config.gso && can_gso(&groups);
         let admission = Admission::new(snapshot.connections);
         let stage_config = Arc::new(stage_config(&snapshot));
@@ -353,7 +353,7 @@ impl WorkerSeed {
     /// A worker with the current listeners and snapshot.
     fn worker(&self, standing: &Standing, mut rng: StdRng) -> io::Result<Worker> {
         let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
-        let streams = Streams::new(standing.snapshot.connections, rng.next_u64());
+        let streams = Streams::new(standing.snapshot.connections, KeyedState::from_rng(&mut rng));
         let core = Server::new(standing.snapshot.turn.clone(), self.shared.clone(), rng);
         let mut worker = Worker::new(Parts {
             core,

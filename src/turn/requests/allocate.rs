@@ -1,11 +1,7 @@
 //! Allocate (RFC 8656 §7.2), until its relay sockets are requested and after they were opened.
 
-use std::sync::Arc;
-
-use rand::Rng;
-
 use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, requested_family};
-use crate::auth::Authenticated;
+use crate::auth::{Account, AccountKind, Authenticated};
 use crate::turn::allocation::{Allocation, RelayLease};
 use crate::turn::pending::{PendingKind, PendingRequest};
 use crate::turn::{
@@ -86,32 +82,33 @@ impl AllocateRequest {
 }
 
 impl Server {
-    /// `repeats`: the request is a retransmission of the one that made, or is making, the allocation on this 5-tuple.
+    /// Not a retransmission of the request that made, or is making, the allocation on this 5-tuple.
     pub(super) fn allocate(
         &mut self,
         now: Now,
         origin: &RequestOrigin,
         message: &Message<'_>,
         authenticated: &Authenticated,
-        repeats: bool,
     ) -> Result<Success, Reject> {
         // RFC 8656 §7.2, 2.
-        let allocation = self.by_tuple.get(&origin.tuple);
-        match allocation {
-            Some(&id) if repeats => return Ok(Success::Allocated(id)),
-            None if self.pending.allocate_on(&origin.tuple).is_none() => {}
-            None if repeats => return Ok(Success::Pending),
-            _ => return Err(Reject::new(437, "the 5-tuple has an allocation")),
+        if self.by_tuple.contains_key(&origin.tuple) || self.pending.allocate_on(&origin.tuple).is_some() {
+            return Err(Reject::new(437, "the 5-tuple has an allocation"));
         }
         let request = AllocateRequest::parse(message)?;
-        let user = authenticated.credential().user().clone();
-        let (ask, unsupported) = self.ask_for(request.wanted, user)?;
+        let user = authenticated.credential().account();
+        let (ask, unsupported) = self.ask_for(request.wanted, user.clone())?;
         let limits = &self.snapshot.config.limits;
         if self.allocations.len() + self.pending.allocates() >= limits.allocations {
             return Err(Reject::new(508, "too many allocations").fix("raise limits.allocations"));
         }
         if self.pending.len() >= limits.pending {
             return Err(Reject::new(508, "too many pending requests"));
+        }
+        // Last, so that only requests that would open sockets count
+        if !self.shared.rates.take_allocation(now.mono, user, origin.tuple.client.0.ip()) {
+            // RFC 8656 §7.2, 12.: 486 is for quotas that depend on the user. 508 would say that the relay is full.
+            return Err(Reject::new(486, "the user makes new allocations too fast")
+                .fix("raise limits.new_allocations_rate"));
         }
         let lifetime = self.snapshot.config.lifetimes.grant(request.lifetime);
         let request = PendingRequest {
@@ -126,7 +123,7 @@ impl Server {
     }
 
     /// The question for the owner of the sockets, and the family of a dual allocation that is not available.
-    fn ask_for(&self, wanted: RequestedRelay, user: Arc<str>) -> Result<(Ask, Option<Family>), Reject> {
+    fn ask_for(&self, wanted: RequestedRelay, user: Account) -> Result<(Ask, Option<Family>), Reject> {
         let available = self.snapshot.config.families;
         let (families, port) = match wanted {
             RequestedRelay::Reserved(token) => return Ok((Ask::ClaimReservation { user, token }, None)),
@@ -161,7 +158,7 @@ impl Server {
         };
         let PendingKind::Allocate { lifetime, unsupported } = kind;
         let done = if opened.present().next().is_some() {
-            let mut allocation = Allocation::new(&origin, &authenticated, now.mono, self.rng.next_u64());
+            let mut allocation = Allocation::new(&origin, &authenticated, now.mono, self.hash);
             allocation.token = token;
             let shortage = relays.present().find(|(_, relay)| **relay == Err(Shortage));
             allocation.missing =
@@ -170,8 +167,12 @@ impl Server {
         } else {
             // RFC 8656 §7.2, 9. and 10.
             Err(match denial {
-                Denial::Quota => Reject::new(486, "the user has as many allocations as allowed")
-                    .fix("raise limits.user_allocations"),
+                Denial::Quota => Reject::new(486, "the user has as many allocations as allowed").fix(
+                    match authenticated.credential().account().kind() {
+                        AccountKind::Static => "raise allocations in the [[auth.user]] of this name",
+                        AccountKind::Person | AccountKind::ExpiryOnly => "raise limits.user_allocations",
+                    },
+                ),
                 Denial::Total => Reject::new(508, "too many allocations").fix("raise limits.allocations"),
                 Denial::NoPort => Reject::new(508, "no relayed address is free")
                     .fix("widen relay.ports, or raise the limit on open files"),

@@ -1,16 +1,19 @@
 //! Binding (RFC 8489 §6.3.1 and §12; RFC 3489 §8.1 for clients without the magic cookie).
 
-use super::{Message, Now, Reject, RequestOrigin, Server, may_respond_unauthenticated};
-use crate::wire::{self, Class, Encoder, attribute};
+use super::{
+    Message, Now, Reject, RequestOrigin, Server, UnsignedResponse, may_respond_unsigned, unsigned_reason,
+};
+use crate::wire::{Class, Encoder, attribute};
 
 impl Server {
     pub(super) fn binding(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>) {
-        if !may_respond_unauthenticated(&self.shared, &mut self.stats, now, &origin.tuple) {
+        if !may_respond_unsigned(&self.shared, &mut self.stats, now, &origin.tuple, UnsignedResponse::Binding)
+        {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {
-            let mut response =
-                Encoder::error_response(message, reject.code, wire::reason_phrase(reject.code));
+            let reason = unsigned_reason(&origin, reject.code);
+            let mut response = Encoder::error_response(message, reject.code, reason);
             response.unknown_attributes(&reject.unknown);
             return self.finish(origin, reject.code, None, response);
         }

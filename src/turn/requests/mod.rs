@@ -12,15 +12,16 @@ mod refresh;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
 use super::allocation::Allocation;
+use super::bucket::UnsignedResponse::{self, Challenge};
 use super::peers::Forbidden;
 use super::pending::RequestOrigin;
 use super::stats::Dropped;
 use super::{AllocationId, FiveTuple, Now, Output, Refused, Server};
-use crate::auth::{self, AuthPurpose, Authenticated};
+use crate::auth::{self, Auth, AuthPurpose, Authenticated};
+use crate::keyed::KeyedState;
 use crate::wire::{self, Attribute, Class, Encoder, Family, Malformed, Message, Method, attribute};
 
 /// A request that was carried out.
@@ -67,9 +68,16 @@ impl Reject {
     /// RFC 8489 §6.3.1.
     fn unknown(message: &Message<'_>) -> Option<Reject> {
         let mut unknown = Vec::new();
+        // A bit per type, since a request can have thousands
+        let mut listed = [0_u64; 0x8000 / 64];
         for attribute in message.attributes() {
-            let understood = !attribute.is_comprehension_required() || is_understood(message, &attribute);
-            if !understood && !unknown.contains(&attribute.kind) && unknown.len() < UNKNOWN {
+            if !attribute.is_comprehension_required() || is_understood(message, &attribute) {
+                continue;
+            }
+            let (word, bit) = (usize::from(attribute.kind / 64), 1 << (attribute.kind % 64));
+            if listed[word] & bit == 0 {
+                listed[word] |= bit;
+                // All of them fit: each takes two bytes here and at least four in the request
                 unknown.push(attribute.kind);
             }
         }
@@ -82,9 +90,6 @@ impl From<Malformed> for Reject {
         Reject::new(400, "malformed attribute")
     }
 }
-
-/// How many unknown attributes a response lists; a request can have thousands.
-const UNKNOWN: usize = 64;
 
 /// CHANGE-REQUEST of classic STUN (RFC 3489 §11.2.4).
 const CHANGE_REQUEST: u16 = 0x0003;
@@ -107,39 +112,69 @@ impl Server {
         if origin.method == Method::Binding {
             return self.binding(now, origin, message);
         }
-        let (credential, transaction) =
-            match self.by_tuple.get(tuple).and_then(|id| self.allocations.get(*id)) {
-                Some(allocation) => (Some(&allocation.credential), Some(allocation.transaction)),
-                None => match self.pending.allocate_on(tuple) {
-                    Some((_, pending)) => (Some(pending.authenticated.credential()), Some(pending.origin.id)),
-                    None => (None, None),
-                },
-            };
-        // A retransmission of an Allocate that was granted is granted again, even if its credential has expired since
-        let repeats = origin.method == Method::Allocate && transaction == Some(origin.id);
-        let purpose = if origin.method == Method::Allocate && !repeats {
-            AuthPurpose::Allocate
-        } else {
-            AuthPurpose::Other
+        // RFC 8489 §6.3.1: a retransmission gets the response of the request, whatever has expired since
+        if let Some((authenticated, done)) = self.retransmission(now, &origin, message) {
+            return self.conclude(now, origin, &authenticated, done);
+        }
+        let allocation = self.by_tuple.get(tuple).copied();
+        let known = allocation.and_then(|id| self.allocations.get(id)).map(|found| &found.credential);
+        let purpose = match origin.method {
+            Method::Allocate => AuthPurpose::Allocate,
+            _ => AuthPurpose::Other,
         };
         // A response that will not be signed is rate-limited before it is made
         let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
-        if stranger && !may_respond_unauthenticated(&self.shared, &mut self.stats, now, tuple) {
+        if stranger && !may_respond_unsigned(&self.shared, &mut self.stats, now, tuple, Challenge) {
             return;
         }
-        match self.snapshot.auth.authenticate(now.unix, tuple.client.0, message, purpose, credential) {
+        match self.snapshot.auth.authenticate(now.unix, tuple.client.0, message, purpose, known) {
             Ok(authenticated) => {
-                let done = self.carry_out(now, &origin, message, &authenticated, repeats);
+                if let Some(allocation) = allocation.and_then(|id| self.allocations.get_mut(id)) {
+                    allocation.remember(now.mono, origin.id);
+                }
+                let done = self.carry_out(now, &origin, message, &authenticated);
                 self.conclude(now, origin, &authenticated, done);
             }
             Err(refusal) => {
-                let signed = refusal.signed.is_some();
-                if stranger
-                    || signed
-                    || may_respond_unauthenticated(&self.shared, &mut self.stats, now, tuple)
-                {
+                // RFC 8489 §9.2.4: a 438 to a client that has proved its key reflects nothing
+                let is_free = stranger || refusal.signed.is_some() || refusal.reason.has_proved_key();
+                if is_free || may_respond_unsigned(&self.shared, &mut self.stats, now, tuple, Challenge) {
                     self.refuse(now, origin, message, refusal);
                 }
+            }
+        }
+    }
+
+    /// The outcome of a request that is the retransmission of one that was carried out, or is pending.
+    fn retransmission(
+        &mut self,
+        now: Now,
+        origin: &RequestOrigin,
+        message: &Message<'_>,
+    ) -> Option<(Authenticated, Result<Success, Reject>)> {
+        let found = self.by_tuple.get(&origin.tuple).and_then(|&id| Some((id, self.allocations.get(id)?)));
+        match (origin.method, found) {
+            (Method::Allocate, Some((id, allocation))) if allocation.transaction == origin.id => {
+                let authenticated = Auth::recognize(message, &allocation.credential)?;
+                Some((authenticated, Ok(Success::Allocated(id))))
+            }
+            (Method::Allocate, None) => {
+                let (_, pending) = self.pending.allocate_on(&origin.tuple)?;
+                if pending.origin.id != origin.id {
+                    return None;
+                }
+                let authenticated = Auth::recognize(message, pending.authenticated.credential())?;
+                Some((authenticated, Ok(Success::Pending)))
+            }
+            (Method::Allocate, Some(_)) | (_, None) => None,
+            // The other requests are idempotent, so they are carried out again
+            (_, Some((_, allocation))) => {
+                if !allocation.remembers(now.mono, origin.id) {
+                    return None;
+                }
+                let authenticated = Auth::recognize(message, &allocation.credential)?;
+                let done = self.carry_out(now, origin, message, &authenticated);
+                Some((authenticated, done))
             }
         }
     }
@@ -151,13 +186,12 @@ impl Server {
         origin: &RequestOrigin,
         message: &Message<'_>,
         authenticated: &Authenticated,
-        repeats: bool,
     ) -> Result<Success, Reject> {
         if let Some(reject) = Reject::unknown(message) {
             return Err(reject);
         }
         match origin.method {
-            Method::Allocate => self.allocate(now, origin, message, authenticated, repeats),
+            Method::Allocate => self.allocate(now, origin, message, authenticated),
             Method::Refresh => self.refresh(now, origin, message),
             Method::CreatePermission => self.create_permission(now, origin, message),
             Method::ChannelBind => self.channel_bind(now, origin, message),
@@ -230,7 +264,10 @@ impl Server {
                 unknown: Vec::new(),
             }));
         }
-        let mut response = error(&origin, refusal.code);
+        let mut response = match &refusal.signed {
+            Some(_) => error(&origin, refusal.code),
+            None => unsigned_error(&origin, refusal.code),
+        };
         if matches!(refusal.code, 401 | 438) {
             self.snapshot.auth.challenge(now.unix, origin.tuple.client.0, &mut response);
         }
@@ -262,7 +299,7 @@ impl Server {
 /// RFC 8656 §5: every request but Allocate needs an allocation on its 5-tuple.
 fn live<'a>(
     allocations: &'a mut SlotMap<AllocationId, Box<Allocation>>,
-    by_tuple: &HashMap<FiveTuple, AllocationId, FixedState>,
+    by_tuple: &HashMap<FiveTuple, AllocationId, KeyedState>,
     origin: &RequestOrigin,
 ) -> Result<(AllocationId, &'a mut Allocation), Reject> {
     let id = by_tuple.get(&origin.tuple).copied();
@@ -284,15 +321,29 @@ fn error(origin: &RequestOrigin, code: u16) -> Encoder {
     response
 }
 
+/// An error response that will not be signed. Over UDP its receiver may be the victim of a forged request, so it is short:
+/// the reason phrase is optional (RFC 8489 §14.8), and the code says the same.
+fn unsigned_error(origin: &RequestOrigin, code: u16) -> Encoder {
+    let mut response = Encoder::new(Class::Error, origin.method, origin.id);
+    response.error_code(code, unsigned_reason(origin, code));
+    response
+}
+
+fn unsigned_reason(origin: &RequestOrigin, code: u16) -> &'static str {
+    if origin.tuple.transport.is_stream() { wire::reason_phrase(code) } else { "" }
+}
+
 /// Whether a response without MESSAGE-INTEGRITY may be sent.
-fn may_respond_unauthenticated(
+fn may_respond_unsigned(
     shared: &super::Shared,
     stats: &mut super::Stats,
     now: Now,
     tuple: &FiveTuple,
+    response: UnsignedResponse,
 ) -> bool {
     // The source of a stream is not forged, so its response reaches nobody else
-    let may = tuple.transport.is_stream() || shared.unauthenticated.take(now.mono, tuple.client.0.ip());
+    let may =
+        tuple.transport.is_stream() || shared.rates.take_response(now.mono, response, tuple.client.0.ip());
     if !may {
         stats.drop(Dropped::ResponseWithheld, 1);
     }
