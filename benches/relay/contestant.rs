@@ -193,7 +193,7 @@ fn hairpin_config(address: SocketAddrV4, server_use: &ServerUse, dir: &Path) -> 
          [relay]\naddresses = [\"{}\"]\nports = \"32768-65535\"\n\
          [auth]\nrealm = \"{REALM}\"\n[[auth.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n\
          [peers]\nallow = [\"{peer_ip}/32\"]\n\
-         [limits]\nuser_allocations = 100000\nunauthenticated_burst = 1000000\n\
+         [limits]\nuser_allocations = 0\nnew_allocations_rate = 0\nunauthenticated_burst = 1000000\n\
          [http]\nlisten = []\n",
         listen(ClientTransport::Udp),
         listen(ClientTransport::Tcp),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::bucket::UnsignedResponse;
 use super::peers::Scope;
 use super::{
     AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
@@ -145,6 +146,13 @@ pub enum Output {
     Closed(Closed),
     /// A client was refused, for the log.
     Refused(Refused),
+    /// A response was withheld, because its receiver gets too many that are not signed; for the log.
+    Withheld {
+        /// The source of the request, which may be forged.
+        from: FiveTuple,
+        /// What was withheld.
+        response: UnsignedResponse,
+    },
     /// A channel was bound or refreshed, or what holds for it has changed.
     ChannelBound(ChannelBound),
     /// A channel is no longer bound.

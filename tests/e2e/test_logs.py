@@ -103,7 +103,7 @@ def test_a_common_refusal_does_not_hide_a_rare_one(start, host, connect):
         connect(User(USER, "wrong")).allocate()
     assert relay.line("refused", reason="wrong_password")["fix"]
     logged = relay.lines("refused", reason="private")
-    [summary] = eventually(lambda: relay.lines("more requests were refused than are logged"), timeout=30)
+    [summary] = eventually(lambda: relay.lines("more requests were refused or not answered than are logged"), timeout=30)
     assert summary["reason"] == "private"
     assert sum(line.get("suppressed", 0) for line in logged) + len(logged) + summary["count"] == 200
 
@@ -140,6 +140,20 @@ def test_a_refusal_names_what_to_change(fix, start, host, connect):
         request(client, other)
     [line] = eventually(lambda: relay.lines("refused"))
     assert fix in line["fix"]
+
+
+@pytest.mark.parametrize("limit", ["binding", "unauthenticated"])
+def test_withheld_responses_are_logged_with_their_source(limit, start, host, connect):
+    """A source that gets no responses any more is named, with the limit and the way out."""
+    relay = start(host, limits={f"{limit}_burst": 5, f"{limit}_rate": 1})
+    client = connect()
+    method = stun.BINDING if limit == "binding" else stun.ALLOCATE
+    for _ in range(100):
+        client.socket.sendto(client.prepare(method, sign=False)[0], client.server)
+    line = relay.line("response withheld")
+    assert line["client"] == "{}:{}".format(*client.socket.getsockname())
+    assert f"limits.{limit}_rate" in line["fix"] and "limits.exempt_sources" in line["fix"]
+    assert len(relay.lines("response withheld")) <= 10
 
 
 def test_a_refusal_names_unknown_attributes(start, host, connect):
@@ -185,7 +199,8 @@ def test_stalled_log_reader(start, host, connect, peers):
     """
     reading, writing = os.pipe()
     fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
-    relay = start(host, process={"stderr": writing}, log={"level": "trace"})
+    limits = {"new_allocations_rate": 0}
+    relay = start(host, process={"stderr": writing}, log={"level": "trace"}, limits=limits)
     os.close(writing)
     with os.fdopen(reading, "rb"), peers.udp() as peer:
         busy, client = connect(), connect()

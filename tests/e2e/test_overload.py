@@ -153,7 +153,8 @@ STORMS = [
 @pytest.mark.parametrize("storm", STORMS)
 def test_storms(storm, start, host, calls, flooder, authority, tls):
     """Handshakes, allocations and endless messages over one connection do not delay packets of running calls."""
-    relay = start(host, workers=1, tls=tls, process=ON_ONE_CORE)
+    limits = {"new_allocations_rate": 0}
+    relay = start(host, workers=1, tls=tls, process=ON_ONE_CORE, limits=limits)
     running = calls()
     calm = running.run(1, RATE)
     files, trusted = relay.open_files(), [authority.certificate, NAME]

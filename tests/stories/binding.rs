@@ -1,6 +1,6 @@
 //! Binding: plain STUN, for modern and for classic clients.
 
-use hairpin::turn::bucket::{Rate, Rates};
+use hairpin::turn::bucket::{Rate, Rates, UnsignedResponse};
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
 
@@ -120,6 +120,8 @@ fn answers_to_strangers_are_bounded() {
     assert_eq!(flood(&mut world, &bindings), 15);
     assert_eq!(flood(&mut world, &challenges), 10);
     assert_eq!(world.server.stats().dropped(Dropped::ResponseWithheld), 25 + 30);
+    let binding = world.withheld.iter().filter(|&&response| response == UnsignedResponse::Binding).count();
+    assert_eq!((binding, world.withheld.len()), (25, 25 + 30), "the log is told");
     assert_eq!(client.refresh(&mut world, 600).code(), 0);
     let other = Client::new("198.51.100.2:40000").tuple;
     assert_eq!(world.ask(&other, &bindings[0]).code(), 0);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, md5_key};
-use hairpin::turn::bucket::{RateLimiter, Rates};
+use hairpin::turn::bucket::{RateLimiter, Rates, UnsignedResponse};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
     AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, Denial, External, Families, FiveTuple,
@@ -65,6 +65,7 @@ pub struct World {
     pub opened: Vec<Opened>,
     pub closed: Vec<Closed>,
     pub refused: Vec<Refused>,
+    pub withheld: Vec<UnsignedResponse>,
     /// What a forwarding table outside of the server was told, as text.
     pub channels: Vec<String>,
     pub bound: Vec<ChannelBound>,
@@ -143,6 +144,7 @@ impl World {
             opened: Vec::new(),
             closed: Vec::new(),
             refused: Vec::new(),
+            withheld: Vec::new(),
             channels: Vec::new(),
             bound: Vec::new(),
             next_port: 50_000,
@@ -231,6 +233,7 @@ impl World {
                 }
                 Output::Closed(closed) => self.closed.push(closed),
                 Output::Refused(refused) => self.refused.push(refused),
+                Output::Withheld { response, .. } => self.withheld.push(response),
                 Output::ChannelBound(bound) => {
                     self.channels.push(format!("+{:#x} {}", bound.channel, bound.peer));
                     self.bound.push(bound);

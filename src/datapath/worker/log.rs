@@ -13,7 +13,8 @@ use crate::datapath::line_budget::{COMMON, EXPECTED, LineBudget, LineBudgets, Li
 use crate::datapath::listen::{accept, group};
 use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
-use crate::turn::{Closed, Opened, Refused, SECOND};
+use crate::turn::bucket::UnsignedResponse;
+use crate::turn::{Closed, FiveTuple, Opened, Refused, SECOND};
 use crate::wire::Family;
 
 /// How long the losses of a queue are summed up before they are logged again, in nanoseconds.
@@ -111,10 +112,26 @@ impl Log {
         );
     }
 
+    /// A response without MESSAGE-INTEGRITY was withheld.
+    pub(super) fn withheld(&mut self, now: u64, from: &FiveTuple, response: UnsignedResponse) {
+        let (reason, fix) = match response {
+            UnsignedResponse::Binding => (
+                "too many Binding requests from this source",
+                "if many clients share it, raise limits.binding_rate or list it in limits.exempt_sources",
+            ),
+            UnsignedResponse::Challenge => (
+                "too many requests without valid credentials from this source",
+                "if many clients share it, raise limits.unauthenticated_rate or list it in limits.exempt_sources",
+            ),
+        };
+        let Some(suppressed) = self.refused.take(now, reason, EXPECTED) else { return };
+        info!(client = %from.client, reason, fix, suppressed = some(suppressed), "response withheld");
+    }
+
     /// Writes the summaries that are due.
     pub(super) fn summarize(&mut self, now: u64) {
         for (reason, count) in self.refused.take_summaries(now) {
-            info!(reason, count, "more requests were refused than are logged");
+            info!(reason, count, "more requests were refused or not answered than are logged");
         }
         for (budget, what) in [(&mut self.opened, "opened"), (&mut self.closed, "closed")] {
             if let Some(count) = budget.take_summary(now) {

@@ -29,6 +29,7 @@ impl Worker {
                     self.log.closed(self.now.mono, &closed);
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
+                Output::Withheld { from, response } => self.log.withheld(self.now.mono, &from, response),
                 // They are for a forwarding table in the kernel; this worker forwards itself.
                 Output::ChannelBound(_)
                 | Output::ChannelUnbound { .. }

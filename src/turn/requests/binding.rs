@@ -1,14 +1,11 @@
 //! Binding (RFC 8489 §6.3.1 and §12; RFC 3489 §8.1 for clients without the magic cookie).
 
-use super::{
-    Message, Now, Reject, RequestOrigin, Server, UnsignedResponse, may_respond_unsigned, unsigned_reason,
-};
+use super::{Message, Now, Reject, RequestOrigin, Server, UnsignedResponse, unsigned_reason};
 use crate::wire::{Class, Encoder, attribute};
 
 impl Server {
     pub(super) fn binding(&mut self, now: Now, origin: RequestOrigin, message: &Message<'_>) {
-        if !may_respond_unsigned(&self.shared, &mut self.stats, now, &origin.tuple, UnsignedResponse::Binding)
-        {
+        if !self.may_respond_unsigned(now, &origin.tuple, UnsignedResponse::Binding) {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {

@@ -116,17 +116,17 @@ impl Server {
         if let Some((authenticated, done)) = self.retransmission(now, &origin, message) {
             return self.conclude(now, origin, &authenticated, done);
         }
-        let allocation = self.by_tuple.get(tuple).copied();
-        let known = allocation.and_then(|id| self.allocations.get(id)).map(|found| &found.credential);
         let purpose = match origin.method {
             Method::Allocate => AuthPurpose::Allocate,
             _ => AuthPurpose::Other,
         };
         // A response that will not be signed is rate-limited before it is made
         let stranger = !message.has_integrity_sha1() && !message.has_integrity_sha256();
-        if stranger && !may_respond_unsigned(&self.shared, &mut self.stats, now, tuple, Challenge) {
+        if stranger && !self.may_respond_unsigned(now, tuple, Challenge) {
             return;
         }
+        let allocation = self.by_tuple.get(tuple).copied();
+        let known = allocation.and_then(|id| self.allocations.get(id)).map(|found| &found.credential);
         match self.snapshot.auth.authenticate(now.unix, tuple.client.0, message, purpose, known) {
             Ok(authenticated) => {
                 if let Some(allocation) = allocation.and_then(|id| self.allocations.get_mut(id)) {
@@ -138,7 +138,7 @@ impl Server {
             Err(refusal) => {
                 // RFC 8489 §9.2.4: a 438 to a client that has proved its key reflects nothing
                 let is_free = stranger || refusal.signed.is_some() || refusal.reason.has_proved_key();
-                if is_free || may_respond_unsigned(&self.shared, &mut self.stats, now, tuple, Challenge) {
+                if is_free || self.may_respond_unsigned(now, tuple, Challenge) {
                     self.refuse(now, origin, message, refusal);
                 }
             }
@@ -274,6 +274,18 @@ impl Server {
         self.finish(origin, refusal.code, refusal.signed.as_ref(), response);
     }
 
+    /// Whether a response without MESSAGE-INTEGRITY may be sent.
+    fn may_respond_unsigned(&mut self, now: Now, tuple: &FiveTuple, response: UnsignedResponse) -> bool {
+        // The source of a stream is not forged, so its response reaches nobody else
+        let source = tuple.client.0.ip();
+        let may = tuple.transport.is_stream() || self.shared.rates.take_response(now.mono, response, source);
+        if !may {
+            self.stats.drop(Dropped::ResponseWithheld, 1);
+            self.outputs.push_back(Output::Withheld { from: *tuple, response });
+        }
+        may
+    }
+
     /// Counts, signs and queues a response; `code` 0 is success.
     fn finish(
         &mut self,
@@ -331,21 +343,4 @@ fn unsigned_error(origin: &RequestOrigin, code: u16) -> Encoder {
 
 fn unsigned_reason(origin: &RequestOrigin, code: u16) -> &'static str {
     if origin.tuple.transport.is_stream() { wire::reason_phrase(code) } else { "" }
-}
-
-/// Whether a response without MESSAGE-INTEGRITY may be sent.
-fn may_respond_unsigned(
-    shared: &super::Shared,
-    stats: &mut super::Stats,
-    now: Now,
-    tuple: &FiveTuple,
-    response: UnsignedResponse,
-) -> bool {
-    // The source of a stream is not forged, so its response reaches nobody else
-    let may =
-        tuple.transport.is_stream() || shared.rates.take_response(now.mono, response, tuple.client.0.ip());
-    if !may {
-        stats.drop(Dropped::ResponseWithheld, 1);
-    }
-    may
 }
