@@ -43,6 +43,8 @@ fuzz_target!(|input: &[u8]| {
 /// Loads a file and checks everything that is said about it.
 fn check(text: &str, choice: u8) {
     let reader = ReadContext {
+        own: &|| vec!["127.0.0.0/8".parse().expect("a range")],
+        discovered: &Vec::new,
         has_address: &|ip| !ip.is_multicast(),
         read: &read,
         environment: &|name| (name == "HAIRPIN_AUTH_SECRET" && choice & 1 != 0).then(|| MARKER.to_owned()),

@@ -14,7 +14,7 @@ use crate::daemon::{self, MISTAKES, addresses, configuration, ice, state};
 pub fn run(args: &CredentialsArgs) -> ExitCode {
     let loaded = match &args.config {
         Some(file) => configuration::read(file),
-        None => configuration::defaults(),
+        None => configuration::defaults(|_| {}),
     };
     let Loaded { settings, .. } = match loaded {
         Ok(loaded) => loaded,

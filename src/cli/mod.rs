@@ -5,6 +5,7 @@ mod credentials;
 mod parse;
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,13 +13,21 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
+use crate::turn::peers::PeerRule;
 
 /// Runs the command of the arguments and returns the exit status: 0, 1 for a failure, 2 for mistakes in the arguments or the
 /// configuration.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        CliCommand::Serve { config, domain, cert, key, state_dir } => {
-            daemon::serve(&ServeArgs { config, domain, certificate: cert.zip(key), state_dir })
+        CliCommand::Serve { config, domain, cert, key, state_dir, allow_peer, relay_ports } => {
+            daemon::serve(&ServeArgs {
+                config,
+                domain,
+                certificate: cert.zip(key),
+                state_dir,
+                allow_peers: allow_peer,
+                relay_ports,
+            })
         }
         CliCommand::Check { file } => check(&file),
         CliCommand::Credentials(args) => credentials::run(&args),
@@ -56,6 +65,7 @@ enum CliCommand {
 Examples:
   hairpin serve
   hairpin serve --domain turn.example.org --cert fullchain.pem --key privkey.pem
+  hairpin serve --relay-ports 40000-49999 --allow-peer 203.0.113.7:50000-60000    beside a LiveKit server on 203.0.113.7
   HAIRPIN_AUTH_SECRET=... hairpin serve --config /etc/hairpin/hairpin.toml
 
 Secrets are never arguments. They come from the configuration, from separate files, or from HAIRPIN_AUTH_SECRET (several
@@ -77,6 +87,13 @@ are separated by commas or line breaks).")]
         /// for a service]
         #[arg(long, value_name = "DIR", conflicts_with = "config")]
         state_dir: Option<PathBuf>,
+        /// A peer that clients may reach although peers like it are refused: a private network like 10.20.0.0/16, or a media server on this
+        /// machine by its exact address and ports, like 203.0.113.7:50000-60000 or [2001:db8::7]:7882. May be repeated
+        #[arg(long, value_name = "ADDR[:PORTS]", value_parser = parse::peer, conflicts_with = "config")]
+        allow_peer: Vec<PeerRule>,
+        /// The ports of relayed addresses. A media server on this machine needs ports of its own [default: 49152-65535]
+        #[arg(long, value_name = "FIRST-LAST", value_parser = parse::ports, conflicts_with = "config")]
+        relay_ports: Option<RangeInclusive<u16>>,
     },
     /// Report every mistake in a configuration
     ///

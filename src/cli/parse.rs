@@ -1,6 +1,10 @@
 //! Parsers of arguments: times, domains, user names.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use crate::config::port_range;
+use crate::turn::peers::{PeerRule, PeerRuleError};
 
 /// The longest validity of credentials: ten years.
 const LONGEST: u64 = 10 * 365 * 86_400;
@@ -36,6 +40,16 @@ pub fn domain(text: &str) -> Result<String, String> {
     } else {
         Err("write a host name like turn.example.org".into())
     }
+}
+
+/// An entry of `peers.allow`.
+pub fn peer(text: &str) -> Result<PeerRule, String> {
+    text.parse().map_err(|error: PeerRuleError| format!("{error}; {}", error.fix()))
+}
+
+/// The relay's ports, `first-last`.
+pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    port_range(text).map_err(|(what, fix)| format!("{what}; {fix}"))
 }
 
 /// The user part of a time-limited name.

@@ -176,7 +176,11 @@ fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String
     Disagreement { keys: keys.to_vec(), what: what.into(), fix: fix.into(), warning: false }
 }
 
-fn warning(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+pub(super) fn warning(
+    keys: &[&'static str],
+    what: impl Into<String>,
+    fix: impl Into<String>,
+) -> Disagreement {
     Disagreement { warning: true, ..mistake(keys, what, fix) }
 }
 

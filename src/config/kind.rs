@@ -7,6 +7,8 @@ use std::path::Path;
 
 use toml_edit::Value;
 
+use crate::turn::peers::Cidr;
+
 /// One setting of a `T`: a row of the table.
 pub struct Setting<T: 'static> {
     /// `section.key`, or only `key` at the top of the file and in repeated sections.
@@ -44,6 +46,10 @@ pub trait SettingKind<T>: Sync {
 
 /// The world outside the file, passed in so that reading settings is a function of its inputs.
 pub struct ReadContext<'a> {
+    /// What packets to this machine may be addressed to, as the kernel's local routing table has it.
+    pub own: &'a dyn Fn() -> Vec<Cidr>,
+    /// The addresses to relay with if none is configured.
+    pub discovered: &'a dyn Fn() -> Vec<IpAddr>,
     /// Whether this machine has an address.
     pub has_address: &'a dyn Fn(IpAddr) -> bool,
     /// Reads a file; relative paths start at the folder of the configuration.
@@ -57,6 +63,8 @@ pub struct ReadContext<'a> {
 impl ReadContext<'static> {
     /// Has every address and no file. It reads the table's own defaults.
     pub const NONE: ReadContext<'static> = ReadContext {
+        own: &Vec::new,
+        discovered: &Vec::new,
         has_address: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         environment: &|_| None,

@@ -89,12 +89,10 @@ impl Settings {
         }
     }
 
-    /// Every address and port that this process listens on, on both sides of a NAT.
+    /// Every address and port that this process listens on.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
         let clients = site.listeners.iter().map(|(_, addr)| addr);
-        let inside = || clients.clone().chain(&self.http.listen).copied();
-        let outside = inside().map(|endpoint| site.external.outside(endpoint));
-        inside().chain(outside).collect()
+        clients.chain(&self.http.listen).copied().collect()
     }
 
     /// What the workers start with.
@@ -183,7 +181,7 @@ mod tests {
             ],
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
             external: External::default(),
-            own: vec!["127.0.0.1".parse().unwrap()],
+            own: vec!["127.0.0.0/8".parse().unwrap()],
             cpus: 3,
         }
     }
@@ -211,6 +209,9 @@ mod tests {
         let scope = peers.judge("127.0.0.1".parse().unwrap(), &External::default()).unwrap();
         let may = |port| scope.check(port, |_| true).is_ok();
         assert!(!may(3478) && !may(3479) && !may(9641) && may(9642));
+        // Wildcard listeners or not, and at addresses that nobody listed
+        let scope = peers.judge("127.0.0.5".parse().unwrap(), &External::default()).unwrap();
+        assert!([3478, 3479, 9641].iter().all(|port| scope.check(*port, |_| true).is_err()));
     }
 
     /// RFC 8656 §21: peers cannot be the relay itself, by its own or its external address.

@@ -8,6 +8,7 @@ use toml_edit::{Document, TableLike};
 use super::checks::{self, Disagreement};
 use super::kind::ReadContext;
 use super::kinds;
+use super::own_addresses;
 use super::report::Finding;
 use super::section::{Source, key_span};
 use super::settings::Settings;
@@ -45,21 +46,32 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
         settings.listen.tls.clear();
     }
     let agreed = checks::agreement(&settings, context.now);
-    for disagreement in agreed.into_iter().chain(checks::credentials(&settings)) {
+    let agreed = agreed.into_iter().chain(own_addresses::agreement(&settings, context));
+    for disagreement in agreed.chain(checks::credentials(&settings)) {
         loading.disagreement(disagreement);
     }
     loading.finish(settings)
 }
 
-/// The settings of a start without a file: the defaults, and the secrets of the environment.
+/// The settings of a start without a file: the defaults, the secrets of the environment, and what the arguments `set`.
 ///
 /// # Errors
 ///
-/// Returns every mistake in the environment.
-pub fn without_file(context: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
-    let mut loading = Loading::new(Source { name: "", text: "", context });
+/// Returns every mistake in the environment and in the arguments.
+pub fn without_file(
+    context: &ReadContext<'_>,
+    set: impl FnOnce(&mut Settings),
+) -> Result<Loaded, Vec<Finding>> {
+    let mut loading = Loading::new(Source { name: "arguments", text: "", context });
     let mut settings = Settings::default();
+    set(&mut settings);
     loading.environment(&mut settings);
+    let agreed = checks::agreement(&settings, context.now);
+    // The certificate comes later
+    let agreed = agreed.into_iter().filter(|found| found.keys.iter().all(|key| !key.contains("tls")));
+    for disagreement in agreed.chain(own_addresses::agreement(&settings, context)) {
+        loading.disagreement(disagreement);
+    }
     loading.finish(settings)
 }
 

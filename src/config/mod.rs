@@ -7,6 +7,7 @@
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `checks`: whether settings agree with each other
+//! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
 //! - [`external`]: the addresses of a relay behind a NAT
 //! - [`tls`], `certificate`: the certificate for TLS clients
@@ -21,6 +22,7 @@ mod kind;
 mod kinds;
 mod layers;
 mod load;
+pub mod own_addresses;
 pub mod pages;
 mod report;
 mod section;
@@ -32,6 +34,7 @@ pub mod tls;
 mod user;
 
 pub use kind::ReadContext;
+pub use kinds::port_range;
 pub use layers::Site;
 pub use load::{Loaded, load, without_file};
 pub use report::Finding;

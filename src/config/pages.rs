@@ -108,13 +108,19 @@ fn line(page: &mut String, row: &Row) {
 /// Markdown as comment lines of at most 100 characters.
 fn comment(page: &mut String, text: &str) {
     let mut line = String::from("#");
-    for word in text.split(' ') {
-        if line.len() + 1 + word.len() > 100 {
-            let _ = writeln!(page, "{line}");
+    for (n, paragraph) in text.split("\n\n").enumerate() {
+        if n > 0 {
+            let _ = writeln!(page, "{line}\n#");
             line.truncate(1);
         }
-        line.push(' ');
-        line.push_str(word);
+        for word in paragraph.split(' ') {
+            if line.len() + 1 + word.len() > 100 {
+                let _ = writeln!(page, "{line}");
+                line.truncate(1);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
     }
     let _ = writeln!(page, "{line}");
 }

@@ -8,7 +8,7 @@ use super::external::ExternalIp;
 use super::tls::TlsSettings;
 use crate::auth::{Secret, StaticUser};
 use crate::turn::Transport;
-use crate::turn::peers::Cidr;
+use crate::turn::peers::{Cidr, PeerRule};
 
 /// Every setting. [`Settings::default`] is what runs without a configuration file.
 #[derive(Clone, Debug)]
@@ -147,10 +147,10 @@ pub struct LimitsSettings {
 /// `[peers]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeersSettings {
-    /// Ranges that may be reached although they are refused by default.
-    pub allow: Vec<Cidr>,
-    /// Ranges that are refused in addition.
-    pub deny: Vec<Cidr>,
+    /// Peers that may be reached although they are refused by default.
+    pub allow: Vec<PeerRule>,
+    /// Peers that are refused in addition.
+    pub deny: Vec<PeerRule>,
     /// NAT64 prefixes of this network.
     pub nat64: Vec<Cidr>,
 }

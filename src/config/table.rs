@@ -3,8 +3,8 @@
 
 use super::kind::{ReadContext, Setting};
 use super::kinds::{
-    Addresses, Advice, Choice, ExternalIps, Md5Key, Nat64, Number, PasswordFile, PasswordText, PemFile,
-    PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch, Text,
+    Addresses, Advice, Choice, ExternalIps, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerRanges,
+    PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch, Text,
 };
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings};
@@ -27,8 +27,13 @@ pub static SECTIONS: &[(&str, &str)] = &[
     (
         "peers",
         "Which peers the relay may reach. By default it refuses every address that is not globally reachable: loopback, private \
-         and shared networks, link-local addresses and cloud metadata, multicast, documentation and benchmark ranges. It always \
-         refuses its own listeners, and IPv4-mapped, 6to4 and Teredo addresses.",
+         and shared networks, link-local addresses and cloud metadata, multicast, documentation and benchmark ranges, and IPv6 \
+         outside of 2000::/3. It always refuses its own listeners, and IPv4-mapped, 6to4 and Teredo addresses.\n\n\
+         The addresses of this machine are closed too, because its firewall does not see what the relay sends there. Clients \
+         reach only the ports where another client of this relay has an allocation, and what `allow` names by its exact address, \
+         like `203.0.113.7:50000-60000`, or by a range within one local route, like `127.0.0.0/8`. A wider range never opens \
+         them. [docs/same-machine.md](same-machine.md) shows how to run a media server beside the relay.\n\n\
+         Where several entries match, the longest prefix decides; at equal length an entry with ports, and then `deny`.",
     ),
     ("http", "Prometheus metrics at `/metrics` and a health check at `/healthz`."),
     (
@@ -460,19 +465,22 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "peers.allow",
-        kind: &Prefixes(|s: &mut Settings| &mut s.peers.allow),
+        kind: &PeerRanges(|s: &mut Settings| &mut s.peers.allow),
         default: "[]",
-        example: r#"["10.20.0.0/16"]"#,
-        doc: "Ranges that may be reached although they are refused by default, such as the network of a media server.",
+        example: r#"["10.20.0.0/16", "203.0.113.7:7882"]"#,
+        doc: "Peers that may be reached although they are refused by default, such as the network of a media server, or a media \
+              server on this machine. Ports are written like `203.0.113.7:7882`, `[2001:db8::7]:7882`, `10.0.0.0/8:5000-6000` or \
+              `[2001:db8::/32]:5000-6000`; without them all ports are meant. Behind a NAT (`relay.external_ip`), name the address \
+              of this machine, not the external one, for a server on this machine.",
         coturn: &["allowed-peer-ip"],
     },
     Setting {
         key: "peers.deny",
-        kind: &Prefixes(|s: &mut Settings| &mut s.peers.deny),
+        kind: &PeerRanges(|s: &mut Settings| &mut s.peers.deny),
         default: "[]",
-        example: r#"["198.51.100.0/24"]"#,
-        doc: "Ranges that are refused in addition to those refused by default. If both `allow` and `deny` match, the longer prefix \
-              decides; `deny` wins at equal length.",
+        example: r#"["198.51.100.128/25"]"#,
+        doc: "Peers that are refused in addition to those refused by default, written as in `allow`. A range with the relay's own \
+              address keeps its clients from calling each other.",
         coturn: &["denied-peer-ip"],
     },
     Setting {

@@ -43,6 +43,10 @@ pub fn pem(path: &Path) -> Option<String> {
 /// A machine with two addresses, some files and no environment variables.
 fn reader() -> ReadContext<'static> {
     ReadContext {
+        own: &|| {
+            ["127.0.0.0/8", "::1", "192.0.2.1", "2001:db8::1"].map(|range| range.parse().unwrap()).into()
+        },
+        discovered: &|| vec!["192.0.2.1".parse().unwrap()],
         has_address: &|ip| {
             ip.is_loopback() || ["192.0.2.1", "2001:db8::1"].map(|a| a.parse()).contains(&Ok::<IpAddr, _>(ip))
         },
@@ -433,18 +437,120 @@ fn secrets_may_come_from_the_environment() {
     let loaded = load("hairpin.toml", "", &ReadContext { environment: &variable, ..reader() }).unwrap();
     assert_eq!(loaded.settings.auth.secrets.len(), 3);
     let short = |_: &str| Some("short,".to_owned());
-    let mistakes = without_file(&ReadContext { environment: &short, ..reader() }).unwrap_err();
+    let mistakes = without_file(&ReadContext { environment: &short, ..reader() }, |_| {}).unwrap_err();
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].to_string().starts_with("environment: HAIRPIN_AUTH_SECRET = ***: a secret of 5"));
 }
 
 #[test]
 fn without_a_file_the_defaults_are_used() {
-    let settings = without_file(&reader()).unwrap().settings;
+    let settings = without_file(&reader(), |_| {}).unwrap().settings;
     assert_eq!(format!("{:?}", settings.listen.udp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(format!("{:?}", settings.listen.tcp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(format!("{:?}", settings.listen.tls), "[0.0.0.0:5349, [::]:5349]");
     assert_eq!(settings.relay.ports, 49152..=65535);
     assert_eq!(format!("{:?}", settings.http.listen), "[127.0.0.1:9641]");
     assert_eq!((settings.auth.realm.as_str(), settings.limits.user_allocations), ("hairpin", 1000));
+}
+
+/// RFC 8656 §21: a range that is wider than this machine's addresses was not written with them in mind.
+#[test]
+fn a_wide_range_does_not_open_own_addresses() {
+    for (allow, own, example) in [
+        ("0.0.0.0/0", "127.0.0.0/8, 192.0.2.1", "192.0.2.1:7882"),
+        ("192.0.2.0/24", "192.0.2.1", "192.0.2.1:7882"),
+        ("192.0.2.0/24:7882", "192.0.2.1", "192.0.2.1:7882"),
+        ("126.0.0.0/7", "127.0.0.0/8", "127.0.0.0:7882"),
+        ("2001:db8::/32", "2001:db8::1", "[2001:db8::1]:7882"),
+    ] {
+        let line = one(&format!("[peers]\nallow = [\"{allow}\"]"));
+        let said =
+            format!("{allow} does not open this machine's own addresses ({own}); to reach a server on");
+        assert!(line.contains(&said) && line.contains("warning: peers.allow"), "{line}");
+        assert!(line.ends_with(&format!("name it exactly, like \"{example}\"")), "{line}");
+    }
+    let external = "[relay]\naddresses = \"192.0.2.1\"\nexternal_ip = \"203.0.113.5\"\n";
+    let line = one(&format!("{external}[peers]\nallow = [\"203.0.113.0/24\"]"));
+    assert!(
+        line.contains("203.0.113.0/24 does not open this machine's own addresses (203.0.113.5)"),
+        "{line}"
+    );
+    for allow in ["10.0.0.0/8", "127.0.0.0/16:7882", "192.0.2.1:7882", "192.0.2.2", "[::1]:7882"] {
+        assert_eq!(lines(&format!("[peers]\nallow = [\"{allow}\"]")), Vec::<String>::new(), "{allow}");
+    }
+}
+
+/// A server and the relay on one address need ports of their own.
+#[test]
+fn relay_ports_and_allowed_own_ports_overlap() {
+    for (allow, ports, said) in [
+        ("192.0.2.1:50000-60000", "49152-65535", "overlap the relay ports 49152-65535"),
+        ("192.0.2.1:50000-60000", "49152-65535", "set relay.ports to others, like \"60001-65535\""),
+        ("192.0.2.1:60000", "49152-65535", "like \"49152-59999\""),
+        ("192.0.2.1:1024-65535", "49152-65535", "set relay.ports to ports that the server does not use"),
+        ("192.0.2.1", "20000-20099", "opens every UDP port there, also the relay ports 20000-20099"),
+        ("[2001:db8::1]:20099-20100", "20000-20099", "like \"20000-20098\""),
+        ("127.0.0.0/8", "20000-20099", "name the ports of the server, like"),
+    ] {
+        let line = one(&format!("[relay]\nports = \"{ports}\"\n[peers]\nallow = [\"{allow}\"]"));
+        assert!(line.contains(said) && line.contains("warning: peers.allow"), "{line}");
+    }
+    for allow in ["192.0.2.1:30000-40000", "192.0.2.2:49152-65535", "10.0.0.0/8:50000-60000"] {
+        assert_eq!(lines(&format!("[peers]\nallow = [\"{allow}\"]")), Vec::<String>::new(), "{allow}");
+    }
+}
+
+/// RFC 8656 §9: clients of one relay call each other at its own address.
+#[test]
+fn a_denied_relay_address_is_told() {
+    for (relay, peers, denied) in [
+        ("", "deny = [\"192.0.2.0/24\"]", "192.0.2.1"),
+        ("", "deny = [\"0.0.0.0/0\"]", "192.0.2.1"),
+        ("", "deny = [\"192.0.2.1:65535\"]", "192.0.2.1"),
+        (
+            "addresses = [\"192.0.2.1\", \"2001:db8::1\"]",
+            "deny = [\"::/0\", \"192.0.2.1\"]",
+            "192.0.2.1, 2001:db8::1",
+        ),
+        ("external_ip = \"203.0.113.5\"", "deny = [\"203.0.113.5\"]", "203.0.113.5"),
+    ] {
+        let line = one(&format!("[relay]\n{relay}\n[peers]\n{peers}"));
+        let said =
+            format!("denies the relay's own {denied}, so clients of this relay cannot call each other");
+        assert!(line.contains(&said) && line.contains("warning: peers.deny"), "{line}");
+    }
+    for (relay, peers) in [
+        ("external_ip = \"203.0.113.5\"", "deny = [\"192.0.2.0/24\"]"),
+        ("", "deny = [\"192.0.2.1:1-1023\", \"10.0.0.0/8\"]"),
+    ] {
+        let text = format!("[relay]\n{relay}\n[peers]\n{peers}");
+        assert_eq!(lines(&text), Vec::<String>::new(), "{text}");
+    }
+}
+
+/// RFC 8656 §21.4: what is always refused cannot be allowed.
+#[test]
+fn an_allow_without_effect_is_told() {
+    for (allow, said) in [
+        ("::ffff:10.0.0.1", "IPv4-mapped addresses are always refused; write the IPv4 address, 10.0.0.1"),
+        ("2002::/16", "6to4 addresses are always refused; remove it"),
+        ("2001::/32", "Teredo addresses are always refused; remove it"),
+        ("0.0.0.0", "the unspecified address is always refused; remove it"),
+    ] {
+        let line = one(&format!("[peers]\nallow = [\"{allow}\"]"));
+        assert!(line.contains(said) && line.contains("has no effect"), "{line}");
+    }
+}
+
+#[test]
+fn coturns_ranges_are_told_in_cidr_notation() {
+    for (text, fix) in [
+        ("10.0.0.0-10.255.255.255", "write \"10.0.0.0/8\""),
+        ("10.0.0.1-10.0.0.4", "write \"10.0.0.1\", \"10.0.0.2/31\", \"10.0.0.4\""),
+    ] {
+        for key in ["allow", "deny"] {
+            let line = one(&format!("[peers]\n{key} = [\"{text}\"]"));
+            assert!(line.ends_with(fix) && line.contains(&format!("peers.{key} = \"{text}\"")), "{line}");
+        }
+    }
 }

@@ -78,6 +78,11 @@ pub fn discover_v6() -> Result<Chosen, Unusable> {
     choose_v6(source(FAR_V6), &table)
 }
 
+/// The addresses to relay with if none is configured.
+pub fn discovered() -> Vec<IpAddr> {
+    [discover_v4(), discover_v6()].into_iter().flatten().map(|chosen| chosen.address).collect()
+}
+
 /// Every address of this machine.
 ///
 /// # Errors

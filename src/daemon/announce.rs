@@ -2,16 +2,22 @@
 //! which peers are denied.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use tracing::{info, warn};
 
 use super::addresses::{self, Chosen};
-use crate::config::{Settings, Site};
+use crate::config::{Settings, Site, own_addresses};
 use crate::turn::Transport;
+use crate::turn::peers::{Cidr, PeerRule};
 
 /// RFC 8489 section 6.2.3: clients verify the certificate.
 const SELF_SIGNED: &str = "browsers refuse the self-signed certificate for turns: URLs; start with --domain, --cert and \
                            --key (or set tls.cert and tls.key) to use a certificate from an authority that they trust";
+
+/// RFC 8656 section 7.2: an Allocate request that names no family asks for IPv4.
+const IPV6_ONLY: &str = "there is no IPv4 relayed address, so clients that name no address family, as browsers do, are refused with \
+                         440; if clients have IPv4, list an IPv4 address of this machine in relay.addresses";
 
 /// Logs what a relay that has just started does.
 pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
@@ -34,7 +40,10 @@ pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
         count(auth.secrets.len(), "shared secret"),
         count(auth.users.len(), "static user")
     );
-    info!("{}", denied(settings));
+    if site.relay.iter().all(IpAddr::is_ipv6) {
+        warn!("{IPV6_ONLY}");
+    }
+    info!("{}", denied(settings, site));
     if !settings.http.listen.is_empty() {
         info!("serving metrics and health on http {}", list(&settings.http.listen));
     }
@@ -64,19 +73,33 @@ fn private_only(site: &Site) -> Option<String> {
     })
 }
 
-fn denied(settings: &Settings) -> String {
+fn denied(settings: &Settings, site: &Site) -> String {
     let peers = &settings.peers;
     let mut line = String::from(
         "peers denied: addresses that are not globally reachable (loopback, private, link-local, multicast, reserved), \
-         tunnels, and this relay's own listeners",
+         tunnels, this relay's own listeners, and this machine's own addresses but for ports with an allocation",
     );
     if !peers.deny.is_empty() {
         line += &format!("; also denied: {}", list(&peers.deny));
     }
     if !peers.allow.is_empty() {
-        line += &format!("; allowed nevertheless: {}", list(&peers.allow));
+        let allowed: Vec<_> = peers.allow.iter().map(|rule| allowed(rule, site)).collect();
+        line += &format!("; allowed nevertheless: {}", list(&allowed));
     }
     line
+}
+
+/// A rule that allows peers, and what it does not open.
+fn allowed(rule: &PeerRule, site: &Site) -> String {
+    let outside = site.relay.iter().map(|ip| Cidr::from(site.outside(*ip)));
+    let own: Vec<_> = site.own.iter().copied().chain(outside).collect();
+    match own_addresses::not_opened(rule, &own) {
+        closed if closed.is_empty() => rule.to_string(),
+        closed => {
+            let closed = own_addresses::list(&closed);
+            format!("{rule} (without this machine's own {closed}; to open one, name it exactly)")
+        }
+    }
 }
 
 fn list<T: Display>(items: &[T]) -> String {
@@ -132,9 +155,12 @@ mod tests {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["10.0.0.0/8".parse().unwrap()];
         settings.peers.deny = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        let line = denied(&settings);
+        let line = denied(&settings, &site(&["10.1.2.3"], &[]));
         assert!(
-            line.ends_with("; also denied: 10.1.0.0/16, 2001:db8::/32; allowed nevertheless: 10.0.0.0/8"),
+            line.ends_with(
+                "; also denied: 10.1.0.0/16, 2001:db8::/32; allowed nevertheless: 10.0.0.0/8 (without this machine's own \
+                 10.1.2.3; to open one, name it exactly)"
+            ),
             "{line}"
         );
     }

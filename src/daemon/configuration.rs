@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use super::{addresses, state, unix_now};
+use super::{addresses, relay, state, unix_now};
 use crate::auth::{Auth, NonceKeys};
-use crate::config::{self, Finding, Loaded, ReadContext};
+use crate::config::{self, Finding, Loaded, ReadContext, Settings};
 
 /// Reads a configuration file.
 ///
@@ -29,17 +29,19 @@ pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
     }
 }
 
-/// The settings of a start without a file.
+/// The settings of a start without a file: the defaults and what the arguments `set`.
 ///
 /// # Errors
 ///
-/// Returns every mistake in the environment.
-pub fn defaults() -> Result<Loaded, Vec<Finding>> {
-    config::without_file(&reader(&|path| state::read_text(path)))
+/// Returns every mistake in the environment and in the arguments.
+pub fn defaults(set: impl FnOnce(&mut Settings)) -> Result<Loaded, Vec<Finding>> {
+    config::without_file(&reader(&|path| state::read_text(path)), set)
 }
 
 fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<String>) -> ReadContext<'a> {
     ReadContext {
+        own: &|| relay::own().unwrap_or_default(),
+        discovered: &addresses::discovered,
         has_address: &addresses::is_here,
         read,
         environment: &|name| std::env::var(name).ok(),

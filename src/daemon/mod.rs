@@ -25,6 +25,7 @@ pub mod state;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -34,6 +35,7 @@ use tracing::{error, info, warn};
 
 use crate::auth::Secret;
 use crate::config::{Finding, Loaded, Settings};
+use crate::turn::peers::PeerRule;
 use logging::Logging;
 use relay::RunningRelay;
 use signals::Signal;
@@ -49,6 +51,10 @@ pub struct ServeArgs {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The directory for the generated secret and certificate.
     pub state_dir: Option<PathBuf>,
+    /// `peers.allow` of a relay without a configuration file.
+    pub allow_peers: Vec<PeerRule>,
+    /// `relay.ports` of a relay without a configuration file.
+    pub relay_ports: Option<RangeInclusive<u16>>,
 }
 
 /// The exit status for a configuration with mistakes.
@@ -82,7 +88,12 @@ pub fn serve(args: &ServeArgs) -> ExitCode {
 fn load(args: &ServeArgs) -> Result<Loaded, Vec<Finding>> {
     match &args.config {
         Some(file) => configuration::read(file),
-        None => configuration::defaults(),
+        None => configuration::defaults(|settings| {
+            settings.peers.allow.clone_from(&args.allow_peers);
+            if let Some(ports) = &args.relay_ports {
+                settings.relay.ports = ports.clone();
+            }
+        }),
     }
 }
 

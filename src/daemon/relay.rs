@@ -182,7 +182,7 @@ fn choose(settings: &Settings) -> Result<Vec<Chosen>> {
 }
 
 /// The addresses of this machine's interfaces, and what is loopback on every machine.
-fn own() -> Result<Vec<Cidr>> {
+pub(super) fn own() -> Result<Vec<Cidr>> {
     let mut own: Vec<Cidr> = addresses::all()
         .context("cannot list the addresses of this machine")?
         .into_iter()

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::address::IpKey;
 use super::bucket;
+use super::own_ports::OwnPorts;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;
 use super::stats::Dropped;
@@ -47,6 +48,8 @@ pub struct Allocation {
     /// Channels by number: each ChannelData message looks here. Clients choose the numbers, and most have a few.
     channels: BTreeMap<u16, Channel>,
     permissions: usize,
+    /// Where on this machine its packets got to.
+    pub(super) own_ports: OwnPorts,
     /// The token bucket of new peers: when it will be full again.
     new_peers_full_at: u64,
     /// The token bucket of ICMP messages to the client.
@@ -137,6 +140,7 @@ impl Allocation {
             peers: HashMap::with_hasher(hash),
             channels: BTreeMap::new(),
             permissions: 0,
+            own_ports: OwnPorts::default(),
             new_peers_full_at: 0,
             icmp_full_at: 0,
             bandwidth_full_at: [0; 2],
@@ -319,6 +323,35 @@ impl Allocation {
             }
         }
         Ok(&known.verdict)
+    }
+
+    /// The name of a peer at `inside`, an address of this machine that the client may also call by its external address
+    /// `outside`: the one that packets get there by; if both do, the one that the client used last.
+    ///
+    /// # Errors
+    /// By neither name may packets come from there.
+    pub(super) fn name(
+        &self,
+        inside: SocketAddr,
+        outside: SocketAddr,
+        is_live: impl Fn(SocketAddr) -> bool,
+    ) -> Result<SocketAddr, Dropped> {
+        let permitted = |name: SocketAddr| self.peer(name.ip()).filter(|peer| peer.is_permitted());
+        let leads_here = |name: &SocketAddr| {
+            permitted(*name).is_some_and(|peer| peer.verdict.scope.send_to(*name, &is_live) == Ok(inside))
+        };
+        let names = [inside, outside];
+        let found = names.into_iter().filter(leads_here).max_by_key(|name| self.used(*name));
+        found.ok_or_else(|| match names.into_iter().any(|name| permitted(name).is_some()) {
+            true => Dropped::ForbiddenPort,
+            false => Dropped::NoPermission,
+        })
+    }
+
+    /// When the client used this name of a peer on this machine, for comparison: the last packet to it, or a channel.
+    pub(super) fn used(&self, name: SocketAddr) -> (u64, bool) {
+        let has_channel = self.peer(name.ip()).is_some_and(|peer| peer.channel(name.port()).is_some());
+        (self.own_ports.last(name), has_channel)
     }
 
     /// Counts `peers` new peers against the limit per second. Returns false and counts nothing if that is too many.

@@ -1,8 +1,9 @@
 //! The external addresses of a relay behind a NAT that maps addresses one to one.
 //!
 //! Clients are told the external address, and peers know no other. The relay itself must not send to it, because many such
-//! NATs do not hairpin packets. So a packet to one of the external addresses is sent to the local address behind it, and a
-//! packet from a local address is treated as coming from its external address.
+//! NATs do not hairpin packets. So a packet for a port of this machine that is addressed to an external address is sent to the
+//! local address behind it, and a packet from a local address is named as the client addressed it. What else is behind the
+//! same external address is decided by [`peers`](super::peers).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,14 +21,22 @@ impl External {
 
     /// The external address of a local one; other addresses stay as they are.
     pub fn outside(&self, local: SocketAddr) -> SocketAddr {
-        let found = self.pairs.iter().find(|(ip, _)| *ip == local.ip());
-        found.map_or(local, |(_, external)| SocketAddr::new(*external, local.port()))
+        self.outside_of(local.ip()).map_or(local, |external| SocketAddr::new(external, local.port()))
     }
 
     /// The local address of an external one; other addresses stay as they are.
     pub fn inside(&self, external: SocketAddr) -> SocketAddr {
-        let found = self.pairs.iter().find(|(_, ip)| *ip == external.ip());
-        found.map_or(external, |(local, _)| SocketAddr::new(*local, external.port()))
+        self.inside_of(external.ip()).map_or(external, |local| SocketAddr::new(local, external.port()))
+    }
+
+    /// The external address of a local one, if it has one.
+    pub fn outside_of(&self, local: IpAddr) -> Option<IpAddr> {
+        self.pairs.iter().find(|(ip, _)| *ip == local).map(|(_, external)| *external)
+    }
+
+    /// The local address behind an external one, if it is one.
+    pub fn inside_of(&self, external: IpAddr) -> Option<IpAddr> {
+        self.pairs.iter().find(|(_, ip)| *ip == external).map(|(local, _)| *local)
     }
 }
 

@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use rand::RngExt;
 
 use super::allocation::{Allocation, Direction};
+use super::peers::Forbidden;
 use super::server::Server;
 use super::stats::{Dropped, Stats};
-use super::{FiveTuple, Header, Now, PeerAddr, RelayId, ToClient, ToPeer, Tos, Transport};
+use super::{
+    AllocationId, FiveTuple, Header, Now, Output, OwnPortDropped, PeerAddr, RelayId, ToClient, ToPeer, Tos,
+    Transport,
+};
 use crate::wire::{self, ChannelHeader, Family, Message, Method, TransactionId, attribute};
 
 /// The longest UDP payload over IPv4. A run of several segments is bound to it too.
@@ -31,7 +35,23 @@ impl Server {
         let Some(allocation) = self.allocations.get_mut(relay.allocation) else {
             return self.drop(Dropped::NoRelay, packets);
         };
-        let named = self.snapshot.config.external.outside(peer.0);
+        let mut named = peer.0;
+        if let Some(outside) = self.snapshot.config.external.outside_of(named.ip()) {
+            for ip in [named.ip(), outside] {
+                if allocation
+                    .peer(ip)
+                    .is_some_and(|known| known.verdict.generation != self.snapshot.generation)
+                {
+                    self.rejudge(relay.allocation, ip);
+                    return self.from_peer(now, relay, peer, tos, segment_size, bytes);
+                }
+            }
+            let outside = SocketAddr::new(outside, named.port());
+            named = match allocation.name(named, outside, |relayed| self.shared.live.is_live(relayed)) {
+                Ok(named) => named,
+                Err(why) => return self.drop(why, packets),
+            };
+        }
         // RFC 8656 §9: only addresses are compared, not ports
         let Some(known) = allocation.peer(named.ip()).filter(|peer| peer.is_permitted()) else {
             return self.drop(Dropped::NoPermission, packets);
@@ -90,19 +110,26 @@ impl Server {
             self.rejudge(id, peer.ip());
             return self.channel_data(now, tuple, tos, segment_size, bytes);
         }
-        if scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed)).is_err() {
-            return self.drop(Dropped::ForbiddenPort, packets);
-        }
-        let peer = PeerAddr(scope.send_to(peer));
+        let sent_to = match scope.send_to(peer, |relayed| self.shared.live.is_live(relayed)) {
+            Ok(sent_to) => sent_to,
+            Err(why) => {
+                self.own_port_dropped(id, peer, why);
+                return self.drop(Dropped::ForbiddenPort, packets);
+            }
+        };
+        let is_own = scope.is_own();
         let len = usize::from(header.len);
         let limit = self.snapshot.config.limits.bandwidth;
         if !allocation.count_bandwidth(now.mono, Direction::ToPeer, (packets * len) as u64, limit) {
             return self.drop(Dropped::Bandwidth, packets);
         }
+        if is_own {
+            allocation.own_ports.pass(peer);
+        }
         count_to_peer(allocation, &mut self.stats, packets, packets * len);
         Some(ToPeer {
             socket,
-            peer,
+            peer: PeerAddr(sent_to),
             offset: wire::CHANNEL_HEADER,
             len,
             dont_fragment: false,
@@ -163,23 +190,54 @@ impl Server {
             return self.send(now, tuple, tos, bytes, message);
         }
         // RFC 8656 §11.2: the permission was judged without a port
-        let checked = verdict.scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed));
-        checked.map_err(|_| Dropped::ForbiddenPort)?;
-        let send_to = PeerAddr(verdict.scope.send_to(peer));
+        let is_own = verdict.scope.is_own();
+        let sent_to = match verdict.scope.send_to(peer, |relayed| self.shared.live.is_live(relayed)) {
+            Ok(sent_to) => sent_to,
+            Err(why) => {
+                self.own_port_dropped(id, peer, why);
+                return Err(Dropped::ForbiddenPort);
+            }
+        };
         let socket = allocation.relay(Family::of(peer.ip())).ok_or(Dropped::NoPermission)?.socket;
         let limit = self.snapshot.config.limits.bandwidth;
         if !allocation.count_bandwidth(now.mono, Direction::ToPeer, data.len() as u64, limit) {
             return Err(Dropped::Bandwidth);
         }
+        if is_own {
+            allocation.own_ports.pass(peer);
+        }
         count_to_peer(allocation, &mut self.stats, 1, data.len());
         Ok(ToPeer {
             socket,
-            peer: send_to,
+            peer: PeerAddr(sent_to),
             offset: data.as_ptr().addr() - bytes.as_ptr().addr(),
             len: data.len(),
             dont_fragment: dont_fragment && heeds_dont_fragment(tuple, peer),
             tos: tos_to_peer(tuple.transport, tos),
         })
+    }
+
+    /// A packet to `peer` was dropped. The operator is told once per allocation where a server may be that nobody has
+    /// allowed.
+    #[cold]
+    fn own_port_dropped(&mut self, id: AllocationId, peer: SocketAddr, why: Forbidden) {
+        if why != Forbidden::NoAllocation {
+            return;
+        }
+        let config = &self.snapshot.config;
+        let Some(allocation) = self.allocations.get_mut(id).filter(|one| !one.own_ports.has_warned()) else {
+            return;
+        };
+        let Some(remedy) = config.peers.remedy(peer, &config.external) else { return };
+        if allocation.own_ports.drop(peer) {
+            self.outputs.push_back(Output::OwnPortDropped(OwnPortDropped {
+                tuple: allocation.tuple,
+                user: allocation.credential.user().clone(),
+                peer,
+                reason: why.as_str(),
+                remedy,
+            }));
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! ICMP messages about packets to peers, told to the client (RFC 8656 section 11.5).
 
+use std::net::SocketAddr;
+
 use rand::RngExt;
 
 use super::server::Server;
@@ -16,15 +18,18 @@ impl Server {
             Family::V4 => matches!(icmp.kind, 3 | 11),
             Family::V6 => matches!(icmp.kind, 1..=3),
         };
-        let peer = self.snapshot.config.external.outside(peer.0);
         let Some(allocation) = self.allocations.get_mut(relay.allocation).filter(|_| is_told) else {
             return self.stats.drop(Dropped::Icmp, 1);
         };
-        // The packet's destination needs the permission, not the router that sent the ICMP message
-        let is_permitted = allocation.peer(peer.ip()).is_some_and(|peer| peer.is_permitted());
-        if !is_permitted || !allocation.count_icmp(now.mono) {
+        // The packet's destination needs the permission, not the router that sent the ICMP message. Behind a NAT it has two
+        // names
+        let names = [peer.0, self.snapshot.config.external.outside(peer.0)];
+        let is_permitted =
+            |name: &SocketAddr| allocation.peer(name.ip()).is_some_and(|peer| peer.is_permitted());
+        let named = names.into_iter().filter(is_permitted).max_by_key(|name| allocation.used(*name));
+        let Some(peer) = named.filter(|_| allocation.count_icmp(now.mono)) else {
             return self.stats.drop(Dropped::Icmp, 1);
-        }
+        };
         // RFC 8656 §18.13: only these messages state an MTU
         let states_mtu =
             matches!((relay.family, icmp.kind, icmp.code), (Family::V4, 3, 4) | (Family::V6, 2, _));

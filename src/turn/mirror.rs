@@ -12,17 +12,22 @@ impl Server {
         let Some(channel) = allocation.channel(number) else { return };
         let family = Family::of(channel.peer.0.ip());
         let Some(relay) = allocation.relay(family) else { return };
+        let (peer, scope) = (channel.peer, &channel.verdict.scope);
+        // While nobody lives at a relayed address, the mirror drops what is sent there
+        let sent_to = scope
+            .send_to(peer.0, |relayed| self.shared.live.is_live(relayed))
+            .or_else(|_| scope.send_to(peer.0, |_| true));
         self.outputs.push_back(Output::ChannelBound(ChannelBound {
             tuple: allocation.tuple,
             relay: RelayId { allocation: id, family },
             socket: relay.socket,
             relayed: relay.addr,
-            peer: channel.peer,
-            sent_to: PeerAddr(channel.verdict.scope.send_to(channel.peer.0)),
+            peer,
+            sent_to: sent_to.map_or(peer, PeerAddr),
             channel: number,
             expires: channel.expires,
             is_permitted: allocation.peer(channel.peer.0.ip()).is_some_and(|peer| peer.is_permitted()),
-            scope: channel.verdict.scope.clone(),
+            scope: scope.clone(),
             bandwidth: self.snapshot.config.limits.bandwidth,
         }));
     }

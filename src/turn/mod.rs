@@ -14,6 +14,7 @@
 //! - `allocation`: an allocation with its permissions and channels (sections 6, 9 and 12)
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
 //! - [`bucket`]: the rate limits of new allocations, and of responses to clients that have not authenticated
+//! - `own_ports`: what of this machine an allocation has reached
 //! - [`ExemptSources`]: sources that many clients share
 //! - `timers`: one ordered queue of named deadlines
 //! - [`stats`]: counters, plain integers
@@ -34,6 +35,7 @@ mod icmp;
 mod interleaving;
 mod mirror;
 mod output;
+mod own_ports;
 pub mod peers;
 mod pending;
 mod per_family;
@@ -53,7 +55,7 @@ pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
 pub use output::{
     Answer, Ask, ChannelBound, CloseReason, Closed, Denial, Header, Icmp, Opened, OpenedRelay, Output,
-    PortRequest, Refused, Shortage, ToClient, ToPeer, Token, Totals,
+    OwnPortDropped, PortRequest, Refused, Shortage, ToClient, ToPeer, Token, Totals,
 };
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};

@@ -1,10 +1,11 @@
 //! What the server hands out: forwarding decisions by value, everything slower as an [`Output`].
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::bucket::UnsignedResponse;
-use super::peers::Scope;
+use super::peers::{Remedy, Scope};
 use super::{
     AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
 };
@@ -153,6 +154,8 @@ pub enum Output {
         /// What was withheld.
         response: UnsignedResponse,
     },
+    /// A packet to a port of this machine was dropped, for the log; at most once per allocation.
+    OwnPortDropped(OwnPortDropped),
     /// A channel was bound or refreshed, or what holds for it has changed.
     ChannelBound(ChannelBound),
     /// A channel is no longer bound.
@@ -359,6 +362,21 @@ impl Totals {
     }
 }
 
+/// A packet from a client to a port of this machine was dropped, and none has ever reached that port.
+#[derive(Clone, Debug)]
+pub struct OwnPortDropped {
+    /// The client.
+    pub tuple: FiveTuple,
+    /// The user: the name that quotas are counted by.
+    pub user: Arc<str>,
+    /// The peer, as the client named it.
+    pub peer: SocketAddr,
+    /// Why it was dropped.
+    pub reason: &'static str,
+    /// What the operator can change.
+    pub remedy: Remedy,
+}
+
 /// A client was refused.
 #[derive(Clone, Debug)]
 pub struct Refused {
@@ -373,7 +391,7 @@ pub struct Refused {
     /// The reason for the operator, which the response does not tell.
     pub reason: &'static str,
     /// What the operator can change, if anything.
-    pub fix: Option<&'static str>,
+    pub fix: Option<Cow<'static, str>>,
     /// The peer that the request was about.
     pub peer: Option<SocketAddr>,
     /// The comprehension-required attributes that are unknown here.

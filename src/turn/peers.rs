@@ -5,14 +5,27 @@
 //! operator allows it. Tunnels that hide an IPv4 address in an IPv6 one are always refused; a NAT64 address is judged by
 //! the IPv4 address inside.
 //!
+//! A relay is also a way past the firewall of its own machine, which lets the loopback interface pass. So the machine's own
+//! addresses are closed, but for the ports where two clients of the relay meet and what the operator names exactly.
+//!
 //! An address is judged once. The resulting [`Scope`] decides about the ports of each packet without walking lists.
+
+mod rule;
+mod scope;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use rule::{PeerRule, PeerRuleError};
+pub use scope::{Forbidden, PortRules, Scope};
+
 use super::External;
+use scope::{Access, PortMap};
 
 /// A range of addresses: `192.0.2.0/24`, `2001:db8::/32`, or a single address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,6 +94,11 @@ impl Cidr {
         self.contains(other.first()) && self.contains(other.last())
     }
 
+    /// Whether it is a single address.
+    pub fn is_one(&self) -> bool {
+        self.len == if self.addr.is_ipv4() { 32 } else { 128 }
+    }
+
     /// The IPv4 address inside an IPv6 one of this NAT64 prefix (RFC 6052 section 2.2).
     fn embedded(&self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
         if !self.contains(IpAddr::V6(ip)) {
@@ -142,23 +160,25 @@ impl fmt::Debug for Cidr {
 /// The configuration of [`PeerRules`].
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Ranges that the operator allows. They override the built-in refusals with the same or a shorter prefix.
-    pub allow: Vec<Cidr>,
-    /// Ranges that the operator denies. They override `allow` unless that is more specific.
-    pub deny: Vec<Cidr>,
+    /// What the operator allows. It overrides the built-in refusals with the same or a shorter prefix.
+    pub allow: Vec<PeerRule>,
+    /// What the operator denies. It overrides `allow` unless that is more specific: has a longer prefix, or the same prefix
+    /// and ports.
+    pub deny: Vec<PeerRule>,
     /// NAT64 prefixes of this network besides 64:ff9b::/96, of 32, 40, 48, 56, 64 or 96 bits.
     pub nat64: Vec<Cidr>,
     /// The relay's own relayed addresses as peers know them: behind a NAT, the external ones.
     pub relay: Vec<IpAddr>,
     /// What packets to this machine may be addressed to, as the kernel's local routing table has it: addresses and ranges
-    /// such as 127.0.0.0/8. A wildcard endpoint listens on all of them.
+    /// such as 127.0.0.0/8.
     pub own: Vec<Cidr>,
-    /// The relay's own listeners and its HTTP endpoints: always refused.
+    /// The relay's own listeners and its HTTP endpoints: their ports are refused at every own address.
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// Refused by default: everything that is not a global unicast address (IANA special-purpose registries).
-const DENIED: [(&str, &str); 27] = [
+/// Refused by default: everything that is not a global unicast address (IANA's special-purpose registries, and its IPv6
+/// address space registry for what is outside of 2000::/3).
+const DENIED: [(&str, &str); 43] = [
     ("0.0.0.0/8", "this network"),
     ("10.0.0.0/8", "private"),
     ("100.64.0.0/10", "carrier-grade NAT"),
@@ -174,21 +194,38 @@ const DENIED: [(&str, &str); 27] = [
     ("203.0.113.0/24", "documentation"),
     ("224.0.0.0/4", "multicast"),
     ("240.0.0.0/4", "reserved, broadcast"),
-    ("::/128", "unspecified"),
+    ("::/8", "reserved"),
     ("::1/128", "loopback"),
     ("64:ff9b:1::/48", "local NAT64"),
+    ("100::/8", "reserved"),
     ("100::/64", "discard only"),
+    ("200::/7", "reserved"),
+    ("400::/6", "reserved"),
+    ("800::/5", "reserved"),
+    ("1000::/4", "reserved"),
+    ("2001::/23", "protocol assignments"),
     ("2001:2::/48", "benchmarking"),
     ("2001:10::/28", "ORCHID"),
     ("2001:db8::/32", "documentation"),
     ("3fff::/20", "documentation"),
+    ("4000::/3", "reserved"),
     ("5f00::/16", "segment routing"),
+    ("6000::/3", "reserved"),
+    ("8000::/3", "reserved"),
+    ("a000::/3", "reserved"),
+    ("c000::/3", "reserved"),
+    ("e000::/4", "reserved"),
+    ("f000::/5", "reserved"),
+    ("f800::/6", "reserved"),
     ("fc00::/7", "private"),
-    ("fe80::/9", "link-local and site-local"),
+    ("fe00::/9", "reserved"),
+    ("fe80::/10", "link-local"),
+    ("fec0::/10", "site-local"),
     ("ff00::/8", "multicast"),
 ];
 
-/// IPv6 addresses that stand for IPv4 ones or for tunnels: always refused (RFC 8656 section 21.4).
+/// IPv6 addresses that stand for IPv4 ones or for tunnels: always refused (RFC 8656 section 21.4). The unspecified and the
+/// loopback address are in ::/96 too, but they are neither.
 const TUNNELS: [(&str, &str); 4] = [
     ("::ffff:0:0/96", "IPv4-mapped"),
     ("::/96", "IPv4-compatible"),
@@ -199,107 +236,35 @@ const TUNNELS: [(&str, &str); 4] = [
 /// The well-known NAT64 prefix (RFC 6052 section 2.1).
 const NAT64: &str = "64:ff9b::/96";
 
-/// Every port but 0.
-const EVERY_PORT: [(u16, u16); 1] = [(1, u16::MAX)];
-
-/// Why a peer may not be reached. For the log; the client sees 403.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forbidden(pub &'static str);
-
-/// Which ports of a peer's address may be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Every port.
-    EveryPort,
-    /// The ports that these rules open.
-    Ports(Arc<PortRules>),
-}
-
-/// Rules for the ports of one address.
-#[derive(Debug, PartialEq, Eq)]
-pub struct PortRules {
-    /// The ports that are open: sorted, disjoint, inclusive ranges.
-    open: Box<[(u16, u16)]>,
-    /// Relayed transport addresses that hold an allocation are open too: the local address they are bound to.
-    live: Option<IpAddr>,
-    /// Sorted ports that are closed even if they are live: the relay's own endpoints.
-    closed: Box<[u16]>,
-    /// The address that packets are really sent to: the local one behind an external one.
-    send_to: IpAddr,
-}
-
-impl Scope {
-    /// Judges a port. `is_live` tells whether a relayed transport address, by its local name, holds an allocation now.
-    ///
-    /// # Errors
-    /// The port may not be reached now.
-    pub fn check(&self, port: u16, is_live: impl FnOnce(SocketAddr) -> bool) -> Result<(), Forbidden> {
-        match self {
-            _ if port == 0 => Err(Forbidden("port 0")),
-            Scope::EveryPort => Ok(()),
-            Scope::Ports(rules) if rules.is_open(port) => Ok(()),
-            Scope::Ports(rules) if rules.is_endpoint(port) => Err(Forbidden("this server's own endpoint")),
-            Scope::Ports(rules) if rules.live.is_none() => Err(Forbidden("the port is not allowed")),
-            Scope::Ports(rules) if rules.live.is_some_and(|ip| is_live(SocketAddr::new(ip, port))) => Ok(()),
-            Scope::Ports(_) => Err(Forbidden("no allocation at this relayed address")),
-        }
-    }
-
-    /// Whether the port may be reached, now or once a relayed address lives there.
-    pub(super) fn admits(&self, port: u16) -> bool {
-        self.check(port, |_| true).is_ok()
-    }
-
-    /// The address that packets to a peer at this address are really sent to.
-    pub(super) fn send_to(&self, peer: SocketAddr) -> SocketAddr {
-        match self {
-            Scope::EveryPort => peer,
-            Scope::Ports(rules) => SocketAddr::new(rules.send_to, peer.port()),
-        }
-    }
-}
-
-impl PortRules {
-    /// Opens the sorted, disjoint ranges of `open`, and live relayed addresses at `live`, except for the sorted ports of
-    /// `closed`.
-    fn new(open: &[(u16, u16)], live: Option<IpAddr>, closed: Vec<u16>, send_to: IpAddr) -> PortRules {
-        let mut ranges = Vec::new();
-        for &(first, last) in open {
-            let mut start = u32::from(first);
-            for port in closed.iter().copied().filter(|port| (first..=last).contains(port)) {
-                if start < u32::from(port) {
-                    ranges.push((start as u16, port - 1));
-                }
-                start = u32::from(port) + 1;
-            }
-            if start <= u32::from(last) {
-                ranges.push((start as u16, last));
-            }
-        }
-        PortRules { open: ranges.into(), live, closed: closed.into(), send_to }
-    }
-
-    fn is_open(&self, port: u16) -> bool {
-        let after = self.open.partition_point(|&(first, _)| first <= port);
-        after.checked_sub(1).is_some_and(|at| port <= self.open[at].1)
-    }
-
-    fn is_endpoint(&self, port: u16) -> bool {
-        self.closed.binary_search(&port).is_ok()
-    }
-}
-
 /// Who may be reached, made once from [`Rules`].
 #[derive(Clone, Debug)]
 pub struct PeerRules {
-    allow: Vec<Cidr>,
-    deny: Vec<Cidr>,
+    allow: Vec<PeerRule>,
+    deny: Vec<PeerRule>,
     denied: Vec<(Cidr, &'static str)>,
     tunnels: Vec<(Cidr, &'static str)>,
     nat64: Vec<Cidr>,
     relay: Vec<IpAddr>,
     own: Vec<Cidr>,
-    endpoints: Vec<SocketAddr>,
+    /// The ports of the endpoints.
+    endpoints: Vec<u16>,
+}
+
+/// How much a rule of the operator weighs where several are about the same address and port: the longer prefix wins, then
+/// the one with ports, then the one that denies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Weight {
+    len: u8,
+    has_ports: bool,
+    denies: bool,
+}
+
+/// What each port of an address is to packets, and where they go; see [`PortRules`].
+struct Judged {
+    access: PortMap<Access>,
+    live: IpAddr,
+    inside: IpAddr,
+    is_own: bool,
 }
 
 impl PeerRules {
@@ -310,6 +275,9 @@ impl PeerRules {
         };
         let mut nat64 = rules.nat64;
         nat64.push(NAT64.parse().expect("a range of ours"));
+        let listening = rules.endpoints.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let mut own = rules.own;
+        own.extend(rules.relay.iter().copied().chain(listening).map(Cidr::from));
         PeerRules {
             allow: rules.allow,
             deny: rules.deny,
@@ -317,8 +285,8 @@ impl PeerRules {
             tunnels: built_in(&TUNNELS),
             nat64,
             relay: rules.relay,
-            own: rules.own,
-            endpoints: rules.endpoints,
+            own,
+            endpoints: rules.endpoints.iter().map(SocketAddr::port).collect(),
         }
     }
 
@@ -327,242 +295,167 @@ impl PeerRules {
     /// # Errors
     /// No port of the address may be reached: 403, or the packet is dropped.
     pub fn judge(&self, ip: IpAddr, external: &External) -> Result<Scope, Forbidden> {
-        if let IpAddr::V6(v6) = ip {
-            if let Some((_, name)) = self.tunnels.iter().find(|(range, _)| range.contains(ip)) {
-                return Err(Forbidden(name));
+        let Judged { access, live, inside, is_own } = match self.inside_nat64(ip)? {
+            None => self.judge_address(ip, external)?,
+            // Packets go to the NAT64, whatever the address inside is called here
+            Some(v4) => {
+                let judged = self.judge_address(IpAddr::V4(v4), external)?;
+                let access = judged.access.zip(&self.decisions(ip)).map(|(access, rule)| match rule {
+                    Some(rule) if rule.denies => Access::Closed(Forbidden::Denied),
+                    _ => access,
+                });
+                Judged { access, inside: ip, ..judged }
             }
-            if let Some(inside) = self.nat64.iter().find_map(|prefix| prefix.embedded(v6)) {
-                // Packets go to the NAT64, whatever the address inside is called here
-                return self.judge_unicast(IpAddr::V4(inside), external, |_| ip);
-            }
+        };
+        let is_closed = access.values().all(|access| matches!(access, Access::Closed(_)));
+        let is_uniform = access.values().count() == 1;
+        match *access.get(0) {
+            Access::Closed(why) if is_closed => Err(why),
+            Access::Open if is_uniform && !is_own => Ok(Scope::EveryPort),
+            _ => Ok(Scope::Ports(Arc::new(PortRules { access, live, inside, is_own }))),
         }
-        self.judge_unicast(ip, external, |inside| inside)
     }
 
-    /// Judges an address that hides no other. `send_to` makes of the address's local name the one to send packets to.
-    fn judge_unicast(
-        &self,
-        ip: IpAddr,
-        external: &External,
-        send_to: impl Fn(IpAddr) -> IpAddr,
-    ) -> Result<Scope, Forbidden> {
-        let allowed = longest(&self.allow, ip);
-        if let Some(denied) = longest(&self.deny, ip)
-            && allowed.is_none_or(|allowed| allowed <= denied)
-        {
-            return Err(Forbidden("denied by the configuration"));
+    /// What opens the port of `peer`, if that is an address of this machine or stands for one. Port 0 means any port.
+    pub fn remedy(&self, peer: SocketAddr, external: &External) -> Option<Remedy> {
+        let port = peer.port();
+        let named = self.inside_nat64(peer.ip()).ok()?.map_or(peer.ip(), IpAddr::V4);
+        let inside = external.inside_of(named);
+        let is_here = inside.is_some() || self.is_own(named);
+        (is_here && !self.endpoints.contains(&port)).then(|| Remedy {
+            here: SocketAddr::new(inside.unwrap_or(named), port),
+            elsewhere: inside.map(|_| SocketAddr::new(named, port)),
+        })
+    }
+
+    /// Whether the operator denies a port of `ports` at this address.
+    pub fn denies(&self, ip: IpAddr, ports: RangeInclusive<u16>) -> bool {
+        self.decisions(ip).within(ports).any(|rule| rule.is_some_and(|rule| rule.denies))
+    }
+
+    /// The kind of tunnel that this address belongs to, if it is one that hides an IPv4 address (RFC 8656 section 21.4).
+    pub fn tunnel(&self, ip: IpAddr) -> Option<&'static str> {
+        let is_tunnel = |(range, _): &&(Cidr, _)| range.contains(ip) && !ip.is_loopback();
+        self.tunnels.iter().find(is_tunnel).map(|(_, name)| *name)
+    }
+
+    /// The IPv4 address that a NAT64 makes of an IPv6 one.
+    fn inside_nat64(&self, ip: IpAddr) -> Result<Option<Ipv4Addr>, Forbidden> {
+        // The kernel takes it for the loopback address
+        if ip.is_unspecified() {
+            return Err(Forbidden::Never("unspecified"));
         }
-        let local = external.inside(SocketAddr::new(ip, 0)).ip();
-        let endpoints = self.endpoints_at(ip);
-        let rules = |open: &[(u16, u16)], live, to| {
-            Ok(Scope::Ports(Arc::new(PortRules::new(open, live, endpoints.clone(), send_to(to)))))
+        let IpAddr::V6(v6) = ip else { return Ok(None) };
+        match self.tunnel(ip) {
+            Some(name) => Err(Forbidden::Never(name)),
+            None => Ok(self.nat64.iter().find_map(|prefix| prefix.embedded(v6))),
+        }
+    }
+
+    /// Judges an address that hides no other.
+    fn judge_address(&self, ip: IpAddr, external: &External) -> Result<Judged, Forbidden> {
+        let decisions = self.decisions(ip);
+        let inside = external.inside_of(ip);
+        if inside.is_none() && !self.is_own(ip) {
+            let special = self.special(ip);
+            let access = decisions.map(|rule| match (rule, special) {
+                (Some(rule), _) if rule.denies => Access::Closed(Forbidden::Denied),
+                (rule, Some((len, name))) if rule.is_none_or(|rule| rule.len < len) => {
+                    Access::Closed(Forbidden::Special(name))
+                }
+                _ => Access::Open,
+            });
+            return Ok(Judged { access, live: ip, inside: ip, is_own: false });
+        }
+        let mut access = match inside {
+            None => {
+                let access = decisions.map(|rule| match rule {
+                    Some(rule) if rule.denies => Access::Closed(Forbidden::Denied),
+                    Some(rule) if self.opens_own(rule, ip) => Access::Open,
+                    _ => Access::Live,
+                });
+                let is_opened = access.values().any(|access| access == Access::Open);
+                match access.get(0) {
+                    // No allocation can live there
+                    Access::Live if !is_opened && !self.relay.contains(&ip) => return Err(Forbidden::Own),
+                    _ => access,
+                }
+            }
+            // A port is the inside address's if an allocation lives there or the operator opens it there; otherwise it may
+            // be another machine's behind the same external address
+            Some(inside) => decisions.zip(&self.decisions(inside)).map(|(outer, inner)| {
+                let denial = outer.filter(|rule| rule.denies);
+                let opening = inner.filter(|rule| !rule.denies && self.opens_own(*rule, inside));
+                match (opening, denial) {
+                    (Some(opening), denial) if denial.is_none_or(|denial| denial < opening) => Access::Inside,
+                    (_, Some(_)) => Access::Closed(Forbidden::Denied),
+                    _ if outer.is_some_and(|rule| self.opens_own(rule, ip)) => Access::LiveOrOpen,
+                    _ => Access::Live,
+                }
+            }),
         };
-        let own = self.relay.contains(&ip);
-        let exact = allowed.is_some_and(|len| len == if ip.is_ipv4() { 32 } else { 128 });
-        if own && !exact {
-            // Two clients of this relay meet here, and nobody else on this machine is reached
-            return rules(&[], Some(local), local);
+        for &port in &self.endpoints {
+            access.update(port..=port, |_| Access::Closed(Forbidden::Endpoint));
         }
-        let refused =
-            self.denied.iter().filter(|(range, _)| range.contains(ip)).max_by_key(|(range, _)| range.len);
-        if let Some((range, name)) = refused
-            && allowed.is_none_or(|allowed| allowed < range.len)
-        {
-            return Err(Forbidden(name));
+        let inside = inside.unwrap_or(ip);
+        Ok(Judged { access, live: inside, inside, is_own: true })
+    }
+
+    /// The operator's rule that decides about each port of an address, if there is one.
+    fn decisions(&self, ip: IpAddr) -> PortMap<Option<Weight>> {
+        let mut decisions = PortMap::new(None);
+        for (rules, denies) in [(&self.allow, false), (&self.deny, true)] {
+            for rule in rules.iter().filter(|rule| rule.range.contains(ip)) {
+                let weight = Some(Weight { len: rule.range.len, has_ports: rule.has_ports(), denies });
+                decisions.update(rule.ports(), |best| weight.max(best));
+            }
         }
-        if own || self.is_own(ip) {
-            rules(&EVERY_PORT, None, local)
-        } else if !endpoints.is_empty() {
-            rules(&EVERY_PORT, None, ip)
-        } else {
-            Ok(Scope::EveryPort)
-        }
+        decisions
+    }
+
+    /// Whether a rule that allows an own address opens it: one that names it exactly, or a range that lies within one own
+    /// range. A wider one was not written with this machine in mind.
+    fn opens_own(&self, rule: Weight, ip: IpAddr) -> bool {
+        let exact = Cidr::from(ip).len;
+        rule.len == exact || self.own.iter().any(|own| own.contains(ip) && own.len <= rule.len)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
         self.own.iter().any(|range| range.contains(ip))
     }
 
-    /// The ports of this relay's own endpoints at an address, sorted.
-    fn endpoints_at(&self, ip: IpAddr) -> Vec<u16> {
-        let is_here = |endpoint: &&SocketAddr| {
-            endpoint.ip() == ip
-                || endpoint.ip().is_unspecified() && (self.is_own(ip) || self.relay.contains(&ip))
+    /// The longest built-in refusal of an address: its length and name.
+    fn special(&self, ip: IpAddr) -> Option<(u8, &'static str)> {
+        let refusals = self.denied.iter().filter(|(range, _)| range.contains(ip));
+        refusals.map(|(range, name)| (range.len, *name)).max_by_key(|(len, _)| *len)
+    }
+}
+
+/// What opens a port of this machine, or of an address that stands for it: the entry for `peers.allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// If a server on this machine has the port.
+    pub here: SocketAddr,
+    /// If another machine behind the same external address has it.
+    pub elsewhere: Option<SocketAddr>,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A CreatePermission has no port
+        let entry = |peer: SocketAddr| match peer.port() {
+            0 => peer.ip().to_string(),
+            _ => peer.to_string(),
         };
-        let mut ports: Vec<u16> = self.endpoints.iter().filter(is_here).map(SocketAddr::port).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        ports
-    }
-}
-
-fn longest(ranges: &[Cidr], ip: IpAddr) -> Option<u8> {
-    ranges.iter().filter(|range| range.contains(ip)).map(|range| range.len).max()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OWN: &str = "10.1.1.1";
-
-    fn rules(allow: &[&str], deny: &[&str]) -> PeerRules {
-        let ranges = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        PeerRules::new(Rules {
-            allow: ranges(allow),
-            deny: ranges(deny),
-            nat64: vec!["2a00:64::/48".parse().unwrap()],
-            relay: vec![OWN.parse().unwrap()],
-            own: vec![OWN.parse().unwrap(), "8.8.4.4".parse().unwrap()],
-            endpoints: vec!["0.0.0.0:3478".parse().unwrap(), "127.0.0.1:9641".parse().unwrap()],
-        })
-    }
-
-    fn may(rules: &PeerRules, ip: &str) -> bool {
-        scope(rules, ip).is_ok()
-    }
-
-    fn scope(rules: &PeerRules, ip: &str) -> Result<Scope, Forbidden> {
-        rules.judge(ip.parse().unwrap(), &External::default())
-    }
-
-    fn may_at(rules: &PeerRules, ip: &str, port: u16, live: bool) -> bool {
-        scope(rules, ip).is_ok_and(|scope| scope.check(port, |_| live).is_ok())
-    }
-
-    /// RFC 8656 §21: each range that is refused by default, with its first and last address.
-    #[test]
-    fn refuses_everything_that_is_not_global() {
-        let rules = rules(&[], &[]);
-        for (range, name) in DENIED.iter().chain(&TUNNELS) {
-            let range: Cidr = range.parse().unwrap();
-            let last = match range.addr {
-                IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(
-                    v4.to_bits() | u32::MAX.checked_shr(range.len.into()).unwrap_or(0),
-                )),
-                IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(
-                    v6.to_bits() | u128::MAX.checked_shr(range.len.into()).unwrap_or(0),
-                )),
-            };
-            for ip in [range.addr, last] {
-                assert!(
-                    !may(&rules, &ip.to_string()) || ip == OWN.parse::<IpAddr>().unwrap(),
-                    "{ip} is {name}"
-                );
+        write!(f, "to reach a server on this machine, add \"{}\" to peers.allow", entry(self.here))?;
+        if self.here.port() == 0 {
+            write!(f, ", best with the server's ports")?;
+        }
+        match self.elsewhere {
+            None => Ok(()),
+            Some(peer) => {
+                write!(f, "; to reach another machine behind this external address, add \"{}\"", entry(peer))
             }
         }
-        for ip in [
-            "fec0::1",
-            "febf::1",
-            "192.0.0.8",
-            "255.255.255.255",
-            "::7f00:1",
-            "::ffff:8.8.8.8",
-            "2002:808:808::1",
-        ] {
-            assert!(!may(&rules, ip), "{ip}");
-        }
-    }
-
-    /// RFC 8656 §10.2: global unicast addresses may be reached.
-    #[test]
-    fn allows_what_is_global() {
-        let rules = rules(&[], &[]);
-        for ip in [
-            "8.8.8.8",
-            "100.63.255.255",
-            "100.128.0.0",
-            "172.32.0.1",
-            "198.20.0.0",
-            "223.255.255.255",
-            "2606:4700::1",
-            "2001:4860::1",
-        ] {
-            assert_eq!(scope(&rules, ip), Ok(Scope::EveryPort), "{ip}");
-        }
-    }
-
-    /// RFC 8656 §21.4: an IPv4 address inside a NAT64 address is judged as IPv4.
-    #[test]
-    fn looks_into_nat64() {
-        let rules = rules(&[], &[]);
-        assert!(may(&rules, "64:ff9b::8.8.8.8"));
-        assert!(!may(&rules, "64:ff9b::127.0.0.1"));
-        assert!(!may(&rules, "64:ff9b::a9fe:a9fe"));
-        // RFC 6052 §2.2: a 48-bit prefix, the address around byte 8.
-        assert!(!may(&rules, "2a00:64:0:7f00:0:100::"));
-        assert!(may(&rules, "2a00:64:0:808:8:800::"));
-    }
-
-    /// RFC 8656 §10.2: the operator's ranges; the more specific wins, deny wins a tie, and both beat the defaults.
-    #[test]
-    fn weighs_allow_and_deny() {
-        let open = rules(&["10.0.0.0/8", "127.0.0.1"], &["10.2.0.0/16", "9.9.9.0/24", "10.3.0.0/16"]);
-        assert!(may(&open, "10.9.9.9"));
-        assert!(may(&open, "127.0.0.1"));
-        assert!(!may(&open, "127.0.0.2"));
-        assert!(!may(&open, "10.2.0.1"));
-        assert!(!may(&open, "9.9.9.9"));
-        assert!(!may(&rules(&["9.9.9.0/24"], &["9.9.9.0/24"]), "9.9.9.9"));
-        // A wide allow undoes no built-in refusal, a narrow list can stand alone.
-        assert!(!may(&rules(&["0.0.0.0/0"], &[]), "10.9.9.9"));
-        let only = rules(&["8.8.8.8"], &["0.0.0.0/0", "::/0"]);
-        assert!(may(&only, "8.8.8.8"));
-        assert!(!may(&only, "8.8.8.9"));
-        assert!(!may(&only, OWN));
-        // Tunnels stay shut whatever is allowed.
-        assert!(!may(&rules(&["::/0", "2002::/16", "::ffff:0:0/96"], &[]), "2002::1"));
-        assert!(!may(&rules(&["::ffff:0:0/96"], &[]), "::ffff:8.8.8.8"));
-    }
-
-    /// RFC 8656 §9: two clients of one relay meet at its own address, at live allocations only.
-    #[test]
-    fn own_addresses_open_live_ports_only() {
-        let rules = rules(&[], &[]);
-        assert!(may(&rules, OWN));
-        assert!(may_at(&rules, OWN, 50000, true));
-        assert!(!may_at(&rules, OWN, 50000, false));
-        // The same address behind a NAT is asked about by its local name
-        let external = External::new(vec![("10.9.9.9".parse().unwrap(), OWN.parse().unwrap())]);
-        let scope = rules.judge(OWN.parse().unwrap(), &external).unwrap();
-        assert!(scope.check(50000, |local| local == "10.9.9.9:50000".parse().unwrap()).is_ok());
-        let peer = SocketAddr::new(OWN.parse().unwrap(), 50000);
-        assert_eq!(scope.send_to(peer), "10.9.9.9:50000".parse().unwrap());
-    }
-
-    /// RFC 8656 §21: the relay's own endpoints are refused by address and port, whatever is allowed.
-    #[test]
-    fn endpoints_are_never_peers() {
-        let rules = rules(&["0.0.0.0/0", "127.0.0.0/8", OWN, "8.8.4.4"], &[]);
-        assert!(!may_at(&rules, OWN, 3478, true) && may_at(&rules, OWN, 3479, false));
-        assert!(!may_at(&rules, "127.0.0.1", 9641, true) && may_at(&rules, "127.0.0.1", 9642, false));
-        assert!(!may_at(&rules, "8.8.4.4", 3478, true) && may_at(&rules, "8.8.4.4", 53, false));
-        assert!(!may_at(&rules, "8.8.8.8", 0, true) && may_at(&rules, "8.8.8.8", 3478, false));
-    }
-
-    /// Closed ports are cut out of the open ranges, at their edges and inside.
-    #[test]
-    fn closed_ports_are_cut_out() {
-        let open = |ranges: &[(u16, u16)], closed: &[u16]| {
-            PortRules::new(ranges, None, closed.to_vec(), OWN.parse().unwrap()).open.into_vec()
-        };
-        assert_eq!(open(&EVERY_PORT, &[]), [(1, 65535)]);
-        assert_eq!(open(&EVERY_PORT, &[1, 2, 80, 65535]), [(3, 79), (81, 65534)]);
-        assert_eq!(open(&[(10, 20), (30, 30), (40, 50)], &[5, 15, 30, 60]), [(10, 14), (16, 20), (40, 50)]);
-        assert_eq!(open(&[], &[80]), []);
-    }
-
-    #[test]
-    fn reads_ranges() {
-        assert_eq!("10.0.0.0/8".parse::<Cidr>().unwrap().to_string(), "10.0.0.0/8");
-        assert_eq!("::1".parse::<Cidr>().unwrap().to_string(), "::1/128");
-        assert_eq!(
-            "10.0.0.1/8".parse::<Cidr>().unwrap_err().to_string(),
-            "has bits set after the prefix; did you mean 10.0.0.0/8?"
-        );
-        assert_eq!("10.0.0.0/33".parse::<Cidr>(), Err(CidrError::Length(32)));
-        assert_eq!("ten".parse::<Cidr>(), Err(CidrError::Address));
-        assert!("0.0.0.0/0".parse::<Cidr>().unwrap().contains("1.2.3.4".parse().unwrap()));
-        assert!(!"0.0.0.0/0".parse::<Cidr>().unwrap().contains("::1".parse().unwrap()));
     }
 }

@@ -57,6 +57,9 @@ counted! {
         Bandwidth = "bandwidth",
         /// An ICMP message of a type that clients are not told about, about a peer without a permission, or beyond the rate limit.
         Icmp = "icmp",
+        /// A request that came from a live relayed address of this relay: an allocation inside another would multiply each
+        /// packet.
+        Nested = "nested",
         /// A response that the rate limit of unauthenticated responses withheld.
         ResponseWithheld = "unauthenticated_rate",
     }

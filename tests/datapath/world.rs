@@ -11,7 +11,7 @@ use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
 use hairpin::tls::Identity;
 use hairpin::turn::bucket::{RateLimiter, Rates};
-use hairpin::turn::peers::{Cidr, PeerRules, Rules};
+use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{self, AllocationLimits, Families, Lifetimes, Transport};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -101,7 +101,7 @@ impl Setup {
         let rules = Rules {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
             relay: self.relay.clone(),
-            own: self.relay.iter().copied().map(Cidr::from).collect(),
+            own: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
             ..Rules::default()
         };
         let turn = turn::TurnConfig {

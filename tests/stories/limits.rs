@@ -116,8 +116,8 @@ fn new_allocations() {
                 0 => Some(client),
                 code => {
                     assert_eq!(code, 486);
-                    let fix = world.refused.last().unwrap().fix;
-                    assert_eq!(fix, Some("raise limits.new_allocations_rate"));
+                    let fix = &world.refused.last().unwrap().fix;
+                    assert_eq!(fix.as_deref(), Some("raise limits.new_allocations_rate"));
                     None
                 }
             }

@@ -10,7 +10,7 @@ use toml_edit::Value;
 
 use super::kind::{ReadContext, SettingKind, ValueError};
 
-pub use network::{Addresses, ExternalIps, Nat64, PortRange, Prefixes, Sockets};
+pub use network::{Addresses, ExternalIps, Nat64, PeerRanges, PortRange, Prefixes, Sockets, port_range};
 pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, shared_secret};
 
 /// The longest lifetime: a year.

@@ -9,7 +9,7 @@ use toml_edit::Value;
 use super::{list, set, set_of, text};
 use crate::config::external::ExternalIp;
 use crate::config::kind::{ReadContext, SettingKind, ValueError};
-use crate::turn::peers::Cidr;
+use crate::turn::peers::{Cidr, PeerRule, PeerRuleError};
 
 /// Addresses to listen on.
 pub struct Sockets<T: 'static> {
@@ -85,6 +85,21 @@ impl<T> SettingKind<T> for Prefixes<T> {
 
     fn describe(&self) -> String {
         "list of ranges in CIDR notation".into()
+    }
+}
+
+/// Ranges of peers' addresses, all of their ports or some.
+pub struct PeerRanges<T: 'static>(pub fn(&mut T) -> &mut Vec<PeerRule>);
+
+impl<T> SettingKind<T> for PeerRanges<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let (rules, errors) = list(value, peer_rule);
+        *(self.0)(target) = rules;
+        errors
+    }
+
+    fn describe(&self) -> String {
+        "list of addresses or ranges in CIDR notation, each with or without ports".into()
     }
 }
 
@@ -189,23 +204,31 @@ fn check_local(value: &Value, address: IpAddr, context: &ReadContext<'_>) -> Res
 }
 
 fn ports(value: &Value) -> Result<RangeInclusive<u16>, ValueError> {
+    port_range(text(value)?).map_err(|(what, fix)| ValueError::of(value, what, fix))
+}
+
+/// The relay's ports, `first-last`.
+///
+/// # Errors
+/// What is wrong, and the fix.
+pub fn port_range(text: &str) -> Result<RangeInclusive<u16>, (&'static str, String)> {
     let port = |text: &str| text.trim().parse::<u16>();
-    let Some((Ok(first), Ok(last))) = text(value)?.split_once('-').map(|(a, b)| (port(a), port(b))) else {
+    let Some((Ok(first), Ok(last))) = text.split_once('-').map(|(a, b)| (port(a), port(b))) else {
         let fix = "write the first and the last port like \"49152-65535\"";
-        return Err(ValueError::of(value, "not a valid port range", fix));
+        return Err(("not a valid port range", fix.into()));
     };
     if first > last {
-        return Err(ValueError::of(value, "the range is reversed", format!("write \"{last}-{first}\"")));
+        return Err(("the range is reversed", format!("write \"{last}-{first}\"")));
     }
     // Port 0 would ask the kernel for any port.
     if first < 1024 {
-        return Err(ValueError::of(
-            value,
-            "ports below 1024 belong to system services",
-            "start at 1024 or above",
-        ));
+        return Err(("ports below 1024 belong to system services", "start at 1024 or above".into()));
     }
     Ok(first..=last)
+}
+
+fn peer_rule(value: &Value) -> Result<PeerRule, ValueError> {
+    text(value)?.parse().map_err(|error: PeerRuleError| ValueError::of(value, error.to_string(), error.fix()))
 }
 
 fn prefix(value: &Value) -> Result<Cidr, ValueError> {

@@ -14,7 +14,7 @@ use crate::datapath::listen::{accept, group};
 use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
 use crate::turn::bucket::UnsignedResponse;
-use crate::turn::{Closed, FiveTuple, Opened, Refused, SECOND};
+use crate::turn::{Closed, FiveTuple, Opened, OwnPortDropped, Refused, SECOND};
 use crate::wire::Family;
 
 /// How long the losses of a queue are summed up before they are logged again, in nanoseconds.
@@ -30,6 +30,8 @@ const ATTRIBUTES: usize = 8;
 /// A worker's log.
 pub(super) struct Log {
     refused: LineBudgets,
+    /// Packets to ports of this machine, at most one per allocation.
+    own_ports: LineBudget,
     opened: LineBudget,
     closed: LineBudget,
     losses: [LossSum; SocketQueue::ALL.len()],
@@ -47,6 +49,7 @@ impl Default for Log {
     fn default() -> Log {
         Log {
             refused: LineBudgets::default(),
+            own_ports: LineBudget::new(EXPECTED),
             opened: LineBudget::new(ALLOCATIONS),
             closed: LineBudget::new(ALLOCATIONS),
             losses: Default::default(),
@@ -106,7 +109,7 @@ impl Log {
             user = refused.user.as_deref(),
             peer = refused.peer.map(tracing::field::display),
             attributes = (!unknown.is_empty()).then(|| unknown.join(" ")),
-            fix = refused.fix,
+            fix = refused.fix.as_deref(),
             suppressed = some(suppressed),
             "refused"
         );
@@ -128,10 +131,25 @@ impl Log {
         info!(client = %from.client, reason, fix, suppressed = some(suppressed), "response withheld");
     }
 
+    /// A packet to a port of this machine was dropped.
+    pub(super) fn own_port_dropped(&mut self, now: u64, dropped: &OwnPortDropped) {
+        let Some(suppressed) = self.own_ports.take(now) else { return };
+        let OwnPortDropped { tuple, user, peer, reason, remedy } = dropped;
+        warn!(
+            client = %tuple.client,
+            user = &**user,
+            suppressed = some(suppressed),
+            "dropped a packet to {peer}: {reason}; {remedy}"
+        );
+    }
+
     /// Writes the summaries that are due.
     pub(super) fn summarize(&mut self, now: u64) {
         for (reason, count) in self.refused.take_summaries(now) {
             info!(reason, count, "more requests were refused or not answered than are logged");
+        }
+        if let Some(count) = self.own_ports.take_summary(now) {
+            warn!(count, "packets of more allocations to ports of this machine were dropped than are logged");
         }
         for (budget, what) in [(&mut self.opened, "opened"), (&mut self.closed, "closed")] {
             if let Some(count) = budget.take_summary(now) {
@@ -187,6 +205,7 @@ impl Log {
     pub(super) fn is_behind(&self) -> bool {
         self.losses.iter().any(|sum| sum.loss.count > 0)
             || self.refused.is_behind()
+            || self.own_ports.is_behind()
             || self.opened.is_behind()
             || self.closed.is_behind()
     }

@@ -94,6 +94,7 @@ impl Server {
         if self.by_tuple.contains_key(&origin.tuple) || self.pending.allocate_on(&origin.tuple).is_some() {
             return Err(Reject::new(437, "the 5-tuple has an allocation"));
         }
+        Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let request = AllocateRequest::parse(message)?;
         let user = authenticated.credential().account();
         let (ask, unsupported) = self.ask_for(request.wanted, user.clone())?;

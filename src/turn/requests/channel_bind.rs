@@ -13,6 +13,7 @@ impl Server {
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
         let (id, allocation) = live(&mut self.allocations, &self.by_tuple, origin)?;
+        Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let number = message.attribute(attribute::CHANNEL_NUMBER);
         let number = number.ok_or_else(|| Reject::new(400, "no CHANNEL-NUMBER"))?.channel_number()?;
         let peer = message.attribute(attribute::XOR_PEER_ADDRESS);
@@ -35,7 +36,7 @@ impl Server {
             verdict.scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed))?;
             Ok(verdict)
         });
-        let verdict = judged.map_err(|why| Reject::forbidden(why, peer))?;
+        let verdict = judged.map_err(|why| Reject::forbidden(why, peer, &self.snapshot.config))?;
         let limits = &self.snapshot.config.limits;
         let new_channel = at_peer.is_none();
         let new_permission = !is_permitted(allocation, peer.ip());

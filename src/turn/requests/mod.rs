@@ -9,6 +9,7 @@ mod channel_bind;
 mod permission;
 mod refresh;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -19,7 +20,7 @@ use super::bucket::UnsignedResponse::{self, Challenge};
 use super::peers::Forbidden;
 use super::pending::RequestOrigin;
 use super::stats::Dropped;
-use super::{AllocationId, FiveTuple, Now, Output, Refused, Server};
+use super::{AllocationId, ClientAddr, FiveTuple, Now, Output, Refused, Server, TurnConfig};
 use crate::auth::{self, Auth, AuthPurpose, Authenticated};
 use crate::keyed::KeyedState;
 use crate::wire::{self, Attribute, Class, Encoder, Family, Malformed, Message, Method, attribute};
@@ -42,7 +43,7 @@ struct Reject {
     /// For the log; the response has the recommended phrase.
     reason: &'static str,
     /// For the log: what the operator can change.
-    fix: Option<&'static str>,
+    fix: Option<Cow<'static, str>>,
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
 }
@@ -53,16 +54,38 @@ impl Reject {
     }
 
     /// Tells the operator what to change.
-    fn fix(self, fix: &'static str) -> Reject {
-        Reject { fix: Some(fix), ..self }
+    fn fix(self, fix: impl Into<Cow<'static, str>>) -> Reject {
+        Reject { fix: Some(fix.into()), ..self }
     }
 
     fn about(self, peer: SocketAddr) -> Reject {
         Reject { peer: Some(peer), ..self }
     }
 
-    fn forbidden(Forbidden(why): Forbidden, peer: SocketAddr) -> Reject {
-        Reject::new(403, why).fix("if clients need this peer, add it to peers.allow").about(peer)
+    fn forbidden(why: Forbidden, peer: SocketAddr, config: &TurnConfig) -> Reject {
+        let reject = Reject::new(403, why.as_str()).about(peer);
+        match why {
+            Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint => reject,
+            Forbidden::Denied => reject
+                .fix("if clients need this peer, add it to peers.allow with a longer prefix or its port"),
+            Forbidden::Special(_) => reject.fix("if clients need this peer, add it to peers.allow"),
+            Forbidden::Own | Forbidden::NoAllocation => {
+                let remedy = config.peers.remedy(peer, &config.external);
+                Reject { fix: remedy.map(|remedy| remedy.to_string().into()), ..reject }
+            }
+        }
+    }
+
+    /// RFC 8656 §21.4: Allocate and ChannelBind requests from tunnels that could loop packets through the relay.
+    fn tunnelled(client: ClientAddr, config: &TurnConfig) -> Result<(), Reject> {
+        match config.peers.tunnel(client.0.ip()) {
+            None => Ok(()),
+            Some(name) => {
+                let fix =
+                    "RFC 8656 section 21.4 forbids it; the client must use its IPv4 address or native IPv6";
+                Err(Reject { peer: None, ..Reject::new(403, name) }.fix(fix))
+            }
+        }
     }
 
     /// RFC 8489 §6.3.1.
@@ -102,6 +125,12 @@ fn is_understood(message: &Message<'_>, attribute: &Attribute<'_>) -> bool {
 
 impl Server {
     pub(super) fn request(&mut self, now: Now, tuple: &FiveTuple, message: &Message<'_>) {
+        // Of our relayed addresses, none is a client: whoever reaches a listener through one could nest allocations, each
+        // of which sends a packet on once more
+        let client = self.snapshot.config.external.inside(tuple.client.0);
+        if !tuple.transport.is_stream() && self.shared.live.is_live(client) {
+            return self.stats.drop(Dropped::Nested, 1);
+        }
         let origin = RequestOrigin {
             tuple: *tuple,
             method: message.method(),
@@ -252,7 +281,7 @@ impl Server {
             auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
         ) {
             let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
-            let fix = refusal.reason.fix(name.unwrap_or_default());
+            let fix = refusal.reason.fix(name.unwrap_or_default()).map(Cow::Borrowed);
             self.outputs.push_back(Output::Refused(Refused {
                 tuple: origin.tuple,
                 user: name.map(Into::into),

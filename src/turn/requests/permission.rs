@@ -30,7 +30,8 @@ impl Server {
             family_fits(allocation, ip).map_err(|reject| reject.about(peer))?;
             // RFC 8656 §10.2: the port is ignored
             let verdict = self.snapshot.judge(ip);
-            peers.insert(ip, verdict.map_err(|why| Reject::forbidden(why, peer))?);
+            let verdict = verdict.map_err(|why| Reject::forbidden(why, peer, &self.snapshot.config))?;
+            peers.insert(ip, verdict);
         }
         let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();
         if allocation.permissions() + new > self.snapshot.config.limits.permissions {

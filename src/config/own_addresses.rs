@@ -1,0 +1,147 @@
+//! Whether `[peers]` does to the addresses of this machine what it seems to say. Own addresses are closed to clients, which
+//! would get past the firewall there, unless a rule names them exactly; and two clients of the relay meet at its addresses.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::checks::{Disagreement, warning};
+use super::external;
+use super::kind::ReadContext;
+use super::settings::Settings;
+use crate::turn::peers::{Cidr, PeerRule, PeerRules, Rules};
+
+/// The most addresses that a message lists.
+const LISTED: usize = 4;
+
+/// Every disagreement between `[peers]`, `[relay]` and the addresses of this machine; all are warnings.
+pub fn agreement(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagreement> {
+    let peers = &settings.peers;
+    if peers.allow.is_empty() && peers.deny.is_empty() {
+        return Vec::new();
+    }
+    let relay = match settings.relay.addresses.is_empty() {
+        true => (context.discovered)(),
+        false => settings.relay.addresses.clone(),
+    };
+    // What does not fit is reported elsewhere
+    let external = external::pair(&settings.relay.external_ip, &relay).unwrap_or_default();
+    let mut own = (context.own)();
+    own.extend(settings.relay.external_ip.iter().map(|external| Cidr::from(external.public)));
+    own.extend(settings.relay.addresses.iter().copied().map(Cidr::from));
+    let mut found: Vec<_> = peers.allow.iter().filter_map(|rule| too_wide(rule, &own)).collect();
+    let ports = &settings.relay.ports;
+    found.extend(peers.allow.iter().filter_map(|rule| relay_ports(rule, &own, ports)));
+    let outside = relay.iter().map(|ip| external.outside_of(*ip).unwrap_or(*ip)).collect();
+    found.extend(denied(settings, outside));
+    found.extend(peers.allow.iter().filter_map(never));
+    found
+}
+
+/// The own ranges that a rule of `peers.allow` is about but does not open, because it is wider than each of them.
+pub fn not_opened(rule: &PeerRule, own: &[Cidr]) -> Vec<Cidr> {
+    if opens(rule, own) {
+        return Vec::new();
+    }
+    let inside = |range: &&Cidr| rule.range.covers(range);
+    let mut ranges: Vec<Cidr> = own.iter().filter(inside).copied().collect();
+    ranges.sort_unstable_by_key(|range| (range.first(), std::cmp::Reverse(range.last())));
+    ranges.dedup_by(|later, earlier| earlier.covers(later));
+    ranges
+}
+
+/// Ranges as text.
+pub fn list(ranges: &[Cidr]) -> String {
+    let shown = ranges.iter().take(LISTED).map(|range| PeerRule::from(*range).to_string());
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if ranges.len() > LISTED {
+        text += &format!(" and {} more", ranges.len() - LISTED);
+    }
+    text
+}
+
+/// Whether a rule is about one address, or about a part of one own range.
+fn opens(rule: &PeerRule, own: &[Cidr]) -> bool {
+    rule.range.is_one() || own.iter().any(|range| range.covers(&rule.range))
+}
+
+fn too_wide(rule: &PeerRule, own: &[Cidr]) -> Option<Disagreement> {
+    let closed = not_opened(rule, own);
+    let example = closed.iter().find(|range| !range.first().is_loopback()).or(closed.first())?.first();
+    let example = std::net::SocketAddr::new(example, 7882);
+    let what = format!("{rule} does not open this machine's own addresses ({})", list(&closed));
+    let fix = format!("to reach a server on this machine, name it exactly, like \"{example}\"");
+    Some(warning(&["peers.allow"], what, fix))
+}
+
+/// A rule that opens own addresses at ports that relayed addresses have too.
+fn relay_ports(rule: &PeerRule, own: &[Cidr], relay: &RangeInclusive<u16>) -> Option<Disagreement> {
+    let ports = rule.ports();
+    let is_own = own.iter().any(|range| range.covers(&rule.range) || rule.range.covers(range));
+    let overlap = ports.start() <= relay.end() && relay.start() <= ports.end();
+    if !is_own || !opens(rule, own) || !overlap {
+        return None;
+    }
+    let (first, last) = (relay.start(), relay.end());
+    if !rule.has_ports() {
+        let ip = std::net::SocketAddr::new(rule.range.first(), 7882);
+        let what = format!(
+            "{rule} is this machine's own, and opens every UDP port there, also the relay ports {first}-{last}"
+        );
+        let fix = format!("name the ports of the server, like \"{ip}\", outside of relay.ports");
+        return Some(warning(&["peers.allow", "relay.ports"], what, fix));
+    }
+    let what =
+        format!("the ports of {rule} overlap the relay ports {first}-{last}, so both may want the same one");
+    let fix = match rest(relay, &ports) {
+        Some(rest) => format!("set relay.ports to others, like \"{}-{}\"", rest.start(), rest.end()),
+        None => "set relay.ports to ports that the server does not use".to_owned(),
+    };
+    Some(warning(&["peers.allow", "relay.ports"], what, fix))
+}
+
+/// The larger part of the relay's ports that is left without `taken`.
+fn rest(relay: &RangeInclusive<u16>, taken: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+    let below = taken.start().checked_sub(1).map(|last| *relay.start()..=last);
+    let above = taken.end().checked_add(1).map(|first| first..=*relay.end());
+    below.into_iter().chain(above).filter(|ports| !ports.is_empty()).max_by_key(RangeInclusive::len)
+}
+
+/// RFC 8656 §9: two clients of this relay call each other at its own address, which the operator denies.
+fn denied(settings: &Settings, relay: Vec<IpAddr>) -> Option<Disagreement> {
+    let rules = Rules {
+        allow: settings.peers.allow.clone(),
+        deny: settings.peers.deny.clone(),
+        relay: relay.clone(),
+        ..Rules::default()
+    };
+    let rules = PeerRules::new(rules);
+    let denied = relay.into_iter().filter(|ip| rules.denies(*ip, settings.relay.ports.clone()));
+    let denied: Vec<_> = denied.map(Cidr::from).collect();
+    (!denied.is_empty()).then(|| {
+        let what = format!(
+            "denies the relay's own {}, so clients of this relay cannot call each other",
+            list(&denied)
+        );
+        warning(&["peers.deny"], what, "if they should, deny ranges that do not include it")
+    })
+}
+
+/// A rule for addresses that are refused whatever is allowed.
+fn never(rule: &PeerRule) -> Option<Disagreement> {
+    let (first, last) = (rule.range.first(), rule.range.last());
+    let rules = PeerRules::new(Rules::default());
+    let why = match rules.tunnel(first) {
+        Some(name) if rules.tunnel(last) == Some(name) => format!("{name} addresses are always refused"),
+        _ if rule.range.is_one() && first.is_unspecified() => {
+            "the unspecified address is always refused".into()
+        }
+        _ => return None,
+    };
+    let fix = match first {
+        IpAddr::V6(v6) if rule.range.is_one() && v6.to_ipv4().is_some_and(|v4| !v4.is_unspecified()) => {
+            format!("write the IPv4 address, {}", v6.to_ipv4().expect("it has one"))
+        }
+        _ => "remove it".to_owned(),
+    };
+    Some(warning(&["peers.allow"], format!("{rule} has no effect: {why}"), fix))
+}
