@@ -8,7 +8,8 @@
 //! - [`auth`]: who is this? The long-term credentials of RFC 8489 section 9.2.
 //! - [`tls`]: who this server is to TLS clients: certificates and keys.
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
-//! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose.
+//! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
+//!   sentences.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod counted;
 pub mod daemon;
 pub mod datapath;
 mod keyed;
+mod plural;
 pub mod tls;
 pub mod turn;
 pub mod wire;

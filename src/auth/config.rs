@@ -20,6 +20,9 @@ pub struct AuthConfig {
     /// Also accept time-limited usernames of the form `user:expiry`. A name that starts with a number and a colon is still
     /// parsed as `expiry:user`, so this does not work for users whose names are numbers.
     pub user_before_expiry: bool,
+    /// The longest time in seconds until a time-limited credential expires. Beyond it, a credential that leaks would be valid
+    /// for ever, as one made with milliseconds instead of seconds is.
+    pub max_lifetime: u64,
     /// Lifetime of a nonce in seconds. RFC 8656 §5 recommends at most an hour.
     pub nonce_lifetime: u64,
 }
@@ -145,6 +148,7 @@ mod tests {
             ],
             secrets: vec![Secret::new("north")],
             user_before_expiry: false,
+            max_lifetime: 86_400,
             nonce_lifetime: 3600,
         };
         let printed = format!("{config:?} {config:#?}");

@@ -58,6 +58,8 @@ pub struct Auth {
     realm: String,
     users: StaticUsers,
     secrets: SharedSecrets,
+    /// See [`AuthConfig::max_lifetime`].
+    max_lifetime: u64,
     offer: AlgorithmOffer,
     nonces: Nonces,
     warnings: Vec<String>,
@@ -104,6 +106,7 @@ impl Auth {
         Ok(Auth {
             nonces: Nonces::new(&nonce_keys, features, offer, lifetime),
             secrets: SharedSecrets::new(&config.secrets, config.user_before_expiry),
+            max_lifetime: config.max_lifetime,
             realm,
             users,
             offer,
@@ -150,6 +153,10 @@ impl Auth {
         let credential = self.verify(request, &claim, algorithm, known)?;
         if purpose == AuthPurpose::Allocate && credential.expires().is_some_and(|expires| expires < unix) {
             return Err(AuthReason::Expired.into());
+        }
+        let latest = unix.saturating_add(self.max_lifetime);
+        if purpose == AuthPurpose::Allocate && credential.expires().is_some_and(|expires| expires > latest) {
+            return Err(AuthReason::ExpiryTooFar.into());
         }
         // Sixth check: the nonce is valid.
         match nonce {

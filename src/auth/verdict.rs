@@ -90,6 +90,8 @@ counted! {
         WrongPassword = "wrong_password",
         /// The time-limited credential has expired.
         Expired = "expired",
+        /// The time-limited credential expires later than `auth.max_lifetime` allows.
+        ExpiryTooFar = "expiry_too_far",
         /// The nonce is from this server, but has expired.
         StaleNonce = "stale_nonce",
         /// The nonce is from before a restart, for another address, or forged.
@@ -146,7 +148,8 @@ impl AuthReason {
             | AuthReason::UnknownUser
             | AuthReason::NoKey
             | AuthReason::WrongPassword
-            | AuthReason::Expired => 401,
+            | AuthReason::Expired
+            | AuthReason::ExpiryTooFar => 401,
             AuthReason::StaleNonce | AuthReason::ForeignNonce => 438,
             // RFC 8656 §5
             AuthReason::OtherUser => 441,

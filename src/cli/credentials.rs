@@ -10,6 +10,7 @@ use super::CredentialsArgs;
 use crate::auth::Secret;
 use crate::config::{Loaded, Settings, external};
 use crate::daemon::{self, MISTAKES, addresses, configuration, ice, state};
+use crate::plural::counted;
 
 pub fn run(args: &CredentialsArgs) -> ExitCode {
     let loaded = match &args.config {
@@ -37,6 +38,15 @@ pub fn run(args: &CredentialsArgs) -> ExitCode {
 
 fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Value> {
     let secret = secret(args, settings)?;
+    let (ttl, most) = (args.ttl.as_secs(), settings.auth.max_lifetime);
+    if ttl > most {
+        bail!(
+            "credentials for {} would be refused, because auth.max_lifetime is {}; choose a shorter --ttl, or raise \
+             auth.max_lifetime",
+            counted(ttl as usize, "second"),
+            counted(most as usize, "second"),
+        );
+    }
     let relay: Vec<IpAddr> = if settings.relay.addresses.is_empty() {
         [addresses::discover_v4(), addresses::discover_v6()]
             .into_iter()
@@ -51,7 +61,7 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
     if urls.is_empty() {
         bail!("this machine has no address that clients can reach; name the relay with --domain");
     }
-    Ok(ice::servers(&urls, &secret, &args.user, daemon::unix_now() + args.ttl.as_secs()))
+    Ok(ice::servers(&urls, &secret, &args.user, daemon::unix_now() + ttl))
 }
 
 fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use nix::sys::prctl;
 
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
 use crate::turn::peers::PeerRule;
@@ -18,6 +19,9 @@ use crate::turn::peers::PeerRule;
 /// Runs the command of the arguments and returns the exit status: 0, 1 for a failure, 2 for mistakes in the arguments or the
 /// configuration.
 pub fn run() -> ExitCode {
+    // Every command reads secrets. Without this a core dump would contain them, and other processes of the same user could
+    // read them with ptrace(2). It cannot fail on Linux.
+    let _ = prctl::set_dumpable(false);
     match Arguments::parse().command {
         CliCommand::Serve { config, domain, cert, key, state_dir, allow_peer, relay_ports } => {
             daemon::serve(&ServeArgs {
@@ -60,7 +64,8 @@ enum CliCommand {
     /// ports 49152-65535, and serves metrics on 127.0.0.1:9641. It generates a shared secret and a self-signed certificate once and keeps them. It
     /// prints ICE servers with credentials for 24 hours to standard output, unless it runs as a service, and logs to standard error.
     ///
-    /// SIGHUP reloads users and secrets. SIGTERM and SIGINT end every allocation and stop the relay; a second one stops it immediately.
+    /// SIGHUP reloads users and secrets. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second one stops it immediately. Other
+    /// signals are ignored, with a line in the log.
     #[command(after_help = "\
 Examples:
   hairpin serve

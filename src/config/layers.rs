@@ -49,6 +49,7 @@ impl Settings {
             users: self.auth.users.clone(),
             secrets: self.auth.secrets.clone(),
             user_before_expiry: self.auth.user_before_expiry,
+            max_lifetime: self.auth.max_lifetime,
             nonce_lifetime: self.auth.nonce_lifetime.into(),
         }
     }

@@ -83,6 +83,8 @@ pub struct AuthSettings {
     pub users: Vec<StaticUser>,
     /// Whether `user:expiry` is accepted in addition to `expiry:user`.
     pub user_before_expiry: bool,
+    /// The longest time in seconds until a time-limited credential expires.
+    pub max_lifetime: u64,
     /// Lifetime of a nonce in seconds.
     pub nonce_lifetime: u32,
 }

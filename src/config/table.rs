@@ -210,6 +210,16 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "auth.max_lifetime",
+        kind: &Number { range: 1..=315_360_000, at: |s: &mut Settings| &mut s.auth.max_lifetime },
+        default: "2592000",
+        example: "",
+        doc: "The longest time in seconds until a time-limited credential expires; the default is 30 days. An Allocate with a \
+              credential that expires later is refused with 401, and the log gives the reason `expiry_too_far`. Without a bound, a \
+              credential whose expiry was written in milliseconds would be valid for 57,000 years.",
+        coturn: &[],
+    },
+    Setting {
         key: "auth.nonce_lifetime",
         kind: &Seconds {
             advice: Advice { follows: |v| v <= 3600, says: "RFC 8656 section 5 says at most 3600" },

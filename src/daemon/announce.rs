@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::addresses::{self, Chosen};
 use crate::config::{Settings, Site, own_addresses};
+use crate::plural::counted;
 use crate::turn::Transport;
 use crate::turn::peers::{Cidr, PeerRule};
 
@@ -107,11 +108,7 @@ fn list<T: Display>(items: &[T]) -> String {
 }
 
 fn count(n: usize, what: &str) -> String {
-    match n {
-        0 => format!("no {what}"),
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
+    if n == 0 { format!("no {what}") } else { counted(n, what) }
 }
 
 #[cfg(test)]

@@ -33,12 +33,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use tracing::{error, info, warn};
 
-use crate::auth::Secret;
 use crate::config::{Finding, Loaded, Settings};
+use crate::plural::counted;
 use crate::turn::peers::PeerRule;
 use logging::Logging;
 use relay::RunningRelay;
-use signals::Signal;
+use signals::{BlockedSignals, Signal, Signals};
 
 /// The arguments of `hairpin serve`.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +68,9 @@ const PRINTED_USER: &str = "hairpin";
 
 /// Runs a relay until a signal stops it.
 pub fn serve(args: &ServeArgs) -> ExitCode {
+    if let Err(error) = signals::block_others() {
+        return fail_to_start(&error);
+    }
     let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
@@ -75,14 +78,24 @@ pub fn serve(args: &ServeArgs) -> ExitCode {
             return MISTAKES.into();
         }
     };
+    // Before logging, which starts a thread.
+    let signals = match BlockedSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail_to_start(&error),
+    };
     let logging = Logging::start(&loaded.settings.log);
-    match run(args, loaded, &logging) {
+    match run(args, loaded, signals, &logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn fail_to_start(error: &io::Error) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "hairpin: cannot handle signals: {error}");
+    ExitCode::FAILURE
 }
 
 fn load(args: &ServeArgs) -> Result<Loaded, Vec<Finding>> {
@@ -123,7 +136,7 @@ pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
+fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logging) -> Result<()> {
     let Loaded { mut settings, warnings } = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
     warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -132,7 +145,7 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut signals = signals::Signals::new()?;
+        let mut signals = Signals::new(signals)?;
         let mut relay = RunningRelay::start(&settings, logging.lost())?;
         if args.config.is_none() && !is_service() {
             print(&settings, &relay, args);
@@ -141,6 +154,7 @@ fn run(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> Result<()> {
             match signals.next().await {
                 Signal::Stop(signal) => break signal,
                 Signal::Reload => reload(args, &settings, &mut relay).await,
+                Signal::Ignored(_) => {}
             }
         };
         info!("{signal}: ending every allocation and stopping");
@@ -170,7 +184,7 @@ async fn reload(args: &ServeArgs, settings: &Settings, relay: &mut RunningRelay)
 async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Settings> {
     let mut new = load(args).map_err(|mistakes| {
         mistakes.iter().for_each(|mistake| error!("{mistake}"));
-        anyhow::anyhow!("the configuration has {} mistakes", mistakes.len())
+        anyhow::anyhow!("the configuration has {}", counted(mistakes.len(), "mistake"))
     })?;
     if args.config.is_none() {
         complete(&mut new.settings, args)?;
@@ -200,10 +214,7 @@ fn print(settings: &Settings, relay: &RunningRelay, args: &ServeArgs) {
     let Some(secret) = settings.auth.secrets.first() else { return };
     let site = relay.site();
     let urls = ice::urls(&site.listeners, &site.relay, &site.external, args.domain.as_deref());
-    let servers = ice_servers(&urls, secret);
+    let expiry = unix_now() + PRINTED_FOR.as_secs().min(settings.auth.max_lifetime);
+    let servers = ice::servers(&urls, secret, PRINTED_USER, expiry);
     let _ = writeln!(io::stdout().lock(), "{servers}");
-}
-
-fn ice_servers(urls: &[String], secret: &Secret) -> serde_json::Value {
-    ice::servers(urls, secret, PRINTED_USER, unix_now() + PRINTED_FOR.as_secs())
 }

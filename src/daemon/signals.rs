@@ -1,14 +1,49 @@
-//! SIGTERM and SIGINT stop the relay gracefully; a second one stops it immediately. SIGHUP reloads credentials.
+//! Which signal does what: SIGTERM, SIGINT and SIGQUIT stop the relay gracefully, and a second one stops it immediately;
+//! SIGHUP reloads credentials. Every other signal is ignored with a line in the log, because the default of most is to
+//! end the process, and with it every call. SIGABRT and the signals of faults keep their default.
+//!
+//! All of them are blocked before the first thread is created, so that every thread inherits the mask, and are read from a
+//! descriptor (signalfd(2)), which also reports the real-time signals.
 
+use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
-use tokio::signal::unix::{self, SignalKind, signal};
+use nix::sys::signal::{SigSet, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
-/// The signals that a relay handles.
+/// The signals that stop the relay.
+const STOP: [Number; 3] = [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT];
+
+/// Signals that are left alone: those of faults, SIGABRT for systemd's watchdog, and SIGPIPE, which Rust ignores.
+const DEFAULT: [Number; 8] = [
+    Number::SIGABRT,
+    Number::SIGBUS,
+    Number::SIGFPE,
+    Number::SIGILL,
+    Number::SIGPIPE,
+    Number::SIGSEGV,
+    Number::SIGSYS,
+    Number::SIGTRAP,
+];
+
+/// How often an ignored signal is logged.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The first real-time signal that programs can use.
+const SIGRTMIN: u32 = 34;
+
+/// The signals that a relay handles, from the beginning of its start.
+pub struct BlockedSignals(SignalFd);
+
+/// The same on a tokio runtime.
 pub struct Signals {
-    term: unix::Signal,
-    interrupt: unix::Signal,
-    hangup: unix::Signal,
+    descriptor: AsyncFd<SignalFd>,
+    /// When each ignored signal was last logged.
+    logged: HashMap<u32, Instant>,
 }
 
 /// What a signal asks for.
@@ -18,29 +53,137 @@ pub enum Signal {
     Stop(&'static str),
     /// To reload credentials.
     Reload,
+    /// Nothing; the number of the signal.
+    Ignored(u32),
+}
+
+/// Blocks what does not stop the relay, while it reads its configuration. To be called before any thread is created.
+pub fn block_others() -> io::Result<()> {
+    let mut set = handled();
+    STOP.iter().for_each(|signal| set.remove(*signal));
+    Ok(set.thread_block()?)
+}
+
+impl BlockedSignals {
+    /// Blocks the signals that a relay handles. To be called before any thread is created.
+    pub fn new() -> io::Result<BlockedSignals> {
+        let set = handled();
+        set.thread_block()?;
+        Ok(BlockedSignals(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+    }
 }
 
 impl Signals {
-    /// Handles these signals from now on. Must be called on a tokio runtime.
-    pub fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+    /// Must be called on a tokio runtime.
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe; a SignalFd keeps its descriptor for its whole life"
+    )]
+    pub fn new(blocked: BlockedSignals) -> io::Result<Signals> {
+        Ok(Signals { descriptor: AsyncFd::new(blocked.0)?, logged: HashMap::new() })
     }
 
-    /// Waits for the next signal.
+    /// Waits for a signal that asks for something, and logs the others.
     pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.hangup.recv() => Signal::Reload,
-            _ = self.term.recv() => Signal::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+        loop {
+            match self.read().await {
+                Some(Signal::Ignored(number)) => self.log(number),
+                Some(signal) => return signal,
+                // The descriptor cannot fail; if it does, the relay serves on without signals.
+                None => std::future::pending().await,
+            }
         }
     }
 
     /// Waits for a signal to stop.
     pub async fn stop(&mut self) {
         while self.next().await == Signal::Reload {}
+    }
+
+    async fn read(&mut self) -> Option<Signal> {
+        loop {
+            let mut ready = self.descriptor.readable().await.ok()?;
+            match ready.get_inner().read_signal() {
+                Ok(Some(info)) => return Some(meaning(info.ssi_signo)),
+                Ok(None) => ready.clear_ready(),
+                Err(nix::Error::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn log(&mut self, number: u32) {
+        let now = Instant::now();
+        if self.logged.get(&number).is_some_and(|last| now - *last < LINE_INTERVAL) {
+            return;
+        }
+        self.logged.insert(number, now);
+        let name = name(number);
+        match standard(number) {
+            Some(Number::SIGUSR1 | Number::SIGUSR2) => warn!(
+                "{name}: ignored, nothing was reloaded; SIGHUP reloads users and secrets, and a renewed certificate is read at \
+                 the next start"
+            ),
+            Some(Number::SIGTSTP | Number::SIGTTIN | Number::SIGTTOU) => {
+                info!("{name}: ignored, because a stopped relay holds up every call; SIGTERM ends it");
+            }
+            // Sent by terminals and the kernel in the course of things.
+            Some(Number::SIGWINCH | Number::SIGCHLD | Number::SIGURG | Number::SIGCONT) => {
+                debug!("{name}: ignored");
+            }
+            _ => info!("{name}: ignored; SIGHUP reloads users and secrets, SIGTERM ends the relay"),
+        }
+    }
+}
+
+/// Every signal but those of [`DEFAULT`].
+fn handled() -> SigSet {
+    let mut set = SigSet::all();
+    DEFAULT.iter().for_each(|signal| set.remove(*signal));
+    set
+}
+
+fn meaning(number: u32) -> Signal {
+    match standard(number) {
+        Some(stop) if STOP.contains(&stop) => Signal::Stop(stop.as_str()),
+        Some(Number::SIGHUP) => Signal::Reload,
+        _ => Signal::Ignored(number),
+    }
+}
+
+/// The signal, unless it is a real-time one.
+fn standard(number: u32) -> Option<Number> {
+    i32::try_from(number).ok().and_then(|number| Number::try_from(number).ok())
+}
+
+fn name(number: u32) -> String {
+    match standard(number) {
+        Some(signal) => signal.as_str().to_owned(),
+        None => format!("SIGRTMIN+{}", number.saturating_sub(SIGRTMIN)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_three_signals_stop_the_relay() {
+        let stopping: Vec<u32> =
+            (1..=64).filter(|number| matches!(meaning(*number), Signal::Stop(_))).collect();
+        assert_eq!(stopping, [2, 3, 15]);
+        assert_eq!((meaning(1), meaning(12)), (Signal::Reload, Signal::Ignored(12)));
+    }
+
+    #[test]
+    fn aborts_and_faults_keep_their_default() {
+        let set = handled();
+        assert!(DEFAULT.iter().all(|signal| !set.contains(*signal)));
+        assert!(Number::iterator().filter(|signal| !DEFAULT.contains(signal)).all(|one| set.contains(one)));
+    }
+
+    #[test]
+    fn real_time_signals_have_names() {
+        assert_eq!([name(12), name(34), name(64)], ["SIGUSR2", "SIGRTMIN+0", "SIGRTMIN+30"]);
     }
 }

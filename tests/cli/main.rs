@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
 
 mod place;
+mod signals;
 mod streams;
 
 use std::fs;
@@ -104,6 +105,17 @@ fn credentials_are_ice_servers() {
     let args = [&args[..], &["--domain", "turn.example.org"]].concat();
     let servers = ice_server(&hairpin(&args));
     assert_eq!(servers["urls"][0], format!("turn:turn.example.org:{}?transport=udp", place.udp));
+}
+
+/// Credentials that the relay would refuse are not made.
+#[test]
+fn credentials_expire_within_the_longest_lifetime() {
+    let place = Place::new("max_lifetime = 3600\n");
+    let args = ["credentials", "--user", "alice", "--config", place.config(), "--ttl"];
+    let output = hairpin(&[&args[..], &["3601"]].concat());
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+    assert!(text(&output.stderr).contains("auth.max_lifetime is 3600 seconds"), "{output:?}");
+    ice_server(&hairpin(&[&args[..], &["1h"]].concat()));
 }
 
 #[test]

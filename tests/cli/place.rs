@@ -64,6 +64,19 @@ impl Place {
         text(&output.stderr).to_owned()
     }
 
+    /// Waits until the log has these words.
+    pub fn wait_for_log(&self, log: &Path, words: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let said = fs::read_to_string(log).unwrap();
+            if said.contains(words) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{words} is not in\n{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.http))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -77,6 +90,11 @@ impl Place {
 pub struct Running(Child);
 
 impl Running {
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        signal_to(&self.0, signal);
+    }
+
     /// Sends a signal and returns the exit status.
     pub fn stop(mut self, signal: &str) -> Option<i32> {
         signal_to(&self.0, signal);

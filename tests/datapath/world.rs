@@ -122,6 +122,7 @@ impl Setup {
             users: vec![user("alice"), user("bob")],
             secrets: Vec::new(),
             user_before_expiry: false,
+            max_lifetime: 2_592_000,
             nonce_lifetime: 3600,
         };
         let auth = Auth::new(auth, NonceKeys { current: [7; 32], previous: None }).unwrap();

@@ -167,6 +167,17 @@ def test_expiry_does_not_end_a_running_call(start, host, connect, peers):
     assert error_code(again.allocate) == 401
 
 
+@pytest.mark.parametrize("ttl", [31 * 86400, int(time.time()) * 999], ids=["31 days", "milliseconds"])
+def test_an_expiry_too_far_away(ttl, start, host, connect):
+    """A credential that expires later than `auth.max_lifetime` allows opens no allocation, and the log says why."""
+    relay = start(host)
+    user = time_limited(SECRET, "bob", ttl=ttl)
+    assert error_code(connect(user).allocate) == 401
+    assert relay.line("refused", reason="expiry_too_far")["user"] == user.name
+    relay.reaches("auth_failures_total", 1, reason="expiry_too_far")
+    connect(time_limited(SECRET, "bob", ttl=29 * 86400)).allocate()
+
+
 def test_secrets_from_files_and_the_environment(start, host, connect, tmp_path):
     """Secrets and passwords can be read from files, shared secrets also from the environment."""
     (tmp_path / "secrets").write_text("the first secret in a file\n\nthe second secret in a file\n")

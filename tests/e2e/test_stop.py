@@ -6,9 +6,16 @@ import socket
 import pytest
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+
+# These report faults, cannot be handled, or are systemd's watchdog.
+LEFT_ALONE = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP}
+LEFT_ALONE |= {signal.SIGSYS, signal.SIGTRAP}
+
+
+@pytest.mark.parametrize("how", STOPPING, ids=lambda how: how.name)
 def test_a_graceful_stop(how, workers, start, host, connect):
-    """On SIGTERM and SIGINT every allocation is logged as closed, ports are freed and the exit status is 0."""
+    """On SIGTERM, SIGINT and SIGQUIT every allocation is logged as closed, ports are freed and the exit status is 0."""
     relay = start(host, workers=workers)
     clients = [connect() for _ in range(20)]
     relayed = {client.allocate() for client in clients}
@@ -29,6 +36,29 @@ def test_immediate_restart(start, host, connect):
     start(host)
     client.nonce = client.key = None
     client.allocate()
+
+
+def test_other_signals_end_no_call(workers, start, host, connect, peers):
+    """Only SIGTERM, SIGINT and SIGQUIT end the relay. Every other signal that an operator or a renewal hook may send
+    leaves it, and its calls, running.
+    """
+    relay = start(host, workers=workers)
+    with peers.udp() as peer:
+        calls = []
+        for _ in range(4):
+            calls.append(connect())
+            calls[-1].allocate()
+            calls[-1].channel = calls[-1].bind(peer.getsockname())
+        for how in sorted(signal.valid_signals() - set(STOPPING) - LEFT_ALONE):
+            relay.process.send_signal(how)
+            for call in calls:
+                call.send_channel(call.channel, b"on it goes")
+                assert peer.recvfrom(100)[0] == b"on it goes", how
+        for call in [*calls, connect()]:
+            call.allocate() if call not in calls else call.refresh()
+    assert relay.process.poll() is None
+    [line] = [line["message"] for line in relay.lines() if line["message"].startswith("SIGUSR2")]
+    assert "SIGHUP" in line and "certificate" in line, line
 
 
 def test_a_second_signal_ends_immediately(start, host, connect):

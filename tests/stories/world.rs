@@ -106,6 +106,7 @@ pub fn credentials() -> AuthConfig {
         users: vec![user("alice", "wonder"), user("bob", "builder")],
         secrets: Vec::new(),
         user_before_expiry: false,
+        max_lifetime: 2_592_000,
         nonce_lifetime: 3600,
     }
 }

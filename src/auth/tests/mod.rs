@@ -43,6 +43,7 @@ fn config(users: &[StaticUser], secrets: &[&str]) -> AuthConfig {
         users: users.to_vec(),
         secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),
         user_before_expiry: false,
+        max_lifetime: u64::MAX,
         nonce_lifetime: 600,
     }
 }

@@ -49,6 +49,35 @@ fn the_user_excludes_the_expiry() {
     assert_eq!(authenticated.credential().expires(), None);
 }
 
+/// `auth.max_lifetime`: an expiry that is further away opens no allocation, however the name is written. One in milliseconds
+/// would be valid for ever.
+#[test]
+fn an_expiry_too_far_away_is_refused() {
+    let mut config = config(&[], &["north"]);
+    (config.max_lifetime, config.user_before_expiry) = (86_400, true);
+    let auth = Auth::new(config, NonceKeys { current: [7; 32], previous: None }).unwrap();
+    let latest = NOW + 86_400;
+    for (expiry, expected) in [
+        (NOW, None),
+        (latest, None),
+        (latest + 1, Some(AuthReason::ExpiryTooFar)),
+        (latest * 1000, Some(AuthReason::ExpiryTooFar)),
+        (u64::MAX, Some(AuthReason::ExpiryTooFar)),
+        (NOW - 1, Some(AuthReason::Expired)),
+    ] {
+        for name in [format!("{expiry}:bob"), format!("{expiry}"), format!("bob:{expiry}")] {
+            let password = time_limited_password(b"north", &name);
+            for request in [rfc5389(&auth, &name, &password), rfc8489(&auth, &name, &password)] {
+                let refused = request.allocate(&auth).err().map(|refusal| (refusal.code, refusal.reason));
+                assert_eq!(refused, expected.map(|reason| (401, reason)), "{name}");
+            }
+            // A wrong password is reported as such, whatever the expiry.
+            let wrong = rfc5389(&auth, &name, "wrong").rejected(&auth);
+            assert_eq!(wrong, (401, AuthReason::WrongPassword), "{name}");
+        }
+    }
+}
+
 /// RFC 8489 §14.3: a static user takes precedence over a time-limited username.
 #[test]
 fn a_static_user_shadows_a_time_limited_username() {

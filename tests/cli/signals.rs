@@ -1,0 +1,69 @@
+//! Signals to the real program: which ones end it, and what the log says about the others.
+
+use std::fs::{self, File};
+
+use crate::place::{Place, text};
+
+/// Every signal that exists and neither stops the relay, nor reports a fault, nor cannot be handled (signal(7)).
+const IGNORED: [&str; 21] = [
+    "USR1", "USR2", "ALRM", "VTALRM", "PROF", "PIPE", "TSTP", "TTIN", "TTOU", "WINCH", "CONT", "CHLD", "URG",
+    "POLL", "PWR", "STKFLT", "XCPU", "XFSZ", "34", "50", "64",
+];
+
+/// The default action of most signals is to end the process, and with it every call.
+#[test]
+fn other_signals_are_ignored_with_a_line() {
+    let place = Place::new("");
+    let log = place.folder.path().join("log");
+    let running = place.start(File::create(&log).unwrap().into());
+    for signal in IGNORED {
+        running.signal(signal);
+        assert!(place.get("/healthz").starts_with("HTTP/1.1 200"), "after SIG{signal}");
+    }
+    assert_eq!(running.stop("TERM"), Some(0));
+    let said = fs::read_to_string(log).unwrap();
+    for signal in ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPWR", "SIGTSTP", "SIGRTMIN+0", "SIGRTMIN+30"] {
+        assert!(said.contains(&format!("{signal}: ignored")), "{signal} is not in\n{said}");
+    }
+    // coturn reloads its certificate at SIGUSR2, and renewal hooks send it.
+    let line = said.lines().find(|line| line.contains("SIGUSR2")).unwrap();
+    assert!(line.contains("SIGHUP reloads users and secrets") && line.contains("certificate"), "{line}");
+}
+
+/// A line for each of a thousand signals would be a flood.
+#[test]
+fn a_signal_sent_often_is_logged_once_per_second() {
+    let place = Place::new("");
+    let log = place.folder.path().join("log");
+    let running = place.start(File::create(&log).unwrap().into());
+    (0..50).for_each(|_| running.signal("USR1"));
+    assert_eq!(running.stop("TERM"), Some(0));
+    let lines = fs::read_to_string(log).unwrap().matches("SIGUSR1: ignored").count();
+    assert!((1..=5).contains(&lines), "{lines} lines");
+}
+
+#[test]
+fn quit_stops_it_and_abort_keeps_its_default() {
+    let place = Place::new("");
+    assert!(text(&place.start(std::process::Stdio::null()).stop_with_output("QUIT")).is_empty());
+    assert_eq!(place.start(std::process::Stdio::null()).stop("ABRT"), None, "killed by the signal");
+}
+
+/// SIGHUP counts mistakes in words.
+#[test]
+fn one_mistake_is_not_a_plural() {
+    let place = Place::new("");
+    let log = place.folder.path().join("log");
+    let running = place.start(File::create(&log).unwrap().into());
+    let good = fs::read_to_string(place.file()).unwrap();
+    for (wrong, words) in [
+        ("[limits]\nchannels = 0\n", "has 1 mistake"),
+        ("[limits]\nchannels = 0\npermissions = 0\n", "has 2 mistakes"),
+    ] {
+        fs::write(place.file(), format!("{good}{wrong}")).unwrap();
+        running.signal("HUP");
+        place.wait_for_log(&log, words);
+    }
+    assert!(!fs::read_to_string(&log).unwrap().contains("1 mistakes"));
+    assert_eq!(running.stop("TERM"), Some(0));
+}
