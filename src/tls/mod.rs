@@ -12,12 +12,16 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Application protocols (RFC 7443 section 3). Most clients offer none and are accepted.
+/// Application protocols (RFC 7443 section 3). Most clients offer none.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
 /// A certificate chain and its private key, ready to serve.
 #[derive(Clone)]
-pub struct Identity(Arc<ServerConfig>);
+pub struct Identity {
+    config: Arc<ServerConfig>,
+    /// The same for clients that offer other protocols only.
+    without_alpn: Arc<ServerConfig>,
+}
 
 /// Why there is no identity, as a sentence that says what is required.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +78,26 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .map_err(other)?;
+        let without_alpn = Arc::new(config.clone());
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        Ok(Identity(Arc::new(config)))
+        Ok(Identity { config: Arc::new(config), without_alpn })
     }
 
     /// The rustls configuration that serves this identity.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.0.clone()
+        self.config.clone()
+    }
+
+    /// The rustls configuration for a client that offers these application protocols.
+    ///
+    /// If none of them is ours, it is served as if it had offered none, as a server without ALPN would (RFC 7301 section
+    /// 3.1): browsers behind an HTTP proxy offer only `http/1.1`, and there is nothing else here to negotiate.
+    pub fn config_for<'a>(&self, mut offered: impl Iterator<Item = &'a [u8]>) -> Arc<ServerConfig> {
+        if offered.any(|protocol| PROTOCOLS.contains(&protocol)) {
+            self.config.clone()
+        } else {
+            self.without_alpn.clone()
+        }
     }
 }
 

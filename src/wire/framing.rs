@@ -1,34 +1,67 @@
 //! Message boundaries in a stream (RFC 8489 §6.2.2, RFC 8656 §12.5).
 //!
-//! A stream is framed by the length fields of its messages alone, so it cannot be resynchronised after an error.
+//! A stream is framed by the length fields of its messages alone, so it cannot be resynchronised after an error. What
+//! can never become a message is an error as soon as the bytes show it, at best with the first one: waiting for the rest
+//! of it would only keep a connection open that is of no use.
 
 use super::channel::{CHANNEL_HEADER, is_channel_data};
-use super::layout::{STUN_HEADER, padding};
+use super::layout::{MAGIC_COOKIE, STUN_HEADER, padding};
 
 /// The longest message in a stream. It is a STUN message, because ChannelData has a shorter header.
-pub const FRAME_MAX: usize = STUN_HEADER + u16::MAX as usize;
+pub const FRAME_MAX: usize = STUN_HEADER + 0xFFFC;
+
+/// How many bytes of a message show whether it can be one: those before the transaction ID.
+pub const FRAME_CHECKED: usize = 8;
+
+/// The type of a Binding request, the only message of classic STUN (RFC 3489) that is supported.
+const BINDING_REQUEST: [u8; 2] = [0, 1];
 
 /// The stream holds something that is neither STUN nor ChannelData.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("neither a STUN message nor ChannelData")]
-pub struct FramingError;
+pub enum FramingError {
+    /// No message begins with this byte (RFC 7983 §7).
+    #[error("neither STUN nor ChannelData begins with this byte")]
+    FirstByte,
+    /// The length of a STUN message is not a multiple of four (RFC 8489 §5).
+    #[error("the length of a STUN message is not a multiple of four")]
+    Length,
+    /// The magic cookie of a STUN message is wrong (RFC 8489 §5).
+    #[error("a STUN message has no magic cookie")]
+    Cookie,
+}
 
 /// Length of the message at the start of `bytes`, for ChannelData with padding. `Ok(None)` means that more bytes are
 /// needed to tell. The message itself may still be incomplete.
 ///
 /// # Errors
 ///
-/// Returns [`FramingError`] if the first byte is neither that of a STUN message nor that of ChannelData (RFC 7983 §7). The
-/// connection has to be closed.
+/// Returns a [`FramingError`] if `bytes` cannot be the start of a message. The connection has to be closed.
 pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    let is_stun = first & 0xC0 == 0;
-    if !is_stun && !is_channel_data(bytes) {
-        return Err(FramingError);
+    // RFC 7983 §7
+    let is_stun = first <= 3;
+    if is_stun {
+        check_stun(bytes)?;
+    } else if !is_channel_data(bytes) {
+        return Err(FramingError::FirstByte);
     }
     let Some(&[_, _, high, low]) = bytes.first_chunk() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
     Ok(Some(if is_stun { STUN_HEADER + len } else { CHANNEL_HEADER + len + padding(len) }))
+}
+
+/// Checks as much of the header of a STUN message as there is.
+fn check_stun(bytes: &[u8]) -> Result<(), FramingError> {
+    // RFC 8489 §5
+    if bytes.get(3).is_some_and(|low| low % 4 != 0) {
+        return Err(FramingError::Length);
+    }
+    // RFC 8489 §11: only a classic Binding request has no magic cookie.
+    let cookie = bytes.get(4..).map_or(&[][..], |rest| &rest[..rest.len().min(4)]);
+    if !MAGIC_COOKIE.to_be_bytes().starts_with(cookie) && !bytes.starts_with(&BINDING_REQUEST) {
+        return Err(FramingError::Cookie);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -47,17 +80,48 @@ mod tests {
         }
     }
 
-    /// RFC 8656 §12, Table 2: 0x5000 to 0xFFFF are not channel numbers.
+    /// RFC 7983 §7, RFC 8656 §12, Table 2: 0x04 to 0x3F and 0x50 to 0xFF begin no message.
     #[test]
     fn other_protocols_are_a_framing_error() {
-        for first in 0x50..=0xFF {
-            assert_eq!(frame_len(&[first]), Err(FramingError));
-        }
-        for first in 0..=0x4F {
-            assert_eq!(frame_len(&[first, 0, 0]), Ok(None));
+        for first in 0..=0xFF {
+            let expected = match first {
+                0..=3 | 0x40..=0x4F => Ok(None),
+                _ => Err(FramingError::FirstByte),
+            };
+            assert_eq!(frame_len(&[first]), expected);
+            assert_eq!(frame_len(&[first, 0, 0]), expected);
         }
         assert_eq!(frame_len(&[]), Ok(None));
-        assert_eq!(frame_len(&[0x3F, 0, 0xFF, 0xFF]), Ok(Some(FRAME_MAX)));
+        assert_eq!(frame_len(&[0x03, 0, 0xFF, 0xFC]), Ok(Some(FRAME_MAX)));
+    }
+
+    /// RFC 8489 §5: the length of a STUN message is a multiple of four. That of ChannelData need not be.
+    #[test]
+    fn an_unaligned_length_is_a_framing_error() {
+        for low in 0..=0xFF {
+            let expected =
+                if low % 4 == 0 { Ok(Some(20 + usize::from(low))) } else { Err(FramingError::Length) };
+            assert_eq!(frame_len(&[0x00, 0x01, 0, low]), expected);
+            assert!(frame_len(&[0x40, 0x01, 0, low]).is_ok());
+        }
+    }
+
+    /// RFC 8489 §5, §11: a wrong cookie is an error from its first wrong byte on, except in a classic Binding request.
+    #[test]
+    fn a_wrong_cookie_is_a_framing_error() {
+        let header = |kind: [u8; 2], cookie: [u8; 4]| [&kind[..], &[0, 8], &cookie].concat();
+        for kind in [[0, 1], [0, 3], [0, 0x11], [0x01, 0x01], [0x03, 0xFF]] {
+            let right = header(kind, MAGIC_COOKIE.to_be_bytes());
+            assert!((0..=8).all(|len| frame_len(&right[..len]).is_ok()), "{kind:?}");
+            for wrong in 4..8 {
+                let mut bytes = right.clone();
+                bytes[wrong] ^= 1;
+                for len in 0..=8 {
+                    let is_error = len > wrong && kind != BINDING_REQUEST;
+                    assert_eq!(frame_len(&bytes[..len]).is_err(), is_error, "{kind:?} {wrong} {len}");
+                }
+            }
+        }
     }
 
     proptest! {
@@ -81,6 +145,16 @@ mod tests {
             for end in ends {
                 prop_assert_eq!(frame_len(&stream[at..at + 4]), Ok(Some(end - at)));
                 at = end;
+            }
+        }
+
+        /// What is an error stays one, whatever follows, and what is the start of a message stays one until it is whole.
+        #[test]
+        fn more_bytes_do_not_mend_an_error(bytes in prop::collection::vec(prop_oneof![0u8..4, Just(0x21), any::<u8>()], 0..12)) {
+            let verdicts: Vec<_> = (0..=bytes.len()).map(|len| frame_len(&bytes[..len])).collect();
+            prop_assert!(verdicts.windows(2).all(|pair| pair[0].is_ok() || pair[1].is_err()));
+            if bytes.len() > FRAME_CHECKED {
+                prop_assert_eq!(verdicts[FRAME_CHECKED].is_err(), verdicts[bytes.len()].is_err());
             }
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! - [`Message`], [`Attribute`]: a validated STUN message and one of its attributes.
 //! - [`Encoder`]: builds responses in a `Vec`.
-//! - [`frame_len`]: finds message boundaries in a stream.
+//! - [`frame_len`]: finds message boundaries in a stream; [`Foreign`] names what is none.
 //! - [`ChannelHeader`], [`data_indication_header`]: headers written in place, in front of relayed data.
 //!
 //! Deliberately not here: short-term credentials (RFC 8489 §9.1), and the padded HMAC of RFC 3489 §11.2.8, because
@@ -17,6 +17,7 @@ pub mod attribute;
 mod channel;
 mod data_indication;
 mod encoder;
+mod foreign;
 mod framing;
 mod integrity;
 mod layout;
@@ -29,7 +30,8 @@ pub use attribute::Attribute;
 pub use channel::{CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, is_channel_data};
 pub use data_indication::{DATA_INDICATION_HEADER_MAX, data_indication_header, data_indication_header_len};
 pub use encoder::{Encoder, reason_phrase};
-pub use framing::{FRAME_MAX, FramingError, frame_len};
+pub use foreign::Foreign;
+pub use framing::{FRAME_CHECKED, FRAME_MAX, FramingError, frame_len};
 pub use layout::{TransactionId, padding};
 pub use malformed::Malformed;
 pub use message::{Attributes, Message};

@@ -1,5 +1,6 @@
 //! Splitting a stream into messages, and framing errors.
 
+use std::io::Read;
 use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 use hairpin::datapath::stream::stats::{ConnectionEnd, StreamCounters};
 use hairpin::turn::Transport;
 use hairpin::turn::stats::Dropped;
-use hairpin::wire::Method;
+use hairpin::wire::{Method, attribute};
 
-use crate::client::{Client, padded_channel_message};
+use crate::client::{Client, ClientSocket, padded_channel_message};
 use crate::world::{STREAMS, addr, peer, receive, relay};
 
 /// RFC 8489 §6.2.2: messages are split at every byte.
@@ -59,19 +60,19 @@ fn many_requests_in_one_write() {
     relay.stop();
 }
 
-/// RFC 8489 §6.3: a malformed message that can be framed is discarded, and the stream stays open.
+/// RFC 8489 §6.3: a malformed message that can be framed is discarded, and the stream stays open. So does one of a client
+/// whose allocation has ended.
 #[test]
 fn malformed_messages_are_discarded() {
     let relay = relay("127.1.6.3");
     for transport in STREAMS {
-        let mut client = relay.client(transport);
-        let mut wrong_cookie = client.request(Method::Allocate, &[], &[]);
-        wrong_cookie[4] ^= 1;
-        let mut bad_length = client.request(Method::Binding, &[(0x8022, vec![1; 4])], &[]);
-        bad_length[22..24].copy_from_slice(&[0xFF, 0xFF]);
-        for message in
-            [wrong_cookie, bad_length, vec![0x3F; 20 + 0x3F3F], padded_channel_message(0x4001, b"nobody")]
-        {
+        let mut client = relay.allocated(transport);
+        assert_eq!(client.refresh(0).code(), 0);
+        let mut unknown_method = client.request(Method::Binding, &[], &[]);
+        unknown_method[..2].copy_from_slice(&[0x03, 0xEF]);
+        let mut bad_attribute = client.request(Method::Binding, &[(0x8022, vec![1; 4])], &[]);
+        bad_attribute[22..24].copy_from_slice(&[0xFF, 0xFF]);
+        for message in [unknown_method, bad_attribute, padded_channel_message(0x4001, b"nobody")] {
             client.send(&message);
             assert_eq!(client.binding().code(), 0);
         }
@@ -82,14 +83,31 @@ fn malformed_messages_are_discarded() {
     relay.stop();
 }
 
-/// RFC 8656 §12, Table 2: a framing error, also 0x5000 to 0x7FFF, closes the stream immediately, but requests before it get
-/// responses.
+/// RFC 8489 §5, RFC 8656 §12, RFC 7983 §7: bytes that can never become a message close the stream as soon as they show it,
+/// whatever was sent before, but requests before them get responses.
 #[test]
 fn framing_errors_close_the_stream() {
     let relay = relay("127.1.6.4");
-    let garbage = [&[0x50, 0, 0, 0][..], &[0x7F, 0xFF, 0, 0], b"\x80", b"\xFF\xFF", b"SSH-2.0-OpenSSH\r\n"];
+    let garbage = [
+        &[0x04][..],
+        &[0x3F],
+        &[0x50],
+        &[0x7F, 0xFF, 0, 0],
+        b"\x80",
+        b"\xFF\xFF",
+        b"SSH-2.0-OpenSSH\r\n",
+        // A length that is not a multiple of four.
+        &[0x00, 0x01, 0, 2],
+        // A wrong cookie: in a request, in a Binding indication, in one that is not complete.
+        &[0x00, 0x03, 0, 0, 0x21, 0x12, 0xA4, 0x43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0x00, 0x11, 0, 0, 0x20],
+        &[0x00, 0x16, 0, 8, 0],
+    ];
     for transport in STREAMS {
         for garbage in garbage {
+            let mut silent = relay.client(transport);
+            silent.send(garbage);
+            silent.assert_closed();
             let mut client = relay.client(transport);
             let request = client.request(Method::Binding, &[], &[]);
             client.send(&[&request, garbage].concat());
@@ -100,8 +118,94 @@ fn framing_errors_close_the_stream() {
             allocated.assert_closed();
         }
     }
-    relay.wait_for_ends(ConnectionEnd::Unframed, [10, 10]);
+    relay.wait_for_ends(ConnectionEnd::Unframed, [33, 33]);
     relay.wait_until_empty();
+    relay.stop();
+}
+
+/// The same byte by byte: the connection is closed with the first byte that no message has there.
+#[test]
+fn framing_errors_in_pieces() {
+    let relay = relay("127.1.6.6");
+    for transport in STREAMS {
+        for (piece, wrong) in [(&[0x00, 0x03][..], &[0, 1][..]), (&[0x00, 0x03, 0, 8, 0x21, 0x12], &[0xA5])] {
+            let mut client = relay.client(transport);
+            client.send(piece);
+            sleep(Duration::from_millis(50));
+            let open = relay.stats().sockets.streams.open;
+            assert_eq!(open.iter().sum::<u64>(), 1, "{piece:?} may be the start of a message");
+            client.send(wrong);
+            client.assert_closed();
+        }
+    }
+    relay.wait_for_ends(ConnectionEnd::Unframed, [2, 2]);
+    relay.stop();
+}
+
+/// RFC 3489: a classic Binding request has no cookie.
+#[test]
+fn a_classic_binding_request_over_a_stream() {
+    let relay = relay("127.1.6.7");
+    for transport in STREAMS {
+        let mut client = relay.client(transport);
+        let mut request = client.request(Method::Binding, &[], &[]);
+        request[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        client.send(&request);
+        let mut header = [0; 20];
+        match &mut client.socket {
+            ClientSocket::Tcp(socket) => socket.read_exact(&mut header).unwrap(),
+            ClientSocket::Tls(tls) => tls.read_exact(&mut header).unwrap(),
+            ClientSocket::Udp(_) => unreachable!(),
+        }
+        assert_eq!((&header[..2], &header[4..]), (&[1, 1][..], &request[4..20]));
+    }
+    relay.stop();
+}
+
+/// RFC 8656 §12: there is no channel without an allocation. After one there may be, also if it was made in the same write.
+#[test]
+fn channel_data_needs_an_allocation() {
+    let relay = relay("127.1.6.8");
+    for transport in STREAMS {
+        let mut client = relay.client(transport);
+        assert_eq!(client.binding().code(), 0);
+        client.send(&[0x40]);
+        client.assert_closed();
+
+        let (mut client, peer) = (relay.client(transport), peer());
+        assert_eq!(client.refresh(600).code(), 437, "the client has a nonce");
+        let number = (attribute::CHANNEL_NUMBER, vec![0x40, 1, 0, 0]);
+        let allocate = client.request(Method::Allocate, &Client::allocation(), &[]);
+        let bind = client.request(Method::ChannelBind, &[number], &[addr(&peer)]);
+        client.send(&[allocate, bind, padded_channel_message(0x4001, b"at once")].concat());
+        assert_eq!(receive(&peer).0, b"at once");
+    }
+    relay.wait_for_ends(ConnectionEnd::ChannelTooEarly, [1, 1]);
+    relay.stop();
+}
+
+/// Other protocols have reasons of their own, also where their first byte is in the range of channels.
+#[test]
+fn other_protocols_are_recognised() {
+    let relay = relay("127.1.6.9");
+    for (n, transport) in STREAMS.into_iter().enumerate() {
+        for (bytes, why) in [
+            (&b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n"[..], ConnectionEnd::Http),
+            (b"HEAD / HTTP/1.0\r\n\r\n", ConnectionEnd::Http),
+            (b"OPTIONS * HTTP/1.1\r\n\r\n", ConnectionEnd::Http),
+            (b"POST / HTTP/1.1\r\n\r\n", ConnectionEnd::Http),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ConnectionEnd::Http),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 3478\r\n", ConnectionEnd::ProxyHeader),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C", ConnectionEnd::ProxyHeader),
+            (b"\x16\x03\x01\x02\0\x01", ConnectionEnd::UnexpectedTls),
+        ] {
+            let before = relay.stats().sockets.streams.closed[n][why];
+            let mut client = relay.client(transport);
+            client.send(bytes);
+            client.assert_closed();
+            relay.wait_for(why.as_str(), |stats| stats.sockets.streams.closed[n][why] == before + 1);
+        }
+    }
     relay.stop();
 }
 
@@ -114,7 +218,7 @@ fn a_tcp_client_on_the_tls_port() {
     client.send(&request);
     let _ = client.tcp().shutdown(Shutdown::Write);
     let ended = std::io::Read::read_to_end(&mut client.tcp(), &mut Vec::new());
-    assert!(ended.is_ok_and(|len| len < 10), "an alert at most");
+    assert!(ended.is_ok_and(|len| len == 0), "no response");
     relay.wait_for("the failure is counted", |stats| stats.sockets.streams.handshakes_failed.sum() == 1);
     assert_eq!(relay.stats().sockets.streams.open, [0, 0]);
     assert_eq!(StreamCounters::index(Transport::Tls), 1);

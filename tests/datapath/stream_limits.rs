@@ -54,7 +54,8 @@ fn timeouts() {
         let request = dripping.request(Method::Binding, &[], &[]);
         dripping.send(&request);
         dripping.message();
-        let mut message = padded_channel_message(0x4001, &[0; 20_000]).into_iter();
+        let software = vec![(0x8022, vec![0; 20_000])];
+        let mut message = dripping.request(Method::Binding, &software, &[]).into_iter();
         let socket = dripping.tcp().try_clone().unwrap();
         socket.set_nonblocking(true).unwrap();
         let open = || !matches!(socket.peek(&mut [0]), Ok(0)) && socket.take_error().unwrap().is_none();

@@ -9,19 +9,27 @@ use rustls::version::{TLS12, TLS13};
 use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls, tls_config};
 use crate::world::{addr, peer, receive, relay};
 
-/// RFC 8489 §6.2.3: TLS 1.2 and 1.3; RFC 7443: ALPN is optional.
+/// RFC 8489 §6.2.3: TLS 1.2 and 1.3; RFC 7443: ALPN is optional; RFC 7301 §3.1: a client that offers only other protocols
+/// is served without ALPN.
 #[test]
 fn versions_and_alpn() {
     let relay = relay("127.1.10.1");
     for version in [&TLS12, &TLS13] {
-        for protocols in
-            [vec![], vec![&b"stun.turn"[..]], vec![b"stun.nat-discovery"], vec![b"x", b"stun.turn"]]
-        {
+        for (protocols, chosen) in [
+            (&[][..], None),
+            (&[&b"stun.turn"[..]][..], Some(&b"stun.turn"[..])),
+            (&[b"stun.nat-discovery"], Some(b"stun.nat-discovery")),
+            (&[b"x", b"stun.turn"], Some(b"stun.turn")),
+            (&[b"http/1.1"], None),
+            (&[b"h2"], None),
+            (&[b"h2", b"http/1.1"], None),
+            (&[b"webrtc", b"c-webrtc"], None),
+        ] {
             let mut config = tls_config(&relay, version);
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             let stream = tls(&relay, config).unwrap();
             assert_eq!(stream.conn.protocol_version(), Some(version.version));
-            assert_eq!(stream.conn.alpn_protocol(), protocols.last().copied());
+            assert_eq!(stream.conn.alpn_protocol(), chosen);
             let (mut client, peer) = (Client::over_stream(ClientSocket::Tls(Box::new(stream))), peer());
             assert_eq!(client.allocate(&[]).code(), 0);
             client.bind(0x4001, addr(&peer));
@@ -46,9 +54,11 @@ fn failed_handshakes() {
     failed(HandshakeFailure::NotTls);
     drop(connect(relay.tls));
     failed(HandshakeFailure::Gone);
-    let mut config = tls_config(&relay, &TLS13);
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    assert!(tls(&relay, config).is_err());
+    // A ClientHello of TLS 1.0, without cipher suites that are still in use.
+    let mut hello = vec![0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0, 5, 1, 0]);
+    connect(relay.tls).write_all(&hello).unwrap();
     failed(HandshakeFailure::NothingInCommon);
     let other = crate::world::relay("127.1.10.3");
     let config = tls_config(&other, &TLS13);

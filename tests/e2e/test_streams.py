@@ -163,7 +163,8 @@ def test_deadlines(workers, serve, dial, knock):
         unfinished, idle = dial(over), dial(over)
         for client in (unfinished, idle):
             assert client.binding()
-        unfinished.socket.connection.sendall(struct.pack("!HH", 0x4000, 1000) + bytes(996))
+        start = struct.pack("!HHI", stun.BINDING, 1000, stun.COOKIE) + bytes(996)
+        unfinished.socket.connection.sendall(start)
         assert ends(unfinished.socket.connection)
         relay.becomes("connections_closed_total", 1, transport=over, reason="unfinished_message")
         assert ends(idle.socket.connection)

@@ -28,10 +28,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
 
 use super::group::ListenerGroup;
-use crate::datapath::line_budget::LineBudget;
+use crate::datapath::line_budget::{COMMON, LineBudgets};
 use crate::datapath::stream::StreamLimits;
 use crate::datapath::stream::admission::{Admission, Permits};
 use crate::datapath::stream::incoming::{Incoming, OpenConnection};
@@ -48,6 +49,9 @@ const NICE: i32 = 10;
 
 /// How long accepting pauses when this process has no file descriptors or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often summaries of suppressed log lines are looked for.
+const SUMMARIES: Duration = Duration::from_secs(5);
 
 /// The first bytes of a connection that are read here; the worker reads the rest.
 const FIRST_BYTES: usize = 2048;
@@ -115,6 +119,7 @@ impl Stages {
                 // Whoever starts this waits for it.
                 let _ = ready.send(listening);
                 tokio::select! {
+                    () = summarize(context.clone()) => {}
                     () = run(context, listeners, commands) => {}
                     _ = ended => {}
                 }
@@ -153,7 +158,7 @@ struct StageContext<S> {
     admission: Arc<Admission>,
     counters: Arc<Mutex<StreamCounters>>,
     config: RefCell<Arc<StageConfig>>,
-    log: RefCell<LineBudget>,
+    log: RefCell<LineBudgets>,
     sink: S,
 }
 
@@ -216,6 +221,16 @@ async fn run<S: Sink>(
     }
 }
 
+/// Writes the summaries of suppressed log lines that are due, again and again.
+async fn summarize<S>(context: Rc<StageContext<S>>) {
+    loop {
+        sleep(SUMMARIES).await;
+        for (reason, count) in context.log.borrow_mut().take_summaries(clock::mono()) {
+            info!(reason, count, "more connections failed than are logged");
+        }
+    }
+}
+
 /// Accepts connections until the listener is removed.
 async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: TcpListener, transport: Transport) {
     let index = StreamCounters::index(transport);
@@ -270,8 +285,15 @@ impl<S: Sink> StageContext<S> {
             }
             StageOutcome::HandshakeFailed(why, error) => {
                 self.counters().handshakes_failed[why] += 1;
-                let Some(suppressed) = self.log.borrow_mut().take(clock::mono()) else { return };
                 let reason = why.as_str();
+                if why.is_ordinary() {
+                    debug!(%client, %server, reason, error, "connection closed before its TLS handshake");
+                    return;
+                }
+                let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else {
+                    return;
+                };
+                let suppressed = (suppressed > 0).then_some(suppressed);
                 info!(%client, %server, reason, error, suppressed, "TLS handshake failed");
             }
         }
@@ -305,12 +327,7 @@ impl<S: Sink> StageContext<S> {
         };
         let mut stream = match timeout(limits.handshake_timeout, handshake(socket, &identity)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                return StageOutcome::HandshakeFailed(
-                    HandshakeFailure::from_error(&error),
-                    error.to_string(),
-                );
-            }
+            Ok(Err((why, error))) => return StageOutcome::HandshakeFailed(why, error),
             Err(_) => {
                 let error = "the handshake timed out".to_owned();
                 return StageOutcome::HandshakeFailed(HandshakeFailure::TooSlow, error);
@@ -354,10 +371,29 @@ fn is_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
 }
 
+/// The first byte of a TLS connection: that of a handshake record (RFC 8446 section 5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Completes a TLS handshake, or says why it failed.
 async fn handshake(
     socket: TcpStream,
     identity: &Identity,
-) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
-    hello.into_stream(identity.config()).await
+) -> Result<TlsStream<TcpStream>, (HandshakeFailure, String)> {
+    let failed = |error: io::Error| (HandshakeFailure::from_error(&error), error.to_string());
+    // rustls does not tell what it read instead of TLS.
+    let mut first = [0; 16];
+    let count = socket.peek(&mut first).await.map_err(failed)?;
+    match first[..count] {
+        [] => Err((HandshakeFailure::Gone, "the client has sent nothing".to_owned())),
+        [HANDSHAKE_RECORD, ..] => {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(failed)?;
+            let config = identity.config_for(hello.client_hello().alpn().into_iter().flatten());
+            hello.into_stream(config).await.map_err(failed)
+        }
+        _ => {
+            // A socket that is closed with unread bytes is reset, which looks like a failure of the network.
+            let _ = socket.try_read(&mut [0; FIRST_BYTES]);
+            Err((HandshakeFailure::NotTls, HandshakeFailure::not_tls(&first[..count]).to_owned()))
+        }
+    }
 }

@@ -57,6 +57,8 @@ pub(super) struct ConnectionState {
     /// Since when a message is unfinished.
     pub(super) unfinished: Option<u64>,
     pub(super) allocated: bool,
+    /// It has or had an allocation.
+    pub(super) had_allocation: bool,
     /// The socket did not take all that is queued.
     pub(super) blocked: bool,
     /// It is in the list of connections to be written to.
@@ -111,6 +113,7 @@ impl<S: Read + Write> Connection<S> {
             read_size: READ_SIZE,
             unfinished: None,
             allocated: false,
+            had_allocation: false,
             blocked: false,
             dirty: false,
             interest: Interest { read: true, write: false },

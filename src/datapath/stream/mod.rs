@@ -20,4 +20,4 @@ pub(in crate::datapath) mod table;
 pub use config::StreamLimits;
 pub use connection::{Connection, ReadOutcome};
 pub use pool::Pool;
-pub use reassembly::{MessageRun, Reassembly, next};
+pub use reassembly::{MessageRun, Reassembly, StreamError, next};

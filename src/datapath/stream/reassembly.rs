@@ -2,7 +2,8 @@
 //!
 //! Messages are split in the buffer that they were read into; a connection stores bytes of its own only while a message is
 //! unfinished. When the rest arrives, they are copied to the start of the buffer, so that every message is contiguous. No
-//! byte is copied more than twice, however small the reads are.
+//! byte is copied more than twice, however small the reads are; only the first few bytes of a message, which show whether
+//! it can be one, are looked at again with each read.
 
 use super::pool::Pool;
 use crate::wire::{self, FramingError};
@@ -24,6 +25,17 @@ pub struct MessageRun {
     pub len: usize,
 }
 
+/// Why the rest of a stream is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// It cannot be framed.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// There can be no channel yet.
+    #[error("ChannelData on a connection that never had an allocation")]
+    TooEarly,
+}
+
 /// The maximum number of messages in a run, which is what the outbox can add at a time.
 const MAX_RUN: usize = 128;
 
@@ -41,12 +53,13 @@ impl Reassembly {
     pub fn complete(&mut self, buffer: &mut [u8], read: usize, pool: &mut Pool) -> usize {
         let buffered = self.partial.len();
         let end = buffered + read;
-        if buffered == 0 {
-            return end;
+        if buffered == 0 || read == 0 {
+            return read;
         }
-        // The buffered bytes are the valid start of a message, as `next` found when they were read.
-        let needed = wire::frame_len(&self.partial).ok().flatten().unwrap_or(wire::CHANNEL_HEADER);
-        if end < needed {
+        // The buffered bytes are the valid start of a message, as `next` found when they were read. While they are fewer
+        // than show that, each further byte may show that they are not.
+        let needed = wire::frame_len(&self.partial).ok().flatten().unwrap_or(0);
+        if buffered >= wire::FRAME_CHECKED.min(needed) && end < needed {
             self.partial.extend_from_slice(&buffer[buffered..end]);
             return 0;
         }
@@ -64,11 +77,15 @@ impl Reassembly {
     }
 }
 
-/// The messages at the start of `bytes`; `None` if the first one is unfinished.
+/// The messages at the start of `bytes`; `None` if the first one is unfinished. `channels`: the connection has or had an
+/// allocation, so there may be ChannelData.
 ///
 /// # Errors
 /// If the bytes are not the start of a message. The rest of the stream cannot be framed either.
-pub fn next(bytes: &[u8]) -> Result<Option<MessageRun>, FramingError> {
+pub fn next(bytes: &[u8], channels: bool) -> Result<Option<MessageRun>, StreamError> {
+    if !channels && wire::is_channel_data(bytes) {
+        return Err(StreamError::TooEarly);
+    }
     let Some(segment_size) = wire::frame_len(bytes)?.filter(|&len| len <= bytes.len()) else {
         return Ok(None);
     };
@@ -97,16 +114,20 @@ mod tests {
             let mut buffer = vec![0xEE; reassembly.buffered()];
             buffer.extend_from_slice(piece);
             let end = reassembly.complete(&mut buffer, piece.len(), &mut pool);
+            if piece.is_empty() {
+                assert_eq!(end, 0);
+                continue;
+            }
             let mut at = 0;
             loop {
-                match next(&buffer[at..end]) {
+                match next(&buffer[at..end], true) {
                     Ok(Some(run)) => {
                         messages
                             .extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
                         at += run.len;
                     }
                     Ok(None) => break reassembly.buffer_rest(&buffer[at..end], &mut pool),
-                    Err(FramingError) => return (messages, false, 0),
+                    Err(_) => return (messages, false, 0),
                 }
             }
             assert!(reassembly.buffered() < wire::FRAME_MAX);
@@ -141,28 +162,51 @@ mod tests {
     #[test]
     fn equal_channel_data_is_one_run() {
         let stream = [messages()[0].clone(), messages()[1].clone(), messages()[3].clone()].concat();
-        assert_eq!(next(&stream), Ok(Some(MessageRun { segment_size: 12, len: 24 })));
-        assert_eq!(next(&stream[24..]), Ok(Some(MessageRun { segment_size: 4, len: 4 })));
+        assert_eq!(next(&stream, true), Ok(Some(MessageRun { segment_size: 12, len: 24 })));
+        assert_eq!(next(&stream[24..], true), Ok(Some(MessageRun { segment_size: 4, len: 4 })));
         let many = messages()[3].repeat(1000);
         assert_eq!(
-            next(&many),
+            next(&many, true),
             Ok(Some(MessageRun { segment_size: 4, len: 4 * MAX_RUN })),
             "runs are bounded"
         );
     }
 
-    /// RFC 8656 §12: 0x5000 is a framing error, also when it arrives byte by byte.
+    /// RFC 8656 §12, RFC 8489 §5: a framing error, also when it arrives byte by byte, and as soon as it has arrived.
     #[test]
     fn a_framing_error() {
-        let mut stream = messages().concat();
-        stream.extend([0x50, 0, 0, 0]);
-        assert_eq!(feed([&stream[..]]), (messages(), false, 0));
-        assert_eq!(feed(stream.chunks(1)), (messages(), false, 0));
+        for error in [&[0x50][..], &[0x04], &[0x00, 0x03, 0x01, 0x01], &[0x00, 0x03, 0x01, 0x00, 0x21, 0x13]]
+        {
+            let stream = [&messages().concat(), error].concat();
+            assert_eq!(feed([&stream[..]]), (messages(), false, 0));
+            assert_eq!(feed(stream.chunks(1)), (messages(), false, 0));
+            let (unfinished, last) = stream.split_at(stream.len() - 1);
+            assert_eq!(feed([unfinished]), (messages(), true, error.len() - 1));
+            assert_eq!(feed([unfinished, last]), (messages(), false, 0));
+        }
+    }
+
+    /// A read that brings nothing leaves the unfinished message as it is.
+    #[test]
+    fn an_empty_read() {
+        let message = messages()[2].clone();
+        for at in 1..message.len() {
+            let (first, second) = message.split_at(at);
+            assert_eq!(feed([first, &[], second]), (vec![message.clone()], true, 0), "{at}");
+        }
+    }
+
+    /// RFC 8656 §12.6: there is no channel without an allocation, so its first byte is enough.
+    #[test]
+    fn channel_data_without_an_allocation() {
+        assert_eq!(next(&[0x40], false), Err(StreamError::TooEarly));
+        assert_eq!(next(&[0x40], true), Ok(None));
+        assert_eq!(next(&messages()[2], false), next(&messages()[2], true));
     }
 
     #[test]
     fn the_longest_message_in_small_pieces() {
-        let mut message = vec![0x00, 0x01, 0xFF, 0xFF];
+        let mut message = vec![0x00, 0x01, 0xFF, 0xFC];
         message.resize(wire::FRAME_MAX, 7);
         assert_eq!(feed(message.chunks(1000)), (vec![message.clone()], true, 0));
         let unfinished = wire::FRAME_MAX - 1;

@@ -2,8 +2,10 @@
 
 use std::io;
 
+use super::reassembly::StreamError;
 use crate::counted::{Counters, counted};
 use crate::turn::Transport;
+use crate::wire::Foreign;
 
 counted! {
     /// Why a connection was closed right after it was accepted.
@@ -26,6 +28,14 @@ counted! {
         Reset = "reset",
         /// The bytes were not a message, so the rest of the stream cannot be framed.
         Unframed = "unframed",
+        /// The client spoke TLS where TURN was expected.
+        UnexpectedTls = "unexpected_tls",
+        /// The client spoke HTTP.
+        Http = "http",
+        /// A proxy sent a header of the PROXY protocol.
+        ProxyHeader = "proxy_header",
+        /// ChannelData on a connection that never had an allocation.
+        ChannelTooEarly = "channel_data_without_allocation",
         /// The bytes were not valid TLS.
         Tls = "tls",
         /// The first message was not complete in time.
@@ -52,7 +62,7 @@ counted! {
         Gone = "client_gone",
         /// The client did not send TLS.
         NotTls = "not_tls",
-        /// No version, cipher suite, key exchange or application protocol in common.
+        /// No version, cipher suite or key exchange in common.
         NothingInCommon = "nothing_in_common",
         /// The client sent an alert, usually because it does not trust the certificate.
         Refused = "refused_by_client",
@@ -61,16 +71,63 @@ counted! {
     }
 }
 
+impl ConnectionEnd {
+    /// Classifies bytes that cannot be the start of a message, and says so to the operator.
+    pub(in crate::datapath) fn not_turn(
+        bytes: &[u8],
+        error: StreamError,
+        transport: Transport,
+    ) -> (ConnectionEnd, String) {
+        match (Foreign::recognise(bytes), error) {
+            (Some(Foreign::Tls), _) if transport == Transport::Tls => (
+                ConnectionEnd::UnexpectedTls,
+                "the client speaks TLS inside TLS; a proxy in front of this port must not encrypt again".to_owned(),
+            ),
+            (Some(Foreign::Tls), _) => (
+                ConnectionEnd::UnexpectedTls,
+                "the client speaks TLS, but this port is for plain TCP; its URL needs turns: with a port of listen.tls".to_owned(),
+            ),
+            (Some(Foreign::Http), _) => {
+                (ConnectionEnd::Http, "the client speaks HTTP, but this port is for TURN".to_owned())
+            }
+            (Some(Foreign::Proxy), _) => (ConnectionEnd::ProxyHeader, PROXY_HEADER.to_owned()),
+            (_, StreamError::TooEarly) => (ConnectionEnd::ChannelTooEarly, error.to_string()),
+            (_, StreamError::Framing(_)) => (ConnectionEnd::Unframed, error.to_string()),
+        }
+    }
+}
+
+/// What an operator should know about the header of a proxy.
+const PROXY_HEADER: &str = "a proxy sends a PROXY header, which is not supported; turn it off there (HAProxy: send-proxy, nginx: \
+                            proxy_protocol)";
+
 impl HandshakeFailure {
+    /// Says what a client speaks whose first bytes are not TLS.
+    pub(in crate::datapath) fn not_tls(bytes: &[u8]) -> &'static str {
+        match Foreign::recognise(bytes) {
+            Some(Foreign::Stun) => {
+                "the client speaks plain TURN, but this port is for TLS; its URL needs turns: instead of turn:, or a port of listen.tcp"
+            }
+            Some(Foreign::Http) => "the client speaks plain HTTP, but this port is for TURN over TLS",
+            Some(Foreign::Proxy) => PROXY_HEADER,
+            Some(Foreign::Tls) | None => "the client does not speak TLS",
+        }
+    }
+
+    /// Whether clients that only test whether the port is open cause it.
+    pub(in crate::datapath) fn is_ordinary(self) -> bool {
+        self == HandshakeFailure::Gone
+    }
+
     /// Classifies an error of a handshake.
     pub(in crate::datapath) fn from_error(error: &io::Error) -> HandshakeFailure {
         use rustls::{AlertDescription, Error};
         match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
             Some(Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
-            Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => {
-                HandshakeFailure::NothingInCommon
+            Some(Error::PeerIncompatible(_)) => HandshakeFailure::NothingInCommon,
+            Some(Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled)) => {
+                HandshakeFailure::Gone
             }
-            Some(Error::AlertReceived(AlertDescription::CloseNotify)) => HandshakeFailure::Gone,
             Some(Error::AlertReceived(_)) => HandshakeFailure::Refused,
             Some(_) => HandshakeFailure::Other,
             None => HandshakeFailure::Gone,

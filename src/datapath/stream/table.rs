@@ -198,8 +198,14 @@ impl Streams {
         let Some(&id) = self.by_tuple.get(tuple) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.state.allocated = allocated;
+        connection.state.had_allocation |= allocated;
         connection.state.last_message = now;
         self.arm(id);
+    }
+
+    /// Whether a connection has or had an allocation, so that there may be ChannelData.
+    pub(in crate::datapath) fn had_allocation(&self, id: StreamId) -> bool {
+        self.connections.get(id).is_some_and(|connection| connection.state.had_allocation)
     }
 
     /// Handles an event. Returns whether the connection is to be read.
@@ -385,6 +391,7 @@ mod tests {
             read_size: READ_MAX,
             unfinished: None,
             allocated: false,
+            had_allocation: false,
             blocked: false,
             dirty: false,
             interest: Interest { read: true, write: false },

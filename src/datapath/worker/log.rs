@@ -13,6 +13,7 @@ use crate::datapath::line_budget::{COMMON, EXPECTED, LineBudget, LineBudgets, Li
 use crate::datapath::listen::{accept, group};
 use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
+use crate::datapath::stream::stats::ConnectionEnd;
 use crate::turn::bucket::UnsignedResponse;
 use crate::turn::{Closed, FiveTuple, Opened, OwnPortDropped, Refused, SECOND};
 use crate::wire::Family;
@@ -32,6 +33,7 @@ pub(super) struct Log {
     refused: LineBudgets,
     /// Packets to ports of this machine, at most one per allocation.
     own_ports: LineBudget,
+    not_turn: LineBudgets,
     opened: LineBudget,
     closed: LineBudget,
     losses: [LossSum; SocketQueue::ALL.len()],
@@ -50,6 +52,7 @@ impl Default for Log {
         Log {
             refused: LineBudgets::default(),
             own_ports: LineBudget::new(EXPECTED),
+            not_turn: LineBudgets::default(),
             opened: LineBudget::new(ALLOCATIONS),
             closed: LineBudget::new(ALLOCATIONS),
             losses: Default::default(),
@@ -143,8 +146,26 @@ impl Log {
         );
     }
 
+    /// A connection is closed because its bytes can never be TURN.
+    pub(super) fn not_turn(&mut self, now: u64, tuple: &FiveTuple, why: ConnectionEnd, detail: &str) {
+        let reason = why.as_str();
+        let Some(suppressed) = self.not_turn.take(now, reason, COMMON) else { return };
+        info!(
+            client = %tuple.client,
+            server = %tuple.server,
+            transport = tuple.transport.as_str(),
+            reason,
+            detail,
+            suppressed = some(suppressed),
+            "closed a connection that does not speak TURN"
+        );
+    }
+
     /// Writes the summaries that are due.
     pub(super) fn summarize(&mut self, now: u64) {
+        for (reason, count) in self.not_turn.take_summaries(now) {
+            info!(reason, count, "more connections did not speak TURN than are logged");
+        }
         for (reason, count) in self.refused.take_summaries(now) {
             info!(reason, count, "more requests were refused or not answered than are logged");
         }
@@ -206,6 +227,7 @@ impl Log {
         self.losses.iter().any(|sum| sum.loss.count > 0)
             || self.refused.is_behind()
             || self.own_ports.is_behind()
+            || self.not_turn.is_behind()
             || self.opened.is_behind()
             || self.closed.is_behind()
     }

@@ -98,18 +98,23 @@ impl Worker {
     ) {
         let now = self.now.mono;
         let mut at = batch.start;
+        let mut channels = false;
         loop {
+            // A message of this batch may have been an Allocate.
+            channels = channels || self.streams.had_allocation(id);
             let rest = &self.arena.memory()[at..batch.end];
-            match stream::next(rest) {
+            match stream::next(rest, channels) {
                 Ok(Some(run)) => {
                     self.client_messages(tuple, tos, run.segment_size, at..at + run.len, slice);
                     at += run.len;
                 }
                 Ok(None) => return self.streams.split(now, id, at > batch.start, rest),
                 // RFC 8656 §12: nothing that follows can be understood
-                Err(_) => {
+                Err(error) => {
+                    let (why, detail) = ConnectionEnd::not_turn(rest, error, tuple.transport);
+                    self.log.not_turn(now, tuple, why, &detail);
                     self.streams.split(now, id, at > batch.start, &[]);
-                    return self.streams.end(now, id, ConnectionEnd::Unframed);
+                    return self.streams.end(now, id, why);
                 }
             }
         }

@@ -130,7 +130,7 @@ fn messages(connection: &mut Connection<Pipe>) -> (Vec<Vec<u8>>, bool) {
         let outcome = connection.read(&mut buffer[buffered..end], &mut ciphertext, again).unwrap();
         let end = connection.reassembly.complete(&mut buffer, outcome.len, &mut pool);
         let mut at = 0;
-        while let Some(run) = next(&buffer[at..end]).unwrap() {
+        while let Some(run) = next(&buffer[at..end], true).unwrap() {
             messages.extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
             at += run.len;
         }
