@@ -127,6 +127,9 @@ impl AuthReason {
             AuthReason::WrongPassword => Some(
                 "compare the password, or the shared secret, with what the client's credentials were made from",
             ),
+            AuthReason::ExpiryTooFar => Some(
+                "the expiry must be in seconds; if it is, issue shorter-lived credentials or raise auth.max_lifetime",
+            ),
             AuthReason::Expired => Some(
                 "the client's application must ask for new credentials; check the clocks of both machines",
             ),
