@@ -131,7 +131,7 @@ impl AsFd for FramedStream {
 
 /// The length of the first message, if it is complete.
 pub fn message_len(bytes: &[u8]) -> io::Result<Option<usize>> {
-    let len = wire::frame_len(bytes).map_err(io::Error::other)?;
+    let len = wire::frame_len(bytes, wire::ChannelRange::Rfc8656).map_err(io::Error::other)?;
     Ok(len.filter(|&len| len <= bytes.len()))
 }
 

@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
 fn messages(stream: &[u8]) -> (Vec<&[u8]>, bool) {
     let (mut found, mut rest) = (Vec::new(), stream);
     loop {
-        match wire::frame_len(rest) {
+        match wire::frame_len(rest, wire::ChannelRange::Rfc8656) {
             Ok(Some(len)) if len <= rest.len() => {
                 let (message, after) = rest.split_at(len);
                 found.push(message);
@@ -46,7 +46,7 @@ fn pieces<'a>(stream: &'a [u8], lengths: &[u8]) -> (Vec<&'a [u8]>, bool) {
         let end = reassembly.complete(&mut buffer, piece.len(), &mut pool);
         let mut at = 0;
         loop {
-            match next(&buffer[at..end]) {
+            match next(&buffer[at..end], wire::ChannelRange::Rfc8656, true) {
                 Ok(Some(run)) => {
                     assert!(run.segment_size > 0 && run.len % run.segment_size == 0);
                     for message in buffer[at..at + run.len].chunks(run.segment_size) {

@@ -233,7 +233,7 @@ impl Server {
             let outcome = connection.read(room, &mut self.ciphertext, again).map_err(|_| End::Tls)?;
             let end = self.reassembly.complete(&mut self.buffer, outcome.len, &mut self.pool);
             let mut at = 0;
-            while let Some(run) = next(&self.buffer[at..end]).map_err(|_| End::Framing)? {
+            while let Some(run) = next(&self.buffer[at..end], wire::ChannelRange::Rfc8656, true).map_err(|_| End::Framing)? {
                 for message in self.buffer[at..at + run.len].chunks(run.segment_size) {
                     self.messages.push(message.to_vec());
                 }
@@ -301,7 +301,7 @@ impl Write for Pipe {
 fn messages(stream: &[u8]) -> (Vec<Vec<u8>>, bool) {
     let (mut found, mut rest) = (Vec::new(), stream);
     loop {
-        match wire::frame_len(rest) {
+        match wire::frame_len(rest, wire::ChannelRange::Rfc8656) {
             Ok(Some(len)) if len <= rest.len() => {
                 let (message, after) = rest.split_at(len);
                 found.push(message.to_vec());

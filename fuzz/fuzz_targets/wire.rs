@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 
 use hairpin::wire::{
-    Attribute, CHANNEL_HEADER, ChannelHeader, Class, DATA_INDICATION_HEADER_MAX, Encoder, Family, Message,
-    TransactionId, attribute, data_indication_header, data_indication_header_len, is_channel_data, padding,
+    Attribute, CHANNEL_HEADER, ChannelHeader, ChannelRange, Class, DATA_INDICATION_HEADER_MAX, Encoder, Family, Message,
+    TransactionId, attribute, data_indication_header, data_indication_header_len, padding,
 };
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 
@@ -38,9 +38,13 @@ fn repair(data: &mut [u8]) {
     }
 }
 
+fn is_channel_data(bytes: &[u8]) -> bool {
+    ChannelRange::Rfc5766.is_channel_data(bytes)
+}
+
 fn channel_data(bytes: &[u8]) -> bool {
     let Some(header) = ChannelHeader::parse(bytes) else {
-        assert!(!is_channel_data(bytes) || bytes.len() < CHANNEL_HEADER);
+        assert!(!is_channel_data(bytes) || bytes.len() < CHANNEL_HEADER || bytes.starts_with(&[0x7F, 0xFF]));
         return false;
     };
     assert!(is_channel_data(bytes));

@@ -12,6 +12,7 @@ use crate::tls::Identity;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, PeerRules, Rules};
 use crate::turn::{AllocationLimits, ExemptSources, External, Families, Lifetimes, Transport};
+use crate::wire::ChannelRange;
 use crate::{auth, datapath, turn};
 
 /// What depends on the machine and not on the settings.
@@ -72,11 +73,12 @@ impl Settings {
                 // The kernel selects the worker of a client, so one worker may get every allocation.
                 allocations: unbounded(limits.allocations),
                 permissions: size(limits.permissions),
-                channels: unbounded(limits.channels),
+                channels: size(limits.channels),
                 new_peers: u32::try_from(limits.new_peers).unwrap_or(u32::MAX),
                 bandwidth: limits.bandwidth,
                 ..AllocationLimits::default()
             },
+            channels: self.channels(),
             external: site.external.clone(),
             peers: PeerRules::new(Rules {
                 allow: self.peers.allow.clone(),
@@ -105,7 +107,15 @@ impl Settings {
             gro: self.listen.gro,
             gso: self.listen.gso,
             steering: self.listen.steering,
+            channels: self.channels(),
             gather: Duration::from_micros(self.listen.gather),
+        }
+    }
+
+    fn channels(&self) -> ChannelRange {
+        match self.listen.rfc5766_channels {
+            false => ChannelRange::Rfc8656,
+            true => ChannelRange::Rfc5766,
         }
     }
 

@@ -66,7 +66,7 @@ A list with one element may be written without brackets. \"coturn\" names the co
 
 const SAMPLE_HEAD: &str = "\
 # Sample configuration of hairpin with every setting, commented out. The values are the defaults, or examples where the
-# default is empty. `hairpin check` reports the mistakes in a file; docs/configuration.md is the reference.
+# default is empty or means no limit. `hairpin check` reports the mistakes in a file; docs/configuration.md is the reference.
 # At least one secret or user is required, see [auth].
 ";
 

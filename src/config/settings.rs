@@ -50,6 +50,8 @@ pub struct ListenSettings {
     pub gso: bool,
     /// Select the worker of a client with a program in the kernel.
     pub steering: bool,
+    /// Accept the channel numbers of RFC 5766.
+    pub rfc5766_channels: bool,
     /// Microseconds for which a worker lets packets gather; 0 is off.
     pub gather: u64,
 }
@@ -102,7 +104,7 @@ pub struct LimitsSettings {
     pub new_allocations_rate: u64,
     /// Permissions per allocation.
     pub permissions: u64,
-    /// Channel bindings per allocation; 0 is no limit.
+    /// Channel bindings per allocation.
     pub channels: u64,
     /// New peers per second and allocation; 0 is no limit.
     pub new_peers: u64,

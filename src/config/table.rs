@@ -115,6 +115,16 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "listen.rfc5766_channels",
+        kind: &Switch(|s: &mut Settings| &mut s.listen.rfc5766_channels),
+        default: "false",
+        example: "",
+        doc: "Accept the channel numbers of RFC 5766, 0x4000 to 0x7FFE. RFC 8656 has 0x4000 to 0x4FFF, and other numbers are refused \
+              with 400. Browsers count their channels from 0x4000 and do not need this. `turnutils_uclient` of coturn 4.6, which \
+              Debian and Ubuntu ship, does: it chooses numbers at random.",
+        coturn: &["rfc5766-channel-numbers"],
+    },
+    Setting {
         key: "listen.gather",
         kind: &Number { range: 0..=1000, at: |s: &mut Settings| &mut s.listen.gather },
         default: "150",
@@ -277,11 +287,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "limits.channels",
-        kind: &Number { range: 0..=16_383, at: |s: &mut Settings| &mut s.limits.channels },
+        kind: &Number { range: 1..=4096, at: |s: &mut Settings| &mut s.limits.channels },
         default: "1024",
         example: "",
-        doc: "Channel bindings per allocation; requests for more are refused with 508. `0` means no limit but that of the channel \
-              numbers: there are 4096, and 16383 with `listen.rfc5766_channels`.",
+        doc: "Channel bindings per allocation; requests for more are refused with 508.",
         coturn: &[],
     },
     Setting {
@@ -297,9 +306,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         key: "limits.bandwidth",
         kind: &Number { range: 0..=1_000_000_000_000, at: |s: &mut Settings| &mut s.limits.bandwidth },
         default: "0",
-        example: "500000",
+        example: "2500000",
         doc: "Bytes of application data per second, allocation and direction, with bursts of one second's worth. Packets beyond the \
-              limit are dropped and counted. `0` means no limit.",
+              limit are dropped and counted. `0`, the default, means no limit; a sensible limit is 2500000, 20 Mbit/s, which \
+              leaves room for several HD videos.",
         coturn: &["max-bps"],
     },
     Setting {
@@ -587,8 +597,9 @@ static USER: &[Setting<UserDraft>] = &[
         kind: &Number { range: 0..=1_000_000, at: |u: &mut UserDraft| &mut u.allocations },
         default: "0",
         example: "10000",
-        doc: "Allocations of all clients with this name together; requests for more are refused with 486. `0` means no limit: many \
-              applications give one name to all their users. A sensible limit is ten per client.",
+        doc: "Allocations of all clients with this name together; requests for more are refused with 486. `0`, the default, means no \
+              limit, because many applications give one name to all their users; a sensible limit is 10000, ten for each of 1000 \
+              clients.",
         coturn: &[],
     },
 ];

@@ -140,6 +140,7 @@ gro = false
 gso = false
 steering = false
 gather = 20
+rfc5766_channels = true
 [relay]
 addresses = "192.0.2.1"
 external_ip = "203.0.113.1"
@@ -218,6 +219,7 @@ format = "json"
     );
     assert!(matches!(&carol.password, Password::Md5Key(key) if key[..3] == [0, 0x11, 0x22]));
     assert_eq!(settings.listen.gather, 20);
+    assert!(settings.listen.rfc5766_channels);
     assert!(settings.auth.user_before_expiry && !settings.listen.gro && settings.http.listen.is_empty());
     assert!(!text.contains("0123456789abcdef") && !text.contains("spaces"), "{text}");
 }
@@ -337,7 +339,8 @@ fn wrong_values_are_reported() {
             "max_allocation_lifetime, 599 s, is less than allocation_lifetime, 600 s",
         ),
         ("[limits]\npermission_lifetime = 0", "write a number from 1"),
-        ("[limits]\nchannels = 16384", "write a number from 0 to 16383"),
+        ("[limits]\nchannels = 4097", "write a number from 1 to 4096"),
+        ("[limits]\nchannels = 0", "out of range: 0 does not mean no limit here"),
         ("[limits]\npermissions = 0", "out of range: 0 does not mean no limit here"),
         ("[limits]\nclient_queue = 0", "out of range: 0 does not mean no limit here"),
         ("[limits]\nhandshake_timeout = 0", "out of range: 0 does not mean no limit here"),

@@ -30,6 +30,8 @@ mod worker;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::wire::ChannelRange;
+
 pub use listen::group::{ListenerGroup, OpenError};
 pub use relay::ports::TooManyAddresses;
 pub use snapshot::DatapathSnapshot;
@@ -54,6 +56,8 @@ pub struct DatapathConfig {
     pub gso: bool,
     /// Give requests and data queues of their own.
     pub steering: bool,
+    /// What data begins with.
+    pub channels: ChannelRange,
 }
 
 #[cfg(test)]
@@ -68,6 +72,7 @@ impl DatapathConfig {
             gro: true,
             gso: true,
             steering: true,
+            channels: ChannelRange::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::peers::PeerRules;
 use super::{External, Families};
+use crate::wire::ChannelRange;
 
 /// Settings of a [`Server`](super::Server), read-only and shared by all workers.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct TurnConfig {
     pub lifetimes: Lifetimes,
     /// How many of them there may be, and how fast they may relay.
     pub limits: AllocationLimits,
+    /// The channel numbers that clients may bind (400 otherwise).
+    pub channels: ChannelRange,
     /// The external addresses of relayed addresses behind a NAT.
     pub external: External,
     /// Which peers may be reached (403 otherwise).

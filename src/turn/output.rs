@@ -394,6 +394,8 @@ pub struct Refused {
     pub fix: Option<Cow<'static, str>>,
     /// The peer that the request was about.
     pub peer: Option<SocketAddr>,
+    /// The channel number that is out of range.
+    pub channel: Option<u16>,
     /// The comprehension-required attributes that are unknown here.
     pub unknown: Vec<u16>,
 }

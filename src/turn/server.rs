@@ -16,7 +16,7 @@ use super::sweep::Sweep;
 use super::timers::Timers;
 use super::{AllocationId, CloseReason, FiveTuple, Now, Output, ToPeer, Tos};
 use crate::keyed::KeyedState;
-use crate::wire::{Class, Message};
+use crate::wire::{ChannelRange, Class, Message};
 
 /// What all servers of a process share. Nothing in it blocks.
 pub struct Shared {
@@ -86,7 +86,7 @@ impl Server {
         bytes: &[u8],
     ) -> Option<ToPeer> {
         self.expire(now);
-        // RFC 8656 §12, Table 3; RFC 7983 §7
+        // RFC 8656 §12, Table 3; RFC 7983 §7; RFC 5766 §11
         match bytes.first() {
             Some(0x40..=0x4F) => self.channel_data(now, tuple, tos, segment_size, bytes),
             Some(0..=3) => match Message::parse(bytes) {
@@ -101,7 +101,10 @@ impl Server {
                 Ok(_) => self.drop(Dropped::Unexpected, 1),
                 Err(_) => self.drop(Dropped::Malformed, 1),
             },
-            _ => self.drop(Dropped::NotTurn, 1),
+            Some(0x50..=0x7F) if self.snapshot.config.channels == ChannelRange::Rfc5766 => {
+                self.channel_data(now, tuple, tos, segment_size, bytes)
+            }
+            _ => self.drop(Dropped::NotTurn, bytes.len().div_ceil(segment_size.max(1)).max(1)),
         }
     }
 
@@ -127,6 +130,11 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// The channel numbers that clients may bind: what ChannelData begins with.
+    pub fn channels(&self) -> ChannelRange {
+        self.snapshot.config.channels
     }
 
     /// The next thing to be done outside.

@@ -1,6 +1,7 @@
 //! Other protocols that are spoken to a port of a TURN server by mistake, recognised by their first bytes so that the log
 //! can name them. Whether bytes are accepted is decided elsewhere ([`frame_len`](super::frame_len)).
 
+use super::channel::ChannelRange;
 use super::framing::frame_len;
 
 /// What a client speaks.
@@ -54,7 +55,7 @@ impl Foreign {
         match bytes {
             // A handshake record; RFC 8446 §5.1 fixes the major version.
             [0x16] | [0x16, 0x03, ..] => Some(Foreign::Tls),
-            [0..=3, ..] if frame_len(bytes).is_ok() => Some(Foreign::Stun),
+            [0..=3, ..] if frame_len(bytes, ChannelRange::Rfc8656).is_ok() => Some(Foreign::Stun),
             _ => None,
         }
     }

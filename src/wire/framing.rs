@@ -4,7 +4,7 @@
 //! can never become a message is an error as soon as the bytes show it, at best with the first one: waiting for the rest
 //! of it would only keep a connection open that is of no use.
 
-use super::channel::{CHANNEL_HEADER, is_channel_data};
+use super::channel::{CHANNEL_HEADER, ChannelRange};
 use super::layout::{MAGIC_COOKIE, STUN_HEADER, padding};
 
 /// The longest message in a stream. It is a STUN message, because ChannelData has a shorter header.
@@ -31,18 +31,18 @@ pub enum FramingError {
 }
 
 /// Length of the message at the start of `bytes`, for ChannelData with padding. `Ok(None)` means that more bytes are
-/// needed to tell. The message itself may still be incomplete.
+/// needed to tell. The message itself may still be incomplete. `channels` is what ChannelData begins with.
 ///
 /// # Errors
 ///
 /// Returns a [`FramingError`] if `bytes` cannot be the start of a message. The connection has to be closed.
-pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
+pub fn frame_len(bytes: &[u8], channels: ChannelRange) -> Result<Option<usize>, FramingError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     // RFC 7983 §7
     let is_stun = first <= 3;
     if is_stun {
         check_stun(bytes)?;
-    } else if !is_channel_data(bytes) {
+    } else if !channels.is_channel_data(bytes) {
         return Err(FramingError::FirstByte);
     }
     let Some(&[_, _, high, low]) = bytes.first_chunk() else { return Ok(None) };
@@ -76,7 +76,7 @@ mod tests {
     fn channel_data_is_padded() {
         for (len, framed) in [(0, 4), (1, 8), (4, 8), (5, 12), (0xFFFF, 65_540)] {
             let [high, low] = u16::to_be_bytes(len);
-            assert_eq!(frame_len(&[0x40, 0, high, low]), Ok(Some(framed)));
+            assert_eq!(frame_len(&[0x40, 0, high, low], ChannelRange::Rfc8656), Ok(Some(framed)));
         }
     }
 
@@ -88,11 +88,16 @@ mod tests {
                 0..=3 | 0x40..=0x4F => Ok(None),
                 _ => Err(FramingError::FirstByte),
             };
-            assert_eq!(frame_len(&[first]), expected);
-            assert_eq!(frame_len(&[first, 0, 0]), expected);
+            assert_eq!(frame_len(&[first], ChannelRange::Rfc8656), expected);
+            assert_eq!(frame_len(&[first, 0, 0], ChannelRange::Rfc8656), expected);
         }
-        assert_eq!(frame_len(&[]), Ok(None));
-        assert_eq!(frame_len(&[0x03, 0, 0xFF, 0xFC]), Ok(Some(FRAME_MAX)));
+        assert_eq!(frame_len(&[], ChannelRange::Rfc8656), Ok(None));
+        // RFC 5766 §11
+        for first in 0x40..=0xFF {
+            let is_framed = frame_len(&[first, 0, 0, 1], ChannelRange::Rfc5766) == Ok(Some(8));
+            assert_eq!(is_framed, first <= 0x7F, "{first:#x}");
+        }
+        assert_eq!(frame_len(&[0x03, 0, 0xFF, 0xFC], ChannelRange::Rfc8656), Ok(Some(FRAME_MAX)));
     }
 
     /// RFC 8489 §5: the length of a STUN message is a multiple of four. That of ChannelData need not be.
@@ -101,8 +106,8 @@ mod tests {
         for low in 0..=0xFF {
             let expected =
                 if low % 4 == 0 { Ok(Some(20 + usize::from(low))) } else { Err(FramingError::Length) };
-            assert_eq!(frame_len(&[0x00, 0x01, 0, low]), expected);
-            assert!(frame_len(&[0x40, 0x01, 0, low]).is_ok());
+            assert_eq!(frame_len(&[0x00, 0x01, 0, low], ChannelRange::Rfc8656), expected);
+            assert!(frame_len(&[0x40, 0x01, 0, low], ChannelRange::Rfc8656).is_ok());
         }
     }
 
@@ -112,13 +117,17 @@ mod tests {
         let header = |kind: [u8; 2], cookie: [u8; 4]| [&kind[..], &[0, 8], &cookie].concat();
         for kind in [[0, 1], [0, 3], [0, 0x11], [0x01, 0x01], [0x03, 0xFF]] {
             let right = header(kind, MAGIC_COOKIE.to_be_bytes());
-            assert!((0..=8).all(|len| frame_len(&right[..len]).is_ok()), "{kind:?}");
+            assert!((0..=8).all(|len| frame_len(&right[..len], ChannelRange::Rfc8656).is_ok()), "{kind:?}");
             for wrong in 4..8 {
                 let mut bytes = right.clone();
                 bytes[wrong] ^= 1;
                 for len in 0..=8 {
                     let is_error = len > wrong && kind != BINDING_REQUEST;
-                    assert_eq!(frame_len(&bytes[..len]).is_err(), is_error, "{kind:?} {wrong} {len}");
+                    assert_eq!(
+                        frame_len(&bytes[..len], ChannelRange::Rfc8656).is_err(),
+                        is_error,
+                        "{kind:?} {wrong} {len}"
+                    );
                 }
             }
         }
@@ -143,7 +152,7 @@ mod tests {
             }
             let mut at = 0;
             for end in ends {
-                prop_assert_eq!(frame_len(&stream[at..at + 4]), Ok(Some(end - at)));
+                prop_assert_eq!(frame_len(&stream[at..at + 4], ChannelRange::Rfc8656), Ok(Some(end - at)));
                 at = end;
             }
         }
@@ -151,7 +160,7 @@ mod tests {
         /// What is an error stays one, whatever follows, and what is the start of a message stays one until it is whole.
         #[test]
         fn more_bytes_do_not_mend_an_error(bytes in prop::collection::vec(prop_oneof![0u8..4, Just(0x21), any::<u8>()], 0..12)) {
-            let verdicts: Vec<_> = (0..=bytes.len()).map(|len| frame_len(&bytes[..len])).collect();
+            let verdicts: Vec<_> = (0..=bytes.len()).map(|len| frame_len(&bytes[..len], ChannelRange::Rfc8656)).collect();
             prop_assert!(verdicts.windows(2).all(|pair| pair[0].is_ok() || pair[1].is_err()));
             if bytes.len() > FRAME_CHECKED {
                 prop_assert_eq!(verdicts[FRAME_CHECKED].is_err(), verdicts[bytes.len()].is_err());

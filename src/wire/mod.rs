@@ -27,7 +27,7 @@ mod method;
 
 pub use address::Family;
 pub use attribute::Attribute;
-pub use channel::{CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, is_channel_data};
+pub use channel::{CHANNEL_HEADER, ChannelHeader, ChannelRange};
 pub use data_indication::{DATA_INDICATION_HEADER_MAX, data_indication_header, data_indication_header_len};
 pub use encoder::{Encoder, reason_phrase};
 pub use foreign::Foreign;

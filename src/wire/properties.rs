@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    CHANNEL_HEADER, CHANNEL_NUMBERS, ChannelHeader, Class, DATA_INDICATION_HEADER_MAX, Encoder, Malformed,
-    Message, Method, TransactionId, attribute, data_indication_header, is_channel_data, padding,
+    CHANNEL_HEADER, ChannelHeader, ChannelRange, Class, DATA_INDICATION_HEADER_MAX, Encoder, Malformed,
+    Message, Method, TransactionId, attribute, data_indication_header, padding,
 };
 
 /// Every allowed combination of class and method.
@@ -56,7 +56,7 @@ fn addresses() -> impl Strategy<Value = SocketAddr> {
 
 /// Decodes `bytes` in every way and returns the length of the attributes.
 fn decode_everything(bytes: &[u8]) -> Result<usize, Malformed> {
-    let _ = (is_channel_data(bytes), ChannelHeader::parse(bytes));
+    let _ = (ChannelRange::Rfc5766.is_channel_data(bytes), ChannelHeader::parse(bytes));
     let message = Message::parse(bytes)?;
     let _ = (message.verify_sha1(b"key"), message.verify_sha256(b"key"));
     let mut seen = 0;
@@ -147,10 +147,10 @@ proptest! {
 
     /// RFC 8656 §12.4: a ChannelData header round-trips and is not a STUN message.
     #[test]
-    fn channel_headers_round_trip(number in CHANNEL_NUMBERS, len in any::<u16>()) {
+    fn channel_headers_round_trip(number in ChannelRange::Rfc5766.numbers(), len in any::<u16>()) {
         let mut bytes = [0; CHANNEL_HEADER];
         ChannelHeader { number, len }.write(&mut bytes);
-        prop_assert!(is_channel_data(&bytes));
+        prop_assert!(ChannelRange::Rfc5766.is_channel_data(&bytes));
         prop_assert_eq!(ChannelHeader::parse(&bytes), Some(ChannelHeader { number, len }));
         prop_assert_eq!(Message::parse(&[bytes; 5].concat()).unwrap_err(), Malformed::NotStun);
     }

@@ -130,7 +130,8 @@ impl Client {
     pub fn try_message(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; 65_536];
         loop {
-            let whole = wire::frame_len(&self.buffer).expect("the server's stream can be framed");
+            let whole = wire::frame_len(&self.buffer, wire::ChannelRange::Rfc5766)
+                .expect("the server's stream can be framed");
             if let Some(len) = whole.filter(|&len| len <= self.buffer.len()) {
                 let rest = self.buffer.split_off(len);
                 return Ok(Some(std::mem::replace(&mut self.buffer, rest)));

@@ -2,10 +2,11 @@
 
 use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::ConnectionEnd;
-use hairpin::wire::attribute;
+use hairpin::turn::Transport;
+use hairpin::wire::{ChannelRange, attribute};
 
 use crate::client::{padded_channel_message, send_indication};
-use crate::world::{Relay, STREAMS, addr, assert_silent, peer, receive, relay};
+use crate::world::{Relay, STREAMS, Setup, addr, assert_silent, peer, receive, relay, setup};
 
 /// RFC 8489 §6.2.2, §6.2.3: Binding over TCP and TLS, in both families.
 #[test]
@@ -50,6 +51,26 @@ fn channels_and_indications() {
         assert_silent(&peer);
     }
     relay.wait_until_empty();
+    relay.stop();
+}
+
+/// RFC 5766 §11: the wider range of channel numbers, by the setting, over every transport.
+#[test]
+fn channel_numbers_of_older_clients() {
+    let relay = Relay::start(Setup { channels: ChannelRange::Rfc5766, ..setup("127.1.5.9") });
+    for transport in Transport::ALL {
+        let mut client = relay.allocated(transport);
+        for number in [0x4FFF, 0x5000, 0x6ABC, 0x7FFE] {
+            let peer = peer();
+            client.bind(number, addr(&peer));
+            client.send(&padded_channel_message(number, b"four"));
+            assert_eq!(receive(&peer), (b"four".to_vec(), client.relayed[0]), "{transport:?} {number:#x}");
+            peer.send_to(b"back", client.relayed[0]).unwrap();
+            assert_eq!(client.channel_data(), (number, b"back".to_vec()));
+        }
+        client.send(&padded_channel_message(0x7FFF, b"none"));
+        assert_eq!(client.binding().code(), 0, "the stream stays open");
+    }
     relay.stop();
 }
 

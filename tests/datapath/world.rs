@@ -13,6 +13,7 @@ use hairpin::tls::Identity;
 use hairpin::turn::bucket::{RateLimiter, Rates};
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::{self, AllocationLimits, Families, Lifetimes, Transport};
+use hairpin::wire::ChannelRange;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -56,6 +57,7 @@ pub struct Setup {
     pub gro: bool,
     pub gso: bool,
     pub steering: bool,
+    pub channels: ChannelRange,
 }
 
 /// A relay with the default setup.
@@ -81,6 +83,7 @@ pub fn setup(ip: &str) -> Setup {
         gro: true,
         gso: true,
         steering: true,
+        channels: ChannelRange::default(),
     }
 }
 
@@ -94,6 +97,7 @@ impl Setup {
             gro: self.gro,
             gso: self.gso,
             steering: self.steering,
+            channels: self.channels,
         }
     }
 
@@ -108,6 +112,7 @@ impl Setup {
             external: turn::External::default(),
             families: FAMILIES,
             lifetimes: self.lifetimes,
+            channels: self.channels,
             limits: AllocationLimits::default(),
             peers: PeerRules::new(rules),
             software: None,

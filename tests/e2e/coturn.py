@@ -41,10 +41,12 @@ def echo_peer(host):
             peer.wait()
 
 
-def uclient(host, server, *options, user=None, password=None, limit=100):
-    """Runs uclient until it exits or until `limit` seconds have passed. In the latter case its status is None."""
+def uclient(host, server, *options, user=None, password=None, limit=100, rfc5766=False):
+    """Runs uclient until it exits or until `limit` seconds have passed. In the latter case its status is None. With
+    `rfc5766` it uses any channel number of RFC 5766.
+    """
     credentials = ["-u", user, "-w", password] if password else ["-u", user]
-    preload = ["env", f"LD_PRELOAD={_channels()}"]
+    preload = [] if rfc5766 else ["env", f"LD_PRELOAD={_channels()}"]
     running = host.start(
         *[*preload, "turnutils_uclient", *credentials, *options, server],
         stdout=subprocess.PIPE,

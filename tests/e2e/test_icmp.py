@@ -7,7 +7,10 @@ import time
 import pytest
 
 import stun
+import streams
 from hosts import Host, eventually
+from relay import PASSWORD, USER
+from turn import User
 
 FAR_V4, FAR_V6 = "192.0.2.9", "2001:db8:2::9"
 FAR_NETWORKS = ["203.0.113.0/24", "2001:db8:1::/64", "192.0.2.0/24", "2001:db8:2::/64"]
@@ -118,6 +121,33 @@ def test_fragmentation_needed(family, client, far):
             client.send(where, LONG, (stun.DONT_FRAGMENT, b""))
             told = client.receive()
             assert (told.peer[0], told.payload, told.icmp) == (where[0], None, (3, 4, NARROW))
+        client.send(where, b"short", (stun.DONT_FRAGMENT, b""))
+        assert peer.recvfrom(2000)[0] == b"short"
+
+
+@pytest.mark.parametrize("server", ["v4", "v6"])
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_dont_fragment_from_streams(server, family, start, host, far, peers, clients):
+    """RFC 8656 §13, §15: DONT-FRAGMENT from a TCP client is heeded whatever the families of the client and the peer: the
+    datagram does not arrive, and the client is told the MTU. Without it the same payload arrives in fragments.
+    """
+    host.run("ip", "route", "add", "192.0.2.0/24", "via", "203.0.113.200")
+    host.run("ip", "route", "add", "2001:db8:2::/64", "via", "2001:db8:1::200")
+    wait_for_path(host, far)
+    listen = {"tcp": ["0.0.0.0:3478", "[::]:3478"]}
+    start(host, listen=listen, peers={"allow": FAR_NETWORKS})
+    client = streams.StreamClient(clients, (getattr(host, server), 3478), User(USER, PASSWORD))
+    client.allocate(family=stun.IPV4 if family == "v4" else stun.IPV6)
+    too_long = (3, 4, NARROW) if family == "v4" else (2, 0, NARROW)
+    with client, far.udp(getattr(far, family)) as peer:
+        where = peer.getsockname()[:2]
+        client.permit(where[0])
+        for _ in range(3):
+            client.send(where, LONG, (stun.DONT_FRAGMENT, b""))
+            told = client.receive()
+            assert (told.peer[0], told.payload, told.icmp) == (where[0], None, too_long)
+            client.send(where, LONG)
+            assert peer.recvfrom(2000)[0] == LONG
         client.send(where, b"short", (stun.DONT_FRAGMENT, b""))
         assert peer.recvfrom(2000)[0] == b"short"
 

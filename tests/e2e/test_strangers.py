@@ -10,6 +10,7 @@ import pytest
 
 import stun
 from hosts import eventually
+from relay import REALM
 
 BURST = 20
 
@@ -35,13 +36,13 @@ def flood(relay, clients, method, each):
 @pytest.fixture
 def limited(start, host, workers):
     """A relay with a small rate limit for unauthenticated responses."""
-    limits = {"unauthenticated_burst": BURST, "unauthenticated_rate": 1}
+    limits = {"unauthenticated_burst": BURST, "unauthenticated_rate": 1, "binding_burst": BURST, "binding_rate": 1}
     return start(host, workers=workers, limits=limits)
 
 
 @pytest.mark.parametrize("method", [stun.BINDING, stun.ALLOCATE, stun.CREATE_PERMISSION])
 def test_responses_to_strangers_are_limited(method, limited, connect, switch):
-    """Binding success responses and 401 responses share one bucket per client IP address, across ports and workers."""
+    """Binding responses have one bucket per client IP address and 401 responses another, across ports and workers."""
     sent, answered = flood(limited, [connect() for _ in range(10)], method, 20)
     assert BURST <= answered < sent / 2
     other = connect(at=switch.host("another client"))
@@ -72,11 +73,70 @@ def test_authenticated_clients_are_not_limited(limited, connect, peers):
 
 
 def test_limit_can_be_disabled(start, host, connect):
-    """A rate of 0 disables the limit."""
-    start(host, limits={"unauthenticated_burst": 1, "unauthenticated_rate": 0})
-    client = connect()
-    for _ in range(100):
-        client.binding()
+    """A rate or a burst of 0 disables the limit."""
+    for limits in (
+        {"unauthenticated_burst": 1, "unauthenticated_rate": 0, "binding_burst": 0, "binding_rate": 1},
+        {"unauthenticated_burst": 0, "unauthenticated_rate": 1, "binding_burst": 1, "binding_rate": 0},
+    ):
+        relay = start(host, limits=limits)
+        client = connect()
+        for _ in range(100):
+            client.binding()
+            assert client.ask(stun.ALLOCATE, sign=False).code == 401
+        relay.stop()
+
+
+@pytest.mark.parametrize("first, then", [(stun.BINDING, stun.ALLOCATE), (stun.ALLOCATE, stun.BINDING)])
+def test_bindings_and_challenges_are_limited_apart(first, then, limited, connect):
+    """RFC 8489 §16.2.1: neither keepalives of an office nor a flood of Bindings in its name keeps clients there from
+    authenticating, and the other way round.
+    """
+    flood(limited, [connect() for _ in range(4)], first, 5 * BURST)
+    sent, answered = flood(limited, [connect() for _ in range(BURST)], then, 1)
+    assert answered == sent
+
+
+def test_keepalives_of_an_office_leave_room_for_new_clients(start, host, workers, connect):
+    """With the defaults, 3,000 keepalives at once from one address do not keep a hundred new clients from getting in."""
+    relay = start(host, workers=workers)
+    flood(relay, [connect() for _ in range(100)], stun.BINDING, 30)
+    for client in [connect() for _ in range(100)]:
+        client.allocate()
+
+
+def test_a_new_nonce_needs_no_token(limited, connect):
+    """RFC 8489 §9.2.4: a 438 to a client that has proved its key is not limited, so that all clients of an office go on
+    when their nonces have become invalid.
+    """
+    clients = [connect() for _ in range(5)]
+    for client in clients:
+        client.allocate()
+    flood(limited, [connect()], stun.ALLOCATE, 5 * BURST)
+    for client in clients:
+        for nonce in (b"obMatJos2AAAA of another relay", b"x"):
+            client.nonce = nonce
+            assert client.ask(stun.REFRESH).code == 438
+        assert client.refresh() == 600
+
+
+def test_exempt_sources(start, host, workers, connect, switch):
+    """`limits.exempt_sources` have buckets a hundred times as large, but not without a bottom."""
+    office = switch.host("office")
+    limits = {
+        "unauthenticated_burst": 10,
+        "unauthenticated_rate": 1,
+        "binding_burst": 5,
+        "binding_rate": 1,
+        "exempt_sources": [f"{office.v4}/32", f"{office.v6}/128"],
+    }
+    relay = start(host, workers=workers, limits=limits)
+    for method, burst in ((stun.ALLOCATE, 1000), (stun.BINDING, 500)):
+        for server in ((host.v4, 3478), (host.v6, 3478)):
+            asked = [connect(at=office, server=server) for _ in range(10)]
+            sent, answered = flood(relay, asked, method, 2 * burst // 10)
+            assert burst <= answered < 1.5 * burst
+        _, answered = flood(relay, [connect()], method, 100)
+        assert answered <= 15
 
 
 def test_amplification_is_small(start, host, connect):
@@ -86,7 +146,9 @@ def test_amplification_is_small(start, host, connect):
     request, _ = client.prepare(stun.BINDING)
     assert len(client.ask(stun.BINDING).raw) <= 32 and len(request) == 20
     challenge = client.ask(stun.ALLOCATE, sign=False)
-    assert len(challenge.raw) <= 7 * len(request), "REALM, NONCE, PASSWORD-ALGORITHMS and a reason phrase"
+    assert challenge.get(stun.ERROR_CODE) == bytes([0, 0, 4, 1]), "no reason phrase"
+    # Header, ERROR-CODE, REALM, NONCE, PASSWORD-ALGORITHMS
+    assert len(challenge.raw) == 20 + 8 + (4 + 12) + (4 + 32) + (4 + 8), f"{REALM} takes 12 bytes"
     assert challenge.get(stun.SOFTWARE) is None
 
 

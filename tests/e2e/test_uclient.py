@@ -87,6 +87,26 @@ def test_relays_for_streams(workers, tls, authority, start, host, clients, peers
     assert relay.metric("worker_panics_total") == 0
 
 
+@pytest.mark.parametrize("over", ["udp", "tcp"])
+def test_channel_numbers_of_rfc5766(over, workers, start, host, clients, peers):
+    """RFC 5766 §11: with `listen.rfc5766_channels`, uclient works as Debian ships it; without it, the log says so."""
+    options = [*(["-t"] if over == "tcp" else []), "-n", 10, "-m", 16, "-e", peers.v4]
+    who = {"user": daemon.USER, "password": daemon.PASSWORD, "rfc5766": True}
+    tcp = {"tcp": ["0.0.0.0:3478"]}
+    relay = start(host, workers=workers, listen=tcp | {"rfc5766_channels": True})
+    with coturn.echo_peer(peers):
+        run = coturn.uclient(clients, host.v4, *options, **who)
+        assert run.status == 0 and run.sent == run.received >= 160, run.output
+        assert not relay.lines("refused", code=400)
+        relay.stop()
+        relay = start(host, workers=workers, listen=tcp)
+        run = coturn.uclient(clients, host.v4, *options, **who, limit=20)
+        assert run.status != 0, run.output
+    refused = relay.line("refused", code=400)
+    assert 0x5000 <= int(refused["channel"], 16) <= 0x7FFF
+    assert "0x4000-0x4FFF" in refused["reason"] and "listen.rfc5766_channels" in refused["fix"]
+
+
 def test_load_is_spread_over_all_workers(start, host, clients, peers):
     """Many clients are spread over all workers, and tokens are redeemed across them."""
     relay = start(host, workers=4)

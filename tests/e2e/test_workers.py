@@ -1,12 +1,16 @@
 """State shared between workers: reservations, quotas and ports. Four workers, many 5-tuples."""
 
+import time
+
 import pytest
 
 import stun
 from hosts import eventually
 from meetings import all_pairs_meet, one_client_per_worker
-from relay import SECRET
-from turn import time_limited
+from relay import PASSWORD, SECRET, USER
+from turn import named, time_limited
+
+ALICE = {"name": USER, "password": PASSWORD}
 
 PAIR = (stun.EVEN_PORT, b"\x80")
 TRANSPORT = (stun.REQUESTED_TRANSPORT, bytes([stun.UDP, 0, 0, 0]))
@@ -85,7 +89,8 @@ def test_a_reservation_expires(start, host, connect):
         host,
         workers=4,
         relay={"ports": "50000-50001", "addresses": [host.v4]},
-        limits={"reservation_lifetime": 1, "user_allocations": 2},
+        limits={"reservation_lifetime": 1},
+        auth={"user": [ALICE | {"allocations": 2}]},
     )
     maker, other = connect(), connect()
     assert maker.allocate(PAIR) == (host.v4, 50000)
@@ -102,7 +107,7 @@ def test_a_quota_is_exact(start, host, connect):
     """RFC 8656 §7.2: if 64 clients of one user allocate on four workers at the same time, exactly as many as allowed
     succeed; the others get 486.
     """
-    relay = start(host, workers=4, limits={"user_allocations": 20})
+    relay = start(host, workers=4, auth={"user": [ALICE | {"allocations": 20}]})
     clients = ready(connect, 64)
     codes = at_once(clients, TRANSPORT)
     assert sorted(codes) == [0] * 20 + [486] * 44
@@ -118,13 +123,74 @@ def test_a_quota_is_exact(start, host, connect):
 
 
 def test_quotas_are_per_user(start, host, connect):
-    """Quotas are independent per user, and time-limited names count by their user part."""
-    start(host, workers=4, limits={"user_allocations": 3})
+    """Quotas are independent per user, and time-limited names count by their user part. Static users and names that are
+    an expiry and nothing else stand for many clients, so `limits.user_allocations` does not count them.
+    """
+    relay = start(host, workers=4, limits={"user_allocations": 3})
     bobs = [connect(time_limited(SECRET, "bob", ttl)) for ttl in (3600, 4000, 5000, 6000)]
-    for client in [*bobs, *(alices := [connect() for _ in range(3)])]:
+    # A person with the name of the static user.
+    others = [connect(time_limited(SECRET, "alice", ttl)) for ttl in (3600, 4000, 5000, 6000)]
+    alices = [connect() for _ in range(8)]
+    anyone = [connect(named(SECRET, str(int(time.time()) + 3600))) for _ in range(8)]
+    for client in [*bobs, *others, *alices, *anyone]:
         client.challenge()
-    assert sorted(at_once(bobs, TRANSPORT)) == [0, 0, 0, 486]
-    assert at_once(alices, TRANSPORT) == [0, 0, 0]
+    assert at_once(alices, TRANSPORT) == at_once(anyone, TRANSPORT) == [0] * 8
+    assert sorted(at_once(bobs, TRANSPORT)) == sorted(at_once(others, TRANSPORT)) == [0, 0, 0, 486]
+    assert "limits.user_allocations" in relay.line("refused", code=486)["fix"]
+
+
+def test_zero_is_no_quota(start, host, connect):
+    """`0` is no limit on the allocations of a user, for persons and for static users."""
+    start(host, workers=4, limits={"user_allocations": 0}, auth={"user": [ALICE | {"allocations": 0}]})
+    bobs = [connect(time_limited(SECRET, "bob")) for _ in range(40)]
+    for client in [*bobs, *(alices := [connect() for _ in range(40)])]:
+        client.challenge()
+    assert at_once(bobs, TRANSPORT) == at_once(alices, TRANSPORT) == [0] * 40
+
+
+def test_new_allocations_are_rated(start, host, connect, switch):
+    """RFC 8656 §7.2: one user's churn is bounded across workers, else 486; a client with an allocation is not affected.
+    A shared name is rated per address.
+    """
+    relay = start(host, workers=4, limits={"new_allocations_burst": 20, "new_allocations_rate": 1})
+    bobs = [connect(time_limited(SECRET, "bob")) for _ in range(60)]
+    for client in bobs:
+        client.challenge()
+    codes = at_once(bobs, TRANSPORT)
+    assert 20 <= codes.count(0) <= 22 and codes.count(486) == 60 - codes.count(0)
+    assert "limits.new_allocations_rate" in relay.line("refused", code=486)["fix"]
+    for client in [client for client, code in zip(bobs, codes) if code == 0]:
+        assert client.refresh() == 600
+    alices = ready(connect, 40)
+    assert 20 <= at_once(alices, TRANSPORT).count(0) <= 22
+    elsewhere = switch.host("another client")
+    others = [connect(at=elsewhere) for _ in range(10)]
+    for client in others:
+        client.challenge()
+    assert at_once(others, TRANSPORT) == [0] * 10
+
+
+def test_churn_does_not_flood_the_log(start, host, connect):
+    """The lines of opened and closed allocations have a bound, and what is left out is summed up."""
+    relay = start(host, workers=1, limits={"new_allocations_rate": 0})
+    [client] = ready(connect, 1)
+    count = 700
+    begun = time.monotonic()
+    for _ in range(count):
+        client.request(stun.ALLOCATE, TRANSPORT)
+        client.refresh(0)
+    took = time.monotonic() - begun
+    relay.becomes("allocations", 0)
+
+    def told(what):
+        lines = relay.lines(f"allocation {what}")
+        left_out = sum(line.get("suppressed", 0) for line in lines)
+        left_out += sum(line["count"] for line in relay.lines(f"more allocations were {what} than are logged"))
+        return len(lines), len(lines) + left_out
+
+    for what in ("opened", "closed"):
+        eventually(lambda: told(what)[1] == count, timeout=30)
+        assert told(what)[0] <= 300 * (took + 2)
 
 
 def test_total_limit_is_exact(start, host, connect):

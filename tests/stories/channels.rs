@@ -1,10 +1,10 @@
 //! Channels.
 
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{AllocationLimits, Header, PeerAddr, Tos};
-use hairpin::wire::{Method, attribute};
+use hairpin::turn::{AllocationLimits, Header, PeerAddr, Tos, TurnConfig};
+use hairpin::wire::{ChannelRange, Method, attribute};
 
-use crate::world::{PEER, PEER6, PRIVATE, World, addr, channel_message, config, credentials};
+use crate::world::{Client, PEER, PEER6, PRIVATE, World, addr, channel_message, config, credentials};
 
 const A: &str = "198.51.100.1:40000";
 
@@ -88,6 +88,51 @@ fn bad_bindings() {
         .ask(&mut world, Method::ChannelBind, |r| r.xor_address(attribute::XOR_PEER_ADDRESS, addr(PEER)));
     assert_eq!(missing.code(), 400);
     assert_eq!(world.server.stats().channels, 2);
+}
+
+/// RFC 5766 §11: its range of channel numbers is accepted if the operator wants it; otherwise the log names the number, the
+/// range and the setting.
+#[test]
+fn channel_numbers_of_older_clients() {
+    for (channels, most) in [(ChannelRange::Rfc8656, 0x4FFF), (ChannelRange::Rfc5766, 0x7FFE)] {
+        let mut world = World::new(TurnConfig { channels, ..config() }, credentials());
+        let mut client = world.allocated(A);
+        for number in [0x4000, 0x4FFF, 0x5000, 0x6ABC, 0x7FFE, 0x7FFF, 0x3FFF, 0x8000, 0xFFFF] {
+            let peer = format!("8.8.8.8:{number}");
+            let data = |world: &mut World, client: &Client| {
+                let run = channel_message(number, &[7; 96]).repeat(3);
+                world.server.from_client(world.now, &client.tuple, Tos(0), 100, &run)
+            };
+            assert_eq!(data(&mut world, &client), None, "not bound");
+            let is_accepted = (0x4000..=most).contains(&number);
+            let code = client.bind(&mut world, number, &peer).code();
+            assert_eq!(code, if is_accepted { 0 } else { 400 }, "{number:#x}");
+            let forward = data(&mut world, &client);
+            assert_eq!(
+                forward.map(|to| (to.peer, to.len)),
+                is_accepted.then_some((PeerAddr(addr(&peer)), 96))
+            );
+            if is_accepted {
+                let back = world.peer_sends(client.relay(), &peer, b"x").unwrap();
+                assert_eq!(back.header, Header::Channel(number));
+                assert_eq!(client.bind(&mut world, number, &peer).code(), 0, "refreshed");
+            } else {
+                let refused = world.refused.last().unwrap();
+                assert_eq!(refused.channel, Some(number));
+                assert!(
+                    refused.reason.contains(&format!("0x4000-{most:#06X}").replace("0X", "0x")),
+                    "{}",
+                    refused.reason
+                );
+                let fix =
+                    refused.fix.as_ref().is_some_and(|fix| fix.contains("listen.rfc5766_channels = true"));
+                assert_eq!(fix, channels == ChannelRange::Rfc8656);
+            }
+        }
+        // First bytes that belong to other protocols are counted as such, each segment of a run
+        let foreign = if channels == ChannelRange::Rfc8656 { 7 } else { 3 };
+        assert_eq!(world.server.stats().dropped(Dropped::NotTurn), 2 * 3 * foreign);
+    }
 }
 
 /// RFC 8656 §12: ten minutes, refreshed by ChannelBind but not by data; afterwards number and peer can be bound again.

@@ -14,7 +14,9 @@ use hairpin::turn::{
     PortRequest, Refused, RelayId, RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket,
     ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
 };
-use hairpin::wire::{Attribute, Class, Encoder, Family, Message, Method, TransactionId, attribute};
+use hairpin::wire::{
+    Attribute, ChannelRange, Class, Encoder, Family, Message, Method, TransactionId, attribute,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -78,6 +80,7 @@ pub fn config() -> TurnConfig {
     TurnConfig {
         families: Families { v4: true, v6: true },
         lifetimes: Lifetimes::default(),
+        channels: ChannelRange::default(),
         limits: AllocationLimits { new_peers: 0, ..AllocationLimits::default() },
         external: External::default(),
         peers: PeerRules::new(rules()),

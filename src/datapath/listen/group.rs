@@ -145,7 +145,8 @@ impl ListenerGroup {
         }
         let mut steered = config.steering;
         if steered
-            && let Err(error) = option::steer(sockets[0].as_fd(), &steering::program(config.workers, key))
+            && let Err(error) =
+                option::steer(sockets[0].as_fd(), &steering::program(config.workers, key, config.channels))
         {
             warn!(%addr, %error, "datagrams are not steered: requests and data share queues");
             steered = false;

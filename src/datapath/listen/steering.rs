@@ -8,6 +8,7 @@
 //! In the program, offset 0 is the start of the UDP payload, and `SKF_NET_OFF` is the start of the IP header.
 
 use crate::datapath::sys::option::Instruction;
+use crate::wire::ChannelRange;
 
 /// The two sockets that a worker has in each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +46,8 @@ const KIND: u32 = 0;
 const HASH: u32 = 1;
 
 /// The program for a group with [`QueueKind::COUNT`] sockets per worker.
-pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction> {
-    let mut program = classify();
+pub(in crate::datapath) fn program(workers: usize, key: u32, channels: ChannelRange) -> Vec<Instruction> {
+    let mut program = classify(channels);
     program.extend([load_constant(key), stmt(libc::BPF_ST, HASH)]);
     let (v4, v6) = (v4(), v6());
     program.extend([
@@ -68,17 +69,21 @@ pub(in crate::datapath) fn program(workers: usize, key: u32) -> Vec<Instruction>
     program
 }
 
-/// Stores the kind. Data starts with 0x40-0x4F (RFC 8656 section 12.4), or is a Send indication, whose type is 0x0016
-/// (section 17).
-fn classify() -> Vec<Instruction> {
+/// Stores the kind. Data starts with 0x40-0x4F (RFC 8656 section 12.4) or 0x40-0x7F (RFC 5766 section 11), or is a Send
+/// indication, whose type is 0x0016 (section 17).
+fn classify(channels: ChannelRange) -> Vec<Instruction> {
+    let (shift, channel) = match channels {
+        ChannelRange::Rfc8656 => (12, 0x4),
+        ChannelRange::Rfc5766 => (14, 0x1),
+    };
     vec![
         stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
         // A load past the end would terminate the program with 0.
         jump(libc::BPF_JGE, 2, 0, 4),
         load(libc::BPF_H, 0),
         jump(libc::BPF_JEQ, 0x0016, 4, 0),
-        stmt(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 12),
-        jump(libc::BPF_JEQ, 0x4, 2, 0),
+        stmt(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, shift),
+        jump(libc::BPF_JEQ, channel, 2, 0),
         load_constant(QueueKind::Control as u32),
         stmt(libc::BPF_JMP | libc::BPF_JA, 1),
         load_constant(QueueKind::Data as u32),
@@ -182,6 +187,28 @@ mod tests {
             }
         }
         all
+    }
+
+    /// RFC 5766 §11: with its channel numbers, 0x5000 is data too.
+    #[test]
+    fn data_of_older_clients() {
+        for (channels, kind) in
+            [(ChannelRange::Rfc8656, QueueKind::Control), (ChannelRange::Rfc5766, QueueKind::Data)]
+        {
+            let config = DatapathConfig { channels, ..DatapathConfig::for_workers(1) };
+            let group = ListenerGroup::open("127.0.0.1:0".parse().unwrap(), &config, 0xC0FFEE).unwrap();
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            for first in [0x50, 0x60, 0x7F] {
+                client.send_to(&[first, 0, 0, 0], group.local_addr()).unwrap();
+                assert_eq!(received(&group, client.local_addr().unwrap()), [(0, kind, 1)], "{first:#x}");
+            }
+            for first in [0x3F, 0x80, 0xC0] {
+                client.send_to(&[first, 0, 0, 0], group.local_addr()).unwrap();
+                assert_eq!(received(&group, client.local_addr().unwrap()), [(0, QueueKind::Control, 1)]);
+            }
+            client.send_to(&[0x40, 0, 0, 0], group.local_addr()).unwrap();
+            assert_eq!(received(&group, client.local_addr().unwrap()), [(0, QueueKind::Data, 1)]);
+        }
     }
 
     fn clients_stay_with_a_worker(ip: &str, workers: usize) {

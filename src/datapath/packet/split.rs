@@ -1,7 +1,7 @@
 //! Splits a GRO batch from a client into runs of messages that the core can handle together. The kernel only joins
 //! datagrams by size, so a batch may hold different messages.
 
-use crate::wire;
+use crate::wire::{self, ChannelRange};
 
 /// The first run of messages in a batch of segments of `segment_size` bytes: the size of each message, and the length of the
 /// run.
@@ -14,7 +14,8 @@ pub(in crate::datapath) fn run(batch: &[u8], segment_size: usize) -> (usize, usi
     let Some(header) = first.first_chunk::<{ wire::CHANNEL_HEADER }>() else {
         return (first.len(), first.len());
     };
-    let more = if wire::is_channel_data(first) {
+    // Whether these may be bound, the core knows
+    let more = if ChannelRange::Rfc5766.is_channel_data(first) {
         datagrams.take_while(|next| next.len() == first.len() && next.starts_with(header)).count()
     } else {
         0

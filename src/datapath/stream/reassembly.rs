@@ -6,7 +6,7 @@
 //! it can be one, are looked at again with each read.
 
 use super::pool::Pool;
-use crate::wire::{self, FramingError};
+use crate::wire::{self, ChannelRange, FramingError};
 
 /// A connection's unfinished message.
 #[derive(Default)]
@@ -58,7 +58,7 @@ impl Reassembly {
         }
         // The buffered bytes are the valid start of a message, as `next` found when they were read. While they are fewer
         // than show that, each further byte may show that they are not.
-        let needed = wire::frame_len(&self.partial).ok().flatten().unwrap_or(0);
+        let needed = wire::frame_len(&self.partial, ChannelRange::Rfc5766).ok().flatten().unwrap_or(0);
         if buffered >= wire::FRAME_CHECKED.min(needed) && end < needed {
             self.partial.extend_from_slice(&buffer[buffered..end]);
             return 0;
@@ -77,19 +77,23 @@ impl Reassembly {
     }
 }
 
-/// The messages at the start of `bytes`; `None` if the first one is unfinished. `channels`: the connection has or had an
-/// allocation, so there may be ChannelData.
+/// The messages at the start of `bytes`; `None` if the first one is unfinished. `channels` is what ChannelData begins with;
+/// `allocated`: the connection has or had an allocation, so there may be some.
 ///
 /// # Errors
 /// If the bytes are not the start of a message. The rest of the stream cannot be framed either.
-pub fn next(bytes: &[u8], channels: bool) -> Result<Option<MessageRun>, StreamError> {
-    if !channels && wire::is_channel_data(bytes) {
+pub fn next(
+    bytes: &[u8],
+    channels: ChannelRange,
+    allocated: bool,
+) -> Result<Option<MessageRun>, StreamError> {
+    if !allocated && channels.is_channel_data(bytes) {
         return Err(StreamError::TooEarly);
     }
-    let Some(segment_size) = wire::frame_len(bytes)?.filter(|&len| len <= bytes.len()) else {
+    let Some(segment_size) = wire::frame_len(bytes, channels)?.filter(|&len| len <= bytes.len()) else {
         return Ok(None);
     };
-    let more = if wire::is_channel_data(bytes) {
+    let more = if channels.is_channel_data(bytes) {
         let header = &bytes[..wire::CHANNEL_HEADER];
         let following = bytes[segment_size..].chunks_exact(segment_size).take(MAX_RUN - 1);
         following.take_while(|next| next.starts_with(header)).count()
@@ -120,7 +124,7 @@ mod tests {
             }
             let mut at = 0;
             loop {
-                match next(&buffer[at..end], true) {
+                match next(&buffer[at..end], ChannelRange::Rfc8656, true) {
                     Ok(Some(run)) => {
                         messages
                             .extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
@@ -162,11 +166,17 @@ mod tests {
     #[test]
     fn equal_channel_data_is_one_run() {
         let stream = [messages()[0].clone(), messages()[1].clone(), messages()[3].clone()].concat();
-        assert_eq!(next(&stream, true), Ok(Some(MessageRun { segment_size: 12, len: 24 })));
-        assert_eq!(next(&stream[24..], true), Ok(Some(MessageRun { segment_size: 4, len: 4 })));
+        assert_eq!(
+            next(&stream, ChannelRange::Rfc8656, true),
+            Ok(Some(MessageRun { segment_size: 12, len: 24 }))
+        );
+        assert_eq!(
+            next(&stream[24..], ChannelRange::Rfc8656, true),
+            Ok(Some(MessageRun { segment_size: 4, len: 4 }))
+        );
         let many = messages()[3].repeat(1000);
         assert_eq!(
-            next(&many, true),
+            next(&many, ChannelRange::Rfc8656, true),
             Ok(Some(MessageRun { segment_size: 4, len: 4 * MAX_RUN })),
             "runs are bounded"
         );
@@ -196,12 +206,26 @@ mod tests {
         }
     }
 
+    /// RFC 5766 §11: with its channel numbers, messages with these are framed too.
+    #[test]
+    fn channel_data_of_older_clients() {
+        let stream = [&[0x7A, 1, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0].repeat(2)[..], &messages()[2]].concat();
+        let run = MessageRun { segment_size: 12, len: 24 };
+        assert_eq!(next(&stream, ChannelRange::Rfc5766, true), Ok(Some(run)));
+        assert_eq!(next(&stream[..1], ChannelRange::Rfc5766, true), Ok(None));
+        assert_eq!(next(&stream, ChannelRange::Rfc5766, false), Err(StreamError::TooEarly));
+        let error = StreamError::Framing(FramingError::FirstByte);
+        assert_eq!(next(&stream, ChannelRange::Rfc8656, true), Err(error));
+        assert_eq!(next(&[0x80, 0, 0, 0], ChannelRange::Rfc5766, true), Err(error));
+    }
+
     /// RFC 8656 §12.6: there is no channel without an allocation, so its first byte is enough.
     #[test]
     fn channel_data_without_an_allocation() {
-        assert_eq!(next(&[0x40], false), Err(StreamError::TooEarly));
-        assert_eq!(next(&[0x40], true), Ok(None));
-        assert_eq!(next(&messages()[2], false), next(&messages()[2], true));
+        assert_eq!(next(&[0x40], ChannelRange::Rfc8656, false), Err(StreamError::TooEarly));
+        assert_eq!(next(&[0x40], ChannelRange::Rfc8656, true), Ok(None));
+        let request = &messages()[2];
+        assert_eq!(next(request, ChannelRange::Rfc8656, false), next(request, ChannelRange::Rfc8656, true));
     }
 
     #[test]

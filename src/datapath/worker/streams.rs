@@ -98,12 +98,13 @@ impl Worker {
     ) {
         let now = self.now.mono;
         let mut at = batch.start;
-        let mut channels = false;
+        let channels = self.core.channels();
+        let mut allocated = false;
         loop {
             // A message of this batch may have been an Allocate.
-            channels = channels || self.streams.had_allocation(id);
+            allocated = allocated || self.streams.had_allocation(id);
             let rest = &self.arena.memory()[at..batch.end];
-            match stream::next(rest, channels) {
+            match stream::next(rest, channels, allocated) {
                 Ok(Some(run)) => {
                     self.client_messages(tuple, tos, run.segment_size, at..at + run.len, slice);
                     at += run.len;

@@ -3,7 +3,7 @@
 use super::permission::{family_fits, is_permitted, restored};
 use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
 use crate::turn::{PeerAddr, SECOND};
-use crate::wire::{CHANNEL_NUMBERS, attribute};
+use crate::wire::{ChannelRange, attribute};
 
 impl Server {
     pub(super) fn channel_bind(
@@ -20,8 +20,9 @@ impl Server {
         let peer = peer.ok_or_else(|| Reject::new(400, "no XOR-PEER-ADDRESS"))?.xor_address()?;
         let refused = |code, reason| Err(Reject::new(code, reason).about(peer));
         let full = |reason, fix| Err(Reject::new(508, reason).fix(fix).about(peer));
-        if !CHANNEL_NUMBERS.contains(&number) {
-            return refused(400, "channel number out of range");
+        let channels = self.snapshot.config.channels;
+        if !channels.numbers().contains(&number) {
+            return Err(Reject { channel: Some(number), ..out_of_range(channels) }.about(peer));
         }
         // RFC 8656 §12.2: neither the number nor the peer may be bound to another counterpart
         if allocation.channel(number).is_some_and(|bound| bound.peer.0 != peer) {
@@ -61,5 +62,14 @@ impl Server {
         }
         self.announce_channel(id, number);
         Ok(Success::Empty)
+    }
+}
+
+/// Tells the operator of clients that follow RFC 5766.
+fn out_of_range(channels: ChannelRange) -> Reject {
+    match channels {
+        ChannelRange::Rfc8656 => Reject::new(400, "channel number out of range: RFC 8656 has 0x4000-0x4FFF")
+            .fix("clients of RFC 5766, such as older versions of coturn's tools, use 0x4000-0x7FFE: to accept these, set listen.rfc5766_channels = true"),
+        ChannelRange::Rfc5766 => Reject::new(400, "channel number out of range: RFC 5766 has 0x4000-0x7FFE"),
     }
 }

@@ -46,11 +46,12 @@ struct Reject {
     fix: Option<Cow<'static, str>>,
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
+    channel: Option<u16>,
 }
 
 impl Reject {
     fn new(code: u16, reason: &'static str) -> Reject {
-        Reject { code, reason, fix: None, unknown: Vec::new(), peer: None }
+        Reject { code, reason, fix: None, unknown: Vec::new(), peer: None, channel: None }
     }
 
     /// Tells the operator what to change.
@@ -91,12 +92,13 @@ impl Reject {
     /// RFC 8489 §6.3.1.
     fn unknown(message: &Message<'_>) -> Option<Reject> {
         let mut unknown = Vec::new();
-        // A bit per type, since a request can have thousands
-        let mut listed = [0_u64; 0x8000 / 64];
+        // A bit per type once there is one, since a request can have thousands
+        let mut listed: Vec<u64> = Vec::new();
         for attribute in message.attributes() {
             if !attribute.is_comprehension_required() || is_understood(message, &attribute) {
                 continue;
             }
+            listed.resize(0x8000 / 64, 0);
             let (word, bit) = (usize::from(attribute.kind / 64), 1 << (attribute.kind % 64));
             if listed[word] & bit == 0 {
                 listed[word] |= bit;
@@ -264,6 +266,7 @@ impl Server {
                     reason: reject.reason,
                     fix: reject.fix,
                     peer: reject.peer,
+                    channel: reject.channel,
                     unknown: reject.unknown,
                 }));
                 reject.code
@@ -290,6 +293,7 @@ impl Server {
                 reason: refusal.reason.as_str(),
                 fix,
                 peer: None,
+                channel: None,
                 unknown: Vec::new(),
             }));
         }

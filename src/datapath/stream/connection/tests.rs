@@ -8,6 +8,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use super::super::reassembly::{Reassembly, next};
 use super::*;
 use crate::turn::{ClientAddr, Header, Transport};
+use crate::wire::ChannelRange;
 
 /// A socket in memory: what the client has sent, and what it has room to receive.
 #[derive(Default)]
@@ -130,7 +131,7 @@ fn messages(connection: &mut Connection<Pipe>) -> (Vec<Vec<u8>>, bool) {
         let outcome = connection.read(&mut buffer[buffered..end], &mut ciphertext, again).unwrap();
         let end = connection.reassembly.complete(&mut buffer, outcome.len, &mut pool);
         let mut at = 0;
-        while let Some(run) = next(&buffer[at..end], true).unwrap() {
+        while let Some(run) = next(&buffer[at..end], ChannelRange::Rfc8656, true).unwrap() {
             messages.extend(buffer[at..at + run.len].chunks(run.segment_size).map(<[u8]>::to_vec));
             at += run.len;
         }
