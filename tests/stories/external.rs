@@ -2,23 +2,44 @@
 
 use hairpin::turn::peers::{PeerRules, Rules};
 use hairpin::turn::stats::Dropped;
-use hairpin::turn::{External, Header, TurnConfig};
+use hairpin::turn::{External, Header, Icmp, PeerAddr, TurnConfig};
+use hairpin::wire::{Method, attribute};
 
-use crate::world::{Client, PEER, World, addr, config, credentials, rules};
+use crate::world::{Client, PEER, Reply, World, addr, config, credentials, rules};
 
 const A: &str = "198.51.100.1:40000";
 
-/// The external address of 192.0.2.1 is 203.0.113.1; that of 2001:db8::1 is 2001:db8:ffff::1.
+/// A server beside the relay, by the external and by the local address of the machine.
+const OUTSIDE: &str = "203.0.113.1:7882";
+const INSIDE: &str = "192.0.2.1:7882";
+
 fn world() -> World {
+    World::new(with(&[]), credentials())
+}
+
+fn world_with(allow: &[&str]) -> World {
+    World::new(with(allow), credentials())
+}
+
+/// The external address of 192.0.2.1 is 203.0.113.1; that of 2001:db8::1 is 2001:db8:ffff::1.
+fn with(allow: &[&str]) -> TurnConfig {
     let pairs = [("192.0.2.1", "203.0.113.1"), ("2001:db8::1", "2001:db8:ffff::1")];
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
     let relay = pairs.iter().map(|(_, external)| *external).collect();
-    let config = TurnConfig {
-        peers: PeerRules::new(Rules { relay, ..rules() }),
+    let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
+    TurnConfig {
+        peers: PeerRules::new(Rules { relay, allow, ..rules() }),
         external: External::new(pairs),
         ..config()
-    };
-    World::new(config, credentials())
+    }
+}
+
+/// What the client takes for the sender of a datagram.
+fn named(header: Header) -> String {
+    match header {
+        Header::Data { peer, .. } => peer.to_string(),
+        Header::Channel(number) => format!("{number:#x}"),
+    }
 }
 
 /// RFC 8656 §7.2: clients are told the addresses that peers can reach, of each family.
@@ -27,7 +48,7 @@ fn clients_are_told_the_external_address() {
     let mut world = world();
     let mut client = Client::new(A);
     let answer = client.allocate(&mut world, |request| {
-        request.bytes(hairpin::wire::attribute::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+        request.bytes(attribute::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
     });
     assert_eq!(answer.relayed(), [addr("203.0.113.1:50000"), addr("[2001:db8:ffff::1]:50000")]);
     assert_eq!(world.sockets.values().next(), Some(&addr("192.0.2.1:50000")), "the socket has the local one");
@@ -74,4 +95,158 @@ fn the_local_address_stays_private() {
     assert_eq!(client.permit(&mut world, &["192.0.2.1:1"]).code(), 403);
     assert_eq!(client.permit(&mut world, &[PEER]).code(), 0);
     assert_eq!(client.send(&mut world, PEER, b"x").unwrap().peer.0, addr(PEER));
+}
+
+/// RFC 8656 §9: a server beside the relay is reached by both names of the machine, without a NAT that hairpins, and what it
+/// sends comes from the name that the client used, so that its permission matches.
+#[test]
+fn a_server_beside_the_relay_has_two_names() {
+    for (names, expected) in [(&[OUTSIDE][..], OUTSIDE), (&[INSIDE], INSIDE), (&[OUTSIDE, INSIDE], OUTSIDE)] {
+        let mut world = world_with(&["192.0.2.1:7000-8000"]);
+        let mut client = world.allocated(A);
+        assert_eq!(client.permit(&mut world, names).code(), 0, "{names:?}");
+        let heard = world.peer_sends(client.relay(), INSIDE, b"first").unwrap();
+        assert_eq!(named(heard.header), expected, "before the client has sent anything");
+        for name in names.iter().chain(names) {
+            assert_eq!(client.send(&mut world, name, b"x").unwrap().peer.0, addr(INSIDE), "{name}");
+            let heard = world.peer_sends(client.relay(), INSIDE, b"x").unwrap();
+            assert_eq!(named(heard.header), *name, "as the client named it last");
+        }
+        assert!(client.send(&mut world, "203.0.113.1:6999", b"x").is_none());
+        assert!(world.peer_sends(client.relay(), "192.0.2.1:6999", b"x").is_none());
+    }
+}
+
+/// RFC 8656 §12.5: the same with channels.
+#[test]
+fn channels_to_a_server_beside_the_relay() {
+    let mut world = world_with(&[INSIDE]);
+    let mut client = world.allocated(A);
+    assert_eq!(client.bind(&mut world, 0x4001, INSIDE).code(), 0);
+    assert_eq!(named(world.peer_sends(client.relay(), INSIDE, b"x").unwrap().header), "0x4001");
+    assert_eq!(client.bind(&mut world, 0x4002, OUTSIDE).code(), 0);
+    for channel in [0x4002, 0x4001, 0x4002] {
+        assert_eq!(client.channel_data(&mut world, channel, b"x").unwrap().peer.0, addr(INSIDE));
+        let heard = world.peer_sends(client.relay(), INSIDE, b"x").unwrap();
+        assert_eq!(heard.header, Header::Channel(channel));
+    }
+    // Without a permission for the one, the other
+    world.pass(200);
+    client.permit(&mut world, &[INSIDE]);
+    world.pass(100);
+    assert_eq!(named(world.peer_sends(client.relay(), INSIDE, b"x").unwrap().header), "0x4001");
+    world.pass(200);
+    assert!(world.peer_sends(client.relay(), INSIDE, b"x").is_none());
+    assert_eq!(world.server.stats().dropped(Dropped::NoPermission), 1);
+}
+
+/// RFC 8656 §11.5: an ICMP message is about the peer as the client named it.
+#[test]
+fn icmp_messages_name_what_the_client_named() {
+    let mut world = world_with(&[INSIDE, "203.0.113.1"]);
+    let mut client = world.allocated(A);
+    client.permit(&mut world, &[INSIDE, OUTSIDE]);
+    let told = |world: &mut World, client: &Client, about: &str| {
+        let icmp = Icmp { kind: 3, code: 3, mtu: 0 };
+        world.server.peer_error(world.now, client.relay(), PeerAddr(addr(about)), icmp);
+        world.drain();
+        let (_, bytes) = world.replies.pop_front().unwrap();
+        Reply(bytes).attribute(attribute::XOR_PEER_ADDRESS).unwrap().xor_address().unwrap()
+    };
+    for name in [OUTSIDE, INSIDE, OUTSIDE] {
+        client.send(&mut world, name, b"x").unwrap();
+        assert_eq!(told(&mut world, &client, INSIDE), addr(name));
+    }
+    // Elsewhere behind the same address
+    assert_eq!(told(&mut world, &client, "203.0.113.1:9"), addr("203.0.113.1:9"));
+}
+
+/// RFC 8656 §21: what is neither an allocation nor allowed by its inside name is another machine behind the same external
+/// address, which only the external address itself opens.
+#[test]
+fn another_machine_behind_the_same_external_address() {
+    let mut world = world_with(&["203.0.113.1:7000-8000"]);
+    let mut client = world.allocated(A);
+    let other = world.allocated("198.51.100.2:40000");
+    let live = format!("203.0.113.1:{}", world.relayed(other.relay()).unwrap().port());
+    client.permit(&mut world, &[OUTSIDE]);
+    assert_eq!(client.send(&mut world, OUTSIDE, b"x").unwrap().peer.0, addr(OUTSIDE));
+    assert_eq!(named(world.peer_sends(client.relay(), OUTSIDE, b"x").unwrap().header), OUTSIDE);
+    assert!(world.peer_sends(client.relay(), INSIDE, b"x").is_none(), "that is a server here");
+    assert_eq!(client.send(&mut world, &live, b"x").unwrap().peer.0, world.relayed(other.relay()).unwrap());
+    assert_eq!(client.bind(&mut world, 0x4000, OUTSIDE).code(), 0);
+    assert_eq!(client.channel_data(&mut world, 0x4000, b"x").unwrap().peer.0, addr(OUTSIDE));
+    assert_eq!(world.peer_sends(client.relay(), OUTSIDE, b"x").unwrap().header, Header::Channel(0x4000));
+    assert_eq!(client.permit(&mut world, &[INSIDE]).code(), 403);
+}
+
+/// An allocation that comes to live at a port takes it from another machine, and gives it back.
+#[test]
+fn a_port_changes_between_here_and_elsewhere() {
+    let mut world = world_with(&["203.0.113.1"]);
+    let mut client = world.allocated(A);
+    let (outside, inside) = ("203.0.113.1:50100", "192.0.2.1:50100");
+    client.bind(&mut world, 0x4000, outside);
+    for _ in 0..2 {
+        assert_eq!(client.channel_data(&mut world, 0x4000, b"x").unwrap().peer.0, addr(outside));
+        assert!(world.peer_sends(client.relay(), inside, b"x").is_none());
+        world.next_port = 50_100;
+        let mut other = world.allocated("198.51.100.2:40000");
+        assert_eq!(client.channel_data(&mut world, 0x4000, b"x").unwrap().peer.0, addr(inside));
+        assert_eq!(world.peer_sends(client.relay(), inside, b"x").unwrap().header, Header::Channel(0x4000));
+        other.refresh(&mut world, 0);
+    }
+}
+
+/// What a client of the same network sends from a private address that is allowed keeps its name.
+#[test]
+fn a_private_peer_keeps_its_name() {
+    let mut world = world_with(&["10.0.0.0/8", "192.0.2.0/24"]);
+    let mut client = world.allocated(A);
+    for peer in ["10.9.9.9:7882", "192.0.2.2:7882"] {
+        assert_eq!(client.permit(&mut world, &[peer]).code(), 0);
+        assert_eq!(client.send(&mut world, peer, b"x").unwrap().peer.0, addr(peer));
+        assert_eq!(named(world.peer_sends(client.relay(), peer, b"x").unwrap().header), peer);
+    }
+    // A wide range opens neither name of the machine
+    assert_eq!(client.permit(&mut world, &[INSIDE]).code(), 403);
+    client.permit(&mut world, &[OUTSIDE]);
+    assert!(client.send(&mut world, OUTSIDE, b"x").is_none());
+    let told = world.own_ports_dropped.pop().unwrap();
+    assert_eq!(
+        (told.peer, told.remedy.to_string().as_str()),
+        (
+            addr(OUTSIDE),
+            "to reach a server on this machine, add \"192.0.2.1:7882\" to peers.allow; to reach another machine behind \
+             this external address, add \"203.0.113.1:7882\""
+        )
+    );
+}
+
+/// RFC 8656 §21: new rules hold for both names before the next packet.
+#[test]
+fn new_rules_hold_for_both_names() {
+    let mut world = world_with(&[INSIDE]);
+    let mut client = world.allocated(A);
+    client.permit(&mut world, &[INSIDE, OUTSIDE]);
+    client.send(&mut world, INSIDE, b"x");
+    world.apply(with(&[]), credentials());
+    assert!(world.peer_sends(client.relay(), INSIDE, b"x").is_none());
+    assert_eq!(world.server.stats().permissions, 1, "the external address is where clients meet");
+    world.apply(with(&[INSIDE]), credentials());
+    assert_eq!(named(world.peer_sends(client.relay(), INSIDE, b"x").unwrap().header), OUTSIDE);
+}
+
+/// A request from a relayed address is dropped by either name of it.
+#[test]
+fn allocations_are_not_nested_behind_the_nat() {
+    let mut world = world();
+    let one = world.allocated(A);
+    let inside = world.relayed(one.relay()).unwrap();
+    for source in [inside.to_string(), format!("203.0.113.1:{}", inside.port())] {
+        let mut nested = Client::new(&source);
+        let request = nested.request(Method::Allocate, |_| {});
+        world.ignores(&nested.tuple, &request);
+    }
+    assert_eq!(world.server.stats().dropped(Dropped::Nested), 2);
 }

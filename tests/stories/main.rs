@@ -12,6 +12,7 @@ mod handover;
 mod icmp;
 mod limits;
 mod mirror;
+mod own;
 mod permissions;
 mod refresh;
 mod send_and_data;

@@ -12,8 +12,8 @@ impl Server {
         origin: &RequestOrigin,
         message: &Message<'_>,
     ) -> Result<Success, Reject> {
-        let (id, allocation) = live(&mut self.allocations, &self.by_tuple, origin)?;
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
+        let (id, allocation) = live(&mut self.allocations, &self.by_tuple, origin)?;
         let number = message.attribute(attribute::CHANNEL_NUMBER);
         let number = number.ok_or_else(|| Reject::new(400, "no CHANNEL-NUMBER"))?.channel_number()?;
         let peer = message.attribute(attribute::XOR_PEER_ADDRESS);
