@@ -5,7 +5,7 @@ an external address are dropped.
 import pytest
 
 import stun
-from hosts import Host
+from hosts import Host, eventually
 from meetings import all_pairs_meet, meet_over_channels, one_client_per_worker
 from streams import StreamClient
 from turn import error_code
@@ -142,3 +142,60 @@ def test_the_address_behind_the_nat_is_denied(relay, reach):
     client.allocate()
     client.permit(OUTSIDE[0])
     assert error_code(client.permit, INSIDE[0]) == 403
+
+
+@pytest.mark.parametrize("named", ["outside", "inside"])
+def test_a_server_beside_the_relay(named, router, start, host, reach):
+    """RFC 8656 §9: a server on the relay's machine, allowed by its inside address, is reached by both names of the
+    machine without passing the NAT. What it sends comes from the address that the client used.
+    """
+    allow = ["10.0.0.5:7000-7999", "[fd00::5]:7000-7999"]
+    start(host, relay={"addresses": INSIDE, "external_ip": OUTSIDE, "ports": "50000-50099"}, peers={"allow": allow})
+    for family, pair in ((stun.IPV4, (OUTSIDE[0], INSIDE[0])), (stun.IPV6, (OUTSIDE[1], INSIDE[1]))):
+        name, inside = pair[named == "inside"], pair[1]
+        client = reach(family)
+        client.allocate(family=family)
+        with host.udp(inside, 7882) as sfu:
+            client.permit(name)
+            client.send((name, 7882), b"by indication")
+            payload, source = sfu.recvfrom(100)
+            assert payload == b"by indication" and source[0] == inside
+            sfu.sendto(b"back", source)
+            assert client.receive()[:2] == ((name, 7882), b"back")
+            channel = client.bind((name, 7882))
+            client.send_channel(channel, b"by channel")
+            assert sfu.recvfrom(100)[0] == b"by channel"
+            sfu.sendto(b"back again", source)
+            assert client.receive()[:2] == (channel, b"back again")
+            assert error_code(client.bind, (name, 6999)) == 403
+    assert hairpin_drops(router) == 0
+
+
+def test_another_machine_behind_the_same_address(router, start, host, reach):
+    """An external address that is allowed exactly is another machine behind the same NAT, not a server here. Without
+    that, the packet is dropped, and the log names the entries for both.
+    """
+    where = {"addresses": INSIDE, "external_ip": OUTSIDE}
+    relay = start(host, relay=where, peers={"allow": [OUTSIDE[0]]})
+    client = reach()
+    client.allocate()
+    with host.udp(INSIDE[0], 7882) as service:
+        client.permit(OUTSIDE[0])
+        client.send((OUTSIDE[0], 7882), b"elsewhere")
+        # This NAT hairpins nothing, but the packet went there
+        eventually(lambda: hairpin_drops(router) == 1)
+        service.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            service.recvfrom(100)
+        service.sendto(b"not from elsewhere", (INSIDE[0], client.relayed[1]))
+        relay.becomes("dropped_packets_total", 1, reason="forbidden_port")
+    assert relay.stop() == 0
+
+    relay = start(host, relay=where)
+    client = reach()
+    client.allocate()
+    client.permit(OUTSIDE[0])
+    client.send((OUTSIDE[0], 7882), b"nowhere")
+    line = eventually(lambda: [line for line in relay.lines(level="WARN") if "dropped" in line["message"]])[0]
+    assert 'add "10.0.0.5:7882" to peers.allow' in line["message"]
+    assert 'add "203.0.113.100:7882"' in line["message"]
