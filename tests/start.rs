@@ -129,6 +129,63 @@ fn an_address_behind_a_nat_is_advertised_as_its_external_address() {
     assert_eq!(start.status, Some(1));
 }
 
+/// RFC 8656 §7.2: a client that names no family asks for IPv4, as browsers do.
+#[test]
+fn a_relay_with_ipv6_only_warns() {
+    let machine = Machine::new(PUBLIC);
+    let refused = "clients that name no address family, as browsers do, are refused with 440";
+    let start = machine.start(&machine.config("addresses = \"2001:db8::7\""));
+    assert!(start.log.contains(refused), "{}", start.log);
+    for relay in ["", "addresses = [\"2001:db8::7\", \"203.0.113.7\"]"] {
+        let start = machine.start(&machine.config(relay));
+        assert!(!start.log.contains(refused), "{}", start.log);
+    }
+}
+
+/// RFC 8656 §21: what a range does not open is not announced as allowed.
+#[test]
+fn a_wide_range_is_announced_without_own_addresses() {
+    let machine = Machine::new(PUBLIC);
+    let allow = |peers: &str| machine.config(&format!("ports = \"40000-49999\"\n[peers]\nallow = [{peers}]"));
+    let start = machine.start(&allow("\"203.0.113.0/24\", \"10.0.0.0/8\", \"203.0.113.7:7882\""));
+    for line in [
+        "203.0.113.0/24 does not open this machine's own addresses (203.0.113.7); to reach a server on this machine, name it \
+         exactly, like \"203.0.113.7:7882\"",
+        "allowed nevertheless: 203.0.113.0/24 (without this machine's own 203.0.113.7; to open one, name it exactly), \
+         10.0.0.0/8, 203.0.113.7:7882",
+    ] {
+        assert!(start.log.contains(line), "{line} is not in\n{}", start.log);
+    }
+    let start = machine.start(&allow("\"127.0.0.0/8:7882\", \"203.0.113.7:50000-60000\""));
+    assert!(!start.log.contains("does not open") && !start.log.contains("overlap"), "{}", start.log);
+    let start = machine.start(&allow("\"203.0.113.7:49000-60000\""));
+    assert!(start.log.contains("set relay.ports to others, like \"40000-48999\""), "{}", start.log);
+}
+
+/// RFC 8656 §9: two clients of one relay call each other at its address, discovered or configured.
+#[test]
+fn a_denied_relay_address_is_logged() {
+    let machine = Machine::new(PUBLIC);
+    let start = machine.start(&machine.config("[peers]\ndeny = \"203.0.113.0/24\""));
+    let line = "denies the relay's own 203.0.113.7, so clients of this relay cannot call each other";
+    assert!(start.log.contains(line), "{}", start.log);
+}
+
+/// A media server beside a relay without a configuration.
+#[test]
+fn arguments_open_a_server_on_the_same_machine() {
+    let machine = Machine::new(PUBLIC);
+    let start = machine
+        .start("--relay-ports 40000-49999 --allow-peer 203.0.113.7:50000-60000 --allow-peer 10.0.0.0/8");
+    for line in ["; ports 40000-49999", "allowed nevertheless: 203.0.113.7:50000-60000, 10.0.0.0/8"] {
+        assert!(start.log.contains(line), "{line} is not in\n{}", start.log);
+    }
+    assert!(!start.log.contains("overlap"), "{}", start.log);
+    let start = machine.start("--allow-peer 203.0.113.7:50000-60000");
+    assert!(start.log.contains("overlap the relay ports 49152-65535"), "{}", start.log);
+    assert_eq!(start.status, Some(0));
+}
+
 /// RFC 8981: temporary addresses expire while calls still use them.
 #[test]
 fn a_temporary_address_is_never_advertised() {

@@ -32,7 +32,7 @@ secret_files = [\"missing\"]
 [peers]
 allow = [\"10.0.0.0/40\"]
 [limits]
-channels = 5000
+channels = 50000
 ";
     fs::write(&file, mistakes).unwrap();
     let output = hairpin(&["check", file.to_str().unwrap()]);
@@ -70,6 +70,40 @@ fn check_prints_ok_and_warnings() {
         said.contains("warning: limits.permission_lifetime = 5") && said.ends_with("hairpin.toml: ok\n"),
         "{said}"
     );
+}
+
+/// coturn writes ranges as their first and last address.
+#[test]
+fn check_tells_the_cidr_notation_of_a_range() {
+    let place = Place::new("[peers]\ndeny = [\"10.0.0.0-10.255.255.255\", \"192.168.0.1-192.168.0.6\"]\n");
+    let output = hairpin(&["check", place.config()]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.contains("write \"10.0.0.0/8\"\n"), "{said}");
+    assert!(
+        said.contains("\"192.168.0.1\", \"192.168.0.2/31\", \"192.168.0.4/31\", \"192.168.0.6\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn arguments_for_peers_are_checked() {
+    for (argument, value, said) in [
+        ("--allow-peer", "203.0.113.7:0", "not a port from 1 to 65535"),
+        ("--allow-peer", "10.0.0.0-10.255.255.255", "write \"10.0.0.0/8\""),
+        ("--allow-peer", "example.org", "not an IP address"),
+        ("--relay-ports", "49999-40000", "the range is reversed; write \"40000-49999\""),
+        ("--relay-ports", "80-90", "ports below 1024"),
+    ] {
+        let output = hairpin(&["serve", argument, value]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+    let place = Place::new("");
+    let output = hairpin(&["serve", "--config", place.config(), "--allow-peer", "10.0.0.0/8"]);
+    assert!(text(&output.stderr).contains("cannot be used with"), "{output:?}");
+    let help = hairpin(&["help", "serve"]);
+    assert!(text(&help.stdout).contains("203.0.113.7:50000-60000 or [2001:db8::7]:7882"), "{help:?}");
 }
 
 #[test]
