@@ -1,7 +1,7 @@
 //! Forwarding between clients and peers: Send indications (RFC 8656 section 11.2), Data indications (11.3) and
 //! ChannelData messages (12.6, 12.7). Nothing here allocates, unless a peer has to be judged by a new snapshot.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand::RngExt;
 
@@ -32,26 +32,16 @@ impl Server {
     ) -> Option<ToClient> {
         self.expire(now);
         let packets = bytes.len().div_ceil(segment_size.max(1)).max(1);
+        let named = match self.snapshot.config.external.outside_of(peer.0.ip()) {
+            None => peer.0,
+            Some(outside) => match self.name(relay.allocation, peer.0, outside) {
+                Ok(named) => named,
+                Err(why) => return self.drop(why, packets),
+            },
+        };
         let Some(allocation) = self.allocations.get_mut(relay.allocation) else {
             return self.drop(Dropped::NoRelay, packets);
         };
-        let mut named = peer.0;
-        if let Some(outside) = self.snapshot.config.external.outside_of(named.ip()) {
-            for ip in [named.ip(), outside] {
-                if allocation
-                    .peer(ip)
-                    .is_some_and(|known| known.verdict.generation != self.snapshot.generation)
-                {
-                    self.rejudge(relay.allocation, ip);
-                    return self.from_peer(now, relay, peer, tos, segment_size, bytes);
-                }
-            }
-            let outside = SocketAddr::new(outside, named.port());
-            named = match allocation.name(named, outside, |relayed| self.shared.live.is_live(relayed)) {
-                Ok(named) => named,
-                Err(why) => return self.drop(why, packets),
-            };
-        }
         // RFC 8656 §9: only addresses are compared, not ports
         let Some(known) = allocation.peer(named.ip()).filter(|peer| peer.is_permitted()) else {
             return self.drop(Dropped::NoPermission, packets);
@@ -215,6 +205,19 @@ impl Server {
             dont_fragment: dont_fragment && heeds_dont_fragment(tuple, peer),
             tos: tos_to_peer(tuple.transport, tos),
         })
+    }
+
+    /// The name of a peer on this machine behind a NAT: `source`, or the same port of the external address `outside`.
+    fn name(&mut self, id: AllocationId, source: SocketAddr, outside: IpAddr) -> Result<SocketAddr, Dropped> {
+        for ip in [source.ip(), outside] {
+            let allocation = self.allocations.get(id).ok_or(Dropped::NoRelay)?;
+            if allocation.peer(ip).is_some_and(|peer| peer.verdict.generation != self.snapshot.generation) {
+                self.rejudge(id, ip);
+            }
+        }
+        let allocation = self.allocations.get(id).ok_or(Dropped::NoRelay)?;
+        let outside = SocketAddr::new(outside, source.port());
+        allocation.name(source, outside, |relayed| self.shared.live.is_live(relayed))
     }
 
     /// A packet to `peer` was dropped. The operator is told once per allocation where a server may be that nobody has

@@ -6,6 +6,7 @@
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -13,8 +14,8 @@ use proptest::strategy::ValueTree;
 use self::world::{Client, World, addr, channel_message, config, credentials, rules};
 use super::peers::{PeerRules, Rules};
 use super::{
-    Allocation, AllocationLimits, Denial, OperatorCommand, PeerAddr, PerFamily, RelayId, Server, Tos,
-    Transport, TurnConfig,
+    Allocation, AllocationLimits, Denial, External, LiveRelays, OperatorCommand, PeerAddr, PerFamily,
+    RelayId, Server, ToPeer, Tos, Transport, TurnConfig,
 };
 use crate::auth::AuthConfig;
 use crate::wire::{Family, Method, attribute};
@@ -26,8 +27,67 @@ const CLIENTS: [(&str, Transport); 4] = [
     ("198.51.100.2:1000", Transport::Tls),
 ];
 
-const PEERS: [&str; 6] =
-    ["8.8.8.8:1", "8.8.8.8:2", "8.8.4.4:1", "192.0.2.1:50000", "[2606:4700::1]:1", "[2001:db8::1]:50002"];
+const PEERS: [&str; 10] = [
+    "8.8.8.8:1",
+    "8.8.8.8:2",
+    "8.8.4.4:1",
+    "192.0.2.1:50000",
+    "192.0.2.1:7882",
+    "203.0.113.1:50000",
+    "203.0.113.1:7882",
+    "203.0.113.1:60000",
+    "[2606:4700::1]:1",
+    "[2001:db8::1]:50002",
+];
+
+/// What the relay's own machine is to clients.
+#[derive(Clone, Copy, Debug)]
+enum Machine {
+    /// Only clients meet there.
+    Closed,
+    /// Every port is open.
+    Open,
+    /// A server is beside the relay.
+    Server,
+    /// It is behind a NAT, where its external address is 203.0.113.1, and so is the server.
+    Nat,
+}
+
+impl Machine {
+    const ALL: [Machine; 4] = [Machine::Closed, Machine::Open, Machine::Server, Machine::Nat];
+
+    /// `peers.allow`
+    fn allow(self) -> &'static [&'static str] {
+        match self {
+            Machine::Closed => &["192.0.2.0/24"],
+            Machine::Open => &["192.0.2.1"],
+            Machine::Server => &["192.0.2.1:7000-8000"],
+            Machine::Nat => &["192.0.2.1:7000-8000", "203.0.113.1:60000"],
+        }
+    }
+
+    /// Whether a packet may be exchanged with a port of the machine where no allocation lives.
+    fn opens(self, port: u16) -> bool {
+        match self {
+            Machine::Closed => false,
+            Machine::Open => port != 3478,
+            Machine::Server | Machine::Nat => (7000..=8000).contains(&port),
+        }
+    }
+
+    fn config(self, denied: &str) -> TurnConfig {
+        let (inside, outside) = ("192.0.2.1".parse().unwrap(), "203.0.113.1".parse().unwrap());
+        let allow = self.allow().iter().map(|rule| rule.parse().unwrap()).collect();
+        let mut rules = Rules { allow, deny: vec![denied.parse().unwrap()], ..rules() };
+        let mut external = External::default();
+        if matches!(self, Machine::Nat) {
+            external = External::new(vec![(inside, outside)]);
+            rules.relay.push(outside);
+            rules.relay.retain(|ip| *ip != inside);
+        }
+        TurnConfig { peers: PeerRules::new(rules), external, ..config() }
+    }
+}
 
 const LIMITS: AllocationLimits = AllocationLimits {
     allocations: 3,
@@ -84,10 +144,10 @@ enum Step {
     },
     Pass(u64),
     PassUnnoticed(u64),
-    /// New rules: which range is denied, and whether the relay's own address is open.
+    /// New rules: which range is denied, and what the relay's own address is.
     Apply {
         denied: usize,
-        own: bool,
+        own: usize,
         permissions: usize,
     },
     /// One step of the timeout.
@@ -109,13 +169,13 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (client(), any::<u8>()).prop_map(|(client, shape)| Step::Allocate { client, shape }),
         3 => (client(), lifetime, family())
             .prop_map(|(client, lifetime, family)| Step::Refresh { client, lifetime, family }),
-        8 => (client(), prop::collection::vec(peer(), 1..3))
+        8 => (client(), prop::collection::vec(peer(), 1..5))
             .prop_map(|(client, peers)| Step::Permit { client, peers }),
         12 => (client(), channel(), peer())
             .prop_map(|(client, channel, peer)| Step::Bind { client, channel, peer }),
-        8 => (client(), peer()).prop_map(|(client, peer)| Step::Send { client, peer }),
+        24 => (client(), peer()).prop_map(|(client, peer)| Step::Send { client, peer }),
         8 => (client(), channel()).prop_map(|(client, channel)| Step::ChannelData { client, channel }),
-        12 => (any::<prop::sample::Index>(), peer()).prop_map(|(relay, peer)| Step::FromPeer { relay, peer }),
+        24 => (any::<prop::sample::Index>(), peer()).prop_map(|(relay, peer)| Step::FromPeer { relay, peer }),
         1 => client().prop_map(|client| Step::ClientGone { client }),
         1 => Just(Step::Hold(true)),
         2 => Just(Step::Hold(false)),
@@ -123,7 +183,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(denied, short_of)| Step::Answer { denied, short_of }),
         4 => seconds().prop_map(Step::Pass),
         2 => seconds().prop_map(Step::PassUnnoticed),
-        2 => (0..4usize, any::<bool>(), 1..6usize)
+        2 => (0..4usize, 0..Machine::ALL.len(), 1..6usize)
             .prop_map(|(denied, own, permissions)| Step::Apply { denied, own, permissions }),
         3 => Just(Step::Timeout),
         2 => any::<prop::sample::Index>().prop_map(Step::Take),
@@ -132,9 +192,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Every run begins with two allocations, one of both families.
+/// Every run begins with two allocations, one of both families, and permissions for peers on this machine and elsewhere.
 fn begin() -> impl Iterator<Item = Step> {
-    [(0, 0x01), (1, 0xE1)].into_iter().map(|(client, shape)| Step::Allocate { client, shape })
+    let allocations = [(0, 0x01), (1, 0xE1)].map(|(client, shape)| Step::Allocate { client, shape });
+    let permissions = (0..2).map(|client| Step::Permit { client, peers: vec![0, 4] });
+    allocations.into_iter().chain(permissions)
 }
 
 /// Credentials whose nonces outlive every run.
@@ -148,6 +210,9 @@ struct Run {
     clients: Vec<Client>,
     requests: Vec<Vec<u8>>,
     taken: VecDeque<Box<Allocation>>,
+    machine: Machine,
+    /// How many packets reached a port of this machine.
+    own: u64,
 }
 
 impl Run {
@@ -161,7 +226,14 @@ impl Run {
             client.refresh(&mut world, 0);
             clients.push(client);
         }
-        Run { world, clients, requests: vec![Vec::new(); CLIENTS.len()], taken: VecDeque::new() }
+        Run {
+            world,
+            clients,
+            requests: vec![Vec::new(); CLIENTS.len()],
+            taken: VecDeque::new(),
+            machine: Machine::Closed,
+            own: 0,
+        }
     }
 
     fn carry_out(&mut self, step: Step) {
@@ -208,11 +280,11 @@ impl Run {
             }
             Step::Send { client, peer } => {
                 let forward = self.clients[client].send(world, PEERS[peer], b"data");
-                assert!(forward.is_none_or(|forward| world.sockets.contains_key(&forward.socket)));
+                self.check_forward(forward);
             }
             Step::ChannelData { client, channel } => {
                 let forward = world.deliver(&self.clients[client].tuple, &channel_message(channel, b"data"));
-                assert!(forward.is_none_or(|forward| world.sockets.contains_key(&forward.socket)));
+                self.check_forward(forward);
             }
             Step::FromPeer { relay, peer } => {
                 let open = |relay: &RelayId| world.relayed(*relay).is_some();
@@ -220,7 +292,8 @@ impl Run {
                 if !relays.is_empty() {
                     let relay = *relay.get(&relays);
                     let peer = PeerAddr(addr(PEERS[peer]));
-                    world.server.from_peer(world.now, relay, peer, Tos(0), 4, b"data");
+                    let told = world.server.from_peer(world.now, relay, peer, Tos(0), 4, b"data");
+                    assert!(told.is_none() || self.may_reach(peer.0), "{peer} was heard");
                 }
             }
             Step::ClientGone { client } => world.server.client_gone(world.now, &self.clients[client].tuple),
@@ -238,10 +311,9 @@ impl Run {
             Step::PassUnnoticed(seconds) => world.pass_unnoticed(seconds),
             Step::Apply { denied, own, permissions } => {
                 let denied = ["8.8.8.0/24", "8.8.0.0/16", "2606:4700::/32", "100.64.0.0/10"][denied];
-                let allow = if own { vec!["192.0.2.1".parse().unwrap()] } else { Vec::new() };
-                let peers = PeerRules::new(Rules { allow, deny: vec![denied.parse().unwrap()], ..rules() });
                 let limits = AllocationLimits { permissions, ..LIMITS };
-                world.apply(TurnConfig { limits, peers, ..config() }, lasting());
+                self.machine = Machine::ALL[own];
+                world.apply(TurnConfig { limits, ..self.machine.config(denied) }, lasting());
             }
             Step::Timeout => world.server.handle_timeout(world.now),
             Step::Take(which) => {
@@ -261,6 +333,24 @@ impl Run {
         self.world.replies.clear();
         check(&self.world.server);
         self.check_sockets();
+    }
+
+    /// RFC 8656 §21: what is forwarded reaches no port of this machine that nobody has opened.
+    fn check_forward(&mut self, forward: Option<ToPeer>) {
+        if let Some(ToPeer { socket, peer, .. }) = forward {
+            assert!(self.world.sockets.contains_key(&socket));
+            assert!(self.may_reach(peer.0), "{peer} was reached");
+            self.own += u64::from(self.is_own(peer.0));
+        }
+    }
+
+    fn may_reach(&self, peer: SocketAddr) -> bool {
+        let opened = peer.is_ipv4() && self.machine.opens(peer.port());
+        !self.is_own(peer) || opened || self.world.live.is_live(peer)
+    }
+
+    fn is_own(&self, peer: SocketAddr) -> bool {
+        ["192.0.2.1", "2001:db8::1"].contains(&&*peer.ip().to_string())
     }
 
     /// Every open socket belongs to exactly one allocation; [`World`] checks that none is closed twice.
@@ -347,6 +437,7 @@ fn the_steps_reach_everything() {
             *reached.entry("taken").or_default() += run.taken.len() as u64;
             *reached.entry("sweep").or_default() += u64::from(run.world.server.sweep.due().is_some());
         }
+        *reached.entry("own").or_default() += run.own;
         let relayed =
             |counts: &[super::stats::TrafficCount]| counts.iter().map(|count| count.packets).sum::<u64>();
         *reached.entry("to peer").or_default() += relayed(&run.world.server.stats().to_peer);

@@ -245,6 +245,7 @@ pub struct PeerRules {
     tunnels: Vec<(Cidr, &'static str)>,
     nat64: Vec<Cidr>,
     relay: Vec<IpAddr>,
+    /// The own ranges, sorted and disjoint: a machine may have thousands of addresses.
     own: Vec<Cidr>,
     /// The ports of the endpoints.
     endpoints: Vec<u16>,
@@ -278,6 +279,8 @@ impl PeerRules {
         let listening = rules.endpoints.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let mut own = rules.own;
         own.extend(rules.relay.iter().copied().chain(listening).map(Cidr::from));
+        own.sort_unstable_by_key(|range| (range.addr, range.len));
+        own.dedup_by(|later, earlier| earlier.covers(later));
         PeerRules {
             allow: rules.allow,
             deny: rules.deny,
@@ -417,11 +420,17 @@ impl PeerRules {
     /// range. A wider one was not written with this machine in mind.
     fn opens_own(&self, rule: Weight, ip: IpAddr) -> bool {
         let exact = Cidr::from(ip).len;
-        rule.len == exact || self.own.iter().any(|own| own.contains(ip) && own.len <= rule.len)
+        rule.len == exact || self.own_range(ip).is_some_and(|own| own.len <= rule.len)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
-        self.own.iter().any(|range| range.contains(ip))
+        self.own_range(ip).is_some()
+    }
+
+    /// The widest own range with this address.
+    fn own_range(&self, ip: IpAddr) -> Option<Cidr> {
+        let after = self.own.partition_point(|range| range.addr <= ip);
+        self.own[..after].last().copied().filter(|range| range.contains(ip))
     }
 
     /// The longest built-in refusal of an address: its length and name.

@@ -17,7 +17,7 @@ fn rules(allow: &[&str], deny: &[&str]) -> PeerRules {
         deny: parsed(deny),
         nat64: parsed(&["2a00:64::/48"]),
         relay: parsed(&[OWN]),
-        own: parsed(&["127.0.0.0/8", "::1", OWN, VIP, "2001:db8:5::/64"]),
+        own: parsed(&["127.0.0.1", "127.0.0.0/8", "::1", OWN, VIP, "2001:db8:5::9", "2001:db8:5::/64"]),
         endpoints: parsed(&["0.0.0.0:3478", "127.0.0.1:9641"]),
     })
 }
@@ -230,6 +230,7 @@ fn own_addresses_are_opened_by_name() {
         (&["126.0.0.0/7"], "127.0.0.5", false),
         (&["2001:db8:5::/64"], "2001:db8:5::9", true),
         (&["2001:db8::/32"], "2001:db8:5::9", false),
+        (&["2001:db8:5::/48"], "2001:db8:5::9", false),
         (&["::1"], "::1", true),
         (&["::/8"], "::1", false),
     ] {

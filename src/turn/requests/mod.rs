@@ -84,7 +84,7 @@ impl Reject {
             Some(name) => {
                 let fix =
                     "RFC 8656 section 21.4 forbids it; the client must use its IPv4 address or native IPv6";
-                Err(Reject { peer: None, ..Reject::new(403, name) }.fix(fix))
+                Err(Reject::new(403, name).fix(fix))
             }
         }
     }
