@@ -133,6 +133,7 @@ impl Settings {
             user_allocations: unbounded(self.limits.user_allocations),
             allocations: unbounded(self.limits.allocations),
             connections: self.connections(),
+            exempt: self.exempt_sources(),
             identity,
         }
     }
@@ -142,8 +143,7 @@ impl Settings {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         StreamLimits {
             connections: size(limits.connections),
-            half_open: size(limits.half_open),
-            half_open_per_address: size(limits.half_open_per_address),
+            connections_per_source: size(limits.connections_per_source),
             client_queue: size(limits.client_queue),
             handshake_timeout: seconds(limits.handshake_timeout),
             first_message_timeout: seconds(limits.first_message_timeout),

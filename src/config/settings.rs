@@ -122,10 +122,8 @@ pub struct LimitsSettings {
     pub exempt_sources: Vec<Cidr>,
     /// TCP and TLS connections.
     pub connections: u64,
-    /// Connections that have not yet sent a complete message.
-    pub half_open: u64,
-    /// The same per IPv4 address or IPv6 /64.
-    pub half_open_per_address: u64,
+    /// Connections without an allocation per IPv4 address or IPv6 /64.
+    pub connections_per_source: u64,
     /// Bytes that may wait for a TCP or TLS client.
     pub client_queue: u64,
     /// Time for a TLS handshake.

@@ -365,23 +365,19 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.connections },
         default: "50000",
         example: "",
-        doc: "TCP and TLS connections in total. Connections beyond the limit are closed immediately.",
+        doc: "TCP and TLS connections in total. When there are as many, the oldest one without an allocation of the source that has \
+              most of them makes room for a new one; if all have allocations, new ones are closed immediately.",
         coturn: &[],
     },
     Setting {
-        key: "limits.half_open",
-        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.half_open },
-        default: "4096",
+        key: "limits.connections_per_source",
+        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.connections_per_source },
+        default: "1024",
         example: "",
-        doc: "Connections in total that have not yet sent a complete message. Connections beyond the limit are closed immediately.",
-        coturn: &[],
-    },
-    Setting {
-        key: "limits.half_open_per_address",
-        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.half_open_per_address },
-        default: "256",
-        example: "",
-        doc: "The same per IPv4 address or IPv6 /64. The default leaves room for an office behind one address.",
+        doc: "Connections without an allocation per IPv4 address or IPv6 /64, and 4 and 16 times as many per /56 and /48, but never \
+              more than a quarter of `connections`. Connections beyond the limit are closed immediately. The default leaves room for an \
+              office behind one address whose clients all connect at once. For `exempt_sources` the limit is a hundred times as \
+              large, and they may use every connection.",
         coturn: &[],
     },
     Setting {
@@ -424,7 +420,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.limits.idle_timeout },
         default: "300",
         example: "",
-        doc: "Seconds that a connection without an allocation may be silent before it is closed. With an allocation it may be silent \
+        doc: "Seconds that a connection without an allocation may be silent, or may not read its responses, before it is closed. With an allocation it may be silent \
               for as long as the allocation lives.",
         coturn: &[],
     },

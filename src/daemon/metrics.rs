@@ -312,7 +312,7 @@ mod tests {
             "hairpin_connections{transport=\"tls\"} 4",
             "hairpin_connections_closed_total{transport=\"tls\",reason=\"idle\"} 12",
             "hairpin_connections_closed_total{transport=\"tcp\",reason=\"idle\"} 0",
-            "hairpin_connections_refused_total{transport=\"tcp\",reason=\"half_open\"} 0",
+            "hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections_per_source\"} 0",
             "hairpin_tls_handshakes_failed_total{reason=\"too_slow\"} 16",
             "hairpin_connections_dropped_messages_total{transport=\"tcp\"} 18",
             "hairpin_limit{name=\"channels\"} 256",

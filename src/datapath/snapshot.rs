@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::stream::StreamLimits;
 use crate::tls::Identity;
-use crate::turn;
+use crate::turn::{self, ExemptSources};
 
 /// What every worker and the stages of its connections serve by.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct DatapathSnapshot {
     pub allocations: usize,
     /// Limits and deadlines of connections.
     pub connections: StreamLimits,
+    /// Sources whose limits on connections are larger.
+    pub exempt: ExemptSources,
     /// Who this server is to TLS clients; needed where there is a TLS listener.
     pub identity: Option<Identity>,
 }

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::counted::{Counters, counted};
 use crate::datapath::stream::stats as streams;
-use crate::turn;
+use crate::turn::stats::TrafficCount;
+use crate::turn::{self, Transport};
 
 counted! {
     /// Why a datagram could not be sent.
@@ -112,14 +113,23 @@ impl Published {
         sum
     }
 
-    /// Replaces the counts since the last restart; false if another thread is reading.
-    pub(super) fn write(&self, turn: &turn::Stats, sockets: &SocketCounters) -> bool {
+    /// Replaces the counts since the last restart; false if another thread is reading. The core counts data for TCP and TLS
+    /// clients when it decides to relay it; `unsent` has not left since.
+    pub(super) fn write(
+        &self,
+        turn: &turn::Stats,
+        sockets: &SocketCounters,
+        unsent: &[TrafficCount; 2],
+    ) -> bool {
         let mut totals = match self.stats.try_lock() {
             Ok(lives) => lives,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
         totals.current.turn.clone_from(turn);
+        for (transport, unsent) in [Transport::Tcp, Transport::Tls].into_iter().zip(unsent) {
+            totals.current.turn.to_client[transport.index()].subtract(unsent.packets, unsent.bytes);
+        }
         totals.current.sockets.clone_from(sockets);
         true
     }
@@ -207,10 +217,22 @@ mod tests {
         let published = Published::default();
         let counters = SocketCounters { truncated: 3, ..SocketCounters::default() };
         let reading = published.stats.lock().unwrap();
-        assert!(!published.write(&turn::Stats::default(), &counters));
+        assert!(!published.write(&turn::Stats::default(), &counters, &Default::default()));
         drop(reading);
-        assert!(published.write(&turn::Stats::default(), &counters));
+        assert!(published.write(&turn::Stats::default(), &counters, &Default::default()));
         assert_eq!(published.read().sockets.truncated, 3);
+    }
+
+    #[test]
+    fn data_counts_as_relayed_when_it_has_left() {
+        let published = Published::default();
+        let mut stats = turn::Stats::default();
+        for (packets, unsent, left) in [(5, 3, 2), (9, 3, 6), (9, 0, 9)] {
+            let count = |packets| TrafficCount { packets, bytes: 100 * packets };
+            stats.to_client = [count(packets); 3];
+            published.write(&stats, &SocketCounters::default(), &[count(unsent), count(unsent)]);
+            assert_eq!(published.read().turn.to_client, [count(packets), count(left), count(left)]);
+        }
     }
 
     #[test]
@@ -221,10 +243,10 @@ mod tests {
         SocketQueue::ALL.into_iter().zip(1..).for_each(|(queue, n)| counters.dropped_by_kernel[queue] = n);
         (counters.streams.open, counters.streams.accepted) = ([3, 4], [5, 6]);
         let stats = turn::Stats { allocations: 5, allocations_total: 9, ..turn::Stats::default() };
-        published.write(&stats, &counters);
+        published.write(&stats, &counters, &Default::default());
         published.restart();
         let stats = turn::Stats { allocations: 1, allocations_total: 1, ..turn::Stats::default() };
-        published.write(&stats, &counters);
+        published.write(&stats, &counters, &Default::default());
         let read = published.read();
         assert_eq!((read.turn.allocations, read.turn.allocations_total, read.panics), (1, 10, 1));
         assert_eq!(read.sockets.unsent[Unsent::Full], 4);

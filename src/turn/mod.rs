@@ -5,6 +5,7 @@
 //!
 //! - [`server`](Server): the state, and the dispatch of inputs
 //! - `forward`: data between clients and peers (RFC 8656 sections 11.2, 11.3, 12.6 and 12.7)
+//! - `unsent`: data that was handed out and could not be sent
 //! - `icmp`: ICMP errors from peers (section 11.5)
 //! - `requests`: one file per method
 //! - `expiry`: how things end
@@ -46,6 +47,7 @@ mod sources;
 pub mod stats;
 mod sweep;
 mod timers;
+mod unsent;
 
 pub use address::{
     AllocationId, ClientAddr, FiveTuple, PeerAddr, RelayId, RelaySocketId, RelayedAddr, Ticket, Transport,

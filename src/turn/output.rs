@@ -360,6 +360,14 @@ impl Totals {
         self.to_client_packets += other.to_client_packets;
         self.to_client_bytes += other.to_client_bytes;
     }
+
+    /// Removes what has not left after all.
+    pub(crate) fn subtract(&mut self, other: &Totals) {
+        self.to_peer_packets = self.to_peer_packets.saturating_sub(other.to_peer_packets);
+        self.to_peer_bytes = self.to_peer_bytes.saturating_sub(other.to_peer_bytes);
+        self.to_client_packets = self.to_client_packets.saturating_sub(other.to_client_packets);
+        self.to_client_bytes = self.to_client_bytes.saturating_sub(other.to_client_bytes);
+    }
 }
 
 /// A packet from a client to a port of this machine was dropped, and none has ever reached that port.

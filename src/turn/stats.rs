@@ -1,5 +1,7 @@
 //! Counters of the server: plain integers, read by whoever publishes them.
 
+use std::ops::Add;
+
 use super::{PerFamily, Transport};
 use crate::auth::AuthReason;
 use crate::counted::{Counters, counted};
@@ -22,9 +24,24 @@ pub struct TrafficCount {
 }
 
 impl TrafficCount {
-    pub(super) fn add(&mut self, packets: u64, bytes: u64) {
+    pub(crate) fn add(&mut self, packets: u64, bytes: u64) {
         self.packets += packets;
         self.bytes += bytes;
+    }
+
+    /// Removes what was counted and has not left after all.
+    pub(crate) fn subtract(&mut self, packets: u64, bytes: u64) {
+        self.packets = self.packets.saturating_sub(packets);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+impl Add for TrafficCount {
+    type Output = TrafficCount;
+
+    fn add(mut self, other: TrafficCount) -> TrafficCount {
+        TrafficCount::add(&mut self, other.packets, other.bytes);
+        self
     }
 }
 

@@ -47,6 +47,20 @@ pub fn data_indication_header(
     Some(len)
 }
 
+/// The length of the payload in a message that relays data to a client: ChannelData, or a Data indication with a header that
+/// [`data_indication_header`] has written. `None` for every other message.
+pub fn relayed_payload(message: &[u8]) -> Option<usize> {
+    let word = |at: usize| Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?));
+    if message.first()? & 0xC0 == 0x40 {
+        return word(2).map(usize::from);
+    }
+    let address = STUN_HEADER + 4;
+    let is_data = word(0)? == message_type(Class::Indication, Method::Data)
+        && word(STUN_HEADER)? == attribute::XOR_PEER_ADDRESS;
+    let data = address + usize::from(word(STUN_HEADER + 2)?);
+    (is_data && word(data)? == attribute::DATA).then(|| word(data + 2).map(usize::from))?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +88,20 @@ mod tests {
                 expected.bytes(attribute::DATA, payload);
                 assert_eq!(out, expected.finish());
                 assert_eq!(Message::parse(&out).unwrap().attribute(attribute::DATA).unwrap().value, payload);
+                assert_eq!(relayed_payload(&out), Some(payload.len()));
             }
+        }
+    }
+
+    #[test]
+    fn other_messages_relay_nothing() {
+        assert_eq!(relayed_payload(&[0x40, 1, 1, 2]), Some(0x102));
+        let mut icmp = Encoder::new(Class::Indication, Method::Data, ID);
+        icmp.xor_address(attribute::XOR_PEER_ADDRESS, peers()[0]);
+        icmp.bytes(0x8004, &[0; 8]);
+        let response = Encoder::new(Class::Success, Method::Binding, ID);
+        for message in [icmp.finish(), response.finish(), vec![], vec![0x40, 1, 1], vec![0x00, 0x17]] {
+            assert_eq!(relayed_payload(&message), None, "{message:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 pub(super) const MAGIC_COOKIE: u32 = 0x2112_A442;
 
 /// Length of the STUN header in bytes (RFC 8489 §5).
-pub(super) const STUN_HEADER: usize = 20;
+pub const STUN_HEADER: usize = 20;
 
 /// Matches a response to its request (RFC 8489 §5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

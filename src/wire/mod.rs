@@ -28,11 +28,13 @@ mod method;
 pub use address::Family;
 pub use attribute::Attribute;
 pub use channel::{CHANNEL_HEADER, ChannelHeader, ChannelRange};
-pub use data_indication::{DATA_INDICATION_HEADER_MAX, data_indication_header, data_indication_header_len};
+pub use data_indication::{
+    DATA_INDICATION_HEADER_MAX, data_indication_header, data_indication_header_len, relayed_payload,
+};
 pub use encoder::{Encoder, reason_phrase};
 pub use foreign::Foreign;
 pub use framing::{FRAME_CHECKED, FRAME_MAX, FramingError, frame_len};
-pub use layout::{TransactionId, padding};
+pub use layout::{STUN_HEADER, TransactionId, padding};
 pub use malformed::Malformed;
 pub use message::{Attributes, Message};
 pub use method::{Class, Method};

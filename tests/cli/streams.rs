@@ -36,18 +36,19 @@ fn clients_connect_over_tcp_and_tls() {
 
 #[test]
 fn connections_are_limited() {
-    let limits = "[limits]\nhalf_open_per_address = 1\nconnections = 2\nidle_timeout = 3\nfirst_message_timeout = 2\n\
+    let limits = "[limits]\nconnections_per_source = 2\nconnections = 8\nidle_timeout = 3\nfirst_message_timeout = 2\n\
                   unfinished_message_timeout = 1\nhandshake_timeout = 1\n";
     let place = Place::new(limits);
     certify(&place);
     let _running = place.start(Stdio::null());
 
-    let mut silent = connect(place.tcp);
-    place.wait_for("hairpin_connections_accepted_total{transport=\"tcp\"} 1");
+    let mut silent = [(); 2].map(|()| connect(place.tcp));
+    place.wait_for("hairpin_connections_accepted_total{transport=\"tcp\"} 2");
     assert_closed(&mut connect(place.tcp));
-    place.wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"half_open_per_address\"} 1");
-    assert_closed(&mut silent);
-    place.wait_for("hairpin_connections_closed_total{transport=\"tcp\",reason=\"no_message\"} 1");
+    place
+        .wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections_per_source\"} 1");
+    silent.iter_mut().for_each(assert_closed);
+    place.wait_for("hairpin_connections_closed_total{transport=\"tcp\",reason=\"no_message\"} 2");
 
     let mut half = connect(place.tcp);
     binding(&mut half);
@@ -64,10 +65,11 @@ fn connections_are_limited() {
         stream
     });
     assert_closed(&mut connect(place.tcp));
-    place.wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections\"} 1");
+    place
+        .wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections_per_source\"} 2");
     idle.iter_mut().for_each(assert_closed);
     place.wait_for("hairpin_connections_closed_total{transport=\"tcp\",reason=\"idle\"} 2");
-    place.wait_for("hairpin_limit{name=\"connections\"} 2");
+    place.wait_for("hairpin_limit{name=\"connections_per_source\"} 2");
 }
 
 #[test]

@@ -52,9 +52,22 @@ pub fn tls_config(relay: &Relay, version: &'static SupportedProtocolVersion) -> 
 
 /// Connects and completes a TLS handshake.
 pub fn tls(relay: &Relay, config: ClientConfig) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    handshake(connect(relay.tls), config)
+}
+
+/// A TLS client on a connection that is open already.
+pub fn tls_over(relay: &Relay, connection: TcpStream) -> Client {
+    let stream = handshake(connection, tls_config(relay, &rustls::version::TLS13)).unwrap();
+    Client::over_stream(ClientSocket::Tls(Box::new(stream)))
+}
+
+fn handshake(
+    socket: TcpStream,
+    config: ClientConfig,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = "relay.example.org".try_into().unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = StreamOwned::new(connection, connect(relay.tls));
+    let mut stream = StreamOwned::new(connection, socket);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }

@@ -5,6 +5,7 @@
 mod changes;
 mod client;
 mod control;
+mod counts;
 mod isolation;
 mod pipelined;
 mod relaying;

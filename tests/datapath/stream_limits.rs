@@ -1,7 +1,7 @@
 //! Limits and timeouts of connections, and isolation from clients that reach them.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
@@ -13,7 +13,7 @@ use hairpin::turn::{Lifetimes, Transport};
 use hairpin::wire::{Class, Encoder, Method, TransactionId};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls, tls_config};
+use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls, tls_config, tls_over};
 use crate::world::{Relay, STREAMS, Setup, TIMEOUT, addr, alone, peer, receive, relay, setup};
 
 const SOON: Duration = Duration::from_millis(300);
@@ -104,37 +104,108 @@ fn the_idle_timeout_starts_after_the_allocation() {
     relay.stop();
 }
 
-/// Connections are limited in total, and half-open ones also per source. A connection with a message is not half-open.
+/// Connects from this address.
+fn from(ip: [u8; 4], server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    TcpStream::from(socket)
+}
+
+/// Connections without an allocation are limited per source, over both transports together. An allocation makes room, and
+/// its end takes it again.
 #[test]
-fn limits_on_connections() {
-    let limits =
-        StreamLimits { connections: 6, half_open: 5, half_open_per_address: 3, ..StreamLimits::default() };
+fn limits_per_source() {
+    let limits = StreamLimits { connections: 40, connections_per_source: 3, ..StreamLimits::default() };
     let relay = Relay::limited("127.1.8.3", limits);
     let mut open: Vec<_> = (0..3).map(|_| Client::over_tcp(relay.tcp)).collect();
+    open.iter_mut().for_each(|client| assert_eq!(client.binding().code(), 0));
     assert_eq!(read_until_closed(&connect(relay.tcp)), 0);
     assert_eq!(read_until_closed(&connect(relay.tls)), 0, "also on the other port");
-    for client in &mut open {
-        assert_eq!(client.binding().code(), 0);
-    }
-    let from = |ip: [u8; 4]| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&std::net::SocketAddr::from((ip, 0)).into()).unwrap();
-        socket.connect(&relay.tcp.into()).unwrap();
-        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        TcpStream::from(socket)
-    };
-    let elsewhere: Vec<_> = (1..=3).map(|n| from([127, 1, 9, n])).collect();
-    assert_eq!(read_until_closed(&from([127, 1, 9, 4])), 0, "the limit is reached");
-    drop(elsewhere);
-    relay.wait_for_ends(ConnectionEnd::Client, [3, 0]);
-    let mut next = relay.client(STREAMS[0]);
-    assert_eq!(next.binding().code(), 0);
+    let _elsewhere = from([127, 1, 9, 1], relay.tcp);
+    assert_eq!(open[0].allocate(&[]).code(), 0);
+    open.push(Client::over_tcp(relay.tcp));
+    assert_eq!(open[3].binding().code(), 0);
+    assert_eq!(open[0].refresh(0).code(), 0);
+    assert_eq!(read_until_closed(&connect(relay.tcp)), 0, "four count");
+    drop(open.pop());
+    relay.wait_for_ends(ConnectionEnd::Client, [1, 0]);
+    assert_eq!(read_until_closed(&connect(relay.tcp)), 0, "three count");
+    drop(open.pop());
+    relay.wait_for_ends(ConnectionEnd::Client, [2, 0]);
+    assert_eq!(Client::over_tcp(relay.tcp).binding().code(), 0);
     relay.wait_for("refusals are counted", |stats| {
         let refused = stats.sockets.streams.refused;
-        refused[0][AdmissionRefusal::HalfOpenPerAddress] == 1
-            && refused[1][AdmissionRefusal::HalfOpenPerAddress] == 1
-            && refused[0][AdmissionRefusal::Connections] == 1
+        refused.map(|reasons| reasons[AdmissionRefusal::ConnectionsPerSource]) == [3, 1]
     });
+    relay.stop();
+}
+
+/// One source has a quarter of all connections at most. At a full table the oldest connection of the busiest source makes room,
+/// in its stages or after them; those with an allocation stay, and if there are no others, new ones are refused.
+#[test]
+fn nobody_locks_others_out() {
+    for workers in [1, 2] {
+        let limits = StreamLimits { connections: 8, ..StreamLimits::default() };
+        let ip = if workers == 1 { "127.1.8.10" } else { "127.1.8.11" };
+        let relay = Relay::start(Setup { connections: limits, workers, ..setup(ip) });
+        let intruders: Vec<_> =
+            (1..=4).flat_map(|n| [(); 2].map(|()| from([127, 1, 9, n], relay.tcp))).collect();
+        relay.wait_for("all are open", |stats| stats.sockets.streams.open[0] == 8);
+        assert_eq!(read_until_closed(&from([127, 1, 9, 1], relay.tcp)), 0, "a quarter is two");
+        let request = Encoder::new(Class::Request, Method::Binding, TransactionId([7; 12])).finish();
+        // Half of them have spoken, so workers have them; the others are in their stages.
+        for mut intruder in intruders.iter().step_by(2) {
+            intruder.write_all(&request).unwrap();
+            intruder.read_exact(&mut [0; 32]).unwrap();
+        }
+        let mut clients: Vec<_> = (0..8)
+            .map(|n| {
+                let mut client = relay.client(STREAMS[n % 2]);
+                assert_eq!(client.allocate(&[]).code(), 0, "client {n} gets in");
+                client
+            })
+            .collect();
+        intruders.iter().for_each(|intruder| assert!(read_until_closed(intruder) <= 100));
+        relay.wait_for_ends(ConnectionEnd::Displaced, [8, 0]);
+        assert_eq!(read_until_closed(&from([127, 1, 9, 9], relay.tcp)), 0, "all have allocations");
+        clients.iter_mut().for_each(|client| assert_eq!(client.refresh(600).code(), 0));
+        relay.wait_for("refusals are counted", |stats| {
+            let refused = stats.sockets.streams.refused[0];
+            (refused[AdmissionRefusal::ConnectionsPerSource], refused[AdmissionRefusal::Connections])
+                == (1, 1)
+        });
+        relay.stop();
+    }
+}
+
+/// 1,000 clients of one office connect at once, over TCP or TLS, and get their allocations.
+#[test]
+fn an_office_reconnects() {
+    if !alone("stream_limits::an_office_reconnects") {
+        return;
+    }
+    let relay = relay("127.1.8.12");
+    let mut clients: Vec<_> = (0..1000).map(|_| Client::over_tcp(relay.tcp)).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.allocate(&[]).code(), 0));
+    let connections: Vec<_> = (0..1000).map(|_| connect(relay.tls)).collect();
+    assert_eq!(tls_over(&relay, connections.into_iter().next_back().unwrap()).binding().code(), 0);
+    let refused = relay.stats().sockets.streams.refused;
+    assert_eq!(refused.map(|reasons| reasons.sum()), [0, 0]);
+    relay.stop();
+}
+
+/// Behind an exempt source are many clients.
+#[test]
+fn an_exempt_source() {
+    let limits = StreamLimits { connections: 100, connections_per_source: 1, ..StreamLimits::default() };
+    let exempt = vec!["127.0.0.1/32".parse().unwrap()];
+    let relay = Relay::start(Setup { connections: limits, exempt, ..setup("127.1.8.13") });
+    let mut clients: Vec<_> = (0..60).map(|_| Client::over_tcp(relay.tcp)).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.binding().code(), 0));
+    let _one = from([127, 1, 9, 1], relay.tcp);
+    assert_eq!(read_until_closed(&from([127, 1, 9, 1], relay.tcp)), 0);
     relay.stop();
 }
 
@@ -188,28 +259,158 @@ fn a_slow_reader() {
     relay.stop();
 }
 
-/// A client that keeps sending requests without reading responses is disconnected.
-#[test]
-fn responses_that_are_not_read() {
-    let relay =
-        Relay::limited("127.1.8.5", StreamLimits { client_queue: 16 << 10, ..StreamLimits::default() });
-    for transport in STREAMS {
-        let client = relay.client(transport);
-        SockRef::from(client.tcp()).set_recv_buffer_size(4096).unwrap();
-        let requests = client.request(Method::Binding, &[], &[]).repeat(500);
-        let mut socket = client.socket;
-        let closed = (0..10_000).find(|_| {
-            let sent = match &mut socket {
-                ClientSocket::Tcp(socket) => socket.write_all(&requests),
-                ClientSocket::Tls(tls) => tls.write_all(&requests),
-                ClientSocket::Udp(_) => unreachable!(),
-            };
-            sent.is_err()
-        });
-        assert!(closed.is_some());
+/// A client whose kernel receives little before the client reads it.
+fn small_client(relay: &Relay, transport: Transport) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.set_send_buffer_size(64 << 10).unwrap();
+    socket.connect(&if transport == Transport::Tls { relay.tls } else { relay.tcp }.into()).unwrap();
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    if transport == Transport::Tls {
+        tls_over(relay, socket)
+    } else {
+        Client::over_stream(ClientSocket::Tcp(socket))
     }
-    relay.wait_for_ends(ConnectionEnd::NotRead, [1, 1]);
+}
+
+/// Sends requests until the relay does not read them any more; returns how many and the rest of one.
+fn ask_without_reading(client: &mut Client) -> (usize, Vec<u8>) {
+    let request = Encoder::new(Class::Request, Method::Binding, TransactionId([7; 12])).finish();
+    client.tcp().set_write_timeout(Some(SOON)).unwrap();
+    let (mut written, len, mut stuck) = (0, request.len(), 0);
+    while stuck < 3 {
+        let rest = &request[written % len..];
+        let count = match &mut client.socket {
+            ClientSocket::Tcp(socket) => socket.write(rest),
+            // rustls takes what it is given, and writes it later if the socket is full.
+            ClientSocket::Tls(tls) => {
+                if tls.conn.wants_write() {
+                    match tls.conn.write_tls(&mut tls.sock) {
+                        Ok(_) => {
+                            stuck = 0;
+                            continue;
+                        }
+                        Err(error) => Err(error),
+                    }
+                } else {
+                    tls.conn.writer().write(rest)
+                }
+            }
+            ClientSocket::Udp(_) => unreachable!(),
+        };
+        match count {
+            Ok(count) => (written, stuck) = (written + count, 0),
+            Err(_) => stuck += 1,
+        }
+        assert!(written < 10_000_000, "the relay reads on");
+    }
+    client.tcp().set_write_timeout(Some(TIMEOUT)).unwrap();
+    (written / len, request[written % len..].to_vec())
+}
+
+/// RFC 8489 §6.2.2: while responses cannot leave, requests are not read, so few responses wait. When the client reads, each
+/// request gets its response, with and without an allocation, also if the client has closed its side by then.
+#[test]
+fn responses_that_are_not_read_yet() {
+    let relay = relay("127.1.8.5");
+    for (transport, allocated) in
+        STREAMS.into_iter().flat_map(|transport| [(transport, false), (transport, true)])
+    {
+        let mut client = small_client(&relay, transport);
+        if allocated {
+            assert_eq!(client.allocate(&[]).code(), 0);
+        }
+        let answered = |relay: &Relay| relay.stats().turn.requests[0][0];
+        // Until the responses to the client before are published.
+        sleep(SOON);
+        let before = answered(&relay);
+        let (count, _rest) = ask_without_reading(&mut client);
+        sleep(SOON);
+        let waiting = 32 * (answered(&relay) - before);
+        // A few in queues here, 32 KiB in the kernel, and what the client's kernel has received.
+        let bound = if allocated { 256 << 10 } else { 128 << 10 };
+        assert!(waiting < bound, "{waiting} bytes of responses wait: {transport:?}, {allocated}");
+        assert!(count as u64 > waiting / 32, "{count} requests, of which some wait");
+        let mut responses = Vec::new();
+        while responses.len() < 32 * count {
+            read_only(&mut client, &mut responses);
+        }
+        assert!(responses.chunks(32).all(|response| response.starts_with(&[1, 1])));
+        assert_eq!(responses.len(), 32 * count);
+        drop(client);
+    }
     relay.wait_until_empty();
+    relay.stop();
+}
+
+/// Reads without waiting until everything is written, as rustls would do.
+fn read_only(client: &mut Client, bytes: &mut Vec<u8>) {
+    let mut buffer = [0; 1 << 16];
+    let len = match &mut client.socket {
+        ClientSocket::Tcp(socket) => socket.read(&mut buffer).unwrap(),
+        ClientSocket::Tls(tls) => {
+            tls.sock.set_nonblocking(true).unwrap();
+            while tls.conn.wants_write() && tls.conn.write_tls(&mut tls.sock).is_ok() {}
+            tls.sock.set_nonblocking(false).unwrap();
+            assert!(tls.conn.read_tls(&mut tls.sock).unwrap() > 0);
+            tls.conn.process_new_packets().unwrap();
+            match tls.conn.reader().read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                read => read.unwrap(),
+            }
+        }
+        ClientSocket::Udp(_) => unreachable!(),
+    };
+    bytes.extend_from_slice(&buffer[..len]);
+}
+
+/// A client that asks and never reads is disconnected in the end. Its allocation is not refreshed, so that ends, too.
+#[test]
+fn responses_that_are_never_read() {
+    let limits = StreamLimits { idle_timeout: 2 * SOON, ..StreamLimits::default() };
+    let lifetimes = Lifetimes { allocation_lifetime: 2, max_allocation_lifetime: 2, ..Lifetimes::default() };
+    let relay = Relay::start(Setup { lifetimes, connections: limits, ..setup("127.1.8.14") });
+    for transport in STREAMS {
+        let mut clients = [relay.client(transport), relay.allocated(transport)];
+        for client in &mut clients {
+            SockRef::from(client.tcp()).set_recv_buffer_size(4096).unwrap();
+            ask_without_reading(client);
+        }
+        let n = usize::from(transport == STREAMS[1]);
+        relay.wait_for("both are closed", |stats| {
+            stats.sockets.streams.closed[n][ConnectionEnd::NotRead] == 2
+        });
+    }
+    relay.wait_until_empty();
+    relay.stop();
+}
+
+/// RFC 8656 §12.7: a client whose data cannot leave gets the responses to its requests behind it, and keeps its allocation.
+#[test]
+fn responses_behind_data_that_is_not_read_yet() {
+    let relay = relay("127.1.8.15");
+    for (n, transport) in STREAMS.into_iter().enumerate() {
+        let (mut client, peer) = (relay.allocated(transport), peer());
+        SockRef::from(client.tcp()).set_recv_buffer_size(4096).unwrap();
+        client.bind(0x4001, addr(&peer));
+        while relay.stats().sockets.streams.data_dropped[n] == 0 {
+            (0..200).for_each(|_| assert!(peer.send_to(&[7; 1000], client.relayed[0]).is_ok()));
+            sleep(Duration::from_millis(2));
+        }
+        let requests: Vec<_> = (0..300).map(|_| client.request(Method::Refresh, &[], &[])).collect();
+        client.send(&requests.concat());
+        sleep(SOON);
+        let mut responses = requests.iter();
+        while responses.len() > 0 {
+            let message = client.message();
+            if message[0] < 0x40 {
+                assert_eq!(message[8..20], responses.next().unwrap()[8..20]);
+            }
+        }
+        client.send(&padded_channel_message(0x4001, b"still here"));
+        assert_eq!(receive(&peer).0, b"still here");
+    }
     relay.stop();
 }
 

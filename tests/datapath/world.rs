@@ -11,8 +11,8 @@ use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
 use hairpin::tls::Identity;
 use hairpin::turn::bucket::{RateLimiter, Rates};
-use hairpin::turn::peers::{PeerRules, Rules};
-use hairpin::turn::{self, AllocationLimits, Families, Lifetimes, Transport};
+use hairpin::turn::peers::{Cidr, PeerRules, Rules};
+use hairpin::turn::{self, AllocationLimits, ExemptSources, Families, Lifetimes, Transport};
 use hairpin::wire::ChannelRange;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -53,6 +53,7 @@ pub struct Setup {
     pub user_allocations: usize,
     pub reservation_lifetime: u64,
     pub connections: StreamLimits,
+    pub exempt: Vec<Cidr>,
     pub lifetimes: Lifetimes,
     pub gro: bool,
     pub gso: bool,
@@ -79,6 +80,7 @@ pub fn setup(ip: &str) -> Setup {
         user_allocations: 1000,
         reservation_lifetime: 30,
         connections: StreamLimits::default(),
+        exempt: Vec::new(),
         lifetimes: Lifetimes::default(),
         gro: true,
         gso: true,
@@ -137,6 +139,7 @@ impl Setup {
             user_allocations: self.user_allocations,
             allocations: 1000,
             connections: self.connections,
+            exempt: ExemptSources::new(&self.exempt),
             identity,
         }
     }

@@ -18,4 +18,5 @@ mod refresh;
 mod send_and_data;
 mod snapshot;
 mod streams;
+mod unsent;
 mod world;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::datapath::stream::{SEND_BUFFER_WITHOUT_ALLOCATION, UNSENT_WITHOUT_ALLOCATION};
 use crate::datapath::sys::{address, option};
 
 /// Connections that may wait for their worker in the kernel.
@@ -22,9 +23,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long a client may leave sent bytes unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Bytes that the kernel may hold unsent: older data should wait where it can be dropped by whole messages.
-const UNSENT: u32 = 64 << 10;
 
 /// Opens one listener per worker. Returns the address they are bound to.
 pub(super) fn open(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
@@ -66,11 +64,13 @@ fn prepare(socket: SockRef<'_>) -> io::Result<()> {
         TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_notsent_lowat(UNSENT)
+    socket.set_send_buffer_size(SEND_BUFFER_WITHOUT_ALLOCATION)?;
+    socket.set_tcp_notsent_lowat(UNSENT_WITHOUT_ALLOCATION)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpStream;
 
     use super::*;
@@ -90,9 +90,33 @@ mod tests {
             assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_WITHOUT_ALLOCATION);
+            // The kernel doubles it for its bookkeeping.
+            assert_eq!(socket.send_buffer_size().unwrap(), 2 * SEND_BUFFER_WITHOUT_ALLOCATION);
             assert_eq!(option::tos(socket.as_fd(), ip.contains(':')).unwrap(), 0);
         }
+    }
+
+    /// A connection whose client reads fast gets a larger send buffer again.
+    #[test]
+    fn the_send_buffer_grows_after_it_is_unlocked() {
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let mut client = TcpStream::connect(addr).unwrap();
+        let mut socket = accepted(&listeners[0]);
+        let size = |socket: &TcpStream| SockRef::from(socket).send_buffer_size().unwrap();
+        let transfer = |from: &mut TcpStream, to: &mut TcpStream| {
+            let mut bytes = vec![0; 1 << 20];
+            std::thread::scope(|scope| {
+                scope.spawn(|| from.write_all(&[7; 1 << 20]).unwrap());
+                to.read_exact(&mut bytes).unwrap();
+            });
+        };
+        transfer(&mut socket, &mut client);
+        assert_eq!(size(&socket), 2 * SEND_BUFFER_WITHOUT_ALLOCATION);
+        option::unlock_send_buffer(socket.as_fd()).unwrap();
+        SockRef::from(&socket).set_tcp_notsent_lowat(u32::MAX).unwrap();
+        transfer(&mut socket, &mut client);
+        assert!(size(&socket) > 4 * SEND_BUFFER_WITHOUT_ALLOCATION, "{}", size(&socket));
     }
 
     /// RFC 8656 §15: the DSCP of the connection.

@@ -3,7 +3,7 @@
 //!
 //! Stages run as tasks on a thread beside each worker, never in the packet loop: a handshake takes as much time as
 //! hundreds of packets. The thread has a tenth of a worker's weight, so packets do not wait for handshakes, and a flood of
-//! packets leaves them a share of the CPU. The permits for half-open connections bound how many connections are in these
+//! packets leaves them a share of the CPU. The limit per source bounds how many connections anybody has in these
 //! stages. The first bytes, decrypted where there is TLS, travel with the connection: the worker tells STUN from ChannelData by
 //! them, whatever protocol ALPN chose.
 //!
@@ -29,14 +29,14 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::group::ListenerGroup;
 use crate::datapath::line_budget::{COMMON, LineBudgets};
 use crate::datapath::stream::StreamLimits;
-use crate::datapath::stream::admission::{Admission, Permits};
+use crate::datapath::stream::admission::{Admission, Admitted, ConnectionPermit, Prefix, Refusal};
 use crate::datapath::stream::incoming::{Incoming, OpenConnection};
-use crate::datapath::stream::stats::{ConnectionEnd, HandshakeFailure, StreamCounters};
+use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure, StreamCounters};
 use crate::datapath::{clock, sys};
 use crate::tls::Identity;
 use crate::turn::{ClientAddr, FiveTuple, Transport};
@@ -166,7 +166,7 @@ struct StageContext<S> {
 struct PendingConnection {
     socket: TcpStream,
     tuple: FiveTuple,
-    permits: Permits,
+    permit: ConnectionPermit,
 }
 
 /// How the stages of a connection ended.
@@ -188,8 +188,10 @@ impl Listeners {
     fn listen<S: Sink>(&mut self, context: &Rc<StageContext<S>>, group: &ListenerGroup) -> io::Result<()> {
         let Some(listener) = group.listener(context.worker) else { return Ok(()) };
         let listener = TcpListener::from_std(listener.try_clone()?)?;
-        let transport = group.transport();
-        let task = tokio::task::spawn_local(accept(context.clone(), listener, transport));
+        let (listener, transport) = (Rc::new(listener), group.transport());
+        let context = context.clone();
+        let accept = move || accept(context.clone(), listener.clone(), transport);
+        let task = tokio::task::spawn_local(restart_after_panics(accept));
         self.0.insert((transport, group.local_addr()), task.abort_handle());
         Ok(())
     }
@@ -221,6 +223,22 @@ async fn run<S: Sink>(
     }
 }
 
+/// Runs a task again and again: if it panics, nobody else would notice that its work is not done any more.
+async fn restart_after_panics<T: Future<Output = ()> + 'static>(task: impl Fn() -> T) {
+    loop {
+        // A set ends its tasks when this one is aborted.
+        let mut set = tokio::task::JoinSet::new();
+        set.spawn_local(task());
+        match set.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                error!("accepting connections panicked; it starts again");
+                sleep(PAUSE).await;
+            }
+            _ => return,
+        }
+    }
+}
+
 /// Writes the summaries of suppressed log lines that are due, again and again.
 async fn summarize<S>(context: Rc<StageContext<S>>) {
     loop {
@@ -232,7 +250,7 @@ async fn summarize<S>(context: Rc<StageContext<S>>) {
 }
 
 /// Accepts connections until the listener is removed.
-async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: TcpListener, transport: Transport) {
+async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: Rc<TcpListener>, transport: Transport) {
     let index = StreamCounters::index(transport);
     loop {
         let (socket, client) = match listener.accept().await {
@@ -256,24 +274,37 @@ async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: TcpListener, tr
         };
         context.counters().accepted[index] += 1;
         match context.admission.admit(tuple.client.0.ip()) {
-            Ok(permits) => {
-                let pending = PendingConnection { socket, tuple, permits };
-                tokio::task::spawn_local(context.clone().pass_stages(pending));
+            Ok(Admitted { permit, displaced, displaces }) => {
+                if let Some(source) = displaces {
+                    context.log_displaced(source);
+                }
+                let pending = PendingConnection { socket, tuple, permit };
+                tokio::task::spawn_local(context.clone().pass_stages(pending, displaced));
             }
-            Err(refusal) => context.counters().refused[index][refusal] += 1,
+            Err(refusal) => {
+                context.counters().refused[index][refusal.why] += 1;
+                context.log_refused(&tuple, refusal);
+            }
         }
     }
 }
 
 impl<S: Sink> StageContext<S> {
-    async fn pass_stages(self: Rc<Self>, pending: PendingConnection) {
+    async fn pass_stages(self: Rc<Self>, pending: PendingConnection, displaced: oneshot::Receiver<()>) {
         let tuple = pending.tuple;
         let transport = tuple.transport;
-        let outcome = match transport {
-            Transport::Tcp => self.plain(pending).await,
-            Transport::Tls => self.tls(pending).await,
-            // Datagrams are not accepted.
-            Transport::Udp => return,
+        let stages = async {
+            match transport {
+                Transport::Tcp => self.plain(pending).await,
+                Transport::Tls => self.tls(pending).await,
+                // Datagrams are not accepted.
+                Transport::Udp => StageOutcome::Closed(ConnectionEnd::System),
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = stages => outcome,
+            Ok(()) = displaced => StageOutcome::Closed(ConnectionEnd::Displaced),
         };
         let (client, server) = (tuple.client, tuple.server);
         match outcome {
@@ -299,9 +330,36 @@ impl<S: Sink> StageContext<S> {
         }
     }
 
+    /// A connection was closed right after it was accepted.
+    fn log_refused(&self, tuple: &FiveTuple, refusal: Refusal) {
+        let Refusal { why, source, limit } = refusal;
+        let reason = why.as_str();
+        let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        let (client, server, transport) = (tuple.client, tuple.server, tuple.transport.as_str());
+        let fix = match why {
+            AdmissionRefusal::Connections => "raise limits.connections",
+            AdmissionRefusal::ConnectionsPerSource => {
+                "if many clients share this address, raise limits.connections_per_source (it has a quarter of \
+                 limits.connections at most), or list it in limits.exempt_sources if it is a proxy, balancer or NAT of your own"
+            }
+        };
+        info!(%client, %server, transport, reason, %source, limit, fix, suppressed, "connection refused");
+    }
+
+    /// The oldest connection of a source makes room for a new one.
+    fn log_displaced(&self, source: Prefix) {
+        let reason = ConnectionEnd::Displaced.as_str();
+        let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        let fix = "if these are no attackers, raise limits.connections";
+        warn!(reason, %source, fix, suppressed, "as many connections are open as may be; the oldest one of the source with most of them \
+              that has no allocation makes room for a new one");
+    }
+
     /// TCP: TURN starts with the first byte.
     async fn plain(&self, pending: PendingConnection) -> StageOutcome {
-        let PendingConnection { mut socket, tuple, permits } = pending;
+        let PendingConnection { mut socket, tuple, permit } = pending;
         let open = OpenConnection::new(self.counters.clone(), tuple.transport);
         let opened = clock::mono();
         let mut received = Vec::new();
@@ -314,12 +372,12 @@ impl<S: Sink> StageContext<S> {
             return StageOutcome::Closed(why);
         }
         let Ok(socket) = socket.into_std() else { return StageOutcome::Closed(ConnectionEnd::System) };
-        StageOutcome::Turn(Incoming { socket, tls: None, tuple, permits, open, opened, received })
+        StageOutcome::Turn(Incoming { socket, tls: None, tuple, permit, open, opened, received })
     }
 
     /// TLS: TURN starts with the first decrypted byte.
     async fn tls(&self, pending: PendingConnection) -> StageOutcome {
-        let PendingConnection { socket, tuple, permits } = pending;
+        let PendingConnection { socket, tuple, permit } = pending;
         let StageConfig { identity, limits } = StageConfig::clone(&self.config.borrow());
         let Some(identity) = identity else {
             let error = "no certificate is configured".to_owned();
@@ -347,7 +405,7 @@ impl<S: Sink> StageContext<S> {
         let (socket, tls) = stream.into_inner();
         let Ok(socket) = socket.into_std() else { return StageOutcome::Closed(ConnectionEnd::System) };
         let tls: Option<Box<ServerConnection>> = Some(Box::new(tls));
-        StageOutcome::Turn(Incoming { socket, tls, tuple, permits, open, opened, received })
+        StageOutcome::Turn(Incoming { socket, tls, tuple, permit, open, opened, received })
     }
 
     fn counters(&self) -> MutexGuard<'_, StreamCounters> {
@@ -395,5 +453,28 @@ async fn handshake(
             let _ = socket.try_read(&mut [0; FIRST_BYTES]);
             Err((HandshakeFailure::NotTls, HandshakeFailure::not_tls(&first[..count]).to_owned()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_panics_starts_again() {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runs = Rc::new(Cell::new(0));
+        let counted = runs.clone();
+        let task = move || {
+            let runs = counted.clone();
+            async move {
+                runs.set(runs.get() + 1);
+                assert!(runs.get() == 3, "it fails, as this test wants it to");
+            }
+        };
+        tokio::task::LocalSet::new().block_on(&runtime, restart_after_panics(task));
+        assert_eq!(runs.get(), 3);
     }
 }

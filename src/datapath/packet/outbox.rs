@@ -18,7 +18,9 @@ use crate::datapath::poll::{ListenerKey, RelaySocketKey};
 use crate::datapath::stats::{SocketCounters, Unsent};
 use crate::datapath::sys::option;
 use crate::datapath::sys::send::{OutgoingMessage, Sender};
+use crate::turn::stats::TrafficCount;
 use crate::turn::{Header, Tos};
+use crate::wire;
 
 /// The maximum number of segments in a GSO batch (UDP_MAX_SEGMENTS in all kernel versions).
 const BATCH_SEGMENTS: usize = 64;
@@ -74,6 +76,15 @@ pub(in crate::datapath) struct Outbox {
     messages: Vec<OutgoingMessage>,
     /// Destinations of packets with DF that exceeded a path MTU known to the kernel.
     too_long: Vec<(Via, SocketAddr)>,
+    /// What the last flush could not send.
+    failures: Vec<SendFailure>,
+}
+
+/// Datagrams that could not be sent, and their data without headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct SendFailure {
+    pub(in crate::datapath) route: Route,
+    pub(in crate::datapath) data: TrafficCount,
 }
 
 impl Outbox {
@@ -85,6 +96,7 @@ impl Outbox {
             sender: Sender::new(BATCHES_PER_CALL),
             messages: Vec::with_capacity(BATCHES_PER_CALL),
             too_long: Vec::with_capacity(MAX_TOO_LONG),
+            failures: Vec::with_capacity(MAX_QUEUED),
         }
     }
 
@@ -143,14 +155,15 @@ impl Outbox {
         socket: impl Fn(Via) -> Option<BorrowedFd<'s>>,
         counters: &mut SocketCounters,
     ) {
-        let Outbox { batches, segmentation, sender, messages, too_long } = self;
-        let mut sending = Sending { memory, segmentation, sender, messages, too_long, counters };
+        let Outbox { batches, segmentation, sender, messages, too_long, failures } = self;
+        failures.clear();
+        let mut sending = Sending { memory, segmentation, sender, messages, too_long, failures, counters };
         let share_a_call = |a: &GsoBatch, b: &GsoBatch| {
             a.route.via == b.route.via && !a.route.dont_fragment && !b.route.dont_fragment
         };
         for same in batches.chunk_by(share_a_call) {
             let Some(socket) = socket(same[0].route.via) else {
-                sending.counters.unsent(Unsent::Closed, same.iter().map(|batch| batch.count).sum());
+                same.iter().for_each(|batch| sending.fail(batch, Unsent::Closed));
                 continue;
             };
             // RFC 8656 §14: DF is cleared again before the next packet
@@ -163,6 +176,11 @@ impl Outbox {
             }
         }
         batches.clear();
+    }
+
+    /// Takes something that the last flush could not send.
+    pub(in crate::datapath) fn take_failure(&mut self) -> Option<SendFailure> {
+        self.failures.pop()
     }
 
     /// Takes the destination of a packet that was too long for DF. The error queue reports its address without the port.
@@ -202,6 +220,7 @@ struct Sending<'a> {
     sender: &'a mut Sender,
     messages: &'a mut Vec<OutgoingMessage>,
     too_long: &'a mut Vec<(Via, SocketAddr)>,
+    failures: &'a mut Vec<SendFailure>,
     counters: &'a mut SocketCounters,
 }
 
@@ -243,21 +262,36 @@ impl Sending<'_> {
             self.too_long.push((batch.route.via, batch.route.to));
         }
         self.counters.unsent(why, batch.count);
+        let data =
+            batch.segments().fold(TrafficCount::default(), |sum, segment| sum + self.data(batch, segment));
+        self.failures.push(SendFailure { route: batch.route, data });
+    }
+
+    /// The data in a datagram: all of it towards a peer, what follows the header towards a client.
+    fn data(&self, batch: &GsoBatch, segment: Range<usize>) -> TrafficCount {
+        let datagram = &self.memory[segment];
+        let len = match batch.route.via {
+            Via::Relay(_) => datagram.len(),
+            Via::Listener(_) => wire::relayed_payload(datagram).unwrap_or(0),
+        };
+        TrafficCount { packets: 1, bytes: len as u64 }
     }
 
     /// Sends the segments of a batch one by one, after the kernel has refused the batch.
     fn send_singly(&mut self, socket: BorrowedFd<'_>, batch: &GsoBatch) {
         self.counters.gso_refused += 1;
-        let mut failed = 0;
-        for start in batch.bytes.clone().step_by(batch.segment_size) {
-            let bytes = start..batch.bytes.end.min(start + batch.segment_size);
-            if let Err(error) = self.sender.send(socket, self.memory, &[message(&batch.route, None, bytes)]) {
+        let mut failed = TrafficCount::default();
+        for segment in batch.segments() {
+            let single = message(&batch.route, None, segment.clone());
+            if let Err(error) = self.sender.send(socket, self.memory, &[single]) {
                 self.counters.unsent(Unsent::from_error(&error), 1);
-                failed += 1;
+                failed = failed + self.data(batch, segment);
             }
         }
-        if failed == 0 {
+        if failed.packets == 0 {
             self.segmentation.record_failure(batch.route.to.ip());
+        } else {
+            self.failures.push(SendFailure { route: batch.route, data: failed });
         }
     }
 }
@@ -299,6 +333,14 @@ impl BatchBuilder<'_> {
 }
 
 impl GsoBatch {
+    /// Each of its datagrams.
+    fn segments(&self) -> impl Iterator<Item = Range<usize>> {
+        let Range { start, end } = self.bytes;
+        let size = self.segment_size;
+        // A datagram may be empty.
+        (0..self.count).map(move |n| start + n * size..end.min(start + (n + 1) * size))
+    }
+
     /// Whether a segment of this length can be appended.
     fn accepts(&self, len: usize) -> bool {
         let all_full = self.bytes.len() == self.segment_size * self.count;

@@ -1,73 +1,124 @@
-//! How many connections there may be: in total, half-open in total, and half-open per source.
+//! How many connections there may be: in total, and per source while they hold no allocation.
 //!
-//! A connection is half-open until its first message is complete. A source is an IPv4 address or an IPv6 /64. One ledger
-//! serves the process and is used only when connections open and close. Permits are guards, so whatever ends, a worker
-//! that panics too, returns them.
+//! A connection counts against its source until it holds an allocation, and again after that has ended. A source is an IPv4
+//! address or an IPv6 /64; the /56 and the /48 around it have limits of their own, because whoever has one of those has many
+//! /64. No source has more than a quarter of all connections. When all of them are in use, the oldest connection without an
+//! allocation of the source that has most of them makes room for a new one, so that nobody can lock others out.
+//!
+//! One ledger serves the process. It is used when connections open and close and when allocations begin and end, never for a
+//! packet. Permits are guards, so whatever ends, a worker that panics too, returns them. Its tables are ordered trees: no
+//! choice of addresses makes them slow.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
 
 use super::StreamLimits;
 use super::stats::AdmissionRefusal;
+use crate::datapath::poll::StreamId;
+use crate::datapath::wake::Waker;
+use crate::turn::ExemptSources;
+
+/// The share of all connections that one source may have, as a divisor.
+const SHARE: usize = 4;
+
+/// Connections that have been told to make room and are not closed yet.
+const MAX_DISPLACED: usize = 256;
 
 /// Counts connections against their limits.
 pub(in crate::datapath) struct Admission {
     state: Mutex<AdmissionState>,
 }
 
-/// No entry is 0, so the table is no larger than the total.
+/// No count is 0, so the tables are no larger than the number of connections, times the levels of an IPv6 source.
 #[derive(Default)]
 struct AdmissionState {
     limits: StreamLimits,
+    exempt: ExemptSources,
+    /// Open connections.
     total: usize,
-    half_open: usize,
-    by_source: HashMap<u64, usize>,
+    /// The number that the next connection gets. Those without an allocation get another one when theirs ends.
+    next: u64,
+    /// Connections without an allocation per source and per range around it.
+    counts: BTreeMap<Prefix, usize>,
+    /// The same in an order that shows which one within a range has most.
+    ranking: BTreeSet<(Prefix, usize, Prefix)>,
+    /// Connections without an allocation by their source, the oldest first, and how to reach each.
+    waiting: BTreeMap<(Prefix, u64), Holder>,
+    /// Connections that have been told to make room.
+    displaced: BTreeSet<u64>,
+}
+
+/// Who holds a connection without an allocation, and closes it when it has to make room.
+enum Holder {
+    /// The task of its stages.
+    Stages(oneshot::Sender<()>),
+    /// A worker.
+    Worker(Arc<DisplacedConnections>, StreamId),
+}
+
+/// The connections of a worker that have to make room.
+pub(in crate::datapath) struct DisplacedConnections {
+    ids: Mutex<Vec<StreamId>>,
+    waker: Waker,
+}
+
+/// A connection that has been admitted.
+pub(in crate::datapath) struct Admitted {
+    pub(in crate::datapath) permit: ConnectionPermit,
+    /// Completes when the connection has to make room before a worker has it.
+    pub(in crate::datapath) displaced: oneshot::Receiver<()>,
+    /// The source whose oldest connection makes room for this one.
+    pub(in crate::datapath) displaces: Option<Prefix>,
+}
+
+/// Why a connection was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Refusal {
+    pub(in crate::datapath) why: AdmissionRefusal,
+    /// Whose connections are too many.
+    pub(in crate::datapath) source: Prefix,
+    /// How many it may have, or how many there may be.
+    pub(in crate::datapath) limit: usize,
 }
 
 /// Counts as a connection until it is dropped.
-pub(in crate::datapath) struct ConnectionPermit(Arc<Admission>);
-
-/// Counts as a half-open connection until it is dropped, which is when the first message is complete.
-pub(in crate::datapath) struct HalfOpenPermit(Arc<Admission>, u64);
-
-/// The permits of a new connection.
-pub(in crate::datapath) struct Permits {
-    pub(in crate::datapath) connection: ConnectionPermit,
-    pub(in crate::datapath) half_open: HalfOpenPermit,
+pub(in crate::datapath) struct ConnectionPermit {
+    admission: Arc<Admission>,
+    source: Source,
+    number: u64,
 }
 
 impl Admission {
     /// No connection is counted yet.
-    pub(in crate::datapath) fn new(limits: StreamLimits) -> Arc<Admission> {
-        Arc::new(Admission { state: Mutex::new(AdmissionState { limits, ..AdmissionState::default() }) })
+    pub(in crate::datapath) fn new(limits: StreamLimits, exempt: ExemptSources) -> Arc<Admission> {
+        let state = AdmissionState { limits, exempt, ..AdmissionState::default() };
+        Arc::new(Admission { state: Mutex::new(state) })
     }
 
     /// Replaces the limits. Connections beyond them stay.
-    pub(in crate::datapath) fn set_limits(&self, limits: StreamLimits) {
-        self.state().limits = limits;
+    pub(in crate::datapath) fn set_limits(&self, limits: StreamLimits, exempt: ExemptSources) {
+        let mut state = self.state();
+        (state.limits, state.exempt) = (limits, exempt);
     }
 
-    /// Admits a new connection of a client.
-    pub(in crate::datapath) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Permits, AdmissionRefusal> {
-        let source = source(client);
+    /// Admits a new connection of a client, for which another one may have to make room.
+    pub(in crate::datapath) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admitted, Refusal> {
+        let source = Source::of(client);
         let mut state = self.state();
-        if state.total >= state.limits.connections {
-            return Err(AdmissionRefusal::Connections);
-        }
-        if state.half_open >= state.limits.half_open {
-            return Err(AdmissionRefusal::HalfOpen);
-        }
-        let per_address = state.limits.half_open_per_address;
-        if state.by_source.get(&source).is_some_and(|&count| count >= per_address) {
-            return Err(AdmissionRefusal::HalfOpenPerAddress);
-        }
+        state.check(client, source)?;
+        let displaces = state.make_room(source)?;
         state.total += 1;
-        state.half_open += 1;
-        *state.by_source.entry(source).or_default() += 1;
-        Ok(Permits {
-            connection: ConnectionPermit(self.clone()),
-            half_open: HalfOpenPermit(self.clone(), source),
+        let (sender, displaced) = oneshot::channel();
+        let number = state.wait(source, Holder::Stages(sender));
+        drop(state);
+        Ok(Admitted {
+            permit: ConnectionPermit { admission: self.clone(), source, number },
+            displaced,
+            displaces,
         })
     }
 
@@ -77,82 +128,229 @@ impl Admission {
     }
 }
 
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.0.state().total -= 1;
-    }
-}
-
-impl Drop for HalfOpenPermit {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.half_open -= 1;
-        if let Some(count) = state.by_source.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                state.by_source.remove(&self.1);
+impl AdmissionState {
+    /// Whether the source, and each range around it, may have one more connection without an allocation.
+    fn check(&self, client: IpAddr, source: Source) -> Result<(), Refusal> {
+        let StreamLimits { connections, connections_per_source, .. } = self.limits;
+        for level in source.levels() {
+            let limit = if self.exempt.contains(client) {
+                // Behind an exempt source are many clients, so their oldest connections make room for them at a full table.
+                (connections_per_source * ExemptSources::FACTOR as usize * level.factor).min(connections)
+            } else {
+                (connections_per_source * level.factor).min((connections / SHARE).max(1))
+            };
+            if self.counts.get(&level.prefix).is_some_and(|&count| count >= limit) {
+                return Err(Refusal {
+                    why: AdmissionRefusal::ConnectionsPerSource,
+                    source: level.prefix,
+                    limit,
+                });
             }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is room for one more connection. Returns the source of the one that has to make room.
+    fn make_room(&mut self, source: Source) -> Result<Option<Prefix>, Refusal> {
+        let limit = self.limits.connections;
+        if self.total - self.displaced.len() < limit {
+            return Ok(None);
+        }
+        let busiest = if self.displaced.len() < MAX_DISPLACED { self.busiest() } else { None };
+        let oldest = busiest.and_then(|busiest| {
+            let (&(_, number), _) = self.waiting.range((busiest, 0)..=(busiest, u64::MAX)).next()?;
+            Some((busiest, number))
+        });
+        let Some((busiest, number)) = oldest else {
+            return Err(Refusal { why: AdmissionRefusal::Connections, source: source.prefix(), limit });
+        };
+        if let Some(holder) = self.waiting.remove(&(busiest, number)) {
+            self.count(Source::at(busiest), false);
+            self.displaced.insert(number);
+            match holder {
+                // A task that is gone has dropped its permit, or is about to.
+                Holder::Stages(sender) => drop(sender.send(())),
+                Holder::Worker(connections, id) => connections.push(id),
+            }
+        }
+        Ok(Some(busiest))
+    }
+
+    /// The source with most connections: in the range with most, the smaller range with most, and so on.
+    fn busiest(&self) -> Option<Prefix> {
+        let mut at = None;
+        loop {
+            let range = at.unwrap_or(Prefix::EVERYTHING);
+            let within = (range, 0, Prefix::EVERYTHING)..=(range, usize::MAX, Prefix::LAST);
+            match self.ranking.range(within).next_back() {
+                Some(&(_, _, busiest)) => at = Some(busiest),
+                None => return at,
+            }
+        }
+    }
+
+    /// Adds a connection without an allocation; returns its number.
+    fn wait(&mut self, source: Source, holder: Holder) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.waiting.insert((source.prefix(), number), holder);
+        self.count(source, true);
+        number
+    }
+
+    /// The connection is no longer one without an allocation.
+    fn leave(&mut self, source: Source, number: u64) {
+        if self.waiting.remove(&(source.prefix(), number)).is_some() {
+            self.count(source, false);
+        } else {
+            self.displaced.remove(&number);
+        }
+    }
+
+    /// Counts a connection of a source, or no longer.
+    fn count(&mut self, source: Source, more: bool) {
+        let mut range = Prefix::EVERYTHING;
+        for Level { prefix, .. } in source.levels() {
+            let before = self.counts.get(&prefix).copied().unwrap_or(0);
+            let after = if more { before + 1 } else { before.saturating_sub(1) };
+            self.ranking.remove(&(range, before, prefix));
+            if after == 0 {
+                self.counts.remove(&prefix);
+            } else {
+                self.counts.insert(prefix, after);
+                self.ranking.insert((range, after, prefix));
+            }
+            range = prefix;
         }
     }
 }
 
-/// An IPv4 address, or the /64 of an IPv6 address. No IPv6 source is below 2^32, so the two never collide.
-fn source(client: IpAddr) -> u64 {
-    match client {
-        IpAddr::V4(ip) => ip.to_bits().into(),
-        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+impl ConnectionPermit {
+    /// A worker has the connection from now on; false if it has to make room already.
+    #[must_use]
+    pub(in crate::datapath) fn hand_over(&self, worker: &Arc<DisplacedConnections>, id: StreamId) -> bool {
+        let mut state = self.admission.state();
+        match state.waiting.get_mut(&(self.source.prefix(), self.number)) {
+            Some(holder) => {
+                *holder = Holder::Worker(worker.clone(), id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The connection holds an allocation, so it does not count against its source.
+    pub(in crate::datapath) fn allocated(&self) {
+        self.admission.state().leave(self.source, self.number);
+    }
+
+    /// The allocation of the connection has ended, so it counts against its source again.
+    pub(in crate::datapath) fn deallocated(&mut self, worker: &Arc<DisplacedConnections>, id: StreamId) {
+        let mut state = self.admission.state();
+        self.number = state.wait(self.source, Holder::Worker(worker.clone(), id));
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let mut state = self.admission.state();
+        state.total -= 1;
+        state.leave(self.source, self.number);
+    }
+}
+
+impl DisplacedConnections {
+    /// None yet; `waker` wakes the worker.
+    pub(in crate::datapath) fn new(waker: Waker) -> Arc<DisplacedConnections> {
+        Arc::new(DisplacedConnections { ids: Mutex::default(), waker })
+    }
+
+    /// Those that were added since the last call.
+    pub(in crate::datapath) fn take(&self) -> Vec<StreamId> {
+        std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn push(&self, id: StreamId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.waker.wake();
+    }
+}
+
+/// A range of addresses: IPv6, or IPv4 as IPv4-mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::datapath) struct Prefix {
+    bits: u128,
+    len: u8,
+}
+
+impl Prefix {
+    /// It contains all others, and comes first.
+    const EVERYTHING: Prefix = Prefix { bits: 0, len: 0 };
+
+    /// It comes last.
+    const LAST: Prefix = Prefix { bits: u128::MAX, len: u8::MAX };
+
+    fn of(ip: Ipv6Addr, len: u8) -> Prefix {
+        Prefix { bits: ip.to_bits() & (u128::MAX << (128 - u32::from(len))), len }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = Ipv6Addr::from_bits(self.bits);
+        match ip.to_ipv4_mapped() {
+            Some(v4) => v4.fmt(f),
+            None => write!(f, "{ip}/{}", self.len),
+        }
+    }
+}
+
+/// Whom a connection counts against.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+/// A range that a source is in, and how many times as much it may have as a source.
+struct Level {
+    prefix: Prefix,
+    factor: usize,
+}
+
+impl Source {
+    fn of(client: IpAddr) -> Source {
+        match client {
+            IpAddr::V4(ip) => Source::V4(ip),
+            IpAddr::V6(ip) => Source::V6(ip),
+        }
+    }
+
+    fn at(prefix: Prefix) -> Source {
+        let ip = Ipv6Addr::from_bits(prefix.bits);
+        ip.to_ipv4_mapped().map_or(Source::V6(ip), Source::V4)
+    }
+
+    /// The source itself.
+    fn prefix(self) -> Prefix {
+        match self {
+            Source::V4(ip) => Prefix::of(ip.to_ipv6_mapped(), 128),
+            Source::V6(ip) => Prefix::of(ip, 64),
+        }
+    }
+
+    /// The source and what is around it, the widest first.
+    fn levels(self) -> impl Iterator<Item = Level> {
+        let around = match self {
+            Source::V4(_) => [None, None],
+            Source::V6(ip) => [
+                Some(Level { prefix: Prefix::of(ip, 48), factor: 16 }),
+                Some(Level { prefix: Prefix::of(ip, 56), factor: 4 }),
+            ],
+        };
+        around.into_iter().flatten().chain([Level { prefix: self.prefix(), factor: 1 }])
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn each_limit_holds_and_every_permit_returns() {
-        let limits =
-            StreamLimits { connections: 5, half_open: 3, half_open_per_address: 2, ..Default::default() };
-        let admission = Admission::new(limits);
-        let admit = |text| admission.admit(ip(text));
-        let refused = |text| admit(text).err();
-        let (first, second) = (admit("192.0.2.1").unwrap(), admit("192.0.2.1").unwrap());
-        assert_eq!(refused("192.0.2.1"), Some(AdmissionRefusal::HalfOpenPerAddress));
-        let third = admit("192.0.2.2").unwrap();
-        assert_eq!(refused("192.0.2.3"), Some(AdmissionRefusal::HalfOpen));
-        drop((first.half_open, second.half_open, third.half_open));
-        let (fourth, fifth) = (admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap());
-        assert_eq!(refused("192.0.2.3"), Some(AdmissionRefusal::Connections));
-        drop(first.connection);
-        assert_eq!(refused("2001:db8::ffff"), Some(AdmissionRefusal::HalfOpenPerAddress), "one /64");
-        drop(admit("2001:db8:0:1::").unwrap());
-        drop((second.connection, third.connection, fourth, fifth));
-        let state = admission.state();
-        assert_eq!((state.total, state.half_open, state.by_source.len()), (0, 0, 0));
-    }
-
-    #[test]
-    fn limits_change_while_connections_are_open() {
-        let admission = Admission::new(StreamLimits { connections: 1, ..Default::default() });
-        let _first = admission.admit(ip("192.0.2.1")).unwrap();
-        assert!(admission.admit(ip("192.0.2.2")).is_err());
-        admission.set_limits(StreamLimits { connections: 2, ..Default::default() });
-        assert!(admission.admit(ip("192.0.2.2")).is_ok());
-    }
-
-    #[test]
-    fn a_panic_returns_permits() {
-        let admission = Admission::new(StreamLimits::default());
-        let held = admission.clone();
-        let thread = std::thread::spawn(move || {
-            let _permits = held.admit(ip("192.0.2.1"));
-            panic!("a worker fails, as this test wants it to");
-        });
-        assert!(thread.join().is_err());
-        let state = admission.state();
-        assert_eq!((state.total, state.half_open), (0, 0));
-    }
-}
+mod tests;

@@ -7,10 +7,8 @@ use std::time::Duration;
 pub struct StreamLimits {
     /// Open connections.
     pub connections: usize,
-    /// Connections that have not yet sent a complete message.
-    pub half_open: usize,
-    /// Half-open connections from one IPv4 address or IPv6 /64.
-    pub half_open_per_address: usize,
+    /// Connections without an allocation from one IPv4 address or IPv6 /64.
+    pub connections_per_source: usize,
     /// Bytes queued for one client; data beyond that is dropped.
     pub client_queue: usize,
     /// Time allowed for a TLS handshake.
@@ -27,8 +25,7 @@ impl Default for StreamLimits {
     fn default() -> Self {
         StreamLimits {
             connections: 50_000,
-            half_open: 4096,
-            half_open_per_address: 256,
+            connections_per_source: 1024,
             client_queue: 256 << 10,
             handshake_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(10),

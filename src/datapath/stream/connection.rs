@@ -8,7 +8,7 @@ use std::net::TcpStream;
 
 use rustls::ServerConnection;
 
-use super::admission::{ConnectionPermit, HalfOpenPermit};
+use super::admission::ConnectionPermit;
 use super::deadlines::DeadlineEntry;
 use super::incoming::{Incoming, OpenConnection};
 use super::outgoing::Outgoing;
@@ -16,6 +16,7 @@ use super::pool::Pool;
 use super::reassembly::Reassembly;
 use super::stats::ConnectionEnd;
 use crate::datapath::poll::Interest;
+use crate::turn::stats::TrafficCount;
 use crate::turn::{FiveTuple, Tos};
 
 /// What one TLS record decrypts to at most, with what rustls may hold of one already.
@@ -24,8 +25,9 @@ const RECORD: usize = 17 << 10;
 /// What rustls takes in one call.
 const PIECE: usize = 4096;
 
-/// Bytes that the first read takes at most.
-const READ_SIZE: usize = 16 << 10;
+/// The least that is read at a time, and the most while there is no allocation: what a connection whose responses cannot
+/// leave has to keep is no more than that.
+pub(super) const READ_MIN: usize = 4 << 10;
 
 /// A connection.
 pub struct Connection<S = TcpStream> {
@@ -40,9 +42,9 @@ pub struct Connection<S = TcpStream> {
     pub(super) outgoing: Outgoing,
     pub(super) state: ConnectionState,
     pub(super) entry: DeadlineEntry,
-    /// Held until the first message is complete.
-    pub(super) half_open: Option<HalfOpenPermit>,
-    _permit: Option<ConnectionPermit>,
+    /// Data of peers that was dropped since the allocation began, because the client did not read.
+    pub(super) dropped: TrafficCount,
+    pub(super) permit: Option<ConnectionPermit>,
     _open: Option<OpenConnection>,
 }
 
@@ -50,6 +52,8 @@ pub struct Connection<S = TcpStream> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionState {
     pub(super) opened: u64,
+    /// The first message was complete.
+    pub(super) has_spoken: bool,
     /// When the last message was complete.
     pub(super) last_message: u64,
     /// Bytes to read at a time.
@@ -61,6 +65,8 @@ pub(super) struct ConnectionState {
     pub(super) had_allocation: bool,
     /// The socket did not take all that is queued.
     pub(super) blocked: bool,
+    /// Since when it is not read, because its responses have not left.
+    pub(super) paused: Option<u64>,
     /// It is in the list of connections to be written to.
     pub(super) dirty: bool,
     /// What its socket is polled for.
@@ -87,12 +93,11 @@ pub struct ReadOutcome {
 impl Connection {
     /// A connection that has passed its stages.
     pub(super) fn open(now: u64, incoming: Incoming, tos: Tos) -> Connection {
-        let Incoming { socket, tls, tuple, permits, open, opened, received } = incoming;
+        let Incoming { socket, tls, tuple, permit, open, opened, received } = incoming;
         let mut connection = Connection::new(now, socket, tls, tuple, received);
         connection.tos = tos;
         connection.state.opened = opened;
-        connection.half_open = Some(permits.half_open);
-        connection._permit = Some(permits.connection);
+        connection.permit = Some(permit);
         connection._open = Some(open);
         connection
     }
@@ -109,12 +114,14 @@ impl<S: Read + Write> Connection<S> {
     ) -> Connection<S> {
         let state = ConnectionState {
             opened: now,
+            has_spoken: false,
             last_message: now,
-            read_size: READ_SIZE,
+            read_size: READ_MIN,
             unfinished: None,
             allocated: false,
             had_allocation: false,
             blocked: false,
+            paused: None,
             dirty: false,
             interest: Interest { read: true, write: false },
             ending: None,
@@ -130,8 +137,8 @@ impl<S: Read + Write> Connection<S> {
             outgoing: Outgoing::default(),
             state,
             entry: DeadlineEntry::default(),
-            half_open: None,
-            _permit: None,
+            dropped: TrafficCount::default(),
+            permit: None,
             _open: None,
         }
     }
@@ -167,6 +174,11 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// Keeps bytes that were read and could not be handled yet. The next read brings them first.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        drop(self.received.splice(..0, bytes.iter().copied()));
+    }
+
     /// Writes what is queued in as few calls as possible; true if all of it was written. After the `last` write a TLS client
     /// is told that nothing follows.
     ///
@@ -184,6 +196,7 @@ impl<S: Read + Write> Connection<S> {
                 let socket = &mut self.socket;
                 let Some(count) = send(|| socket.write(queued))? else { return Ok(false) };
                 self.outgoing.advance(count, pool);
+                self.outgoing.flushed();
                 Ok(self.outgoing.queued().is_empty())
             }
         }
@@ -278,6 +291,7 @@ fn write_tls(
                 return Ok(false);
             }
         }
+        outgoing.flushed();
         let queued = outgoing.queued();
         if queued.is_empty() {
             if last {

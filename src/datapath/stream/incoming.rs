@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ServerConnection;
 
-use super::admission::Permits;
+use super::admission::ConnectionPermit;
 use super::stats::StreamCounters;
 use crate::turn::{FiveTuple, Transport};
 
@@ -15,7 +15,7 @@ pub(in crate::datapath) struct Incoming {
     /// Its TLS session, past the handshake.
     pub(in crate::datapath) tls: Option<Box<ServerConnection>>,
     pub(in crate::datapath) tuple: FiveTuple,
-    pub(in crate::datapath) permits: Permits,
+    pub(in crate::datapath) permit: ConnectionPermit,
     pub(in crate::datapath) open: OpenConnection,
     /// When TURN could start, in monotonic nanoseconds.
     pub(in crate::datapath) opened: u64,

@@ -17,6 +17,15 @@ mod reassembly;
 pub mod stats;
 pub(in crate::datapath) mod table;
 
+/// Bytes that the kernel may hold unsent: older data should wait where it can be dropped by whole messages.
+pub(in crate::datapath) const UNSENT: u32 = 64 << 10;
+
+/// The same for a connection without an allocation, which gets nothing but responses.
+pub(in crate::datapath) const UNSENT_WITHOUT_ALLOCATION: u32 = 4 << 10;
+
+/// The kernel's send buffer of a connection without an allocation; otherwise the kernel would let it grow to megabytes.
+pub(in crate::datapath) const SEND_BUFFER_WITHOUT_ALLOCATION: usize = 16 << 10;
+
 pub use config::StreamLimits;
 pub use connection::{Connection, ReadOutcome};
 pub use pool::Pool;

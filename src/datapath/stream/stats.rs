@@ -10,12 +10,10 @@ use crate::wire::Foreign;
 counted! {
     /// Why a connection was closed right after it was accepted.
     pub enum AdmissionRefusal {
-        /// The limit on connections was reached.
+        /// The limit on connections was reached, and all of them hold allocations.
         Connections = "connections",
-        /// The limit on half-open connections was reached.
-        HalfOpen = "half_open",
-        /// The limit on half-open connections per source address was reached.
-        HalfOpenPerAddress = "half_open_per_address",
+        /// The limit on connections without an allocation per source was reached.
+        ConnectionsPerSource = "connections_per_source",
     }
 }
 
@@ -46,6 +44,8 @@ counted! {
         Idle = "idle",
         /// The client sent requests, but did not read the responses.
         NotRead = "responses_not_read",
+        /// It had no allocation and made room for a new connection.
+        Displaced = "displaced",
         /// This machine had no file descriptors or memory for it.
         System = "system",
         /// The server shut down.

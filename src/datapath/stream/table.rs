@@ -1,31 +1,36 @@
 //! The connections of a worker: opened, read, written to and closed; by 5-tuple and by deadline.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slotmap::SlotMap;
+use socket2::SockRef;
 use tracing::debug;
 
-use super::StreamLimits;
-use super::connection::{Connection, ConnectionState, ReadOutcome};
+use super::admission::DisplacedConnections;
+use super::connection::{Connection, ConnectionState, READ_MIN, ReadOutcome};
 use super::deadlines::Deadlines;
 use super::incoming::Incoming;
 use super::outgoing;
 use super::pool::Pool;
 use super::stats::{ConnectionEnd, StreamCounters};
+use super::{SEND_BUFFER_WITHOUT_ALLOCATION, StreamLimits, UNSENT, UNSENT_WITHOUT_ALLOCATION};
 use crate::datapath::poll::{EventSource, Interest, Poll, Readiness, StreamId};
 use crate::datapath::sys::option;
+use crate::datapath::wake::Waker;
 use crate::keyed::KeyedState;
+use crate::turn::stats::TrafficCount;
 use crate::turn::{FiveTuple, ToClient, Tos};
 
 /// How long a client that has closed its side may take to read its responses, in nanoseconds.
 const LINGER: u64 = 10_000_000_000;
 
-/// The most and the least that is read of a connection at a time. Reads shrink while their bytes are expensive, as many
-/// small TLS records are, and grow again while they are cheap.
+/// The most that is read of a connection at a time. Reads shrink while their bytes are expensive, as many small TLS records
+/// are, and grow again while they are cheap.
 const READ_MAX: usize = 32 << 10;
-const READ_MIN: usize = 4 << 10;
 
 /// Ciphertext that is read of a TLS client at a time.
 const CIPHERTEXT: usize = 1 << 16;
@@ -42,13 +47,17 @@ pub(in crate::datapath) struct Streams {
     filling: bool,
     /// Connections that end, which the core does not know yet.
     ended: Vec<StreamId>,
+    /// Connections that have to make room for others.
+    displaced: Arc<DisplacedConnections>,
+    /// Data for clients that has not left, or never will, by transport.
+    unsent: [TrafficCount; 2],
     pool: Pool,
     ciphertext: Box<[u8]>,
 }
 
 impl Streams {
-    /// An empty table; `hash` keys its hash.
-    pub(in crate::datapath) fn new(limits: StreamLimits, hash: KeyedState) -> Streams {
+    /// An empty table. `hash` keys its hash; `waker` wakes its worker.
+    pub(in crate::datapath) fn new(limits: StreamLimits, hash: KeyedState, waker: Waker) -> Streams {
         Streams {
             connections: SlotMap::with_key(),
             by_tuple: HashMap::with_hasher(hash),
@@ -57,6 +66,8 @@ impl Streams {
             dirty: Vec::new(),
             filling: false,
             ended: Vec::new(),
+            displaced: DisplacedConnections::new(waker),
+            unsent: Default::default(),
             pool: Pool::default(),
             ciphertext: vec![0; CIPHERTEXT].into(),
         }
@@ -69,7 +80,7 @@ impl Streams {
 
     /// Ends the connection that had this 5-tuple before: a new one has it now, so the old one is gone, though no segment
     /// has said so.
-    pub(in crate::datapath) fn displace(&mut self, now: u64, tuple: &FiveTuple) {
+    pub(in crate::datapath) fn replace(&mut self, now: u64, tuple: &FiveTuple) {
         if let Some(&before) = self.by_tuple.get(tuple) {
             self.end(now, before, ConnectionEnd::Reset);
         }
@@ -94,15 +105,32 @@ impl Streams {
             return None;
         }
         self.by_tuple.insert(tuple, id);
+        let has_to_make_room =
+            connection.permit.as_ref().is_some_and(|permit| !permit.hand_over(&self.displaced, id));
         let transport = tuple.transport.as_str();
         debug!(client = %tuple.client, server = %tuple.server, transport, "connection opened");
         self.arm(id);
+        if has_to_make_room {
+            self.end(now, id, ConnectionEnd::Displaced);
+        }
         Some(id)
     }
 
-    /// Whose connection it is and the TOS of its packets; `None` if it ends.
+    /// Ends connections that have to make room for others.
+    pub(in crate::datapath) fn end_displaced(&mut self, now: u64, counters: &mut StreamCounters) {
+        for id in self.displaced.take() {
+            match self.connections.get(id).map(|connection| connection.state) {
+                Some(state) if state.closing => self.remove(id, counters),
+                // It may have got an allocation in the meantime.
+                Some(state) if !state.allocated => self.end(now, id, ConnectionEnd::Displaced),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whose connection it is and the TOS of its packets; `None` if it ends or is not read for now.
     pub(in crate::datapath) fn client(&self, id: StreamId) -> Option<(FiveTuple, Tos)> {
-        let connection = self.connections.get(id).filter(|connection| connection.state.ending.is_none())?;
+        let connection = self.connections.get(id).filter(|connection| connection.state.is_read())?;
         Some((connection.tuple, connection.tos))
     }
 
@@ -129,8 +157,9 @@ impl Streams {
     /// more.
     pub(in crate::datapath) fn adapt_read_size(&mut self, id: StreamId, expensive: bool) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        let most = if connection.state.allocated { READ_MAX } else { READ_MIN };
         let size = &mut connection.state.read_size;
-        *size = if expensive { *size / 2 } else { *size * 2 }.clamp(READ_MIN, READ_MAX);
+        *size = if expensive { *size / 2 } else { *size * 2 }.clamp(READ_MIN, most);
     }
 
     /// Notes that what was read has been split: whether it completed a message, and the start of an unfinished one.
@@ -140,7 +169,8 @@ impl Streams {
             connection.state.last_message = now;
             connection.state.unfinished = None;
         }
-        let first = messages && connection.half_open.take().is_some();
+        let first = messages && !connection.state.has_spoken;
+        connection.state.has_spoken |= messages;
         connection.reassembly.buffer_rest(rest, &mut self.pool);
         if connection.reassembly.buffered() > 0 && connection.state.unfinished.is_none() {
             connection.state.unfinished = Some(now);
@@ -158,20 +188,26 @@ impl Streams {
         segment_size: usize,
         counters: &mut StreamCounters,
     ) {
-        let Some(&id) = self.by_tuple.get(&to.tuple) else { return };
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let dropped = &mut counters.data_dropped[StreamCounters::index(to.tuple.transport)];
+        let transport = StreamCounters::index(to.tuple.transport);
+        let unsent = &mut self.unsent[transport];
+        let id = self.by_tuple.get(&to.tuple).copied();
+        let mut connection = id.and_then(|id| self.connections.get_mut(id));
         let mut add = |n, payload: &[u8]| {
+            unsent.add(1, payload.len() as u64);
+            let Some(connection) = &mut connection else { return };
             let limit = self.limits.client_queue;
             if !connection.outgoing.push_data(limit, &to.header, n, payload, &mut self.pool) {
-                *dropped += 1;
+                connection.dropped.add(1, payload.len() as u64);
+                counters.data_dropped[transport] += 1;
             }
         };
         if batch.is_empty() {
             add(0, batch);
         }
         batch.chunks(segment_size.max(1)).enumerate().for_each(|(n, payload)| add(n, payload));
-        self.dirty(id);
+        if let Some(id) = id {
+            self.dirty(id);
+        }
     }
 
     /// Queues a response, or an indication that the core made itself (RFC 8656 section 11.5).
@@ -193,14 +229,80 @@ impl Streams {
         }
     }
 
-    /// Notes that an allocation of this client was created or has ended.
-    pub(in crate::datapath) fn allocated(&mut self, now: u64, tuple: &FiveTuple, allocated: bool) {
+    /// Notes that this client has an allocation now.
+    pub(in crate::datapath) fn allocation_opened(&mut self, now: u64, tuple: &FiveTuple) {
         let Some(&id) = self.by_tuple.get(tuple) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.state.allocated = allocated;
-        connection.state.had_allocation |= allocated;
+        (connection.state.allocated, connection.state.had_allocation) = (true, true);
         connection.state.last_message = now;
+        connection.dropped = TrafficCount::default();
+        if let Some(permit) = &connection.permit {
+            permit.allocated();
+        }
+        // If these fail, data waits here instead of in the kernel.
+        let _ = SockRef::from(&connection.socket).set_tcp_notsent_lowat(UNSENT);
+        let _ = option::unlock_send_buffer(connection.socket.as_fd());
         self.arm(id);
+    }
+
+    /// Notes that the allocation of this client has ended. Returns what was relayed to the client and has not left.
+    pub(in crate::datapath) fn allocation_closed(
+        &mut self,
+        now: u64,
+        tuple: &FiveTuple,
+        poll: &Poll,
+        counters: &mut StreamCounters,
+    ) -> TrafficCount {
+        let Some(&id) = self.by_tuple.get(tuple) else { return TrafficCount::default() };
+        self.write(now, id, poll, counters);
+        let Some(connection) = self.connections.get_mut(id) else { return TrafficCount::default() };
+        let unsent = connection.dropped + connection.outgoing.data();
+        connection.state.allocated = false;
+        connection.state.last_message = now;
+        connection.state.read_size = READ_MIN;
+        if connection.state.ending.is_none()
+            && let Some(permit) = &mut connection.permit
+        {
+            permit.deallocated(&self.displaced, id);
+        }
+        let socket = SockRef::from(&connection.socket);
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_WITHOUT_ALLOCATION);
+        let _ = socket.set_send_buffer_size(SEND_BUFFER_WITHOUT_ALLOCATION);
+        self.arm(id);
+        unsent
+    }
+
+    /// Data for TCP and TLS clients that the core has counted and that has not left.
+    pub(in crate::datapath) fn unsent(&self) -> &[TrafficCount; 2] {
+        &self.unsent
+    }
+
+    /// Stops reading a connection if its responses cannot leave. Returns whether it is not read any more; then `rest`, which
+    /// was read already, is kept for later.
+    pub(in crate::datapath) fn pause(
+        &mut self,
+        now: u64,
+        id: StreamId,
+        rest: &[u8],
+        poll: &Poll,
+        counters: &mut StreamCounters,
+    ) -> bool {
+        let has_many = |streams: &Streams| {
+            streams.connections.get(id).is_some_and(|connection| connection.outgoing.has_many_responses())
+        };
+        if !has_many(self) {
+            return false;
+        }
+        self.write(now, id, poll, counters);
+        if !has_many(self) {
+            return false;
+        }
+        let connection = &mut self.connections[id];
+        connection.keep(rest);
+        connection.state.paused = Some(now);
+        self.watch(id, poll);
+        self.arm(id);
+        true
     }
 
     /// Whether a connection has or had an allocation, so that there may be ChannelData.
@@ -211,8 +313,10 @@ impl Streams {
     /// Handles an event. Returns whether the connection is to be read.
     pub(in crate::datapath) fn event(
         &mut self,
+        now: u64,
         id: StreamId,
         event: Readiness,
+        poll: &Poll,
         counters: &mut StreamCounters,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
@@ -222,9 +326,28 @@ impl Streams {
         }
         if event.writable {
             connection.state.blocked = false;
+            if connection.state.paused.is_some() {
+                return self.resume(now, id, poll, counters);
+            }
             self.dirty(id);
         }
         event.readable
+    }
+
+    /// Reads a connection again if its responses can leave now.
+    fn resume(&mut self, now: u64, id: StreamId, poll: &Poll, counters: &mut StreamCounters) -> bool {
+        self.write(now, id, poll, counters);
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        if connection.outgoing.has_many_responses() || connection.state.ending.is_some() {
+            return false;
+        }
+        // Its deadlines start anew: until now it was not read.
+        connection.state.paused = None;
+        connection.state.last_message = now;
+        connection.state.unfinished = connection.state.unfinished.map(|_| now);
+        self.watch(id, poll);
+        self.arm(id);
+        true
     }
 
     /// Whether so much is queued for a client that it should be written before more is added.
@@ -272,7 +395,7 @@ impl Streams {
             matches!(connection.state.ending, Some((ConnectionEnd::Client | ConnectionEnd::Shutdown, _)));
         if !lingers {
             // What the socket takes is sent: earlier responses, or a TLS alert about this end.
-            let _ = connection.write(true, &mut self.pool);
+            let _ = self.write_out(id, true);
             return self.remove(id, counters);
         }
         connection.state.blocked = false;
@@ -297,7 +420,7 @@ impl Streams {
         while let Some(id) = self.deadlines.due(now) {
             let connection = &mut self.connections[id];
             self.deadlines.disarm(&mut connection.entry, id);
-            match deadline(&connection.state, connection.half_open.is_some(), &self.limits) {
+            match deadline(&connection.state, &self.limits) {
                 Some((at, why)) if at <= now => {
                     if connection.state.closing {
                         self.remove(id, counters);
@@ -316,19 +439,38 @@ impl Streams {
         if connection.state.blocked {
             return;
         }
-        let ConnectionState { ending, closing, interest, .. } = connection.state;
-        match connection.write(closing, &mut self.pool) {
+        let closing = connection.state.closing;
+        match self.write_out(id, closing) {
             Ok(true) if closing => self.remove(id, counters),
             Ok(all) => {
-                connection.state.blocked = !all;
-                connection.state.interest = Interest { read: ending.is_none(), write: !all };
-                if connection.state.interest != interest {
-                    // It cannot fail: the socket is in the set, and this needs no memory.
-                    let _ = poll.set(&connection.socket, EventSource::Stream(id), connection.state.interest);
-                }
+                self.connections[id].state.blocked = !all;
+                self.watch(id, poll);
             }
             Err(_) if closing => self.remove(id, counters),
             Err(_) => self.end(now, id, ConnectionEnd::Reset),
+        }
+    }
+
+    /// Writes what the socket takes, and counts the data among it as relayed.
+    fn write_out(&mut self, id: StreamId, last: bool) -> io::Result<bool> {
+        let connection = &mut self.connections[id];
+        let before = connection.outgoing.data();
+        let written = connection.write(last, &mut self.pool);
+        let after = connection.outgoing.data();
+        let unsent = &mut self.unsent[StreamCounters::index(connection.tuple.transport)];
+        unsent.subtract(before.packets - after.packets, before.bytes - after.bytes);
+        written
+    }
+
+    /// Polls a connection for what its state asks for.
+    fn watch(&mut self, id: StreamId, poll: &Poll) {
+        let connection = &mut self.connections[id];
+        let state = &mut connection.state;
+        let interest = Interest { read: state.is_read(), write: state.blocked };
+        if interest != state.interest {
+            state.interest = interest;
+            // It cannot fail: the socket is in the set, and this needs no memory.
+            let _ = poll.set(&connection.socket, EventSource::Stream(id), interest);
         }
     }
 
@@ -356,24 +498,36 @@ impl Streams {
 
     fn arm(&mut self, id: StreamId) {
         let connection = &mut self.connections[id];
-        if let Some((at, _)) = deadline(&connection.state, connection.half_open.is_some(), &self.limits) {
+        if let Some((at, _)) = deadline(&connection.state, &self.limits) {
             self.deadlines.arm(&mut connection.entry, at, id);
         }
     }
 }
 
+impl ConnectionState {
+    /// Whether what the client sends is read.
+    fn is_read(&self) -> bool {
+        self.ending.is_none() && self.paused.is_none()
+    }
+}
+
 /// The next deadline of a connection, and why it ends then.
-fn deadline(state: &ConnectionState, half_open: bool, limits: &StreamLimits) -> Option<(u64, ConnectionEnd)> {
+fn deadline(state: &ConnectionState, limits: &StreamLimits) -> Option<(u64, ConnectionEnd)> {
     let after = |from: u64, wait: Duration| from.saturating_add(wait.as_nanos() as u64);
     if let Some((why, since)) = state.ending {
         return Some((since.saturating_add(LINGER), why));
     }
-    let first =
-        half_open.then(|| (after(state.opened, limits.first_message_timeout), ConnectionEnd::NoMessage));
+    if let Some(since) = state.paused {
+        // With an allocation, the kernel's timeout for clients that do not read is enough, and the end of the allocation.
+        let from = since.max(state.last_message);
+        return (!state.allocated).then(|| (after(from, limits.idle_timeout), ConnectionEnd::NotRead));
+    }
+    let first = (!state.has_spoken)
+        .then(|| (after(state.opened, limits.first_message_timeout), ConnectionEnd::NoMessage));
     let unfinished = state
         .unfinished
         .map(|since| (after(since, limits.unfinished_message_timeout), ConnectionEnd::Unfinished));
-    let idle = (!state.allocated && !half_open)
+    let idle = (!state.allocated && state.has_spoken)
         .then(|| (after(state.last_message, limits.idle_timeout), ConnectionEnd::Idle));
     [first, unfinished, idle].into_iter().flatten().min_by_key(|&(at, _)| at)
 }
@@ -387,12 +541,14 @@ mod tests {
     fn state() -> ConnectionState {
         ConnectionState {
             opened: 100 * SECOND,
+            has_spoken: false,
             last_message: 100 * SECOND,
             read_size: READ_MAX,
             unfinished: None,
             allocated: false,
             had_allocation: false,
             blocked: false,
+            paused: None,
             dirty: false,
             interest: Interest { read: true, write: false },
             ending: None,
@@ -400,34 +556,42 @@ mod tests {
         }
     }
 
-    fn due(state: &ConnectionState, half_open: bool) -> Option<(u64, ConnectionEnd)> {
+    fn due(state: &ConnectionState) -> Option<(u64, ConnectionEnd)> {
         let limits = StreamLimits {
             first_message_timeout: Duration::from_secs(10),
             unfinished_message_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
             ..StreamLimits::default()
         };
-        deadline(state, half_open, &limits).map(|(at, why)| (at / SECOND, why))
+        deadline(state, &limits).map(|(at, why)| (at / SECOND, why))
     }
 
     /// A client connects and is silent; its first message comes; it allocates; the allocation ends; it closes its side.
     #[test]
     fn the_deadlines_of_a_connection() {
         let mut state = state();
-        assert_eq!(due(&state, true), Some((110, ConnectionEnd::NoMessage)));
+        assert_eq!(due(&state), Some((110, ConnectionEnd::NoMessage)));
         state.unfinished = Some(103 * SECOND);
-        assert_eq!(
-            due(&state, true),
-            Some((108, ConnectionEnd::Unfinished)),
-            "the first message is on its way"
-        );
-        (state.unfinished, state.last_message) = (None, 107 * SECOND);
-        assert_eq!(due(&state, false), Some((407, ConnectionEnd::Idle)));
+        assert_eq!(due(&state), Some((108, ConnectionEnd::Unfinished)), "the first message is on its way");
+        (state.unfinished, state.last_message, state.has_spoken) = (None, 107 * SECOND, true);
+        assert_eq!(due(&state), Some((407, ConnectionEnd::Idle)));
         state.allocated = true;
-        assert_eq!(due(&state, false), None, "silence is fine while there is an allocation");
+        assert_eq!(due(&state), None, "silence is fine while there is an allocation");
         state.unfinished = Some(200 * SECOND);
-        assert_eq!(due(&state, false), Some((205, ConnectionEnd::Unfinished)));
+        assert_eq!(due(&state), Some((205, ConnectionEnd::Unfinished)));
         state.ending = Some((ConnectionEnd::Client, 210 * SECOND));
-        assert_eq!(due(&state, false), Some((220, ConnectionEnd::Client)), "its responses may take a while");
+        assert_eq!(due(&state), Some((220, ConnectionEnd::Client)), "its responses may take a while");
+    }
+
+    /// A client does not read its responses, so it is not read either, and nothing it has sent can be late.
+    #[test]
+    fn the_deadline_of_a_client_that_does_not_read() {
+        let mut state = ConnectionState { has_spoken: true, unfinished: Some(101 * SECOND), ..state() };
+        state.paused = Some(102 * SECOND);
+        assert_eq!(due(&state), Some((402, ConnectionEnd::NotRead)));
+        state.allocated = true;
+        assert_eq!(due(&state), None, "the allocation ends by itself, since its refreshes are not read");
+        (state.allocated, state.last_message) = (false, 700 * SECOND);
+        assert_eq!(due(&state), Some((1000, ConnectionEnd::NotRead)));
     }
 }

@@ -136,6 +136,17 @@ pub(in crate::datapath) fn steer(socket: BorrowedFd<'_>, program: &[Instruction]
     Ok(setsockopt(&socket, sockopt::AttachReusePortCbpf, &program)?)
 }
 
+/// Lets the kernel size the send buffer again, as it does by itself until a program sets a size. Before Linux 5.15 there is no
+/// way back; then the buffer gets the size that the kernel grants at most without privileges.
+pub(in crate::datapath) fn unlock_send_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let unlocked = set(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
+    // The kernel cuts it down to net.core.wmem_max.
+    unlocked.or_else(|_| Ok(setsockopt(&socket, sockopt::SndBuf, &(i32::MAX as usize / 2))?))
+}
+
+/// socket(7) calls it SO_BUF_LOCK; it is newer than the headers of `libc`.
+const SO_BUF_LOCK: libc::c_int = 72;
+
 /// Sends without checksums, which makes the kernel refuse to segment datagrams.
 #[cfg(test)]
 pub(in crate::datapath) fn without_checksums(socket: BorrowedFd<'_>) -> io::Result<()> {

@@ -175,7 +175,7 @@ impl Worker {
     /// Takes a connection over from its stages.
     fn open(&mut self, incoming: Incoming) {
         self.unpublished = true;
-        self.streams.displace(self.now.mono, &incoming.tuple);
+        self.streams.replace(self.now.mono, &incoming.tuple);
         self.close_streams();
         let opened = self.streams.open(self.now.mono, incoming, &self.poll, &mut self.counters.streams);
         if let Some(id) = opened {

@@ -15,11 +15,12 @@ use super::state::{BATCHES_PER_CALL, Worker};
 use crate::datapath::clock;
 use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::packet::arena::SEGMENTS;
-use crate::datapath::packet::outbox::{Route, Via};
+use crate::datapath::packet::outbox::{Route, SendFailure, Via};
 use crate::datapath::packet::split;
 use crate::datapath::poll::{ListenerKey, RelaySocketKey};
 use crate::datapath::sys::cmsg;
 use crate::datapath::sys::receive::Datagram;
+use crate::turn::stats::TrafficCount;
 use crate::turn::{ClientAddr, FiveTuple, Icmp, PeerAddr, Tos, Transport};
 
 /// Batches that a listener socket may deliver in one pass.
@@ -185,7 +186,11 @@ impl Worker {
             return self.streams.data(&forward, bytes, segment_size, &mut self.counters.streams);
         }
         let Some(route) = route(&self.listeners, &forward.tuple, forward.tos, QueueKind::Data) else {
-            return;
+            let data = TrafficCount {
+                packets: bytes.len().div_ceil(segment_size).max(1) as u64,
+                bytes: bytes.len() as u64,
+            };
+            return self.core.unsent_to_client(&forward.tuple, data);
         };
         if !self.outbox.has_room() {
             self.flush();
@@ -202,7 +207,7 @@ impl Worker {
             self.counters.truncated += 1;
             return None;
         }
-        self.pass.single += usize::from(datagram.len <= datagram.segment_size);
+        self.pass.unjoined += usize::from(datagram.len <= datagram.segment_size);
         // No kernel joins more segments; if one did, there would be no room for the headers of the rest.
         let most = range.start + SEGMENTS * datagram.segment_size;
         if range.end > most {
@@ -211,13 +216,30 @@ impl Worker {
         Some(ReceivedBatch { datagram, start: range.start, end: range.end.min(most) })
     }
 
-    fn flush(&mut self) {
+    /// Sends the datagrams that wait. What cannot be sent does not count as relayed.
+    pub(super) fn flush(&mut self) {
         let (listeners, relays) = (&self.listeners, &self.relays);
         let socket = |via| match via {
             Via::Listener(key) => listeners.get(key).map(|listener| listener.socket.as_fd()),
             Via::Relay(key) => relays.socket(key),
         };
         self.outbox.flush(self.arena.memory(), socket, &mut self.counters);
+        while let Some(SendFailure { route, data }) = self.outbox.take_failure() {
+            match route.via {
+                Via::Relay(key) => {
+                    if let Some(relay) = self.relays.owner(key) {
+                        self.core.unsent_to_peer(relay, data);
+                    }
+                }
+                Via::Listener(key) => {
+                    let Some(listener) = self.listeners.get(key) else { continue };
+                    let server = route.source.unwrap_or(listener.addr);
+                    let client =
+                        FiveTuple { client: ClientAddr(route.to), server, transport: Transport::Udp };
+                    self.core.unsent_to_client(&client, data);
+                }
+            }
+        }
     }
 }
 

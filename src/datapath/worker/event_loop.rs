@@ -62,6 +62,7 @@ impl Worker {
                 if self.stop.load(Ordering::Relaxed) {
                     break;
                 }
+                self.streams.end_displaced(self.now.mono, &mut self.counters.streams);
                 self.carry_out(commands, standing);
             }
             self.pass();
@@ -75,7 +76,7 @@ impl Worker {
     /// Serves each socket that has something, once.
     fn pass(&mut self) {
         self.pass.number += 1;
-        self.pass.single = 0;
+        self.pass.unjoined = 0;
         self.pass.unfinished = false;
         let count = self.events.len();
         self.serve_listeners(QueueKind::Control, REQUESTS);
@@ -139,9 +140,9 @@ impl Worker {
     /// sleep costs more than a packet, so what comes within that time is served together, as network cards moderate
     /// their interrupts. A packet that comes alone is not held back.
     fn gather(&mut self, previous: u64) {
-        let Pass { started, single, unfinished, .. } = self.pass;
+        let Pass { started, unjoined, unfinished, .. } = self.pass;
         let keep_coming = started.saturating_sub(previous) < 3 * self.gather;
-        if keep_coming && single > 1 && !unfinished {
+        if keep_coming && unjoined > 1 && !unfinished {
             let left = self.gather.saturating_sub(clock::mono().saturating_sub(started));
             thread::sleep(Duration::from_nanos(left));
         }
@@ -188,7 +189,7 @@ impl Worker {
         self.losses.count(now, active, &mut self.relays, &mut self.counters, &mut self.log);
         self.log.summarize(now);
         self.published_at = now;
-        self.unpublished = !self.published.write(self.core.stats(), &self.counters);
+        self.unpublished = !self.published.write(self.core.stats(), &self.counters, self.streams.unsent());
     }
 
     fn stop(&mut self) {

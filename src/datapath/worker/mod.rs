@@ -146,7 +146,7 @@ impl Workers {
         });
         let shared = Arc::new(turn::Shared { rates, live: Box::new(ports.clone()) });
         let gso = config.gso && can_gso(&groups);
-        let admission = Admission::new(snapshot.connections);
+        let admission = Admission::new(snapshot.connections, snapshot.exempt.clone());
         let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
         let workers = config.workers;
@@ -207,7 +207,7 @@ impl Workers {
     pub async fn apply(&self, snapshot: DatapathSnapshot) -> Result<(), StartError> {
         self.ports.set_addresses(&snapshot.relay)?;
         self.ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
-        self.admission.set_limits(snapshot.connections);
+        self.admission.set_limits(snapshot.connections, snapshot.exempt.clone());
         let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
         for handle in &self.handles {
             handle.commands.send(WorkerCommand::Apply(snapshot.clone())).await;
@@ -353,7 +353,8 @@ impl WorkerSeed {
     /// A worker with the current listeners and snapshot.
     fn worker(&self, standing: &Standing, mut rng: StdRng) -> io::Result<Worker> {
         let relays = Relays::new(self.resources.clone(), StdRng::from_rng(&mut rng));
-        let streams = Streams::new(standing.snapshot.connections, KeyedState::from_rng(&mut rng));
+        let keyed = KeyedState::from_rng(&mut rng);
+        let streams = Streams::new(standing.snapshot.connections, keyed, self.waker.clone());
         let core = Server::new(standing.snapshot.turn.clone(), self.shared.clone(), rng);
         let mut worker = Worker::new(Parts {
             core,

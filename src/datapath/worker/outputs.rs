@@ -2,7 +2,7 @@
 
 use super::state::Worker;
 use crate::datapath::relay::table::Opening;
-use crate::turn::Output;
+use crate::turn::{Output, Totals};
 
 impl Worker {
     /// Carries out every output of the core, and tells it the answers to its questions. Returns whether there was any.
@@ -18,14 +18,24 @@ impl Worker {
                     self.reservation_expiry = self.resources.reservations.next_expiry();
                     self.core.answered(self.now, ticket, answer);
                 }
-                Output::CloseRelay(socket) => self.relays.close(socket.into()),
+                Output::CloseRelay(socket) => {
+                    // Data that the client has sent before leaves by this socket.
+                    self.flush();
+                    self.relays.close(socket.into());
+                }
                 Output::Opened(opened) => {
                     self.relays.set_owner(&opened);
-                    self.streams.allocated(self.now.mono, &opened.tuple, true);
+                    self.streams.allocation_opened(self.now.mono, &opened.tuple);
                     self.log.opened(self.now.mono, &opened);
                 }
-                Output::Closed(closed) => {
-                    self.streams.allocated(self.now.mono, &closed.tuple, false);
+                Output::Closed(mut closed) => {
+                    let (now, streams) = (self.now.mono, &mut self.counters.streams);
+                    let unsent = self.streams.allocation_closed(now, &closed.tuple, &self.poll, streams);
+                    closed.totals.subtract(&Totals {
+                        to_client_packets: unsent.packets,
+                        to_client_bytes: unsent.bytes,
+                        ..Totals::default()
+                    });
                     self.log.closed(self.now.mono, &closed);
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),

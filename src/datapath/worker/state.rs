@@ -66,8 +66,8 @@ pub(super) struct Pass {
     pub(super) number: u64,
     /// When it started, in monotonic nanoseconds.
     pub(super) started: u64,
-    /// Batches received that held one datagram, or came from a connection.
-    pub(super) single: usize,
+    /// Batches received that the kernel has not joined: those of one datagram, and reads of connections.
+    pub(super) unjoined: usize,
     /// It may have left something.
     pub(super) unfinished: bool,
     /// The event at which the next pass starts with relay sockets and with connections, so that none of them is always

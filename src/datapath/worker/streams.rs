@@ -23,7 +23,7 @@ const READS: usize = 4;
 impl Worker {
     /// Serves a connection that has an event.
     pub(super) fn serve_stream(&mut self, id: StreamId, event: Readiness, budget: &mut Budget) {
-        if !self.streams.event(id, event, &mut self.counters.streams) {
+        if !self.streams.event(self.now.mono, id, event, &self.poll, &mut self.counters.streams) {
             return;
         }
         let mut slice = Budget::new(SLICE);
@@ -45,7 +45,7 @@ impl Worker {
                 }
             };
             if outcome.len > 0 {
-                self.pass.single += 1;
+                self.pass.unjoined += 1;
                 let start = self.arena.take_whole();
                 self.stream_batch(id, &tuple, tos, start..start + end, &mut slice);
                 self.relieve_streams();
@@ -57,6 +57,10 @@ impl Worker {
             }
             slice.check(now);
             budget.check(now);
+            // Its responses cannot leave: what it has sent, and whether it has closed its side, is for later.
+            if self.streams.client(id).is_none() {
+                return;
+            }
             if outcome.ended && !outcome.more {
                 self.streams.end(self.now.mono, id, ConnectionEnd::Client);
                 return;
@@ -87,6 +91,17 @@ impl Worker {
         }
     }
 
+    /// Stops reading a connection if its responses cannot leave, and keeps the rest of what was read.
+    fn pause(&mut self, id: StreamId, rest: Range<usize>) -> bool {
+        let now = self.now.mono;
+        let rest = &self.arena.memory()[rest];
+        let paused = self.streams.pause(now, id, rest, &self.poll, &mut self.counters.streams);
+        if paused {
+            self.streams.split(now, id, true, &[]);
+        }
+        paused
+    }
+
     /// Messages, and perhaps the start of another, in the arena.
     fn stream_batch(
         &mut self,
@@ -106,8 +121,12 @@ impl Worker {
             let rest = &self.arena.memory()[at..batch.end];
             match stream::next(rest, channels, allocated) {
                 Ok(Some(run)) => {
+                    let is_data = channels.is_channel_data(rest);
                     self.client_messages(tuple, tos, run.segment_size, at..at + run.len, slice);
                     at += run.len;
+                    if !is_data && self.pause(id, at..batch.end) {
+                        return;
+                    }
                 }
                 Ok(None) => return self.streams.split(now, id, at > batch.start, rest),
                 // RFC 8656 §12: nothing that follows can be understood
