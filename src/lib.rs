@@ -9,7 +9,7 @@
 //! - [`tls`]: who this server is to TLS clients: certificates and keys.
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
 //! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
-//!   sentences.
+//!   sentences; [`text`]: the encodings of files.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod datapath;
 mod keyed;
 mod plural;
+pub mod text;
 pub mod tls;
 pub mod turn;
 pub mod wire;

@@ -86,22 +86,75 @@ fn a_certificate_replaces_the_self_signed_one() {
     let files = format!("--cert {} --key {}", file("cert.pem").display(), file("key.pem").display());
     let start = machine.start(&format!("--domain turn.example.org {files}"));
     assert_eq!(start.urls, urls_of(&["turn.example.org"]));
-    assert!(!start.log.contains("self-signed") && !start.log.contains("refuse it"), "{}", start.log);
+    assert!(!start.log.contains("self-signed"), "{}", start.log);
+    // RFC 8446 §4.4.2: without the certificate of the issuer, only clients that have it can verify this one.
+    let alone =
+        "TLS: the file has only the server's own certificate, and not that of its issuer \"CN=an authority\"";
+    assert!(start.log.contains(alone), "{}", start.log);
     assert!(!file("self-signed.pem").exists());
 
     let start = machine.start(&format!("--domain relay.example.org {files}"));
     assert!(start.log.contains("the certificate is not valid for relay.example.org"), "{}", start.log);
     let start = machine.start(&files.replace("key.pem", "cert.pem"));
     assert!(start.log.contains("TLS: the key file has no private key"), "{}", start.log);
+    assert!(start.log.contains("such as the privkey.pem"), "the fix is missing in {}", start.log);
     assert_eq!(start.status, Some(1));
 }
 
+/// Whatever collects the output of a program would collect the credentials.
 #[test]
-fn a_service_prints_no_credentials() {
-    let machine = Machine::new(&format!("{PUBLIC}\nexport INVOCATION_ID=1"));
-    let start = machine.start("");
-    assert!(start.urls.is_empty() && start.log.contains("listening for clients"), "{}", start.log);
+fn credentials_are_not_printed_to_a_pipe() {
+    let machine = Machine::new(PUBLIC);
+    let start = machine.start_with(&format!("--state-dir {}", machine.state.path().display()));
+    assert!(start.urls.is_empty(), "{}", start.log);
+    let line = format!(
+        "to get ICE servers with credentials, run `hairpin credentials --user NAME --state-dir {}` as the user that runs the \
+         relay, or start it with --print-ice-servers",
+        machine.state.path().display()
+    );
+    assert!(start.log.contains(&line), "{}", start.log);
     assert_eq!(start.status, Some(0));
+}
+
+/// A configuration may leave the secret and the certificate to the state directory.
+#[test]
+fn a_state_directory_completes_a_configuration() {
+    let machine = Machine::new(PUBLIC);
+    let file = machine.state.path().join("hairpin.toml");
+    std::fs::write(&file, "[listen]\ntls = \"0.0.0.0\"\n").unwrap();
+    let state = machine.state.path().join("state");
+    let arguments = format!("--config {} --state-dir {}", file.display(), state.display());
+    let start = machine.start_with(&arguments);
+    assert!(
+        start.log.contains("the shared secret is in") && start.log.contains("generated now"),
+        "{}",
+        start.log
+    );
+    assert!(start.log.contains("tls 0.0.0.0:5349"), "{}", start.log);
+    assert_eq!(start.status, Some(0));
+    assert_eq!(machine.start_with(&arguments).log.matches("from an earlier start").count(), 2);
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 2);
+
+    // What the configuration has counts.
+    let arguments =
+        format!("{} --state-dir {}", machine.config(""), machine.state.path().join("other").display());
+    let start = machine.start_with(&arguments);
+    assert!(!start.log.contains("the shared secret is in"), "{}", start.log);
+    assert!(!machine.state.path().join("other").exists());
+}
+
+/// Whoever can write to the directory could replace the secret.
+#[test]
+fn a_state_directory_that_others_can_write_to_is_refused() {
+    let machine = Machine::new(PUBLIC);
+    let start = machine.start_with("--state-dir /tmp");
+    assert!(start.log.contains("other users may write to /tmp"), "{}", start.log);
+    assert!(
+        start.log.contains("name a subdirectory with --state-dir, such as /tmp/hairpin"),
+        "{}",
+        start.log
+    );
+    assert_eq!(start.status, Some(1));
 }
 
 #[test]
@@ -226,7 +279,7 @@ fn without_an_address_the_log_says_how_to_fix_it() {
 fn a_second_relay_reports_that_the_port_is_in_use() {
     let machine = Machine::new(&format!(
         "{PUBLIC}
-         {} serve --state-dir $STATE 2>/dev/null >$STATE/first &
+         {} serve --state-dir $STATE --print-ice-servers 2>/dev/null >$STATE/first &
          n=0; until [ -s $STATE/first ]; do n=$((n+1)); [ $n -lt 100 ] || exit 90; sleep 0.1; done",
         env!("CARGO_BIN_EXE_hairpin")
     ));
@@ -254,14 +307,23 @@ impl Machine {
         format!("--config {}", file.display())
     }
 
-    /// Starts a relay and stops it once it has printed its ICE servers or, if it prints none, has logged its start.
+    /// Starts a relay that prints its ICE servers, or has a configuration.
     fn start(&self, arguments: &str) -> Start {
-        let configured = arguments.contains("--config");
+        if arguments.contains("--config") {
+            return self.start_with(arguments);
+        }
+        self.start_with(&format!(
+            "--state-dir {} --print-ice-servers {arguments}",
+            self.state.path().display()
+        ))
+    }
+
+    /// Starts a relay and stops it once it has printed its ICE servers or, if it prints none, has logged its start.
+    fn start_with(&self, arguments: &str) -> Start {
         let script = format!(
-            "set -e; ip link set lo up; {}\nexec {} serve {} {arguments}",
+            "set -e; ip link set lo up; {}\nexec {} serve {arguments}",
             self.network,
             env!("CARGO_BIN_EXE_hairpin"),
-            if configured { "" } else { "--state-dir $STATE" },
         );
         // Every process in the namespace ends with the first one, background jobs too.
         let mut child = Command::new("unshare")
@@ -292,7 +354,7 @@ impl Machine {
         let running = log.contains("serving metrics and health");
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut printed = String::new();
-        if running && !configured && !self.network.contains("INVOCATION_ID") {
+        if running && arguments.contains("--print-ice-servers") {
             stdout.read_line(&mut printed).unwrap();
         }
         if running {

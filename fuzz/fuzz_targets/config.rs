@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use hairpin::auth::{Auth, NonceKeys};
-use hairpin::config::{Loaded, ReadContext, Site, load};
+use hairpin::config::{FileContents, Loaded, ReadContext, Site, load};
 use hairpin::turn::{External, Transport};
 use libfuzzer_sys::fuzz_target;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -47,11 +47,12 @@ fn check(text: &str, choice: u8) {
         discovered: &Vec::new,
         has_address: &|ip| !ip.is_multicast(),
         read: &read,
-        environment: &|name| (name == "HAIRPIN_AUTH_SECRET" && choice & 1 != 0).then(|| MARKER.to_owned()),
+        environment: &|name| (name == "HAIRPIN_AUTH_SECRET" && choice & 1 != 0).then(|| MARKER.into()),
         now: 1_900_000_000,
+        generates: choice & 2 != 0,
     };
     let (loaded, findings) = match load("hairpin.toml", text, &reader) {
-        Ok(Loaded { settings, warnings }) => (Some(settings), warnings),
+        Ok(Loaded { settings, warnings, .. }) => (Some(settings), warnings),
         Err(mistakes) => (None, mistakes),
     };
     assert!(loaded.is_some() || findings.iter().any(|finding| !finding.warning));
@@ -82,28 +83,43 @@ fn check(text: &str, choice: u8) {
 }
 
 /// The files that exist: by what their names contain.
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path) -> io::Result<FileContents> {
     let name = path.to_string_lossy();
-    if name.contains("chain") {
-        Ok(IDENTITY.0.clone())
+    let bytes = if name.contains("chain") {
+        IDENTITY.0.clone()
+    } else if name.contains("damaged") {
+        // A key that has lost its line ends.
+        format!("-----BEGIN PRIVATE KEY-----{MARKER}-----END PRIVATE KEY-----")
     } else if name.contains("key") {
-        Ok(IDENTITY.1.clone())
+        IDENTITY.1.clone()
     } else if name.contains("secret") {
-        Ok(format!("{MARKER}\n{SHORT_MARKER}\n"))
+        format!("# a comment\n{MARKER}\n{SHORT_MARKER}\n")
     } else if name.contains("password") {
-        Ok(MARKER.to_owned())
+        format!("{MARKER}\n{MARKER}\n")
     } else if name.contains("empty") {
-        Ok(String::new())
+        String::new()
     } else {
-        Err(io::ErrorKind::NotFound.into())
-    }
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    Ok(FileContents { bytes: bytes.into_bytes(), is_public: name.contains("public") })
 }
 
-/// Replaces every secret of a configuration.
+/// Replaces every secret of a configuration, and adds some in the wrong place.
 fn insert_markers(document: &mut DocumentMut, choice: u8) {
+    if let Some(tls) = document.get_mut("tls").and_then(Item::as_table_like_mut)
+        && let Some(key) = tls.get_mut("key")
+    {
+        *key = Item::Value(if choice & 4 != 0 { MARKER.into() } else { "damaged".into() });
+    }
     let Some(auth) = document.get_mut("auth").and_then(Item::as_table_like_mut) else { return };
     if let Some(secrets) = auth.get_mut("secrets") {
         *secrets = Item::Value(marker(choice));
+    }
+    if let Some(misspelt) = ["secert", "realm", "nonce_lifetime", MARKER].get(usize::from(choice / 64)) {
+        auth.insert(misspelt, Item::Value(if *misspelt == "realm" { marker(5) } else { MARKER.into() }));
+    }
+    if let Some(files) = auth.get_mut("secret_files").filter(|_| choice & 8 != 0) {
+        *files = Item::Value(MARKER.into());
     }
     let replace = |user: &mut dyn TableLike| {
         for key in ["password", "key"] {

@@ -36,6 +36,7 @@ pub use account::{Account, AccountKey, AccountKind};
 pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
 pub use credential::{Credential, md5_key};
 pub use nonce::NonceKeys;
+pub use prepare::password_problem;
 pub use time_limited::time_limited_password;
 pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
 

@@ -19,6 +19,11 @@ pub(super) fn opaque_string(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// Why a password is not allowed; completes a sentence that starts with "the password".
+pub fn password_problem(text: &str) -> Option<&'static str> {
+    opaque_string(text).err()
+}
+
 /// The value of USERNAME or REALM "with any quotes and trailing nulls removed" (RFC 8489 §9.2.2). These are the quotes around
 /// a SIP quoted-string, not quotes inside a name.
 pub(super) fn strip_quotes(value: &[u8]) -> &[u8] {

@@ -14,7 +14,7 @@ use crate::plural::counted;
 
 pub fn run(args: &CredentialsArgs) -> ExitCode {
     let loaded = match &args.config {
-        Some(file) => configuration::read(file),
+        Some(file) => configuration::read(file, args.state_dir.is_some()),
         None => configuration::defaults(|_| {}),
     };
     let Loaded { settings, .. } = match loaded {
@@ -68,7 +68,9 @@ fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {
     if let Some(secret) = settings.auth.secrets.first() {
         return Ok(secret.clone());
     }
-    if let Some(file) = &args.config {
+    if let Some(file) =
+        args.config.as_ref().filter(|_| args.state_dir.is_none() || !settings.auth.users.is_empty())
+    {
         bail!(
             "{} has no shared secret to make credentials from; set auth.secrets or auth.secret_files (static users have their \
              own passwords)",
@@ -76,7 +78,8 @@ fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {
         );
     }
     let directory = state::directory(args.state_dir.as_deref(), &daemon::variable, daemon::is_service())?;
-    state::secret(&directory)?.with_context(|| {
+    let secrets = state::secrets(&directory)?;
+    secrets.and_then(|secrets| secrets.into_iter().next()).with_context(|| {
         format!(
             "there is no shared secret in {}; start `hairpin serve` first, or pass its --state-dir or --config",
             directory.display()

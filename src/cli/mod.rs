@@ -23,17 +23,25 @@ pub fn run() -> ExitCode {
     // read them with ptrace(2). It cannot fail on Linux.
     let _ = prctl::set_dumpable(false);
     match Arguments::parse().command {
-        CliCommand::Serve { config, domain, cert, key, state_dir, allow_peer, relay_ports } => {
-            daemon::serve(&ServeArgs {
-                config,
-                domain,
-                certificate: cert.zip(key),
-                state_dir,
-                allow_peers: allow_peer,
-                relay_ports,
-            })
-        }
-        CliCommand::Check { file } => check(&file),
+        CliCommand::Serve {
+            config,
+            domain,
+            cert,
+            key,
+            state_dir,
+            print_ice_servers,
+            allow_peer,
+            relay_ports,
+        } => daemon::serve(&ServeArgs {
+            config,
+            domain,
+            certificate: cert.zip(key),
+            state_dir,
+            allow_peers: allow_peer,
+            relay_ports,
+            print_ice_servers,
+        }),
+        CliCommand::Check { file, state_dir } => check(&file, state_dir.is_some()),
         CliCommand::Credentials(args) => credentials::run(&args),
     }
 }
@@ -61,8 +69,8 @@ enum CliCommand {
     /// Run a relay
     ///
     /// Without --config, it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses of the default route and
-    /// ports 49152-65535, and serves metrics on 127.0.0.1:9641. It generates a shared secret and a self-signed certificate once and keeps them. It
-    /// prints ICE servers with credentials for 24 hours to standard output, unless it runs as a service, and logs to standard error.
+    /// ports 49152-65535, and serves metrics on 127.0.0.1:9641. It generates a shared secret and a self-signed certificate once and keeps them. If
+    /// standard output is a terminal, it prints ICE servers with credentials for 24 hours. It logs to standard error.
     ///
     /// SIGHUP reloads users and secrets. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second one stops it immediately. Other
     /// signals are ignored, with a line in the log.
@@ -89,8 +97,9 @@ are separated by commas or line breaks).")]
         #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "config")]
         key: Option<PathBuf>,
         /// The directory of the generated secret and certificate [default: $STATE_DIRECTORY, otherwise ~/.local/state/hairpin, or /var/lib/hairpin
-        /// for a service]
-        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        /// for a service]. With --config, what the configuration lacks is generated and kept there: a shared secret if it has no credentials, a
+        /// certificate if it sets only `listen.tls`
+        #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
         /// A peer that clients may reach although peers like it are refused: a private network like 10.20.0.0/16, or a media server on this
         /// machine by its exact address and ports, like 203.0.113.7:50000-60000 or [2001:db8::7]:7882. May be repeated
@@ -99,6 +108,9 @@ are separated by commas or line breaks).")]
         /// The ports of relayed addresses. A media server on this machine needs ports of its own [default: 49152-65535]
         #[arg(long, value_name = "FIRST-LAST", value_parser = parse::ports, conflicts_with = "config")]
         relay_ports: Option<RangeInclusive<u16>>,
+        /// Print ICE servers with credentials even if standard output is not a terminal
+        #[arg(long)]
+        print_ice_servers: bool,
     },
     /// Report every mistake in a configuration
     ///
@@ -106,6 +118,9 @@ are separated by commas or line breaks).")]
     Check {
         /// The configuration file
         file: PathBuf,
+        /// The configuration is for `serve --state-dir`, so credentials and a certificate may be missing
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
     },
     /// Print ICE servers for a user, in the format of browsers
     ///
@@ -130,16 +145,16 @@ struct CredentialsArgs {
     /// Use the secret and the addresses of this configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Use the secret in this directory [default: that of `hairpin serve`]
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    /// Use the secret in this directory [default: that of `hairpin serve`]. With --config, it is used if the configuration has none
+    #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// The host name that clients use for the relay [default: its addresses]
     #[arg(long, value_name = "NAME", value_parser = parse::domain)]
     domain: Option<String>,
 }
 
-fn check(file: &Path) -> ExitCode {
-    let (lines, status) = match configuration::read(file) {
+fn check(file: &Path, generates: bool) -> ExitCode {
+    let (lines, status) = match configuration::read(file, generates) {
         Ok(loaded) => (loaded.warnings, ExitCode::SUCCESS),
         Err(mistakes) => (mistakes, MISTAKES.into()),
     };

@@ -1,12 +1,16 @@
-//! What an operator should know about a certificate: when it is valid (RFC 5280 section 4.1.2.5) and whether it is
-//! self-signed. Whether it can be used is checked by `crate::tls`.
+//! What an operator should know about a certificate: when it is valid (RFC 5280 section 4.1.2.5), whether it is self-signed,
+//! which other one issued it, and why browsers would refuse it. Whether it can be used is checked by `crate::tls`.
 
 use std::fmt;
 
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::der_parser::oid;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name};
 
-/// The validity and the issuer of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::text;
+
+/// What matters of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Valid from.
     pub from: Time,
@@ -14,6 +18,22 @@ pub struct Certificate {
     pub until: Time,
     /// Whether issuer and subject are the same.
     pub is_self_signed: bool,
+    /// Whom it certifies.
+    pub subject: Name,
+    /// Who issued it.
+    pub issuer: Name,
+    /// What browsers refuse it for, whatever its place in the chain; completes "the certificate has".
+    pub refused_key: Option<&'static str>,
+    /// What browsers refuse it for as a server's own; completes "the certificate".
+    pub refused_server: Option<&'static str>,
+}
+
+/// The name of a subject or an issuer, and the identifier of its key if the certificate has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    raw: Vec<u8>,
+    shown: String,
+    key: Option<Vec<u8>>,
 }
 
 /// A time, displayed as a date.
@@ -25,11 +45,89 @@ impl Certificate {
     pub fn parse(der: &[u8]) -> Option<Certificate> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let validity = certificate.validity();
+        let (mut own_key, mut issuer_key) = (None, None);
+        for extension in certificate.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(key) => own_key = Some(key.0.to_vec()),
+                ParsedExtension::AuthorityKeyIdentifier(authority) => {
+                    issuer_key = authority.key_identifier.as_ref().map(|key| key.0.to_vec());
+                }
+                _ => {}
+            }
+        }
         Some(Certificate {
             from: Time(validity.not_before),
             until: Time(validity.not_after),
             is_self_signed: certificate.issuer() == certificate.subject(),
+            subject: Name::new(certificate.subject(), own_key),
+            issuer: Name::new(certificate.issuer(), issuer_key),
+            refused_key: refused_key(&certificate),
+            refused_server: refused_server(&certificate),
         })
+    }
+
+    /// Whether `issuer` may have issued this certificate, by its name and, if both are there, the identifiers of its key
+    /// (RFC 5280 section 4.2.1.1). Signatures are not verified.
+    pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
+        let same_key = match (&self.issuer.key, &issuer.subject.key) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.issuer.raw == issuer.subject.raw && same_key
+    }
+}
+
+/// The kinds of keys and signatures that Chrome and Firefox refuse.
+fn refused_key(certificate: &X509Certificate<'_>) -> Option<&'static str> {
+    let algorithm = &certificate.public_key().algorithm;
+    let kind = &algorithm.algorithm;
+    let signature = &certificate.signature_algorithm.algorithm;
+    if *kind == oid!(1.3.101.112) {
+        return Some("an Ed25519 key");
+    }
+    if *kind == oid!(1.3.101.113) {
+        return Some("an Ed448 key");
+    }
+    if *kind == oid!(1.2.840.113549.1.1.10) {
+        return Some("a key for RSASSA-PSS only");
+    }
+    if *kind == oid!(1.2.840.10045.2.1) {
+        let curve = algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        match curve {
+            Some(curve) if curve == oid!(1.2.840.10045.3.1.7) || curve == oid!(1.3.132.0.34) => {}
+            Some(curve) if curve == oid!(1.3.132.0.35) => return Some("a key on the curve P-521"),
+            _ => return Some("a key on a curve other than P-256 and P-384"),
+        }
+    }
+    let sha1 = [oid!(1.2.840.113549.1.1.5), oid!(1.2.840.10045.4.1)];
+    (sha1.contains(signature) && certificate.issuer() != certificate.subject())
+        .then_some("a signature with SHA-1")
+}
+
+fn refused_server(certificate: &X509Certificate<'_>) -> Option<&'static str> {
+    if !matches!(certificate.subject_alternative_name(), Ok(Some(_))) {
+        return Some("names no host in a subjectAltName");
+    }
+    match certificate.extended_key_usage() {
+        Ok(Some(usage)) if !usage.value.server_auth && !usage.value.any => {
+            Some("is not for TLS servers (extendedKeyUsage)")
+        }
+        _ => None,
+    }
+}
+
+impl Name {
+    fn new(name: &X509Name<'_>, key: Option<Vec<u8>>) -> Name {
+        const SHOWN: usize = 80;
+        let visible = |c: &char| text::invisible(c.encode_utf8(&mut [0; 4])).is_none();
+        let shown = name.to_string().chars().filter(visible).take(SHOWN).collect();
+        Name { raw: name.as_raw().to_vec(), shown, key }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.shown)
     }
 }
 
@@ -60,6 +158,36 @@ mod tests {
         params
     }
 
+    /// Chrome and Firefox accept RSA and ECDSA with P-256 and P-384.
+    #[test]
+    fn keys_that_browsers_refuse() {
+        use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519};
+        for (algorithm, expected) in [
+            (&PKCS_ECDSA_P256_SHA256, None),
+            (&PKCS_ECDSA_P384_SHA384, None),
+            (&PKCS_ECDSA_P521_SHA512, Some("a key on the curve P-521")),
+            (&PKCS_ED25519, Some("an Ed25519 key")),
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let certificate = params("a").self_signed(&key).unwrap();
+            let found = Certificate::parse(certificate.der()).unwrap();
+            assert_eq!((found.refused_key, found.refused_server), (expected, None));
+        }
+    }
+
+    #[test]
+    fn certificates_that_are_not_for_a_server() {
+        let mut none = params("a");
+        none.subject_alt_names.clear();
+        let mut client = params("a");
+        client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        for (params, what) in [(none, "subjectAltName"), (client, "extendedKeyUsage")] {
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let found = Certificate::parse(certificate.der()).unwrap();
+            assert!(found.refused_server.unwrap().contains(what));
+        }
+    }
+
     /// RFC 5280 §4.1.2.5: two digits for the year until 2049, four from 2050 on.
     #[test]
     fn two_and_four_digit_years() {
@@ -79,7 +207,11 @@ mod tests {
         let (key, ca) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let issuer = Issuer::new(params("ca"), ca);
         let certificate = params("a").signed_by(&key, &issuer).unwrap();
-        assert!(!Certificate::parse(certificate.der()).unwrap().is_self_signed);
+        let found = Certificate::parse(certificate.der()).unwrap();
+        assert!(!found.is_self_signed && !found.is_issued_by(&found));
+        let issuer = Certificate::parse(params("ca").self_signed(&issuer.key()).unwrap().der()).unwrap();
+        assert!(found.is_issued_by(&issuer));
+        assert_eq!(found.issuer.to_string(), "\"CN=ca\"");
     }
 
     #[test]

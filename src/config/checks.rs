@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::external;
 use super::settings::{ListenSettings, Settings};
 use super::table::SECRET_VARIABLE;
-use super::tls::TlsSettings;
-use crate::tls::IdentityError;
+use super::tls::{TlsSettings, TlsWarning};
+use crate::tls::{IdentityError, IdentityFile};
 use crate::turn::peers::Cidr;
 
 /// Settings that do not fit together.
@@ -19,8 +19,8 @@ pub struct Disagreement {
     pub warning: bool,
 }
 
-/// Every disagreement at `now` (Unix seconds), in the order of the table.
-pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
+/// Every disagreement at `now` (Unix seconds), in the order of the table. `generates`: what is missing is generated.
+pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let ListenSettings { udp, tcp, tls, .. } = &settings.listen;
     if settings.listen.all().is_empty() {
@@ -33,7 +33,7 @@ pub fn agreement(settings: &Settings, now: u64) -> Vec<Disagreement> {
     let http = &settings.http.listen;
     found.extend(overlap(&[("listen.udp", udp)]));
     found.extend(overlap(&[("listen.tcp", tcp), ("listen.tls", tls), ("http.listen", http)]));
-    found.extend(certificate(&settings.tls, !tls.is_empty(), now));
+    found.extend(certificate(&settings.tls, !tls.is_empty() && !generates, now));
     // Discovered addresses are only known when the relay starts.
     let relay = &settings.relay;
     if !relay.addresses.is_empty()
@@ -115,45 +115,37 @@ fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
 }
 
 /// What is wrong with the certificate and its key. They are required if `listens`.
-fn certificate(tls: &TlsSettings, listens: bool, now: u64) -> Option<Disagreement> {
+fn certificate(tls: &TlsSettings, listens: bool, now: u64) -> Vec<Disagreement> {
     match (&tls.cert, &tls.key) {
-        (None, None) if listens => Some(mistake(
+        (None, None) if listens => vec![mistake(
             &["listen.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
             "set tls.cert and tls.key, or remove listen.tls",
-        )),
-        (None, None) => None,
+        )],
+        (None, None) => Vec::new(),
         (Some(_), None) => {
-            Some(mistake(&["tls.cert", "tls.key"], "the certificate has no private key", "set tls.key"))
+            vec![mistake(&["tls.cert", "tls.key"], "the certificate has no private key", "set tls.key")]
         }
         (None, Some(_)) => {
-            Some(mistake(&["tls.key", "tls.cert"], "the private key has no certificate", "set tls.cert"))
+            vec![mistake(&["tls.key", "tls.cert"], "the private key has no certificate", "set tls.cert")]
         }
         (Some(_), Some(_)) => match tls.identity() {
-            // An expired certificate does not affect clients over UDP and TCP, so the relay runs.
+            // A certificate that clients refuse does not affect those over UDP and TCP, so the relay runs.
             Ok(_) => {
-                let what = tls.out_of_date(now)?;
-                Some(warning(&["tls.cert", "tls.key"], what, "renew it, or clients refuse it"))
+                let warnings = tls.warnings(now).into_iter();
+                warnings
+                    .map(|TlsWarning { what, fix }| warning(&["tls.cert", "tls.key"], what, fix))
+                    .collect()
             }
-            Err(error) => Some(unusable(&error)),
+            Err(IdentityError { file, what, fix }) => {
+                let keys = match file {
+                    IdentityFile::Certificate => &["tls.cert", "tls.key"],
+                    IdentityFile::Key => &["tls.key", "tls.cert"],
+                };
+                vec![mistake(keys, what, fix)]
+            }
         },
     }
-}
-
-fn unusable(error: &IdentityError) -> Disagreement {
-    use IdentityError::{BadCertificate, BadKey, Mismatch, NoCertificate, NoKey, Other, UnusableKey};
-    let (keys, fix): (&[&str; 2], _) = match error {
-        NoCertificate | BadCertificate(..) | Other(_) => (
-            &["tls.cert", "tls.key"],
-            "use a PEM file with the whole chain, such as the fullchain.pem of an ACME client",
-        ),
-        NoKey | BadKey(_) | UnusableKey(_) => (
-            &["tls.key", "tls.cert"],
-            "use a PEM file with the private key, such as the privkey.pem of an ACME client",
-        ),
-        Mismatch => (&["tls.key", "tls.cert"], "use the private key that the certificate was made for"),
-    };
-    mistake(keys, error.to_string(), fix)
 }
 
 /// Whether nobody outside of the operator's networks has an address of this range.

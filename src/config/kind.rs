@@ -1,5 +1,7 @@
 //! What a row of the table of settings is, and [`SettingKind`]: how its value is read. The kinds themselves are in `kinds`.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -53,11 +55,34 @@ pub struct ReadContext<'a> {
     /// Whether this machine has an address.
     pub has_address: &'a dyn Fn(IpAddr) -> bool,
     /// Reads a file; relative paths start at the folder of the configuration.
-    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+    pub read: &'a dyn Fn(&Path) -> io::Result<FileContents>,
     /// Reads an environment variable.
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    pub environment: &'a dyn Fn(&str) -> Option<OsString>,
     /// Unix seconds, to judge the validity of certificates.
     pub now: u64,
+    /// Whether a shared secret and a certificate are generated where the configuration has none.
+    pub generates: bool,
+}
+
+/// A file that was read.
+#[derive(Clone, Default)]
+pub struct FileContents {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Whether every user of the machine may read it.
+    pub is_public: bool,
+}
+
+impl fmt::Debug for FileContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl From<&str> for FileContents {
+    fn from(text: &str) -> FileContents {
+        FileContents { bytes: text.into(), is_public: false }
+    }
 }
 
 impl ReadContext<'static> {
@@ -69,6 +94,7 @@ impl ReadContext<'static> {
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         environment: &|_| None,
         now: 0,
+        generates: false,
     };
 }
 
@@ -78,6 +104,10 @@ pub struct ValueError {
     pub at: Range<usize>,
     pub what: String,
     pub fix: String,
+    /// Whether the value has the wrong type. In `[auth]` it may then be a secret in the wrong place.
+    pub wrong_type: bool,
+    /// Whether the value may be a secret, although its setting does not take one.
+    pub hidden: bool,
     /// Whether the relay runs nevertheless.
     pub warning: bool,
 }
@@ -89,6 +119,8 @@ impl ValueError {
             at: value.span().unwrap_or_default(),
             what: what.into(),
             fix: fix.into(),
+            wrong_type: false,
+            hidden: false,
             warning: false,
         }
     }

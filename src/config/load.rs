@@ -1,18 +1,20 @@
 //! From the text of a configuration file to settings. Every mistake is reported, not only the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml_edit::{Document, TableLike};
 
 use super::checks::{self, Disagreement};
 use super::kind::ReadContext;
-use super::kinds;
 use super::own_addresses;
 use super::report::Finding;
-use super::section::{Source, key_span};
+use super::secrets::shared_secret;
+use super::section::{HIDDEN, Source, key_span, line_starts};
 use super::settings::Settings;
 use super::table::{REPEATED, SECRET_VARIABLE, SECTIONS, SETTINGS};
+use crate::plural::counted;
+use crate::text;
 
 /// Settings that can be used, and the warnings about them.
 #[derive(Debug)]
@@ -21,6 +23,24 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is unusual, but runs.
     pub warnings: Vec<Finding>,
+    /// Whether the file itself contains a secret.
+    pub has_secret: bool,
+    /// For each setting that the file has, but for those of `[auth]` and `[tls]`: the defaults with that setting.
+    each: BTreeMap<&'static str, Settings>,
+}
+
+impl Loaded {
+    /// The settings outside `[auth]` that are not the same in `other`.
+    pub fn changed(&self, other: &Loaded) -> Vec<&'static str> {
+        let keys: BTreeSet<&'static str> = self.each.keys().chain(other.each.keys()).copied().collect();
+        let default = Settings::default();
+        let of = |loaded: &Loaded, key| loaded.each.get(key).unwrap_or(&default).clone();
+        let differs = |key: &&'static str| !of(self, *key).same_except_auth(&of(other, *key));
+        let (tls, other) = (&self.settings.tls, &other.settings.tls);
+        let tls = [("tls.cert", tls.cert != other.cert), ("tls.key", tls.key != other.key)];
+        let tls = tls.into_iter().filter_map(|(key, differs)| differs.then_some(key));
+        keys.into_iter().filter(differs).chain(tls).collect()
+    }
 }
 
 /// Reads `text`, the configuration called `file`, and the secrets of the environment.
@@ -29,25 +49,23 @@ pub struct Loaded {
 ///
 /// Returns every mistake in the file and in the environment, sorted by line.
 pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
-    let mut loading = Loading::new(Source { name: file, text, context });
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let lines = line_starts(text);
+    let mut loading = Loading::new(Source { name: file, text, lines: &lines, context });
     let mut settings = Settings::default();
     match Document::parse(text) {
         Ok(document) => loading.section(&mut settings, document.as_table(), ""),
-        Err(error) => {
-            let what = error.message().lines().next().unwrap_or("cannot be parsed");
-            let what = format!("not valid TOML: {what}");
-            let span = error.span().unwrap_or_default();
-            return Err(vec![loading.source.finding("", span, "", what, "correct the syntax")]);
-        }
+        Err(error) => return Err(vec![loading.not_toml(&error)]),
     }
     loading.environment(&mut settings);
     // The default listens for TLS, which needs a certificate. A file that does not mention TLS turns it off.
     if !["listen.tls", "tls.cert", "tls.key"].iter().any(|key| loading.places.contains_key(key)) {
         settings.listen.tls.clear();
     }
-    let agreed = checks::agreement(&settings, context.now);
+    let agreed = checks::agreement(&settings, context.now, context.generates);
     let agreed = agreed.into_iter().chain(own_addresses::agreement(&settings, context));
-    for disagreement in agreed.chain(checks::credentials(&settings)) {
+    let credentials = checks::credentials(&settings).filter(|_| !context.generates);
+    for disagreement in agreed.chain(credentials) {
         loading.disagreement(disagreement);
     }
     loading.finish(settings)
@@ -62,11 +80,11 @@ pub fn without_file(
     context: &ReadContext<'_>,
     set: impl FnOnce(&mut Settings),
 ) -> Result<Loaded, Vec<Finding>> {
-    let mut loading = Loading::new(Source { name: "arguments", text: "", context });
+    let mut loading = Loading::new(Source { name: "arguments", text: "", lines: &[0], context });
     let mut settings = Settings::default();
     set(&mut settings);
     loading.environment(&mut settings);
-    let agreed = checks::agreement(&settings, context.now);
+    let agreed = checks::agreement(&settings, context.now, true);
     // The certificate comes later
     let agreed = agreed.into_iter().filter(|found| found.keys.iter().all(|key| !key.contains("tls")));
     for disagreement in agreed.chain(own_addresses::agreement(&settings, context)) {
@@ -75,23 +93,53 @@ pub fn without_file(
     loading.finish(settings)
 }
 
+/// The most findings of one kind that are reported: a file may be long.
+const FINDINGS_MAX: usize = 1000;
+
+/// The first findings, and how many more there are.
+fn bounded(mut findings: Vec<Finding>, what: &str) -> Vec<Finding> {
+    let Some(more) = findings.len().checked_sub(FINDINGS_MAX).filter(|more| *more > 0) else {
+        return findings;
+    };
+    findings.truncate(FINDINGS_MAX);
+    if let Some(last) = findings.last().cloned() {
+        let what = format!("there {} {} more", if more == 1 { "is" } else { "are" }, counted(more, what));
+        let fix = "look at those above first".to_owned();
+        findings.push(Finding { key: String::new(), value: String::new(), line: None, what, fix, ..last });
+    }
+    findings
+}
+
 struct Loading<'a> {
     source: Source<'a>,
     /// The bytes of each setting that the file has.
     places: BTreeMap<&'static str, Range<usize>>,
     findings: Vec<Finding>,
+    has_secret: bool,
+    each: BTreeMap<&'static str, Settings>,
 }
 
 impl<'a> Loading<'a> {
     fn new(source: Source<'a>) -> Loading<'a> {
-        Loading { source, places: BTreeMap::new(), findings: Vec::new() }
+        Loading {
+            source,
+            places: BTreeMap::new(),
+            findings: Vec::new(),
+            has_secret: false,
+            each: BTreeMap::new(),
+        }
     }
 
     fn finish(mut self, settings: Settings) -> Result<Loaded, Vec<Finding>> {
         self.findings.sort_by_key(|finding| finding.line);
         let (warnings, mistakes): (Vec<_>, Vec<_>) =
             self.findings.into_iter().partition(|finding| finding.warning);
-        if mistakes.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(mistakes) }
+        let (warnings, mistakes) = (bounded(warnings, "warning"), bounded(mistakes, "mistake"));
+        if mistakes.is_empty() {
+            Ok(Loaded { settings, warnings, has_secret: self.has_secret, each: self.each })
+        } else {
+            Err(mistakes)
+        }
     }
 
     /// Reads the top of the file, whose `name` is empty, or one of its sections.
@@ -102,15 +150,24 @@ impl<'a> Loading<'a> {
             let span = item.span().unwrap_or_default();
             if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == full) {
                 self.places.insert(setting.key, span);
+                self.has_secret |= setting.kind.is_secret();
                 self.findings.extend(source.setting(setting, setting.key, settings, item));
+                // Files are not read twice.
+                if !["auth", "tls"].contains(&name) {
+                    let mut alone = Settings::default();
+                    source.setting(setting, setting.key, &mut alone, item);
+                    self.each.insert(setting.key, alone);
+                }
             } else if let Some(repeated) = REPEATED.iter().find(|repeated| repeated.key == full) {
                 self.places.insert(repeated.key, span);
+                self.has_secret |= repeated.has_secret(item);
                 self.findings.extend(repeated.read(settings, item, source));
             } else if SECTIONS.iter().any(|(section, _)| *section == full) {
                 match item.as_table_like() {
                     Some(inner) => self.section(settings, inner, &full),
                     None => {
-                        let shown = source.text.get(span).unwrap_or_default();
+                        // It may be a secret.
+                        let shown = "";
                         let fix = format!("write [{full}] and its settings below");
                         let at = key_span(table, key);
                         self.findings.push(source.finding(
@@ -135,15 +192,53 @@ impl<'a> Loading<'a> {
     /// Adds the secrets of the environment.
     fn environment(&mut self, settings: &mut Settings) {
         let Some(variable) = (self.source.context.environment)(SECRET_VARIABLE) else { return };
-        let nowhere = Source { name: "environment", text: "", ..self.source };
-        for text in variable.split([',', '\n']).map(str::trim).filter(|text| !text.is_empty()) {
-            match kinds::shared_secret(text) {
-                Ok(secret) => settings.auth.secrets.push(secret),
-                Err((what, fix)) => {
-                    self.findings.push(nowhere.finding(SECRET_VARIABLE, 0..0, "***", what, fix));
+        let nowhere = Source { name: "environment", text: "", lines: &[0], ..self.source };
+        let finding = |what: &str, fix: &str| nowhere.finding(SECRET_VARIABLE, 0..0, HIDDEN, what, fix);
+        let Some(variable) = variable.to_str() else {
+            let (what, fix) =
+                ("the value is not UTF-8", "set it again; `openssl rand -base64 32` generates a good secret");
+            return self.findings.push(finding(what, fix));
+        };
+        for text in variable.split([',', '\n']).map(str::trim_ascii).filter(|text| !text.is_empty()) {
+            if text.starts_with('#') {
+                let (what, fix) = (
+                    "a secret begins with #, as comments of secret files do",
+                    "remove it, or if it is a secret, move it to auth.secrets",
+                );
+                self.findings.push(finding(what, fix));
+                continue;
+            }
+            match shared_secret(text) {
+                Ok(secret)
+                    if settings.auth.secrets.iter().any(|known| known.as_bytes() == secret.as_bytes()) =>
+                {
+                    let twice =
+                        finding("a secret is listed twice, here or in the configuration", "remove one");
+                    self.findings.push(Finding { warning: true, ..twice });
                 }
+                Ok(secret) => settings.auth.secrets.push(secret),
+                Err((what, fix)) => self.findings.push(finding(&what, &fix)),
             }
         }
+    }
+
+    /// What is wrong with a file that is not TOML. The parser's messages are fixed texts, but its `Display` quotes the line.
+    fn not_toml(&self, error: &toml_edit::TomlError) -> Finding {
+        let what = error.message().lines().next().unwrap_or("cannot be parsed");
+        let span = error.span().unwrap_or_default();
+        let line = self.source.line(span.start);
+        let (start, end) = (self.source.lines[line - 1], self.source.lines.get(line).copied());
+        let text = &self.source.text[start..end.unwrap_or(self.source.text.len())];
+        let invisible = text::invisible(text.trim_end_matches(['\r', '\n']));
+        let (hint, fix) = match invisible {
+            Some((_, name)) => {
+                (format!(" (the line contains {name})"), "write the line again, without that character")
+            }
+            None => (String::new(), "correct the syntax"),
+        };
+        // At the end of an empty file the span is empty.
+        let at = span.start..span.end.max(1);
+        self.source.finding("", at, "", format!("not valid TOML: {what}{hint}"), fix)
     }
 
     /// Reports settings that disagree, at the first of them that the file has. Where one of them could not be read, only that is
@@ -159,7 +254,11 @@ impl<'a> Loading<'a> {
         }
         let place = keys.iter().find_map(|key| Some((*key, self.places.get(key)?.clone())));
         let (key, span) = place.unwrap_or((keys[0], 0..0));
-        let shown = self.source.text.get(span.clone()).unwrap_or_default();
+        let is_secret = SETTINGS.iter().any(|setting| setting.key == key && setting.kind.is_secret());
+        let text = self.source.text.get(span.clone()).unwrap_or_default();
+        // An empty list shows nothing, and explains much.
+        let shown = if is_secret && text != "[]" || key == "auth.user" { HIDDEN } else { text };
+        let shown = if span.is_empty() { "" } else { shown };
         self.findings.push(Finding { warning, ..self.source.finding(key, span, shown, what, fix) });
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! - [`settings`]: the settings as plain data
 //! - `table`: every setting with its key, kind, field, default, documentation and coturn names
+//! - [`files`]: sentences about files that cannot be read
 //! - `kind`, `kinds`: how the values of each kind are read
+//! - `secrets`: which texts are shared secrets and passwords, and how files hold them
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `checks`: whether settings agree with each other
@@ -18,6 +20,7 @@
 mod certificate;
 mod checks;
 pub mod external;
+pub mod files;
 mod kind;
 mod kinds;
 mod layers;
@@ -25,6 +28,7 @@ mod load;
 pub mod own_addresses;
 pub mod pages;
 mod report;
+mod secrets;
 mod section;
 pub mod settings;
 mod table;
@@ -33,9 +37,10 @@ mod tests;
 pub mod tls;
 mod user;
 
-pub use kind::ReadContext;
+pub use kind::{FileContents, ReadContext};
 pub use kinds::port_range;
 pub use layers::Site;
 pub use load::{Loaded, load, without_file};
 pub use report::Finding;
+pub use secrets::{WrongLine, secrets_in_file};
 pub use settings::Settings;

@@ -59,7 +59,18 @@ setting. `hairpin check hairpin.toml` reports every mistake in a file and does n
 RFC's is used, with a warning.
 
 Secrets and passwords come from the configuration, from separate files or, for shared secrets, from the environment variable
-`HAIRPIN_AUTH_SECRET`. They are never command line arguments, which every user of the machine could read.
+`HAIRPIN_AUTH_SECRET`. They are never command line arguments, which every user of the machine could read. No message shows
+them: a value that may be a secret appears as `***`.
+
+Files are UTF-8, with or without a byte order mark, with LF or CRLF, and up to 16 MiB long. A file that every user of the
+machine may read although it contains a secret causes a warning.
+
+With `--state-dir`, `hairpin serve --config` generates what the configuration lacks, and keeps it in that directory: a shared
+secret if it has no credentials, and a self-signed certificate if it sets `listen.tls` but neither `tls.cert` nor `tls.key`.
+`hairpin check` and `hairpin credentials` take the same option. The directory must not be writable for others.
+
+SIGHUP reads the file again and uses its `[auth]`; the log names the other settings that have changed and need a restart.
+SIGTERM, SIGINT and SIGQUIT stop the relay. Other signals are ignored.
 
 A list with one element may be written without brackets. \"coturn\" names the corresponding settings of `turnserver.conf`.
 ";
@@ -172,7 +183,8 @@ mod tests {
             // A user has only one of the three.
             .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
-        let file = |path: &Path| tests::pem(path).unwrap_or_else(|| "0123456789abcdef\n".into());
+        let file =
+            |path: &Path| tests::pem(path).unwrap_or_else(|| "a secret in a file\n".into()).as_str().into();
         let reader = ReadContext { read: &|path| Ok(file(path)), now: 1_893_456_000, ..ReadContext::NONE };
         let loaded =
             load("sample", &lines.join("\n"), &reader).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));

@@ -34,7 +34,7 @@ impl fmt::Display for Finding {
             write!(f, " warning:")?;
         }
         if !self.key.is_empty() {
-            write!(f, " {}", self.key)?;
+            write!(f, " {}", shown(&self.key))?;
             if !self.value.is_empty() {
                 write!(f, " = {}", shown(&self.value))?;
             }

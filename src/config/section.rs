@@ -12,6 +12,8 @@ use super::report::Finding;
 pub struct Source<'a> {
     pub name: &'a str,
     pub text: &'a str,
+    /// Where the lines of the text begin.
+    pub lines: &'a [usize],
     pub context: &'a ReadContext<'a>,
 }
 
@@ -35,6 +37,9 @@ pub trait Entry<T>: Sync {
         header: Range<usize>,
         source: Source<'_>,
     ) -> Vec<Finding>;
+
+    /// Whether a section contains a secret.
+    fn has_secret(&self, table: &dyn TableLike) -> bool;
 
     /// Its settings, for the reference page and the sample.
     fn rows(&self) -> Vec<Row>;
@@ -86,6 +91,11 @@ impl<T> RepeatedSection<T> {
         let read = |(table, header)| self.entry.read(target, table, self.key, header, source);
         tables.into_iter().flat_map(read).collect()
     }
+
+    /// Whether one of the sections of `item` contains a secret.
+    pub fn has_secret(&self, item: &Item) -> bool {
+        tables(item).is_some_and(|tables| tables.iter().any(|(table, _)| self.entry.has_secret(*table)))
+    }
 }
 
 impl<T, D: Default> Entry<T> for Draft<T, D> {
@@ -127,6 +137,10 @@ impl<T, D: Default> Entry<T> for Draft<T, D> {
         findings
     }
 
+    fn has_secret(&self, table: &dyn TableLike) -> bool {
+        self.settings.iter().any(|setting| setting.kind.is_secret() && table.contains_key(setting.key))
+    }
+
     fn rows(&self) -> Vec<Row> {
         self.settings.iter().map(Setting::row).collect()
     }
@@ -143,7 +157,9 @@ impl Source<'_> {
         let errors = setting.kind.read(target, value, self.context).into_iter();
         let finding = errors.map(|error| {
             let text = self.text.get(error.at.clone()).unwrap_or_default();
-            let shown = if setting.kind.is_secret() { "***" } else { text };
+            // A value of the wrong type in [auth] may be a secret that was written in the wrong place.
+            let hidden = setting.kind.is_secret() || error.hidden || error.wrong_type && is_in_auth(key);
+            let shown = if hidden { HIDDEN } else { text };
             Finding { warning: error.warning, ..self.finding(key, error.at, shown, error.what, error.fix) }
         });
         finding.collect()
@@ -166,7 +182,18 @@ impl Source<'_> {
             Some(key) => format!("did you mean {key}?"),
             None => "remove it; docs/configuration.md lists every setting".to_owned(),
         };
-        self.finding(key, at, "", "unknown setting", fix)
+        // A key of [auth] that is like no other may be a secret that was written in the wrong place.
+        match (is_in_auth(key) && fix.starts_with("remove"), key.rsplit_once('.')) {
+            (true, Some((section, _))) => {
+                self.finding(&format!("{section}.{HIDDEN}"), at, "", "unknown setting", fix)
+            }
+            _ => self.finding(key, at, "", "unknown setting", fix),
+        }
+    }
+
+    /// The line of the byte at `at`, counted from 1.
+    pub fn line(self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at)
     }
 
     /// A mistake at these bytes of the file; an empty range is nowhere in it.
@@ -178,7 +205,7 @@ impl Source<'_> {
         what: impl Into<String>,
         fix: impl Into<String>,
     ) -> Finding {
-        let line = (at.end > 0).then(|| self.text[..at.start].matches('\n').count() + 1);
+        let line = (at.end > 0).then(|| self.line(at.start));
         Finding {
             file: self.name.to_owned(),
             line,
@@ -189,6 +216,18 @@ impl Source<'_> {
             warning: false,
         }
     }
+}
+
+/// What is shown instead of a secret.
+pub const HIDDEN: &str = "***";
+
+fn is_in_auth(key: &str) -> bool {
+    key.starts_with("auth.")
+}
+
+/// Where the lines of a text begin.
+pub fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
 pub fn key_span(table: &dyn TableLike, key: &str) -> Range<usize> {
@@ -272,7 +311,8 @@ mod tests {
     fn read(text: &str) -> (Vec<Pair>, Vec<String>) {
         let mut pairs = Vec::new();
         let document = Document::parse(text).unwrap();
-        let source = Source { name: "file", text, context: &ReadContext::NONE };
+        let lines = line_starts(text);
+        let source = Source { name: "file", text, lines: &lines, context: &ReadContext::NONE };
         let findings = PAIRS.read(&mut pairs, &document["pair"], source);
         (pairs, findings.iter().map(ToString::to_string).collect())
     }

@@ -1,6 +1,7 @@
 //! The settings: plain data, one struct per section. Their keys, defaults and documentation are in the
 //! [table](super::table).
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -83,6 +84,8 @@ pub struct AuthSettings {
     pub secrets: Vec<Secret>,
     /// Static users.
     pub users: Vec<StaticUser>,
+    /// Their names, to find one that is listed twice.
+    pub(super) names: HashSet<String>,
     /// Whether `user:expiry` is accepted in addition to `expiry:user`.
     pub user_before_expiry: bool,
     /// The longest time in seconds until a time-limited credential expires.

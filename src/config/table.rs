@@ -170,7 +170,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "",
         example: r#""/etc/hairpin/fullchain.pem""#,
         doc: "A PEM file with the certificate, followed by its intermediate certificates. Browsers require a certificate for the host \
-              name in the URL from an authority that they trust. A relative path starts at the folder of this file. A renewed \
+              name in the URL, from an authority that they trust, with an RSA, P-256 or P-384 key. `hairpin check` warns about \
+              certificates that they refuse, and about missing intermediate ones. A relative path starts at the folder of this file. A renewed \
               certificate is read at the next start.",
         coturn: &["cert"],
     },
@@ -208,7 +209,9 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &SecretFiles(|s: &mut Settings| &mut s.auth.secrets),
         default: "[]",
         example: r#"["/etc/hairpin/secret"]"#,
-        doc: "Files with shared secrets, one per line; blank lines are skipped. A relative path starts at the folder of this file.",
+        doc: "Files with shared secrets, one per line; blank lines and lines that begin with # are skipped, so a secret that begins \
+              with # can only be in `auth.secrets`. A relative path starts at the folder of this file. A file that every user may \
+              read causes a warning.",
         coturn: &[],
     },
     Setting {
@@ -576,7 +579,8 @@ static USER: &[Setting<UserDraft>] = &[
         kind: &PasswordFile(|u: &mut UserDraft| &mut u.passwords),
         default: "",
         example: r#""/etc/hairpin/alice""#,
-        doc: "A file that contains only the password. A relative path starts at the folder of this file.",
+        doc: "A file with the password on one line; blank lines and lines that begin with # are skipped. A relative path starts at \
+              the folder of this file.",
         coturn: &[],
     },
     Setting {

@@ -51,15 +51,17 @@ fn reader() -> ReadContext<'static> {
             ip.is_loopback() || ["192.0.2.1", "2001:db8::1"].map(|a| a.parse()).contains(&Ok::<IpAddr, _>(ip))
         },
         read: &|path| match path.to_str() {
-            Some("secrets") => Ok("first secret of two\n\n  second secret of two \r\n".into()),
-            Some("password") => Ok(" spaces are kept \n".into()),
-            Some("empty") => Ok("\n".into()),
-            _ => {
-                pem(path).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "No such file or directory"))
+            Some("secrets") => {
+                Ok("# first, then second\r\nfirst secret of two\n\n  second secret of two \r\n".into())
             }
+            Some("password") => Ok("\u{FEFF}# bob's\r\nwith some spaces\r\n\r\n".into()),
+            Some("empty") => Ok("\n".into()),
+            Some("/etc" | "folder") => Err(io::ErrorKind::IsADirectory.into()),
+            _ => pem(path).map(|pem| pem.as_str().into()).ok_or_else(|| io::ErrorKind::NotFound.into()),
         },
         environment: &|_| None,
         now: NOW,
+        generates: false,
     }
 }
 
@@ -117,8 +119,8 @@ level = "loud"
             "hairpin.toml:7: relay.ports = \"65535-49152\": the range is reversed; write \"49152-65535\"",
             "hairpin.toml:11: auth.secrets = ***: a secret of 5 characters can be guessed; use at least 16; \
              `openssl rand -base64 32` generates a good one",
-            "hairpin.toml:13: auth.secret_files = \"missing\": cannot be read: No such file or directory; correct the \
-             path, or allow the user that runs hairpin to read the file",
+            "hairpin.toml:13: auth.secret_files = ***: cannot be read: No such file or directory; correct the path, or if \
+             this is the secret itself, move it to auth.secrets",
             "hairpin.toml:15: peers.allow = \"10.0.0.0/40\": the prefix length must be a number from 0 to 32; write it \
              like \"192.0.2.0/24\" or \"2001:db8::/32\"",
             "hairpin.toml:17: log.level = \"loud\": unknown value; use one of error, warn, info, debug, trace",
@@ -213,14 +215,12 @@ format = "json"
     assert_eq!(secrets, [&b"0123456789abcdef"[..], b"first secret of two", b"second secret of two"]);
     let [alice, bob, carol] = &settings.auth.users[..] else { panic!("{:?}", settings.auth.users) };
     assert_eq!([&alice.name, &bob.name, &carol.name], ["alice", "bob", "carol"]);
-    assert!(
-        matches!(&bob.password, Password::Plain(password) if password.as_bytes() == b" spaces are kept ")
-    );
+    assert!(matches!(&bob.password, Password::Plain(password) if password.as_bytes() == b"with some spaces"));
     assert!(matches!(&carol.password, Password::Md5Key(key) if key[..3] == [0, 0x11, 0x22]));
     assert_eq!(settings.listen.gather, 20);
     assert!(settings.listen.rfc5766_channels);
     assert!(settings.auth.user_before_expiry && !settings.listen.gro && settings.http.listen.is_empty());
-    assert!(!text.contains("0123456789abcdef") && !text.contains("spaces"), "{text}");
+    assert!(!text.contains("0123456789abcdef") && !text.contains("some spaces"), "{text}");
 }
 
 #[test]
@@ -435,10 +435,10 @@ fn never_an_anonymous_relay() {
 #[test]
 fn secrets_may_come_from_the_environment() {
     let variable =
-        |_: &str| Some("a secret of the first, a secret of the second\na secret of the third\n".to_owned());
+        |_: &str| Some("a secret of the first, a secret of the second\na secret of the third\n".into());
     let loaded = load("hairpin.toml", "", &ReadContext { environment: &variable, ..reader() }).unwrap();
     assert_eq!(loaded.settings.auth.secrets.len(), 3);
-    let short = |_: &str| Some("short,".to_owned());
+    let short = |_: &str| Some("short,".into());
     let mistakes = without_file(&ReadContext { environment: &short, ..reader() }, |_| {}).unwrap_err();
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].to_string().starts_with("environment: HAIRPIN_AUTH_SECRET = ***: a secret of 5"));

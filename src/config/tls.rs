@@ -3,12 +3,11 @@
 use std::fmt;
 
 use rustls::client::verify_server_name;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 
 use super::certificate::Certificate;
-use crate::tls::{Identity, IdentityError};
+use crate::tls::{self, Identity, IdentityError, IdentityFile};
 
 /// `[tls]`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,14 +18,26 @@ pub struct TlsSettings {
     pub key: Option<Pem>,
 }
 
-/// The text of a PEM file. `Debug` does not show it, since it may contain a private key.
+/// The contents of a certificate or key file. `Debug` does not show them, since they may be a private key.
 #[derive(Clone, PartialEq)]
-pub struct Pem(String);
+pub struct Pem {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// What does not keep TLS from working, but clients from connecting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsWarning {
+    /// What is wrong.
+    pub what: String,
+    /// How to fix it.
+    pub fix: String,
+}
 
 impl Pem {
-    /// Wraps the text of a file.
-    pub fn new(text: String) -> Pem {
-        Pem(text)
+    /// Wraps the contents of a file.
+    pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Pem {
+        Pem { name: name.into(), bytes: bytes.into() }
     }
 }
 
@@ -43,7 +54,68 @@ impl TlsSettings {
     /// One of them cannot be used, or they do not belong together.
     pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
         let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
-        Identity::from_pem(cert.0.as_bytes(), key.0.as_bytes()).map(Some)
+        let named = |mut error: IdentityError| {
+            let name = match error.file {
+                IdentityFile::Certificate => &cert.name,
+                IdentityFile::Key => &key.name,
+            };
+            error.fix = error.fix.replace("FILE", &quoted(name));
+            error
+        };
+        Identity::from_pem(&cert.bytes, &key.bytes).map(Some).map_err(named)
+    }
+
+    /// Why clients may refuse the certificate at `now` (Unix seconds).
+    pub fn warnings(&self, now: u64) -> Vec<TlsWarning> {
+        let warning = |what: String, fix: &str| TlsWarning { what, fix: fix.to_owned() };
+        let mut found = Vec::new();
+        for (n, one) in self.certificates().iter().enumerate().filter(|(_, one)| one.is_joined) {
+            let what = format!(
+                "{} begins on line {} of the file, on which the section before it ends, so other programs do not find it",
+                nth(n),
+                one.line
+            );
+            found.push(warning(
+                what,
+                "write it on a line of its own, for example by `(cat cert.pem; echo; cat chain.pem)`",
+            ));
+        }
+        let chain = self.chain();
+        if let [only] = &chain[..]
+            && !only.is_self_signed
+        {
+            let what = format!(
+                "the file has only the server's own certificate, and not that of its issuer {}, so clients that do not have it \
+                 refuse the connection",
+                only.issuer
+            );
+            let fix = "use a file with the whole chain, such as the fullchain.pem of an ACME client";
+            found.push(warning(what, fix));
+        }
+        for (n, pair) in chain.windows(2).enumerate().filter(|(_, pair)| !pair[0].is_issued_by(&pair[1])) {
+            let what = format!(
+                "{} is {}, which has not issued the one before it: its issuer is {}",
+                nth(n + 1),
+                pair[1].subject,
+                pair[0].issuer
+            );
+            found.push(warning(what, "write each certificate after the one that it has issued"));
+        }
+        for (n, one) in chain.iter().enumerate() {
+            if let Some(key) = one.refused_key {
+                let what = format!("{} has {key}, which browsers refuse", nth(n));
+                found.push(warning(
+                    what,
+                    "use a certificate for a P-256, P-384 or RSA key, signed with SHA-256",
+                ));
+            }
+        }
+        if let Some(problem) = chain.first().and_then(|first| first.refused_server) {
+            let what = format!("the certificate {problem}, so browsers refuse it");
+            found.push(warning(what, "use a certificate that an authority has issued for a web server"));
+        }
+        found.extend(self.out_of_date(now).map(|what| warning(what, "renew it, or clients refuse it")));
+        found
     }
 
     /// Whether the certificate is self-signed, so that browsers refuse it.
@@ -53,7 +125,8 @@ impl TlsSettings {
 
     /// Whether the certificate is valid for clients that connect to `host`.
     pub fn is_valid_for(&self, host: &str) -> bool {
-        let Some(Ok(first)) = self.ders().next() else { return false };
+        let Some(first) = self.certificates().into_iter().next().map(|first| first.der) else { return false };
+        let first: CertificateDer<'_> = first;
         let (Ok(host), Ok(certificate)) = (ServerName::try_from(host), ParsedCertificate::try_from(&first))
         else {
             return false;
@@ -62,13 +135,9 @@ impl TlsSettings {
     }
 
     /// A sentence about the first certificate of the chain that is not valid at `now` (Unix seconds).
-    pub fn out_of_date(&self, now: u64) -> Option<String> {
+    fn out_of_date(&self, now: u64) -> Option<String> {
         let judge = |(n, certificate): (usize, Certificate)| {
-            let which = if n == 0 {
-                "the certificate".to_owned()
-            } else {
-                format!("certificate {} of the chain", n + 1)
-            };
+            let which = nth(n);
             if now > certificate.until.unix() {
                 return Some(format!("{which} expired on {}", certificate.until));
             }
@@ -79,11 +148,25 @@ impl TlsSettings {
     }
 
     fn chain(&self) -> Vec<Certificate> {
-        self.ders().filter_map(|der| Certificate::parse(&der.ok()?)).collect()
+        self.certificates().iter().filter_map(|one| Certificate::parse(&one.der)).collect()
     }
 
-    fn ders(&self) -> impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>> {
-        let pem = self.cert.as_ref().map_or("", |cert| &cert.0);
-        CertificateDer::pem_slice_iter(pem.as_bytes())
+    fn certificates(&self) -> Vec<tls::Found> {
+        let found = self.cert.as_ref().and_then(|cert| tls::certificates(&cert.bytes).ok());
+        found.unwrap_or_default()
     }
+}
+
+fn nth(n: usize) -> String {
+    if n == 0 { "the certificate".to_owned() } else { format!("certificate {} of the chain", n + 1) }
+}
+
+/// The name of a file in a command.
+fn quoted(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    if !name.is_empty() && name.chars().all(is_plain) {
+        return name.to_owned();
+    }
+    let printable: String = name.chars().filter(|c| !c.is_control()).collect();
+    format!("'{}'", printable.replace('\'', "'\\''"))
 }

@@ -17,14 +17,13 @@ pub struct UserDraft {
 /// Adds a user to the settings.
 pub fn add(settings: &mut Settings, mut draft: UserDraft) -> Result<(), Refusal> {
     let refusal = |what, fix| Err(Refusal { key: "name", what, fix });
-    let users = &mut settings.auth.users;
-    if users.iter().any(|user| user.name == draft.name) {
+    if !settings.auth.names.insert(draft.name.clone()) {
         return refusal("this user is listed twice", "remove one");
     }
     match (draft.passwords.pop(), draft.passwords.len()) {
         (Some(password), 0) => {
             let allocations = usize::try_from(draft.allocations).expect("the table bounds it");
-            users.push(StaticUser { name: draft.name, password, allocations });
+            settings.auth.users.push(StaticUser { name: draft.name, password, allocations });
             Ok(())
         }
         (None, _) => refusal("the user has no password", "add one of password, password_file and key"),

@@ -4,28 +4,44 @@
 
 use std::path::Path;
 
-use super::{addresses, relay, state, unix_now};
+use super::{addresses, reading, relay, unix_now};
 use crate::auth::{Auth, NonceKeys};
-use crate::config::{self, Finding, Loaded, ReadContext, Settings};
+use crate::config::files::unreadable;
+use crate::config::{self, FileContents, Finding, Loaded, ReadContext, Settings};
+use crate::text;
 
-/// Reads a configuration file.
+/// Reads a configuration file. `generates`: a shared secret and a certificate that it does not have are generated.
 ///
 /// # Errors
 ///
 /// Returns a finding if the file cannot be read, otherwise every mistake in it.
-pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
+pub fn read(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
-    let text = state::read_text(file).map_err(|error| {
-        let what = format!("cannot be read: {error}");
-        vec![finding(&name, &what, "correct the path, or allow the user that runs hairpin to read the file")]
+    let contents = reading::read(file).map_err(|error| {
+        let (what, fix) = unreadable(&error);
+        vec![finding(&name, None, what, fix)]
+    })?;
+    let text = text::of(&contents.bytes).map_err(|wrong| {
+        let what = format!("{}{}", if wrong.line.is_some() { "the line " } else { "the file " }, wrong.what);
+        vec![finding(&name, wrong.line, what, wrong.fix)]
     })?;
     let folder = file.parent().unwrap_or(Path::new(""));
-    let loaded = config::load(&name, &text, &reader(&|path| state::read_text(&folder.join(path))))?;
+    let read = |path: &Path| reading::read(&folder.join(path));
+    let context = ReadContext { generates, ..reader(&read) };
+    let mut loaded = config::load(&name, text, &context)?;
+    if loaded.has_secret && contents.is_public {
+        let what = "the file contains a secret, and every user of this machine may read it".to_owned();
+        let fix = "run `chmod o-rwx` on it";
+        loaded.warnings.insert(0, Finding { warning: true, ..finding(&name, None, what, fix) });
+    }
+    if loaded.settings.auth.secrets.is_empty() && loaded.settings.auth.users.is_empty() {
+        return Ok(loaded);
+    }
     // Some mistakes only show when names and passwords are prepared (RFC 8265).
     let keys = NonceKeys { current: [0; 32], previous: None };
     match Auth::new(loaded.settings.auth(), keys) {
         Ok(_) => Ok(loaded),
-        Err(error) => Err(vec![finding(&name, &error.to_string(), "change it in [auth]")]),
+        Err(error) => Err(vec![finding(&name, None, error.to_string(), "change it in [auth]")]),
     }
 }
 
@@ -35,27 +51,28 @@ pub fn read(file: &Path) -> Result<Loaded, Vec<Finding>> {
 ///
 /// Returns every mistake in the environment and in the arguments.
 pub fn defaults(set: impl FnOnce(&mut Settings)) -> Result<Loaded, Vec<Finding>> {
-    config::without_file(&reader(&|path| state::read_text(path)), set)
+    config::without_file(&reader(&|path| reading::read(path)), set)
 }
 
-fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<String>) -> ReadContext<'a> {
+fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadContext<'a> {
     ReadContext {
         own: &|| relay::own().unwrap_or_default(),
         discovered: &addresses::discovered,
         has_address: &addresses::is_here,
         read,
-        environment: &|name| std::env::var(name).ok(),
+        environment: &|name| std::env::var_os(name),
         now: unix_now(),
+        generates: false,
     }
 }
 
-fn finding(file: &str, what: &str, fix: &str) -> Finding {
+fn finding(file: &str, line: Option<usize>, what: String, fix: &str) -> Finding {
     Finding {
         file: file.to_owned(),
-        line: None,
+        line,
         key: String::new(),
         value: String::new(),
-        what: what.to_owned(),
+        what,
         fix: fix.to_owned(),
         warning: false,
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`serve`]: the whole life of a relay; `relay`: the running one; `signals`: what ends or reloads it
 //! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what is read from and kept on this machine
-//! - `certificate`: the certificate of a relay without a configuration
+//! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `announce`: the log lines of a start
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
@@ -19,6 +19,7 @@ pub mod ice;
 pub mod logging;
 mod metrics;
 pub mod random;
+mod reading;
 mod relay;
 mod signals;
 pub mod state;
@@ -49,12 +50,25 @@ pub struct ServeArgs {
     pub domain: Option<String>,
     /// The files with the certificate chain for TLS and its private key; `None` uses a self-signed certificate.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// The directory for the generated secret and certificate.
+    /// The directory for the generated secret and certificate. Beside a configuration it is for what that does not have.
     pub state_dir: Option<PathBuf>,
     /// `peers.allow` of a relay without a configuration file.
     pub allow_peers: Vec<PeerRule>,
     /// `relay.ports` of a relay without a configuration file.
     pub relay_ports: Option<RangeInclusive<u16>>,
+    /// Whether ICE servers with credentials are printed even if standard output is not a terminal.
+    pub print_ice_servers: bool,
+}
+
+impl ServeArgs {
+    /// Whether a shared secret and a certificate are generated where the settings have none.
+    fn generates(&self) -> bool {
+        self.config.is_none() || self.state_dir.is_some()
+    }
+
+    fn state_directory(&self) -> Result<PathBuf> {
+        state::directory(self.state_dir.as_deref(), &variable, is_service())
+    }
 }
 
 /// The exit status for a configuration with mistakes.
@@ -100,7 +114,7 @@ fn fail_to_start(error: &io::Error) -> ExitCode {
 
 fn load(args: &ServeArgs) -> Result<Loaded, Vec<Finding>> {
     match &args.config {
-        Some(file) => configuration::read(file),
+        Some(file) => configuration::read(file, args.generates()),
         None => configuration::defaults(|settings| {
             settings.peers.allow.clone_from(&args.allow_peers);
             if let Some(ports) = &args.relay_ports {
@@ -137,23 +151,21 @@ pub fn variable(name: &str) -> Option<OsString> {
 }
 
 fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logging) -> Result<()> {
-    let Loaded { mut settings, warnings } = loaded;
+    let mut loaded = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
-    warnings.iter().for_each(|warning| warn!("{warning}"));
-    if args.config.is_none() {
-        complete(&mut settings, args)?;
-    }
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    complete(&mut loaded.settings, args)?;
+    let loaded = loaded;
+    let settings = &loaded.settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new(signals)?;
-        let mut relay = RunningRelay::start(&settings, logging.lost())?;
-        if args.config.is_none() && !is_service() {
-            print(&settings, &relay, args);
-        }
+        let mut relay = RunningRelay::start(settings, logging.lost())?;
+        offer_ice_servers(settings, &relay, args);
         let signal = loop {
             match signals.next().await {
                 Signal::Stop(signal) => break signal,
-                Signal::Reload => reload(args, &settings, &mut relay).await,
+                Signal::Reload => reload(args, &loaded, &mut relay).await,
                 Signal::Ignored(_) => {}
             }
         };
@@ -168,12 +180,20 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     })
 }
 
-/// Reads the configuration again and uses its credentials from now on. If it has a mistake, nothing changes.
-async fn reload(args: &ServeArgs, settings: &Settings, relay: &mut RunningRelay) {
+/// Reads the configuration again and uses its credentials from now on. If it has a mistake, nothing changes. `started` is what the
+/// relay was started with.
+async fn reload(args: &ServeArgs, started: &Loaded, relay: &mut RunningRelay) {
     match renew_auth(args, relay).await {
         Ok(new) => {
-            if !settings.same_except_auth(&new) {
-                warn!("SIGHUP reloads only [auth]; other settings have changed too and need a restart");
+            new.warnings.iter().for_each(|warning| warn!("{warning}"));
+            let changed = started.changed(&new);
+            if !changed.is_empty() {
+                warn!(
+                    "SIGHUP reloads only [auth]; {} changed too, and {} a restart: {}",
+                    if changed.len() == 1 { "another setting has" } else { "other settings have" },
+                    if changed.len() == 1 { "needs" } else { "need" },
+                    changed.join(", ")
+                );
             }
             info!("SIGHUP: credentials are reloaded; running calls continue");
         }
@@ -181,37 +201,55 @@ async fn reload(args: &ServeArgs, settings: &Settings, relay: &mut RunningRelay)
     }
 }
 
-async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Settings> {
+async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Loaded> {
     let mut new = load(args).map_err(|mistakes| {
         mistakes.iter().for_each(|mistake| error!("{mistake}"));
         anyhow::anyhow!("the configuration has {}", counted(mistakes.len(), "mistake"))
     })?;
-    if args.config.is_none() {
-        complete(&mut new.settings, args)?;
-    }
+    complete(&mut new.settings, args)?;
     relay.renew_auth(&new.settings).await?;
-    Ok(new.settings)
+    Ok(new)
 }
 
-/// Adds what a relay without a configuration needs in addition to the defaults: a realm, a secret and a certificate.
+/// Adds what the settings need and do not have: a shared secret and a certificate. Without a configuration, the realm, too.
 fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<()> {
     if let Some(domain) = &args.domain {
         settings.auth.realm = domain.clone();
     }
-    if settings.auth.secrets.is_empty() {
-        let directory = state::directory(args.state_dir.as_deref(), &variable, is_service())?;
-        let (secret, generated) = state::secret_or_new(&directory)?;
+    if !args.generates() {
+        return Ok(());
+    }
+    if settings.auth.secrets.is_empty() && settings.auth.users.is_empty() {
+        let directory = args.state_directory()?;
+        let (secrets, generated) = state::secrets_or_new(&directory)?;
         let origin = if generated { "generated now" } else { "from an earlier start" };
         info!("the shared secret is in {} ({origin})", directory.display());
-        settings.auth.secrets.push(secret);
+        settings.auth.secrets = secrets;
     }
-    settings.tls = certificate::obtain(args)?;
+    if settings.tls.cert.is_none() && !settings.listen.tls.is_empty() {
+        settings.tls = certificate::obtain(args, || args.state_directory())?;
+    }
     Ok(())
 }
 
-/// Prints ICE servers for a browser. A failure to print does not affect the relay.
-fn print(settings: &Settings, relay: &RunningRelay, args: &ServeArgs) {
+/// Prints ICE servers for a browser to a terminal, or if asked to; otherwise the log says how to get them, because whatever
+/// collects the output of a program would collect the credentials. A failure to print does not affect the relay.
+fn offer_ice_servers(settings: &Settings, relay: &RunningRelay, args: &ServeArgs) {
     let Some(secret) = settings.auth.secrets.first() else { return };
+    let to_terminal = args.config.is_none() && io::stdout().is_terminal() && !is_service();
+    if !args.print_ice_servers && !to_terminal {
+        let options = [("--config", &args.config), ("--state-dir", &args.state_dir)];
+        let options = options.map(|(flag, path)| {
+            path.as_ref().map(|path| format!(" {flag} {}", path.display())).unwrap_or_default()
+        });
+        let domain = args.domain.as_ref().map(|domain| format!(" --domain {domain}")).unwrap_or_default();
+        info!(
+            "to get ICE servers with credentials, run `hairpin credentials --user NAME{}{domain}` as the user that runs the \
+             relay, or start it with --print-ice-servers",
+            options.concat()
+        );
+        return;
+    }
     let site = relay.site();
     let urls = ice::urls(&site.listeners, &site.relay, &site.external, args.domain.as_deref());
     let expiry = unix_now() + PRINTED_FOR.as_secs().min(settings.auth.max_lifetime);

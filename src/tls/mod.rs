@@ -3,14 +3,20 @@
 //! TLS 1.2 and 1.3 are provided by rustls with aws-lc-rs, its default provider. Clients are not asked for certificates.
 //! Reading files is not done here but in the daemon.
 
+mod files;
+mod identify;
+mod pem;
+
 use std::fmt;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+pub use files::{Found, certificates};
+use identify::Der;
 
 /// Application protocols (RFC 7443 section 3). Most clients offer none.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
@@ -23,40 +29,28 @@ pub struct Identity {
     without_alpn: Arc<ServerConfig>,
 }
 
-/// Why there is no identity, as a sentence that says what is required.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// There is no CERTIFICATE section.
-    #[error(
-        "the certificate file has no certificate: it needs at least one -----BEGIN CERTIFICATE----- section"
-    )]
-    NoCertificate,
-    /// A certificate is malformed.
-    #[error("certificate {0} of the certificate file is malformed: {1}")]
-    BadCertificate(usize, String),
-    /// There is no section with a private key.
-    #[error(
-        "the key file has no private key: it needs a PRIVATE KEY (PKCS#8), RSA PRIVATE KEY (PKCS#1) or EC PRIVATE KEY (SEC1) \
-         section, without a passphrase"
-    )]
-    NoKey,
-    /// The private key is malformed.
-    #[error("the private key in the key file is malformed: {0}")]
-    BadKey(String),
-    /// The algorithm or size of the private key is not supported.
-    #[error(
-        "the private key is not supported: it must be RSA with at least 2048 bits, ECDSA or Ed25519: {0}"
-    )]
-    UnusableKey(String),
-    /// The private key does not belong to the first certificate.
-    #[error(
-        "the private key does not belong to the first certificate of the chain; the server's own certificate must come \
-         first, followed by the intermediate certificates"
-    )]
-    Mismatch,
-    /// Any other error.
-    #[error("the certificate and its private key cannot be used: {0}")]
-    Other(String),
+/// Why there is no identity, as sentences that say what is required and how to fix it.
+///
+/// They consist of fixed text and line numbers: the errors of libraries quote what they could not read, which may be the
+/// private key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct IdentityError {
+    /// The file to blame.
+    pub file: IdentityFile,
+    /// What is wrong.
+    pub what: String,
+    /// How to fix it; `FILE` stands for the name of the file.
+    pub fix: String,
+}
+
+/// A file that an identity is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityFile {
+    /// The certificate chain.
+    Certificate,
+    /// The private key.
+    Key,
 }
 
 impl Identity {
@@ -67,11 +61,10 @@ impl Identity {
     /// Returns an [`IdentityError`] if the chain or the key is missing or damaged, if the key has an unsupported algorithm or
     /// size, or if it does not match the first certificate.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, IdentityError> {
-        let chain = certificates(chain)?;
-        let key = private_key(key)?;
+        let chain: Vec<_> = certificates(chain)?.into_iter().map(|found| found.der).collect();
+        let key = files::private_key(key)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         check(&chain, &key, &provider)?;
-        let other = |error: rustls::Error| IdentityError::Other(error.to_string());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(other)?
@@ -107,22 +100,6 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let mut chain = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let bad = |error: pem::Error| IdentityError::BadCertificate(chain.len() + 1, error.to_string());
-        chain.push(certificate.map_err(bad)?);
-    }
-    if chain.is_empty() { Err(IdentityError::NoCertificate) } else { Ok(chain) }
-}
-
-fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        pem::Error::NoItemsFound => IdentityError::NoKey,
-        error => IdentityError::BadKey(error.to_string()),
-    })
-}
-
 /// Checks that the private key is supported and belongs to the first certificate.
 fn check(
     chain: &[CertificateDer<'static>],
@@ -130,13 +107,46 @@ fn check(
     provider: &CryptoProvider,
 ) -> Result<(), IdentityError> {
     use rustls::{Error, InconsistentKeys};
-    let loaded = provider.key_provider.load_private_key(key.clone_key());
-    let loaded = loaded.map_err(|error| IdentityError::UnusableKey(error.to_string()))?;
+    let loaded = provider.key_provider.load_private_key(key.clone_key()).map_err(|_| unusable_key(key))?;
     match rustls::sign::CertifiedKey::new(chain.to_vec(), loaded).keys_match() {
         Ok(()) => Ok(()),
-        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(IdentityError::Mismatch),
-        Err(Error::InvalidCertificate(error)) => Err(IdentityError::BadCertificate(1, format!("{error:?}"))),
-        Err(error) => Err(IdentityError::Other(error.to_string())),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(IdentityError {
+            file: IdentityFile::Key,
+            what: "the private key does not belong to the first certificate of the chain; the server's own certificate must \
+                   come first, followed by the intermediate certificates"
+                .into(),
+            fix: "use the private key that the certificate was made for".into(),
+        }),
+        Err(Error::InvalidCertificate(_)) => Err(files::bad_certificate(1)),
+        Err(_) => Err(other(())),
+    }
+}
+
+/// A private key that the provider does not take.
+fn unusable_key(key: &PrivateKeyDer<'static>) -> IdentityError {
+    let (label, expected) = match key {
+        PrivateKeyDer::Pkcs1(_) => ("RSA PRIVATE KEY", Der::Pkcs1),
+        PrivateKeyDer::Sec1(_) => ("EC PRIVATE KEY", Der::Sec1),
+        _ => ("PRIVATE KEY", Der::Pkcs8),
+    };
+    let found = identify::der(key.secret_der());
+    let what = match found {
+        Some(found) if found != expected => {
+            format!("the private key is not supported: its section is labelled {label}, but contains something else")
+        }
+        _ => "the private key is not supported or damaged: it must be RSA with at least 2048 bits, ECDSA (P-256, P-384 or \
+              P-521) or Ed25519"
+            .to_owned(),
+    };
+    let fix = "try `openssl pkey -in FILE -out key.pem`, or make a new key and certificate".to_owned();
+    IdentityError { file: IdentityFile::Key, what, fix }
+}
+
+fn other<E>(_: E) -> IdentityError {
+    IdentityError {
+        file: IdentityFile::Certificate,
+        what: "the certificate and its private key cannot be used for TLS".into(),
+        fix: "make a new certificate".into(),
     }
 }
 

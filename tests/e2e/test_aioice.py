@@ -46,7 +46,7 @@ async def call(printed):
 def test_relay_only_call_with_printed_credentials(start, switch, clients):
     """RFC 8656 §9, §12: two clients of one relay reach each other at its own addresses without any configuration."""
     host = switch.host("relay", default_route=True)
-    relay = start(host, configured=False)
+    relay = start(host, "--print-ice-servers", configured=False)
     with clients.inside():
         kinds = asyncio.run(call(relay.output))
     assert set(kinds) == {"relay"} and len(kinds) >= 2

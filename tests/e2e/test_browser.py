@@ -81,7 +81,7 @@ def flows(page, *protocols):
 def test_printed_ice_servers(start, host, page):
     """The ICE servers printed by a relay without a configuration work as they are."""
     host.run("ip", "route", "add", "default", "dev", "eth0")
-    relay = start(host, configured=False)
+    relay = start(host, "--print-ice-servers", configured=False)
     call(page, json.loads(relay.output))
     flows(page, "udp", "tcp")
     assert relay.metric("dropped_packets_total", reason="forbidden_port") == 0
@@ -91,7 +91,8 @@ def test_printed_ice_servers(start, host, page):
 def test_printed_ice_servers_of_one_transport(protocol, start, host, tls, page):
     """With a domain and a certificate, each printed URL works on its own."""
     host.run("ip", "route", "add", "default", "dev", "eth0")
-    relay = start(host, "--domain", NAME, "--cert", tls["cert"], "--key", tls["key"], configured=False)
+    files = ("--cert", tls["cert"], "--key", tls["key"])
+    relay = start(host, "--domain", NAME, *files, "--print-ice-servers", configured=False)
     [server] = json.loads(relay.output)["iceServers"]
     urls = {
         "udp": f"turn:{NAME}:3478?transport=udp",

@@ -241,7 +241,7 @@ def test_unwritable_log(how, start, host, connect):
 
 def test_printed_credentials_stay_out_of_the_log(switch, start):
     """The printed credentials go to standard output only."""
-    relay = start(switch.host("relay", default_route=True), configured=False)
+    relay = start(switch.host("relay", default_route=True), "--print-ice-servers", configured=False)
     [server] = json.loads(eventually(lambda: relay.output))["iceServers"]
     assert server["credential"] not in relay.log and "iceServers" not in relay.log
 
@@ -250,6 +250,6 @@ def test_closed_standard_output(switch, start, clients):
     """The relay runs when nobody reads its standard output."""
     reading, writing = os.pipe()
     os.close(reading)
-    relay = start(switch.host("relay", default_route=True), configured=False, process={"stdout": writing})
+    relay = start(switch.host("relay", default_route=True), "--print-ice-servers", configured=False, process={"stdout": writing})
     os.close(writing)
     assert relay.get("/healthz")[0] == 200

@@ -86,13 +86,27 @@ def test_a_mistake_changes_nothing(start, host, connect):
 
 
 def test_other_settings_wait_for_a_restart(start, host, connect):
-    """Only credentials are reloaded; the log says that other changes need a restart."""
+    """Only credentials are reloaded; the log names the other settings that have changed and need a restart."""
     relay = start(host)
-    reload(relay, limits={"channels": 1}, auth={"secrets": [NEW_SECRET]})
-    assert any("restart" in line["message"] for line in relay.lines() if line["level"] == "WARN")
+    changes = {"limits": {"channels": 1}, "peers": {"deny": ["198.51.100.0/24"]}, "software": "other"}
+    reload(relay, auth={"secrets": [NEW_SECRET], "realm": "example.com"}, **changes)
+    [line] = [line["message"] for line in relay.lines() if line["level"] == "WARN" and "restart" in line["message"]]
+    assert line.endswith("need a restart: limits.channels, peers.deny, software"), line
+    assert NEW_SECRET not in relay.log
     client = connect(time_limited(NEW_SECRET, "bob"))
     client.allocate()
     assert client.bind(("8.8.8.8", 1)) and client.bind(("8.8.8.8", 2))
+
+
+def test_only_what_differs_is_named(start, host, tls, authority):
+    """A setting that is written differently, or as its default, has not changed; a certificate that was renewed has."""
+    relay = start(host, tls=tls)
+    reload(relay, tls=tls, limits={"allocations": 100000}, listen={"udp": ["0.0.0.0", "[::]"]})
+    assert not any("restart" in line["message"] for line in relay.lines() if line["level"] == "WARN")
+    authority.issue("turn.example.org")
+    reload(relay, tls=tls)
+    [line] = [line["message"] for line in relay.lines() if line["level"] == "WARN" and "restart" in line["message"]]
+    assert line.endswith("other settings have changed too, and need a restart: tls.cert, tls.key"), line
 
 
 def test_nonces_survive_a_reload(start, host, connect):

@@ -27,7 +27,7 @@ def ways(*hosts):
 
 def serve(start, host, *arguments, **options):
     """Starts a relay that must serve."""
-    return start(host, *arguments, configured=False, **options)
+    return start(host, "--print-ice-servers", *arguments, configured=False, **options)
 
 
 def fail(start, host, *arguments, **options):

@@ -3,18 +3,23 @@
 mod network;
 mod secret;
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use toml_edit::Value;
 
 use super::kind::{ReadContext, SettingKind, ValueError};
+use crate::plural::counted;
 
 pub use network::{Addresses, ExternalIps, Nat64, PeerRanges, PortRange, Prefixes, Sockets, port_range};
-pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, shared_secret};
+pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets};
 
 /// The longest lifetime: a year.
 const LIFETIME_MAX: u64 = 31_536_000;
+
+/// The most errors about one value that are reported: a list may be long.
+pub const ERRORS_MAX: usize = 100;
 
 /// On or off.
 pub struct Switch<T: 'static>(pub fn(&mut T) -> &mut bool);
@@ -104,7 +109,7 @@ impl<T> SettingKind<T> for Text<T> {
                 return Ok(text.to_owned());
             }
             let fix = format!("write {} to {} characters", self.range.start(), self.range.end());
-            Err(ValueError::of(value, format!("has {length} characters"), fix))
+            Err(ValueError::of(value, format!("has {}", counted(length, "character")), fix))
         };
         set((self.at)(target), text(value).and_then(check))
     }
@@ -156,7 +161,8 @@ fn list<X>(value: &Value, read: impl Fn(&Value) -> Result<X, ValueError>) -> (Ve
     let (mut items, mut errors) = (Vec::new(), Vec::new());
     let mut element = |element| match read(element) {
         Ok(item) => items.push(item),
-        Err(error) => errors.push(error),
+        Err(error) if errors.len() < ERRORS_MAX => errors.push(error),
+        Err(_) => {}
     };
     match value {
         Value::Array(array) => array.iter().for_each(&mut element),
@@ -166,13 +172,14 @@ fn list<X>(value: &Value, read: impl Fn(&Value) -> Result<X, ValueError>) -> (Ve
 }
 
 /// Reads a list whose elements must differ.
-fn set_of<X: PartialEq + Display>(
+fn set_of<X: Display>(
     value: &Value,
     read: impl Fn(&Value) -> Result<X, ValueError>,
 ) -> (Vec<X>, Vec<ValueError>) {
     let (items, mut errors) = list(value, read);
-    for (n, item) in items.iter().enumerate() {
-        if items[..n].contains(item) {
+    let mut seen = HashSet::new();
+    for item in &items {
+        if !seen.insert(item.to_string()) {
             errors.push(ValueError::of(value, format!("{item} is listed twice"), "remove one"));
         }
     }
@@ -207,5 +214,8 @@ fn wrong_type(value: &Value, expected: &str, fix: &str) -> ValueError {
         Value::Array(_) => "a list",
         Value::InlineTable(_) => "a table",
     };
-    ValueError::of(value, format!("expected {expected}, found {found}"), fix)
+    ValueError {
+        wrong_type: true,
+        ..ValueError::of(value, format!("expected {expected}, found {found}"), fix)
+    }
 }

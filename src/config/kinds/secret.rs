@@ -1,26 +1,36 @@
 //! Secrets, passwords and the files that hold them or keys.
+//!
+//! A sentence from here never quotes what it is about. Nor is the value of a setting shown that names a file, unless it surely
+//! does: it may be the secret itself.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Component, Path};
 
 use toml_edit::Value;
 
-use super::{list, set, text};
-use crate::auth::{Password, Secret};
-use crate::config::kind::{ReadContext, SettingKind, ValueError};
+use super::{ERRORS_MAX, list};
+use crate::auth::{Password, Secret, password_problem};
+use crate::config::files;
+use crate::config::kind::{FileContents, ReadContext, SettingKind, ValueError};
+use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
 use crate::config::tls::Pem;
-
-/// The fewest characters of a shared secret: whoever has one credential can try guesses without asking the relay.
-const SECRET_MIN: usize = 16;
+use crate::text;
 
 /// Shared secrets, written in the file.
 pub struct Secrets<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
 
 impl<T> SettingKind<T> for Secrets<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (secrets, errors) = list(value, |one| {
-            shared_secret(text(one)?).map_err(|(what, fix)| ValueError::of(one, what, fix))
+        let (secrets, mut errors) = list(value, |one| {
+            let secret = shared_secret(super::text(one)?);
+            Ok((one.clone(), secret.map_err(|(what, fix)| ValueError::of(one, what, fix))?))
         });
-        (self.0)(target).extend(secrets);
+        add_secrets(
+            (self.0)(target),
+            secrets,
+            |one| ValueError::of(&one, LISTED_TWICE, "remove one"),
+            &mut errors,
+        );
         errors
     }
 
@@ -38,8 +48,31 @@ pub struct SecretFiles<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
 
 impl<T> SettingKind<T> for SecretFiles<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let (secrets, errors) = list(value, |one| secret_file(one, context));
-        (self.0)(target).extend(secrets.into_iter().flatten());
+        let mut errors = Vec::new();
+        let files: Vec<&Value> = match value {
+            Value::Array(array) => array.iter().collect(),
+            single => vec![single],
+        };
+        for one in files {
+            if errors.len() >= ERRORS_MAX {
+                break;
+            }
+            match file(one, context, FileKind::Secret) {
+                Ok((name, contents)) => {
+                    errors.extend(public(one, &contents));
+                    let (secrets, wrong) = secrets_in_file(&contents.bytes);
+                    let at = |line: Option<usize>| files::place(name, line);
+                    errors.extend(wrong.into_iter().map(|wrong| {
+                        ValueError::of(one, format!("{} {}", at(wrong.line), wrong.what), wrong.fix)
+                    }));
+                    let twice = |line| {
+                        ValueError::of(one, format!("{} {LISTED_TWICE}", at(Some(line))), "remove one")
+                    };
+                    add_secrets((self.0)(target), secrets, twice, &mut errors);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
         errors
     }
 
@@ -54,7 +87,22 @@ pub struct PasswordText<T: 'static>(pub fn(&mut T) -> &mut Vec<Password>);
 
 impl<T> SettingKind<T> for PasswordText<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        add((self.0)(target), text(value).and_then(|text| password(value, text, "the password is empty")))
+        let read = super::text(value).and_then(|text| {
+            let problem = if text.is_empty() {
+                Some("is empty".to_owned())
+            } else {
+                text::invisible(text)
+                    .map(|(_, name)| format!("contains {name}"))
+                    .or_else(|| password_problem(text).map(Into::into))
+            };
+            match problem {
+                None => Ok(Password::Plain(Secret::new(text))),
+                Some(problem) => {
+                    Err(ValueError::of(value, format!("the password {problem}"), "write another password"))
+                }
+            }
+        });
+        add((self.0)(target), read)
     }
 
     fn describe(&self) -> String {
@@ -71,12 +119,16 @@ pub struct PasswordFile<T: 'static>(pub fn(&mut T) -> &mut Vec<Password>);
 
 impl<T> SettingKind<T> for PasswordFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let read = file(value, context).and_then(|text| {
-            // Editors end a file with one line ending; any other white space may belong to the password.
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            password(value, text.strip_suffix('\r').unwrap_or(text), "the file is empty")
+        let (name, contents) = match file(value, context, FileKind::Password) {
+            Ok(read) => read,
+            Err(error) => return vec![error],
+        };
+        let mut errors: Vec<_> = public(value, &contents).into_iter().collect();
+        let read = password_in_file(&contents.bytes).map_err(|wrong| {
+            ValueError::of(value, format!("{} {}", files::place(name, wrong.line), wrong.what), wrong.fix)
         });
-        add((self.0)(target), read)
+        errors.extend(add((self.0)(target), read));
+        errors
     }
 
     fn describe(&self) -> String {
@@ -101,12 +153,20 @@ impl<T> SettingKind<T> for Md5Key<T> {
     }
 }
 
-/// A PEM file with certificates or a private key.
+/// A PEM file with certificates or a private key. What it contains is checked together with the other one.
 pub struct PemFile<T: 'static>(pub fn(&mut T) -> &mut Option<Pem>);
 
 impl<T> SettingKind<T> for PemFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        set((self.0)(target), file(value, context).map(|text| Some(Pem::new(text))))
+        match file(value, context, FileKind::Pem) {
+            Ok((name, contents)) => {
+                let is_key = contents.bytes.windows(KEY_LABEL.len()).any(|window| window == KEY_LABEL);
+                let errors = public(value, &contents).filter(|_| is_key).into_iter().collect();
+                *(self.0)(target) = Some(Pem::new(name, contents.bytes));
+                errors
+            }
+            Err(error) => vec![error],
+        }
     }
 
     fn describe(&self) -> String {
@@ -114,40 +174,38 @@ impl<T> SettingKind<T> for PemFile<T> {
     }
 }
 
-/// A shared secret, or what is wrong with it and how to fix that.
-pub fn shared_secret(text: &str) -> Result<Secret, (String, String)> {
-    let length = text.chars().count();
-    if length < SECRET_MIN {
-        let what = format!("a secret of {length} characters can be guessed");
-        let fix = format!("use at least {SECRET_MIN}; `openssl rand -base64 32` generates a good one");
-        return Err((what, fix));
+const LISTED_TWICE: &str = "a secret is listed twice";
+
+/// The label that every section with a private key has.
+const KEY_LABEL: &[u8] = b"PRIVATE KEY-----";
+
+/// Adds secrets that are new, and a warning for each other one.
+fn add_secrets<P>(
+    known: &mut Vec<Secret>,
+    read: Vec<(P, Secret)>,
+    twice: impl Fn(P) -> ValueError,
+    errors: &mut Vec<ValueError>,
+) {
+    let mut seen: HashSet<Vec<u8>> = known.iter().map(|secret| secret.as_bytes().to_vec()).collect();
+    for (place, secret) in read {
+        if seen.insert(secret.as_bytes().to_vec()) {
+            known.push(secret);
+        } else if errors.len() < ERRORS_MAX {
+            errors.push(ValueError { warning: true, ..twice(place) });
+        }
     }
-    Ok(Secret::new(text))
 }
 
-fn secret_file(value: &Value, context: &ReadContext<'_>) -> Result<Vec<Secret>, ValueError> {
-    let text = file(value, context)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let secrets: Vec<Secret> = lines
-        .map(shared_secret)
-        .collect::<Result<_, _>>()
-        .map_err(|(what, fix)| ValueError::of(value, what, fix))?;
-    if secrets.is_empty() {
-        let fix = "write a secret into it; `openssl rand -base64 32` generates one";
-        return Err(ValueError::of(value, "the file is empty", fix));
-    }
-    Ok(secrets)
-}
-
-fn password(value: &Value, text: &str, if_empty: &str) -> Result<Password, ValueError> {
-    if text.is_empty() {
-        return Err(ValueError::of(value, if_empty, "write the password"));
-    }
-    Ok(Password::Plain(Secret::new(text)))
+/// The warning about a file with a secret that everybody may read.
+fn public(value: &Value, contents: &FileContents) -> Option<ValueError> {
+    contents.is_public.then(|| {
+        let what = "every user of this machine may read the file";
+        ValueError { warning: true, ..ValueError::of(value, what, "run `chmod o-rwx` on it") }
+    })
 }
 
 fn md5_key(value: &Value) -> Result<Password, ValueError> {
-    let text = text(value)?;
+    let text = super::text(value)?;
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let key = u128::from_str_radix(digits, 16).ok();
     // from_str_radix accepts a sign, and any number of digits.
@@ -158,11 +216,62 @@ fn md5_key(value: &Value) -> Result<Password, ValueError> {
     })
 }
 
-fn file(value: &Value, context: &ReadContext<'_>) -> Result<String, ValueError> {
-    (context.read)(Path::new(text(value)?)).map_err(|error| {
-        let fix = "correct the path, or allow the user that runs hairpin to read the file";
-        ValueError::of(value, format!("cannot be read: {error}"), fix)
+/// What a file contains that a setting names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileKind {
+    Secret,
+    Password,
+    Pem,
+}
+
+/// The name of a file and what it contains.
+fn file<'a>(
+    value: &'a Value,
+    context: &ReadContext<'_>,
+    kind: FileKind,
+) -> Result<(&'a str, FileContents), ValueError> {
+    let name = super::text(value).map_err(|error| ValueError { hidden: true, ..error })?;
+    let wrong =
+        |what: &str, fix: &str, hidden| Err(ValueError { hidden, ..ValueError::of(value, what, fix) });
+    if name.contains("-----BEGIN") || name.contains(['\n', '\r']) {
+        return wrong("is not the name of a file", "write the text into a file, and its name here", true);
+    }
+    (context.read)(Path::new(name)).map(|contents| (name, contents)).or_else(|error| {
+        let (what, fix) = files::unreadable(&error);
+        let hidden = !is_surely_a_name(name, kind, &error, context);
+        wrong(&what, if hidden { OR_A_SECRET[kind as usize] } else { fix }, hidden)
     })
+}
+
+/// How to fix a name that may be the secret itself.
+const OR_A_SECRET: [&str; 3] = [
+    "correct the path, or if this is the secret itself, move it to auth.secrets",
+    "correct the path, or if this is the password itself, write it as `password`",
+    "correct the path",
+];
+
+/// Whether the name of a file that cannot be read may be shown.
+fn is_surely_a_name(name: &str, kind: FileKind, error: &std::io::Error, context: &ReadContext<'_>) -> bool {
+    use std::io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    if !matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput) {
+        return true;
+    }
+    // The names of certificates and keys have an extension; base64 has no dot.
+    let has_extension = Path::new(name).extension().is_some_and(|extension| extension.len() <= 5);
+    if kind == FileKind::Pem && has_extension && name.len() <= 255 {
+        return true;
+    }
+    // A path begins with a folder that exists; a secret with slashes does not.
+    let mut folders = Path::new(name).components();
+    let first = match (folders.next(), folders.next()) {
+        (Some(Component::RootDir), Some(Component::Normal(first))) => Path::new("/").join(first),
+        (Some(first), _) => Path::new(first.as_os_str()).to_owned(),
+        (None, _) => return false,
+    };
+    folders.next().is_some()
+        && (context.read)(&first).is_err_and(|error| error.kind() == std::io::ErrorKind::IsADirectory)
+        || name.starts_with("./")
+        || name.starts_with("../")
 }
 
 fn add<X>(field: &mut Vec<X>, read: Result<X, ValueError>) -> Vec<ValueError> {

@@ -1,0 +1,54 @@
+//! Reads the files of an operator: the configuration and the files that it names.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::config::FileContents;
+use crate::config::files::FILE_MAX;
+
+/// Reads a file, up to a bound, so that /dev/zero causes an error and not an endless read.
+///
+/// # Errors
+///
+/// Returns an error if the file is a directory, cannot be read, or is too large.
+pub fn read(path: &Path) -> io::Result<FileContents> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let is_public = metadata.is_file() && metadata.permissions().mode() & 0o004 != 0;
+    Ok(FileContents { bytes: bytes(file)?, is_public })
+}
+
+/// The rest of a file, up to the same bound.
+pub fn bytes(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endless_files_and_directories_are_refused() {
+        let kind =
+            |path: &str| read(Path::new(path)).map(|contents| contents.bytes.len()).unwrap_err().kind();
+        assert_eq!(kind("/dev/zero"), io::ErrorKind::FileTooLarge);
+        assert_eq!(kind("/proc"), io::ErrorKind::IsADirectory);
+        assert_eq!(kind("/proc/version/x"), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn files_up_to_the_bound_are_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(FILE_MAX).unwrap();
+        assert_eq!(read(file.path()).unwrap().bytes.len() as u64, FILE_MAX);
+        file.as_file().set_len(FILE_MAX + 1).unwrap();
+        assert!(read(file.path()).is_err());
+    }
+}
