@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
 
 mod place;
+mod secrets;
 mod signals;
 mod streams;
 

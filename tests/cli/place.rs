@@ -46,9 +46,12 @@ impl Place {
 
     /// Starts the relay and waits until it serves.
     pub fn start(&self, stderr: Stdio) -> Running {
-        let child =
-            command(&["serve", "--config", self.config()]).stdout(Stdio::piped()).stderr(stderr).spawn();
-        let running = Running(child.unwrap());
+        self.wait_for_start(&mut command(&["serve", "--config", self.config()]), stderr)
+    }
+
+    /// Runs a command that starts the relay, and waits until it serves.
+    pub fn wait_for_start(&self, command: &mut Command, stderr: Stdio) -> Running {
+        let running = Running(command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).is_err() {
             assert!(Instant::now() < deadline, "the relay does not serve");
@@ -90,6 +93,10 @@ impl Place {
 pub struct Running(Child);
 
 impl Running {
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: &str) {
         signal_to(&self.0, signal);

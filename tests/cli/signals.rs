@@ -57,8 +57,8 @@ fn one_mistake_is_not_a_plural() {
     let running = place.start(File::create(&log).unwrap().into());
     let good = fs::read_to_string(place.file()).unwrap();
     for (wrong, words) in [
-        ("[limits]\nchannels = 0\n", "has 1 mistake"),
-        ("[limits]\nchannels = 0\npermissions = 0\n", "has 2 mistakes"),
+        ("[limits]\npermission_lifetime = 0\n", "has 1 mistake"),
+        ("[limits]\npermission_lifetime = 0\nchannel_lifetime = 0\n", "has 2 mistakes"),
     ] {
         fs::write(place.file(), format!("{good}{wrong}")).unwrap();
         running.signal("HUP");

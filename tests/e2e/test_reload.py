@@ -74,10 +74,10 @@ def test_a_mistake_changes_nothing(start, host, connect):
     relay = start(host)
     call = connect()
     call.allocate()
-    said = reload(relay, auth={"secrets": ["short"]}, limits={"channels": 0})
+    said = reload(relay, auth={"secrets": ["short"]}, limits={"channel_lifetime": 0})
     assert "nothing has changed" in said, said
     told = [line["message"] for line in relay.lines() if line["level"] == "ERROR"]
-    assert any("limits.channels" in line for line in told) and any("auth.secrets" in line for line in told), (
+    assert any("limits.channel_lifetime" in line for line in told) and any("auth.secrets" in line for line in told), (
         told
     )
     assert call.refresh() == 600

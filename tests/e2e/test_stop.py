@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from hosts import eventually
+
 
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 
@@ -57,7 +59,7 @@ def test_other_signals_end_no_call(workers, start, host, connect, peers):
         for call in [*calls, connect()]:
             call.allocate() if call not in calls else call.refresh()
     assert relay.process.poll() is None
-    [line] = [line["message"] for line in relay.lines() if line["message"].startswith("SIGUSR2")]
+    [line] = eventually(lambda: [line["message"] for line in relay.lines() if line["message"].startswith("SIGUSR2")])
     assert "SIGHUP" in line and "certificate" in line, line
 
 
