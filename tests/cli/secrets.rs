@@ -185,7 +185,8 @@ fn damaged_keys_are_named_and_not_quoted() {
         (body.clone().into_bytes(), "lost its BEGIN and END lines"),
         (key.serialize_der(), "openssl pkey -inform DER -in the-key.pem"),
         (good.encode_utf16().flat_map(u16::to_le_bytes).collect(), "UTF-16"),
-        (b"\x30\x82\x09\x00\x02\x01\x03\x30\x82".to_vec(), "openssl pkcs12 -in the-key.pem"),
+        (b"\x30\x82\x09\x00\x02\x01\x03\x30\x82\x08\xF0\x06\x09".to_vec(), "openssl pkcs12 -in the-key.pem"),
+        (b"\x7FELF\x02\x01\x01\0\0".to_vec(), "is not PEM"),
         (Vec::new(), "is empty"),
     ] {
         write("the-cert.pem", certificate.as_bytes());
