@@ -1,6 +1,6 @@
 //! Whether settings agree with each other. Each single value is checked where it is read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::external;
 use super::settings::{ListenSettings, Settings};
@@ -80,6 +80,35 @@ pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagree
         found.push(warning(&["http.listen"], what, fix));
     }
     found
+}
+
+/// Addresses that this machine does not have now. The relay waits for them, since a service may start before the network.
+pub fn missing(settings: &Settings, has_address: &dyn Fn(IpAddr) -> bool) -> Vec<Disagreement> {
+    let lists: [(&'static str, Vec<IpAddr>, &str); 6] = [
+        ("listen.udp", ips(&settings.listen.udp), "clients are not served there until it has"),
+        ("listen.tcp", ips(&settings.listen.tcp), "clients are not served there until it has"),
+        ("listen.tls", ips(&settings.listen.tls), "clients are not served there until it has"),
+        ("relay.addresses", settings.relay.addresses.clone(), "the relay waits for it"),
+        (
+            "relay.external_ip",
+            settings.relay.external_ip.iter().filter_map(|entry| entry.local).collect(),
+            "the relay waits for it",
+        ),
+        ("http.listen", ips(&settings.http.listen), "nothing is served there until it has"),
+    ];
+    let mut found = Vec::new();
+    for (key, addresses, consequence) in lists {
+        for address in addresses.iter().filter(|ip| !ip.is_unspecified() && !has_address(**ip)) {
+            let what = format!("{address} is not an address of this machine now");
+            let fix = format!("{consequence}; if it is a mistake, `ip addr` lists those that it has");
+            found.push(warning(&[key], what, fix));
+        }
+    }
+    found
+}
+
+fn ips(sockets: &[SocketAddr]) -> Vec<IpAddr> {
+    sockets.iter().map(SocketAddr::ip).collect()
 }
 
 /// Refuses to be an anonymous relay.

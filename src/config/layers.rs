@@ -59,10 +59,7 @@ impl Settings {
     pub fn turn(&self, site: &Site) -> turn::TurnConfig {
         let limits = &self.limits;
         turn::TurnConfig {
-            families: Families {
-                v4: site.relay.iter().any(IpAddr::is_ipv4),
-                v6: site.relay.iter().any(IpAddr::is_ipv6),
-            },
+            families: self.families(site),
             lifetimes: Lifetimes {
                 allocation_lifetime: limits.allocation_lifetime,
                 max_allocation_lifetime: limits.max_allocation_lifetime,
@@ -92,6 +89,17 @@ impl Settings {
         }
     }
 
+    /// The families of relayed addresses that there are, or will be: clients are refused with 508 for the time being, not
+    /// with 440 for good, while a configured address is not on this machine or none has been discovered.
+    fn families(&self, site: &Site) -> Families {
+        let any =
+            |is_family: fn(&IpAddr) -> bool| site.relay.iter().chain(&self.relay.addresses).any(is_family);
+        match (any(IpAddr::is_ipv4), any(IpAddr::is_ipv6)) {
+            (false, false) => Families { v4: true, v6: true },
+            (v4, v6) => Families { v4, v6 },
+        }
+    }
+
     /// Every address and port that this process listens on.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
         let clients = site.listeners.iter().map(|(_, addr)| addr);
@@ -103,6 +111,8 @@ impl Settings {
         datapath::DatapathConfig {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
             ports: self.relay.ports.clone(),
+            // The daemon knows how many files this process may open.
+            relay_sockets: usize::MAX,
             reservation_lifetime: self.limits.reservation_lifetime.into(),
             gro: self.listen.gro,
             gso: self.listen.gso,
@@ -202,6 +212,11 @@ mod tests {
         let families = |relay| Settings::default().turn(&site(relay)).families;
         assert_eq!(families(&["192.0.2.1"]), Families { v4: true, v6: false });
         assert_eq!(families(&["2001:db8::1", "192.0.2.1"]), Families { v4: true, v6: true });
+        // RFC 8656 §7.2: 440 is for a family that the server does not support.
+        assert_eq!(families(&[]), Families { v4: true, v6: true });
+        let mut settings = Settings::default();
+        settings.relay.addresses = vec!["2001:db8::1".parse().unwrap()];
+        assert_eq!(settings.turn(&site(&[])).families, Families { v4: false, v6: true });
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     }
     let agreed = checks::agreement(&settings, context.now, context.generates);
     let agreed = agreed.into_iter().chain(own_addresses::agreement(&settings, context));
+    let agreed = agreed.chain(checks::missing(&settings, context.has_address));
     let credentials = checks::credentials(&settings).filter(|_| !context.generates);
     for disagreement in agreed.chain(credentials) {
         loading.disagreement(disagreement);

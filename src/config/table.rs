@@ -140,9 +140,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Addresses(|s: &mut Settings| &mut s.relay.addresses),
         default: "[]",
         example: r#"["203.0.113.7", "2001:db8::7"]"#,
-        doc: "Addresses of this machine for relayed transport addresses, one or more per family. If empty, hairpin uses the source \
-              address of each family's default route, but never a loopback, link-local or temporary address. If any address is \
-              listed, none is discovered, so list both families.",
+        doc: "Addresses of this machine for relayed transport addresses, one or more per family. A client gets the one that it \
+              came in by, if that is among them. An address that this machine does not have yet relays as soon as it has. If \
+              empty, hairpin uses the source address of each family's default route, and follows it, but never a loopback, \
+              link-local or temporary address. If any address is listed, none is discovered, so list both families.",
         coturn: &["relay-ip"],
     },
     Setting {
@@ -369,7 +370,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "50000",
         example: "",
         doc: "TCP and TLS connections in total. When there are as many, the oldest one without an allocation of the source that has \
-              most of them makes room for a new one; if all have allocations, new ones are closed immediately.",
+              most of them makes room for a new one; if all have allocations, new ones are closed immediately. If \
+              the limit on open files is low, half of it bounds them too; the log of the start says so.",
         coturn: &[],
     },
     Setting {

@@ -94,7 +94,7 @@ workers = "four"
 [listen]
 upd = ["0.0.0.0:3478"]
 [relay]
-addresses = ["192.0.2.1", "192.0.2.99"]
+addresses = ["192.0.2.1", "192.0.2.256"]
 ports = "65535-49152"
 [auth]
 secrets = [
@@ -114,8 +114,8 @@ level = "loud"
         [
             "hairpin.toml:2: workers = \"four\": expected a number, found text; write a whole number, without quotes",
             "hairpin.toml:4: listen.upd: unknown setting; did you mean listen.udp?",
-            "hairpin.toml:6: relay.addresses = \"192.0.2.99\": 192.0.2.99 is not an address of this machine; \
-             `ip addr` lists those that are",
+            "hairpin.toml:6: relay.addresses = \"192.0.2.256\": not an IP address; write it like \"192.0.2.1\" or \
+             \"2001:db8::1\"",
             "hairpin.toml:7: relay.ports = \"65535-49152\": the range is reversed; write \"49152-65535\"",
             "hairpin.toml:11: auth.secrets = ***: a secret of 5 characters can be guessed; use at least 16; \
              `openssl rand -base64 32` generates a good one",
@@ -126,6 +126,29 @@ level = "loud"
             "hairpin.toml:17: log.level = \"loud\": unknown value; use one of error, warn, info, debug, trace",
         ]
     );
+}
+
+/// A service may start before the network, so an address that is not there is no mistake.
+#[test]
+fn an_address_that_is_not_on_this_machine_is_a_warning() {
+    let text = "\
+[listen]
+udp = [\"192.0.2.9:3478\"]
+[relay]
+addresses = [\"192.0.2.1\", \"2001:db8::99\"]
+[http]
+listen = \"127.0.0.1:9641\"
+";
+    let expected = [
+        "hairpin.toml:2: warning: listen.udp = [\"192.0.2.9:3478\"]: 192.0.2.9 is not an address of this machine now; \
+         clients are not served there until it has; if it is a mistake, `ip addr` lists those that it has",
+        "hairpin.toml:4: warning: relay.addresses = [\"192.0.2.1\", \"2001:db8::99\"]: 2001:db8::99 is not an address of this \
+         machine now; the relay waits for it; if it is a mistake, `ip addr` lists those that it has",
+    ];
+    assert_eq!(lines(text), expected);
+    let both = format!("{text}{GOOD}");
+    let loaded = load("hairpin.toml", &both, &reader()).unwrap();
+    assert_eq!(loaded.settings.relay.addresses.len(), 2, "it is used once the machine has it");
 }
 
 #[test]
@@ -273,7 +296,6 @@ fn wrong_values_are_reported() {
         ("[relay]\nexternal_ip = \"203.0.113.1/\"", "not an external address"),
         ("[relay]\nexternal_ip = \"0.0.0.0\"", "0.0.0.0 cannot be reached from outside"),
         ("[relay]\nexternal_ip = \"203.0.113.1/2001:db8::1\"", "write two addresses of the same family"),
-        ("[relay]\nexternal_ip = \"203.0.113.1/192.0.2.9\"", "192.0.2.9 is not an address of this machine"),
         (
             "[relay]\nexternal_ip = [\"203.0.113.1\", \"203.0.113.1\"]",
             "relay.external_ip = [\"203.0.113.1\", \"203.0.113.1\"]: 203.0.113.1 is listed twice",
@@ -331,7 +353,7 @@ fn wrong_values_are_reported() {
         ("[limits]\nclient_queue = 1", "write a number from 16384"),
         ("[limits]\nidle_timeout = 0", "write a number from 1"),
         ("[listen]\nudp = [\"192.0.2.1:0\"]", "port 0 is not a valid port"),
-        ("[listen]\nudp = [\"192.0.2.7:3478\"]", "not an address of this machine"),
+        ("[listen]\nudp = [\"255.255.255.255:3478\"]", "a broadcast address"),
         ("[listen]\nudp = [\"turn.example.org\"]", "not an address with a port"),
         (
             "[limits]\nmax_allocation_lifetime = 599",

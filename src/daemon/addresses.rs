@@ -1,4 +1,4 @@
-//! The addresses of this machine, and which of them to relay with if none is configured: the source address of each family's
+//! Which addresses of this machine relay: whether a configured one can be used, and which to use if none is configured: the source address of each family's
 //! default route. Loopback and link-local addresses cannot be reached from elsewhere and temporary ones (RFC 8981) expire, so
 //! these are never chosen.
 
@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use nix::ifaddrs::getifaddrs;
+use super::own::Own;
 
 /// A relayed address and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub enum Unusable {
     /// Its interface has only temporary addresses.
     #[error("the default route's source address {0} is temporary, and its interface has no permanent one")]
     Temporary(Ipv6Addr),
+    /// It cannot be used yet, or not any more.
+    #[error("no socket can be bound to the default route's source address {0}")]
+    Gone(IpAddr),
 }
 
 /// Addresses of a DNS root server, which are reached by the default route. Their routes are looked up; no packet is sent.
@@ -83,26 +86,46 @@ pub fn discovered() -> Vec<IpAddr> {
     [discover_v4(), discover_v6()].into_iter().flatten().map(|chosen| chosen.address).collect()
 }
 
-/// Every address of this machine.
+/// Why an address of relay.addresses cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// No interface has it.
+    #[error("this machine does not have it")]
+    NotHere,
+    /// RFC 4862: another host may have it.
+    #[error("duplicate address detection has not finished")]
+    Tentative,
+    /// RFC 4862: another host has it.
+    #[error("duplicate address detection has failed: another host on its link has it")]
+    Duplicate,
+}
+
+/// Whether relay sockets can be bound to an address: it is among `own`, and the kernel agrees.
 ///
 /// # Errors
 ///
-/// Returns the error of `getifaddrs(3)`.
-pub fn all() -> io::Result<Vec<IpAddr>> {
-    let mut all: Vec<IpAddr> = getifaddrs()?
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
+/// Returns what it lacks.
+pub fn check(address: IpAddr, own: &Own) -> Result<(), Missing> {
+    if own.may_contain(address) && can_bind(address) {
+        return Ok(());
+    }
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    Err(missing(address, &table))
 }
 
-/// Whether a socket of this machine can be bound to an address.
-pub fn is_here(address: IpAddr) -> bool {
+/// `table` is the text of /proc/net/if_inet6.
+fn missing(address: IpAddr, table: &str) -> Missing {
+    let flags = |entry: &InterfaceAddress| (IpAddr::from(entry.address) == address).then_some(entry.flags);
+    let flags = table.lines().filter_map(InterfaceAddress::parse).find_map(|entry| flags(&entry));
+    match flags {
+        Some(flags) if flags & FAILED != 0 => Missing::Duplicate,
+        Some(flags) if flags & TENTATIVE != 0 => Missing::Tentative,
+        Some(_) | None => Missing::NotHere,
+    }
+}
+
+/// With net.ipv4.ip_nonlocal_bind or its IPv6 counterpart, as keepalived wants it, this is true of every address.
+fn can_bind(address: IpAddr) -> bool {
     // Any other error, such as a missing interface for a link-local address, means that the address exists.
     let kind = UdpSocket::bind(SocketAddr::new(address, 0)).map_err(|error| error.kind());
     kind.err() != Some(io::ErrorKind::AddrNotAvailable)
@@ -168,6 +191,12 @@ fn choose_v6(source: Option<IpAddr>, table: &str) -> Result<Chosen, Unusable> {
         .ok_or(Unusable::Temporary(v6))
 }
 
+/// Flags of addresses: IFA_F_* of linux/if_addr.h.
+const TEMPORARY: u8 = 0x01;
+const FAILED: u8 = 0x08;
+const DEPRECATED: u8 = 0x20;
+const TENTATIVE: u8 = 0x40;
+
 /// A line of /proc/net/if_inet6: address, interface index, prefix length, scope, flags, name; all in hex.
 struct InterfaceAddress {
     address: Ipv6Addr,
@@ -184,12 +213,8 @@ impl InterfaceAddress {
         Some(InterfaceAddress { address, interface, flags })
     }
 
-    /// Neither temporary nor failed, deprecated or tentative (IFA_F_* of linux/if_addr.h).
+    /// Neither temporary nor failed, deprecated or tentative.
     fn is_permanent(&self) -> bool {
-        const TEMPORARY: u8 = 0x01;
-        const FAILED: u8 = 0x08;
-        const DEPRECATED: u8 = 0x20;
-        const TENTATIVE: u8 = 0x40;
         self.flags & (TEMPORARY | FAILED | DEPRECATED | TENTATIVE) == 0
     }
 
@@ -247,8 +272,28 @@ fe8000000000000000fc00fffe000001 02 40 20 80     eth0
 
     #[test]
     fn this_machine_has_its_loopback_address() {
-        assert!(is_here(ip("127.0.0.1")) && all().unwrap().contains(&ip("127.0.0.1")));
-        assert!(!is_here(ip("192.0.2.254")) && !is_here(ip("2001:db8::fe")));
+        let own = Own::read();
+        assert_eq!(check(ip("127.0.0.1"), &own), Ok(()));
+        assert_eq!(check(ip("127.9.9.9"), &own), Ok(()), "all of 127.0.0.0/8 is local");
+        assert_eq!(check(ip("192.0.2.254"), &own), Err(Missing::NotHere));
+        assert_eq!(check(ip("2001:db8::fe"), &own), Err(Missing::NotHere));
+        // Without a list the kernel decides alone.
+        let unknown = Own { ranges: Vec::new(), complete: false };
+        assert_eq!(check(ip("127.0.0.1"), &unknown), Ok(()));
+        assert_eq!(check(ip("192.0.2.254"), &unknown), Err(Missing::NotHere));
+    }
+
+    #[test]
+    fn an_address_under_duplicate_address_detection_is_told_apart() {
+        let table = "\
+20010db8000000000000000000000001 02 40 00 40     eth0
+20010db8000000000000000000000002 02 40 00 c8     eth0
+20010db8000000000000000000000003 02 40 00 80     eth0
+";
+        assert_eq!(missing(ip("2001:db8::1"), table), Missing::Tentative);
+        assert_eq!(missing(ip("2001:db8::2"), table), Missing::Duplicate);
+        assert_eq!(missing(ip("2001:db8::4"), table), Missing::NotHere);
+        assert_eq!(missing(ip("192.0.2.1"), table), Missing::NotHere);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //! which peers are denied.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tracing::{info, warn};
 
 use super::addresses::{self, Chosen};
+use super::place::{Place, Waiting};
 use crate::config::{Settings, Site, own_addresses};
 use crate::plural::counted;
-use crate::turn::Transport;
 use crate::turn::peers::{Cidr, PeerRule};
+use crate::turn::{External, Transport};
 
 /// RFC 8489 section 6.2.3: clients verify the certificate.
 const SELF_SIGNED: &str = "browsers refuse the self-signed certificate for turns: URLs; start with --domain, --cert and \
@@ -21,7 +22,7 @@ const IPV6_ONLY: &str = "there is no IPv4 relayed address, so clients that name 
                          440; if clients have IPv4, list an IPv4 address of this machine in relay.addresses";
 
 /// Logs what a relay that has just started does.
-pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
+pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     info!("listening for clients on {}", listeners(site));
     match (settings.tls.cert.is_some(), settings.tls.is_self_signed()) {
         (false, _) => info!("TLS is off: no certificate is configured (tls.cert and tls.key)"),
@@ -29,9 +30,14 @@ pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
         (true, false) => {}
     }
     let ports = &settings.relay.ports;
-    let names: Vec<_> = chosen.iter().map(|chosen| advertised(*chosen, site)).collect();
-    info!("relayed addresses: {}; ports {}-{}", names.join(", "), ports.start(), ports.end());
-    if let Some(warning) = private_only(site) {
+    let names: Vec<_> = place.relay.iter().map(|chosen| advertised(*chosen, &place.external)).collect();
+    let names = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
+    info!("relayed addresses: {names}; ports {}-{}", ports.start(), ports.end());
+    missing(place, &[]);
+    for (what, addr) in &place.idle {
+        warn!("{what} {addr}: this machine does not have the address yet; it is served once it has");
+    }
+    if let Some(warning) = private_only(place) {
         warn!("{warning}");
     }
     let auth = &settings.auth;
@@ -41,12 +47,77 @@ pub fn relay(settings: &Settings, site: &Site, chosen: &[Chosen]) {
         count(auth.secrets.len(), "shared secret"),
         count(auth.users.len(), "static user")
     );
-    if site.relay.iter().all(IpAddr::is_ipv6) {
+    if is_ipv6_only(settings, place) {
         warn!("{IPV6_ONLY}");
     }
     info!("{}", denied(settings, site));
     if !settings.http.listen.is_empty() {
         info!("serving metrics and health on http {}", list(&settings.http.listen));
+    }
+}
+
+/// Logs how the addresses of this machine have changed.
+pub fn change(before: &Place, now: &Place) {
+    for chosen in before.relay.iter().filter(|chosen| !now.addresses().contains(&chosen.address)) {
+        warn!(
+            "relayed address removed: {} is not {} any more; no new allocation uses it, and those that do end with their clients",
+            chosen.address,
+            if now.own.may_contain(chosen.address) {
+                "the address to relay with"
+            } else {
+                "an address of this machine"
+            },
+        );
+    }
+    for chosen in now.relay.iter().filter(|chosen| !before.addresses().contains(&chosen.address)) {
+        info!("relayed address added: {}", advertised(*chosen, &now.external));
+    }
+    // What was told as the reason why the relay is not ready is told again once it is, with what is left of it.
+    let told = if before.is_ready().is_ok() == now.is_ready().is_ok() { &before.waiting[..] } else { &[] };
+    missing(now, told);
+    for (what, addr) in before.idle.iter().filter(|listener| !now.idle.contains(listener)) {
+        info!("{what} {addr}: this machine has the address now; it is served");
+    }
+    for (what, addr) in now.idle.iter().filter(|listener| !before.idle.contains(listener)) {
+        warn!(
+            "{what} {addr}: this machine does not have the address any more; it is served again when it has"
+        );
+    }
+    if let Some(misfit) = now.misfit.as_ref().filter(|misfit| before.misfit.as_ref() != Some(*misfit)) {
+        warn!("relay.external_ip: {misfit}; until then it has no effect");
+    }
+    if let Some(warning) = private_only(now).filter(|_| private_only(before).is_none()) {
+        warn!("{warning}");
+    }
+}
+
+/// Logs what is waited for, unless it was `told`.
+fn missing(place: &Place, told: &[Waiting]) {
+    let new: Vec<&Waiting> = place.waiting.iter().filter(|waiting| !told.contains(waiting)).collect();
+    if let Err(reason) = place.is_ready() {
+        let fix = match place.waiting.first() {
+            Some(Waiting::Configured(..)) => {
+                "correct relay.addresses if this is a mistake; `ip addr` lists those that can be used"
+            }
+            _ => {
+                "connect this machine to a network, or list addresses of this machine in relay.addresses in a configuration \
+                 and start with --config"
+            }
+        };
+        if !new.is_empty() {
+            warn!("{reason}; the relay waits for one, and clients get 508 until then: {fix}");
+        }
+        return;
+    }
+    for waiting in new {
+        match waiting {
+            Waiting::Configured(ip, why) => {
+                warn!(
+                    "relay.addresses: waiting for {ip}: {why}; it relays as soon as it can be used (`ip addr` lists those that can)"
+                );
+            }
+            Waiting::Discovered(family, why) => info!("no {family} relayed address: {why}"),
+        }
     }
 }
 
@@ -57,16 +128,28 @@ fn listeners(site: &Site) -> String {
 }
 
 /// A relayed address, where it comes from, and its external address.
-fn advertised(chosen: Chosen, site: &Site) -> String {
-    let outside = site.outside(chosen.address);
+fn advertised(chosen: Chosen, external: &External) -> String {
+    let outside = outside(external, chosen.address);
     if outside == chosen.address {
         return chosen.to_string();
     }
     format!("{chosen}, advertised as {outside} (relay.external_ip)")
 }
 
-fn private_only(site: &Site) -> Option<String> {
-    site.relay.iter().all(|ip| addresses::is_private(site.outside(*ip))).then(|| {
+fn outside(external: &External, ip: IpAddr) -> IpAddr {
+    external.outside(SocketAddr::new(ip, 0)).ip()
+}
+
+fn is_ipv6_only(settings: &Settings, place: &Place) -> bool {
+    let configured = &settings.relay.addresses;
+    let relay = if configured.is_empty() { &place.addresses() } else { configured };
+    !relay.is_empty() && relay.iter().all(IpAddr::is_ipv6)
+}
+
+fn private_only(place: &Place) -> Option<String> {
+    let is_private = |ip: &IpAddr| addresses::is_private(outside(&place.external, *ip));
+    let all = place.addresses();
+    (!all.is_empty() && all.iter().all(is_private)).then(|| {
         "every relayed address is private, so only clients and peers in the same network can use this relay; if a NAT maps a \
          public address to this machine, set relay.external_ip to that address in a configuration (start with --config), \
          otherwise list a public address of this machine in relay.addresses"
@@ -114,34 +197,35 @@ fn count(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::addresses::Why;
+    use super::super::own::Own;
     use super::*;
-    use crate::turn::External;
 
-    fn site(relay: &[&str], external: &[(&str, &str)]) -> Site {
-        Site {
-            listeners: Vec::new(),
-            relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
-            external: External::new(
-                external.iter().map(|(local, out)| (local.parse().unwrap(), out.parse().unwrap())).collect(),
-            ),
-            own: Vec::new(),
-            cpus: 1,
+    fn place(relay: &[&str], external: &[(&str, &str)]) -> Place {
+        let chosen = |text: &&str| Chosen { address: text.parse().unwrap(), why: Why::DefaultRoute };
+        let pair = |&(local, out): &(&str, &str)| (local.parse().unwrap(), out.parse().unwrap());
+        Place {
+            own: Own { ranges: Vec::new(), complete: true },
+            relay: relay.iter().map(chosen).collect(),
+            external: External::new(external.iter().map(pair).collect()),
+            misfit: None,
+            waiting: Vec::new(),
+            idle: Vec::new(),
         }
     }
 
     #[test]
     fn only_private_addresses_cause_a_warning() {
-        let warning = private_only(&site(&["192.168.1.5", "fd00::5"], &[])).unwrap();
+        let warning = private_only(&place(&["192.168.1.5", "fd00::5"], &[])).unwrap();
         assert!(warning.contains("set relay.external_ip"), "{warning}");
-        assert!(private_only(&site(&["192.168.1.5", "2001:db8::5"], &[])).is_none());
-        assert!(private_only(&site(&["192.168.1.5"], &[("192.168.1.5", "203.0.113.5")])).is_none());
+        assert!(private_only(&place(&["192.168.1.5", "2001:db8::5"], &[])).is_none());
+        assert!(private_only(&place(&["192.168.1.5"], &[("192.168.1.5", "203.0.113.5")])).is_none());
+        assert!(private_only(&place(&[], &[])).is_none());
     }
 
     #[test]
     fn an_external_address_is_logged_with_its_origin() {
-        let site = site(&["10.0.0.5", "10.0.0.6"], &[("10.0.0.5", "203.0.113.5")]);
-        let chosen = |address| Chosen { address, why: Why::DefaultRoute };
-        let lines: Vec<_> = site.relay.iter().map(|ip| advertised(chosen(*ip), &site)).collect();
+        let place = place(&["10.0.0.5", "10.0.0.6"], &[("10.0.0.5", "203.0.113.5")]);
+        let lines: Vec<_> = place.relay.iter().map(|chosen| advertised(*chosen, &place.external)).collect();
         let from = "(source address of the default route)";
         let mapped = format!("10.0.0.5 {from}, advertised as 203.0.113.5 (relay.external_ip)");
         assert_eq!(lines, [mapped, format!("10.0.0.6 {from}")]);
@@ -152,7 +236,14 @@ mod tests {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["10.0.0.0/8".parse().unwrap()];
         settings.peers.deny = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        let line = denied(&settings, &site(&["10.1.2.3"], &[]));
+        let site = Site {
+            listeners: Vec::new(),
+            relay: vec!["10.1.2.3".parse().unwrap()],
+            external: External::default(),
+            own: Vec::new(),
+            cpus: 1,
+        };
+        let line = denied(&settings, &site);
         assert!(
             line.ends_with(
                 "; also denied: 10.1.0.0/16, 2001:db8::/32; allowed nevertheless: 10.0.0.0/8 (without this machine's own \

@@ -2,9 +2,11 @@
 //!
 //! [`config`]: crate::config
 
+use std::net::IpAddr;
 use std::path::Path;
 
-use super::{addresses, reading, relay, unix_now};
+use super::own::Own;
+use super::{addresses, reading, unix_now};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::files::unreadable;
 use crate::config::{self, FileContents, Finding, Loaded, ReadContext, Settings};
@@ -54,11 +56,16 @@ pub fn defaults(set: impl FnOnce(&mut Settings)) -> Result<Loaded, Vec<Finding>>
     config::without_file(&reader(&|path| reading::read(path)), set)
 }
 
+/// Whether relay sockets could be bound to an address now.
+fn is_here(address: IpAddr) -> bool {
+    addresses::check(address, &Own::read()).is_ok()
+}
+
 fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadContext<'a> {
     ReadContext {
-        own: &|| relay::own().unwrap_or_default(),
+        own: &|| Own::read().ranges,
         discovered: &addresses::discovered,
-        has_address: &addresses::is_here,
+        has_address: &is_here,
         read,
         environment: &|name| std::env::var_os(name),
         now: unix_now(),

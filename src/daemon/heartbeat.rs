@@ -1,66 +1,125 @@
-//! Whether the relay is alive. Every worker and the thread beside it are asked to reply through their command channels.
+//! Whether the relay is alive: every worker, the thread beside it and the daemon have given a sign of life lately.
 //!
-//! An idle worker waits for its next event, so a counter of its loop would not show whether it is alive.
+//! Threads are asked through their command channels. An idle worker waits for its next event, so a counter of its loop
+//! would not show whether it is alive.
 
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, interval};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info};
 
-use crate::datapath::{SilentThread, Workers};
+use crate::datapath::{WorkerThread, Workers};
 
-/// How often the threads are asked.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often threads are asked.
+const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a thread may take to reply.
+/// How old a sign of life may be.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// The latest replies.
+/// The latest signs of life.
 pub struct Heartbeat {
     started: Instant,
-    /// When the latest round of questions ended, in milliseconds since `started`.
-    asked: AtomicU64,
-    silent: Mutex<Vec<SilentThread>>,
+    threads: Vec<Pulse>,
+    /// That of the daemon itself: of the thread that serves HTTP and signals.
+    daemon: AtomicU64,
+}
+
+/// The latest sign of life of a thread, in milliseconds after the start.
+struct Pulse {
+    thread: WorkerThread,
+    at: AtomicU64,
+}
+
+/// A thread, or the daemon, that has given no sign of life for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    thread: Option<WorkerThread>,
+    seconds: u64,
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.thread {
+            None => write!(f, "the daemon")?,
+            Some(WorkerThread { worker, stages: false }) => write!(f, "worker {worker}")?,
+            Some(WorkerThread { worker, stages: true }) => {
+                write!(f, "the thread that accepts the connections of worker {worker}")?;
+            }
+        }
+        write!(f, " has given no sign of life for {} s", self.seconds)
+    }
 }
 
 impl Heartbeat {
     /// Considers every thread alive at first.
-    pub fn new() -> Heartbeat {
-        Heartbeat { started: Instant::now(), asked: AtomicU64::new(0), silent: Mutex::default() }
+    pub fn new(threads: impl Iterator<Item = WorkerThread>) -> Heartbeat {
+        let threads = threads.map(|thread| Pulse { thread, at: AtomicU64::new(0) }).collect();
+        Heartbeat { started: Instant::now(), threads, daemon: AtomicU64::new(0) }
     }
 
-    /// Whether the latest round was recent and every thread replied.
-    pub fn is_alive(&self) -> bool {
-        let since = self.elapsed().saturating_sub(self.asked.load(Ordering::Relaxed));
-        let recent = since <= (INTERVAL + 2 * LIMIT).as_millis() as u64;
-        recent && self.silent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Who is silent: the daemon before its threads, since it is the one that hears them.
+    pub fn silence(&self) -> Option<Silence> {
+        let daemon = self.since(&self.daemon).map(|seconds| Silence { thread: None, seconds });
+        daemon.or_else(|| self.silent_threads().next())
+    }
+
+    fn silent_threads(&self) -> impl Iterator<Item = Silence> {
+        self.threads
+            .iter()
+            .filter_map(|pulse| Some(Silence { thread: Some(pulse.thread), seconds: self.since(&pulse.at)? }))
+    }
+
+    /// How many seconds old a sign of life is, if it is too old.
+    fn since(&self, at: &AtomicU64) -> Option<u64> {
+        let age = Duration::from_millis(self.elapsed().saturating_sub(at.load(Ordering::Relaxed)));
+        (age > LIMIT).then_some(age.as_secs())
     }
 
     fn elapsed(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
-    fn note(&self, silent: Vec<SilentThread>) {
-        let mut before = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        for thread in silent.iter().filter(|thread| !before.contains(thread)) {
-            error!(worker = thread.worker, stages = thread.stages, "a thread does not respond");
-        }
-        for thread in before.iter().filter(|thread| !silent.contains(thread)) {
-            info!(worker = thread.worker, stages = thread.stages, "a thread responds again");
-        }
-        *before = silent;
-        self.asked.store(self.elapsed(), Ordering::Relaxed);
+    fn note(&self, at: &AtomicU64) {
+        at.store(self.elapsed(), Ordering::Relaxed);
     }
 }
 
 /// Asks the threads of `workers` while it is polled.
 pub async fn run(workers: Arc<Workers>, heartbeat: Arc<Heartbeat>) {
+    let mut asking = JoinSet::new();
+    for index in 0..heartbeat.threads.len() {
+        let (workers, heartbeat) = (workers.clone(), heartbeat.clone());
+        asking.spawn(async move {
+            loop {
+                let pulse = &heartbeat.threads[index];
+                // One question at a time, so that a stuck thread does not collect them.
+                if workers.ping(pulse.thread).await {
+                    heartbeat.note(&pulse.at);
+                }
+                sleep(INTERVAL).await;
+            }
+        });
+    }
     let mut interval = interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = HashSet::new();
     loop {
         interval.tick().await;
-        heartbeat.note(workers.silent_threads(LIMIT).await);
+        heartbeat.note(&heartbeat.daemon);
+        let threads = heartbeat.silent_threads().filter_map(|silence| silence.thread);
+        let silent: HashSet<_> = threads.map(|thread| (thread.worker, thread.stages)).collect();
+        for (worker, stages) in silent.difference(&before) {
+            error!(worker, stages, "a thread does not respond");
+        }
+        for (worker, stages) in before.difference(&silent) {
+            info!(worker, stages, "a thread responds again");
+        }
+        before = silent;
     }
 }
 
@@ -68,16 +127,24 @@ pub async fn run(workers: Arc<Workers>, heartbeat: Arc<Heartbeat>) {
 mod tests {
     use super::*;
 
+    const THREADS: [WorkerThread; 2] =
+        [WorkerThread { worker: 0, stages: false }, WorkerThread { worker: 0, stages: true }];
+
     #[tokio::test(start_paused = true)]
     async fn a_silent_thread_and_a_stuck_daemon_are_noticed() {
-        let heartbeat = Heartbeat::new();
-        assert!(heartbeat.is_alive());
-        let silent = SilentThread { worker: 1, stages: false };
-        heartbeat.note(vec![silent]);
-        assert!(!heartbeat.is_alive());
-        heartbeat.note(Vec::new());
-        assert!(heartbeat.is_alive());
-        tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(!heartbeat.is_alive(), "the latest round is too old");
+        let heartbeat = Heartbeat::new(THREADS.into_iter());
+        assert_eq!(heartbeat.silence(), None);
+        tokio::time::advance(LIMIT).await;
+        assert_eq!(heartbeat.silence(), None);
+        heartbeat.note(&heartbeat.daemon);
+        heartbeat.note(&heartbeat.threads[0].at);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let text = "the thread that accepts the connections of worker 0 has given no sign of life for 3 s";
+        assert_eq!(heartbeat.silence().unwrap().to_string(), text);
+        heartbeat.note(&heartbeat.threads[1].at);
+        assert_eq!(heartbeat.silence(), None);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let text = "the daemon has given no sign of life for 5 s";
+        assert_eq!(heartbeat.silence().unwrap().to_string(), text);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! The counters belong to the network namespace, so they include other programs. They are read when metrics are requested.
 
-use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// A counter of the kernel: the address family, the error, and its count.
 pub type UdpErrors = (&'static str, &'static str, u64);
@@ -16,10 +17,36 @@ const ERRORS: [(&str, &str, &str); 4] = [
     ("memory", "MemErrors", "Udp6MemErrors"),
 ];
 
-/// The counters that the kernel has.
-pub fn udp_errors() -> Vec<UdpErrors> {
-    let table = |name| fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
-    read(&table("snmp"), &table("snmp6"))
+/// The most bytes of a table that are read.
+const TABLE: usize = 64 << 10;
+
+/// The kernel's tables. They are kept open, to be read when there is no file descriptor left.
+pub struct HostTables {
+    snmp: Option<File>,
+    snmp6: Option<File>,
+}
+
+impl HostTables {
+    /// Opens those that the kernel has.
+    pub fn open() -> HostTables {
+        let table = |name| File::open(format!("/proc/net/{name}")).ok();
+        HostTables { snmp: table("snmp"), snmp6: table("snmp6") }
+    }
+
+    /// The counters that the kernel has.
+    pub fn udp_errors(&self) -> Vec<UdpErrors> {
+        let text = |table: &Option<File>| table.as_ref().map(contents).unwrap_or_default();
+        read(&text(&self.snmp), &text(&self.snmp6))
+    }
+}
+
+/// What a table contains now.
+fn contents(table: &File) -> String {
+    let (mut text, mut len) = (vec![0; TABLE], 0);
+    while let Ok(read @ 1..) = table.read_at(&mut text[len..], len as u64) {
+        len += read;
+    }
+    String::from_utf8_lossy(&text[..len]).into_owned()
 }
 
 fn read(snmp: &str, snmp6: &str) -> Vec<UdpErrors> {
@@ -82,7 +109,9 @@ UdpLite6RcvbufErrors            \t97
 
     #[test]
     fn this_kernel_has_every_counter() {
-        let errors = udp_errors();
+        let tables = HostTables::open();
+        let errors = tables.udp_errors();
+        assert_eq!(tables.udp_errors().len(), errors.len(), "they can be read again");
         assert!(ERRORS.iter().all(|&(error, ..)| errors.iter().any(|row| (row.0, row.1) == ("ipv4", error))));
     }
 }

@@ -1,25 +1,42 @@
-//! HTTP for `/metrics` and `/healthz`. Few connections at a time, each for one request and at most 15 seconds.
+//! HTTP for `/metrics`, `/livez`, `/readyz` and `/healthz`. Few connections at a time, each for one request and at most 15
+//! seconds.
+//!
+//! Monitoring matters most when something is exhausted. So a connection that finds no place takes that of the oldest one
+//! that has not sent its request, and a few file descriptors are kept in reserve for connections that find none.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::eventfd::EventFd;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// Connections at a time; more wait in the kernel's accept queue.
-const CONNECTIONS: usize = 64;
+use crate::datapath::allow_missing_address;
+
+/// Connections at a time.
+pub const CONNECTIONS: usize = 64;
+
+/// File descriptors in reserve.
+pub const SPARES: usize = 8;
+
+/// Connections that may wait in the kernel's accept queue.
+const BACKLOG: i32 = 128;
 
 /// Time for a request to arrive.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -31,8 +48,16 @@ const CONNECTION: Duration = Duration::from_secs(15);
 pub trait Pages: Send + Sync + 'static {
     /// `/metrics`, in Prometheus' text format.
     fn metrics(&self) -> String;
-    /// `/healthz`: whether the relay serves clients.
-    fn is_healthy(&self) -> bool;
+    /// `/livez`: every part of the relay runs.
+    ///
+    /// # Errors
+    /// The part that does not.
+    fn is_live(&self) -> Result<(), String>;
+    /// `/readyz` and `/healthz`: the relay serves clients.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn is_ready(&self) -> Result<(), String>;
 }
 
 /// Opens a listener.
@@ -41,7 +66,7 @@ pub trait Pages: Send + Sync + 'static {
 ///
 /// Returns an error that tells the operator what to change if the address cannot be bound.
 pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+    let listener = bind(address).map_err(|error| {
         let fix = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "already in use (another hairpin?); stop the other program or change http.listen"
@@ -52,39 +77,151 @@ pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
         };
         anyhow::Error::new(error).context(format!("http {address}: {fix}"))
     })?;
-    listener.set_nonblocking(true).with_context(|| format!("http {address}"))?;
     Ok(listener)
 }
 
-/// Serves the pages while it is polled.
-///
-/// # Errors
-///
-/// Returns an error if the listener cannot be registered with the runtime. Errors of single connections end only those.
-pub async fn serve(listener: std::net::TcpListener, pages: Arc<impl Pages>) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return Ok(()) };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let pages = Arc::clone(&pages);
-                tokio::spawn(async move {
-                    let _ = timeout(CONNECTION, connection(stream, pages)).await;
-                    drop(permit);
-                });
-            }
-            // Most likely there is no file descriptor left; retrying at once would use a whole CPU.
-            Err(error) => {
-                warn!(%error, "cannot accept an HTTP connection");
-                sleep(Duration::from_secs(1)).await;
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    allow_missing_address(&socket, address);
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves the listeners of one relay.
+pub struct Server<P> {
+    pages: Arc<P>,
+    open: Mutex<OpenConnections>,
+}
+
+#[derive(Default)]
+struct OpenConnections {
+    /// The oldest one first.
+    connections: VecDeque<Connection>,
+    /// Closed when there is no descriptor left for a connection, and opened again after it.
+    spares: Vec<OwnedFd>,
+}
+
+struct Connection {
+    task: JoinHandle<()>,
+    /// The request has arrived.
+    asked: Arc<AtomicBool>,
+}
+
+impl<P: Pages> Server<P> {
+    /// A server of these pages. It is to be created early: a reserve of low descriptors is of use even if the limit on open
+    /// files is lowered later.
+    pub fn new(pages: Arc<P>, reserve: Reserve) -> Arc<Server<P>> {
+        let open = OpenConnections { spares: reserve.0, ..OpenConnections::default() };
+        Arc::new(Server { pages, open: Mutex::new(open) })
+    }
+
+    /// Serves the pages while it is polled.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the listener cannot be registered with the runtime. Errors of single connections end only those.
+    pub async fn serve(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    self.make_room().await;
+                    self.start(stream);
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    if !self.release_spare() && !self.close_oldest().await {
+                        warn!(%error, "cannot accept an HTTP connection");
+                        // Retrying at once would use a whole CPU.
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                }
+                // accept(2): the error of a connection that has ended already.
+                Err(error) => debug!(%error, "an HTTP connection failed"),
             }
         }
     }
+
+    fn start(self: &Arc<Self>, stream: TcpStream) {
+        let asked = Arc::new(AtomicBool::new(false));
+        let (server, noted) = (self.clone(), asked.clone());
+        let task = tokio::spawn(async move {
+            let _ = timeout(CONNECTION, connection(stream, server.pages.clone(), noted)).await;
+            server.refill();
+        });
+        self.open().connections.push_back(Connection { task, asked });
+    }
+
+    /// Closes the oldest connection if there are as many as there may be.
+    async fn make_room(&self) {
+        let full = {
+            let mut open = self.open();
+            open.connections.retain(|connection| !connection.task.is_finished());
+            open.connections.len() >= CONNECTIONS
+        };
+        if full {
+            self.close_oldest().await;
+        }
+    }
+
+    /// Closes the oldest connection that has not sent its request, otherwise the oldest one.
+    async fn close_oldest(&self) -> bool {
+        let oldest = {
+            let mut open = self.open();
+            open.connections.retain(|connection| !connection.task.is_finished());
+            let idle = open.connections.iter().position(|one| !one.asked.load(Ordering::Relaxed));
+            open.connections.remove(idle.unwrap_or(0))
+        };
+        let Some(Connection { task, .. }) = oldest else { return false };
+        task.abort();
+        // Its descriptor is closed once the task has ended.
+        let _ = task.await;
+        true
+    }
+
+    fn release_spare(&self) -> bool {
+        self.open().spares.pop().is_some()
+    }
+
+    /// Fills the reserve again as far as possible.
+    fn refill(&self) {
+        let mut open = self.open();
+        while open.spares.len() < SPARES
+            && let Some(spare) = spare()
+        {
+            open.spares.push(spare);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
+        // Every change is a single call, so a panic cannot leave an inconsistent state.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn connection(stream: TcpStream, pages: Arc<impl Pages>) {
+/// File descriptors for a server when there are no others.
+pub struct Reserve(Vec<OwnedFd>);
+
+impl Reserve {
+    /// Opens them.
+    pub fn open() -> Reserve {
+        Reserve(std::iter::from_fn(spare).take(SPARES).collect())
+    }
+}
+
+fn spare() -> Option<OwnedFd> {
+    EventFd::new().ok().map(OwnedFd::from)
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+async fn connection(stream: TcpStream, pages: Arc<impl Pages>, asked: Arc<AtomicBool>) {
     let service = service_fn(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let response = respond(request.method(), request.uri().path(), &*pages);
         async move { Ok::<_, Infallible>(response) }
     });
@@ -100,7 +237,7 @@ async fn connection(stream: TcpStream, pages: Arc<impl Pages>) {
 }
 
 fn respond(method: &Method, path: &str, pages: &impl Pages) -> Response<String> {
-    let known = ["/metrics", "/healthz"].contains(&path);
+    let known = ["/metrics", "/livez", "/readyz", "/healthz"].contains(&path);
     if known && method != Method::GET && method != Method::HEAD {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
         response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
@@ -114,9 +251,18 @@ fn respond(method: &Method, path: &str, pages: &impl Pages) -> Response<String> 
             response.headers_mut().insert(CONTENT_TYPE, format);
             response
         }
-        "/healthz" if pages.is_healthy() => plain(StatusCode::OK, "ok\n"),
-        "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not serving\n"),
-        _ => plain(StatusCode::NOT_FOUND, "not found; the pages are /metrics and /healthz\n"),
+        "/livez" => health(pages.is_live()),
+        "/readyz" | "/healthz" => health(pages.is_ready()),
+        _ => {
+            plain(StatusCode::NOT_FOUND, "not found; the pages are /metrics, /livez, /readyz and /healthz\n")
+        }
+    }
+}
+
+fn health(state: Result<(), String>) -> Response<String> {
+    match state {
+        Ok(()) => plain(StatusCode::OK, "ok\n"),
+        Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
@@ -139,16 +285,21 @@ mod tests {
             "hairpin_up 1\n".into()
         }
 
-        fn is_healthy(&self) -> bool {
-            true
+        fn is_live(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn is_ready(&self) -> Result<(), String> {
+            Err("no address".into())
         }
     }
 
-    async fn server() -> SocketAddr {
+    async fn server() -> (SocketAddr, Arc<Server<Fixed>>) {
         let listener = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, Arc::new(Fixed)));
-        address
+        let server = Server::new(Arc::new(Fixed), Reserve::open());
+        tokio::spawn(server.clone().serve(listener));
+        (address, server)
     }
 
     async fn request(address: SocketAddr, text: &str) -> String {
@@ -160,16 +311,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_two_pages() {
-        let address = server().await;
+    async fn there_are_four_pages() {
+        let (address, _) = server().await;
+        let missing = "not found; the pages are /metrics, /livez, /readyz and /healthz\n";
         for (line, status, body) in [
-            ("GET /healthz", "200 OK", "ok\n"),
+            ("GET /livez", "200 OK", "ok\n"),
+            ("GET /readyz", "503 Service Unavailable", "no address\n"),
+            ("GET /healthz", "503 Service Unavailable", "no address\n"),
             ("GET /metrics", "200 OK", "hairpin_up 1\n"),
             ("GET /metrics?x=1", "200 OK", "hairpin_up 1\n"),
             ("HEAD /metrics", "200 OK", ""),
             ("POST /metrics", "405 Method Not Allowed", "only GET and HEAD are allowed\n"),
-            ("GET /", "404 Not Found", "not found; the pages are /metrics and /healthz\n"),
-            ("POST /secret", "404 Not Found", "not found; the pages are /metrics and /healthz\n"),
+            ("GET /", "404 Not Found", missing),
+            ("POST /secret", "404 Not Found", missing),
         ] {
             let response = request(address, &format!("{line} HTTP/1.1\r\nHost: here\r\n\r\n")).await;
             let (head, rest) = response.split_once("\r\n\r\n").unwrap();
@@ -179,18 +333,26 @@ mod tests {
         assert!(request(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn silent_connections_are_closed_and_others_are_served() {
-        let address = server().await;
+    /// Silent connections hold up nobody: the oldest of them is closed for a new one.
+    #[tokio::test]
+    async fn a_new_connection_takes_the_place_of_the_oldest_silent_one() {
+        let (address, server) = server().await;
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..2 * CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // Every permit is taken until the silent connections time out.
-        let response = request(address, "GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n").await;
+        let since = tokio::time::Instant::now();
+        let response = request(address, "GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await;
         assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        assert!(since.elapsed() < REQUEST / 2, "nothing timed out");
         let mut rest = Vec::new();
         silent[0].read_to_end(&mut rest).await.unwrap();
+        assert!(server.open().connections.len() <= CONNECTIONS);
+        let mut latest = silent.pop().unwrap();
+        latest.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        latest.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     }
 
     #[test]

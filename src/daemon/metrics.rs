@@ -12,17 +12,18 @@ use crate::turn::{PerFamily, Transport};
 /// The configured limits, by the names of their settings.
 pub type NamedLimits = Vec<(&'static str, u64)>;
 
-/// The page with the counters of `workers`, the configured `limits`, the dropped log lines and the kernel's counters of this
-/// host.
+/// The page with the counters of `workers`, the number of relay addresses, the configured `limits`, the dropped log lines and the
+/// kernel's counters of this host.
 pub fn page(
     workers: &[WorkerStats],
+    addresses: PerFamily<u64>,
     limits: &NamedLimits,
     log_lines_dropped: u64,
     host: &[UdpErrors],
 ) -> String {
     let mut page = Vec::new();
     // Encoding only fails for a family without rows, or if writing fails.
-    let mut families = families(workers, limits, log_lines_dropped, host);
+    let mut families = families(workers, addresses, limits, log_lines_dropped, host);
     // Without /proc the host has no counters.
     families.retain(|family| !family.get_metric().is_empty());
     let written = TextEncoder::new().encode(&families, &mut page);
@@ -32,6 +33,7 @@ pub fn page(
 
 fn families(
     workers: &[WorkerStats],
+    addresses: PerFamily<u64>,
     limits: &NamedLimits,
     log_lines_dropped: u64,
     host: &[UdpErrors],
@@ -50,6 +52,11 @@ fn families(
             "hairpin_allocations_opened_total",
             "Allocations created.",
             [row([], turn.allocations_total)],
+        ),
+        gauge(
+            "hairpin_relay_addresses",
+            "Addresses that relayed transport addresses are made of now; without any, /readyz fails.",
+            [("ipv4", addresses.v4), ("ipv6", addresses.v6)].map(|(family, n)| row([("family", family)], n)),
         ),
         gauge("hairpin_permissions", "Current permissions.", [row([], turn.permissions)]),
         gauge("hairpin_channels", "Current channel bindings.", [row([], turn.channels)]),
@@ -297,7 +304,13 @@ mod tests {
 
     #[test]
     fn the_counters_of_workers_are_added_up() {
-        let page = page(&[worker(), worker()], &vec![("channels", 256)], 11, &[("ipv6", "memory", 5)]);
+        let page = page(
+            &[worker(), worker()],
+            PerFamily { v4: 2, v6: 0 },
+            &vec![("channels", 256)],
+            11,
+            &[("ipv6", "memory", 5)],
+        );
         for line in [
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
             "hairpin_allocations{transport=\"udp\",family=\"ipv6\"} 2",
@@ -315,6 +328,8 @@ mod tests {
             "hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections_per_source\"} 0",
             "hairpin_tls_handshakes_failed_total{reason=\"too_slow\"} 16",
             "hairpin_connections_dropped_messages_total{transport=\"tcp\"} 18",
+            "hairpin_relay_addresses{family=\"ipv4\"} 2",
+            "hairpin_relay_addresses{family=\"ipv6\"} 0",
             "hairpin_limit{name=\"channels\"} 256",
             "hairpin_log_lines_dropped_total 11",
             "hairpin_host_udp_errors_total{family=\"ipv6\",error=\"memory\"} 5",
@@ -325,12 +340,12 @@ mod tests {
 
     fn all() -> Vec<MetricFamily> {
         let limits = Settings::default().limits_by_name();
-        families(&[worker()], &limits, 0, &[("ipv4", "memory", 5)])
+        families(&[worker()], PerFamily::default(), &limits, 0, &[("ipv4", "memory", 5)])
     }
 
     #[test]
     fn every_family_has_a_help_text_and_a_type() {
-        let page = page(&[worker()], &Settings::default().limits_by_name(), 0, &[]);
+        let page = page(&[worker()], PerFamily::default(), &Settings::default().limits_by_name(), 0, &[]);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");

@@ -1,7 +1,8 @@
 //! The lifecycle of a relay: start, serve, reload, stop. No packet passes through here.
 //!
 //! - [`serve`]: the whole life of a relay; `relay`: the running one; `signals`: what ends or reloads it
-//! - [`configuration`], [`addresses`], [`state`], `files`, [`random`]: what is read from and kept on this machine
+//! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
+//! - [`configuration`], [`state`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `announce`: the log lines of a start
 //! - [`ice`]: ICE servers for browsers
@@ -18,11 +19,15 @@ pub mod http;
 pub mod ice;
 pub mod logging;
 mod metrics;
+mod netlink;
+mod own;
+mod place;
 pub mod random;
 mod reading;
 mod relay;
 mod signals;
 pub mod state;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -161,12 +166,20 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     runtime.block_on(async {
         let mut signals = Signals::new(signals)?;
         let mut relay = RunningRelay::start(settings, logging.lost())?;
-        offer_ice_servers(settings, &relay, args);
+        let mut offered = false;
         let signal = loop {
-            match signals.next().await {
-                Signal::Stop(signal) => break signal,
-                Signal::Reload => reload(args, &loaded, &mut relay).await,
-                Signal::Ignored(_) => {}
+            // Without an address there are no URLs yet.
+            if !offered && !relay.site().relay.is_empty() {
+                offer_ice_servers(settings, &relay, args);
+                offered = true;
+            }
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop(signal) => break signal,
+                    Signal::Reload => reload(args, &loaded, &mut relay).await,
+                    Signal::Ignored(_) => {}
+                },
+                () = relay.changed() => relay.adapt().await,
             }
         };
         info!("{signal}: ending every allocation and stopping");

@@ -36,7 +36,8 @@ pub use listen::group::{ListenerGroup, OpenError};
 pub use relay::ports::TooManyAddresses;
 pub use snapshot::DatapathSnapshot;
 pub use stats::WorkerStats;
-pub use worker::{SilentThread, StartError, Workers};
+pub(crate) use sys::option::{allow_missing_address, filter_dumps};
+pub use worker::{StartError, WorkerThread, Workers};
 
 /// What the fast plane is started with. What can change while it runs is in [`DatapathSnapshot`].
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct DatapathConfig {
     pub workers: usize,
     /// The ports of relayed transport addresses.
     pub ports: RangeInclusive<u16>,
+    /// The most relay sockets at a time: what the limit on open files leaves room for.
+    pub relay_sockets: usize,
     /// How long a reserved port waits for its token, in seconds (RFC 8656 section 7.2: at least 30).
     pub reservation_lifetime: u64,
     /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
@@ -67,6 +70,7 @@ impl DatapathConfig {
         DatapathConfig {
             workers,
             ports: 1..=1,
+            relay_sockets: 1,
             reservation_lifetime: 30,
             gather: Duration::ZERO,
             gro: true,

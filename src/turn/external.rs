@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// Pairs of a local and an external address.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct External {
     pairs: Vec<(IpAddr, IpAddr)>,
 }

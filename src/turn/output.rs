@@ -193,6 +193,9 @@ pub enum Ask {
         families: Families,
         /// The port wanted.
         port: PortRequest,
+        /// The address that the client's request was sent to, and what it is called inside and outside of a NAT. A relayed
+        /// address among them is preferred to others of its family.
+        near: [IpAddr; 3],
     },
     /// Take over a reserved relay socket (RFC 8656 section 7.2).
     ClaimReservation {

@@ -24,7 +24,7 @@ fn check_reports_every_mistake_and_writes_no_file() {
 workers = \"four\"
 worker = 4
 [listen]
-udp = [\"198.51.100.254:3478\"]
+udp = [\"198.51.100.256:3478\"]
 [relay]
 ports = \"65535-49152\"
 [auth]

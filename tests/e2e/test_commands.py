@@ -14,7 +14,7 @@ workers = "four"
 colour = "red"
 
 [listen]
-udp = ["192.0.2.99:3478"]
+udp = ["192.0.2.256:3478"]
 
 [relay]
 ports = "65000-60000"
@@ -36,7 +36,7 @@ deny = ["10.0.0.1/8"]
 FOUND = [
     (1, "workers", '"four"', "quotes"),
     (2, "colour", "", "remove"),
-    (5, "listen.udp", '"192.0.2.99:3478"', "ip addr"),
+    (5, "listen.udp", '"192.0.2.256:3478"', "write it like"),
     (8, "relay.ports", '"65000-60000"', "60000-65000"),
     (11, "auth.secrets", "***", "16"),
     (14, "auth.user", '"bob"', "password"),

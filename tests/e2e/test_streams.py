@@ -15,7 +15,7 @@ from conftest import NAME
 from hosts import eventually
 from relay import PASSWORD, USER
 from streams import StreamClient
-from turn import FIRST_CHANNEL, User
+from turn import FIRST_CHANNEL, Client, User
 
 ALICE = User(USER, PASSWORD)
 
@@ -265,9 +265,9 @@ def test_relay_address_removed_and_restored(transport, workers, serve, host, dia
     assert relay.lines("allocation closed") == [] and relay.metric("allocations") == 1
 
 
-def test_out_of_files(over, workers, serve, dial, knock, peers):
-    """Without free file descriptors, accepting is paused and counted, and the relay does not spin. Calls continue, and
-    waiting connections are served once others have closed.
+def test_out_of_files(over, workers, serve, host, clients, dial, knock, peers):
+    """With a low limit on open files connections have a share of it: those beyond are refused and counted, and the relay does
+    not spin. Calls continue, UDP clients get allocations, and connections are served once others have closed.
     """
     relay = serve(
         workers=workers,
@@ -277,6 +277,8 @@ def test_out_of_files(over, workers, serve, dial, knock, peers):
     client = dial(over)
     client.allocate()
     idle = [knock() for _ in range(400)]
+    with Client(clients, (host.v4, 3478), ALICE) as over_udp:
+        assert over_udp.allocate()
     with peers.udp() as peer:
         is_served(client, peer)
         used, since = relay.cpu_seconds(), time.monotonic()
@@ -288,7 +290,8 @@ def test_out_of_files(over, workers, serve, dial, knock, peers):
         later.allocate()
         is_served(later, peer)
         is_served(client, peer)
-    relay.reaches("accept_pauses_total", 1)
+    relay.reaches("connections_refused_total", 100, reason="connections")
+    relay.becomes("accept_pauses_total", 0)
     relay.becomes("connections", 2)
 
 

@@ -38,6 +38,12 @@ def fail(start, host, *arguments, **options):
     return relay.log.splitlines()[-1]
 
 
+def waits(relay):
+    """Waits until a relay runs that has no address to relay with; returns the line that says so."""
+    warning = "there is no address to relay with"
+    return eventually(lambda: [line for line in relay.log.splitlines() if warning in line and "metrics" in relay.log])[0]
+
+
 def test_public_addresses(start, switch, clients):
     """Both families are advertised and can relay at once with the printed credentials."""
     host = switch.host("relay", default_route=True)
@@ -133,11 +139,14 @@ def temporary_only(host, neighbour):
 
 
 def test_temporary_ipv6_only(start, switch, peers):
-    """A temporary address would expire during calls, so the relay does not start if there is no other."""
+    """A temporary address would expire during calls, so the relay waits for another one."""
     host = switch.host("relay", [])
     temporary_only(host, peers)
-    sentence = fail(start, host)
+    relay = serve(start, host, wait=False)
+    sentence = waits(relay)
     assert "temporary" in sentence and "relay.addresses" in sentence, sentence
+    host.add_address("2001:db8:2::8/64")
+    assert printed(relay.wait_until_healthy())[0] == ways("[2001:db8:2::8]"), relay.log
 
 
 def test_permanent_address_is_preferred_to_temporary(start, switch, peers):
@@ -151,11 +160,30 @@ def test_permanent_address_is_preferred_to_temporary(start, switch, peers):
     assert urls == ways("[2001:db8:2::8]"), relay.log
 
 
-def test_no_address(start, switch):
-    """Without any address but loopback the start fails with a message that says how to fix it."""
+def test_no_address(start, switch, clients):
+    """Without any address but loopback the relay waits, says what is missing and how to fix it, and is not ready. It
+    prints its ICE servers once an address is there.
+    """
     host = switch.host("relay", [])
-    sentence = fail(start, host)
+    relay = serve(start, host, wait=False)
+    sentence = waits(relay)
     assert "no address to relay with" in sentence and "relay.addresses" in sentence, sentence
+    assert relay.output == ""
+    assert relay.get("/livez")[0::2] == (200, "ok\n")
+    for page in ("/readyz", "/healthz"):
+        status, _, reason = relay.get(page)
+        assert status == 503 and "there is no default route" in reason, reason
+    assert relay.metric("relay_addresses") == 0
+    # It serves Binding requests, and refuses allocations for the time being.
+    with Client(host, ("127.0.0.1", 3478), User("nobody", ""), source="127.0.0.1") as client:
+        assert client.binding()
+    host.add_address("203.0.113.78/24")
+    host.run("ip", "route", "add", "default", "dev", "eth0")
+    urls, user = printed(relay.wait_until_healthy())
+    assert urls == ways("203.0.113.78")
+    assert "relayed address added: 203.0.113.78 (source address of the default route)" in relay.log
+    with Client(clients, ("203.0.113.78", 3478), user) as client:
+        assert client.allocate()[0] == "203.0.113.78"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "203.0.113.1", "::"])

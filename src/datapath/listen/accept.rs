@@ -53,6 +53,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     if shared {
         option::share_address(socket.as_fd())?;
     }
+    option::allow_missing_address(&socket, addr);
     socket.bind(&addr.into())?;
     Ok(socket)
 }

@@ -191,6 +191,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     if shared {
         option::share_address(socket.as_fd())?;
     }
+    option::allow_missing_address(&socket, addr);
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }
@@ -300,12 +301,16 @@ mod tests {
         open(SocketAddr::new("0.0.0.0".parse().unwrap(), v6.local_addr().port()));
     }
 
+    /// A service may start before the network: a listener waits for its address.
     #[test]
-    fn an_address_that_is_not_here_is_named() {
-        let error =
-            ListenerGroup::open("192.0.2.77:3478".parse().unwrap(), &DatapathConfig::for_workers(2), 1)
-                .unwrap_err();
-        assert!(matches!(error, OpenError::NotHere(..)), "{error}");
-        assert!(error.to_string().starts_with("udp 192.0.2.77:3478: "), "{error}");
+    fn an_address_that_is_not_here_yet_can_be_opened() {
+        for addr in ["192.0.2.77:3478", "[2001:db8::77]:3478"] {
+            let (addr, config) = (addr.parse().unwrap(), DatapathConfig::for_workers(2));
+            let group = ListenerGroup::open(addr, &config, 1).unwrap();
+            assert_eq!(group.local_addr(), addr);
+            let again = ListenerGroup::open(addr, &config, 1).unwrap_err();
+            assert!(matches!(again, OpenError::InUse(..)), "{again}");
+            assert!(ListenerGroup::open_stream(Transport::Tcp, addr, &config).is_ok());
+        }
     }
 }

@@ -25,7 +25,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -67,11 +67,11 @@ pub(in crate::datapath) struct StageConfig {
 /// A command to the thread that runs the stages.
 pub(in crate::datapath) enum StageCommand {
     /// Accept connections from a group's listener of this worker.
-    Listen(Arc<ListenerGroup>),
-    /// Stop accepting them. Connections that were accepted stay.
-    Unlisten(Transport, SocketAddr),
+    Listen(Arc<ListenerGroup>, oneshot::Sender<io::Result<()>>),
+    /// Stop accepting them, and close the listener. Connections that were accepted stay.
+    Unlisten(Transport, SocketAddr, oneshot::Sender<()>),
     /// Use this from now on.
-    Apply(Arc<StageConfig>),
+    Apply(Arc<StageConfig>, oneshot::Sender<()>),
     /// Reply as a sign of life.
     Ping(oneshot::Sender<()>),
 }
@@ -110,7 +110,7 @@ impl Stages {
             sys::lower_priority(NICE);
             let (config, log) = (RefCell::new(config), RefCell::default());
             let context = Rc::new(StageContext { worker, admission, counters: counted, config, log, sink });
-            let tasks = tokio::task::LocalSet::new();
+            let tasks = task::LocalSet::new();
             tasks.block_on(&runtime, async move {
                 let mut listeners = Listeners::default();
                 let listening = groups.iter().try_for_each(|group| listeners.listen(&context, group));
@@ -181,7 +181,7 @@ enum StageOutcome {
 
 /// The tasks that accept connections, by their listener.
 #[derive(Default)]
-struct Listeners(HashMap<(Transport, SocketAddr), AbortHandle>);
+struct Listeners(HashMap<(Transport, SocketAddr), task::JoinHandle<()>>);
 
 impl Listeners {
     /// Accepts connections from this worker's listener of a group; a group for datagrams has none.
@@ -191,8 +191,8 @@ impl Listeners {
         let (listener, transport) = (Rc::new(listener), group.transport());
         let context = context.clone();
         let accept = move || accept(context.clone(), listener.clone(), transport);
-        let task = tokio::task::spawn_local(restart_after_panics(accept));
-        self.0.insert((transport, group.local_addr()), task.abort_handle());
+        let task = task::spawn_local(restart_after_panics(accept));
+        self.0.insert((transport, group.local_addr()), task);
         Ok(())
     }
 }
@@ -204,21 +204,21 @@ async fn run<S: Sink>(
 ) {
     while let Some(command) = commands.recv().await {
         match command {
-            StageCommand::Listen(group) => {
-                if let Err(error) = listeners.listen(&context, &group) {
-                    warn!(addr = %group.local_addr(), %error, "cannot accept connections");
+            // Whoever waits for a reply may have stopped waiting.
+            StageCommand::Listen(group, reply) => drop(reply.send(listeners.listen(&context, &group))),
+            StageCommand::Unlisten(transport, addr, reply) => {
+                if let Some(accepting) = listeners.0.remove(&(transport, addr)) {
+                    accepting.abort();
+                    // The listener is closed once the task has ended.
+                    let _ = accepting.await;
                 }
-            }
-            StageCommand::Unlisten(transport, addr) => {
-                if let Some(task) = listeners.0.remove(&(transport, addr)) {
-                    task.abort();
-                }
-            }
-            StageCommand::Apply(config) => *context.config.borrow_mut() = config,
-            StageCommand::Ping(reply) => {
-                // Whoever asked may have stopped waiting.
                 let _ = reply.send(());
             }
+            StageCommand::Apply(config, reply) => {
+                *context.config.borrow_mut() = config;
+                let _ = reply.send(());
+            }
+            StageCommand::Ping(reply) => drop(reply.send(())),
         }
     }
 }
@@ -279,7 +279,7 @@ async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: Rc<TcpListener>
                     context.log_displaced(source);
                 }
                 let pending = PendingConnection { socket, tuple, permit };
-                tokio::task::spawn_local(context.clone().pass_stages(pending, displaced));
+                task::spawn_local(context.clone().pass_stages(pending, displaced));
             }
             Err(refusal) => {
                 context.counters().refused[index][refusal.why] += 1;

@@ -143,7 +143,7 @@ mod tests {
     use rand::rngs::StdRng;
     use socket2::SockRef;
 
-    use super::super::ports::Ports;
+    use super::super::ports::{Ports, Wanted};
     use super::super::quota::QuotaLedger;
     use super::*;
     use crate::turn::PortRequest;
@@ -159,7 +159,7 @@ mod tests {
     impl Maker {
         /// Every test uses an address of its own.
         fn new(ip: &str) -> Maker {
-            let ports = Ports::new(20_000..=32_000);
+            let ports = Ports::new(20_000..=32_000, usize::MAX);
             ports.set_addresses(&[ip.parse().unwrap()]).unwrap();
             Maker { ports, ledger: QuotaLedger::new(usize::MAX, usize::MAX), rng: StdRng::seed_from_u64(3) }
         }
@@ -171,7 +171,8 @@ mod tests {
         fn make_for(&mut self, user: &str, expires: u64) -> Reservation {
             let quota = self.ledger.reserve(&user.into()).unwrap();
             loop {
-                let (port, _) = self.ports.take(0, Family::V4, PortRequest::Any, &mut self.rng).unwrap();
+                let wanted = Wanted { family: Family::V4, port: PortRequest::Any, near: &[], avoid: &[] };
+                let (port, _) = self.ports.take(0, wanted, &mut self.rng).unwrap();
                 match RelaySocket::reserve(port, false) {
                     Ok(relay) => return Reservation { relay, quota, expires },
                     Err((port, _)) => port.used_elsewhere(0),

@@ -3,7 +3,7 @@
 //! Resources are acquired in the order quota, ports, sockets. Each is a guard, so a failure or a panic releases all of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use slotmap::{Key, SlotMap};
 
-use super::ports::Ports;
+use super::ports::{NoPort, Ports, Wanted};
 use super::quota::{Quota, QuotaLedger};
 use super::reservations::{Reservation, Reservations};
 use super::socket::RelaySocket;
@@ -25,9 +25,8 @@ use crate::turn::{
     Answer, Ask, Denial, Families, Opened, OpenedRelay, PerFamily, PortRequest, RelayId, RelaySocketId,
     RelayedAddr, Shortage, Token,
 };
-use crate::wire::Family;
 
-/// How often another port is tried when a relay address is gone from this machine.
+/// How many relay addresses that are gone from this machine are skipped.
 const MAX_UNAVAILABLE: usize = 8;
 
 /// Resources of relay sockets, shared by all workers.
@@ -60,6 +59,15 @@ impl SocketLog {
     fn failed(&mut self, now: u64, relayed: SocketAddr, error: &io::Error) {
         let Some(suppressed) = self.0.take(now) else { return };
         warn!(%relayed, %error, suppressed, "a relay socket could not be opened");
+    }
+
+    fn exhausted(&mut self, now: u64) {
+        let Some(suppressed) = self.0.take(now) else { return };
+        warn!(
+            suppressed,
+            "no relay socket is left: this process has as many as its limit on open files leaves room for; raise \
+             LimitNOFILE (systemd) or `ulimit -Hn`"
+        );
     }
 }
 
@@ -96,7 +104,9 @@ impl Relays {
     /// Carries out what the core asks for. On failure, nothing has changed.
     pub(in crate::datapath) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
         let opened = match ask {
-            Ask::OpenRelay { user, families, port } => self.open(&user, families, port, &mut opening),
+            Ask::OpenRelay { user, families, port, near } => {
+                self.open(&user, families, port, &near, &mut opening)
+            }
             Ask::ClaimReservation { user, token } => self.claim(&user, token, &mut opening),
         };
         opened.unwrap_or_else(Answer::Refused)
@@ -163,6 +173,7 @@ impl Relays {
         user: &Account,
         families: Families,
         request: PortRequest,
+        near: &[IpAddr],
         opening: &mut Opening<'_>,
     ) -> Result<Answer, Denial> {
         let quota = Arc::new(self.resources.ledger.reserve(user)?);
@@ -171,7 +182,8 @@ impl Relays {
         let mut reserved = None;
         let relays = PerFamily::from_fn(|family| {
             families[family].then(|| {
-                let (relay, next) = bind_free(&self.resources, family, request, &mut self.rng, opening)?;
+                let wanted = Wanted { family, port: request, near, avoid: &[] };
+                let (relay, next) = bind_free(&self.resources, wanted, &mut self.rng, opening)?;
                 let opened = self.insert(relay, quota.clone(), opening).map_err(|_| Shortage)?;
                 reserved = reserved.take().or(next);
                 Ok(opened)
@@ -261,14 +273,21 @@ impl Opening<'_> {
 /// Takes a free port and binds it and, for [`PortRequest::Pair`], also the next one.
 fn bind_free(
     resources: &Resources,
-    family: Family,
-    request: PortRequest,
+    wanted: Wanted<'_>,
     rng: &mut StdRng,
     opening: &mut Opening<'_>,
 ) -> Result<(RelaySocket, Option<RelaySocket>), Shortage> {
-    let mut unavailable = 0;
-    // Every iteration removes a port from the free ones, returns, or is counted.
-    while let Some((port, next)) = resources.ports.take(opening.now, family, request, rng) {
+    let mut gone = Vec::new();
+    // Every iteration removes a port or an address from those that are free, or returns.
+    loop {
+        let (port, next) = match resources.ports.take(opening.now, Wanted { avoid: &gone, ..wanted }, rng) {
+            Ok(ports) => ports,
+            Err(NoPort::Taken) => return Err(Shortage),
+            Err(NoPort::Descriptors) => {
+                opening.log.exhausted(opening.now);
+                return Err(Shortage);
+            }
+        };
         let relays = RelaySocket::open(port, resources.gro).and_then(|relay| {
             let next = next.map(|port| RelaySocket::reserve(port, resources.gro)).transpose()?;
             Ok((relay, next))
@@ -279,17 +298,17 @@ fn bind_free(
         };
         match error.kind() {
             io::ErrorKind::AddrInUse => port.used_elsewhere(opening.now),
-            io::ErrorKind::AddrNotAvailable if unavailable < MAX_UNAVAILABLE => {
+            // The daemon follows the addresses of this machine, but an allocation may be faster.
+            io::ErrorKind::AddrNotAvailable if gone.len() < MAX_UNAVAILABLE => {
                 opening.log.failed(opening.now, port.addr(), &error);
-                unavailable += 1;
+                gone.push(port.addr().ip());
             }
             _ => {
                 opening.log.failed(opening.now, port.addr(), &error);
-                break;
+                return Err(Shortage);
             }
         }
     }
-    Err(Shortage)
 }
 
 #[cfg(test)]

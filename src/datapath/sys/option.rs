@@ -1,6 +1,6 @@
 //! Socket options by purpose. See `socket(7)`, `ip(7)`, `ipv6(7)`, `udp(7)`.
 //!
-//! `nix` and `socket2` set what they know; only path MTU discovery and SO_MEMINFO are left to this file.
+//! `nix` and `socket2` set what they know; only path MTU discovery, SO_MEMINFO and netlink are left to this file.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -16,6 +16,17 @@ pub(in crate::datapath) use libc::sock_filter as Instruction;
 /// Lets other sockets of the same user bind to the same address if they set SO_REUSEPORT too.
 pub(in crate::datapath) fn share_address(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_reuse_port(true)
+}
+
+/// Lets a socket be bound to an address that this machine does not have yet; it is served once the machine has it.
+pub(crate) fn allow_missing_address(socket: &socket2::Socket, addr: std::net::SocketAddr) {
+    // Where the kernel has no such option, binding to a missing address fails.
+    let _ = if addr.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
+}
+
+/// Lets a netlink socket ask for some entries of a table instead of all. `netlink(7)`, Linux 4.20.
+pub(crate) fn filter_dumps(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1)
 }
 
 /// Reports the destination address of each received datagram.

@@ -1,7 +1,10 @@
 //! Commands from other threads to a worker: one bounded channel per worker, and replies by one-shot channels.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,20 +26,22 @@ pub(super) const COMMANDS: usize = 256;
 /// The time slice for commands in one pass, in nanoseconds.
 const SLICE: u64 = 2_000_000;
 
-/// A command to a worker.
+/// A command to a worker, with a channel for the reply where the sender waits until it is carried out.
 pub(in crate::datapath) enum WorkerCommand {
     /// Serve by these credentials, rules and limits from now on.
-    Apply(Arc<DatapathSnapshot>),
+    Apply(Arc<DatapathSnapshot>, oneshot::Sender<()>),
     /// Serve a group's sockets of this worker.
-    Listen(Arc<ListenerGroup>),
+    Listen(Arc<ListenerGroup>, oneshot::Sender<io::Result<()>>),
     /// Stop serving the sockets of a listener, and close them.
-    Unlisten(Transport, SocketAddr),
+    Unlisten(Transport, SocketAddr, oneshot::Sender<()>),
     /// Serve a connection that has passed its stages.
     Connection(Box<Incoming>),
     /// Reply as a sign of life.
     Ping(oneshot::Sender<()>),
     /// Panic, for tests of what happens then.
     Panic,
+    /// Do nothing for some time, for tests of what notices that.
+    Block(Duration),
 }
 
 /// What a worker restarts with after a panic.
@@ -52,10 +57,25 @@ impl Standing {
     pub(super) fn keep_current(&mut self, commands: &mut mpsc::Receiver<WorkerCommand>) {
         loop {
             match commands.try_recv() {
-                Ok(WorkerCommand::Apply(snapshot)) => self.snapshot = snapshot,
-                Ok(WorkerCommand::Listen(group)) => self.groups.push(group),
-                Ok(WorkerCommand::Unlisten(transport, addr)) => self.remove(transport, addr),
-                Ok(WorkerCommand::Connection(_) | WorkerCommand::Ping(_) | WorkerCommand::Panic) => {}
+                // Whoever waits for a reply may have stopped waiting.
+                Ok(WorkerCommand::Apply(snapshot, reply)) => {
+                    self.snapshot = snapshot;
+                    let _ = reply.send(());
+                }
+                Ok(WorkerCommand::Listen(group, reply)) => {
+                    self.groups.push(group);
+                    let _ = reply.send(Ok(()));
+                }
+                Ok(WorkerCommand::Unlisten(transport, addr, reply)) => {
+                    self.remove(transport, addr);
+                    let _ = reply.send(());
+                }
+                Ok(
+                    WorkerCommand::Connection(_)
+                    | WorkerCommand::Ping(_)
+                    | WorkerCommand::Panic
+                    | WorkerCommand::Block(_),
+                ) => {}
                 Err(_) => return,
             }
         }
@@ -109,25 +129,29 @@ impl Worker {
                 // The senders live as long as the worker.
                 Err(_) => return,
             };
+            // Whoever waits for a reply may have stopped waiting.
             match command {
-                WorkerCommand::Apply(snapshot) => {
+                WorkerCommand::Apply(snapshot, reply) => {
                     standing.snapshot = snapshot;
                     self.apply(&standing.snapshot);
-                }
-                WorkerCommand::Listen(group) => {
-                    standing.groups.push(group.clone());
-                    self.listen(standing.worker, &group);
-                }
-                WorkerCommand::Unlisten(transport, addr) => {
-                    standing.remove(transport, addr);
-                    self.unlisten(transport, addr);
-                }
-                WorkerCommand::Connection(incoming) => self.open(*incoming),
-                WorkerCommand::Ping(reply) => {
-                    // Whoever asked may have stopped waiting.
                     let _ = reply.send(());
                 }
+                WorkerCommand::Listen(group, reply) => {
+                    let listening = self.listen(standing.worker, &group);
+                    if listening.is_ok() {
+                        standing.groups.push(group);
+                    }
+                    let _ = reply.send(listening);
+                }
+                WorkerCommand::Unlisten(transport, addr, reply) => {
+                    standing.remove(transport, addr);
+                    self.unlisten(transport, addr);
+                    let _ = reply.send(());
+                }
+                WorkerCommand::Connection(incoming) => self.open(*incoming),
+                WorkerCommand::Ping(reply) => drop(reply.send(())),
                 WorkerCommand::Panic => panic!("this worker was told to panic"),
+                WorkerCommand::Block(time) => thread::sleep(time),
             }
             budget.check(clock::mono());
             if budget.is_exhausted() {
@@ -145,17 +169,19 @@ impl Worker {
         self.drain();
     }
 
-    /// Serves a group's sockets.
-    pub(super) fn listen(&mut self, worker: usize, group: &Arc<ListenerGroup>) {
+    /// Serves a group's sockets: all of them, or none if one cannot be polled.
+    pub(super) fn listen(&mut self, worker: usize, group: &Arc<ListenerGroup>) -> io::Result<()> {
+        self.losses.add(group.clone());
         for listener in Listener::of(group, worker) {
             let socket = listener.socket.clone();
             let key = self.listeners.insert(listener);
             if let Err(error) = self.poll.add(&socket, EventSource::Listener(key)) {
-                tracing::error!(addr = %group.local_addr(), %error, "a listener cannot be polled");
                 self.listeners.remove(key);
+                self.unlisten(group.transport(), group.local_addr());
+                return Err(error);
             }
         }
-        self.losses.add(group.clone());
+        Ok(())
     }
 
     fn unlisten(&mut self, transport: Transport, addr: SocketAddr) {

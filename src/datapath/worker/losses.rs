@@ -89,7 +89,7 @@ mod tests {
     /// What a worker counts that has nothing but a listener.
     fn counted(group: &Arc<ListenerGroup>) -> [u64; 4] {
         let resources = Arc::new(Resources {
-            ports: Ports::new(1..=1),
+            ports: Ports::new(1..=1, usize::MAX),
             ledger: QuotaLedger::new(1, 1),
             reservations: Reservations::default(),
             reservation_lifetime: 30,

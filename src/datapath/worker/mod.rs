@@ -90,9 +90,9 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-/// A thread that gave no sign of life: a worker, or the one beside it that runs the stages of its connections.
+/// A thread: a worker, or the one beside it that runs the stages of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SilentThread {
+pub struct WorkerThread {
     /// The worker's index.
     pub worker: usize,
     /// It is the thread beside the worker.
@@ -134,7 +134,7 @@ impl Workers {
     ) -> Result<Workers, StartError> {
         groups.iter().try_for_each(|group| check(config.workers, group, &snapshot))?;
         group::warn_of_small_buffers(&groups);
-        let ports = Ports::new(config.ports.clone());
+        let ports = Ports::new(config.ports.clone(), config.relay_sockets);
         ports.set_addresses(&snapshot.relay)?;
         let ledger = QuotaLedger::new(snapshot.user_allocations, snapshot.allocations);
         let resources = Arc::new(Resources {
@@ -199,72 +199,98 @@ impl Workers {
         Ok(this)
     }
 
-    /// Serves by a snapshot from now on. Allocations keep the key that made them, so no call ends because of its
-    /// credentials; permissions and channels that the new rules refuse end.
+    /// Serves by a snapshot from now on, on every thread when this returns. Allocations keep the key that made them, so no
+    /// call ends because of its credentials; permissions and channels that the new rules refuse end. A new relay address is
+    /// used after every thread has the snapshot, a removed one is not used from the beginning.
     ///
     /// # Errors
-    /// There are too many relay addresses; nothing has changed.
+    /// There are too many relay addresses; some are left out.
     pub async fn apply(&self, snapshot: DatapathSnapshot) -> Result<(), StartError> {
-        self.ports.set_addresses(&snapshot.relay)?;
+        self.ports.remove_except(&snapshot.relay);
         self.ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
         self.admission.set_limits(snapshot.connections, snapshot.exempt.clone());
         let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
+        let mut replies = Vec::new();
         for handle in &self.handles {
-            handle.commands.send(WorkerCommand::Apply(snapshot.clone())).await;
-            // A thread that is gone needs no configuration.
-            let _ = handle.stages.send(StageCommand::Apply(stages.clone())).await;
+            let (reply, replied) = oneshot::channel();
+            handle.commands.send(WorkerCommand::Apply(snapshot.clone(), reply)).await;
+            replies.push(replied);
+            let (reply, replied) = oneshot::channel();
+            let _ = handle.stages.send(StageCommand::Apply(stages.clone(), reply)).await;
+            replies.push(replied);
         }
-        Ok(())
+        carried_out(replies).await;
+        Ok(self.ports.set_addresses(&snapshot.relay)?)
     }
 
-    /// Serves another listener.
+    /// Serves another listener, on every thread when this returns.
     ///
     /// # Errors
-    /// It was opened for another number of workers.
+    /// It was opened for another number of workers, or a thread cannot wait for its sockets; no thread serves it.
     pub async fn listen(&self, group: Arc<ListenerGroup>) -> Result<(), StartError> {
         check_workers(self.workers, &group)?;
+        let mut replies = Vec::new();
         for handle in &self.handles {
             if group.transport().is_stream() {
-                let _ = handle.stages.send(StageCommand::Listen(group.clone())).await;
+                let (reply, replied) = oneshot::channel();
+                let _ = handle.stages.send(StageCommand::Listen(group.clone(), reply)).await;
+                replies.push(replied);
             }
-            handle.commands.send(WorkerCommand::Listen(group.clone())).await;
+            let (reply, replied) = oneshot::channel();
+            handle.commands.send(WorkerCommand::Listen(group.clone(), reply)).await;
+            replies.push(replied);
+        }
+        let listening: io::Result<Vec<()>> = carried_out(replies).await.into_iter().collect();
+        if let Err(error) = listening {
+            self.unlisten(group.transport(), group.local_addr()).await;
+            return Err(error.into());
         }
         Ok(())
     }
 
-    /// Stops serving a listener. Connections that were accepted there stay; datagrams that arrive there are lost once the
-    /// group's last owner has dropped it.
+    /// Stops serving a listener: when this returns, no thread has a socket of it. Connections that were accepted there stay;
+    /// the address is free once the group's last owner has dropped it.
     pub async fn unlisten(&self, transport: Transport, addr: SocketAddr) {
+        let mut replies = Vec::new();
         for handle in &self.handles {
             if transport.is_stream() {
-                let _ = handle.stages.send(StageCommand::Unlisten(transport, addr)).await;
+                let (reply, replied) = oneshot::channel();
+                let _ = handle.stages.send(StageCommand::Unlisten(transport, addr, reply)).await;
+                replies.push(replied);
             }
-            handle.commands.send(WorkerCommand::Unlisten(transport, addr)).await;
+            let (reply, replied) = oneshot::channel();
+            handle.commands.send(WorkerCommand::Unlisten(transport, addr, reply)).await;
+            replies.push(replied);
+        }
+        carried_out(replies).await;
+    }
+
+    /// Every thread.
+    pub fn threads(&self) -> impl Iterator<Item = WorkerThread> {
+        (0..self.workers).flat_map(|worker| [false, true].map(|stages| WorkerThread { worker, stages }))
+    }
+
+    /// Asks a thread for a sign of life. False if it has ended; never ready if it is stuck.
+    pub fn ping(&self, thread: WorkerThread) -> impl Future<Output = bool> + Send + use<> {
+        let handle = &self.handles[thread.worker];
+        let (commands, stages) = (handle.commands.clone(), handle.stages.clone());
+        async move {
+            let (reply, replied) = oneshot::channel();
+            match thread.stages {
+                false => commands.send(WorkerCommand::Ping(reply)).await,
+                // The reply fails if the thread has ended.
+                true => drop(stages.send(StageCommand::Ping(reply)).await),
+            }
+            replied.await.is_ok()
         }
     }
 
     /// Asks every thread for a sign of life and returns those that gave none within `limit`.
-    pub async fn silent_threads(&self, limit: Duration) -> Vec<SilentThread> {
+    pub async fn silent_threads(&self, limit: Duration) -> Vec<WorkerThread> {
         let mut pings = JoinSet::new();
-        for (worker, handle) in self.handles.iter().enumerate() {
-            let (commands, stages) = (handle.commands.clone(), handle.stages.clone());
-            let ping = async move {
-                let (reply, replied) = oneshot::channel();
-                commands.send(WorkerCommand::Ping(reply)).await;
-                replied.await.is_ok()
-            };
-            pings.spawn(async move {
-                let alive = timeout(limit, ping).await.unwrap_or(false);
-                (!alive).then_some(SilentThread { worker, stages: false })
-            });
-            let ping = async move {
-                let (reply, replied) = oneshot::channel();
-                stages.send(StageCommand::Ping(reply)).await.is_ok() && replied.await.is_ok()
-            };
-            pings.spawn(async move {
-                let alive = timeout(limit, ping).await.unwrap_or(false);
-                (!alive).then_some(SilentThread { worker, stages: true })
-            });
+        for thread in self.threads() {
+            let ping = timeout(limit, self.ping(thread));
+            pings.spawn(async move { (!ping.await.unwrap_or(false)).then_some(thread) });
         }
         pings.join_all().await.into_iter().flatten().collect()
     }
@@ -290,6 +316,12 @@ impl Workers {
     #[doc(hidden)]
     pub fn panic(&self, worker: usize) {
         self.handles[worker].commands.blocking_send(WorkerCommand::Panic);
+    }
+
+    /// Makes a worker do nothing for some time, for tests of what notices that.
+    #[doc(hidden)]
+    pub async fn block(&self, worker: usize, time: Duration) {
+        self.handles[worker].commands.send(WorkerCommand::Block(time)).await;
     }
 }
 
@@ -368,11 +400,20 @@ impl WorkerSeed {
             gso: self.gso,
             gather: self.gather,
         })?;
-        standing.groups.iter().for_each(|group| worker.listen(self.index, group));
+        standing.groups.iter().try_for_each(|group| worker.listen(self.index, group))?;
         // Commands that waited while it restarted.
         self.waker.wake();
         Ok(worker)
     }
+}
+
+/// Waits until every thread has replied, or has ended.
+async fn carried_out<T>(replies: Vec<oneshot::Receiver<T>>) -> Vec<T> {
+    let mut results = Vec::new();
+    for reply in replies {
+        results.extend(reply.await.ok());
+    }
+    results
 }
 
 fn stage_config(snapshot: &DatapathSnapshot) -> StageConfig {

@@ -1,5 +1,7 @@
 //! Allocate (RFC 8656 §7.2), until its relay sockets are requested and after they were opened.
 
+use std::net::SocketAddr;
+
 use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, requested_family};
 use crate::auth::{Account, AccountKind, Authenticated};
 use crate::turn::allocation::{Allocation, RelayLease};
@@ -97,7 +99,7 @@ impl Server {
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let request = AllocateRequest::parse(message)?;
         let user = authenticated.credential().account();
-        let (ask, unsupported) = self.ask_for(request.wanted, user.clone())?;
+        let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), origin.tuple.server)?;
         let limits = &self.snapshot.config.limits;
         if self.allocations.len() + self.pending.allocates() >= limits.allocations {
             return Err(Reject::new(508, "too many allocations").fix("raise limits.allocations"));
@@ -124,7 +126,12 @@ impl Server {
     }
 
     /// The question for the owner of the sockets, and the family of a dual allocation that is not available.
-    fn ask_for(&self, wanted: RequestedRelay, user: Account) -> Result<(Ask, Option<Family>), Reject> {
+    fn ask_for(
+        &self,
+        wanted: RequestedRelay,
+        user: Account,
+        server: SocketAddr,
+    ) -> Result<(Ask, Option<Family>), Reject> {
         let available = self.snapshot.config.families;
         let (families, port) = match wanted {
             RequestedRelay::Reserved(token) => return Ok((Ask::ClaimReservation { user, token }, None)),
@@ -141,7 +148,10 @@ impl Server {
         };
         let is_dual = matches!(wanted, RequestedRelay::Both(_));
         let unsupported = available.into_iter().find(|(_, available)| is_dual && !available);
-        Ok((Ask::OpenRelay { user, families, port }, unsupported.map(|(family, _)| family)))
+        let external = &self.snapshot.config.external;
+        // A client that reaches this address can be reached from it, whatever others there are.
+        let near = [server, external.inside(server), external.outside(server)].map(|addr| addr.ip());
+        Ok((Ask::OpenRelay { user, families, port, near }, unsupported.map(|(family, _)| family)))
     }
 
     /// The answer to an [`Ask`]. If its request is not pending any more, opened sockets are closed again.

@@ -1,6 +1,6 @@
 //! Tests of opening and closing relay sockets on loopback, and of releasing quota, ports and sockets.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 
@@ -12,6 +12,10 @@ use crate::datapath::drops::tests::overflow;
 use crate::datapath::poll::Events;
 use crate::datapath::wake::Waker;
 use crate::turn::LiveRelays;
+use crate::wire::Family;
+
+/// No relay address.
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The relay sockets of one worker.
 struct World {
@@ -22,7 +26,7 @@ struct World {
 
 fn resources(addresses: &[&str], ports: RangeInclusive<u16>, user_allocations: usize) -> Arc<Resources> {
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-    let ports = Ports::new(ports);
+    let ports = Ports::new(ports, usize::MAX);
     ports.set_addresses(&addresses).unwrap();
     Arc::new(Resources {
         ports,
@@ -44,7 +48,7 @@ impl World {
     }
 
     fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortRequest) -> Answer {
-        self.ask(0, Ask::OpenRelay { user: user.into(), families: Families { v4, v6 }, port })
+        self.ask(0, Ask::OpenRelay { user: user.into(), families: Families { v4, v6 }, port, near: [ANY; 3] })
     }
 
     fn claim(&mut self, now: u64, user: &str, token: Token) -> Answer {
@@ -128,7 +132,7 @@ fn ports_used_elsewhere_are_skipped() {
     let answer = world.open("alice", true, false, PortRequest::Any);
     assert_eq!(v4(&answer).port(), 20_104);
     let families = Families { v4: true, v6: false };
-    let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any };
+    let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any, near: [ANY; 3] };
     assert_eq!(world.ask(1, ask), Answer::Refused(Denial::NoPort));
 }
 
@@ -140,6 +144,11 @@ fn an_unavailable_address_is_skipped() {
     for _ in 0..8 {
         assert_eq!(v4(&world.open("alice", true, false, PortRequest::Any)).ip().to_string(), "127.0.2.20");
     }
+    // Even if it is the one that the client came in by.
+    let near = ["192.0.2.77".parse().unwrap(), ANY, ANY];
+    let families = Families { v4: true, v6: false };
+    let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any, near };
+    assert_eq!(v4(&world.ask(0, ask)).ip().to_string(), "127.0.2.20");
 }
 
 /// RFC 8656 §7.2: EVEN-PORT with the R bit reserves the next port; a token claims it on any worker, for any user.
