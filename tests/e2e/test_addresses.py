@@ -1,14 +1,17 @@
 """Responses come from the server address that the client used; relayed addresses are the configured ones."""
 
+import signal
 import socket
 import sys
+import time
 
 import pytest
 
 import stun
 from conftest import ALICE
 from hosts import eventually
-from turn import Client, Refused, error_code
+from relay import PASSWORD, USER
+from turn import Client, Refused, User, error_code
 
 ADDRESSES = ["203.0.113.50", "203.0.113.51", "2001:db8:1::50", "2001:db8:1::51"]
 
@@ -341,3 +344,79 @@ def test_a_local_range(start, host, connect):
         client.bind(service.getsockname())
         client.send(service.getsockname(), b"named")
         assert service.recvfrom(100)[0] == b"named"
+
+
+def test_an_address_that_is_not_here_is_not_used_though_it_can_be_bound(start, host, connect):
+    """With ip_nonlocal_bind, as keepalived wants it, every address can be bound; only the machine's own relay."""
+    host.run("sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1")
+    relay = start(host, relay={"addresses": [host.v4, "203.0.113.95"]})
+    assert {connect().allocate()[0] for _ in range(6)} == {host.v4}
+    assert relay.metric("relay_addresses", family="ipv4") == 1
+    host.add_address("203.0.113.95/32")
+    relay.becomes("relay_addresses", 2, family="ipv4")
+
+
+@pytest.mark.parametrize("address", ["203.0.113.96/32", "2001:db8:1::96/128"])
+def test_an_interface_comes_and_goes(address, start, host, connect):
+    """The addresses of an interface that is removed are not used any more, and are used again with the next one."""
+    add = ["ip", "link", "add", "spare", "type", "veth", "peer", "name", "other"]
+    family = stun.IPV6 if ":" in address else stun.IPV4
+    ip = address.split("/")[0]
+    relay = start(host, relay={"addresses": [ip]}, wait=False)
+    for _ in range(2):
+        host.run(*add)
+        host.run("ip", "link", "set", "other", "up")
+        host.run("ip", "link", "set", "spare", "up")
+        host.add_address(address, interface="spare")
+        relay.wait_until_healthy()
+        assert connect().allocate(family=family)[0] == ip
+        host.run("ip", "link", "del", "spare")
+        eventually(lambda: relay.get("/readyz")[0] == 503)
+
+
+def test_an_external_address_whose_inside_is_late(start, host, connect, peers):
+    """Clients are told the external address as soon as the one behind it relays."""
+    relay = start(host, relay={"addresses": ["203.0.113.97"], "external_ip": ["198.51.100.97/203.0.113.97"]}, wait=False)
+    eventually(lambda: relay.lines("workers run"))
+    host.add_address("203.0.113.97/32")
+    relay.wait_until_healthy()
+    assert connect().allocate()[0] == "198.51.100.97"
+    relay.line("relayed address added: 203.0.113.97 (configured), advertised as 198.51.100.97 (relay.external_ip)")
+    [one, other] = [connect() for _ in range(2)]
+    one.allocate(), other.allocate()
+    one.permit(other.relayed[0]), other.permit(one.relayed[0])
+    one.send(other.relayed, b"hello")
+    assert other.receive()[:2] == (one.relayed, b"hello")
+
+
+def test_credentials_survive_a_change_of_addresses(start, host, connect):
+    """A snapshot for new addresses keeps the credentials of the last reload, and nonces and allocations stay valid."""
+    relay = start(host, relay={"addresses": [host.v4]}, peers={"allow": []})
+    client = connect()
+    client.allocate()
+    file = relay.folder / "hairpin.toml"
+    file.write_text(file.read_text().replace(PASSWORD, "another password"))
+    relay.process.send_signal(signal.SIGHUP)
+    relay.line("SIGHUP: credentials are reloaded; running calls continue")
+    host.add_address("203.0.113.98/32")
+    time.sleep(1)
+    assert client.refresh() == 600
+    assert connect(User(USER, "another password")).allocate()
+    assert error_code(connect().allocate) == 401
+
+
+@pytest.mark.parametrize("netlink", [True, False], ids=["netlink", "polled"])
+def test_ipv6_ranges_and_anycast(netlink, start, host, connect):
+    """A local range of IPv6 and the subnet-router anycast address (RFC 4291 §2.6.1) are this machine's own, too."""
+    wrapper = [] if netlink else [sys.executable, "-c", NO_NETLINK]
+    start(host, process={"wrapper": wrapper})
+    client = connect()
+    client.allocate(family=stun.IPV6)
+    own = ["2001:db8:1::", "2001:db8:1:0:8000::7"]
+    for address in own:
+        client.bind((address, 5000))
+    host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    host.run("ip", "-6", "route", "add", "local", "2001:db8:1:0:8000::/80", "dev", "lo")
+    for address in own:
+        eventually(lambda: error_code(client.permit, address) == 403 or error_code(client.bind, (address, 6000)) == 403)
+    client.permit("2001:db8:1:0:7000::7")
