@@ -174,44 +174,152 @@ def test_deadlines(workers, serve, dial, knock):
     relay.becomes("connections", 2)
 
 
-def test_half_open_connections(workers, serve, dial, knock):
-    """Connections without a first message are limited per source and in total. Each limit has its metric, and a first
-    message makes room.
+def test_connections_per_source(workers, serve, clients, dial, knock):
+    """Connections without an allocation are limited per source, over both transports together. An allocation makes
+    room. Refused connections are counted and logged with their source, the limit and what to do.
     """
-    relay = serve(workers=workers, limits={"half_open": 6, "half_open_per_address": 4})
-    waiting = [dial("tcp") for _ in range(4)]
-    relay.becomes("connections", 4)
+    relay = serve(workers=workers, limits={"connections_per_source": 4})
+    waiting = [dial(over) for over in ("tcp", "tls")] + [knock(), knock("tls")]
+    relay.becomes("connections_accepted_total", 4)
+    for over in PORTS:
+        assert ends(knock(over))
+        relay.becomes("connections_refused_total", 1, transport=over, reason="connections_per_source")
+        line = relay.line("connection refused", transport=over, source=clients.v4, limit=4, level="INFO")
+        assert all(key in line["fix"] for key in ("limits.connections_per_source", "limits.exempt_sources"))
+    assert dial("tcp", family="v6").binding()
+    for client in waiting[:2]:
+        client.allocate()
+    held = [dial(over) for over in PORTS]
+    assert all(client.binding() for client in held)
     assert ends(knock())
-    assert ends(knock("tls"))
-    for over in PORTS:
-        relay.becomes("connections_refused_total", 1, transport=over, reason="half_open_per_address")
-    others = [dial("tcp", family="v6") for _ in range(2)]
-    relay.becomes("connections", 6)
-    assert ends(knock(family="v6"))
-    relay.becomes("connections_refused_total", 1, transport="tcp", reason="half_open")
-    for client in waiting + others:
-        assert client.binding()
-    for over in PORTS:
-        assert dial(over).binding()
     assert relay.metric("connections_refused_total") == 3
 
 
-def test_total_connections(workers, serve, dial, knock):
-    """The total number of connections is limited. The limit has its metric, and a closed connection makes room."""
-    relay = serve(workers=workers, limits={"connections": 6})
-    held = [dial(over) for over in PORTS for _ in range(3)]
-    for client in held:
-        assert client.binding()
-    relay.becomes("connections", 6)
-    for over in PORTS:
-        assert ends(knock(over))
-        relay.becomes("connections_refused_total", 1, transport=over, reason="connections")
-    for client in held[2:4]:
-        client.socket.close()
-    relay.becomes("connections", 4)
-    for over in PORTS:
-        client = dial(over)
-        assert client.allocate() and client.refresh() == 600
+def test_exempt_sources(workers, serve, clients, dial):
+    """A source that is exempt, such as a proxy, has limits a hundred times as large."""
+    limits = {"connections_per_source": 1, "exempt_sources": [f"{clients.v4}/32"]}
+    relay = serve(workers=workers, limits=limits)
+    assert all(dial(over).binding() for over in PORTS for _ in range(30))
+    assert dial("tcp", family="v6").binding() and ends(dial("tcp", family="v6").socket.connection)
+    relay.becomes("connections_refused_total", 1)
+
+
+def test_an_office_reconnects(over, workers, serve, dial):
+    """1,000 clients behind one address connect at once, before any of them has authenticated."""
+    relay = serve(workers=workers, limits={"handshake_timeout": 120, "first_message_timeout": 120})
+    office = [dial(over) for _ in range(1000)]
+    assert all(client.binding() for client in office)
+    assert relay.metric("connections_refused_total") == relay.metric("connections_closed_total") == 0
+
+
+def test_a_full_table(workers, serve, switch, dial, knock):
+    """When all connections are in use, the oldest one without an allocation of the busiest source makes room. Those
+    with allocations stay; when there are no others, new ones are refused.
+    """
+    relay = serve(workers=workers, limits={"connections": 8})
+    hosts = [switch.host(f"intruder-{n}") for n in range(4)]
+    intruders = [dial("tcp", at=host) for host in hosts for _ in range(2)]
+    for intruder in intruders[::2]:
+        assert intruder.binding()
+    relay.becomes("connections", 8)
+    clients = []
+    for over in 4 * list(PORTS):
+        clients.append(dial(over))
+        clients[-1].allocate()
+    assert all(ends(intruder.socket.connection) for intruder in intruders)
+    relay.becomes("connections_closed_total", 8, transport="tcp", reason="displaced")
+    assert "limits.connections" in relay.lines(reason="displaced", level="WARN")[0]["fix"]
+    assert ends(knock())
+    relay.becomes("connections_refused_total", 1, transport="tcp", reason="connections")
+    relay.line("connection refused", limit=8, reason="connections")
+    assert all(client.refresh() == 600 for client in clients)
+
+
+TURN = stun.Message(stun.REQUEST, stun.ALLOCATE).encode()
+
+STRANGERS = {
+    "HTTP": ("tcp", b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", "http"),
+    "HTTP OPTIONS": ("tcp", b"OPTIONS / HTTP/1.1\r\n\r\n", "http"),
+    "HTTP/2": ("tcp", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http"),
+    "PROXY": ("tcp", b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 3478\r\n", "proxy_header"),
+    "PROXY 2": ("tcp", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12), "proxy_header"),
+    "TLS": ("tcp", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", "unexpected_tls"),
+    "ChannelData": ("tcp", stun.channel_data(0x4000, b"data"), "channel_data_without_allocation"),
+    "cookie": ("tcp", TURN[:4] + b"\0" + TURN[5:], "unframed"),
+    "length": ("tcp", TURN[:3] + b"\1" + TURN[4:], "unframed"),
+    "STUN or ChannelData nor": ("tcp", b"SSH-2.0-OpenSSH_9\r\n", "unframed"),
+    "plain TURN": ("tls", TURN, "not_tls"),
+    "plain HTTP": ("tls", b"GET / HTTP/1.1\r\n\r\n", "not_tls"),
+    "PROXY header": ("tls", b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 5349\r\n", "not_tls"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_other_protocols(what, serve, knock):
+    """A connection that can never speak TURN is closed with its first bytes, counted, and logged with its source and
+    what it speaks.
+    """
+    relay = serve()
+    over, raw, reason = STRANGERS[what]
+    connection = knock(over)
+    connection.sendall(raw)
+    assert ends(connection, timeout=3)
+    [line] = eventually(lambda: relay.lines(reason=reason, level="INFO"))
+    assert line["client"] == "{}:{}".format(*connection.getsockname())
+    told = line.get("detail") or line["error"]
+    assert all(word in told for word in what.replace("PROXY 2", "PROXY").replace("HTTP/2", "HTTP").split()[:2]
+               if word != "OPTIONS"), told
+    counter = "tls_handshakes_failed_total" if over == "tls" else "connections_closed_total"
+    relay.becomes(counter, 1, reason=reason)
+
+
+def test_health_checks_are_not_logged(serve, dial, knock):
+    """A client that only connects, with or without a TLS handshake, and closes or resets, is counted and not logged at
+    the default level.
+    """
+    relay = serve()
+    before = len(relay.lines())
+    for reset in (False, True):
+        for connection in (knock("tcp"), knock("tls"), dial("tls").socket.connection):
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+    # With TLS 1.3 a client may close before the server has completed the handshake.
+    relay.reaches("tls_handshakes_failed_total", 2, reason="client_gone")
+    relay.becomes("connections", 0)
+    assert len(relay.lines()) == before
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+@pytest.mark.parametrize("protocols", ["http/1.1", "h2", "webrtc,c-webrtc", "stun.turn,http/1.1"])
+def test_application_protocols(version, protocols, serve, host, clients, authority):
+    """RFC 7301 §3.1: a client that offers only other application protocols is served without ALPN."""
+    serve()
+    trusted = ["-CAfile", authority.certificate, "-verify_return_error", "-servername", NAME]
+    printed = clients.run("openssl", "s_client", "-connect", f"{host.v4}:5349", "-alpn", protocols, version, *trusted)
+    assert ("ALPN protocol: stun.turn" if "stun" in protocols else "No ALPN negotiated") in printed
+
+
+def test_relayed_counts(over, workers, serve, dial, peers):
+    """Packets count as relayed when they have left, in the metrics and in the line about the closed allocation."""
+    relay = serve(workers=workers, limits={"client_queue": 65536})
+    client = dial(over, receive_buffer=4096)
+    client.allocate()
+    with peers.udp() as peer:
+        client.bind(peer.getsockname())
+        for _ in range(4000):
+            peer.sendto(bytes(1000), client.relayed)
+            time.sleep(0.0002)
+        assert relay.reaches("connections_dropped_messages_total", 1000, transport=over)
+        assert relay.metric("relayed_packets_total", direction="to_client", transport=over) < 1000
+        received = 0
+        with contextlib.suppress(TimeoutError):
+            while client.receive(2):
+                received += 1
+        relay.becomes("relayed_packets_total", received, direction="to_client", transport=over)
+        relay.becomes("relayed_bytes_total", 1000 * received, direction="to_client", transport=over)
+        client.refresh(0)
+    relay.line("allocation closed", to_client_packets=received, to_client_bytes=1000 * received)
 
 
 @pytest.mark.parametrize("how", ["FIN", "reset"])

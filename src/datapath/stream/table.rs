@@ -116,9 +116,10 @@ impl Streams {
         Some(id)
     }
 
-    /// Ends connections that have to make room for others.
-    pub(in crate::datapath) fn end_displaced(&mut self, now: u64, counters: &mut StreamCounters) {
-        for id in self.displaced.take() {
+    /// Ends connections that have to make room for others; returns whether there are any.
+    pub(in crate::datapath) fn end_displaced(&mut self, now: u64, counters: &mut StreamCounters) -> bool {
+        let displaced = self.displaced.take();
+        for &id in &displaced {
             match self.connections.get(id).map(|connection| connection.state) {
                 Some(state) if state.closing => self.remove(id, counters),
                 // It may have got an allocation in the meantime.
@@ -126,6 +127,7 @@ impl Streams {
                 _ => {}
             }
         }
+        !displaced.is_empty()
     }
 
     /// Whose connection it is and the TOS of its packets; `None` if it ends or is not read for now.

@@ -62,7 +62,8 @@ impl Worker {
                 if self.stop.load(Ordering::Relaxed) {
                     break;
                 }
-                self.streams.end_displaced(self.now.mono, &mut self.counters.streams);
+                // What it counts is to be published, though no socket had an event.
+                self.unpublished |= self.streams.end_displaced(self.now.mono, &mut self.counters.streams);
                 self.carry_out(commands, standing);
             }
             self.pass();
