@@ -151,6 +151,27 @@ mod tests {
         }
     }
 
+    /// However similar the addresses that clients choose, no bucket gets more than chance gives it.
+    #[test]
+    fn similar_addresses_are_spread() {
+        const BUCKETS: usize = 1 << 14;
+        let state = KeyedState { keys: [0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210] };
+        let patterns: [fn(u128) -> u128; 5] =
+            [|n| n, |n| n << 64, |n| n << 114, |n| n << 64 | n, |n| n << 96 | (n ^ 0xFFFF) << 32];
+        for pattern in patterns {
+            let mut low = vec![0; BUCKETS];
+            let mut high = vec![0; BUCKETS];
+            for n in 0..10_000 {
+                let mut hasher = state.build_hasher();
+                hasher.write_u128(pattern(n));
+                let hash = hasher.finish() as usize;
+                low[hash % BUCKETS] += 1;
+                high[hash >> 50] += 1;
+            }
+            assert!(low.into_iter().chain(high).all(|count: u32| count <= 10));
+        }
+    }
+
     #[test]
     fn both_keys_matter_and_are_not_printed() {
         let hash = |keys| KeyedState { keys }.hash_one(7_u64);

@@ -220,3 +220,28 @@ def test_secrets_never_leak(start, host, connect):
             assert secret not in place, secret
     names = [USER, "bob", "mallory"]
     assert not any(name in page for name in names), "no label contains a value that a client chose"
+
+
+def test_retransmissions_outlive_the_nonce(start, host, workers, connect):
+    """RFC 8489 §6.3.1: the same bytes again get the same response, although the nonce has expired in between; a
+    new request gets a 438.
+    """
+    relay = start(host, workers=workers, auth={"nonce_lifetime": 1})
+    client, other = connect(), connect()
+    other.allocate()
+    client.challenge()
+    sent = []
+    for method, *attributes in ((stun.ALLOCATE, TRANSPORT), (stun.REFRESH, (stun.LIFETIME, stun.number(900)))):
+        raw, transaction = client.prepare(method, *attributes)
+        client.socket.sendto(raw, client.server)
+        sent.append((raw, transaction, client.response(transaction, 5)))
+    time.sleep(2.5)
+    for raw, transaction, first in sent:
+        client.socket.sendto(raw, client.server)
+        again = client.response(transaction, 5)
+        assert again.code == first.code == 0
+        relayed = stun.XOR_RELAYED_ADDRESS
+        assert again.addresses(relayed) == first.addresses(relayed)
+    assert client.ask(stun.REFRESH).code == 438
+    relay.becomes("allocations", 2)
+    assert relay.metric("allocations_opened_total") == 2
