@@ -5,12 +5,21 @@
 /// Why bytes are not text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotText {
-    /// The line, if it concerns one.
-    pub line: Option<usize>,
-    /// What is wrong; completes a sentence about the file.
+    /// The first line that is not.
+    pub line: usize,
+    /// Whether all of the file has another encoding.
+    pub is_encoding: bool,
+    /// What is wrong; completes a sentence about the line or, with `is_encoding`, about the file.
     pub what: &'static str,
     /// How to fix it.
     pub fix: &'static str,
+}
+
+impl NotText {
+    /// What is wrong, as a sentence.
+    pub fn sentence(&self) -> String {
+        format!("the {} {}", if self.is_encoding { "file" } else { "line" }, self.what)
+    }
 }
 
 /// The text of a file, without a byte order mark.
@@ -20,32 +29,32 @@ pub struct NotText {
 /// The bytes are not UTF-8, or contain NUL bytes.
 pub fn of(bytes: &[u8]) -> Result<&str, NotText> {
     const SAVE: &str = "save it as UTF-8 without a byte order mark";
-    let not = |line, what, fix| Err(NotText { line, what, fix });
+    let encoding = |what| Err(NotText { line: 1, is_encoding: true, what, fix: SAVE });
+    let not = |at, what, fix| Err(NotText { line: line_of(bytes, at), is_encoding: false, what, fix });
     match bytes {
-        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return not(None, "is text in UTF-32", SAVE),
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return encoding("is text in UTF-32"),
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
-            return not(None, "is text in UTF-16, as some Windows programs write it", SAVE);
+            return encoding("is text in UTF-16, as some Windows programs write it");
         }
         _ => {}
     }
-    let line = |at: usize| Some(line_of(bytes, at));
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         // Every other byte of ASCII in UTF-16 is zero.
         let zeros = bytes.iter().filter(|byte| **byte == 0).count();
         if zeros * 3 > bytes.len() {
-            return not(None, "is text in UTF-16, or not text", SAVE);
+            return encoding("is text in UTF-16, or not text");
         }
-        return not(line(at), "contains a NUL byte", "remove it, or save the file again");
+        return not(at, "contains a NUL byte", "remove it, or save the file again");
     }
     let text = str::from_utf8(bytes).or_else(|error| {
         let fix = "save the file as UTF-8, or convert it with `iconv -f WINDOWS-1252 -t UTF-8`";
-        not(line(error.valid_up_to()), "is not UTF-8", fix)
+        not(error.valid_up_to(), "is not UTF-8", fix)
     })?;
     Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text))
 }
 
 /// The line of the byte at `at`, counted from 1.
-pub fn line_of(bytes: &[u8], at: usize) -> usize {
+fn line_of(bytes: &[u8], at: usize) -> usize {
     bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
@@ -91,12 +100,12 @@ mod tests {
             [mark, &text.encode_utf16().flat_map(bytes).collect::<Vec<_>>()].concat()
         };
         for (bytes, line, what) in [
-            (utf16(&[0xFF, 0xFE], "secret\r\n", u16::to_le_bytes), None, "is text in UTF-16"),
-            (utf16(&[0xFE, 0xFF], "secret\r\n", u16::to_be_bytes), None, "is text in UTF-16"),
-            (utf16(&[], "secret\n", u16::to_le_bytes), None, "is text in UTF-16"),
-            (b"\xFF\xFE\0\0a\0\0\0".to_vec(), None, "is text in UTF-32"),
-            (b"one\ntwo\nZ\xFCrich\n".to_vec(), Some(3), "is not UTF-8"),
-            (b"one\ntwo\0\nand more text\n".to_vec(), Some(2), "contains a NUL byte"),
+            (utf16(&[0xFF, 0xFE], "secret\r\n", u16::to_le_bytes), 1, "is text in UTF-16"),
+            (utf16(&[0xFE, 0xFF], "secret\r\n", u16::to_be_bytes), 1, "is text in UTF-16"),
+            (utf16(&[], "secret\n", u16::to_le_bytes), 1, "is text in UTF-16"),
+            (b"\xFF\xFE\0\0a\0\0\0".to_vec(), 1, "is text in UTF-32"),
+            (b"one\ntwo\nZ\xFCrich\n".to_vec(), 3, "is not UTF-8"),
+            (b"one\ntwo\0\nand more text\n".to_vec(), 2, "contains a NUL byte"),
         ] {
             let found = of(&bytes).unwrap_err();
             assert_eq!(found.line, line, "{found:?}");

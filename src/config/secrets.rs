@@ -35,7 +35,7 @@ pub fn shared_secret(text: &str) -> Result<Secret, (String, String)> {
         return Err((what, format!("use at least {SECRET_MIN}; {GOOD}")));
     }
     if let Some(what) = leftover(text) {
-        return Err((what.to_owned(), format!("replace it with a secret; {GOOD}")));
+        return Err((what.to_owned(), format!("write only the secret; {GOOD}")));
     }
     Ok(Secret::new(text))
 }
@@ -85,6 +85,10 @@ pub fn password_in_file(bytes: &[u8]) -> Result<Password, WrongLine> {
                     "remove the blank; a password with one can only be in the configuration, as `password`";
                 return wrong(Some(n), "the password begins or ends with a blank".into(), fix);
             }
+            if line.contains(" #") {
+                let fix = "move the comment; a password with \" #\" can only be in the configuration, as `password`";
+                return wrong(Some(n), "a comment needs a line of its own".into(), fix);
+            }
             match password_problem(line) {
                 Some(problem) => wrong(Some(n), format!("the password {problem}"), "write another password"),
                 None => Ok(Password::Plain(Secret::new(line))),
@@ -101,8 +105,8 @@ pub fn password_in_file(bytes: &[u8]) -> Result<Password, WrongLine> {
 /// The lines of a file that are neither blank nor comments.
 fn lines(bytes: &[u8]) -> Result<Vec<(usize, &str)>, WrongLine> {
     let text = text::of(bytes).map_err(|wrong| WrongLine {
-        line: wrong.line,
-        what: format!("{}{}", if wrong.line.is_some() { "" } else { "the file " }, wrong.what),
+        line: Some(wrong.line),
+        what: if wrong.is_encoding { wrong.sentence() } else { wrong.what.to_owned() },
         fix: wrong.fix.to_owned(),
     })?;
     let lines = text.lines().enumerate().map(|(n, line)| (n + 1, line));
@@ -137,6 +141,23 @@ fn leftover(text: &str) -> Option<&'static str> {
     }
     if text.contains("{{") && text.contains("}}") || text.contains("<%") || begins(&["${"]) {
         return Some("a template was not filled in");
+    }
+    let quotes = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if quotes('"') || quotes('\'') {
+        return Some("a secret is in quotes, which would be a part of it");
+    }
+    if text.contains(" #") {
+        return Some("a comment needs a line of its own");
+    }
+    let is_name = |name: &str| {
+        name.len() > 2
+            && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+            || ["secret", "static-auth-secret"].contains(&name)
+    };
+    // Base64 ends with equals signs.
+    let assigned = text.split_once('=').filter(|(_, value)| !value.trim_matches('=').is_empty());
+    if assigned.or(text.split_once(": ")).is_some_and(|(name, _)| is_name(name.trim())) {
+        return Some("a line that reads like a setting is not a shared secret");
     }
     if begins(&["<<<<<<< ", ">>>>>>> ", "||||||| "]) {
         return Some("the mark of a merge conflict is not a shared secret");
@@ -182,13 +203,25 @@ mod tests {
         }
     }
 
+    /// Base64 and hex, as generated.
+    #[test]
+    fn generated_secrets_are_accepted() {
+        for secret in [
+            "3q2+7wABAgMEBQYHCAkKCw==",
+            "AB/+CDEFGHIJKLMNOPQRSTUVWXYZ012=",
+            "00112233445566778899aabbccddeeff",
+        ] {
+            assert!(shared_secret(secret).is_ok(), "{secret}");
+        }
+    }
+
     /// What is not understood is an error that names line and reason, and never the text.
     #[test]
     fn what_is_not_understood_names_line_and_reason() {
         let utf16: Vec<u8> =
             "\u{FEFF}a secret of this file\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         for (bytes, line, reason) in [
-            (&utf16[..], None, "is text in UTF-16"),
+            (&utf16[..], Some(1), "the file is text in UTF-16"),
             (b"a secret of this file\na s\xE9cret of this file\n", Some(2), "is not UTF-8"),
             (b"a secret of this file\na secret\0 of this file\n", Some(2), "contains a NUL byte"),
             ("a secret\u{200B} of this file".as_bytes(), Some(1), "a zero-width character (U+200B)"),
@@ -211,6 +244,11 @@ mod tests {
             (b"<<<<<<< HEAD of this\n", Some(1), "merge conflict"),
             (b"// managed by our own scripts\n", Some(1), "comments begin with #"),
             (b"-----BEGIN PRIVATE KEY-----\n", Some(1), "a line of PEM"),
+            (b"\"a secret of this file\"\n", Some(1), "in quotes"),
+            (b"a secret of this file # of last year\n", Some(1), "a comment needs a line of its own"),
+            (b"TURN_SECRET=a secret of this file\n", Some(1), "reads like a setting"),
+            (b"static-auth-secret=a secret of this file\n", Some(1), "reads like a setting"),
+            (b"secret: a secret of this file\n", Some(1), "reads like a setting"),
             (b"", None, "the file is empty"),
             (b" \r\n\n", None, "the file is empty"),
             (b"# Ansible managed\n", None, "the file has only comments and no secret"),
@@ -241,6 +279,7 @@ mod tests {
             ("won\u{200B}der".as_bytes(), Some(1), "contains a zero-width character"),
             ("wonder\u{A0}".as_bytes(), Some(1), "contains a non-breaking space"),
             (b"won\xE9der", Some(1), "is not UTF-8"),
+            (b"wonder # of alice\n", Some(1), "a comment needs a line of its own"),
             (b"\n", None, "the file is empty"),
             (b"#wonder\n", None, "only comments"),
         ] {

@@ -23,10 +23,8 @@ pub fn read(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
         let (what, fix) = unreadable(&error);
         vec![finding(&name, None, what, fix)]
     })?;
-    let text = text::of(&contents.bytes).map_err(|wrong| {
-        let what = format!("{}{}", if wrong.line.is_some() { "the line " } else { "the file " }, wrong.what);
-        vec![finding(&name, wrong.line, what, wrong.fix)]
-    })?;
+    let text = text::of(&contents.bytes)
+        .map_err(|wrong| vec![finding(&name, Some(wrong.line), wrong.sentence(), wrong.fix)])?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let read = |path: &Path| reading::read(&folder.join(path));
     let context = ReadContext { generates, ..reader(&read) };

@@ -74,13 +74,12 @@ fn sections(file: IdentityFile, bytes: &[u8]) -> Result<Vec<pem::Section>, Ident
     let has_marker = bytes.windows(5).any(|window| window == b"-----");
     let text = match text::of(bytes) {
         Ok(text) => text,
-        Err(found) if has_marker => return Err(not_pem(found.line, found.what, found.fix)),
+        Err(found) if has_marker => return Err(not_pem(Some(found.line), found.what, found.fix)),
         // A line makes no sense in a file that is not text.
-        Err(text::NotText { line: Some(_), .. }) => {
-            return Err(instead(file, bytes).unwrap_or_else(|| not_pem(None, "is not PEM", needed(file))));
-        }
         Err(found) => {
-            return Err(instead(file, bytes).unwrap_or_else(|| not_pem(None, found.what, found.fix)));
+            let (what, fix) =
+                if found.is_encoding { (found.what, found.fix) } else { ("is not PEM", needed(file)) };
+            return Err(instead(file, bytes).unwrap_or_else(|| not_pem(None, what, fix)));
         }
     };
     let sections = pem::sections(text).map_err(|found| not_pem(found.line, found.what, found.fix))?;

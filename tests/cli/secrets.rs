@@ -123,7 +123,7 @@ fn secret_files_are_named_and_not_quoted() {
         (format!("\n{TOKEN}\u{A0}\n").into_bytes(), Some(":2: ")),
         (format!("\n\n{TOKEN}\x07\n").into_bytes(), Some(":3: ")),
         (format!("{TOKEN}\n\0{TOKEN}\n").into_bytes(), Some(":2: contains a NUL byte")),
-        (utf16(format!("\u{FEFF}{TOKEN}\r\n")), Some("UTF-16")),
+        (utf16(format!("\u{FEFF}{TOKEN}\r\n")), Some(":1: the file is text in UTF-16")),
         ([TOKEN.as_bytes(), b"\xFC"].concat(), Some(":1: is not UTF-8")),
         (b"# nothing but a comment of 16 letters\n".to_vec(), Some("only comments")),
         (b"\n".to_vec(), Some("is empty")),
@@ -272,7 +272,7 @@ fn an_unreadable_configuration_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hairpin.toml");
     for (bytes, reason) in [
-        (&b"\xFF\xFEw\0o\0"[..], "is text in UTF-16"),
+        (&b"\xFF\xFEw\0o\0"[..], "hairpin.toml:1: the file is text in UTF-16"),
         (b"workers = 1\n# Z\xFCrich\n", "hairpin.toml:2: the line is not UTF-8"),
         (b"workers = 1\nsoft\0ware\n", "hairpin.toml:2: the line contains a NUL byte"),
         ("workers = 1\nsoftware\u{A0}= \"a\"\n".as_bytes(), "hairpin.toml:2: not valid TOML"),

@@ -40,7 +40,7 @@ FOUND = [
     (8, "relay.ports", '"65000-60000"', "60000-65000"),
     (11, "auth.secrets", "***", "16"),
     (14, "auth.user", '"bob"', "password"),
-    (17, "limits.channels", "20000", "16383"),
+    (17, "limits.channels", "20000", "4096"),
     (20, "peers.deny", '"10.0.0.1/8"', "10.0.0.0/8"),
 ]
 

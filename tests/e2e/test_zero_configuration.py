@@ -1,6 +1,8 @@
 """`hairpin serve` without a configuration, on different kinds of machines: what it prints, logs and how it fails."""
 
 import json
+import os
+import pty
 import socket
 import stat
 
@@ -62,6 +64,25 @@ def test_public_addresses(start, switch, clients):
     assert "is private" not in log
     [refused] = [line for line in log.splitlines() if "browsers refuse" in line]
     assert all(flag in refused for flag in ("--domain", "--cert", "--key")), refused
+
+
+@pytest.mark.parametrize("where", ["terminal", "file"])
+def test_credentials_are_printed_to_a_terminal(where, start, switch):
+    """Whatever collects the output of a program would collect the credentials. They are printed to a terminal only;
+    otherwise a line says how to get them.
+    """
+    host = switch.host("relay", default_route=True)
+    if where == "file":
+        relay = start(host, configured=False)
+        [line] = eventually(lambda: [line for line in relay.log.splitlines() if "hairpin credentials --user" in line])
+        assert "--print-ice-servers" in line and relay.output == "", line
+        return
+    reading, writing = pty.openpty()
+    relay = start(host, configured=False, process={"stdout": writing})
+    os.close(writing)
+    with open(reading) as terminal:
+        [server] = json.loads(terminal.readline())["iceServers"]
+    assert server["username"].endswith(":hairpin") and "hairpin credentials" not in relay.log
 
 
 def test_secret_and_certificate_persist(start, switch, tmp_path, clients):
