@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use nix::time::{ClockId, clock_gettime};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
 use super::super::reassembly::{Reassembly, next};
@@ -181,6 +182,26 @@ fn tls_records_of_any_size_bring_the_same_messages() {
         connection.socket.sent_by_client.push_back(bytes);
         assert!(messages(&mut connection).1, "close_notify ends the stream");
     }
+}
+
+/// Records of one byte cost a multiple of their bytes, but no more per record the more there are.
+#[test]
+fn the_cost_of_one_byte_records_is_linear() {
+    let cost = |count: usize| {
+        let (mut connection, mut client) = tls();
+        let stream = channel_data(96).into_iter().cycle().take(count);
+        let bytes = records(&mut client, stream.map(|byte| vec![byte]));
+        connection.socket.sent_by_client.extend(bytes.chunks(4096).map(<[u8]>::to_vec));
+        let before = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+        let (got, ended) = messages(&mut connection);
+        let after = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+        assert_eq!((got.len(), ended), (count / 100, false));
+        (after.tv_sec() - before.tv_sec()) as f64 + (after.tv_nsec() - before.tv_nsec()) as f64 / 1e9
+    };
+    let least = |count| (0..3).map(|_| cost(count)).fold(f64::INFINITY, f64::min);
+    // Four times as many; if each cost as much as there are, it would be sixteen times as much.
+    let (few, many) = (least(5_000), least(20_000));
+    assert!(many < 9.0 * few, "{few} s for 5,000 records, {many} s for 20,000");
 }
 
 #[test]
