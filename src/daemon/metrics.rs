@@ -364,16 +364,18 @@ mod tests {
         assert_eq!(documented, rows, "{}", rows.join("\n"));
     }
 
-    /// docs/metrics.md says for each reason of a dropped packet what to do.
+    /// docs/metrics.md says for each reason of a dropped packet or a closed connection what to do.
     #[test]
-    fn every_reason_of_a_drop_is_documented() {
+    fn every_reason_is_documented() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
         let page = std::fs::read_to_string(path).unwrap();
-        for (reason, _) in WorkerStats::default().turn.dropped.iter() {
-            let start = format!("| `{}` | ", reason.as_str());
+        let dropped = WorkerStats::default().turn.dropped;
+        let dropped = dropped.iter().map(|(reason, _)| reason.as_str());
+        for reason in dropped.chain(ConnectionEnd::ALL.map(ConnectionEnd::as_str)) {
+            let start = format!("| `{reason}` | ");
             let row = page.lines().find(|line| line.starts_with(&start));
             let cells = row.map(|row| row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).count());
-            assert_eq!(cells, Some(3), "{} has no row", reason.as_str());
+            assert_eq!(cells, Some(3), "{reason} has no row");
         }
     }
 
