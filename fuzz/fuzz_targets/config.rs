@@ -52,7 +52,10 @@ fn check(text: &str, choice: u8) {
         generates: choice & 2 != 0,
     };
     let (loaded, findings) = match load("hairpin.toml", text, &reader) {
-        Ok(Loaded { settings, warnings, .. }) => (Some(settings), warnings),
+        Ok(Loaded { settings, mut warnings, notes, .. }) => {
+            warnings.extend(notes.into_iter().map(|note| note.0));
+            (Some(settings), warnings)
+        }
         Err(mistakes) => (None, mistakes),
     };
     assert!(loaded.is_some() || findings.iter().any(|finding| !finding.warning));

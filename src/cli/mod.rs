@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nix::sys::prctl;
 
+use crate::config::Loaded;
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
 use crate::turn::peers::PeerRule;
 
@@ -154,13 +155,16 @@ struct CredentialsArgs {
 }
 
 fn check(file: &Path, generates: bool) -> ExitCode {
-    let (lines, status) = match configuration::read(file, generates) {
-        Ok(loaded) => (loaded.warnings, ExitCode::SUCCESS),
-        Err(mistakes) => (mistakes, MISTAKES.into()),
+    let (lines, notes, status) = match configuration::read(file, generates) {
+        Ok(Loaded { warnings, notes, .. }) => (warnings, notes, ExitCode::SUCCESS),
+        Err(mistakes) => (mistakes, Vec::new(), MISTAKES.into()),
     };
     let mut stdout = io::stdout().lock();
     for line in &lines {
         let _ = writeln!(stdout, "{line}");
+    }
+    for note in &notes {
+        let _ = writeln!(stdout, "{note}");
     }
     if status == ExitCode::SUCCESS {
         let _ = writeln!(stdout, "{}: ok", file.display());

@@ -8,7 +8,7 @@ use toml_edit::{Document, TableLike};
 use super::checks::{self, Disagreement};
 use super::kind::ReadContext;
 use super::own_addresses;
-use super::report::Finding;
+use super::report::{Finding, Note};
 use super::secrets::shared_secret;
 use super::section::{HIDDEN, Source, key_span, line_starts};
 use super::settings::Settings;
@@ -23,6 +23,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is unusual, but runs.
     pub warnings: Vec<Finding>,
+    /// What does less than it seems to.
+    pub notes: Vec<Note>,
     /// Whether the file itself contains a secret.
     pub has_secret: bool,
     /// For each setting that the file has, but for those of `[auth]` and `[tls]`: the defaults with that setting.
@@ -69,6 +71,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     for disagreement in agreed.chain(credentials) {
         loading.disagreement(disagreement);
     }
+    loading.note(&settings);
     loading.finish(settings)
 }
 
@@ -91,6 +94,7 @@ pub fn without_file(
     for disagreement in agreed.chain(own_addresses::agreement(&settings, context)) {
         loading.disagreement(disagreement);
     }
+    loading.note(&settings);
     loading.finish(settings)
 }
 
@@ -118,6 +122,7 @@ struct Loading<'a> {
     findings: Vec<Finding>,
     has_secret: bool,
     each: BTreeMap<&'static str, Settings>,
+    notes: Vec<Note>,
 }
 
 impl<'a> Loading<'a> {
@@ -126,6 +131,7 @@ impl<'a> Loading<'a> {
             source,
             places: BTreeMap::new(),
             findings: Vec::new(),
+            notes: Vec::new(),
             has_secret: false,
             each: BTreeMap::new(),
         }
@@ -137,7 +143,9 @@ impl<'a> Loading<'a> {
             self.findings.into_iter().partition(|finding| finding.warning);
         let (warnings, mistakes) = (bounded(warnings, "warning"), bounded(mistakes, "mistake"));
         if mistakes.is_empty() {
-            Ok(Loaded { settings, warnings, has_secret: self.has_secret, each: self.each })
+            self.notes.truncate(FINDINGS_MAX);
+            let notes = self.notes;
+            Ok(Loaded { settings, warnings, notes, has_secret: self.has_secret, each: self.each })
         } else {
             Err(mistakes)
         }
@@ -253,6 +261,12 @@ impl<'a> Loading<'a> {
         if self.findings.iter().any(|finding| keys.iter().any(|key| concerns(finding, key))) {
             return;
         }
+        let finding = self.place(&keys, what, fix);
+        self.findings.push(Finding { warning, ..finding });
+    }
+
+    /// What is said about the first of some settings that the file has.
+    fn place(&self, keys: &[&'static str], what: String, fix: String) -> Finding {
         let place = keys.iter().find_map(|key| Some((*key, self.places.get(key)?.clone())));
         let (key, span) = place.unwrap_or((keys[0], 0..0));
         let is_secret = SETTINGS.iter().any(|setting| setting.key == key && setting.kind.is_secret());
@@ -260,6 +274,13 @@ impl<'a> Loading<'a> {
         // An empty list shows nothing, and explains much.
         let shown = if is_secret && text != "[]" || key == "auth.user" { HIDDEN } else { text };
         let shown = if span.is_empty() { "" } else { shown };
-        self.findings.push(Finding { warning, ..self.source.finding(key, span, shown, what, fix) });
+        self.source.finding(key, span, shown, what, fix)
+    }
+
+    /// Notes which addresses of this machine `peers.allow` does not open.
+    fn note(&mut self, settings: &Settings) {
+        for Disagreement { keys, what, fix, .. } in own_addresses::notes(settings, self.source.context) {
+            self.notes.push(Note(self.place(&keys, what, fix)));
+        }
     }
 }

@@ -41,6 +41,6 @@ pub use kind::{FileContents, ReadContext};
 pub use kinds::port_range;
 pub use layers::Site;
 pub use load::{Loaded, load, without_file};
-pub use report::Finding;
+pub use report::{Finding, Note};
 pub use secrets::{WrongLine, secrets_in_file};
 pub use settings::Settings;

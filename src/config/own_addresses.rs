@@ -1,7 +1,7 @@
 //! Whether `[peers]` does to the addresses of this machine what it seems to say. Own addresses are closed to clients, which
 //! would get past the firewall there, unless a rule names them exactly; and two clients of the relay meet at its addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::checks::{Disagreement, warning};
@@ -12,6 +12,13 @@ use crate::turn::peers::{Cidr, PeerRule, PeerRules, Rules};
 
 /// The most addresses that a message lists.
 const LISTED: usize = 4;
+
+/// What ranges of `peers.allow` do not open, although it is in them.
+pub fn notes(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagreement> {
+    let allow = &settings.peers.allow;
+    let own = if allow.is_empty() { Vec::new() } else { own(settings, context) };
+    allow.iter().filter_map(|rule| too_wide(rule, &own)).collect()
+}
 
 /// Every disagreement between `[peers]`, `[relay]` and the addresses of this machine; all are warnings.
 pub fn agreement(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagreement> {
@@ -25,16 +32,19 @@ pub fn agreement(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagree
     };
     // What does not fit is reported elsewhere
     let external = external::pair(&settings.relay.external_ip, &relay).unwrap_or_default();
-    let mut own = (context.own)();
-    own.extend(settings.relay.external_ip.iter().map(|external| Cidr::from(external.public)));
-    own.extend(settings.relay.addresses.iter().copied().map(Cidr::from));
-    let mut found: Vec<_> = peers.allow.iter().filter_map(|rule| too_wide(rule, &own)).collect();
-    let ports = &settings.relay.ports;
-    found.extend(peers.allow.iter().filter_map(|rule| relay_ports(rule, &own, ports)));
+    let (own, ports) = (own(settings, context), &settings.relay.ports);
+    let mut found: Vec<_> = peers.allow.iter().filter_map(|rule| relay_ports(rule, &own, ports)).collect();
     let outside = relay.iter().map(|ip| external.outside_of(*ip).unwrap_or(*ip)).collect();
     found.extend(denied(settings, outside));
     found.extend(peers.allow.iter().filter_map(never));
     found
+}
+
+/// The own ranges, and what stands for them outside of a NAT.
+fn own(settings: &Settings, context: &ReadContext<'_>) -> Vec<Cidr> {
+    let external = settings.relay.external_ip.iter().map(|external| external.public);
+    let named = settings.relay.addresses.iter().copied().chain(external);
+    (context.own)().into_iter().chain(named.map(Cidr::from)).collect()
 }
 
 /// The own ranges that a rule of `peers.allow` is about but does not open, because it is wider than each of them.
@@ -66,8 +76,12 @@ fn opens(rule: &PeerRule, own: &[Cidr]) -> bool {
 
 fn too_wide(rule: &PeerRule, own: &[Cidr]) -> Option<Disagreement> {
     let closed = not_opened(rule, own);
-    let example = closed.iter().find(|range| !range.first().is_loopback()).or(closed.first())?.first();
-    let example = std::net::SocketAddr::new(example, 7882);
+    let elsewhere = |range: &&Cidr| !range.first().is_loopback();
+    let example = match closed.iter().find(elsewhere).or(closed.first())?.first() {
+        IpAddr::V4(v4) if v4.is_loopback() => IpAddr::from(Ipv4Addr::LOCALHOST),
+        ip => ip,
+    };
+    let example = SocketAddr::new(example, 7882);
     let what = format!("{rule} does not open this machine's own addresses ({})", list(&closed));
     let fix = format!("to reach a server on this machine, name it exactly, like \"{example}\"");
     Some(warning(&["peers.allow"], what, fix))
@@ -83,7 +97,7 @@ fn relay_ports(rule: &PeerRule, own: &[Cidr], relay: &RangeInclusive<u16>) -> Op
     }
     let (first, last) = (relay.start(), relay.end());
     if !rule.has_ports() {
-        let ip = std::net::SocketAddr::new(rule.range.first(), 7882);
+        let ip = SocketAddr::new(rule.range.first(), 7882);
         let what = format!(
             "{rule} is this machine's own, and opens every UDP port there, also the relay ports {first}-{last}"
         );

@@ -24,15 +24,29 @@ pub struct Finding {
 /// The most characters of a value that are shown.
 const SHOWN: usize = 60;
 
+/// Something that is no mistake, but may not be what it seems.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note(pub Finding);
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, if self.warning { " warning:" } else { "" })
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, " note:")
+    }
+}
+
+impl Finding {
+    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
         write!(f, "{}:", self.file)?;
         if let Some(line) = self.line {
             write!(f, "{line}:")?;
         }
-        if self.warning {
-            write!(f, " warning:")?;
-        }
+        write!(f, "{kind}")?;
         if !self.key.is_empty() {
             write!(f, " {}", shown(&self.key))?;
             if !self.value.is_empty() {

@@ -158,6 +158,7 @@ pub fn variable(name: &str) -> Option<OsString> {
 fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logging) -> Result<()> {
     let mut loaded = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
+    // What `peers.allow` does not open is said where it is announced.
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     complete(&mut loaded.settings, args)?;
     let loaded = loaded;

@@ -33,7 +33,7 @@ secret_files = [\"missing\"]
 [peers]
 allow = [\"10.0.0.0/40\"]
 [limits]
-channels = 50000
+channels = 5000
 ";
     fs::write(&file, mistakes).unwrap();
     let output = hairpin(&["check", file.to_str().unwrap()]);
@@ -69,6 +69,23 @@ fn check_prints_ok_and_warnings() {
     let said = text(&output.stdout);
     assert!(
         said.contains("warning: limits.permission_lifetime = 5") && said.ends_with("hairpin.toml: ok\n"),
+        "{said}"
+    );
+}
+
+/// RFC 8656 §21: a range that is wider than this machine's own does not open it, which is no mistake.
+#[test]
+fn check_notes_what_a_range_does_not_open() {
+    let place = Place::new("[peers]\nallow = [\"126.0.0.0/7\"]\n");
+    let output = hairpin(&["check", place.config()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("note: peers.allow = [\"126.0.0.0/7\"]: 126.0.0.0/7 does not open this machine's own"),
+        "{said}"
+    );
+    assert!(
+        said.contains("name it exactly, like") && !said.contains("warning") && said.ends_with(": ok\n"),
         "{said}"
     );
 }
