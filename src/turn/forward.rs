@@ -10,8 +10,8 @@ use super::peers::Forbidden;
 use super::server::Server;
 use super::stats::{Dropped, Stats};
 use super::{
-    AllocationId, FiveTuple, Header, Now, Output, OwnPortDropped, PeerAddr, RelayId, ToClient, ToPeer, Tos,
-    Transport,
+    AllocationId, ClosedPortDropped, FiveTuple, Header, Now, Output, PeerAddr, RelayId, ToClient, ToPeer,
+    Tos, Transport,
 };
 use crate::wire::{self, ChannelHeader, Family, Message, Method, TransactionId, attribute};
 
@@ -103,7 +103,7 @@ impl Server {
         let sent_to = match scope.send_to(peer, |relayed| self.shared.live.is_live(relayed)) {
             Ok(sent_to) => sent_to,
             Err(why) => {
-                self.own_port_dropped(id, peer, why);
+                self.closed_port_dropped(id, peer, why);
                 return self.drop(Dropped::ForbiddenPort, packets);
             }
         };
@@ -184,7 +184,7 @@ impl Server {
         let sent_to = match verdict.scope.send_to(peer, |relayed| self.shared.live.is_live(relayed)) {
             Ok(sent_to) => sent_to,
             Err(why) => {
-                self.own_port_dropped(id, peer, why);
+                self.closed_port_dropped(id, peer, why);
                 return Err(Dropped::ForbiddenPort);
             }
         };
@@ -221,19 +221,19 @@ impl Server {
     }
 
     /// A packet to `peer` was dropped. The operator is told once per allocation where a server may be that nobody has
-    /// allowed.
+    /// allowed: the client's permission for the address was granted, so nothing else says it.
     #[cold]
-    fn own_port_dropped(&mut self, id: AllocationId, peer: SocketAddr, why: Forbidden) {
-        if why != Forbidden::NoAllocation {
+    fn closed_port_dropped(&mut self, id: AllocationId, peer: SocketAddr, why: Forbidden) {
+        if !matches!(why, Forbidden::NoAllocation | Forbidden::Special(_)) {
             return;
         }
         let config = &self.snapshot.config;
         let Some(allocation) = self.allocations.get_mut(id).filter(|one| !one.own_ports.has_warned()) else {
             return;
         };
-        let Some(remedy) = config.peers.remedy(peer, &config.external) else { return };
+        let Some(remedy) = config.peers.remedy(peer, why, &config.external) else { return };
         if allocation.own_ports.drop(peer) {
-            self.outputs.push_back(Output::OwnPortDropped(OwnPortDropped {
+            self.outputs.push_back(Output::ClosedPortDropped(ClosedPortDropped {
                 tuple: allocation.tuple,
                 user: allocation.credential.user().clone(),
                 peer,

@@ -56,8 +56,8 @@ pub use allocation::Allocation;
 pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
 pub use output::{
-    Answer, Ask, ChannelBound, CloseReason, Closed, Denial, Header, Icmp, Opened, OpenedRelay, Output,
-    OwnPortDropped, PortRequest, Refused, Shortage, ToClient, ToPeer, Token, Totals,
+    Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Header, Icmp, Opened,
+    OpenedRelay, Output, PortRequest, Refused, Shortage, ToClient, ToPeer, Token, Totals,
 };
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};

@@ -154,8 +154,8 @@ pub enum Output {
         /// What was withheld.
         response: UnsignedResponse,
     },
-    /// A packet to a port of this machine was dropped, for the log; at most once per allocation.
-    OwnPortDropped(OwnPortDropped),
+    /// A packet to a closed port was dropped, for the log; at most once per allocation.
+    ClosedPortDropped(ClosedPortDropped),
     /// A channel was bound or refreshed, or what holds for it has changed.
     ChannelBound(ChannelBound),
     /// A channel is no longer bound.
@@ -373,9 +373,10 @@ impl Totals {
     }
 }
 
-/// A packet from a client to a port of this machine was dropped, and none has ever reached that port.
+/// A packet from a client to a closed port of a permitted address was dropped: of this machine, or of one that the operator
+/// allows with other ports. None has ever reached that port.
 #[derive(Clone, Debug)]
-pub struct OwnPortDropped {
+pub struct ClosedPortDropped {
     /// The client.
     pub tuple: FiveTuple,
     /// The user: the name that quotas are counted by.

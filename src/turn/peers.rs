@@ -319,16 +319,21 @@ impl PeerRules {
         }
     }
 
-    /// What opens the port of `peer`, if that is an address of this machine or stands for one. Port 0 means any port.
-    pub fn remedy(&self, peer: SocketAddr, external: &External) -> Option<Remedy> {
-        let port = peer.port();
+    /// What the operator can do about a peer that is refused for this reason. Port 0 means any port.
+    pub fn remedy(&self, peer: SocketAddr, why: Forbidden, external: &External) -> Option<Remedy> {
         let named = self.inside_nat64(peer.ip()).ok()?.map_or(peer.ip(), IpAddr::V4);
-        let inside = external.inside_of(named);
-        let is_here = inside.is_some() || self.is_own(named);
-        (is_here && !self.endpoints.contains(&port)).then(|| Remedy {
-            here: SocketAddr::new(inside.unwrap_or(named), port),
-            elsewhere: inside.map(|_| SocketAddr::new(named, port)),
-        })
+        let named = SocketAddr::new(named, peer.port());
+        match why {
+            Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint => None,
+            Forbidden::Denied => Some(Remedy::Denied(named)),
+            Forbidden::Special(_) => Some(Remedy::Other(named)),
+            Forbidden::Own | Forbidden::NoAllocation if self.endpoints.contains(&peer.port()) => None,
+            Forbidden::Own | Forbidden::NoAllocation => {
+                let inside = external.inside_of(named.ip());
+                let here = SocketAddr::new(inside.unwrap_or(named.ip()), named.port());
+                Some(Remedy::Own { here, elsewhere: inside.map(|_| named) })
+            }
+        }
     }
 
     /// Whether the operator denies a port of `ports` at this address.
@@ -440,30 +445,48 @@ impl PeerRules {
     }
 }
 
-/// What opens a port of this machine, or of an address that stands for it: the entry for `peers.allow`.
+/// What an operator can do about a refused peer: the entry for `peers.allow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remedy {
-    /// If a server on this machine has the port.
-    pub here: SocketAddr,
-    /// If another machine behind the same external address has it.
-    pub elsewhere: Option<SocketAddr>,
+pub enum Remedy {
+    /// The address is this machine's own.
+    Own {
+        /// The entry, if a server on this machine has the port.
+        here: SocketAddr,
+        /// The entry, if another machine behind the same external address has it.
+        elsewhere: Option<SocketAddr>,
+    },
+    /// The address is not global unicast.
+    Other(SocketAddr),
+    /// The operator's rules deny it.
+    Denied(SocketAddr),
 }
 
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A CreatePermission has no port
-        let entry = |peer: SocketAddr| match peer.port() {
+        // A CreatePermission may have no port
+        let entry = |peer: &SocketAddr| match peer.port() {
             0 => peer.ip().to_string(),
             _ => peer.to_string(),
         };
-        write!(f, "to reach a server on this machine, add \"{}\" to peers.allow", entry(self.here))?;
-        if self.here.port() == 0 {
-            write!(f, ", best with the server's ports")?;
-        }
-        match self.elsewhere {
-            None => Ok(()),
-            Some(peer) => {
-                write!(f, "; to reach another machine behind this external address, add \"{}\"", entry(peer))
+        match self {
+            Remedy::Own { here, elsewhere } => {
+                write!(f, "to reach a server on this machine, add \"{}\" to peers.allow", entry(here))?;
+                if here.port() == 0 {
+                    write!(f, ", best with the server's ports")?;
+                }
+                match elsewhere {
+                    None => Ok(()),
+                    Some(peer) => {
+                        let entry = entry(peer);
+                        write!(f, "; to reach another machine behind this external address, add \"{entry}\"")
+                    }
+                }
+            }
+            Remedy::Other(peer) => {
+                write!(f, "if clients need this peer, add \"{}\" to peers.allow", entry(peer))
+            }
+            Remedy::Denied(peer) => {
+                write!(f, "if clients need this peer, add \"{}\" to peers.allow, or deny less", entry(peer))
             }
         }
     }

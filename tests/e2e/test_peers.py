@@ -276,7 +276,7 @@ def test_the_log_of_dropped_packets_is_bounded(start, host, connect):
     relay.becomes("dropped_packets_total", 40, reason="forbidden_port")
     lines = dropped_packets(relay)
     assert 1 <= len(lines) <= 20
-    summary = "packets of more allocations to ports of this machine were dropped than are logged"
+    summary = "packets of more allocations to closed ports were dropped than are logged"
     [summary] = eventually(lambda: relay.lines(summary), timeout=30)
     lines = dropped_packets(relay)
     assert summary["count"] + sum(line.get("suppressed", 0) for line in lines) + len(lines) == 40

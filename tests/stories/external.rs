@@ -212,7 +212,7 @@ fn a_private_peer_keeps_its_name() {
     assert_eq!(client.permit(&mut world, &[INSIDE]).code(), 403);
     client.permit(&mut world, &[OUTSIDE]);
     assert!(client.send(&mut world, OUTSIDE, b"x").is_none());
-    let told = world.own_ports_dropped.pop().unwrap();
+    let told = world.closed_ports_dropped.pop().unwrap();
     assert_eq!(
         (told.peer, told.remedy.to_string().as_str()),
         (

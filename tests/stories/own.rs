@@ -99,15 +99,30 @@ fn the_first_packet_to_a_closed_port_is_told() {
             assert!(client.send(&mut world, &format!("192.0.2.1:{port}"), b"x").is_none());
         }
     }
-    assert_eq!(world.own_ports_dropped.len(), 2, "one per allocation");
+    assert_eq!(world.closed_ports_dropped.len(), 2, "one per allocation");
     assert_eq!(world.server.stats().dropped(Dropped::ForbiddenPort), 20);
-    let told = world.own_ports_dropped.pop().unwrap();
+    let told = world.closed_ports_dropped.pop().unwrap();
     assert_eq!((told.tuple, &*told.user, told.peer), (two.tuple, "alice", addr("192.0.2.1:7880")));
     assert_eq!(told.reason, "the address is this relay's own and no allocation lives on that port");
     assert_eq!(
         told.remedy.to_string(),
         "to reach a server on this machine, add \"192.0.2.1:7880\" to peers.allow"
     );
+}
+
+/// The same for a port of another machine of which only others are allowed.
+#[test]
+fn a_closed_port_elsewhere_is_told() {
+    let mut world = world(&["10.0.0.0/8:5000-6000"], &[]);
+    let mut client = world.allocated(A);
+    assert_eq!(client.permit(&mut world, &["10.9.9.9:1"]).code(), 0);
+    assert!(client.send(&mut world, "10.9.9.9:5000", b"x").is_some());
+    assert!(client.send(&mut world, "10.9.9.9:0", b"x").is_none());
+    assert!(client.send(&mut world, "10.9.9.9:6001", b"x").is_none());
+    assert!(client.send(&mut world, "10.9.9.9:6002", b"x").is_none());
+    let [told] = &world.closed_ports_dropped[..] else { panic!("{:?}", world.closed_ports_dropped) };
+    assert_eq!((told.peer, told.reason), (addr("10.9.9.9:6001"), "private"));
+    assert_eq!(told.remedy.to_string(), "if clients need this peer, add \"10.9.9.9:6001\" to peers.allow");
 }
 
 /// The 403 of ChannelBind and CreatePermission says the same.
@@ -158,9 +173,9 @@ fn a_port_that_was_reached_is_not_told() {
     assert!(one.channel_data(&mut world, 0x4000, b"x").is_none());
     one.permit(&mut world, &[&at_two]);
     assert!(one.send(&mut world, &at_two, b"x").is_none());
-    assert!(world.own_ports_dropped.is_empty());
+    assert!(world.closed_ports_dropped.is_empty());
     assert!(one.send(&mut world, SERVER, b"x").is_none());
-    assert_eq!(world.own_ports_dropped.len(), 1);
+    assert_eq!(world.closed_ports_dropped.len(), 1);
 }
 
 /// RFC 8656 §9: a port is open exactly while an allocation lives there, however often it comes and goes.
@@ -182,7 +197,7 @@ fn a_port_lives_and_dies() {
         assert!(one.channel_data(&mut world, 0x4000, b"x").is_none(), "{round}");
         assert!(world.peer_sends(one.relay(), at, b"x").is_none());
     }
-    assert_eq!(world.own_ports_dropped.len(), 1, "before anybody lived there");
+    assert_eq!(world.closed_ports_dropped.len(), 1, "before anybody lived there");
 }
 
 /// A request from a live relayed address would put an allocation inside another: each packet would be relayed once more.

@@ -9,8 +9,8 @@ use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, m
 use hairpin::turn::bucket::{RateLimiter, Rates, UnsignedResponse};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
-    AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, Denial, External, Families, FiveTuple,
-    Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, OwnPortDropped, PeerAddr, PerFamily,
+    AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, ClosedPortDropped, Denial, External,
+    Families, FiveTuple, Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily,
     PortRequest, Refused, RelayId, RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket,
     ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
 };
@@ -68,7 +68,7 @@ pub struct World {
     pub closed: Vec<Closed>,
     pub refused: Vec<Refused>,
     pub withheld: Vec<UnsignedResponse>,
-    pub own_ports_dropped: Vec<OwnPortDropped>,
+    pub closed_ports_dropped: Vec<ClosedPortDropped>,
     /// What a forwarding table outside of the server was told, as text.
     pub channels: Vec<String>,
     pub bound: Vec<ChannelBound>,
@@ -150,7 +150,7 @@ impl World {
             closed: Vec::new(),
             refused: Vec::new(),
             withheld: Vec::new(),
-            own_ports_dropped: Vec::new(),
+            closed_ports_dropped: Vec::new(),
             channels: Vec::new(),
             bound: Vec::new(),
             next_port: 50_000,
@@ -240,7 +240,7 @@ impl World {
                 Output::Closed(closed) => self.closed.push(closed),
                 Output::Refused(refused) => self.refused.push(refused),
                 Output::Withheld { response, .. } => self.withheld.push(response),
-                Output::OwnPortDropped(dropped) => self.own_ports_dropped.push(dropped),
+                Output::ClosedPortDropped(dropped) => self.closed_ports_dropped.push(dropped),
                 Output::ChannelBound(bound) => {
                     self.channels.push(format!("+{:#x} {}", bound.channel, bound.peer));
                     self.bound.push(bound);

@@ -15,7 +15,7 @@ use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
 use crate::datapath::stream::stats::ConnectionEnd;
 use crate::turn::bucket::UnsignedResponse;
-use crate::turn::{Closed, FiveTuple, Opened, OwnPortDropped, Refused, SECOND};
+use crate::turn::{Closed, ClosedPortDropped, FiveTuple, Opened, Refused, SECOND};
 use crate::wire::Family;
 
 /// How long the losses of a queue are summed up before they are logged again, in nanoseconds.
@@ -31,8 +31,8 @@ const ATTRIBUTES: usize = 8;
 /// A worker's log.
 pub(super) struct Log {
     refused: LineBudgets,
-    /// Packets to ports of this machine, at most one per allocation.
-    own_ports: LineBudget,
+    /// Packets to closed ports, at most one per allocation.
+    closed_ports: LineBudget,
     not_turn: LineBudgets,
     opened: LineBudget,
     closed: LineBudget,
@@ -51,7 +51,7 @@ impl Default for Log {
     fn default() -> Log {
         Log {
             refused: LineBudgets::default(),
-            own_ports: LineBudget::new(EXPECTED),
+            closed_ports: LineBudget::new(EXPECTED),
             not_turn: LineBudgets::default(),
             opened: LineBudget::new(ALLOCATIONS),
             closed: LineBudget::new(ALLOCATIONS),
@@ -135,10 +135,10 @@ impl Log {
         info!(client = %from.client, reason, fix, suppressed = some(suppressed), "response withheld");
     }
 
-    /// A packet to a port of this machine was dropped.
-    pub(super) fn own_port_dropped(&mut self, now: u64, dropped: &OwnPortDropped) {
-        let Some(suppressed) = self.own_ports.take(now) else { return };
-        let OwnPortDropped { tuple, user, peer, reason, remedy } = dropped;
+    /// A packet to a closed port was dropped.
+    pub(super) fn closed_port_dropped(&mut self, now: u64, dropped: &ClosedPortDropped) {
+        let Some(suppressed) = self.closed_ports.take(now) else { return };
+        let ClosedPortDropped { tuple, user, peer, reason, remedy } = dropped;
         warn!(
             client = %tuple.client,
             user = &**user,
@@ -170,8 +170,8 @@ impl Log {
         for (reason, count) in self.refused.take_summaries(now) {
             info!(reason, count, "more requests were refused or not answered than are logged");
         }
-        if let Some(count) = self.own_ports.take_summary(now) {
-            warn!(count, "packets of more allocations to ports of this machine were dropped than are logged");
+        if let Some(count) = self.closed_ports.take_summary(now) {
+            warn!(count, "packets of more allocations to closed ports were dropped than are logged");
         }
         for (budget, what) in [(&mut self.opened, "opened"), (&mut self.closed, "closed")] {
             if let Some(count) = budget.take_summary(now) {
@@ -227,7 +227,7 @@ impl Log {
     pub(super) fn is_behind(&self) -> bool {
         self.losses.iter().any(|sum| sum.loss.count > 0)
             || self.refused.is_behind()
-            || self.own_ports.is_behind()
+            || self.closed_ports.is_behind()
             || self.not_turn.is_behind()
             || self.opened.is_behind()
             || self.closed.is_behind()

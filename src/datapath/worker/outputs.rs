@@ -40,7 +40,7 @@ impl Worker {
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
                 Output::Withheld { from, response } => self.log.withheld(self.now.mono, &from, response),
-                Output::OwnPortDropped(dropped) => self.log.own_port_dropped(self.now.mono, &dropped),
+                Output::ClosedPortDropped(dropped) => self.log.closed_port_dropped(self.now.mono, &dropped),
                 // They are for a forwarding table in the kernel; this worker forwards itself.
                 Output::ChannelBound(_)
                 | Output::ChannelUnbound { .. }

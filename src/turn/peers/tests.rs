@@ -329,10 +329,11 @@ fn behind_a_nat_a_port_is_here_or_elsewhere() {
 fn remedies_name_what_opens_a_port() {
     let rules = rules(&[], &[]);
     let external = External::new(vec![(ip(OWN), ip("203.0.113.5"))]);
-    let remedy = |peer: &str, external: &External| {
-        let remedy = rules.remedy(peer.parse().unwrap(), external);
+    let remedy_for = |peer: &str, why, external: &External| {
+        let remedy = rules.remedy(peer.parse().unwrap(), why, external);
         remedy.map(|remedy| remedy.to_string())
     };
+    let remedy = |peer: &str, external: &External| remedy_for(peer, Forbidden::Own, external);
     let here =
         |entry: &str| Some(format!("to reach a server on this machine, add \"{entry}\" to peers.allow"));
     let none = External::default();
@@ -350,7 +351,15 @@ fn remedies_name_what_opens_a_port() {
         "to reach a server on this machine, add \"127.0.0.1\" to peers.allow, best with the server's ports"
     );
     assert_eq!(remedy("10.1.1.1:3478", &none), None, "an endpoint");
-    assert_eq!(remedy("8.8.8.8:7882", &none), None, "elsewhere");
+    assert_eq!(remedy_for("10.1.1.1:0", Forbidden::PortZero, &none), None);
+    assert_eq!(
+        remedy_for("10.9.9.9:5000", Forbidden::Special("private"), &none).unwrap(),
+        "if clients need this peer, add \"10.9.9.9:5000\" to peers.allow"
+    );
+    assert_eq!(
+        remedy_for("[64:ff9b::10.9.9.9]:0", Forbidden::Denied, &none).unwrap(),
+        "if clients need this peer, add \"10.9.9.9\" to peers.allow, or deny less"
+    );
 }
 
 #[test]

@@ -64,17 +64,9 @@ impl Reject {
     }
 
     fn forbidden(why: Forbidden, peer: SocketAddr, config: &TurnConfig) -> Reject {
-        let reject = Reject::new(403, why.as_str()).about(peer);
-        match why {
-            Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint => reject,
-            Forbidden::Denied => reject
-                .fix("if clients need this peer, add it to peers.allow with a longer prefix or its port"),
-            Forbidden::Special(_) => reject.fix("if clients need this peer, add it to peers.allow"),
-            Forbidden::Own | Forbidden::NoAllocation => {
-                let remedy = config.peers.remedy(peer, &config.external);
-                Reject { fix: remedy.map(|remedy| remedy.to_string().into()), ..reject }
-            }
-        }
+        let remedy = config.peers.remedy(peer, why, &config.external);
+        let fix = remedy.map(|remedy| remedy.to_string().into());
+        Reject { fix, ..Reject::new(403, why.as_str()).about(peer) }
     }
 
     /// RFC 8656 §21.4: Allocate and ChannelBind requests from tunnels that could loop packets through the relay.
