@@ -20,13 +20,22 @@ const UNKNOWN: u64 = 64;
 /// Files besides those for HTTP that are left free: the configuration, certificates, netlink, log files.
 const OTHERS: u64 = 24;
 
+/// How many connections and relay sockets ports and settings allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Connections of clients.
+    pub connections: u64,
+    /// Relay sockets.
+    pub relay_sockets: u64,
+}
+
 /// What the limit on open files leaves room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Connections of clients.
     pub connections: u64,
-    /// Relay sockets.
-    pub relay_sockets: u64,
+    /// Connections and relay sockets.
+    pub total: u64,
 }
 
 /// Raises the limit as far as possible and returns it.
@@ -54,63 +63,75 @@ pub fn open(workers: u64, streams: u64) -> u64 {
     now + workers * (PER_WORKER + streams)
 }
 
-/// Divides what `limit` leaves beside the files that are `open`. `wanted` is what ports and settings allow; the log says what
-/// holds instead.
-pub fn divide(limit: u64, open: u64, wanted: Room) -> Room {
+/// Divides what `limit` leaves beside the files that are `open`. The log says what holds if that is less than `wanted`.
+pub fn divide(limit: u64, open: u64, wanted: Wanted) -> Room {
     let room = divided(limit, open, wanted);
-    const FIX: &str = "raise LimitNOFILE (systemd) or `ulimit -Hn`";
-    if room.connections < wanted.connections {
-        warn!(
-            "this process may open {limit} files, so at most {} connections are served instead of the {} of \
-             limits.connections; {FIX}",
-            room.connections, wanted.connections
-        );
-    }
-    if room.relay_sockets < wanted.relay_sockets {
-        warn!(
-            "this process may open {limit} files, so at most {} relay sockets are opened instead of the {} that relay.ports \
-             and limits.allocations allow, and allocations beyond that are refused with 508; {FIX}",
-            room.relay_sockets, wanted.relay_sockets
-        );
+    if let Some(warning) = warning(limit, wanted, room) {
+        warn!("{warning}");
     }
     room
 }
 
-fn divided(limit: u64, open: u64, wanted: Room) -> Room {
+fn divided(limit: u64, open: u64, wanted: Wanted) -> Room {
     let free = limit.saturating_sub(open);
     // A low limit has room for few scrapes at a time.
-    let reserve = (http::CONNECTIONS as u64 + OTHERS).min(free / 4);
-    let free = free - reserve;
-    // A client of a connection has a relay socket too, and those over UDP have only that.
-    let share = (free / 3).max(free.saturating_sub(wanted.relay_sockets));
-    let connections = wanted.connections.min(share);
-    Room { connections, relay_sockets: wanted.relay_sockets.min(free - connections) }
+    let total = free - (http::CONNECTIONS as u64 + OTHERS).min(free / 4);
+    // A client of a connection has a relay socket too.
+    let share = (total / 2).max(total.saturating_sub(wanted.relay_sockets));
+    Room { connections: wanted.connections.min(share), total }
+}
+
+fn warning(limit: u64, wanted: Wanted, room: Room) -> Option<String> {
+    let Wanted { connections, relay_sockets } = wanted;
+    (room.total < connections.saturating_add(relay_sockets)).then(|| {
+        let fewer = match room.connections < connections {
+            true => {
+                let holds = room.connections;
+                format!("at most {holds} connections are served instead of the {connections} of limits.connections, and ")
+            }
+            false => String::new(),
+        };
+        format!(
+            "this process may open {limit} files, fewer than the {relay_sockets} relay sockets and {connections} connections \
+             that ports and limits allow: {fewer}at most {} connections and relay sockets together, and allocations beyond \
+             that are refused with 508; raise LimitNOFILE (systemd) or `ulimit -Hn`",
+            room.total
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn room(connections: u64, relay_sockets: u64) -> Room {
-        Room { connections, relay_sockets }
+    fn room(connections: u64, total: u64) -> Room {
+        Room { connections, total }
     }
 
     #[test]
     fn a_high_limit_leaves_room_for_everything() {
-        assert_eq!(divided(524_288, 100, room(50_000, 16_384)), room(50_000, 16_384));
+        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384 };
+        let room = divided(524_288, 100, wanted);
+        assert_eq!((room.connections, warning(524_288, wanted, room)), (50_000, None));
     }
 
     /// Connections leave room for relay sockets, and both for everything else.
     #[test]
     fn a_low_limit_is_divided() {
-        assert_eq!(divided(1024, 100, room(50_000, 16_384)), room(278, 558));
-        assert_eq!(divided(1024, 100, room(100, 16_384)), room(100, 736));
-        assert_eq!(divided(1024, 100, room(50_000, 10)), room(826, 10));
+        let divided = |connections, relay_sockets| divided(1024, 100, Wanted { connections, relay_sockets });
+        assert_eq!(divided(50_000, 16_384), room(418, 836));
+        assert_eq!(divided(100, 16_384), room(100, 836));
+        assert_eq!(divided(50_000, 10), room(826, 836));
+        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384 };
         for limit in 0..5000 {
-            let wanted = room(50_000, 16_384);
-            let Room { connections, relay_sockets } = divided(limit, 100, wanted);
-            assert!(connections + relay_sockets <= limit.saturating_sub(100), "{limit}");
-            assert!(relay_sockets >= 2 * connections, "{limit}");
+            let Room { connections, total } = super::divided(limit, 100, wanted);
+            assert!(total <= limit.saturating_sub(100) && 2 * connections <= total, "{limit}");
+        }
+        let warning = warning(1024, wanted, room(418, 836)).unwrap();
+        for part in
+            ["may open 1024 files", "at most 418 connections are served instead of the 50000", "LimitNOFILE"]
+        {
+            assert!(warning.contains(part), "{warning}");
         }
     }
 

@@ -101,7 +101,7 @@ impl RunningRelay {
         let streams = groups.iter().filter(|group| group.transport().is_stream()).count();
         let room =
             files::divide(limit, files::open(datapath.workers as u64, streams as u64), wanted(settings));
-        datapath.relay_sockets = usize::try_from(room.relay_sockets).unwrap_or(usize::MAX);
+        datapath.descriptors = usize::try_from(room.total).unwrap_or(usize::MAX);
         let mut settings = settings.clone();
         settings.limits.connections = room.connections;
 
@@ -262,10 +262,10 @@ fn listeners(listed: Vec<(Transport, SocketAddr)>) -> Result<Vec<(Transport, Soc
 }
 
 /// The connections and relay sockets that the settings allow.
-fn wanted(settings: &Settings) -> files::Room {
+fn wanted(settings: &Settings) -> files::Wanted {
     // An address per family, unless they are listed.
     let addresses = settings.relay.addresses.len().max(2);
-    files::Room { connections: settings.limits.connections, relay_sockets: sockets(settings, addresses) }
+    files::Wanted { connections: settings.limits.connections, relay_sockets: sockets(settings, addresses) }
 }
 
 /// The most relay sockets that there can be.

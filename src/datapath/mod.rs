@@ -14,6 +14,7 @@
 //! Not here: what to do with a message, which is `turn`'s.
 
 mod clock;
+mod descriptors;
 mod drops;
 mod line_budget;
 mod listen;
@@ -46,8 +47,8 @@ pub struct DatapathConfig {
     pub workers: usize,
     /// The ports of relayed transport addresses.
     pub ports: RangeInclusive<u16>,
-    /// The most relay sockets at a time: what the limit on open files leaves room for.
-    pub relay_sockets: usize,
+    /// The most relay sockets and connections together: what the limit on open files leaves room for.
+    pub descriptors: usize,
     /// How long a reserved port waits for its token, in seconds (RFC 8656 section 7.2: at least 30).
     pub reservation_lifetime: u64,
     /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
@@ -70,7 +71,7 @@ impl DatapathConfig {
         DatapathConfig {
             workers,
             ports: 1..=1,
-            relay_sockets: 1,
+            descriptors: usize::MAX,
             reservation_lifetime: 30,
             gather: Duration::ZERO,
             gro: true,

@@ -94,7 +94,7 @@ impl Setup {
         DatapathConfig {
             workers: self.workers,
             ports: self.ports.clone(),
-            relay_sockets: usize::MAX,
+            descriptors: usize::MAX,
             reservation_lifetime: self.reservation_lifetime,
             gather: Duration::from_micros(150),
             gro: self.gro,

@@ -127,7 +127,7 @@ def test_a_low_limit_is_logged(start, host):
     relay = start(host, limits={"connections": 5000}, process={"wrapper": ["prlimit", "--nofile=1024:1024"]})
     [line] = [line["message"] for line in relay.lines() if "limits.connections" in line["message"]]
     assert "may open 1024 files" in line and "instead of the 5000" in line and "LimitNOFILE" in line, line
-    holds = int(re.search(r"at most (\d+) connections", line)[1])
+    holds = int(re.search(r"at most (\d+) connections are served", line)[1])
     assert 100 < holds < 1024 and relay.metrics()["hairpin_limit"][frozenset({("name", "connections")})] == holds
 
 

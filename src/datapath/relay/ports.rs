@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
+use crate::datapath::descriptors::Descriptors;
 use crate::turn::{LiveRelays, PortRequest};
 use crate::wire::Family;
 
@@ -38,10 +39,8 @@ const REPLACING: usize = 1 << 32;
 pub(in crate::datapath) struct Ports {
     slots: [OnceLock<Box<AddressSlot>>; MAX_ADDRESSES],
     range: RangeInclusive<u16>,
-    /// Ports that are taken by this process, which is the number of its relay sockets.
-    used: AtomicUsize,
-    /// The most relay sockets that this process may have.
-    most: usize,
+    /// Each port that is taken is one of a relay socket.
+    descriptors: Arc<Descriptors>,
     /// Held while addresses are replaced.
     change: Mutex<()>,
 }
@@ -59,7 +58,7 @@ pub struct TooManyAddresses;
 pub(in crate::datapath) enum NoPort {
     /// Every port of every address that was asked for is taken, or there is no such address.
     Taken,
-    /// This process has as many relay sockets as its limit on open files leaves room for.
+    /// This process has as many relay sockets and connections as its limit on open files leaves room for.
     Descriptors,
 }
 
@@ -102,13 +101,12 @@ pub(in crate::datapath) struct Port {
 }
 
 impl Ports {
-    /// Ports in `range`, of which `most` can be taken at a time, without any address yet.
-    pub(in crate::datapath) fn new(range: RangeInclusive<u16>, most: usize) -> Arc<Ports> {
+    /// Ports in `range`, without any address yet.
+    pub(in crate::datapath) fn new(range: RangeInclusive<u16>, descriptors: Arc<Descriptors>) -> Arc<Ports> {
         Arc::new(Ports {
             slots: [const { OnceLock::new() }; MAX_ADDRESSES],
             range,
-            used: AtomicUsize::new(0),
-            most,
+            descriptors,
             change: Mutex::new(()),
         })
     }
@@ -151,8 +149,7 @@ impl Ports {
         rng: &mut impl Rng,
     ) -> Result<(Port, Option<Port>), NoPort> {
         let count = if wanted.port == PortRequest::Pair { 2 } else { 1 };
-        if self.used.fetch_add(count, Ordering::Relaxed) + count > self.most {
-            self.used.fetch_sub(count, Ordering::Relaxed);
+        if !self.descriptors.take_relay_sockets(count) {
             return Err(NoPort::Descriptors);
         }
         let taken = self.order(wanted, rng).into_iter().find_map(|index| {
@@ -167,7 +164,7 @@ impl Ports {
             Some((index, ip, port?))
         });
         let Some((slot, ip, port)) = taken else {
-            self.used.fetch_sub(count, Ordering::Relaxed);
+            self.descriptors.return_relay_sockets(count);
             return Err(NoPort::Taken);
         };
         let guard = |port| {
@@ -391,7 +388,7 @@ impl Drop for Port {
             }
             slot.release();
         }
-        self.ports.used.fetch_sub(1, Ordering::Relaxed);
+        self.ports.descriptors.return_relay_sockets(1);
     }
 }
 
@@ -484,7 +481,7 @@ mod tests {
     /// The limit on open files bounds how many ports can be taken at a time.
     #[test]
     fn the_number_of_ports_is_bounded() {
-        let ports = Ports::new(1000..=1100, 2);
+        let ports = Ports::new(1000..=1100, Descriptors::new(2));
         ports.set_addresses(&[ip(1)]).unwrap();
         let mut rng = StdRng::seed_from_u64(7);
         let mut take = |request| ports.take(0, wanted(Family::V4, request), &mut rng);
@@ -529,7 +526,7 @@ mod tests {
 
     fn ports(addresses: &[&str], range: RangeInclusive<u16>) -> (Arc<Ports>, StdRng) {
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        let ports = Ports::new(range, usize::MAX);
+        let ports = Ports::new(range, Descriptors::new(usize::MAX));
         ports.set_addresses(&addresses).unwrap();
         (ports, StdRng::seed_from_u64(7))
     }

@@ -146,6 +146,7 @@ mod tests {
     use super::super::ports::{Ports, Wanted};
     use super::super::quota::QuotaLedger;
     use super::*;
+    use crate::datapath::descriptors::Descriptors;
     use crate::turn::PortRequest;
     use crate::wire::Family;
 
@@ -159,7 +160,7 @@ mod tests {
     impl Maker {
         /// Every test uses an address of its own.
         fn new(ip: &str) -> Maker {
-            let ports = Ports::new(20_000..=32_000, usize::MAX);
+            let ports = Ports::new(20_000..=32_000, Descriptors::new(usize::MAX));
             ports.set_addresses(&[ip.parse().unwrap()]).unwrap();
             Maker { ports, ledger: QuotaLedger::new(usize::MAX, usize::MAX), rng: StdRng::seed_from_u64(3) }
         }

@@ -65,8 +65,8 @@ impl SocketLog {
         let Some(suppressed) = self.0.take(now) else { return };
         warn!(
             suppressed,
-            "no relay socket is left: this process has as many as its limit on open files leaves room for; raise \
-             LimitNOFILE (systemd) or `ulimit -Hn`"
+            "no relay socket is left: this process has as many relay sockets and connections as its limit on open files \
+             leaves room for; raise LimitNOFILE (systemd) or `ulimit -Hn`"
         );
     }
 }

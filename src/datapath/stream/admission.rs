@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::StreamLimits;
 use super::stats::AdmissionRefusal;
+use crate::datapath::descriptors::Descriptors;
 use crate::datapath::poll::StreamId;
 use crate::datapath::wake::Waker;
 use crate::turn::ExemptSources;
@@ -31,6 +32,8 @@ const MAX_DISPLACED: usize = 256;
 /// Counts connections against their limits.
 pub(in crate::datapath) struct Admission {
     state: Mutex<AdmissionState>,
+    /// Relay sockets need some of them.
+    descriptors: Arc<Descriptors>,
 }
 
 /// No count is 0, so the tables are no larger than the number of connections, times the levels of an IPv6 source.
@@ -94,9 +97,13 @@ pub(in crate::datapath) struct ConnectionPermit {
 
 impl Admission {
     /// No connection is counted yet.
-    pub(in crate::datapath) fn new(limits: StreamLimits, exempt: ExemptSources) -> Arc<Admission> {
+    pub(in crate::datapath) fn new(
+        limits: StreamLimits,
+        exempt: ExemptSources,
+        descriptors: Arc<Descriptors>,
+    ) -> Arc<Admission> {
         let state = AdmissionState { limits, exempt, ..AdmissionState::default() };
-        Arc::new(Admission { state: Mutex::new(state) })
+        Arc::new(Admission { state: Mutex::new(state), descriptors })
     }
 
     /// Replaces the limits. Connections beyond them stay.
@@ -110,8 +117,9 @@ impl Admission {
         let source = Source::of(client);
         let mut state = self.state();
         state.check(client, source)?;
-        let displaces = state.make_room(source)?;
+        let displaces = state.make_room(source, self.descriptors.room_for_connections())?;
         state.total += 1;
+        self.descriptors.set_connections(state.total);
         let (sender, displaced) = oneshot::channel();
         let number = state.wait(source, Holder::Stages(sender));
         drop(state);
@@ -151,8 +159,8 @@ impl AdmissionState {
     }
 
     /// Makes sure that there is room for one more connection. Returns the source of the one that has to make room.
-    fn make_room(&mut self, source: Source) -> Result<Option<Prefix>, Refusal> {
-        let limit = self.limits.connections;
+    fn make_room(&mut self, source: Source, room: usize) -> Result<Option<Prefix>, Refusal> {
+        let limit = self.limits.connections.min(room);
         if self.total - self.displaced.len() < limit {
             return Ok(None);
         }
@@ -255,6 +263,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut state = self.admission.state();
         state.total -= 1;
+        self.admission.descriptors.set_connections(state.total);
         state.leave(self.source, self.number);
     }
 }

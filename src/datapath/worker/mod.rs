@@ -41,6 +41,7 @@ use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
 use self::losses::LossMonitor;
 use self::state::{Parts, Worker};
 use super::DatapathConfig;
+use super::descriptors::Descriptors;
 use super::listen::group::{self, ListenerGroup};
 use super::listen::stages::{StageCommand, StageConfig, Stages};
 use super::listen::steering::QueueKind;
@@ -134,7 +135,8 @@ impl Workers {
     ) -> Result<Workers, StartError> {
         groups.iter().try_for_each(|group| check(config.workers, group, &snapshot))?;
         group::warn_of_small_buffers(&groups);
-        let ports = Ports::new(config.ports.clone(), config.relay_sockets);
+        let descriptors = Descriptors::new(config.descriptors);
+        let ports = Ports::new(config.ports.clone(), descriptors.clone());
         ports.set_addresses(&snapshot.relay)?;
         let ledger = QuotaLedger::new(snapshot.user_allocations, snapshot.allocations);
         let resources = Arc::new(Resources {
@@ -146,7 +148,7 @@ impl Workers {
         });
         let shared = Arc::new(turn::Shared { rates, live: Box::new(ports.clone()) });
         let gso = config.gso && can_gso(&groups);
-        let admission = Admission::new(snapshot.connections, snapshot.exempt.clone());
+        let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors);
         let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
         let workers = config.workers;

@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use socket2::SockRef;
 
 use super::*;
+use crate::datapath::descriptors::Descriptors;
 use crate::datapath::drops::tests::overflow;
 use crate::datapath::poll::Events;
 use crate::datapath::wake::Waker;
@@ -26,7 +27,7 @@ struct World {
 
 fn resources(addresses: &[&str], ports: RangeInclusive<u16>, user_allocations: usize) -> Arc<Resources> {
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-    let ports = Ports::new(ports, usize::MAX);
+    let ports = Ports::new(ports, Descriptors::new(usize::MAX));
     ports.set_addresses(&addresses).unwrap();
     Arc::new(Resources {
         ports,

@@ -8,7 +8,8 @@ fn ip(text: &str) -> IpAddr {
 
 fn admission(connections: usize, connections_per_source: usize) -> Arc<Admission> {
     let limits = StreamLimits { connections, connections_per_source, ..Default::default() };
-    Admission::new(limits, ExemptSources::new(&["10.0.0.0/8".parse().unwrap()]))
+    let exempt = ExemptSources::new(&["10.0.0.0/8".parse().unwrap()]);
+    Admission::new(limits, exempt, Descriptors::new(usize::MAX))
 }
 
 /// Admits connections of a source until one is refused.
@@ -30,6 +31,22 @@ fn assert_empty(admission: &Admission) {
 
 fn worker() -> (Arc<DisplacedConnections>, StreamId) {
     (DisplacedConnections::new(Waker::new().unwrap()), SlotMap::with_key().insert(()))
+}
+
+/// Relay sockets take descriptors that connections cannot have, and the other way round.
+#[test]
+fn connections_and_relay_sockets_share_descriptors() {
+    let descriptors = Descriptors::new(4);
+    let limits = StreamLimits { connections: 50_000, connections_per_source: 1024, ..Default::default() };
+    let admission = Admission::new(limits, ExemptSources::default(), descriptors.clone());
+    assert!(descriptors.take_relay_sockets(2));
+    let admitted: Vec<_> = (0..2).map(|_| admission.admit(ip("192.0.2.1")).unwrap()).collect();
+    admitted.iter().for_each(|one| one.permit.allocated());
+    let refusal = admission.admit(ip("192.0.2.2")).err().unwrap();
+    assert_eq!((refusal.why, refusal.limit), (AdmissionRefusal::Connections, 2));
+    assert!(!descriptors.take_relay_sockets(1));
+    drop(admitted);
+    assert!(descriptors.take_relay_sockets(2));
 }
 
 #[test]
