@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -179,9 +179,9 @@ enum StageOutcome {
     HandshakeFailed(HandshakeFailure, String),
 }
 
-/// The tasks that accept connections, by their listener.
+/// The tasks that accept connections, and the listeners that they hold.
 #[derive(Default)]
-struct Listeners(HashMap<(Transport, SocketAddr), task::JoinHandle<()>>);
+struct Listeners(HashMap<(Transport, SocketAddr), (task::AbortHandle, Weak<TcpListener>)>);
 
 impl Listeners {
     /// Accepts connections from this worker's listener of a group; a group for datagrams has none.
@@ -189,11 +189,21 @@ impl Listeners {
         let Some(listener) = group.listener(context.worker) else { return Ok(()) };
         let listener = TcpListener::from_std(listener.try_clone()?)?;
         let (listener, transport) = (Rc::new(listener), group.transport());
-        let context = context.clone();
+        let (context, held) = (context.clone(), Rc::downgrade(&listener));
         let accept = move || accept(context.clone(), listener.clone(), transport);
         let task = task::spawn_local(restart_after_panics(accept));
-        self.0.insert((transport, group.local_addr()), task);
+        self.0.insert((transport, group.local_addr()), (task.abort_handle(), held));
         Ok(())
+    }
+
+    /// Stops accepting connections; the listener is closed when this returns.
+    async fn unlisten(&mut self, transport: Transport, addr: SocketAddr) {
+        let Some((accepting, held)) = self.0.remove(&(transport, addr)) else { return };
+        accepting.abort();
+        // The tasks end, and drop it, when the runtime comes to them.
+        while held.strong_count() > 0 {
+            task::yield_now().await;
+        }
     }
 }
 
@@ -207,11 +217,7 @@ async fn run<S: Sink>(
             // Whoever waits for a reply may have stopped waiting.
             StageCommand::Listen(group, reply) => drop(reply.send(listeners.listen(&context, &group))),
             StageCommand::Unlisten(transport, addr, reply) => {
-                if let Some(accepting) = listeners.0.remove(&(transport, addr)) {
-                    accepting.abort();
-                    // The listener is closed once the task has ended.
-                    let _ = accepting.await;
-                }
+                listeners.unlisten(transport, addr).await;
                 let _ = reply.send(());
             }
             StageCommand::Apply(config, reply) => {
