@@ -233,7 +233,9 @@ impl Server {
             let outcome = connection.read(room, &mut self.ciphertext, again).map_err(|_| End::Tls)?;
             let end = self.reassembly.complete(&mut self.buffer, outcome.len, &mut self.pool);
             let mut at = 0;
-            while let Some(run) = next(&self.buffer[at..end], wire::ChannelRange::Rfc8656, true).map_err(|_| End::Framing)? {
+            while let Some(run) =
+                next(&self.buffer[at..end], wire::ChannelRange::Rfc8656, true).map_err(|_| End::Framing)?
+            {
                 for message in self.buffer[at..at + run.len].chunks(run.segment_size) {
                     self.messages.push(message.to_vec());
                 }

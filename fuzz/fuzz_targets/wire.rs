@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 
 use hairpin::wire::{
-    Attribute, CHANNEL_HEADER, ChannelHeader, ChannelRange, Class, DATA_INDICATION_HEADER_MAX, Encoder, Family, Message,
-    TransactionId, attribute, data_indication_header, data_indication_header_len, padding,
+    Attribute, CHANNEL_HEADER, ChannelHeader, ChannelRange, Class, DATA_INDICATION_HEADER_MAX, Encoder,
+    Family, Message, TransactionId, attribute, data_indication_header, data_indication_header_len, padding,
 };
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 

@@ -57,7 +57,7 @@ pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
 pub use output::{
     Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Header, Icmp, Opened,
-    OpenedRelay, Output, PortRequest, Refused, Shortage, ToClient, ToPeer, Token, Totals,
+    OpenedRelay, Output, PortRequest, Refused, RelayRequest, Shortage, ToClient, ToPeer, Token, Totals,
 };
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};

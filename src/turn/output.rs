@@ -186,17 +186,7 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Reserve quota, then ports, then bind a relay socket of each family wanted.
-    OpenRelay {
-        /// The user whose quota is charged.
-        user: Account,
-        /// The families wanted, at least one.
-        families: Families,
-        /// The port wanted.
-        port: PortRequest,
-        /// The address that the client's request was sent to, and what it is called inside and outside of a NAT. A relayed
-        /// address among them is preferred to others of its family.
-        near: [IpAddr; 3],
-    },
+    OpenRelay(RelayRequest),
     /// Take over a reserved relay socket (RFC 8656 section 7.2).
     ClaimReservation {
         /// The user whose quota is charged from now on.
@@ -204,6 +194,22 @@ pub enum Ask {
         /// The token of the reservation.
         token: Token,
     },
+}
+
+/// The relayed addresses that an Allocate request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayRequest {
+    /// The user whose quota is charged.
+    pub user: Account,
+    /// The address of the client.
+    pub client: IpAddr,
+    /// The families wanted, at least one.
+    pub families: Families,
+    /// The port wanted.
+    pub port: PortRequest,
+    /// The address that the client's request was sent to, and what it is called inside and outside of a NAT. A relayed
+    /// address among them is preferred to others of its family.
+    pub near: [IpAddr; 3],
 }
 
 /// Which ports an Allocate request accepts (RFC 8656 section 7.2).

@@ -1,7 +1,9 @@
 //! Creating an allocation.
 
 use hairpin::auth::{AuthConfig, Password, Secret, StaticUser, time_limited_password};
-use hairpin::turn::{AllocationLimits, Answer, Ask, CloseReason, Denial, Families, PerFamily, TurnConfig};
+use hairpin::turn::{
+    AllocationLimits, Answer, Ask, CloseReason, Denial, Families, PerFamily, RelayRequest, TurnConfig,
+};
 use hairpin::wire::{Encoder, Family, Method, attribute};
 
 use crate::world::{Client, PEER, PRIVATE, Reply, START, World, addr, config, credentials};
@@ -391,7 +393,7 @@ fn retransmissions_while_pending() {
     world.ignores(&client.tuple, &request);
     assert_eq!(world.asked.len(), 1);
     let (ticket, ask) = world.asked.pop_front().unwrap();
-    let Ask::OpenRelay { near, .. } = &ask else { panic!("{ask:?}") };
+    let Ask::OpenRelay(RelayRequest { near, .. }) = &ask else { panic!("{ask:?}") };
     assert_eq!(near[0], client.tuple.server.ip(), "the address that the client came in by is preferred");
     let answer = world.open(&ask);
     world.server.answered(world.now, ticket, answer);

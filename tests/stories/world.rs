@@ -11,8 +11,8 @@ use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
     AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, ClosedPortDropped, Denial, External,
     Families, FiveTuple, Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily,
-    PortRequest, Refused, RelayId, RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket,
-    ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
+    PortRequest, Refused, RelayId, RelayRequest, RelaySocketId, RelayedAddr, Server, Shared, Shortage,
+    Snapshot, Ticket, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
 };
 use hairpin::wire::{
     Attribute, ChannelRange, Class, Encoder, Family, Message, Method, TransactionId, attribute,
@@ -258,7 +258,7 @@ impl World {
             return Answer::Refused(denial);
         }
         match ask {
-            Ask::OpenRelay { families, port, .. } => {
+            Ask::OpenRelay(RelayRequest { families, port, .. }) => {
                 let first = self.next_port;
                 self.next_port += 2;
                 let ip = |family| -> IpAddr {

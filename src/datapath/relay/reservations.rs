@@ -5,19 +5,20 @@
 //! releases them when it expires. Time and tokens are passed in.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::quota::Quota;
 use super::socket::RelaySocket;
-use crate::auth::AccountKey;
+use crate::auth::{Account, AccountKey};
 use crate::turn::Token;
 
 /// The maximum number of reservations, which bounds the cost of an attack by authenticated clients.
 const MAX_RESERVATIONS: usize = 4096;
 
-/// The maximum number of reservations of a user. A client claims its own at once.
-const MAX_PER_USER: usize = 16;
+/// The maximum number of reservations of a [`Reserver`]. Its clients claim them at once.
+const MAX_PER_RESERVER: usize = 16;
 
 /// The reservations by token. The lock is only taken for Allocate requests with EVEN-PORT or RESERVATION-TOKEN, and to expire
 /// entries.
@@ -33,8 +34,23 @@ struct ReservationTable {
     by_token: HashMap<Token, Reservation>,
     /// The tokens in the order in which their reservations expire.
     by_expiry: BTreeSet<(u64, Token)>,
-    /// How many reservations each user has. Entries of 0 are removed.
-    by_user: HashMap<AccountKey, usize>,
+    /// How many reservations each reserver has. Entries of 0 are removed.
+    by_reserver: HashMap<Reserver, usize>,
+}
+
+/// Who reserved a port: a user, or a name that many clients share with the address of the client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::datapath) struct Reserver(AccountKey, Option<IpAddr>);
+
+impl Reserver {
+    /// The reserver that a request of `user` from `client` counts for.
+    pub(in crate::datapath) fn new(user: &Account, client: IpAddr) -> Reserver {
+        let source = match client {
+            IpAddr::V4(_) => client,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        };
+        Reserver(user.key(), user.is_shared().then_some(source))
+    }
 }
 
 /// A reserved relay socket.
@@ -43,18 +59,20 @@ pub(in crate::datapath) struct Reservation {
     pub(in crate::datapath) relay: RelaySocket,
     /// The quota of the user who reserved it, until it is claimed.
     pub(in crate::datapath) quota: Quota,
+    /// Who reserved it.
+    pub(in crate::datapath) by: Reserver,
     /// When it expires, in monotonic nanoseconds.
     pub(in crate::datapath) expires: u64,
 }
 
 impl Reservations {
-    /// Adds a reservation. Drops it and returns false if the token is in use, or if the table or the user's share of it is
+    /// Adds a reservation. Drops it and returns false if the token is in use, or if the table or the reserver's share of it is
     /// full.
     pub(in crate::datapath) fn insert(&self, now: u64, token: Token, reservation: Reservation) -> bool {
         self.expire(now);
         let mut table = self.table();
-        let of_user = table.by_user.get(&reservation.quota.user().key()).copied().unwrap_or(0);
-        let is_full = table.by_token.len() >= MAX_RESERVATIONS || of_user >= MAX_PER_USER;
+        let of_reserver = table.by_reserver.get(&reservation.by).copied().unwrap_or(0);
+        let is_full = table.by_token.len() >= MAX_RESERVATIONS || of_reserver >= MAX_PER_RESERVER;
         if is_full || table.by_token.contains_key(&token) {
             return false;
         }
@@ -117,18 +135,17 @@ impl Reservations {
 impl ReservationTable {
     fn add(&mut self, token: Token, reservation: Reservation) {
         self.by_expiry.insert((reservation.expires, token));
-        *self.by_user.entry(reservation.quota.user().key()).or_default() += 1;
+        *self.by_reserver.entry(reservation.by.clone()).or_default() += 1;
         self.by_token.insert(token, reservation);
     }
 
     fn remove(&mut self, token: &Token) -> Option<Reservation> {
         let reservation = self.by_token.remove(token)?;
         self.by_expiry.remove(&(reservation.expires, *token));
-        let user = &reservation.quota.user().key();
-        if let Some(count) = self.by_user.get_mut(user) {
+        if let Some(count) = self.by_reserver.get_mut(&reservation.by) {
             *count -= 1;
             if *count == 0 {
-                self.by_user.remove(user);
+                self.by_reserver.remove(&reservation.by);
             }
         }
         Some(reservation)
@@ -170,12 +187,17 @@ mod tests {
         }
 
         fn make_for(&mut self, user: &str, expires: u64) -> Reservation {
-            let quota = self.ledger.reserve(&user.into()).unwrap();
+            self.make_from(&user.into(), "192.0.2.1", expires)
+        }
+
+        fn make_from(&mut self, user: &Account, client: &str, expires: u64) -> Reservation {
+            let quota = self.ledger.reserve(user).unwrap();
+            let by = Reserver::new(user, client.parse().unwrap());
             loop {
                 let wanted = Wanted { family: Family::V4, port: PortRequest::Any, near: &[], avoid: &[] };
                 let (port, _) = self.ports.take(0, wanted, &mut self.rng).unwrap();
                 match RelaySocket::reserve(port, false) {
-                    Ok(relay) => return Reservation { relay, quota, expires },
+                    Ok(relay) => return Reservation { relay, quota, by, expires },
                     Err((port, _)) => port.used_elsewhere(0),
                 }
             }
@@ -215,7 +237,7 @@ mod tests {
     fn the_table_is_bounded() {
         let (mut maker, table) = (Maker::new("127.0.1.3"), Reservations::default());
         for token in 0..MAX_RESERVATIONS {
-            let reservation = maker.make_for(&format!("user {}", token / MAX_PER_USER), 30);
+            let reservation = maker.make_for(&format!("user {}", token / MAX_PER_RESERVER), 30);
             assert!(table.insert(0, (token as u64).to_be_bytes(), reservation));
         }
         assert!(!table.insert(0, [0xFF; 8], maker.make(30)), "full");
@@ -227,7 +249,7 @@ mod tests {
     #[test]
     fn a_user_has_few_reservations() {
         let (mut maker, table) = (Maker::new("127.0.1.5"), Reservations::default());
-        for token in 0..MAX_PER_USER as u64 {
+        for token in 0..MAX_PER_RESERVER as u64 {
             assert!(table.insert(0, token.to_be_bytes(), maker.make(30)));
         }
         assert!(!table.insert(0, [0xFE; 8], maker.make(30)));
@@ -236,6 +258,24 @@ mod tests {
         assert!(table.insert(0, [0xFE; 8], maker.make(30)), "a claim makes room");
         table.restore(0_u64.to_be_bytes(), claimed);
         assert!(table.claim(0, &0_u64.to_be_bytes()).is_some(), "nothing that was claimed is lost");
+    }
+
+    /// Many clients share the name of a static user, so each address has a share of its own.
+    #[test]
+    fn a_shared_name_is_counted_per_source() {
+        let (mut maker, table) = (Maker::new("127.0.1.6"), Reservations::default());
+        let shared = Account::static_user("everyone", 0);
+        let mut token = 0_u64;
+        let mut reserve = |client: &str| {
+            token += 1;
+            table.insert(0, token.to_be_bytes(), maker.make_from(&shared, client, 30))
+        };
+        for client in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+            assert!((0..MAX_PER_RESERVER).all(|_| reserve(client)), "{client}");
+            assert!(!reserve(client), "{client}");
+        }
+        assert!(!reserve("2001:db8::2"), "a /64 is one source");
+        assert!(reserve("2001:db8:0:1::2"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Resources are acquired in the order quota, ports, sockets. Each is a guard, so a failure or a panic releases all of them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use slotmap::{Key, SlotMap};
 
 use super::ports::{NoPort, Ports, Wanted};
 use super::quota::{Quota, QuotaLedger};
-use super::reservations::{Reservation, Reservations};
+use super::reservations::{Reservation, Reservations, Reserver};
 use super::socket::RelaySocket;
 use tracing::warn;
 
@@ -22,7 +22,7 @@ use crate::datapath::drops::QueueLoss;
 use crate::datapath::line_budget::LineBudget;
 use crate::datapath::poll::{EventSource, Poll, RelaySocketKey};
 use crate::turn::{
-    Answer, Ask, Denial, Families, Opened, OpenedRelay, PerFamily, PortRequest, RelayId, RelaySocketId,
+    Answer, Ask, Denial, Opened, OpenedRelay, PerFamily, PortRequest, RelayId, RelayRequest, RelaySocketId,
     RelayedAddr, Shortage, Token,
 };
 
@@ -104,9 +104,7 @@ impl Relays {
     /// Carries out what the core asks for. On failure, nothing has changed.
     pub(in crate::datapath) fn answer(&mut self, ask: Ask, mut opening: Opening<'_>) -> Answer {
         let opened = match ask {
-            Ask::OpenRelay { user, families, port, near } => {
-                self.open(&user, families, port, &near, &mut opening)
-            }
+            Ask::OpenRelay(request) => self.open(&request, &mut opening),
             Ask::ClaimReservation { user, token } => self.claim(&user, token, &mut opening),
         };
         opened.unwrap_or_else(Answer::Refused)
@@ -168,21 +166,15 @@ impl Relays {
     }
 
     /// RFC 8656 section 7.2: opens a relayed address of each requested family, IPv4 first.
-    fn open(
-        &mut self,
-        user: &Account,
-        families: Families,
-        request: PortRequest,
-        near: &[IpAddr],
-        opening: &mut Opening<'_>,
-    ) -> Result<Answer, Denial> {
+    fn open(&mut self, request: &RelayRequest, opening: &mut Opening<'_>) -> Result<Answer, Denial> {
+        let RelayRequest { user, client, families, port, near } = request;
         let quota = Arc::new(self.resources.ledger.reserve(user)?);
         let next_quota =
-            (request == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
+            (*port == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
         let mut reserved = None;
         let relays = PerFamily::from_fn(|family| {
             families[family].then(|| {
-                let wanted = Wanted { family, port: request, near, avoid: &[] };
+                let wanted = Wanted { family, port: *port, near, avoid: &[] };
                 let (relay, next) = bind_free(&self.resources, wanted, &mut self.rng, opening)?;
                 let opened = self.insert(relay, quota.clone(), opening).map_err(|_| Shortage)?;
                 reserved = reserved.take().or(next);
@@ -194,7 +186,7 @@ impl Relays {
         }
         let token = reserved
             .zip(next_quota)
-            .map(|(relay, quota)| self.reserve(opening.now, relay, quota))
+            .map(|(relay, quota)| self.reserve(opening.now, relay, quota, Reserver::new(user, *client)))
             .transpose();
         if token.is_err() {
             for opened in relays.present().filter_map(|(_, relay)| relay.ok()) {
@@ -222,10 +214,11 @@ impl Relays {
     }
 
     /// RFC 8656 section 7.2: reserves the next higher port for the request that presents the token.
-    fn reserve(&mut self, now: u64, relay: RelaySocket, quota: Quota) -> Result<Token, Denial> {
+    fn reserve(&mut self, now: u64, relay: RelaySocket, quota: Quota, by: Reserver) -> Result<Token, Denial> {
         let token: Token = self.rng.random();
         let expires = now + self.resources.reservation_lifetime;
-        let reserved = self.resources.reservations.insert(now, token, Reservation { relay, quota, expires });
+        let reserved =
+            self.resources.reservations.insert(now, token, Reservation { relay, quota, by, expires });
         if reserved { Ok(token) } else { Err(Denial::Reservations) }
     }
 
@@ -238,13 +231,13 @@ impl Relays {
             reservations.restore(token, reservation);
             return Err(denial);
         }
-        let Reservation { relay, quota, expires } = reservation;
+        let Reservation { relay, quota, by, expires } = reservation;
         let family = relay.family();
         let opened =
             self.insert(relay, Arc::new(quota), opening).map_err(|TableEntry { relay, quota, .. }| {
                 if let Some(mut quota) = Arc::into_inner(quota) {
                     quota.return_to(&reserved_by);
-                    let reservation = Reservation { relay, quota, expires };
+                    let reservation = Reservation { relay, quota, by, expires };
                     self.resources.reservations.restore(token, reservation);
                 }
                 Denial::NoPort

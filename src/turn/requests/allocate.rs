@@ -1,14 +1,12 @@
 //! Allocate (RFC 8656 §7.2), until its relay sockets are requested and after they were opened.
 
-use std::net::SocketAddr;
-
 use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, requested_family};
 use crate::auth::{Account, AccountKind, Authenticated};
 use crate::turn::allocation::{Allocation, RelayLease};
 use crate::turn::pending::{PendingKind, PendingRequest};
 use crate::turn::{
-    AllocationId, Answer, Ask, Denial, Families, Opened, OpenedRelay, PerFamily, PortRequest, SECOND,
-    Shortage, Ticket, Token,
+    AllocationId, Answer, Ask, Denial, Families, FiveTuple, Opened, OpenedRelay, PerFamily, PortRequest,
+    RelayRequest, SECOND, Shortage, Ticket, Token,
 };
 use crate::wire::{self, Encoder, Family, attribute};
 
@@ -99,7 +97,7 @@ impl Server {
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let request = AllocateRequest::parse(message)?;
         let user = authenticated.credential().account();
-        let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), origin.tuple.server)?;
+        let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), &origin.tuple)?;
         let limits = &self.snapshot.config.limits;
         if self.allocations.len() + self.pending.allocates() >= limits.allocations {
             return Err(Reject::new(508, "too many allocations").fix("raise limits.allocations"));
@@ -130,7 +128,7 @@ impl Server {
         &self,
         wanted: RequestedRelay,
         user: Account,
-        server: SocketAddr,
+        tuple: &FiveTuple,
     ) -> Result<(Ask, Option<Family>), Reject> {
         let available = self.snapshot.config.families;
         let (families, port) = match wanted {
@@ -150,8 +148,10 @@ impl Server {
         let unsupported = available.into_iter().find(|(_, available)| is_dual && !available);
         let external = &self.snapshot.config.external;
         // A client that reaches this address can be reached from it, whatever others there are.
+        let server = tuple.server;
         let near = [server, external.inside(server), external.outside(server)].map(|addr| addr.ip());
-        Ok((Ask::OpenRelay { user, families, port, near }, unsupported.map(|(family, _)| family)))
+        let request = RelayRequest { user, client: tuple.client.0.ip(), families, port, near };
+        Ok((Ask::OpenRelay(request), unsupported.map(|(family, _)| family)))
     }
 
     /// The answer to an [`Ask`]. If its request is not pending any more, opened sockets are closed again.

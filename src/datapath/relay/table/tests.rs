@@ -12,7 +12,7 @@ use crate::datapath::descriptors::Descriptors;
 use crate::datapath::drops::tests::overflow;
 use crate::datapath::poll::Events;
 use crate::datapath::wake::Waker;
-use crate::turn::LiveRelays;
+use crate::turn::{Families, LiveRelays};
 use crate::wire::Family;
 
 /// No relay address.
@@ -49,12 +49,16 @@ impl World {
     }
 
     fn open(&mut self, user: &str, v4: bool, v6: bool, port: PortRequest) -> Answer {
-        self.ask(0, Ask::OpenRelay { user: user.into(), families: Families { v4, v6 }, port, near: [ANY; 3] })
+        self.ask(0, open_relay(user, Families { v4, v6 }, port, [ANY; 3]))
     }
 
     fn claim(&mut self, now: u64, user: &str, token: Token) -> Answer {
         self.ask(now, Ask::ClaimReservation { user: user.into(), token })
     }
+}
+
+fn open_relay(user: &str, families: Families, port: PortRequest, near: [IpAddr; 3]) -> Ask {
+    Ask::OpenRelay(RelayRequest { user: user.into(), client: ANY, families, port, near })
 }
 
 fn v4(answer: &Answer) -> SocketAddr {
@@ -133,7 +137,7 @@ fn ports_used_elsewhere_are_skipped() {
     let answer = world.open("alice", true, false, PortRequest::Any);
     assert_eq!(v4(&answer).port(), 20_104);
     let families = Families { v4: true, v6: false };
-    let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any, near: [ANY; 3] };
+    let ask = open_relay("alice", families, PortRequest::Any, [ANY; 3]);
     assert_eq!(world.ask(1, ask), Answer::Refused(Denial::NoPort));
 }
 
@@ -148,7 +152,7 @@ fn an_unavailable_address_is_skipped() {
     // Even if it is the one that the client came in by.
     let near = ["192.0.2.77".parse().unwrap(), ANY, ANY];
     let families = Families { v4: true, v6: false };
-    let ask = Ask::OpenRelay { user: "alice".into(), families, port: PortRequest::Any, near };
+    let ask = open_relay("alice", families, PortRequest::Any, near);
     assert_eq!(v4(&world.ask(0, ask)).ip().to_string(), "127.0.2.20");
 }
 
