@@ -8,6 +8,7 @@ use super::checks::{Disagreement, warning};
 use super::external;
 use super::kind::ReadContext;
 use super::settings::Settings;
+use crate::turn::External;
 use crate::turn::peers::{Cidr, PeerRule, PeerRules, Rules};
 
 /// The most addresses that a message lists.
@@ -16,8 +17,12 @@ const LISTED: usize = 4;
 /// What ranges of `peers.allow` do not open, although it is in them.
 pub fn notes(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagreement> {
     let allow = &settings.peers.allow;
-    let own = if allow.is_empty() { Vec::new() } else { own(settings, context) };
-    allow.iter().filter_map(|rule| too_wide(rule, &own)).collect()
+    if allow.is_empty() {
+        return Vec::new();
+    }
+    let machine = Machine::new(settings, context);
+    let own = machine.all();
+    allow.iter().filter_map(|rule| too_wide(rule, &own, &machine.external)).collect()
 }
 
 /// Every disagreement between `[peers]`, `[relay]` and the addresses of this machine; all are warnings.
@@ -26,25 +31,45 @@ pub fn agreement(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagree
     if peers.allow.is_empty() && peers.deny.is_empty() {
         return Vec::new();
     }
-    let relay = match settings.relay.addresses.is_empty() {
-        true => (context.discovered)(),
-        false => settings.relay.addresses.clone(),
-    };
-    // What does not fit is reported elsewhere
-    let external = external::pair(&settings.relay.external_ip, &relay).unwrap_or_default();
-    let (own, ports) = (own(settings, context), &settings.relay.ports);
-    let mut found: Vec<_> = peers.allow.iter().filter_map(|rule| relay_ports(rule, &own, ports)).collect();
-    let outside = relay.iter().map(|ip| external.outside_of(*ip).unwrap_or(*ip)).collect();
-    found.extend(denied(settings, outside));
-    found.extend(peers.allow.iter().filter_map(never));
+    let (machine, ports) = (Machine::new(settings, context), &settings.relay.ports);
+    let own = machine.all();
+    let mut found: Vec<_> = peers
+        .allow
+        .iter()
+        // An external address with every port is another machine's
+        .filter_map(|rule| relay_ports(rule, if rule.has_ports() { &own } else { &machine.own }, ports))
+        .collect();
+    found.extend(denied(settings, machine.outside));
+    let rules = PeerRules::new(Rules::default());
+    found.extend(peers.allow.iter().filter_map(|rule| never(rule, &rules)));
     found
 }
 
-/// The own ranges, and what stands for them outside of a NAT.
-fn own(settings: &Settings, context: &ReadContext<'_>) -> Vec<Cidr> {
-    let external = settings.relay.external_ip.iter().map(|external| external.public);
-    let named = settings.relay.addresses.iter().copied().chain(external);
-    (context.own)().into_iter().chain(named.map(Cidr::from)).collect()
+/// The addresses of this machine, as far as they are known before it relays.
+struct Machine {
+    own: Vec<Cidr>,
+    /// Its relayed addresses, as peers know them.
+    outside: Vec<IpAddr>,
+    external: External,
+}
+
+impl Machine {
+    fn new(settings: &Settings, context: &ReadContext<'_>) -> Machine {
+        let relay = match settings.relay.addresses.is_empty() {
+            true => (context.discovered)(),
+            false => settings.relay.addresses.clone(),
+        };
+        // What does not fit is reported elsewhere
+        let external = external::pair(&settings.relay.external_ip, &relay).unwrap_or_default();
+        let outside = relay.iter().map(|ip| external.outside_of(*ip).unwrap_or(*ip)).collect();
+        let own = (context.own)().into_iter().chain(relay.into_iter().map(Cidr::from)).collect();
+        Machine { own, outside, external }
+    }
+
+    /// The own ranges, and what stands for them outside of a NAT.
+    fn all(&self) -> Vec<Cidr> {
+        self.own.iter().copied().chain(self.outside.iter().copied().map(Cidr::from)).collect()
+    }
 }
 
 /// The own ranges that a rule of `peers.allow` is about but does not open, because it is wider than each of them.
@@ -74,12 +99,13 @@ fn opens(rule: &PeerRule, own: &[Cidr]) -> bool {
     rule.range.is_one() || own.iter().any(|range| range.covers(&rule.range))
 }
 
-fn too_wide(rule: &PeerRule, own: &[Cidr]) -> Option<Disagreement> {
+fn too_wide(rule: &PeerRule, own: &[Cidr], external: &External) -> Option<Disagreement> {
     let closed = not_opened(rule, own);
     let elsewhere = |range: &&Cidr| !range.first().is_loopback();
     let example = match closed.iter().find(elsewhere).or(closed.first())?.first() {
         IpAddr::V4(v4) if v4.is_loopback() => IpAddr::from(Ipv4Addr::LOCALHOST),
-        ip => ip,
+        // Behind a NAT, a server here is named by its inside address
+        ip => external.inside_of(ip).unwrap_or(ip),
     };
     let example = SocketAddr::new(example, 7882);
     let what = format!("{rule} does not open this machine's own addresses ({})", list(&closed));
@@ -141,9 +167,8 @@ fn denied(settings: &Settings, relay: Vec<IpAddr>) -> Option<Disagreement> {
 }
 
 /// A rule for addresses that are refused whatever is allowed.
-fn never(rule: &PeerRule) -> Option<Disagreement> {
+fn never(rule: &PeerRule, rules: &PeerRules) -> Option<Disagreement> {
     let (first, last) = (rule.range.first(), rule.range.last());
-    let rules = PeerRules::new(Rules::default());
     let why = match rules.tunnel(first) {
         Some(name) if rules.tunnel(last) == Some(name) => format!("{name} addresses are always refused"),
         _ if rule.range.is_one() && first.is_unspecified() => {

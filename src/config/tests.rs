@@ -503,7 +503,8 @@ fn a_wide_range_does_not_open_own_addresses() {
     let external = "[relay]\naddresses = \"192.0.2.1\"\nexternal_ip = \"203.0.113.5\"\n";
     let line = note(&format!("{external}[peers]\nallow = [\"203.0.113.0/24\"]"));
     assert!(
-        line.contains("203.0.113.0/24 does not open this machine's own addresses (203.0.113.5)"),
+        line.contains("203.0.113.0/24 does not open this machine's own addresses (203.0.113.5)")
+            && line.ends_with("name it exactly, like \"192.0.2.1:7882\""),
         "{line}"
     );
     for allow in ["10.0.0.0/8", "127.0.0.0/16:7882", "192.0.2.1:7882", "192.0.2.2", "[::1]:7882"] {
@@ -528,6 +529,11 @@ fn relay_ports_and_allowed_own_ports_overlap() {
         let line = one(&format!("[relay]\nports = \"{ports}\"\n[peers]\nallow = [\"{allow}\"]"));
         assert!(line.contains(said) && line.contains("warning: peers.allow"), "{line}");
     }
+    // Behind a NAT, the external address is another machine's, but for the relay's own ports
+    let nat = "[relay]\naddresses = \"192.0.2.1\"\nexternal_ip = \"203.0.113.5\"\n[peers]\n";
+    let line = one(&format!("{nat}allow = [\"203.0.113.5:50000-60000\"]"));
+    assert!(line.contains("overlap the relay ports"), "{line}");
+    assert_eq!(lines(&format!("{nat}allow = [\"203.0.113.5\", \"192.0.2.1:7882\"]")), Vec::<String>::new());
     for allow in ["192.0.2.1:30000-40000", "192.0.2.2:49152-65535", "10.0.0.0/8:50000-60000"] {
         assert_eq!(lines(&format!("[peers]\nallow = [\"{allow}\"]")), Vec::<String>::new(), "{allow}");
     }
