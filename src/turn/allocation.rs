@@ -3,13 +3,14 @@
 //! An allocation owns its data and holds no references, so that it can move. It starts and stops its own deadlines:
 //! where a table and the queue of deadlines must agree, one method changes both.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::address::IpKey;
 use super::bucket;
+use super::channels::Channels;
 use super::own_ports::OwnPorts;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;
@@ -45,8 +46,7 @@ pub struct Allocation {
     relays: PerFamily<Option<RelayLease>>,
     /// Permissions and channels by the peer's address: each packet from a peer looks here.
     peers: HashMap<IpKey, Peer, KeyedState>,
-    /// Channels by number: each ChannelData message looks here. Clients choose the numbers, and most have a few.
-    channels: BTreeMap<u16, Channel>,
+    channels: Channels,
     permissions: usize,
     /// Where on this machine its packets got to.
     pub(super) own_ports: OwnPorts,
@@ -138,7 +138,7 @@ impl Allocation {
             totals: Totals::default(),
             relays: PerFamily::default(),
             peers: HashMap::with_hasher(hash),
-            channels: BTreeMap::new(),
+            channels: Channels::default(),
             permissions: 0,
             own_ports: OwnPorts::default(),
             new_peers_full_at: 0,
@@ -216,7 +216,7 @@ impl Allocation {
             .channels
             .iter()
             .filter(|(_, c)| Family::of(c.peer.0.ip()) == family)
-            .map(|(n, _)| *n)
+            .map(|(number, _)| number)
             .collect();
         for number in &channels {
             self.unbind(id, *number, timers);
@@ -249,7 +249,7 @@ impl Allocation {
         let Some(peer) = self.peers.get_mut(&IpKey(ip)) else { return };
         peer.verdict = verdict.clone();
         for (_, number) in &peer.channels {
-            if let Some(channel) = self.channels.get_mut(number) {
+            if let Some(channel) = self.channels.get_mut(*number) {
                 channel.verdict = verdict.clone();
             }
         }
@@ -258,7 +258,7 @@ impl Allocation {
     /// Every peer has to be judged before the next packet.
     pub(super) fn forget_verdicts(&mut self) {
         let peers = self.peers.values_mut().map(|peer| &mut peer.verdict);
-        let channels = self.channels.values_mut().map(|channel| &mut channel.verdict);
+        let channels = self.channels.iter_mut().map(|channel| &mut channel.verdict);
         peers.chain(channels).for_each(|verdict| verdict.generation = Verdict::OUTDATED);
     }
 
@@ -276,13 +276,13 @@ impl Allocation {
         let channels = self
             .channels
             .iter()
-            .map(move |(number, channel)| (channel.expires, Deadline::Channel(id, *number)));
+            .map(move |(number, channel)| (channel.expires, Deadline::Channel(id, number)));
         relays.chain(permissions).chain(channels)
     }
 
     /// The bound channels, and the family of the relayed address that each uses.
     pub(super) fn channel_families(&self) -> impl Iterator<Item = (u16, Family)> {
-        self.channels.iter().map(|(number, channel)| (*number, Family::of(channel.peer.0.ip())))
+        self.channels.iter().map(|(number, channel)| (number, Family::of(channel.peer.0.ip())))
     }
 
     /// Panics unless permissions, peers and channels agree.
@@ -294,12 +294,13 @@ impl Allocation {
             assert!(peer.channels.is_sorted() && peer.ports.is_sorted());
             assert!(self.relay(Family::of(*ip)).is_some(), "{ip} has no relayed address");
             for (port, number) in &peer.channels {
-                assert_eq!(self.channels[number].peer.0, SocketAddr::new(*ip, *port));
+                let channel = self.channels.get(*number).expect("the channel of a port");
+                assert_eq!(channel.peer.0, SocketAddr::new(*ip, *port));
             }
         }
-        for (number, channel) in &self.channels {
+        for (number, channel) in self.channels.iter() {
             let known = self.peer(channel.peer.0.ip()).and_then(|peer| peer.channel(channel.peer.0.port()));
-            assert_eq!(known, Some(*number));
+            assert_eq!(known, Some(number));
         }
     }
 
@@ -381,7 +382,7 @@ impl Allocation {
     }
 
     pub(super) fn channel(&self, number: u16) -> Option<&Channel> {
-        self.channels.get(&number)
+        self.channels.get(number)
     }
 
     pub(super) fn channels(&self) -> usize {
@@ -450,7 +451,7 @@ impl Allocation {
 
     /// Unbinds a channel. `None`: it was not bound.
     pub(super) fn unbind(&mut self, id: AllocationId, number: u16, timers: &mut Timers) -> Option<Channel> {
-        let channel = self.channels.remove(&number)?;
+        let channel = self.channels.remove(number)?;
         timers.stop(channel.expires, Deadline::Channel(id, number));
         if let Entry::Occupied(mut entry) = self.peers.entry(IpKey(channel.peer.0.ip())) {
             entry.get_mut().channels.retain(|&(_, bound)| bound != number);

@@ -12,7 +12,7 @@
 //! - `handover`: allocations that move to another server; `mirror`: forwarding tables outside of the server
 //! - [`Snapshot`], `apply`, `sweep`: what an operator can change while the server runs
 //! - `pending`: requests that wait for the answer to a question
-//! - `allocation`: an allocation with its permissions and channels (sections 6, 9 and 12)
+//! - `allocation`, `channels`: an allocation with its permissions and channels (sections 6, 9 and 12)
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
 //! - [`bucket`]: the rate limits of new allocations, and of responses to clients that have not authenticated
 //! - `own_ports`: what of this machine an allocation has reached
@@ -26,6 +26,7 @@ mod address;
 mod allocation;
 mod apply;
 pub mod bucket;
+mod channels;
 mod config;
 mod expiry;
 mod external;
