@@ -3,7 +3,6 @@
 //! Threads are asked through their command channels. An idle worker waits for its next event, so a counter of its loop
 //! would not show whether it is alive.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,14 +43,19 @@ pub struct Silence {
 
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has given no sign of life for {} s", self.name(), self.seconds)
+    }
+}
+
+impl Silence {
+    fn name(&self) -> String {
         match self.thread {
-            None => write!(f, "the daemon")?,
-            Some(WorkerThread { worker, stages: false }) => write!(f, "worker {worker}")?,
+            None => "the daemon".into(),
+            Some(WorkerThread { worker, stages: false }) => format!("worker {worker}"),
             Some(WorkerThread { worker, stages: true }) => {
-                write!(f, "the thread that accepts the connections of worker {worker}")?;
+                format!("the thread that accepts the connections of worker {worker}")
             }
         }
-        write!(f, " has given no sign of life for {} s", self.seconds)
     }
 }
 
@@ -107,17 +111,18 @@ pub async fn run(workers: Arc<Workers>, heartbeat: Arc<Heartbeat>) {
     }
     let mut interval = interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = HashSet::new();
+    let mut before = Vec::new();
     loop {
         interval.tick().await;
         heartbeat.note(&heartbeat.daemon);
-        let threads = heartbeat.silent_threads().filter_map(|silence| silence.thread);
-        let silent: HashSet<_> = threads.map(|thread| (thread.worker, thread.stages)).collect();
-        for (worker, stages) in silent.difference(&before) {
-            error!(worker, stages, "a thread does not respond");
+        let silent: Vec<Silence> = heartbeat.silent_threads().collect();
+        let is_among =
+            |one: &Silence, others: &[Silence]| others.iter().any(|other| other.name() == one.name());
+        for silence in silent.iter().filter(|one| !is_among(one, &before)) {
+            error!("{silence}");
         }
-        for (worker, stages) in before.difference(&silent) {
-            info!(worker, stages, "a thread responds again");
+        for silence in before.iter().filter(|one| !is_among(one, &silent)) {
+            info!("{} responds again", silence.name());
         }
         before = silent;
     }
