@@ -228,8 +228,15 @@ fn peer_rule(value: &Value) -> Result<PeerRule, ValueError> {
 }
 
 fn prefix(value: &Value) -> Result<Cidr, ValueError> {
-    Cidr::from_str(text(value)?).map_err(|error| {
-        ValueError::of(value, error.to_string(), "write it like \"192.0.2.0/24\" or \"2001:db8::/32\"")
+    let text = text(value)?;
+    Cidr::from_str(text).map_err(|error| {
+        // coturn's form, the first and the last address
+        if let Err(form @ PeerRuleError::FirstLast(_)) = text.parse::<PeerRule>()
+            && !text.contains(']')
+        {
+            return ValueError::of(value, form.to_string(), form.fix());
+        }
+        ValueError::of(value, error.to_string(), PeerRuleError::Range(error).fix())
     })
 }
 
