@@ -180,6 +180,13 @@ fn an_address_behind_a_nat_is_advertised_as_its_external_address() {
         "relay.external_ip: 127.0.0.1 is not one of the relayed addresses (192.168.1.5); write one of them";
     assert!(start.log.contains(sentence), "{}", start.log);
     assert_eq!(start.status, Some(1));
+
+    // An inside address that is late is waited for
+    let start = machine.start(&machine.config("external_ip = \"203.0.113.9/192.168.1.6\""));
+    let line = "relay.external_ip: 203.0.113.9/192.168.1.6 waits for its inside address, which does not relay yet (now \
+                192.168.1.5 does)";
+    assert!(start.log.contains(line), "{}", start.log);
+    assert_eq!(start.status, Some(0));
 }
 
 /// RFC 8656 §7.2: a client that names no family asks for IPv4, as browsers do.

@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
 /// Loads a file and checks everything that is said about it.
 fn check(text: &str, choice: u8) {
     let reader = ReadContext {
-        own: &|| vec!["127.0.0.0/8".parse().expect("a range")],
+        own: &|| (vec!["127.0.0.0/8".parse().expect("a range")], false),
         discovered: &Vec::new,
         has_address: &|ip| !ip.is_multicast(),
         read: &read,
@@ -71,6 +71,8 @@ fn check(text: &str, choice: u8) {
     assert!(!contains_marker(&format!("{settings:?}")));
     let site = Site {
         listeners: settings.listen.udp.iter().map(|addr| (Transport::Udp, *addr)).collect(),
+        former: Vec::new(),
+        widened: false,
         relay: settings.relay.addresses.clone(),
         external: External::default(),
         own: settings.relay.addresses.iter().copied().map(Into::into).collect(),

@@ -47,6 +47,14 @@ pub fn pair(external: &[ExternalIp], relay: &[IpAddr]) -> Result<External, Misfi
 }
 
 impl ExternalIp {
+    /// Whether the relayed address that it is for is not among these, although it may come.
+    pub fn waits(&self, relay: &[IpAddr]) -> bool {
+        match self.local {
+            Some(local) => !relay.contains(&local) && !is_never_discovered(local),
+            None => !relay.iter().any(|ip| ip.is_ipv4() == self.public.is_ipv4()),
+        }
+    }
+
     fn behind(&self, relay: &[IpAddr]) -> Result<IpAddr, Misfit> {
         let public = self.public;
         if let Some(local) = self.local {
@@ -88,6 +96,14 @@ impl fmt::Display for ExternalIp {
             Some(local) => write!(f, "{}/{local}", self.public),
             None => self.public.fmt(f),
         }
+    }
+}
+
+/// Addresses that cannot be reached from elsewhere.
+fn is_never_discovered(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
     }
 }
 

@@ -48,8 +48,9 @@ pub trait SettingKind<T>: Sync {
 
 /// The world outside the file, passed in so that reading settings is a function of its inputs.
 pub struct ReadContext<'a> {
-    /// What packets to this machine may be addressed to, as the kernel's local routing table has it.
-    pub own: &'a dyn Fn() -> Vec<Cidr>,
+    /// What packets to this machine may be addressed to, as the kernel's local routing table has it, and whether ranges were
+    /// widened because there are too many.
+    pub own: &'a dyn Fn() -> (Vec<Cidr>, bool),
     /// The addresses to relay with if none is configured.
     pub discovered: &'a dyn Fn() -> Vec<IpAddr>,
     /// Whether this machine has an address.
@@ -88,7 +89,7 @@ impl From<&str> for FileContents {
 impl ReadContext<'static> {
     /// Has every address and no file. It reads the table's own defaults.
     pub const NONE: ReadContext<'static> = ReadContext {
-        own: &Vec::new,
+        own: &|| (Vec::new(), false),
         discovered: &Vec::new,
         has_address: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),

@@ -22,10 +22,14 @@ pub struct Site {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// The relayed addresses, configured or discovered.
     pub relay: Vec<IpAddr>,
-    /// Their external addresses.
+    /// Former relayed addresses that this machine still has: allocations may live there.
+    pub former: Vec<IpAddr>,
+    /// The external addresses of those that relay.
     pub external: External,
     /// The addresses and ranges that are this machine's own, as the kernel's local routing table has them.
     pub own: Vec<Cidr>,
+    /// Whether `own` has ranges that are wider than the kernel's.
+    pub widened: bool,
     /// CPUs that this process may use.
     pub cpus: usize,
 }
@@ -81,8 +85,14 @@ impl Settings {
                 allow: self.peers.allow.clone(),
                 deny: self.peers.deny.clone(),
                 nat64: self.peers.nat64.clone(),
-                relay: site.relay.iter().map(|ip| site.outside(*ip)).collect(),
+                relay: site
+                    .relay
+                    .iter()
+                    .flat_map(|ip| [*ip, site.outside(*ip)])
+                    .chain(site.former.iter().copied())
+                    .collect(),
                 own: site.own.clone(),
+                widened: site.widened,
                 endpoints: self.endpoints(site),
             }),
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
@@ -201,8 +211,10 @@ mod tests {
                 (Transport::Tcp, "0.0.0.0:3479".parse().unwrap()),
             ],
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
+            former: Vec::new(),
             external: External::default(),
             own: vec!["127.0.0.0/8".parse().unwrap()],
+            widened: false,
             cpus: 3,
         }
     }
@@ -249,8 +261,10 @@ mod tests {
             let site = Site {
                 listeners: vec![(Transport::Tcp, listener.parse().unwrap())],
                 relay: vec!["10.0.0.5".parse().unwrap()],
+                former: Vec::new(),
                 external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),
                 own: vec!["10.0.0.5".parse().unwrap()],
+                widened: false,
                 cpus: 1,
             };
             let turn = settings.turn(&site);
@@ -259,6 +273,26 @@ mod tests {
                 let may = scope.is_ok_and(|scope| scope.check(3478, |_| true).is_ok());
                 assert!(!may, "{ip} at {listener}");
             }
+        }
+    }
+
+    /// RFC 8656 §9, §21: an allocation is reached by the inside and the outside name of its address, also at an address that
+    /// does not relay any more; a server there is not.
+    #[test]
+    fn allocations_are_reached_by_every_name() {
+        let [inside, outside, former] =
+            ["10.0.0.5", "203.0.113.5", "10.0.0.4"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let site = Site {
+            former: vec![former],
+            external: External::new(vec![(inside, outside)]),
+            own: vec!["10.0.0.4/31".parse().unwrap()],
+            ..site(&["10.0.0.5"])
+        };
+        let turn = Settings::default().turn(&site);
+        for ip in [inside, outside, former] {
+            let scope = turn.peers.judge(ip, &turn.external).unwrap();
+            let may = |live: bool| scope.check(50_000, |_| live).is_ok();
+            assert_eq!((may(true), may(false)), (true, false), "{ip}");
         }
     }
 

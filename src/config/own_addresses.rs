@@ -1,6 +1,7 @@
 //! Whether `[peers]` does to the addresses of this machine what it seems to say. Own addresses are closed to clients, which
 //! would get past the firewall there, unless a rule names them exactly; and two clients of the relay meet at its addresses.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -22,7 +23,7 @@ pub fn notes(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagreement
     }
     let machine = Machine::new(settings, context);
     let own = machine.all();
-    allow.iter().filter_map(|rule| too_wide(rule, &own, &machine.external)).collect()
+    allow.iter().filter_map(|rule| too_wide(rule, &own, &machine)).collect()
 }
 
 /// Every disagreement between `[peers]`, `[relay]` and the addresses of this machine; all are warnings.
@@ -37,18 +38,25 @@ pub fn agreement(settings: &Settings, context: &ReadContext<'_>) -> Vec<Disagree
         .allow
         .iter()
         // An external address with every port is another machine's
-        .filter_map(|rule| relay_ports(rule, if rule.has_ports() { &own } else { &machine.own }, ports))
+        .filter_map(|rule| {
+            relay_ports(rule, if rule.has_ports() { &own } else { &machine.own }, &machine, ports)
+        })
         .collect();
+    found.extend(peers.allow.iter().filter_map(|rule| listeners(rule, &own, &machine, settings)));
+    let rules = PeerRules::new(Rules { nat64: peers.nat64.clone(), ..Rules::default() });
+    found.extend(peers.allow.iter().filter_map(|rule| never(rule, &own, &rules)));
     found.extend(denied(settings, machine.outside));
-    let rules = PeerRules::new(Rules::default());
-    found.extend(peers.allow.iter().filter_map(|rule| never(rule, &rules)));
     found
 }
 
 /// The addresses of this machine, as far as they are known before it relays.
 struct Machine {
     own: Vec<Cidr>,
-    /// Its relayed addresses, as peers know them.
+    /// Whether some of them are wider than the machine's.
+    widened: bool,
+    /// Its relayed addresses, as sockets are bound to them.
+    relay: Vec<IpAddr>,
+    /// The same as peers know them.
     outside: Vec<IpAddr>,
     external: External,
 }
@@ -60,10 +68,12 @@ impl Machine {
             false => settings.relay.addresses.clone(),
         };
         // What does not fit is reported elsewhere
-        let external = external::pair(&settings.relay.external_ip, &relay).unwrap_or_default();
+        let entries = settings.relay.external_ip.iter().filter(|entry| !entry.waits(&relay));
+        let external = external::pair(&entries.copied().collect::<Vec<_>>(), &relay).unwrap_or_default();
         let outside = relay.iter().map(|ip| external.outside_of(*ip).unwrap_or(*ip)).collect();
-        let own = (context.own)().into_iter().chain(relay.into_iter().map(Cidr::from)).collect();
-        Machine { own, outside, external }
+        let (own, widened) = (context.own)();
+        let own = own.into_iter().chain(relay.iter().copied().map(Cidr::from)).collect();
+        Machine { own, widened, relay, outside, external }
     }
 
     /// The own ranges, and what stands for them outside of a NAT.
@@ -73,8 +83,8 @@ impl Machine {
 }
 
 /// The own ranges that a rule of `peers.allow` is about but does not open, because it is wider than each of them.
-pub fn not_opened(rule: &PeerRule, own: &[Cidr]) -> Vec<Cidr> {
-    if opens(rule, own) {
+pub fn not_opened(rule: &PeerRule, own: &[Cidr], widened: bool) -> Vec<Cidr> {
+    if opens(rule, own, widened) {
         return Vec::new();
     }
     let inside = |range: &&Cidr| rule.range.covers(range);
@@ -95,17 +105,24 @@ pub fn list(ranges: &[Cidr]) -> String {
 }
 
 /// Whether a rule is about one address, or about a part of one own range.
-fn opens(rule: &PeerRule, own: &[Cidr]) -> bool {
-    rule.range.is_one() || own.iter().any(|range| range.covers(&rule.range))
+fn opens(rule: &PeerRule, own: &[Cidr], widened: bool) -> bool {
+    let is_part = |range: &Cidr| range.opens_in_part(widened) && range.covers(&rule.range);
+    rule.range.is_one() || own.iter().any(is_part)
 }
 
-fn too_wide(rule: &PeerRule, own: &[Cidr], external: &External) -> Option<Disagreement> {
-    let closed = not_opened(rule, own);
+/// Whether a rule opens addresses of this machine.
+fn opens_own(rule: &PeerRule, own: &[Cidr], widened: bool) -> bool {
+    let is_own = own.iter().any(|range| range.covers(&rule.range) || rule.range.covers(range));
+    is_own && opens(rule, own, widened)
+}
+
+fn too_wide(rule: &PeerRule, own: &[Cidr], machine: &Machine) -> Option<Disagreement> {
+    let closed = not_opened(rule, own, machine.widened);
     let elsewhere = |range: &&Cidr| !range.first().is_loopback();
     let example = match closed.iter().find(elsewhere).or(closed.first())?.first() {
         IpAddr::V4(v4) if v4.is_loopback() => IpAddr::from(Ipv4Addr::LOCALHOST),
         // Behind a NAT, a server here is named by its inside address
-        ip => external.inside_of(ip).unwrap_or(ip),
+        ip => machine.external.inside_of(ip).unwrap_or(ip),
     };
     let example = SocketAddr::new(example, 7882);
     let what = format!("{rule} does not open this machine's own addresses ({})", list(&closed));
@@ -114,11 +131,18 @@ fn too_wide(rule: &PeerRule, own: &[Cidr], external: &External) -> Option<Disagr
 }
 
 /// A rule that opens own addresses at ports that relayed addresses have too.
-fn relay_ports(rule: &PeerRule, own: &[Cidr], relay: &RangeInclusive<u16>) -> Option<Disagreement> {
+fn relay_ports(
+    rule: &PeerRule,
+    own: &[Cidr],
+    machine: &Machine,
+    relay: &RangeInclusive<u16>,
+) -> Option<Disagreement> {
     let ports = rule.ports();
-    let is_own = own.iter().any(|range| range.covers(&rule.range) || rule.range.covers(range));
     let overlap = ports.start() <= relay.end() && relay.start() <= ports.end();
-    if !is_own || !opens(rule, own) || !overlap {
+    // An address that is discovered is never a loopback one
+    let is_apart =
+        rule.range.first().is_loopback() && !machine.relay.iter().any(|ip| rule.range.contains(*ip));
+    if !overlap || is_apart || !opens_own(rule, own, machine.widened) {
         return None;
     }
     let (first, last) = (relay.start(), relay.end());
@@ -139,6 +163,40 @@ fn relay_ports(rule: &PeerRule, own: &[Cidr], relay: &RangeInclusive<u16>) -> Op
     Some(warning(&["peers.allow", "relay.ports"], what, fix))
 }
 
+/// A rule that opens own addresses and names ports that the relay itself listens on. They stay closed at every own address.
+fn listeners(rule: &PeerRule, own: &[Cidr], machine: &Machine, settings: &Settings) -> Option<Disagreement> {
+    if !rule.has_ports() || !opens_own(rule, own, machine.widened) {
+        return None;
+    }
+    let listen = &settings.listen;
+    let lists = [
+        ("listen.udp", &listen.udp),
+        ("listen.tcp", &listen.tcp),
+        ("listen.tls", &listen.tls),
+        ("http.listen", &settings.http.listen),
+    ];
+    let mut taken = BTreeMap::<u16, Vec<&str>>::new();
+    for (key, addr) in lists.iter().flat_map(|(key, addrs)| addrs.iter().map(move |addr| (*key, addr))) {
+        if rule.ports().contains(&addr.port()) {
+            let keys = taken.entry(addr.port()).or_default();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    if taken.is_empty() {
+        return None;
+    }
+    let text = |(port, keys): (&u16, &Vec<&str>)| format!("{port} ({})", keys.join(", "));
+    let ports: Vec<_> = taken.iter().take(LISTED).map(text).collect();
+    let what = format!(
+        "{rule} does not open {}, {} this relay itself listens on",
+        ports.join(", "),
+        if taken.len() == 1 { "a port that" } else { "ports that" },
+    );
+    Some(warning(&["peers.allow"], what, "give the server another port, and name only its ports"))
+}
+
 /// The larger part of the relay's ports that is left without `taken`.
 fn rest(relay: &RangeInclusive<u16>, taken: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
     let below = taken.start().checked_sub(1).map(|last| *relay.start()..=last);
@@ -155,28 +213,36 @@ fn denied(settings: &Settings, relay: Vec<IpAddr>) -> Option<Disagreement> {
         ..Rules::default()
     };
     let rules = PeerRules::new(rules);
-    let denied = relay.into_iter().filter(|ip| rules.denies(*ip, settings.relay.ports.clone()));
-    let denied: Vec<_> = denied.map(Cidr::from).collect();
+    let ports = &settings.relay.ports;
+    let denied: Vec<IpAddr> = relay.into_iter().filter(|ip| rules.denies(*ip, ports.clone())).collect();
     (!denied.is_empty()).then(|| {
+        let all = denied.iter().all(|ip| rules.denies_all(*ip, ports.clone()));
+        let denied: Vec<_> = denied.into_iter().map(Cidr::from).collect();
         let what = format!(
-            "denies the relay's own {}, so clients of this relay cannot call each other",
-            list(&denied)
+            "denies the relay's own {}, so clients of this relay cannot call each other{}",
+            list(&denied),
+            if all { "" } else { " at the ports that it denies" },
         );
         warning(&["peers.deny"], what, "if they should, deny ranges that do not include it")
     })
 }
 
 /// A rule for addresses that are refused whatever is allowed.
-fn never(rule: &PeerRule, rules: &PeerRules) -> Option<Disagreement> {
+fn never(rule: &PeerRule, own: &[Cidr], rules: &PeerRules) -> Option<Disagreement> {
     let (first, last) = (rule.range.first(), rule.range.last());
     let why = match rules.tunnel(first) {
         Some(name) if rules.tunnel(last) == Some(name) => format!("{name} addresses are always refused"),
         _ if rule.range.is_one() && first.is_unspecified() => {
             "the unspecified address is always refused".into()
         }
+        // An own address there is judged as it is
+        _ if rules.is_nat64(&rule.range) && !own.iter().any(|range| range.covers(&rule.range)) => {
+            "NAT64 addresses are judged by the IPv4 address inside".into()
+        }
         _ => return None,
     };
     let fix = match first {
+        _ if rules.is_nat64(&rule.range) => "write the IPv4 range".to_owned(),
         IpAddr::V6(v6) if rule.range.is_one() && v6.to_ipv4().is_some_and(|v4| !v4.is_unspecified()) => {
             format!("write the IPv4 address, {}", v6.to_ipv4().expect("it has one"))
         }

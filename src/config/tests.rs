@@ -44,7 +44,8 @@ pub fn pem(path: &Path) -> Option<String> {
 fn reader() -> ReadContext<'static> {
     ReadContext {
         own: &|| {
-            ["127.0.0.0/8", "::1", "192.0.2.1", "2001:db8::1"].map(|range| range.parse().unwrap()).into()
+            let own = ["127.0.0.0/8", "::1", "192.0.2.1", "2001:db8::1"];
+            (own.map(|range| range.parse().unwrap()).into(), false)
         },
         discovered: &|| vec!["192.0.2.1".parse().unwrap()],
         has_address: &|ip| {
@@ -521,10 +522,9 @@ fn relay_ports_and_allowed_own_ports_overlap() {
         ("192.0.2.1:50000-60000", "49152-65535", "overlap the relay ports 49152-65535"),
         ("192.0.2.1:50000-60000", "49152-65535", "set relay.ports to others, like \"60001-65535\""),
         ("192.0.2.1:60000", "49152-65535", "like \"49152-59999\""),
-        ("192.0.2.1:1024-65535", "49152-65535", "set relay.ports to ports that the server does not use"),
+        ("192.0.2.1:9642-65535", "49152-65535", "set relay.ports to ports that the server does not use"),
         ("192.0.2.1", "20000-20099", "opens every UDP port there, also the relay ports 20000-20099"),
         ("[2001:db8::1]:20099-20100", "20000-20099", "like \"20000-20098\""),
-        ("127.0.0.0/8", "20000-20099", "name the ports of the server, like"),
     ] {
         let line = one(&format!("[relay]\nports = \"{ports}\"\n[peers]\nallow = [\"{allow}\"]"));
         assert!(line.contains(said) && line.contains("warning: peers.allow"), "{line}");
@@ -534,7 +534,15 @@ fn relay_ports_and_allowed_own_ports_overlap() {
     let line = one(&format!("{nat}allow = [\"203.0.113.5:50000-60000\"]"));
     assert!(line.contains("overlap the relay ports"), "{line}");
     assert_eq!(lines(&format!("{nat}allow = [\"203.0.113.5\", \"192.0.2.1:7882\"]")), Vec::<String>::new());
-    for allow in ["192.0.2.1:30000-40000", "192.0.2.2:49152-65535", "10.0.0.0/8:50000-60000"] {
+    for allow in [
+        "192.0.2.1:30000-40000",
+        "192.0.2.2:49152-65535",
+        "10.0.0.0/8:50000-60000",
+        // Relay sockets are never bound there
+        "127.0.0.0/8",
+        "127.0.0.1:50000-60000",
+        "[::1]:49152-65535",
+    ] {
         assert_eq!(lines(&format!("[peers]\nallow = [\"{allow}\"]")), Vec::<String>::new(), "{allow}");
     }
 }
@@ -557,6 +565,11 @@ fn a_denied_relay_address_is_told() {
         let said =
             format!("denies the relay's own {denied}, so clients of this relay cannot call each other");
         assert!(line.contains(&said) && line.contains("warning: peers.deny"), "{line}");
+        assert_eq!(
+            line.contains("each other at the ports that it denies;"),
+            peers.contains(":65535"),
+            "{line}"
+        );
     }
     for (relay, peers) in [
         ("external_ip = \"203.0.113.5\"", "deny = [\"192.0.2.0/24\"]"),
@@ -567,6 +580,31 @@ fn a_denied_relay_address_is_told() {
     }
 }
 
+/// RFC 8656 §21: what the relay itself listens on is closed at every own address.
+#[test]
+fn an_allowed_port_of_a_listener_is_told() {
+    for (allow, said) in [
+        (
+            "192.0.2.1:3478",
+            "192.0.2.1:3478 does not open 3478 (listen.udp, listen.tcp), a port that this relay",
+        ),
+        (
+            "127.0.0.1:3000-10000",
+            "does not open 3478 (listen.udp, listen.tcp), 9641 (http.listen), ports that",
+        ),
+        (
+            "[2001:db8::1]:9641",
+            "does not open 9641 (http.listen), a port that this relay itself listens on; give",
+        ),
+    ] {
+        let line = one(&format!("[peers]\nallow = [\"{allow}\"]"));
+        assert!(line.contains(said) && line.contains("warning: peers.allow"), "{line}");
+    }
+    for allow in ["192.0.2.2:3478", "192.0.2.1:3479", "10.0.0.0/8:3478"] {
+        assert_eq!(lines(&format!("[peers]\nallow = [\"{allow}\"]")), Vec::<String>::new(), "{allow}");
+    }
+}
+
 /// RFC 8656 §21.4: what is always refused cannot be allowed.
 #[test]
 fn an_allow_without_effect_is_told() {
@@ -574,6 +612,11 @@ fn an_allow_without_effect_is_told() {
         ("::ffff:10.0.0.1", "IPv4-mapped addresses are always refused; write the IPv4 address, 10.0.0.1"),
         ("2002::/16", "6to4 addresses are always refused; remove it"),
         ("2001::/32", "Teredo addresses are always refused; remove it"),
+        ("64:ff9b::/96", "NAT64 addresses are judged by the IPv4 address inside; write the IPv4 range"),
+        (
+            "[64:ff9b::a00:1]:7882",
+            "NAT64 addresses are judged by the IPv4 address inside; write the IPv4 range",
+        ),
         ("0.0.0.0", "the unspecified address is always refused; remove it"),
     ] {
         let line = one(&format!("[peers]\nallow = [\"{allow}\"]"));
@@ -591,5 +634,7 @@ fn coturns_ranges_are_told_in_cidr_notation() {
             let line = one(&format!("[peers]\n{key} = [\"{text}\"]"));
             assert!(line.ends_with(fix) && line.contains(&format!("peers.{key} = \"{text}\"")), "{line}");
         }
+        let line = one(&format!("[limits]\nexempt_sources = [\"{text}\"]"));
+        assert!(line.ends_with(fix) && line.contains("is written in CIDR notation"), "{line}");
     }
 }

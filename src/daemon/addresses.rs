@@ -1,4 +1,4 @@
-//! Which addresses of this machine relay: whether a configured one can be used, and which to use if none is configured: the source address of each family's
+//! The addresses to relay with: whether a configured one can be used, and otherwise the source address of each family's
 //! default route. Loopback and link-local addresses cannot be reached from elsewhere and temporary ones (RFC 8981) expire, so
 //! these are never chosen.
 
@@ -278,7 +278,7 @@ fe8000000000000000fc00fffe000001 02 40 20 80     eth0
         assert_eq!(check(ip("192.0.2.254"), &own), Err(Missing::NotHere));
         assert_eq!(check(ip("2001:db8::fe"), &own), Err(Missing::NotHere));
         // Without a list the kernel decides alone.
-        let unknown = Own { ranges: Vec::new(), complete: false };
+        let unknown = Own { ranges: Vec::new(), widened: false, complete: false };
         assert_eq!(check(ip("127.0.0.1"), &unknown), Ok(()));
         assert_eq!(check(ip("192.0.2.254"), &unknown), Err(Missing::NotHere));
     }

@@ -8,7 +8,8 @@ use tracing::{info, warn};
 
 use super::addresses::{self, Chosen};
 use super::place::{Place, Waiting};
-use crate::config::{Settings, Site, own_addresses};
+use crate::config::external::Misfit;
+use crate::config::{ReadContext, Settings, Site, own_addresses};
 use crate::plural::counted;
 use crate::turn::peers::{Cidr, PeerRule};
 use crate::turn::{External, Transport};
@@ -34,6 +35,7 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     let names = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
     info!("relayed addresses: {names}; ports {}-{}", ports.start(), ports.end());
     missing(place, &[]);
+    own(place, None);
     for (what, addr) in &place.idle {
         warn!("{what} {addr}: this machine does not have the address yet; it is served once it has");
     }
@@ -56,17 +58,16 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     }
 }
 
-/// Logs how the addresses of this machine have changed.
-pub fn change(before: &Place, now: &Place) {
+/// Logs how the addresses of this machine have changed, and what they mean for these settings.
+pub fn change(settings: &Settings, (before, old): (&Place, &Site), (now, site): (&Place, &Site)) {
     for chosen in before.relay.iter().filter(|chosen| !now.addresses().contains(&chosen.address)) {
+        let (what, running) = match now.own.may_contain(chosen.address) {
+            true => ("the address to relay with", "continue until their clients end them"),
+            false => ("an address of this machine", "cannot relay any more"),
+        };
         warn!(
-            "relayed address removed: {} is not {} any more; no new allocation uses it, and those that do end with their clients",
+            "relayed address removed: {} is not {what} any more; new allocations do not use it; running ones {running}",
             chosen.address,
-            if now.own.may_contain(chosen.address) {
-                "the address to relay with"
-            } else {
-                "an address of this machine"
-            },
         );
     }
     for chosen in now.relay.iter().filter(|chosen| !before.addresses().contains(&chosen.address)) {
@@ -84,10 +85,60 @@ pub fn change(before: &Place, now: &Place) {
         );
     }
     if let Some(misfit) = now.misfit.as_ref().filter(|misfit| before.misfit.as_ref() != Some(*misfit)) {
-        warn!("relay.external_ip: {misfit}; until then it has no effect");
+        let Misfit { what, fix } = misfit;
+        warn!("relay.external_ip: {what}; this entry has no effect: {fix}");
     }
+    own(now, Some(before));
     if let Some(warning) = private_only(now).filter(|_| private_only(before).is_none()) {
         warn!("{warning}");
+    }
+    if is_ipv6_only(settings, now) && !is_ipv6_only(settings, before) {
+        warn!("{IPV6_ONLY}");
+    }
+    for warning in new_warnings(settings, old, site) {
+        warn!("{warning}");
+    }
+}
+
+/// What is to be said about `[peers]` at the addresses of `now` and was not at those of `before`.
+fn new_warnings(settings: &Settings, before: &Site, now: &Site) -> Vec<String> {
+    let found = |site: &Site| {
+        let context = ReadContext {
+            own: &|| (site.own.clone(), site.widened),
+            discovered: &|| site.relay.clone(),
+            ..ReadContext::NONE
+        };
+        own_addresses::agreement(settings, &context)
+    };
+    let told = found(before);
+    let new = found(now).into_iter().filter(|one| told.iter().all(|told| told.what != one.what));
+    let mut lines: Vec<String> =
+        new.map(|one| format!("{}: {}; {}", one.keys[0], one.what, one.fix)).collect();
+    for rule in &settings.peers.allow {
+        let (old, new) = (closed(rule, before), closed(rule, now));
+        if old.is_empty() && !new.is_empty() {
+            lines.push(format!(
+                "peers.allow: {rule} does not open this machine's own addresses ({}); to open one, name it exactly",
+                own_addresses::list(&new)
+            ));
+        }
+    }
+    lines
+}
+
+/// Logs what keeps this machine's own addresses from being told from others, unless that was so `before`.
+fn own(now: &Place, before: Option<&Place>) {
+    if !now.own.complete && before.is_none_or(|before| before.own.complete) {
+        warn!(
+            "this machine's addresses cannot be read (netlink and /proc/net are not allowed), so services on its other \
+             addresses are not protected from clients; allow AF_NETLINK"
+        );
+    }
+    if now.own.widened && before.is_none_or(|before| !before.own.widened) {
+        warn!(
+            "this machine has too many addresses to keep each, so whole ranges around them are closed to clients; to open \
+             addresses, name them exactly in peers.allow"
+        );
     }
 }
 
@@ -117,6 +168,10 @@ fn missing(place: &Place, told: &[Waiting]) {
                 );
             }
             Waiting::Discovered(family, why) => info!("no {family} relayed address: {why}"),
+            Waiting::External(entry, relay) => warn!(
+                "relay.external_ip: {entry} waits for its inside address, which does not relay yet (now {relay} does); list the \
+                 inside address in relay.addresses to relay with it"
+            ),
         }
     }
 }
@@ -175,15 +230,20 @@ fn denied(settings: &Settings, site: &Site) -> String {
 
 /// A rule that allows peers, and what it does not open.
 fn allowed(rule: &PeerRule, site: &Site) -> String {
-    let outside = site.relay.iter().map(|ip| Cidr::from(site.outside(*ip)));
-    let own: Vec<_> = site.own.iter().copied().chain(outside).collect();
-    match own_addresses::not_opened(rule, &own) {
+    match closed(rule, site) {
         closed if closed.is_empty() => rule.to_string(),
         closed => {
             let closed = own_addresses::list(&closed);
             format!("{rule} (without this machine's own {closed}; to open one, name it exactly)")
         }
     }
+}
+
+/// The own ranges that a rule is about but does not open.
+fn closed(rule: &PeerRule, site: &Site) -> Vec<Cidr> {
+    let outside = site.relay.iter().map(|ip| Cidr::from(site.outside(*ip)));
+    let own: Vec<_> = site.own.iter().copied().chain(outside).collect();
+    own_addresses::not_opened(rule, &own, site.widened)
 }
 
 fn list<T: Display>(items: &[T]) -> String {
@@ -204,7 +264,7 @@ mod tests {
         let chosen = |text: &&str| Chosen { address: text.parse().unwrap(), why: Why::DefaultRoute };
         let pair = |&(local, out): &(&str, &str)| (local.parse().unwrap(), out.parse().unwrap());
         Place {
-            own: Own { ranges: Vec::new(), complete: true },
+            own: Own { ranges: Vec::new(), widened: false, complete: true },
             relay: relay.iter().map(chosen).collect(),
             external: External::new(external.iter().map(pair).collect()),
             misfit: None,
@@ -239,8 +299,10 @@ mod tests {
         let site = Site {
             listeners: Vec::new(),
             relay: vec!["10.1.2.3".parse().unwrap()],
+            former: Vec::new(),
             external: External::default(),
             own: Vec::new(),
+            widened: false,
             cpus: 1,
         };
         let line = denied(&settings, &site);
@@ -251,5 +313,34 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    /// What is warned about at the start is also warned about when the addresses that it concerns appear later, once.
+    #[test]
+    fn addresses_that_come_later_are_warned_about() {
+        let mut settings = Settings::default();
+        settings.relay.ports = 50000..=60000;
+        settings.peers.allow = vec!["10.0.0.0/8".parse().unwrap(), "192.0.2.7:50000".parse().unwrap()];
+        settings.peers.deny = vec!["192.0.2.0/24".parse().unwrap()];
+        let site = |addresses: &[&str]| Site {
+            listeners: Vec::new(),
+            relay: addresses.iter().take(1).map(|ip| ip.parse().unwrap()).collect(),
+            former: Vec::new(),
+            external: External::default(),
+            own: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            widened: false,
+            cpus: 1,
+        };
+        let (before, now) = (site(&[]), site(&["192.0.2.7", "10.0.0.7"]));
+        let lines = new_warnings(&settings, &before, &now).join("\n");
+        for said in [
+            "peers.allow: the ports of 192.0.2.7:50000 overlap the relay ports",
+            "peers.deny: denies the relay's own 192.0.2.7/32, so clients of this relay cannot call each other",
+            "peers.allow: 10.0.0.0/8 does not open this machine's own addresses (10.0.0.7)",
+        ] {
+            assert!(lines.contains(&said.replace("/32,", ",")), "{lines}");
+        }
+        let more = site(&["192.0.2.7", "10.0.0.7", "10.0.0.8"]);
+        assert_eq!(new_warnings(&settings, &now, &more), Vec::<String>::new());
     }
 }

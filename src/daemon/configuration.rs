@@ -61,7 +61,10 @@ fn is_here(address: IpAddr) -> bool {
 
 fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadContext<'a> {
     ReadContext {
-        own: &|| Own::read().ranges,
+        own: &|| {
+            let own = Own::read();
+            (own.ranges, own.widened)
+        },
         discovered: &addresses::discovered,
         has_address: &is_here,
         read,

@@ -35,6 +35,8 @@ pub enum Waiting {
     Configured(IpAddr, Missing),
     /// That of the default route of a family.
     Discovered(&'static str, Unusable),
+    /// The inside address of an external one, while another address of its family relays.
+    External(ExternalIp, IpAddr),
 }
 
 impl fmt::Display for Waiting {
@@ -42,6 +44,9 @@ impl fmt::Display for Waiting {
         match self {
             Waiting::Configured(ip, why) => write!(f, "{ip}: {why}"),
             Waiting::Discovered(family, why) => write!(f, "{family}: {why}"),
+            Waiting::External(entry, relay) => {
+                write!(f, "{entry}: its inside address is not the one to relay with, {relay}")
+            }
         }
     }
 }
@@ -51,11 +56,12 @@ impl Place {
     pub fn look(settings: &Settings, before: &[Chosen]) -> Place {
         let own = Own::read();
         let check = |ip| addresses::check(ip, &own);
-        let (relay, waiting) = match settings.relay.addresses.is_empty() {
+        let (relay, mut waiting) = match settings.relay.addresses.is_empty() {
             true => discovered([addresses::discover_v4(), addresses::discover_v6()], before, &check),
             false => configured(&settings.relay, &check),
         };
         let (external, misfit) = pair(&settings.relay, &relay);
+        waiting.extend(late_external(&settings.relay, &relay));
         let listeners = settings.listen.all().into_iter().map(|(transport, addr)| (transport.as_str(), addr));
         let http = settings.http.listen.iter().map(|addr| ("http", *addr));
         let is_idle = |addr: SocketAddr| !addr.ip().is_unspecified() && !own.may_contain(addr.ip());
@@ -116,18 +122,34 @@ fn discovered(
     (relay, waiting)
 }
 
-/// The external addresses, and the first that does not fit. One whose family has no relayed address yet waits for it.
+/// The external addresses whose inside address does not relay yet. While no address of the family relays, that is reported.
+fn late_external(settings: &RelaySettings, relay: &[Chosen]) -> Vec<Waiting> {
+    if !settings.addresses.is_empty() {
+        return Vec::new();
+    }
+    let addresses: Vec<IpAddr> = relay.iter().map(|chosen| chosen.address).collect();
+    let late = settings.external_ip.iter().filter(|entry| entry.waits(&addresses));
+    let same = |entry: &ExternalIp| addresses.iter().find(|ip| ip.is_ipv4() == entry.public.is_ipv4());
+    late.filter_map(|entry| Some(Waiting::External(*entry, *same(entry)?))).collect()
+}
+
+/// The external addresses, and the first that does not fit. One whose relayed address is not there yet waits for it.
 fn pair(settings: &RelaySettings, relay: &[Chosen]) -> (External, Option<Misfit>) {
     let discovered: Vec<IpAddr> = relay.iter().map(|chosen| chosen.address).collect();
     let relay = if settings.addresses.is_empty() { &discovered } else { &settings.addresses };
-    let may_fit = |entry: &&ExternalIp| relay.iter().any(|ip| ip.is_ipv4() == entry.public.is_ipv4());
-    let entries: Vec<ExternalIp> = settings.external_ip.iter().filter(may_fit).copied().collect();
+    let entries: Vec<ExternalIp> =
+        settings.external_ip.iter().filter(|entry| !entry.waits(relay)).copied().collect();
     match external::pair(&entries, relay) {
         Ok(external) => (external, None),
         Err(misfit) => {
-            let fits = |entry: &ExternalIp| external::pair(&[*entry], relay).is_ok();
-            let entries: Vec<ExternalIp> = entries.into_iter().filter(fits).collect();
-            (external::pair(&entries, relay).unwrap_or_default(), Some(misfit))
+            let mut fitting = Vec::new();
+            for entry in entries {
+                fitting.push(entry);
+                if external::pair(&fitting, relay).is_err() {
+                    fitting.pop();
+                }
+            }
+            (external::pair(&fitting, relay).unwrap_or_default(), Some(misfit))
         }
     }
 }
@@ -198,14 +220,18 @@ mod tests {
         let (external, misfit) = pair(&late, &[chosen("10.0.0.5"), chosen("fd00::5")]);
         assert_eq!((outside(&external, "fd00::5"), misfit), (ip("2001:db8:f::5"), None));
         let other = settings(&[], &["203.0.113.5/10.0.0.5", "2001:db8:f::5"]);
-        let (external, misfit) = pair(&other, &[chosen("10.0.0.6"), chosen("fd00::5")]);
-        assert!(
-            misfit
-                .unwrap()
-                .to_string()
-                .contains("10.0.0.5 is not one of the relayed addresses (10.0.0.6, fd00::5)")
-        );
+        let relay = [chosen("10.0.0.6"), chosen("fd00::5")];
+        let (external, misfit) = pair(&other, &relay);
+        assert_eq!((outside(&external, "10.0.0.6"), misfit), (ip("10.0.0.6"), None));
         assert_eq!(outside(&external, "fd00::5"), ip("2001:db8:f::5"), "the others stay");
+        let waiting = late_external(&other, &relay);
+        assert_eq!(waiting, [Waiting::External("203.0.113.5/10.0.0.5".parse().unwrap(), ip("10.0.0.6"))]);
+        assert!(late_external(&other, &[chosen("10.0.0.5")]).is_empty());
+        // A contradiction is none that time resolves
+        let twice = settings(&[], &["203.0.113.5", "203.0.113.6/10.0.0.5"]);
+        let (external, misfit) = pair(&twice, &[chosen("10.0.0.5")]);
+        assert!(misfit.unwrap().to_string().contains("10.0.0.5 would have two external addresses"));
+        assert_eq!(outside(&external, "10.0.0.5"), ip("203.0.113.5"));
         let configured = settings(&["10.0.0.5"], &["203.0.113.5"]);
         assert_eq!(outside(&pair(&configured, &[]).0, "10.0.0.5"), ip("203.0.113.5"));
     }

@@ -24,11 +24,15 @@ use super::{addresses, announce, files, metrics, random, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
 use crate::datapath::{ListenerGroup, Workers};
+use crate::tls::Identity;
 use crate::turn::bucket::RateLimiter;
 use crate::turn::{PerFamily, Transport};
 
 /// How long the workers may take to receive a snapshot.
 const APPLY: Duration = Duration::from_secs(10);
+
+/// The most former relayed addresses that are remembered; the oldest is forgotten.
+const FORMER: usize = 256;
 
 /// A relay that serves clients.
 pub struct RunningRelay {
@@ -37,6 +41,8 @@ pub struct RunningRelay {
     place: Place,
     site: Site,
     auth: Arc<Auth>,
+    /// The same for the whole life of the process, so that TLS sessions can be resumed.
+    identity: Option<Identity>,
     keys: RelayKeys,
     /// Counts the snapshots that the workers were given.
     generation: u64,
@@ -79,7 +85,9 @@ impl RunningRelay {
             listeners: listeners(settings.listen.all())?,
             external: place.external.clone(),
             relay: place.addresses(),
+            former: Vec::new(),
             own: place.own.ranges.clone(),
+            widened: place.own.widened,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
         let limit = files::raise_limit();
@@ -106,7 +114,8 @@ impl RunningRelay {
         settings.limits.connections = room.connections;
 
         let auth = auth(&settings, &keys.nonce)?;
-        let snapshot = settings.snapshot(1, &site, auth.clone(), settings.tls.identity()?);
+        let identity = settings.tls.identity()?;
+        let snapshot = settings.snapshot(1, &site, auth.clone(), identity.clone());
         let workers = Arc::new(Workers::start(
             &datapath,
             groups,
@@ -140,7 +149,19 @@ impl RunningRelay {
         let changed = Arc::new(Notify::new());
         let notified = changed.clone();
         tasks.push(tokio::spawn(async move { watch::run(&notified).await }));
-        Ok(RunningRelay { settings, place, site, auth, keys, generation: 1, workers, pages, changed, tasks })
+        Ok(RunningRelay {
+            settings,
+            place,
+            site,
+            auth,
+            identity,
+            keys,
+            generation: 1,
+            workers,
+            pages,
+            changed,
+            tasks,
+        })
     }
 
     /// The addresses of this relay.
@@ -173,15 +194,17 @@ impl RunningRelay {
         }
         let site = Site {
             external: place.external.clone(),
+            former: former(&self.site, &place),
             relay: place.addresses(),
             own: place.own.ranges.clone(),
+            widened: place.own.widened,
             ..self.site.clone()
         };
         if let Err(error) = self.apply(&self.settings.clone(), &site, self.auth.clone()).await {
             // The place stays what it was, so the next look tries again.
             return error!("the addresses of this machine have changed, but are not in use yet: {error:#}");
         }
-        announce::change(&self.place, &place);
+        announce::change(&self.settings, (&self.place, &self.site), (&place, &site));
         *self.pages.addresses.lock().unwrap_or_else(PoisonError::into_inner) = summary(&place);
         (self.place, self.site) = (place, site);
     }
@@ -189,7 +212,7 @@ impl RunningRelay {
     /// Gives the workers a new snapshot.
     async fn apply(&mut self, settings: &Settings, site: &Site, auth: Arc<Auth>) -> Result<()> {
         self.generation += 1;
-        let snapshot = settings.snapshot(self.generation, site, auth, settings.tls.identity()?);
+        let snapshot = settings.snapshot(self.generation, site, auth, self.identity.clone());
         // A stuck worker must not keep the daemon from its signals.
         timeout(APPLY, self.workers.apply(snapshot)).await.context("a worker takes no commands")??;
         Ok(())
@@ -231,6 +254,16 @@ impl RelayPages {
     fn addresses(&self) -> (PerFamily<u64>, Result<(), String>) {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The addresses that have relayed until now or before, do not any more, and are still this machine's: allocations live
+/// there until they end.
+fn former(site: &Site, place: &Place) -> Vec<IpAddr> {
+    let relay = place.addresses();
+    let stays = |ip: &IpAddr| !relay.contains(ip) && place.own.may_contain(*ip);
+    let mut former: Vec<IpAddr> = site.relay.iter().chain(&site.former).copied().filter(stays).collect();
+    former.truncate(FORMER);
+    former
 }
 
 /// What HTTP tells about the addresses that relay.

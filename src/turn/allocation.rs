@@ -326,33 +326,42 @@ impl Allocation {
         Ok(&known.verdict)
     }
 
-    /// The name of a peer at `inside`, an address of this machine that the client may also call by its external address
-    /// `outside`: the one that packets get there by; if both do, the one that the client used last.
+    /// The name of a peer at the first of these names, an address of this machine that the client may also call by its
+    /// external address, the second: the one that packets get there by; if both do, the one that the client used last.
     ///
     /// # Errors
     /// By neither name may packets come from there.
     pub(super) fn name(
         &self,
-        inside: SocketAddr,
-        outside: SocketAddr,
+        names: [(SocketAddr, Option<&Peer>); 2],
         is_live: impl Fn(SocketAddr) -> bool,
     ) -> Result<SocketAddr, Dropped> {
-        let permitted = |name: SocketAddr| self.peer(name.ip()).filter(|peer| peer.is_permitted());
-        let leads_here = |name: &SocketAddr| {
-            permitted(*name).is_some_and(|peer| peer.verdict.scope.send_to(*name, &is_live) == Ok(inside))
+        let (inside, _) = names[0];
+        let permitted = || {
+            names
+                .into_iter()
+                .filter_map(|(name, peer)| Some((name, peer.filter(|peer| peer.is_permitted())?)))
         };
-        let names = [inside, outside];
-        let found = names.into_iter().filter(leads_here).max_by_key(|name| self.used(*name));
-        found.ok_or_else(|| match names.into_iter().any(|name| permitted(name).is_some()) {
-            true => Dropped::ForbiddenPort,
-            false => Dropped::NoPermission,
-        })
+        let mut here =
+            permitted().filter(|(name, peer)| peer.verdict.scope.send_to(*name, &is_live) == Ok(inside));
+        match (here.next(), here.next()) {
+            (Some((only, _)), None) => Ok(only),
+            (Some(one), Some(other)) => {
+                let used = |(name, peer)| self.used_by(name, Some(peer));
+                Ok(if used(one) > used(other) { one.0 } else { other.0 })
+            }
+            _ if permitted().next().is_some() => Err(Dropped::ForbiddenPort),
+            _ => Err(Dropped::NoPermission),
+        }
     }
 
     /// When the client used this name of a peer on this machine, for comparison: the last packet to it, or a channel.
     pub(super) fn used(&self, name: SocketAddr) -> (u64, bool) {
-        let has_channel = self.peer(name.ip()).is_some_and(|peer| peer.channel(name.port()).is_some());
-        (self.own_ports.last(name), has_channel)
+        self.used_by(name, self.peer(name.ip()))
+    }
+
+    fn used_by(&self, name: SocketAddr, peer: Option<&Peer>) -> (u64, bool) {
+        (self.own_ports.last(name), peer.is_some_and(|peer| peer.channel(name.port()).is_some()))
     }
 
     /// Counts `peers` new peers against the limit per second. Returns false and counts nothing if that is too many.

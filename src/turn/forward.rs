@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use rand::RngExt;
 
-use super::allocation::{Allocation, Direction};
-use super::peers::Forbidden;
+use super::allocation::{Allocation, Direction, Peer};
+use super::peers::{Forbidden, Remedy};
 use super::server::Server;
 use super::stats::{Dropped, Stats};
 use super::{
@@ -209,38 +209,43 @@ impl Server {
 
     /// The name of a peer on this machine behind a NAT: `source`, or the same port of the external address `outside`.
     fn name(&mut self, id: AllocationId, source: SocketAddr, outside: IpAddr) -> Result<SocketAddr, Dropped> {
-        for ip in [source.ip(), outside] {
+        let names = [source, SocketAddr::new(outside, source.port())];
+        loop {
             let allocation = self.allocations.get(id).ok_or(Dropped::NoRelay)?;
-            if allocation.peer(ip).is_some_and(|peer| peer.verdict.generation != self.snapshot.generation) {
-                self.rejudge(id, ip);
-            }
+            let named = names.map(|name| (name, allocation.peer(name.ip())));
+            let is_outdated = |peer: &Peer| peer.verdict.generation != self.snapshot.generation;
+            // Judged anew, a peer is up to date or gone
+            match named.iter().find(|(_, peer)| peer.is_some_and(is_outdated)) {
+                Some((name, _)) => self.rejudge(id, name.ip()),
+                None => return allocation.name(named, |relayed| self.shared.live.is_live(relayed)),
+            };
         }
-        let allocation = self.allocations.get(id).ok_or(Dropped::NoRelay)?;
-        let outside = SocketAddr::new(outside, source.port());
-        allocation.name(source, outside, |relayed| self.shared.live.is_live(relayed))
     }
 
     /// A packet to `peer` was dropped. The operator is told once per allocation where a server may be that nobody has
     /// allowed: the client's permission for the address was granted, so nothing else says it.
     #[cold]
     fn closed_port_dropped(&mut self, id: AllocationId, peer: SocketAddr, why: Forbidden) {
-        if !matches!(why, Forbidden::NoAllocation | Forbidden::Special(_)) {
-            return;
-        }
         let config = &self.snapshot.config;
-        let Some(allocation) = self.allocations.get_mut(id).filter(|one| !one.own_ports.has_warned()) else {
+        let Some(allocation) = self.allocations.get_mut(id).filter(|one| one.own_ports.warns(peer)) else {
             return;
         };
-        let Some(remedy) = config.peers.remedy(peer, why, &config.external) else { return };
-        if allocation.own_ports.drop(peer) {
-            self.outputs.push_back(Output::ClosedPortDropped(ClosedPortDropped {
-                tuple: allocation.tuple,
-                user: allocation.credential.user().clone(),
-                peer,
-                reason: why.as_str(),
-                remedy,
-            }));
-        }
+        let remedy = match why {
+            Forbidden::NoAllocation | Forbidden::Special(_) => {
+                config.peers.remedy(peer, why, &config.external)
+            }
+            Forbidden::Endpoint => Some(Remedy::Endpoint),
+            _ => None,
+        };
+        let Some(remedy) = remedy else { return };
+        allocation.own_ports.has_warned = true;
+        self.outputs.push_back(Output::ClosedPortDropped(ClosedPortDropped {
+            tuple: allocation.tuple,
+            user: allocation.credential.user().clone(),
+            peer,
+            reason: why.as_str(),
+            remedy,
+        }));
     }
 }
 

@@ -13,7 +13,8 @@ pub(super) struct OwnPorts {
     /// Each with the number of the last packet to it, sorted; forgotten when there are more than [`PORTS`].
     reached: Vec<(SocketAddr, u64)>,
     packets: u64,
-    has_warned: bool,
+    /// Whether a drop was logged.
+    pub(super) has_warned: bool,
 }
 
 impl OwnPorts {
@@ -32,16 +33,9 @@ impl OwnPorts {
         self.find(peer).map_or(0, |at| self.reached[at].1)
     }
 
-    /// Whether a drop was logged.
-    pub(super) fn has_warned(&self) -> bool {
-        self.has_warned
-    }
-
-    /// A packet to `peer` was dropped. Whether it is to be logged: once, and never for a port that was reached before.
-    pub(super) fn drop(&mut self, peer: SocketAddr) -> bool {
-        let warns = !self.has_warned && self.find(peer).is_err();
-        self.has_warned |= warns;
-        warns
+    /// Whether a dropped packet to `peer` is to be logged: once, and never for a port that was reached before.
+    pub(super) fn warns(&self, peer: SocketAddr) -> bool {
+        !self.has_warned && self.find(peer).is_err()
     }
 
     fn find(&self, peer: SocketAddr) -> Result<usize, usize> {
@@ -69,8 +63,9 @@ mod tests {
         let mut ports = OwnPorts::default();
         let peer = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
         ports.pass(peer(1));
-        assert!(!ports.drop(peer(1)), "it was reached before");
-        assert!(ports.drop(peer(2)));
-        assert!(!ports.drop(peer(2)) && !ports.drop(peer(3)));
+        assert!(!ports.warns(peer(1)), "it was reached before");
+        assert!(ports.warns(peer(2)));
+        ports.has_warned = true;
+        assert!(!ports.warns(peer(2)) && !ports.warns(peer(3)));
     }
 }

@@ -94,6 +94,12 @@ impl Cidr {
         self.contains(other.first()) && self.contains(other.last())
     }
 
+    /// Whether a rule for a part of this own range opens it. `widened`: some own ranges are wider than those of the kernel, so
+    /// most of such a part may be elsewhere.
+    pub fn opens_in_part(&self, widened: bool) -> bool {
+        self.addr.is_loopback() || !widened && !is_link_local(self.addr)
+    }
+
     /// Whether it is a single address.
     pub fn is_one(&self) -> bool {
         self.len == if self.addr.is_ipv4() { 32 } else { 128 }
@@ -167,11 +173,14 @@ pub struct Rules {
     pub deny: Vec<PeerRule>,
     /// NAT64 prefixes of this network besides 64:ff9b::/96, of 32, 40, 48, 56, 64 or 96 bits.
     pub nat64: Vec<Cidr>,
-    /// The relay's own relayed addresses as peers know them: behind a NAT, the external ones.
+    /// Where allocations live: the relayed addresses, their external ones behind a NAT, and former ones that this machine
+    /// still has.
     pub relay: Vec<IpAddr>,
     /// What packets to this machine may be addressed to, as the kernel's local routing table has it: addresses and ranges
     /// such as 127.0.0.0/8.
     pub own: Vec<Cidr>,
+    /// Whether `own` has ranges that are wider than those of the kernel, because there are too many.
+    pub widened: bool,
     /// The relay's own listeners and its HTTP endpoints: their ports are refused at every own address.
     pub endpoints: Vec<SocketAddr>,
 }
@@ -247,6 +256,7 @@ pub struct PeerRules {
     relay: Vec<IpAddr>,
     /// The own ranges, sorted and disjoint: a machine may have thousands of addresses.
     own: Vec<Cidr>,
+    widened: bool,
     /// The ports of the endpoints.
     endpoints: Vec<u16>,
 }
@@ -289,6 +299,7 @@ impl PeerRules {
             nat64,
             relay: rules.relay,
             own,
+            widened: rules.widened,
             endpoints: rules.endpoints.iter().map(SocketAddr::port).collect(),
         }
     }
@@ -341,6 +352,16 @@ impl PeerRules {
         self.decisions(ip).within(ports).any(|rule| rule.is_some_and(|rule| rule.denies))
     }
 
+    /// Whether the operator denies all of `ports` at this address.
+    pub fn denies_all(&self, ip: IpAddr, ports: RangeInclusive<u16>) -> bool {
+        self.decisions(ip).within(ports).all(|rule| rule.is_some_and(|rule| rule.denies))
+    }
+
+    /// Whether every address of a range is judged by the IPv4 address inside.
+    pub fn is_nat64(&self, range: &Cidr) -> bool {
+        self.nat64.iter().any(|prefix| prefix.covers(range))
+    }
+
     /// The kind of tunnel that this address belongs to, if it is one that hides an IPv4 address (RFC 8656 section 21.4).
     pub fn tunnel(&self, ip: IpAddr) -> Option<&'static str> {
         let is_tunnel = |(range, _): &&(Cidr, _)| range.contains(ip) && !ip.is_loopback();
@@ -356,6 +377,8 @@ impl PeerRules {
         let IpAddr::V6(v6) = ip else { return Ok(None) };
         match self.tunnel(ip) {
             Some(name) => Err(Forbidden::Never(name)),
+            // Packets to it do not reach the NAT64
+            None if self.is_own(ip) => Ok(None),
             None => Ok(self.nat64.iter().find_map(|prefix| prefix.embedded(v6))),
         }
     }
@@ -385,7 +408,13 @@ impl PeerRules {
                 let is_opened = access.values().any(|access| access == Access::Open);
                 match access.get(0) {
                     // No allocation can live there
-                    Access::Live if !is_opened && !self.relay.contains(&ip) => return Err(Forbidden::Own),
+                    Access::Live if !is_opened && !self.relay.contains(&ip) => {
+                        return Err(match is_link_local(ip) {
+                            // It may be another host's, too
+                            true => Forbidden::Special("link-local"),
+                            false => Forbidden::Own,
+                        });
+                    }
                     _ => access,
                 }
             }
@@ -425,7 +454,8 @@ impl PeerRules {
     /// range. A wider one was not written with this machine in mind.
     fn opens_own(&self, rule: Weight, ip: IpAddr) -> bool {
         let exact = Cidr::from(ip).len;
-        rule.len == exact || self.own_range(ip).is_some_and(|own| own.len <= rule.len)
+        let is_inside = |own: Cidr| own.opens_in_part(self.widened) && own.len <= rule.len;
+        rule.len == exact || self.own_range(ip).is_some_and(is_inside)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
@@ -445,6 +475,11 @@ impl PeerRules {
     }
 }
 
+/// RFC 4291 section 2.5.6. All such addresses count as this machine's own, because which of them are depends on the link.
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// What an operator can do about a refused peer: the entry for `peers.allow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -459,6 +494,8 @@ pub enum Remedy {
     Other(SocketAddr),
     /// The operator's rules deny it.
     Denied(SocketAddr),
+    /// The relay itself listens on the port.
+    Endpoint,
 }
 
 impl fmt::Display for Remedy {
@@ -484,6 +521,9 @@ impl fmt::Display for Remedy {
             }
             Remedy::Other(peer) => {
                 write!(f, "if clients need this peer, add \"{}\" to peers.allow", entry(peer))
+            }
+            Remedy::Endpoint => {
+                write!(f, "no rule opens it; a server on this machine, such as an SFU, needs another port")
             }
             Remedy::Denied(peer) => {
                 write!(f, "if clients need this peer, add \"{}\" to peers.allow, or deny less", entry(peer))

@@ -183,7 +183,8 @@ def test_a_configured_address_comes_and_goes(start, host, connect, peers):
         eventually(lambda: relay.get("/healthz")[0] == 503)
         assert relay.get("/livez")[0] == 200
         assert error_code(connect().allocate) == 508
-        relay.line(f"relayed address removed: {address} is not an address of this machine any more; no new allocation uses it, and those that do end with their clients")
+        relay.line(f"relayed address removed: {address} is not an address of this machine any more; "
+            "new allocations do not use it; running ones cannot relay any more")
         host.add_address(f"{address}/24")
         relay.wait_until_healthy()
         assert connect().allocate()[0] == address
@@ -192,18 +193,31 @@ def test_a_configured_address_comes_and_goes(start, host, connect, peers):
 
 
 def test_a_discovered_address_that_is_replaced(start, switch, clients):
-    """The default route's source address changes: new allocations use the new one, and health stays good."""
+    """The default route's source address changes: new allocations use the new one, and health stays good. Clients that relay to
+    each other at the former one go on while the machine has it; what else is there stays closed.
+    """
     host = switch.host("relay", ["203.0.113.70/24"])
     # The second address outlives the first.
     host.run("sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1")
     host.run("ip", "route", "add", "default", "dev", "eth0", "src", "203.0.113.70")
     relay = start(host, relay={"addresses": []})
-    with Client(clients, ("203.0.113.70", 3478), ALICE) as before:
-        assert before.allocate()[0] == "203.0.113.70"
+    server = ("203.0.113.70", 3478)
+    with Client(clients, server, ALICE) as before, Client(clients, server, ALICE) as other:
+        assert before.allocate()[0] == other.allocate()[0] == "203.0.113.70"
+        there, back = before.bind(other.relayed), other.bind(before.relayed)
         host.add_address("203.0.113.71/24")
         host.run("ip", "route", "replace", "default", "dev", "eth0", "src", "203.0.113.71")
         relay.line("relayed address added: 203.0.113.71 (source address of the default route)")
+        relay.line(
+            "relayed address removed: 203.0.113.70 is not the address to relay with any more; new allocations do not use it; "
+            "running ones continue until their clients end them"
+        )
         assert before.refresh() == 600
+        before.send_channel(there, b"there")
+        assert other.receive()[:2] == (back, b"there")
+        other.send_channel(back, b"back")
+        assert before.receive()[:2] == (there, b"back")
+        assert error_code(before.bind, ("203.0.113.70", 7882)) == 403
         host.run("ip", "address", "del", "203.0.113.70/24", "dev", "eth0")
     with Client(clients, ("203.0.113.71", 3478), ALICE) as after:
         eventually(lambda: after.allocate()[0] == "203.0.113.71")

@@ -136,12 +136,24 @@ def test_a_stream_client_meets_one_over_udp(relay, reach, clients):
     other.socket.close()
 
 
-def test_the_address_behind_the_nat_is_denied(relay, reach):
-    """RFC 8656 §9.2: clients may use the external address as a peer but get 403 for the private address behind it."""
-    client = reach()
-    client.allocate()
-    client.permit(OUTSIDE[0])
-    assert error_code(client.permit, INSIDE[0]) == 403
+def test_the_address_behind_the_nat_is_open_at_live_ports(relay, host, reach):
+    """RFC 8656 §9, §21: clients may use the external address as a peer, and the private address behind it: of both, only
+    ports that hold an allocation are reached, and no service of the relay's machine.
+    """
+    one, other = reach(), reach()
+    one.allocate()
+    port = other.allocate()[1]
+    other.permit(OUTSIDE[0])
+    one.permit(OUTSIDE[0])
+    one.permit(INSIDE[0])
+    with host.udp(INSIDE[0], 7882) as service:
+        one.send((INSIDE[0], 7882), b"to a service")
+        assert error_code(one.bind, (INSIDE[0], 7882)) == 403
+        one.send((INSIDE[0], port), b"to an allocation")
+        assert other.receive()[1] == b"to an allocation"
+        service.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            service.recvfrom(100)
 
 
 @pytest.mark.parametrize("named", ["outside", "inside"])

@@ -25,7 +25,7 @@ fn world_with(allow: &[&str]) -> World {
 fn with(allow: &[&str]) -> TurnConfig {
     let pairs = [("192.0.2.1", "203.0.113.1"), ("2001:db8::1", "2001:db8:ffff::1")];
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
-    let relay = pairs.iter().map(|(_, external)| *external).collect();
+    let relay = pairs.iter().flat_map(|(inside, external)| [*inside, *external]).collect();
     let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
     TurnConfig {
         peers: PeerRules::new(Rules { relay, allow, ..rules() }),
@@ -86,13 +86,32 @@ fn two_clients_meet_behind_the_nat() {
     assert!(world.server.stats().dropped(Dropped::ForbiddenPort) >= 2);
 }
 
-/// RFC 8656 §21: behind the NAT the local address is a private address like any other.
+/// RFC 8656 §9, §21: behind the NAT the local address is reached like the relay's own anywhere: at live allocations only.
+/// Other private addresses are not.
 #[test]
-fn the_local_address_stays_private() {
+fn the_local_address_is_reached_at_live_ports() {
     let mut world = world();
     let mut client = world.allocated(A);
+    let mut other = world.allocated("198.51.100.2:40000");
+    let (at, from) = (world.relayed(other.relay()).unwrap(), world.relayed(client.relay()).unwrap());
     assert_eq!(client.permit(&mut world, &["10.0.0.5:1"]).code(), 403);
-    assert_eq!(client.permit(&mut world, &["192.0.2.1:1"]).code(), 403);
+    assert_eq!(client.permit(&mut world, &[&at.to_string()]).code(), 0);
+    assert!(client.send(&mut world, INSIDE, b"x").is_none(), "a server there");
+    assert!(world.peer_sends(client.relay(), INSIDE, b"x").is_none());
+    assert_eq!(client.bind(&mut world, 0x4001, INSIDE).code(), 403);
+    assert_eq!(client.bind(&mut world, 0x4002, "192.0.2.1:3478").code(), 403);
+    assert_eq!(client.send(&mut world, &at.to_string(), b"x").unwrap().peer.0, at);
+    assert_eq!(
+        named(world.peer_sends(client.relay(), &at.to_string(), b"x").unwrap().header),
+        at.to_string()
+    );
+    // The other one knows this one by its external name
+    assert_eq!(other.permit(&mut world, &["203.0.113.1:1"]).code(), 0);
+    let heard = world.peer_sends(other.relay(), &from.to_string(), b"x").unwrap();
+    assert_eq!(named(heard.header), format!("203.0.113.1:{}", from.port()));
+    assert_eq!(client.bind(&mut world, 0x4000, &at.to_string()).code(), 0);
+    other.refresh(&mut world, 0);
+    assert!(client.channel_data(&mut world, 0x4000, b"x").is_none());
     assert_eq!(client.permit(&mut world, &[PEER]).code(), 0);
     assert_eq!(client.send(&mut world, PEER, b"x").unwrap().peer.0, addr(PEER));
 }
@@ -177,7 +196,7 @@ fn another_machine_behind_the_same_external_address() {
     assert_eq!(client.bind(&mut world, 0x4000, OUTSIDE).code(), 0);
     assert_eq!(client.channel_data(&mut world, 0x4000, b"x").unwrap().peer.0, addr(OUTSIDE));
     assert_eq!(world.peer_sends(client.relay(), OUTSIDE, b"x").unwrap().header, Header::Channel(0x4000));
-    assert_eq!(client.permit(&mut world, &[INSIDE]).code(), 403);
+    assert_eq!(client.bind(&mut world, 0x4001, INSIDE).code(), 403);
 }
 
 /// An allocation that comes to live at a port takes it from another machine, and gives it back.
@@ -209,7 +228,7 @@ fn a_private_peer_keeps_its_name() {
         assert_eq!(named(world.peer_sends(client.relay(), peer, b"x").unwrap().header), peer);
     }
     // A wide range opens neither name of the machine
-    assert_eq!(client.permit(&mut world, &[INSIDE]).code(), 403);
+    assert_eq!(client.bind(&mut world, 0x4000, INSIDE).code(), 403);
     client.permit(&mut world, &[OUTSIDE]);
     assert!(client.send(&mut world, OUTSIDE, b"x").is_none());
     let told = world.closed_ports_dropped.pop().unwrap();
@@ -232,9 +251,9 @@ fn new_rules_hold_for_both_names() {
     client.send(&mut world, INSIDE, b"x");
     world.apply(with(&[]), credentials());
     assert!(world.peer_sends(client.relay(), INSIDE, b"x").is_none());
-    assert_eq!(world.server.stats().permissions, 1, "the external address is where clients meet");
+    assert_eq!(world.server.stats().permissions, 2, "clients meet at both");
     world.apply(with(&[INSIDE]), credentials());
-    assert_eq!(named(world.peer_sends(client.relay(), INSIDE, b"x").unwrap().header), OUTSIDE);
+    assert_eq!(named(world.peer_sends(client.relay(), INSIDE, b"x").unwrap().header), INSIDE);
 }
 
 /// A request from a relayed address is dropped by either name of it.

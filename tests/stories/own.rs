@@ -110,6 +110,45 @@ fn the_first_packet_to_a_closed_port_is_told() {
     );
 }
 
+/// Also at the relay's own listeners, which nothing opens.
+#[test]
+fn a_packet_to_a_listener_is_told() {
+    let mut world = world(&["192.0.2.1"], &[]);
+    let mut client = world.allocated(A);
+    client.permit(&mut world, &[SERVER]);
+    for _ in 0..2 {
+        assert!(client.send(&mut world, "192.0.2.1:3478", b"x").is_none());
+    }
+    let [told] = &world.closed_ports_dropped[..] else { panic!("{:?}", world.closed_ports_dropped) };
+    assert_eq!(told.reason, "this server's own endpoint");
+    assert_eq!(
+        told.remedy.to_string(),
+        "no rule opens it; a server on this machine, such as an SFU, needs another port"
+    );
+}
+
+/// RFC 8656 §9: a relay whose address is replaced goes on relaying between allocations at the former one, with all their
+/// channels, while this machine has it.
+#[test]
+fn calls_at_a_former_address_go_on() {
+    let with_relay = |relay: &[&str]| {
+        let mut rules = rules();
+        rules.relay = relay.iter().map(|ip| ip.parse().unwrap()).collect();
+        rules.own = vec!["192.0.2.0/30".parse().unwrap()];
+        TurnConfig { peers: PeerRules::new(rules), ..config() }
+    };
+    let mut world = World::new(with_relay(&["192.0.2.1"]), credentials());
+    let (mut one, mut two) = (world.allocated(A), world.allocated(B));
+    let at_two = world.relayed(two.relay()).unwrap().to_string();
+    assert_eq!(one.bind(&mut world, 0x4000, &at_two).code(), 0);
+    world.apply(with_relay(&["192.0.2.2", "192.0.2.1"]), credentials());
+    world.pass(0);
+    assert!(one.channel_data(&mut world, 0x4000, b"x").is_some());
+    assert!(world.peer_sends(one.relay(), &at_two, b"x").is_some());
+    two.refresh(&mut world, 0);
+    assert!(one.channel_data(&mut world, 0x4000, b"x").is_none());
+}
+
 /// The same for a port of another machine of which only others are allowed.
 #[test]
 fn a_closed_port_elsewhere_is_told() {

@@ -19,6 +19,7 @@ fn rules(allow: &[&str], deny: &[&str]) -> PeerRules {
         relay: parsed(&[OWN]),
         own: parsed(&["127.0.0.1", "127.0.0.0/8", "::1", OWN, VIP, "2001:db8:5::9", "2001:db8:5::/64"]),
         endpoints: parsed(&["0.0.0.0:3478", "127.0.0.1:9641"]),
+        ..Rules::default()
     })
 }
 
@@ -249,6 +250,49 @@ fn own_addresses_are_opened_by_name() {
     assert!(denied.denies(ip(OWN), 49152..=65535) && !denied.denies(ip(OWN), 7882..=7882));
 }
 
+/// RFC 8656 §21: where own ranges are wider than the machine's, or depend on the link, only an exact address or a loopback
+/// range opens something: the rest of such a range is elsewhere.
+#[test]
+fn ranges_that_are_not_exact_open_no_part() {
+    for (widened, allow, own, expected) in [
+        (true, "8.8.4.0/24", VIP, false),
+        (true, "8.8.4.128/25", "8.8.4.200", false),
+        (true, VIP, VIP, true),
+        (true, "8.8.4.4:7882", VIP, true),
+        (true, "127.0.0.0/16", "127.0.0.5", true),
+        (false, "8.8.4.0/25", VIP, true),
+        (false, "fe80::/64", "fe80::5", false),
+        (false, "fe80::/10", "fe80::5", false),
+        (false, "fe80::5", "fe80::5", true),
+    ] {
+        let rules = PeerRules::new(Rules {
+            allow: parsed(&[allow]),
+            own: parsed(&["127.0.0.0/8", "8.8.4.0/24", "fe80::/10"]),
+            widened,
+            ..Rules::default()
+        });
+        assert_eq!(may_at(&rules, own, 7882, false), expected, "{allow} {own}");
+        assert_eq!(scope(&rules, "fe80::6"), Err(Forbidden::Special("link-local")));
+    }
+}
+
+/// RFC 6052 §2: an address of this machine inside a NAT64 prefix is this machine's own; packets to it do not reach the NAT64.
+#[test]
+fn an_own_address_inside_a_nat64_prefix() {
+    let rules = |allow: &[&str]| {
+        PeerRules::new(Rules {
+            allow: parsed(allow),
+            nat64: parsed(&["2a00:64::/96"]),
+            own: parsed(&["2a00:64::808:808"]),
+            ..Rules::default()
+        })
+    };
+    assert_eq!(scope(&rules(&[]), "2a00:64::808:808"), Err(Forbidden::Own));
+    assert_eq!(scope(&rules(&["2a00:64::/96"]), "2a00:64::808:808"), Err(Forbidden::Own));
+    assert!(may_at(&rules(&["[2a00:64::808:808]:7882"]), "2a00:64::808:808", 7882, false));
+    assert!(may(&rules(&[]), "2a00:64::808:809") && !may(&rules(&[]), "2a00:64::7f00:1"));
+}
+
 /// RFC 8656 §21: the ports of the relay's own endpoints are refused at every own address, whatever is allowed.
 #[test]
 fn endpoints_are_never_peers() {
@@ -292,9 +336,10 @@ fn behind_a_nat_a_port_is_here_or_elsewhere() {
             allow: parsed(allow),
             deny: parsed(deny),
             nat64: Vec::new(),
-            relay: parsed(&[E]),
+            relay: parsed(&[I, E]),
             own: parsed(&["127.0.0.0/8", I]),
             endpoints: parsed(&["0.0.0.0:3478"]),
+            ..Rules::default()
         })
     };
     let (none, i, e) = (rules(&[], &[]), rules(&["10.1.1.1:7882"], &[]), rules(&["8.8.4.4"], &[]));
@@ -303,10 +348,10 @@ fn behind_a_nat_a_port_is_here_or_elsewhere() {
     let denied = rules(&["10.1.1.1:7882"], &["0.0.0.0/0"]);
     let private = rules(&[], &["10.0.0.0/8"]);
     for (rules, name, at_e, live_e, server_e, at_i, server_i) in [
-        (&none, "nothing", "nowhere", "here", "nowhere", "refused", "refused"),
-        (&wide, "wide", "nowhere", "here", "nowhere", "refused", "refused"),
+        (&none, "nothing", "nowhere", "here", "nowhere", "nowhere", "nowhere"),
+        (&wide, "wide", "nowhere", "here", "nowhere", "nowhere", "nowhere"),
         (&i, "I:7882", "nowhere", "here", "here", "nowhere", "here"),
-        (&e, "E", "elsewhere", "here", "elsewhere", "refused", "refused"),
+        (&e, "E", "elsewhere", "here", "elsewhere", "nowhere", "nowhere"),
         (&both, "both", "elsewhere", "here", "here", "nowhere", "here"),
         (&denied, "all but I:7882", "nowhere", "nowhere", "here", "nowhere", "here"),
         (&private, "denied inside", "nowhere", "here", "nowhere", "refused", "refused"),
@@ -317,6 +362,10 @@ fn behind_a_nat_a_port_is_here_or_elsewhere() {
         assert_eq!(found, [at_e, live_e, server_e, at_i, server_i], "{name}");
         assert!(["nowhere", "refused"].contains(&to(rules, E, 3478, true)), "{name}");
         assert!(["nowhere", "refused"].contains(&to(rules, I, 3478, true)), "{name}");
+    }
+    // RFC 8656 §9: an allocation is reached by either name
+    for (rules, expected) in [(&none, "here"), (&e, "here"), (&denied, "nowhere"), (&private, "refused")] {
+        assert_eq!(to(rules, I, 50000, true), expected);
     }
     // A denial of E itself is as specific as what opens I
     assert_eq!(to(&rules(&["10.1.1.1:7882"], &["8.8.4.4:7882"]), E, 7882, false), "nowhere");
