@@ -34,6 +34,14 @@ pub struct TlsWarning {
     pub fix: String,
 }
 
+/// A certificate of the chain.
+struct Member {
+    /// The line of its beginning.
+    line: usize,
+    /// `None` if it is malformed.
+    parsed: Option<Certificate>,
+}
+
 impl Pem {
     /// Wraps the contents of a file.
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Pem {
@@ -81,7 +89,11 @@ impl TlsSettings {
             ));
         }
         let chain = self.chain();
-        if let [only] = &chain[..]
+        for (n, one) in chain.iter().enumerate().filter(|(_, one)| one.parsed.is_none()) {
+            let what = format!("{} (line {}) is malformed", nth(n), one.line);
+            found.push(warning(what, "copy the original file again"));
+        }
+        if let [Member { parsed: Some(only), .. }] = &chain[..]
             && !only.is_self_signed
         {
             let what = format!(
@@ -92,17 +104,21 @@ impl TlsSettings {
             let fix = "use a file with the whole chain, such as the fullchain.pem of an ACME client";
             found.push(warning(what, fix));
         }
-        for (n, pair) in chain.windows(2).enumerate().filter(|(_, pair)| !pair[0].is_issued_by(&pair[1])) {
-            let what = format!(
-                "{} is {}, which has not issued the one before it: its issuer is {}",
-                nth(n + 1),
-                pair[1].subject,
-                pair[0].issuer
-            );
-            found.push(warning(what, "write each certificate after the one that it has issued"));
+        for (n, pair) in chain.windows(2).enumerate() {
+            if let [Member { parsed: Some(one), .. }, Member { parsed: Some(next), .. }] = pair
+                && !one.is_issued_by(next)
+            {
+                let what = format!(
+                    "{} is {}, which has not issued the one before it: its issuer is {}",
+                    nth(n + 1),
+                    next.subject,
+                    one.issuer
+                );
+                found.push(warning(what, "write each certificate after the one that it has issued"));
+            }
         }
         for (n, one) in chain.iter().enumerate() {
-            if let Some(key) = one.refused_key {
+            if let Some(key) = one.parsed.as_ref().and_then(|one| one.refused_key) {
                 let what = format!("{} has {key}, which browsers refuse", nth(n));
                 found.push(warning(
                     what,
@@ -110,7 +126,7 @@ impl TlsSettings {
                 ));
             }
         }
-        if let Some(problem) = chain.first().and_then(|first| first.refused_server) {
+        if let Some(problem) = self.first().and_then(|first| first.refused_server) {
             let what = format!("the certificate {problem}, so browsers refuse it");
             found.push(warning(what, "use a certificate that an authority has issued for a web server"));
         }
@@ -120,7 +136,7 @@ impl TlsSettings {
 
     /// Whether the certificate is self-signed, so that browsers refuse it.
     pub fn is_self_signed(&self) -> bool {
-        self.chain().first().is_some_and(|first| first.is_self_signed)
+        self.first().is_some_and(|first| first.is_self_signed)
     }
 
     /// Whether the certificate is valid for clients that connect to `host`.
@@ -136,8 +152,8 @@ impl TlsSettings {
 
     /// A sentence about the first certificate of the chain that is not valid at `now` (Unix seconds).
     fn out_of_date(&self, now: u64) -> Option<String> {
-        let judge = |(n, certificate): (usize, Certificate)| {
-            let which = nth(n);
+        let judge = |(n, one): (usize, Member)| {
+            let (which, certificate) = (nth(n), one.parsed?);
             if now > certificate.until.unix() {
                 return Some(format!("{which} expired on {}", certificate.until));
             }
@@ -147,8 +163,14 @@ impl TlsSettings {
         self.chain().into_iter().enumerate().find_map(judge)
     }
 
-    fn chain(&self) -> Vec<Certificate> {
-        self.certificates().iter().filter_map(|one| Certificate::parse(&one.der)).collect()
+    /// The server's own certificate.
+    fn first(&self) -> Option<Certificate> {
+        self.chain().into_iter().next()?.parsed
+    }
+
+    fn chain(&self) -> Vec<Member> {
+        let member = |one: &tls::Found| Member { line: one.line, parsed: Certificate::parse(&one.der) };
+        self.certificates().iter().map(member).collect()
     }
 
     fn certificates(&self) -> Vec<tls::Found> {
@@ -161,8 +183,8 @@ fn nth(n: usize) -> String {
     if n == 0 { "the certificate".to_owned() } else { format!("certificate {} of the chain", n + 1) }
 }
 
-/// The name of a file in a command.
-fn quoted(name: &str) -> String {
+/// The name of a file in a command for a shell.
+pub fn quoted(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
     if !name.is_empty() && name.chars().all(is_plain) {
         return name.to_owned();

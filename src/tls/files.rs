@@ -122,9 +122,9 @@ fn none(file: IdentityFile, sections: &[pem::Section]) -> IdentityError {
     } else if is_key && has(&["DSA PRIVATE KEY"]) {
         ("; it has a DSA key, which TLS does not support any more", "make a new key and certificate")
     } else if has(&["PKCS7", "CMS"]) {
-        ("; it is PKCS#7", "convert it with `openssl pkcs7 -in FILE -print_certs -out fullchain.pem`")
+        ("; it is PKCS#7", "convert it with `openssl pkcs7 -in FILE -print_certs -out FILE.new`")
     } else if has(&["TRUSTED CERTIFICATE"]) {
-        ("; it has one in openssl's own format", "convert it with `openssl x509 -in FILE -out cert.pem`")
+        ("; it has one in openssl's own format", "convert it with `openssl x509 -in FILE -out FILE.new`")
     } else if has(&["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"]) {
         ("; it has a certificate request, which an authority has yet to sign", needed(file))
     } else if is_key && has(&["CERTIFICATE", "X509 CERTIFICATE"]) {
@@ -143,7 +143,7 @@ fn encrypted() -> IdentityError {
     error(
         IdentityFile::Key,
         "the private key is encrypted, and hairpin can only use one without a passphrase",
-        "decrypt it with `openssl pkey -in FILE -out key.pem`, which asks for the passphrase",
+        "decrypt it with `openssl pkey -in FILE -out FILE.new`, which asks for the passphrase",
     )
 }
 

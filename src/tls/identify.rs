@@ -2,6 +2,7 @@
 //! that converts it.
 
 /// A file that is not what it should be: what it is, and the command that makes PEM of it, with `FILE` for its name.
+/// The command writes to another file than it reads: openssl empties its output before it reads its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Completes "the file ...".
@@ -39,7 +40,7 @@ pub fn file(bytes: &[u8]) -> Option<Found> {
         return only("has only blanks");
     }
     if text.starts_with(b"PuTTY-User-Key-File") {
-        return found("is a key of PuTTY", "puttygen FILE -O private-openssh -o key.pem");
+        return found("is a key of PuTTY", "puttygen FILE -O private-openssh -o FILE.new");
     }
     if text.starts_with(b"ssh-") || text.starts_with(b"ecdsa-sha2-") {
         return only("is a public key of SSH");
@@ -76,20 +77,20 @@ impl Der {
     fn as_file(self) -> Option<Found> {
         match self {
             Der::Certificate => {
-                found("is a certificate in DER", "openssl x509 -inform DER -in FILE -out cert.pem")
+                found("is a certificate in DER", "openssl x509 -inform DER -in FILE -out FILE.new")
             }
             Der::Request => only("is a certificate request in DER, which an authority has yet to sign"),
             Der::Pkcs1 | Der::Sec1 | Der::Pkcs8 => {
-                found("is a private key in DER", "openssl pkey -inform DER -in FILE -out key.pem")
+                found("is a private key in DER", "openssl pkey -inform DER -in FILE -out FILE.new")
             }
-            Der::EncryptedPkcs8 => {
-                found("is an encrypted private key in DER", "openssl pkcs8 -inform DER -in FILE -out key.pem")
-            }
-            Der::Pkcs7 => found(
-                "is PKCS#7 in DER",
-                "openssl pkcs7 -inform DER -in FILE -print_certs -out fullchain.pem",
+            Der::EncryptedPkcs8 => found(
+                "is an encrypted private key in DER",
+                "openssl pkcs8 -inform DER -in FILE -out FILE.new",
             ),
-            Der::Pkcs12 => found("is PKCS#12 (.p12 or .pfx)", "openssl pkcs12 -in FILE -noenc -out all.pem"),
+            Der::Pkcs7 => {
+                found("is PKCS#7 in DER", "openssl pkcs7 -inform DER -in FILE -print_certs -out FILE.new")
+            }
+            Der::Pkcs12 => found("is PKCS#12 (.p12 or .pfx)", "openssl pkcs12 -in FILE -noenc -out FILE.new"),
             Der::PublicKey => only("is a public key in DER"),
             Der::Other => only("is in DER and neither a certificate nor a private key"),
         }

@@ -138,7 +138,7 @@ fn unusable_key(key: &PrivateKeyDer<'static>) -> IdentityError {
               P-521) or Ed25519"
             .to_owned(),
     };
-    let fix = "try `openssl pkey -in FILE -out key.pem`, or make a new key and certificate".to_owned();
+    let fix = "try `openssl pkey -in FILE -out FILE.new`, or make a new key and certificate".to_owned();
     IdentityError { file: IdentityFile::Key, what, fix }
 }
 

@@ -95,10 +95,9 @@ pub fn sections(text: &str) -> Result<Vec<Section>, NotPem> {
             return Err(damaged(n, "has a section that ends with another label than it begins with"));
         }
         found.push(section.finish()?);
-        if !rest.is_empty() {
-            let joined = begin(n, rest)?.ok_or_else(|| damaged(n, LINE_ENDS))?;
-            open = Some(Open { is_joined: true, ..joined });
-        }
+        // Any other text here belongs to the file that was appended without a line end.
+        open =
+            begin(n, rest.trim_start_matches([' ', '\t']))?.map(|joined| Open { is_joined: true, ..joined });
     }
     match open {
         Some(section) => Err(NotPem {
@@ -224,6 +223,16 @@ mod tests {
             found.iter().map(|one| (one.line, one.is_joined)).collect::<Vec<_>>(),
             [(1, false), (4, true)]
         );
+        let blank = sections(&format!("{} \t{ONE}", ONE.trim_end())).unwrap();
+        assert_eq!(blank.iter().map(|one| one.is_joined).collect::<Vec<_>>(), [false, true]);
+    }
+
+    /// The same with a file that begins with the text that openssl writes.
+    #[test]
+    fn text_that_is_joined_to_a_section_is_skipped() {
+        let found = read(&format!("{}subject=CN = a\nissuer=CN = b\n{ONE}", ONE.trim_end()));
+        assert_eq!(found.iter().map(|one| one.1).collect::<Vec<_>>(), [1, 6]);
+        assert_eq!(read(&format!("{} some text", ONE.trim_end())).len(), 1);
     }
 
     #[test]
@@ -238,6 +247,7 @@ mod tests {
             (format!("{}{ONE}", &ONE[..33]), 1, "is cut off"),
             (ONE.replace("AwQF", "Aw?F"), 3, "is damaged: a section has a character"),
             (ONE.replace("AwQF", "Aw\u{200B}QF"), 3, "has an invisible character"),
+            (format!("{}subject=CN = a {ONE}", ONE.trim_end()), 4, "has lost its line ends"),
             (ONE.replace("AwQF", "A"), 1, "is damaged: a part is missing"),
             (ONE.replace("END CERT", "END OTHER CERT"), 4, "has a section that ends with another label"),
             (ONE.replace("CERTIFICATE-----\nAA", "CERTIFICATE\nAA"), 1, "has a damaged BEGIN line"),

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use base64::Engine as _;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
 use crate::place::{Place, command, hairpin, text};
@@ -197,6 +198,8 @@ fn damaged_keys_are_named_and_not_quoted() {
             said.contains("tls.key = \"the-key.pem\": ") && said.contains(reason),
             "{reason} is not in {said}"
         );
+        // `openssl -in FILE -out FILE` would leave an empty file.
+        assert!(!said.contains(" -out ") || said.contains(" -out the-key.pem.new"), "{said}");
         // The same in the place of the certificate.
         write("the-cert.pem", &bytes);
         write("the-key.pem", good.as_bytes());
@@ -325,9 +328,17 @@ fn certificates_that_clients_refuse_cause_warnings() {
     };
     let ca = params("authority").self_signed(&authority).unwrap().pem();
     let other = params("another authority").self_signed(&authority).unwrap().pem();
+    // Its validity does not begin with a time.
+    let mut damaged = params("authority").self_signed(&authority).unwrap().der().to_vec();
+    let time = damaged.windows(2).position(|tag| tag == [0x17, 13]).unwrap();
+    damaged[time] = 0x0C;
+    let damaged = base64::engine::general_purpose::STANDARD.encode(damaged);
+    let damaged = format!("-----BEGIN CERTIFICATE-----\n{damaged}\n-----END CERTIFICATE-----\n");
     let (leaf, key) = issued(&PKCS_ECDSA_P256_SHA256);
     let (ed25519, ed25519_key) = issued(&PKCS_ED25519);
     let (p521, p521_key) = issued(&PKCS_ECDSA_P521_SHA512);
+    let malformed =
+        format!("certificate 2 of the chain (line {}) is malformed; copy the", leaf.lines().count() + 1);
     let place =
         place("[auth]\nsecrets = \"a good shared secret\"\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
     let private = |name: &str| {
@@ -346,6 +357,7 @@ fn certificates_that_clients_refuse_cause_warnings() {
             &key,
             Some("certificate 2 of the chain is \"CN=another authority\", which has not issued"),
         ),
+        (format!("{leaf}{damaged}{ca}"), &key, Some(&malformed)),
         (format!("{ed25519}{ca}"), &ed25519_key, Some("has an Ed25519 key, which browsers refuse")),
         (format!("{p521}{ca}"), &p521_key, Some("has a key on the curve P-521, which browsers refuse")),
         (format!("{}{ca}", leaf.trim_end()), &key, Some("certificate 2 of the chain begins on line")),
