@@ -1,6 +1,9 @@
 //! Which signal does what: SIGTERM, SIGINT and SIGQUIT stop the relay gracefully, and a second one stops it immediately;
 //! SIGHUP reloads credentials. Every other signal is ignored with a line in the log, because the default of most is to
-//! end the process, and with it every call. SIGABRT and the signals of faults keep their default.
+//! end the process, and with it every call. SIGABRT keeps its default.
+//!
+//! The signals of faults are ignored if they are sent by kill(2). A fault itself ends the process nevertheless: if its signal is
+//! blocked, the kernel restores the default action (`force_sig_info_to_task` in kernel/signal.c).
 //!
 //! All of them are blocked before the first thread is created, so that every thread inherits the mask, and are read from a
 //! descriptor (signalfd(2)), which also reports the real-time signals.
@@ -18,17 +21,8 @@ use tracing::{debug, info, warn};
 /// The signals that stop the relay.
 const STOP: [Number; 3] = [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT];
 
-/// Signals that are left alone: those of faults, SIGABRT for systemd's watchdog, and SIGPIPE, which Rust ignores.
-const DEFAULT: [Number; 8] = [
-    Number::SIGABRT,
-    Number::SIGBUS,
-    Number::SIGFPE,
-    Number::SIGILL,
-    Number::SIGPIPE,
-    Number::SIGSEGV,
-    Number::SIGSYS,
-    Number::SIGTRAP,
-];
+/// Signals that are left alone: SIGABRT for systemd's watchdog, and SIGPIPE, which Rust ignores.
+const DEFAULT: [Number; 2] = [Number::SIGABRT, Number::SIGPIPE];
 
 /// How often an ignored signal is logged.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -128,7 +122,7 @@ impl Signals {
                 info!("{name}: ignored, because a stopped relay holds up every call; SIGTERM ends it");
             }
             // Sent by terminals and the kernel in the course of things.
-            Some(Number::SIGWINCH | Number::SIGCHLD | Number::SIGURG | Number::SIGCONT) => {
+            Some(Number::SIGWINCH | Number::SIGCHLD | Number::SIGURG) => {
                 debug!("{name}: ignored");
             }
             _ => info!("{name}: ignored; SIGHUP reloads users and secrets, SIGTERM ends the relay"),
@@ -176,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn aborts_and_faults_keep_their_default() {
+    fn aborts_keep_their_default() {
         let set = handled();
         assert!(DEFAULT.iter().all(|signal| !set.contains(*signal)));
         assert!(Number::iterator().filter(|signal| !DEFAULT.contains(signal)).all(|one| set.contains(one)));
