@@ -48,11 +48,7 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
         );
     }
     let relay: Vec<IpAddr> = if settings.relay.addresses.is_empty() {
-        [addresses::discover_v4(), addresses::discover_v6()]
-            .into_iter()
-            .flatten()
-            .map(|chosen| chosen.address)
-            .collect()
+        addresses::discovered()
     } else {
         settings.relay.addresses.clone()
     };

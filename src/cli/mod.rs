@@ -97,8 +97,8 @@ are separated by commas or line breaks).")]
         /// The private key of the certificate, as PEM
         #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "config")]
         key: Option<PathBuf>,
-        /// The directory of the generated secret and certificate [default: $STATE_DIRECTORY, otherwise ~/.local/state/hairpin, or /var/lib/hairpin
-        /// for a service]. With --config, what the configuration lacks is generated and kept there: a shared secret if it has no credentials, a
+        /// The directory of the generated secret and certificate [default: $STATE_DIRECTORY, otherwise $XDG_STATE_HOME/hairpin or
+        /// ~/.local/state/hairpin, or /var/lib/hairpin for a service]. With --config, what the configuration lacks is generated and kept there: a shared secret if it has no credentials, a
         /// certificate if it sets only `listen.tls`
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
@@ -109,7 +109,7 @@ are separated by commas or line breaks).")]
         /// The ports of relayed addresses. A media server on this machine needs ports of its own [default: 49152-65535]
         #[arg(long, value_name = "FIRST-LAST", value_parser = parse::ports, conflicts_with = "config")]
         relay_ports: Option<RangeInclusive<u16>>,
-        /// Print ICE servers with credentials even if standard output is not a terminal
+        /// Print ICE servers with credentials even if standard output is not a terminal, or there is a --config
         #[arg(long)]
         print_ice_servers: bool,
     },

@@ -118,7 +118,8 @@ pub fn credentials(settings: &Settings) -> Option<Disagreement> {
         mistake(
             &["auth.secrets", "auth.secret_files", "auth.user", SECRET_VARIABLE],
             "there are no credentials, and hairpin never runs as an anonymous relay",
-            "set auth.secrets, auth.secret_files, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment",
+            "set auth.secrets, auth.secret_files, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment, or start with \
+             --state-dir, which generates a secret",
         )
     })
 }

@@ -51,7 +51,6 @@ impl Loaded {
 ///
 /// Returns every mistake in the file and in the environment, sorted by line.
 pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let lines = line_starts(text);
     let mut loading = Loading::new(Source { name: file, text, lines: &lines, context });
     let mut settings = Settings::default();

@@ -44,3 +44,4 @@ pub use load::{Loaded, load, without_file};
 pub use report::{Finding, Note};
 pub use secrets::{WrongLine, secrets_in_file};
 pub use settings::Settings;
+pub use table::SECRET_VARIABLE;

@@ -10,6 +10,11 @@ use crate::text;
 /// The fewest characters of a shared secret: whoever has one credential can try guesses without asking the relay.
 const SECRET_MIN: usize = 16;
 
+/// The example of `auth.secrets`, which is in the sample configuration.
+pub const SAMPLE: &str = "at least 16 characters, from a random source";
+
+const GOOD: &str = "`openssl rand -base64 32` generates a good one";
+
 /// A line of a file that is wrong.
 pub struct WrongLine {
     /// Counted from 1; `None` if it concerns the whole file.
@@ -22,7 +27,6 @@ pub struct WrongLine {
 
 /// A shared secret, or what is wrong with it and how to fix that.
 pub fn shared_secret(text: &str) -> Result<Secret, (String, String)> {
-    const GOOD: &str = "`openssl rand -base64 32` generates a good one";
     let length = text.chars().count();
     if let Some((_, name)) = text::invisible(text) {
         return Err((format!("a secret contains {name}"), "write it again, without that character".into()));
@@ -48,7 +52,15 @@ pub fn secrets_in_file(bytes: &[u8]) -> (Vec<(usize, Secret)>, Vec<WrongLine>) {
         Err(error) => return (secrets, vec![error]),
     };
     for &(n, line) in &lines {
-        match shared_secret(line.trim_matches([' ', '\t'])) {
+        let line = line.trim_matches([' ', '\t']);
+        let plain = || match no_plain_line(line) {
+            Some(what) => {
+                let fix = format!("write only the secret; one like this can be in the configuration; {GOOD}");
+                Err((what.to_owned(), fix))
+            }
+            None => Ok(()),
+        };
+        match shared_secret(line).and_then(|secret| plain().map(|()| secret)) {
             Ok(secret) => secrets.push((n, secret)),
             Err((what, fix)) if wrong.len() < ERRORS_MAX => {
                 wrong.push(WrongLine { line: Some(n), what, fix });
@@ -85,9 +97,9 @@ pub fn password_in_file(bytes: &[u8]) -> Result<Password, WrongLine> {
                     "remove the blank; a password with one can only be in the configuration, as `password`";
                 return wrong(Some(n), "the password begins or ends with a blank".into(), fix);
             }
-            if line.contains(" #") {
-                let fix = "move the comment; a password with \" #\" can only be in the configuration, as `password`";
-                return wrong(Some(n), "a comment needs a line of its own".into(), fix);
+            if let Some(what) = leftover(line).or_else(|| no_plain_line(line)) {
+                let fix = "write only the password; one like this can be in the configuration, as `password`";
+                return wrong(Some(n), what.into(), fix);
             }
             match password_problem(line) {
                 Some(problem) => wrong(Some(n), format!("the password {problem}"), "write another password"),
@@ -109,9 +121,20 @@ fn lines(bytes: &[u8]) -> Result<Vec<(usize, &str)>, WrongLine> {
         what: if wrong.is_encoding { wrong.sentence() } else { wrong.what.to_owned() },
         fix: wrong.fix.to_owned(),
     })?;
-    let lines = text.lines().enumerate().map(|(n, line)| (n + 1, line));
+    // Lines of old Macs end with CR alone.
+    let lines: Vec<&str> =
+        if text.contains('\n') { text.lines().collect() } else { text.split('\r').collect() };
+    // Otherwise what follows a comment would be a part of it.
+    if let Some(n) = lines.iter().position(|line| line.contains('\r')) {
+        return Err(WrongLine {
+            line: Some(n + 1),
+            what: "the line contains a carriage return without a line feed".into(),
+            fix: "save the file with one kind of line ends".into(),
+        });
+    }
     let blank_or_comment =
         |line: &str| matches!(line.trim_start_matches([' ', '\t']).bytes().next(), None | Some(b'#'));
+    let lines = lines.into_iter().enumerate().map(|(n, line)| (n + 1, line));
     Ok(lines.filter(|(_, line)| !blank_or_comment(line)).collect())
 }
 
@@ -127,43 +150,66 @@ fn nothing(bytes: &[u8], what: &str, hint: &str) -> (String, String) {
     ("the file is empty".to_owned(), format!("write a {what} into it; {hint}"))
 }
 
-/// What is left in a file by tools that should have replaced or removed it. Everybody knows it, so it is no secret.
+/// What is left by tools that should have replaced or removed it, or is published in the documentation. Everybody knows it, so
+/// it is no secret.
 fn leftover(text: &str) -> Option<&'static str> {
     let begins = |marks: &[&str]| marks.iter().any(|mark| text.starts_with(mark));
+    if text == SAMPLE {
+        return Some("the secret of the sample configuration is known to everybody");
+    }
     if begins(&["$ANSIBLE_VAULT"]) {
         return Some("the file is encrypted by ansible-vault, and was not decrypted");
     }
-    if begins(&["ENC[", "vault:v"]) {
+    if text.contains("ENC[") || begins(&["vault:v"]) {
         return Some("an encrypted value was not decrypted");
     }
     if begins(&["-----BEGIN ", "-----END "]) {
-        return Some("a line of PEM is not a shared secret");
+        return Some("a line of PEM is not a secret");
     }
-    if text.contains("{{") && text.contains("}}") || text.contains("<%") || begins(&["${"]) {
-        return Some("a template was not filled in");
-    }
-    let quotes = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    (text.contains("{{") && text.contains("}}") || text.contains("<%") || begins(&["${"]))
+        .then_some("a template was not filled in")
+}
+
+/// A line of a file that is more than a secret, or something else: a setting, a comment, a part of another format.
+fn no_plain_line(line: &str) -> Option<&'static str> {
+    let begins = |marks: &[&str]| marks.iter().any(|mark| line.starts_with(mark));
+    let quotes = |quote| line.len() > 1 && line.starts_with(quote) && line.ends_with(quote);
     if quotes('"') || quotes('\'') {
-        return Some("a secret is in quotes, which would be a part of it");
+        return Some("the line is in quotes, which would be a part of it");
     }
-    if text.contains(" #") {
+    if line.contains('\t') {
+        return Some("the line contains a tab");
+    }
+    if line.contains(" #") {
         return Some("a comment needs a line of its own");
     }
-    let is_name = |name: &str| {
-        name.len() > 2
-            && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
-            || ["secret", "static-auth-secret"].contains(&name)
-    };
-    // Base64 ends with equals signs.
-    let assigned = text.split_once('=').filter(|(_, value)| !value.trim_matches('=').is_empty());
-    if assigned.or(text.split_once(": ")).is_some_and(|(name, _)| is_name(name.trim())) {
-        return Some("a line that reads like a setting is not a shared secret");
-    }
     if begins(&["<<<<<<< ", ">>>>>>> ", "||||||| "]) {
-        return Some("the mark of a merge conflict is not a shared secret");
+        return Some("the mark of a merge conflict is not a secret");
     }
-    begins(&["// ", "; ", "/* ", "<!-- ", "-- "])
-        .then_some("a line that reads like a comment is not a shared secret; comments begin with #")
+    if begins(&["{", "[", "- "]) {
+        return Some("a line that reads like JSON, YAML or TOML is not a secret");
+    }
+    if begins(&["//", ";", "/* ", "<!-- ", "-- ", "! ", "% "]) {
+        return Some("a line that reads like a comment is not a secret; comments begin with #");
+    }
+    is_setting(line).then_some("a line that reads like a setting is not a secret")
+}
+
+/// Whether a line is `NAME=value` or `NAME: value`, with a name as settings and variables for secrets have.
+fn is_setting(line: &str) -> bool {
+    let line =
+        ["export ", "set ", "$env:"].into_iter().find_map(|word| line.strip_prefix(word)).unwrap_or(line);
+    let Some((name, value)) = line.split_once(['=', ':']) else { return false };
+    // Base64 ends with equals signs.
+    if value.trim_matches('=').is_empty() {
+        return false;
+    }
+    let name = name.trim().trim_matches(['"', '\'']);
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let lower = name.to_ascii_lowercase();
+    let of_secrets = ["secret", "password", "key", "token", "auth"].iter().any(|word| lower.contains(word));
+    is_name && (of_secrets || name.len() > 2 && name == name.to_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -197,6 +243,7 @@ mod tests {
             "\u{FEFF}# Ansible managed\r\na secret of this file\r\n",
             "#\n  a secret of this file \t\n\n \n",
             "\n\ta secret of this file",
+            "# of an old Mac\ra secret of this file\r",
             "\n\ta secret of this file\n# vim: set ft=text :\n#an old secret, commented out\n",
         ] {
             assert_eq!(secrets(text.as_bytes()), ["2 a secret of this file"], "{text:?}");
@@ -210,8 +257,27 @@ mod tests {
             "3q2+7wABAgMEBQYHCAkKCw==",
             "AB/+CDEFGHIJKLMNOPQRSTUVWXYZ012=",
             "00112233445566778899aabbccddeeff",
+            "AUTHKEY+TOKENSECRETSECRETSECRET=",
+            "AUTHKEYSECRETSECRETSECRETSECRE==",
+        ] {
+            assert_eq!(secrets(secret.as_bytes()), [format!("1 {secret}")]);
+        }
+    }
+
+    /// In the configuration and in the environment nothing else is beside a secret.
+    #[test]
+    fn the_rules_for_lines_of_files_are_only_for_files() {
+        for secret in [
+            "my pass #1 for the relay",
+            "key=of the relay and more",
+            "[in brackets, and long]",
+            "a\ttab in a secret",
         ] {
             assert!(shared_secret(secret).is_ok(), "{secret}");
+            assert!(secrets_in_file(secret.as_bytes()).0.is_empty(), "{secret}");
+        }
+        for wrong in [SAMPLE, "{{ turn_shared_secret }}", "x: ENC[AES256_GCM,data]"] {
+            assert!(shared_secret(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -228,11 +294,8 @@ mod tests {
             ("\n\na secret\u{A0}of this file".as_bytes(), Some(3), "a non-breaking space (U+00A0)"),
             ("a secret of this file\u{A0}\n".as_bytes(), Some(1), "a non-breaking space (U+00A0)"),
             (b"a secret of this file\x1B[0m", Some(1), "a control character (U+001B)"),
-            (
-                b"a secret of this file\ra secret of this file\r",
-                Some(1),
-                "a carriage return without a line feed",
-            ),
+            (b"# old\n# new\ra secret of this file\n", Some(2), "a carriage return without a line feed"),
+            (b"a secret of this file\n\ra\n", Some(2), "a carriage return without a line feed"),
             (
                 b"a secret of this file\nfifteen letters\n",
                 Some(2),
@@ -249,6 +312,23 @@ mod tests {
             (b"TURN_SECRET=a secret of this file\n", Some(1), "reads like a setting"),
             (b"static-auth-secret=a secret of this file\n", Some(1), "reads like a setting"),
             (b"secret: a secret of this file\n", Some(1), "reads like a setting"),
+            (b"secrets = [\"a secret of this file\"]\n", Some(1), "reads like a setting"),
+            (b"turn_secret=a secret of this file\n", Some(1), "reads like a setting"),
+            (b"export TURN_SECRET=a secret of this file\n", Some(1), "reads like a setting"),
+            (b"export TURN=a secret of this file\n", Some(1), "reads like a setting"),
+            (b"turn.authToken:a secret of this file\n", Some(1), "reads like a setting"),
+            (b"\"secret\": \"a secret of this file\",\n", Some(1), "reads like a setting"),
+            (b"{\"secret\": \"a secret of this file\"}\n", Some(1), "reads like JSON"),
+            (b"[\"a secret of this file\"]\n", Some(1), "reads like JSON"),
+            (b"- a secret of this file\n", Some(1), "reads like JSON, YAML"),
+            (b"a secret of this file\t# old\n", Some(1), "contains a tab"),
+            (b"; a secret of this file\n", Some(1), "reads like a comment"),
+            (b";a secret of this file\n", Some(1), "reads like a comment"),
+            (b"//a secret of this file\n", Some(1), "reads like a comment"),
+            (b"! a secret of this file\n", Some(1), "reads like a comment"),
+            (b"% a secret of this file\n", Some(1), "reads like a comment"),
+            (b"x: ENC[AES256_GCM,data:of this file]\n", Some(1), "was not decrypted"),
+            (b"at least 16 characters, from a random source\n", Some(1), "sample configuration"),
             (b"", None, "the file is empty"),
             (b" \r\n\n", None, "the file is empty"),
             (b"# Ansible managed\n", None, "the file has only comments and no secret"),
@@ -280,6 +360,12 @@ mod tests {
             ("wonder\u{A0}".as_bytes(), Some(1), "contains a non-breaking space"),
             (b"won\xE9der", Some(1), "is not UTF-8"),
             (b"wonder # of alice\n", Some(1), "a comment needs a line of its own"),
+            (b"wonder\t# of alice\n", Some(1), "contains a tab"),
+            (b"password=wonder\n", Some(1), "reads like a setting"),
+            (b"\"wonder\"\n", Some(1), "in quotes"),
+            (b"{{ wonder }}\n", Some(1), "a template was not filled in"),
+            (b"$ANSIBLE_VAULT;1.1;AES256\n", Some(1), "ansible-vault"),
+            (b"# of alice\rwonder\n", Some(1), "a carriage return without a line feed"),
             (b"\n", None, "the file is empty"),
             (b"#wonder\n", None, "only comments"),
         ] {

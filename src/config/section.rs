@@ -132,6 +132,7 @@ impl<T, D: Default> Entry<T> for Draft<T, D> {
         } else if let Err(Refusal { key: name, what, fix }) = (self.add)(target, draft) {
             let value = table.get(name).and_then(Item::span).unwrap_or(header);
             let shown = source.text.get(value.clone()).unwrap_or_default();
+            let shown = if is_in_auth(key) && shown.contains(':') { HIDDEN } else { shown };
             findings.push(source.finding(&format!("{key}.{name}"), value, shown, what, fix));
         }
         findings
@@ -154,11 +155,23 @@ impl Source<'_> {
             let fix = format!("write {key} = ...");
             return vec![self.finding(key, span, "", "expected a value, found a section", fix)];
         };
-        let errors = setting.kind.read(target, value, self.context).into_iter();
+        let mut errors = setting.kind.read(target, value, self.context);
+        // Only limits of sizes are numbers that do not take 0.
+        if key.starts_with("limits.")
+            && value.as_integer() == Some(0)
+            && setting.kind.number(target).is_some()
+        {
+            for error in errors.iter_mut().filter(|error| !error.warning) {
+                error.what += ": 0 does not mean no limit here, because memory and time must have a bound";
+            }
+        }
+        let errors = errors.into_iter();
         let finding = errors.map(|error| {
             let text = self.text.get(error.at.clone()).unwrap_or_default();
             // A value of the wrong type in [auth] may be a secret that was written in the wrong place.
             let hidden = setting.kind.is_secret() || error.hidden || error.wrong_type && is_in_auth(key);
+            // So may a name that has coturn's form, user:password.
+            let hidden = hidden || key == "auth.user.name" && text.contains(':');
             let shown = if hidden { HIDDEN } else { text };
             Finding { warning: error.warning, ..self.finding(key, error.at, shown, error.what, error.fix) }
         });

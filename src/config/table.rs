@@ -28,7 +28,8 @@ pub static SECTIONS: &[(&str, &str)] = &[
         "peers",
         "Which peers the relay may reach. By default it refuses every address that is not globally reachable: loopback, private \
          and shared networks, link-local addresses and cloud metadata, multicast, documentation and benchmark ranges, and IPv6 \
-         outside of 2000::/3. It always refuses its own listeners, and IPv4-mapped, 6to4 and Teredo addresses.\n\n\
+         outside of 2000::/3. It always refuses its own listeners, and IPv4-mapped, \
+         IPv4-compatible, 6to4 and Teredo addresses.\n\n\
          The addresses of this machine are closed too, because its firewall does not see what the relay sends there. Clients \
          reach only the ports where another client of this relay has an allocation, and what `allow` names by its exact address, \
          like `203.0.113.7:50000-60000`, or by a range within one local route, like `127.0.0.0/8`. A wider range never opens \

@@ -372,7 +372,11 @@ fn wrong_values_are_reported() {
         ("[limits]\nchannels = 0", "out of range: 0 does not mean no limit here"),
         ("[limits]\npermissions = 0", "out of range: 0 does not mean no limit here"),
         ("[limits]\nclient_queue = 0", "out of range: 0 does not mean no limit here"),
-        ("[limits]\nhandshake_timeout = 0", "out of range: 0 does not mean no limit here"),
+        ("[limits]\nhandshake_timeout = 0", "handshake_timeout = 0: out of range; write"),
+        (
+            "[[auth.user]]\nname = \"alice:wonder\"",
+            "auth.user.name = ***: the user has no password; coturn's user:password",
+        ),
         (
             "[[auth.user]]\nname = \"a\"\npassword = \"a\"\nallocations = -1",
             "write a number from 0 to 1000000",

@@ -26,6 +26,10 @@ pub fn add(settings: &mut Settings, mut draft: UserDraft) -> Result<(), Refusal>
             settings.auth.users.push(StaticUser { name: draft.name, password, allocations });
             Ok(())
         }
+        (None, _) if draft.name.contains(':') => refusal(
+            "the user has no password",
+            "coturn's user:password is two settings here: write name and password on lines of their own",
+        ),
         (None, _) => refusal("the user has no password", "add one of password, password_file and key"),
         (Some(_), _) => {
             refusal("the user has more than one password", "keep one of password, password_file and key")

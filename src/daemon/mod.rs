@@ -32,14 +32,16 @@ mod watch;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use tracing::{error, info, warn};
 
-use crate::config::{Finding, Loaded, Settings};
+use crate::auth::Secret;
+use crate::config::tls::quoted;
+use crate::config::{Finding, Loaded, SECRET_VARIABLE, Settings};
 use crate::plural::counted;
 use crate::turn::peers::PeerRule;
 use logging::Logging;
@@ -160,7 +162,7 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
     // What `peers.allow` does not open is said where it is announced.
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-    complete(&mut loaded.settings, args)?;
+    let secret_directory = complete(&mut loaded.settings, args)?;
     let loaded = loaded;
     let settings = &loaded.settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -171,7 +173,7 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
         let signal = loop {
             // Without an address there are no URLs yet.
             if !offered && !relay.site().relay.is_empty() {
-                offer_ice_servers(settings, &relay, args);
+                offer_ice_servers(settings, &relay, args, secret_directory.as_deref());
                 offered = true;
             }
             tokio::select! {
@@ -226,41 +228,53 @@ async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Loaded
 }
 
 /// Adds what the settings need and do not have: a shared secret and a certificate. Without a configuration, the realm, too.
-fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<()> {
+/// Returns the directory of a shared secret that the settings do not have.
+fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<Option<PathBuf>> {
     if let Some(domain) = &args.domain {
         settings.auth.realm = domain.clone();
     }
     if !args.generates() {
-        return Ok(());
+        return Ok(None);
     }
+    let mut secret_directory = None;
     if settings.auth.secrets.is_empty() && settings.auth.users.is_empty() {
         let directory = args.state_directory()?;
         let (secrets, generated) = state::secrets_or_new(&directory)?;
         let origin = if generated { "generated now" } else { "from an earlier start" };
         info!("the shared secret is in {} ({origin})", directory.display());
         settings.auth.secrets = secrets;
+        secret_directory = Some(directory);
     }
     if settings.tls.cert.is_none() && !settings.listen.tls.is_empty() {
         settings.tls = certificate::obtain(args, || args.state_directory())?;
     }
-    Ok(())
+    Ok(secret_directory)
 }
 
 /// Prints ICE servers for a browser to a terminal, or if asked to; otherwise the log says how to get them, because whatever
 /// collects the output of a program would collect the credentials. A failure to print does not affect the relay.
-fn offer_ice_servers(settings: &Settings, relay: &RunningRelay, args: &ServeArgs) {
-    let Some(secret) = settings.auth.secrets.first() else { return };
+fn offer_ice_servers(
+    settings: &Settings,
+    relay: &RunningRelay,
+    args: &ServeArgs,
+    secret_directory: Option<&Path>,
+) {
+    let Some(secret) = settings.auth.secrets.first() else {
+        if args.print_ice_servers {
+            warn!(
+                "--print-ice-servers: there is no shared secret to make credentials from; set auth.secrets or auth.secret_files \
+                 (static users have their own passwords)"
+            );
+        }
+        return;
+    };
     let to_terminal = args.config.is_none() && io::stdout().is_terminal() && !is_service();
     if !args.print_ice_servers && !to_terminal {
-        let options = [("--config", &args.config), ("--state-dir", &args.state_dir)];
-        let options = options.map(|(flag, path)| {
-            path.as_ref().map(|path| format!(" {flag} {}", path.display())).unwrap_or_default()
-        });
-        let domain = args.domain.as_ref().map(|domain| format!(" --domain {domain}")).unwrap_or_default();
         info!(
-            "to get ICE servers with credentials, run `hairpin credentials --user NAME{}{domain}` as the user that runs the \
-             relay, or start it with --print-ice-servers",
-            options.concat()
+            "to get ICE servers with credentials, run `hairpin credentials --user NAME{}` as the user that runs the relay{}, or \
+             start it with --print-ice-servers",
+            credentials_arguments(args, secret_directory),
+            if is_of_environment(secret) { ", with the same HAIRPIN_AUTH_SECRET" } else { "" }
         );
         return;
     }
@@ -269,4 +283,24 @@ fn offer_ice_servers(settings: &Settings, relay: &RunningRelay, args: &ServeArgs
     let expiry = unix_now() + PRINTED_FOR.as_secs().min(settings.auth.max_lifetime);
     let servers = ice::servers(&urls, secret, PRINTED_USER, expiry);
     let _ = writeln!(io::stdout().lock(), "{servers}");
+}
+
+/// The arguments with which `hairpin credentials` finds the secret of this relay from another shell, whose working directory and
+/// environment are others.
+fn credentials_arguments(args: &ServeArgs, secret_directory: Option<&Path>) -> String {
+    let path = |flag: &str, path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        format!(" {flag} {}", quoted(&path.display().to_string()))
+    };
+    let config = args.config.as_deref().map(|file| path("--config", file));
+    let directory =
+        secret_directory.or(args.state_dir.as_deref()).map(|directory| path("--state-dir", directory));
+    let domain = args.domain.as_ref().map(|domain| format!(" --domain {domain}"));
+    [config, directory, domain].into_iter().flatten().collect()
+}
+
+/// Whether a secret comes from the environment of this process.
+fn is_of_environment(secret: &Secret) -> bool {
+    let value = variable(SECRET_VARIABLE).and_then(|value| value.into_string().ok()).unwrap_or_default();
+    value.split([',', '\n']).any(|text| text.trim_ascii().as_bytes() == secret.as_bytes())
 }

@@ -247,6 +247,22 @@ fn a_secret_listed_twice_causes_a_warning() {
     assert!(lines[1].contains("one:2: ") && lines[2].contains("two:2: "), "{said}");
 }
 
+/// A hundred warnings about files do not keep the next file from being read.
+#[test]
+fn warnings_do_not_hide_later_secret_files() {
+    let names: Vec<String> = (0..120).map(|n| format!("\"s{n}\"")).collect();
+    let place = place(&format!("[auth]\nsecret_files = [{}]\n", names.join(", ")));
+    for n in 0..120 {
+        let file = place.folder.path().join(format!("s{n}"));
+        fs::write(&file, format!("a good shared secret {n}\n")).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    fs::write(place.folder.path().join("s119"), "short\n").unwrap();
+    let output = hairpin(&["check", place.config()]);
+    assert!(text(&output.stdout).contains("s119:1: a secret of 5 characters"), "{output:?}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
 /// What everybody can read is no secret.
 #[test]
 fn files_with_secrets_that_everybody_may_read_cause_a_warning() {

@@ -192,11 +192,7 @@ fn number(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, ValueError>
     };
     u64::try_from(n).ok().filter(|n| range.contains(n)).ok_or_else(|| {
         let fix = format!("write a number from {} to {}", range.start(), range.end());
-        let what = match n {
-            0 => "out of range: 0 does not mean no limit here, because memory and time must have a bound",
-            _ => "out of range",
-        };
-        ValueError::of(value, what, fix)
+        ValueError::of(value, "out of range", fix)
     })
 }
 

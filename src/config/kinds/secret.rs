@@ -48,13 +48,13 @@ pub struct SecretFiles<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
 
 impl<T> SettingKind<T> for SecretFiles<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let mut errors = Vec::new();
+        let mut errors: Vec<ValueError> = Vec::new();
         let files: Vec<&Value> = match value {
             Value::Array(array) => array.iter().collect(),
             single => vec![single],
         };
         for one in files {
-            if errors.len() >= ERRORS_MAX {
+            if errors.iter().filter(|error| !error.warning).count() >= ERRORS_MAX {
                 break;
             }
             match file(one, context, FileKind::Secret) {
