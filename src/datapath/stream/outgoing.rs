@@ -27,9 +27,8 @@ pub(in crate::datapath) struct Outgoing {
     data: TrafficCount,
     /// Data that has left the queue and is still in the buffers of TLS.
     encrypted: TrafficCount,
-    /// Bytes of responses since none of them was waiting, and where the last of them ends.
+    /// Bytes of the responses in the queue that have not been sent as a whole.
     responses: usize,
-    responses_end: usize,
 }
 
 impl Outgoing {
@@ -91,7 +90,6 @@ impl Outgoing {
         self.bytes.extend_from_slice(message);
         if is_response {
             self.responses += message.len();
-            self.responses_end = self.bytes.len();
         }
         true
     }
@@ -105,12 +103,12 @@ impl Outgoing {
             *self = Outgoing { encrypted, ..Outgoing::default() };
             return;
         }
-        if self.sent >= self.responses_end {
-            self.responses = 0;
-        }
         while let Some((len, payload)) = first_message(&self.bytes[self.message..])
             && self.message + len <= self.sent
         {
+            if payload.is_none() && !is_indication(&self.bytes[self.message..]) {
+                self.responses = self.responses.saturating_sub(len);
+            }
             self.message += len;
             if let Some(payload) = payload {
                 self.data.subtract(1, payload as u64);
@@ -132,7 +130,6 @@ impl Outgoing {
         if self.message > self.bytes.len() / 2 {
             self.bytes.drain(..self.message);
             self.sent -= self.message;
-            self.responses_end = self.responses_end.saturating_sub(self.message);
             self.message = 0;
         }
     }
@@ -216,10 +213,26 @@ mod tests {
         let responses = queue.queued().len();
         assert!(!queue.push_data(BOUND, &Header::Channel(0x4001), 0, &[0; 96], &mut pool));
         assert!(queue.push_data(1 << 16, &Header::Channel(0x4001), 0, &[0; 96], &mut pool));
-        queue.advance(responses - 1, &mut pool);
-        assert!(queue.has_many_responses());
+        queue.advance(99, &mut pool);
+        assert!(queue.has_many_responses(), "none has left as a whole");
         queue.advance(1, &mut pool);
         assert!(!queue.has_many_responses());
+        queue.advance(responses - 100, &mut pool);
+        assert!(queue.responses == 0 && !queue.queued().is_empty());
+    }
+
+    /// A slow client that always has a few responses waiting is read, however many it has got.
+    #[test]
+    fn responses_that_have_left_do_not_count() {
+        let (mut queue, mut pool) = (Outgoing::default(), Pool::default());
+        let response = [&[1, 1, 0, 80][..], &[0; 96]].concat();
+        assert!(queue.push_message(BOUND, &response, &mut pool));
+        for n in 0..1000 {
+            assert!(queue.push_message(BOUND, &response, &mut pool));
+            assert!(queue.push_data(1 << 16, &Header::Channel(0x4001), n, &[0; 96], &mut pool));
+            queue.advance(if n == 0 { 100 } else { 200 }, &mut pool);
+            assert!(!queue.has_many_responses(), "{n}: {}", queue.responses);
+        }
     }
 
     /// Data counts as relayed when its last byte has left, and messages without data do not count.
