@@ -59,7 +59,7 @@ static CONFIGS: LazyLock<(Arc<ServerConfig>, [Arc<ClientConfig>; 2])> = LazyLock
             .expect("supported versions");
         Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth())
     };
-    (identity.expect("a usable certificate").config(), [client(&TLS13), client(&TLS12)])
+    (identity.expect("a usable certificate").config_for(std::iter::empty()), [client(&TLS13), client(&TLS12)])
 });
 
 fuzz_target!(|input: &[u8]| {

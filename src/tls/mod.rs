@@ -76,11 +76,6 @@ impl Identity {
         Ok(Identity { config: Arc::new(config), without_alpn })
     }
 
-    /// The rustls configuration that serves this identity.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.clone()
-    }
-
     /// The rustls configuration for a client that offers these application protocols.
     ///
     /// If none of them is ours, it is served as if it had offered none, as a server without ALPN would (RFC 7301 section
