@@ -120,6 +120,44 @@ impl Auth {
         &self.warnings
     }
 
+    /// What the operator can change, if anything, so that a user of this name is not refused for this reason.
+    pub fn fix(&self, reason: AuthReason, username: &str) -> Option<&'static str> {
+        let is_expiry = |part: &str| part.len() >= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let ends_with_expiry = username.rsplit_once(':').is_some_and(|(_, expiry)| is_expiry(expiry));
+        match reason {
+            AuthReason::NoCredentials
+            | AuthReason::MissingAttribute
+            | AuthReason::PasswordAlgorithms
+            | AuthReason::StaleNonce
+            | AuthReason::ForeignNonce
+            | AuthReason::OtherUser => None,
+            AuthReason::WrongRealm => Some(
+                "clients must use the realm of the 401 response; if keys were made for another one, set auth.realm to it",
+            ),
+            AuthReason::UnknownUser if self.secrets.lack_user_before_expiry() && ends_with_expiry => {
+                Some("if user names end with their expiry, set auth.user_before_expiry = true")
+            }
+            AuthReason::UnknownUser if ends_with_expiry || is_expiry(username) => Some(
+                "if this is a time-limited user name, add the shared secret it was made with to auth.secrets",
+            ),
+            AuthReason::UnknownUser => Some(
+                "add the user as [[auth.user]], or a shared secret to auth.secrets for names like 1735689600:alice",
+            ),
+            AuthReason::NoKey => Some(
+                "the client wants an algorithm for which [[auth.user]] has no key; configure the password instead",
+            ),
+            AuthReason::WrongPassword => Some(
+                "compare the password, or the shared secret, with what the client's credentials were made from",
+            ),
+            AuthReason::ExpiryTooFar => Some(
+                "the expiry must be in seconds; if it is, issue shorter-lived credentials or raise auth.max_lifetime",
+            ),
+            AuthReason::Expired => Some(
+                "the client's application must ask for new credentials; check the clocks of both machines",
+            ),
+        }
+    }
+
     /// Adds the attributes of a challenge to a response with status code 401 or 438.
     pub fn challenge(&self, unix: u64, client: SocketAddr, response: &mut Encoder) {
         response.text(attribute::REALM, &self.realm);

@@ -34,6 +34,11 @@ impl SharedSecrets {
         }
     }
 
+    /// Whether a name that ends with its expiry would be known by another setting.
+    pub(super) fn lack_user_before_expiry(&self) -> bool {
+        !self.hmacs.is_empty() && !self.user_before_expiry
+    }
+
     /// Parses a time-limited username. Returns `None` if there is no secret to verify it with.
     pub(super) fn parse<'a>(&self, username: &'a str) -> Option<TimeLimitedUsername<'a>> {
         if self.hmacs.is_empty() {

@@ -102,40 +102,6 @@ counted! {
 }
 
 impl AuthReason {
-    /// What the operator can change, if anything, so that this user name is accepted.
-    pub fn fix(self, username: &str) -> Option<&'static str> {
-        let is_expiry = |part: &str| part.len() >= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
-        match self {
-            AuthReason::NoCredentials
-            | AuthReason::MissingAttribute
-            | AuthReason::PasswordAlgorithms
-            | AuthReason::StaleNonce
-            | AuthReason::ForeignNonce
-            | AuthReason::OtherUser => None,
-            AuthReason::WrongRealm => Some(
-                "clients must use the realm of the 401 response; if keys were made for another one, set auth.realm to it",
-            ),
-            AuthReason::UnknownUser if username.rsplit(':').next().is_some_and(is_expiry) => {
-                Some("if user names end with their expiry, set auth.user_before_expiry = true")
-            }
-            AuthReason::UnknownUser => Some(
-                "add the user as [[auth.user]], or a shared secret to auth.secrets for names like 1735689600:alice",
-            ),
-            AuthReason::NoKey => Some(
-                "the client wants an algorithm for which [[auth.user]] has no key; configure the password instead",
-            ),
-            AuthReason::WrongPassword => Some(
-                "compare the password, or the shared secret, with what the client's credentials were made from",
-            ),
-            AuthReason::ExpiryTooFar => Some(
-                "the expiry must be in seconds; if it is, issue shorter-lived credentials or raise auth.max_lifetime",
-            ),
-            AuthReason::Expired => Some(
-                "the client's application must ask for new credentials; check the clocks of both machines",
-            ),
-        }
-    }
-
     /// Whether the sender has proved that it knows its key: the integrity is checked before the nonce.
     pub fn has_proved_key(self) -> bool {
         matches!(self, AuthReason::StaleNonce | AuthReason::ForeignNonce)

@@ -122,7 +122,7 @@ impl Settings {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
             ports: self.relay.ports.clone(),
             // The daemon knows how many files this process may open.
-            descriptors: usize::MAX,
+            descriptors: datapath::DescriptorRoom::UNBOUNDED,
             reservation_lifetime: self.limits.reservation_lifetime.into(),
             gro: self.listen.gro,
             gso: self.listen.gso,

@@ -120,7 +120,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Switch(|s: &mut Settings| &mut s.listen.rfc5766_channels),
         default: "false",
         example: "",
-        doc: "Accept the channel numbers of RFC 5766, 0x4000 to 0x7FFE. RFC 8656 has 0x4000 to 0x4FFF, and other numbers are refused \
+        doc: "Accept the channel numbers of RFC 5766, 0x4000 to 0x7FFE. RFC 8656 allows 0x4000 to 0x4FFF, and other numbers are refused \
               with 400. Browsers count their channels from 0x4000 and do not need this. `turnutils_uclient` of coturn 4.6, which \
               Debian and Ubuntu ship, does: it chooses numbers at random.",
         coturn: &["rfc5766-channel-numbers"],
@@ -372,7 +372,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "TCP and TLS connections in total. When there are as many, the oldest one without an allocation of the source that has \
               most of them makes room for a new one; if all have allocations, new ones are closed immediately. If \
-              the limit on open files is low, half of it bounds them too; the log of the start says so.",
+              the limit on open files is low, it bounds them too: relay sockets have at least half of what it leaves room for, or as \
+              many as there can be, and connections have at least a quarter. The log of the start says so.",
         coturn: &[],
     },
     Setting {
@@ -482,7 +483,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         },
         default: "30",
         example: "",
-        doc: "Seconds that a port reserved with EVEN-PORT is kept for the request with its RESERVATION-TOKEN.",
+        doc: "Seconds that a port reserved with EVEN-PORT is kept for the request with its RESERVATION-TOKEN. A user has 16 of \
+              them at most that are not claimed yet; of a static user, each client address has.",
         coturn: &[],
     },
     Setting {

@@ -2,7 +2,8 @@
 //! client connection holds one.
 //!
 //! Whoever uses the last descriptor takes it from everybody: without one there is no relay socket, no connection and no
-//! answer to a scrape. So connections and relay sockets are bounded below the limit, each by a share of its own.
+//! answer to a scrape. So connections and relay sockets together are bounded below the limit. Relay sockets have at least half of that room, or as
+//! many as there can be, and leave at least a quarter to connections.
 
 use std::fs;
 
@@ -34,6 +35,8 @@ pub struct Wanted {
 pub struct Room {
     /// Connections of clients.
     pub connections: u64,
+    /// Connections that there may be at least, however many relay sockets there are.
+    pub kept: u64,
     /// Connections and relay sockets.
     pub total: u64,
 }
@@ -78,7 +81,8 @@ fn divided(limit: u64, open: u64, wanted: Wanted) -> Room {
     let total = free - (http::CONNECTIONS as u64 + OTHERS).min(free / 4);
     // A client of a connection has a relay socket too.
     let share = (total / 2).max(total.saturating_sub(wanted.relay_sockets));
-    Room { connections: wanted.connections.min(share), total }
+    let connections = wanted.connections.min(share);
+    Room { connections, kept: connections.min(total / 4), total }
 }
 
 fn warning(limit: u64, wanted: Wanted, room: Room) -> Option<String> {
@@ -104,8 +108,8 @@ fn warning(limit: u64, wanted: Wanted, room: Room) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn room(connections: u64, total: u64) -> Room {
-        Room { connections, total }
+    fn room(connections: u64, kept: u64, total: u64) -> Room {
+        Room { connections, kept, total }
     }
 
     #[test]
@@ -119,15 +123,16 @@ mod tests {
     #[test]
     fn a_low_limit_is_divided() {
         let divided = |connections, relay_sockets| divided(1024, 100, Wanted { connections, relay_sockets });
-        assert_eq!(divided(50_000, 16_384), room(418, 836));
-        assert_eq!(divided(100, 16_384), room(100, 836));
-        assert_eq!(divided(50_000, 10), room(826, 836));
+        assert_eq!(divided(50_000, 16_384), room(418, 209, 836));
+        assert_eq!(divided(100, 16_384), room(100, 100, 836));
+        assert_eq!(divided(50_000, 10), room(826, 209, 836));
         let wanted = Wanted { connections: 50_000, relay_sockets: 16_384 };
         for limit in 0..5000 {
-            let Room { connections, total } = super::divided(limit, 100, wanted);
+            let Room { connections, kept, total } = super::divided(limit, 100, wanted);
             assert!(total <= limit.saturating_sub(100) && 2 * connections <= total, "{limit}");
+            assert_eq!(kept, total / 4, "{limit}");
         }
-        let warning = warning(1024, wanted, room(418, 836)).unwrap();
+        let warning = warning(1024, wanted, room(418, 209, 836)).unwrap();
         for part in
             ["may open 1024 files", "at most 418 connections are served instead of the 50000", "LimitNOFILE"]
         {

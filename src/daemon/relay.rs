@@ -23,7 +23,7 @@ use super::place::Place;
 use super::{addresses, announce, files, metrics, random, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
-use crate::datapath::{ListenerGroup, Workers};
+use crate::datapath::{DescriptorRoom, ListenerGroup, Workers};
 use crate::tls::Identity;
 use crate::turn::bucket::RateLimiter;
 use crate::turn::{PerFamily, Transport};
@@ -109,7 +109,12 @@ impl RunningRelay {
         let streams = groups.iter().filter(|group| group.transport().is_stream()).count();
         let room =
             files::divide(limit, files::open(datapath.workers as u64, streams as u64), wanted(settings));
-        datapath.descriptors = usize::try_from(room.total).unwrap_or(usize::MAX);
+        let count = |files: u64| usize::try_from(files).unwrap_or(usize::MAX);
+        datapath.descriptors = DescriptorRoom {
+            total: count(room.total),
+            connections: if streams > 0 { count(room.kept) } else { 0 },
+            lowers_connections: room.connections < settings.limits.connections,
+        };
         let mut settings = settings.clone();
         settings.limits.connections = room.connections;
 

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use crate::wire::ChannelRange;
 
+pub use descriptors::DescriptorRoom;
 pub use listen::group::{ListenerGroup, OpenError};
 pub use relay::ports::TooManyAddresses;
 pub use snapshot::DatapathSnapshot;
@@ -47,8 +48,8 @@ pub struct DatapathConfig {
     pub workers: usize,
     /// The ports of relayed transport addresses.
     pub ports: RangeInclusive<u16>,
-    /// The most relay sockets and connections together: what the limit on open files leaves room for.
-    pub descriptors: usize,
+    /// What the limit on open files leaves room for.
+    pub descriptors: DescriptorRoom,
     /// How long a reserved port waits for its token, in seconds (RFC 8656 section 7.2: at least 30).
     pub reservation_lifetime: u64,
     /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
@@ -71,7 +72,7 @@ impl DatapathConfig {
         DatapathConfig {
             workers,
             ports: 1..=1,
-            descriptors: usize::MAX,
+            descriptors: DescriptorRoom::UNBOUNDED,
             reservation_lifetime: 30,
             gather: Duration::ZERO,
             gro: true,

@@ -154,6 +154,11 @@ pub enum Output {
         /// What was withheld.
         response: UnsignedResponse,
     },
+    /// A request from a relayed address of this relay was dropped; for the log.
+    NestedDropped {
+        /// The relayed address, as the source of the request, and the listener.
+        from: FiveTuple,
+    },
     /// A packet to a closed port was dropped, for the log; at most once per allocation.
     ClosedPortDropped(ClosedPortDropped),
     /// A channel was bound or refreshed, or what holds for it has changed.
@@ -259,7 +264,11 @@ pub enum Denial {
     Total,
     /// No port is free, or the system refused a socket: 508.
     NoPort,
-    /// The user has as many reserved ports as allowed, or all users together have: 508.
+    /// There is no relay address of a family that was asked for: 508.
+    NoAddress,
+    /// The user has as many reserved ports as allowed: 508.
+    UserReservations,
+    /// All users together have as many reserved ports as allowed: 508.
     Reservations,
     /// The token of a reservation is unknown or has expired: 508.
     Token,

@@ -94,7 +94,7 @@ impl Setup {
         DatapathConfig {
             workers: self.workers,
             ports: self.ports.clone(),
-            descriptors: usize::MAX,
+            descriptors: hairpin::datapath::DescriptorRoom::UNBOUNDED,
             reservation_lifetime: self.reservation_lifetime,
             gather: Duration::from_micros(150),
             gro: self.gro,

@@ -200,14 +200,28 @@ fn an_even_port_alone() {
 #[test]
 fn quota_and_capacity() {
     let mut world = World::default();
-    let shortages =
-        [Denial::Total, Denial::NoPort, Denial::Reservations, Denial::Token].map(|denial| (denial, 508));
+    let shortages = [
+        Denial::Total,
+        Denial::NoPort,
+        Denial::NoAddress,
+        Denial::UserReservations,
+        Denial::Reservations,
+        Denial::Token,
+    ]
+    .map(|denial| (denial, 508));
     for (denial, code) in [(Denial::Quota, 486)].into_iter().chain(shortages) {
         world.deny = Some(denial);
         let mut client = Client::new(A);
         assert_eq!(client.allocate(&mut world, |_| {}).code(), code);
         world.assert_empty();
-        assert_eq!(world.refused.last().unwrap().code, code);
+        let refused = world.refused.last().unwrap();
+        assert_eq!(refused.code, code);
+        let fix = match denial {
+            Denial::NoAddress => "/readyz",
+            Denial::UserReservations | Denial::Reservations => "limits.reservation_lifetime",
+            _ => "",
+        };
+        assert!(refused.fix.as_deref().unwrap_or_default().contains(fix), "{denial:?}");
         assert_eq!(client.allocate(&mut world, |_| {}).code(), 0, "the 5-tuple is free");
         assert_eq!(client.refresh(&mut world, 0).code(), 0);
     }

@@ -252,6 +252,7 @@ fn allocations_are_not_nested() {
         world.ignores(&tuple, &request);
     }
     assert_eq!(world.server.stats().dropped(Dropped::Nested), 2);
+    assert_eq!(world.nested, [tuple; 2], "the log can name the address");
     // Data is not looked at: it has no allocation
     assert!(world.deliver(&tuple, &channel_message(0x4000, b"x")).is_none());
     assert_eq!(world.server.stats().dropped(Dropped::NoAllocation), 1);

@@ -68,6 +68,7 @@ pub struct World {
     pub closed: Vec<Closed>,
     pub refused: Vec<Refused>,
     pub withheld: Vec<UnsignedResponse>,
+    pub nested: Vec<FiveTuple>,
     pub closed_ports_dropped: Vec<ClosedPortDropped>,
     /// What a forwarding table outside of the server was told, as text.
     pub channels: Vec<String>,
@@ -150,6 +151,7 @@ impl World {
             closed: Vec::new(),
             refused: Vec::new(),
             withheld: Vec::new(),
+            nested: Vec::new(),
             closed_ports_dropped: Vec::new(),
             channels: Vec::new(),
             bound: Vec::new(),
@@ -240,6 +242,7 @@ impl World {
                 Output::Closed(closed) => self.closed.push(closed),
                 Output::Refused(refused) => self.refused.push(refused),
                 Output::Withheld { response, .. } => self.withheld.push(response),
+                Output::NestedDropped { from } => self.nested.push(from),
                 Output::ClosedPortDropped(dropped) => self.closed_ports_dropped.push(dropped),
                 Output::ChannelBound(bound) => {
                     self.channels.push(format!("+{:#x} {}", bound.channel, bound.peer));

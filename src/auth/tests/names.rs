@@ -152,3 +152,26 @@ fn the_length_of_a_username_is_limited() {
     assert_eq!(not_utf8.sha1(b"x").rejected(&auth), (401, AuthReason::UnknownUser));
     assert_eq!(rfc5389(&auth, "", "x").rejected(&auth), (401, AuthReason::UnknownUser));
 }
+
+/// The remedy for an unknown user depends on the name and on what is configured.
+#[test]
+fn the_remedy_for_an_unknown_user_is_one_that_helps() {
+    let fix = |secrets: &[&str], user_before_expiry, name| {
+        let mut config = config(&[plain("alice", "wonder")], secrets);
+        config.user_before_expiry = user_before_expiry;
+        let auth = Auth::new(config, NonceKeys { current: [7; 32], previous: None }).unwrap();
+        auth.fix(AuthReason::UnknownUser, name).unwrap()
+    };
+    assert!(fix(&["north"], false, "bob:1800000000").contains("auth.user_before_expiry = true"));
+    for (secrets, setting, name) in [
+        (&[][..], false, "bob:1800000000"),
+        (&[], false, "1800000000"),
+        (&[], false, "1800000000:bob"),
+        (&[], true, "bob:1800000000"),
+        (&["north"], true, "bob:99999999999999999999999"),
+        (&["north"], false, "bob"),
+    ] {
+        let fix = fix(secrets, setting, name);
+        assert!(fix.contains("auth.secrets") && !fix.contains("user_before_expiry"), "{name}: {fix}");
+    }
+}

@@ -34,7 +34,7 @@ use tracing::{debug, error, info, warn};
 use super::group::ListenerGroup;
 use crate::datapath::line_budget::{COMMON, LineBudgets};
 use crate::datapath::stream::StreamLimits;
-use crate::datapath::stream::admission::{Admission, Admitted, ConnectionPermit, Prefix, Refusal};
+use crate::datapath::stream::admission::{Admission, Admitted, ConnectionPermit, Displacing, Refusal};
 use crate::datapath::stream::incoming::{Incoming, OpenConnection};
 use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure, StreamCounters};
 use crate::datapath::{clock, sys};
@@ -250,7 +250,7 @@ async fn summarize<S>(context: Rc<StageContext<S>>) {
     loop {
         sleep(SUMMARIES).await;
         for (reason, count) in context.log.borrow_mut().take_summaries(clock::mono()) {
-            info!(reason, count, "more connections failed than are logged");
+            info!(reason, count, "log lines suppressed: failed connections");
         }
     }
 }
@@ -281,8 +281,8 @@ async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: Rc<TcpListener>
         context.counters().accepted[index] += 1;
         match context.admission.admit(tuple.client.0.ip()) {
             Ok(Admitted { permit, displaced, displaces }) => {
-                if let Some(source) = displaces {
-                    context.log_displaced(source);
+                if let Some(displacing) = displaces {
+                    context.log_displaced(displacing);
                 }
                 let pending = PendingConnection { socket, tuple, permit };
                 task::spawn_local(context.clone().pass_stages(pending, displaced));
@@ -338,29 +338,42 @@ impl<S: Sink> StageContext<S> {
 
     /// A connection was closed right after it was accepted.
     fn log_refused(&self, tuple: &FiveTuple, refusal: Refusal) {
-        let Refusal { why, source, limit } = refusal;
+        let Refusal { why, source, limit, by_open_files } = refusal;
         let reason = why.as_str();
         let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
         let suppressed = (suppressed > 0).then_some(suppressed);
         let (client, server, transport) = (tuple.client, tuple.server, tuple.transport.as_str());
         let fix = match why {
+            AdmissionRefusal::Connections if by_open_files => {
+                "raise LimitNOFILE (systemd) or ulimit -n: it leaves room for this many"
+            }
             AdmissionRefusal::Connections => "raise limits.connections",
             AdmissionRefusal::ConnectionsPerSource => {
-                "if many clients share this address, raise limits.connections_per_source (it has a quarter of \
-                 limits.connections at most), or list it in limits.exempt_sources if it is a proxy, balancer or NAT of your own"
+                "if many clients are behind this source: raise limits.connections_per_source, or limits.connections, of which \
+                 one source gets a quarter at most; if it is your own proxy, balancer or NAT, list it in limits.exempt_sources"
             }
         };
         info!(%client, %server, transport, reason, %source, limit, fix, suppressed, "connection refused");
     }
 
     /// The oldest connection of a source makes room for a new one.
-    fn log_displaced(&self, source: Prefix) {
+    fn log_displaced(&self, displacing: Displacing) {
+        let Displacing { source, by_open_files } = displacing;
         let reason = ConnectionEnd::Displaced.as_str();
         let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
         let suppressed = (suppressed > 0).then_some(suppressed);
-        let fix = "if these are no attackers, raise limits.connections";
-        warn!(reason, %source, fix, suppressed, "as many connections are open as may be; the oldest one of the source with most of them \
-              that has no allocation makes room for a new one");
+        let fix = if by_open_files {
+            "unless this is an attack, raise LimitNOFILE (systemd) or ulimit -n, which bounds the number of connections"
+        } else {
+            "unless this is an attack, raise limits.connections"
+        };
+        warn!(
+            reason,
+            %source,
+            fix,
+            suppressed,
+            "all connections are in use: closed the oldest connection without an allocation of the busiest source to admit a new one"
+        );
     }
 
     /// TCP: TURN starts with the first byte.

@@ -14,7 +14,7 @@ pub(in crate::datapath) fn run(batch: &[u8], segment_size: usize) -> (usize, usi
     let Some(header) = first.first_chunk::<{ wire::CHANNEL_HEADER }>() else {
         return (first.len(), first.len());
     };
-    // Whether these may be bound, the core knows
+    // The core checks whether the number may be bound.
     let more = if ChannelRange::Rfc5766.is_channel_data(first) {
         datagrams.take_while(|next| next.len() == first.len() && next.starts_with(header)).count()
     } else {

@@ -181,6 +181,11 @@ impl Ports {
         Ok((guard(port), next))
     }
 
+    /// Whether new allocations can use any address of this family.
+    pub(in crate::datapath) fn has_address(&self, family: Family) -> bool {
+        self.slots().any(|slot| slot.is_in_use() && Family::of(slot.ip()) == family)
+    }
+
     /// The slots to search, in order.
     fn order(&self, wanted: Wanted<'_>, rng: &mut impl Rng) -> Vec<usize> {
         let usable = |slot: &AddressSlot| slot.is_in_use() && Family::of(slot.ip()) == wanted.family;
@@ -419,6 +424,7 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+    use crate::datapath::descriptors::DescriptorRoom;
 
     #[test]
     fn addresses_are_added_and_removed() {
@@ -481,7 +487,10 @@ mod tests {
     /// The limit on open files bounds how many ports can be taken at a time.
     #[test]
     fn the_number_of_ports_is_bounded() {
-        let ports = Ports::new(1000..=1100, Descriptors::new(2));
+        let ports = Ports::new(
+            1000..=1100,
+            Descriptors::new(DescriptorRoom { total: 2, ..DescriptorRoom::UNBOUNDED }),
+        );
         ports.set_addresses(&[ip(1)]).unwrap();
         let mut rng = StdRng::seed_from_u64(7);
         let mut take = |request| ports.take(0, wanted(Family::V4, request), &mut rng);
@@ -526,7 +535,7 @@ mod tests {
 
     fn ports(addresses: &[&str], range: RangeInclusive<u16>) -> (Arc<Ports>, StdRng) {
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        let ports = Ports::new(range, Descriptors::new(usize::MAX));
+        let ports = Ports::new(range, Descriptors::new(DescriptorRoom::UNBOUNDED));
         ports.set_addresses(&addresses).unwrap();
         (ports, StdRng::seed_from_u64(7))
     }

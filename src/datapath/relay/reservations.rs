@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::quota::Quota;
 use super::socket::RelaySocket;
 use crate::auth::{Account, AccountKey};
-use crate::turn::Token;
+use crate::turn::{Denial, Token};
 
 /// The maximum number of reservations, which bounds the cost of an attack by authenticated clients.
 const MAX_RESERVATIONS: usize = 4096;
@@ -66,19 +66,25 @@ pub(in crate::datapath) struct Reservation {
 }
 
 impl Reservations {
-    /// Adds a reservation. Drops it and returns false if the token is in use, or if the table or the reserver's share of it is
-    /// full.
-    pub(in crate::datapath) fn insert(&self, now: u64, token: Token, reservation: Reservation) -> bool {
+    /// Adds a reservation. Drops it if the token is in use, or if the table or the reserver's share of it is full.
+    pub(in crate::datapath) fn insert(
+        &self,
+        now: u64,
+        token: Token,
+        reservation: Reservation,
+    ) -> Result<(), Denial> {
         self.expire(now);
         let mut table = self.table();
         let of_reserver = table.by_reserver.get(&reservation.by).copied().unwrap_or(0);
-        let is_full = table.by_token.len() >= MAX_RESERVATIONS || of_reserver >= MAX_PER_RESERVER;
-        if is_full || table.by_token.contains_key(&token) {
-            return false;
+        if of_reserver >= MAX_PER_RESERVER {
+            return Err(Denial::UserReservations);
+        }
+        if table.by_token.len() >= MAX_RESERVATIONS || table.by_token.contains_key(&token) {
+            return Err(Denial::Reservations);
         }
         table.add(token, reservation);
         self.publish_expiry(&table);
-        true
+        Ok(())
     }
 
     /// Returns a reservation that was taken by [`Reservations::claim`] but could not be used.
@@ -163,7 +169,7 @@ mod tests {
     use super::super::ports::{Ports, Wanted};
     use super::super::quota::QuotaLedger;
     use super::*;
-    use crate::datapath::descriptors::Descriptors;
+    use crate::datapath::descriptors::{DescriptorRoom, Descriptors};
     use crate::turn::PortRequest;
     use crate::wire::Family;
 
@@ -177,7 +183,7 @@ mod tests {
     impl Maker {
         /// Every test uses an address of its own.
         fn new(ip: &str) -> Maker {
-            let ports = Ports::new(20_000..=32_000, Descriptors::new(usize::MAX));
+            let ports = Ports::new(20_000..=32_000, Descriptors::new(DescriptorRoom::UNBOUNDED));
             ports.set_addresses(&[ip.parse().unwrap()]).unwrap();
             Maker { ports, ledger: QuotaLedger::new(usize::MAX, usize::MAX), rng: StdRng::seed_from_u64(3) }
         }
@@ -208,11 +214,11 @@ mod tests {
     #[test]
     fn a_token_is_valid_once() {
         let (mut maker, table) = (Maker::new("127.0.1.1"), Reservations::default());
-        assert!(table.insert(0, [1; 8], maker.make(30)));
+        assert!(table.insert(0, [1; 8], maker.make(30)).is_ok());
         assert!(table.claim(29, &[2; 8]).is_none());
         assert!(table.claim(29, &[1; 8]).is_some());
         assert!(table.claim(29, &[1; 8]).is_none());
-        assert!(table.insert(0, [1; 8], maker.make(30)));
+        assert!(table.insert(0, [1; 8], maker.make(30)).is_ok());
         assert!(table.claim(30, &[1; 8]).is_none());
         assert_eq!(maker.ledger.total(), 0);
     }
@@ -225,8 +231,8 @@ mod tests {
         let addr = reservation.relay.addr();
         let buffer = SockRef::from(&reservation.relay).recv_buffer_size().unwrap();
         assert!(buffer < 8192, "{buffer}");
-        assert!(table.insert(0, [1; 8], reservation));
-        assert!(table.insert(0, [2; 8], maker.make(40)));
+        assert!(table.insert(0, [1; 8], reservation).is_ok());
+        assert!(table.insert(0, [2; 8], maker.make(40)).is_ok());
         assert_eq!((table.next_expiry(), table.expire(29), maker.ledger.total()), (Some(30), 0, 2));
         assert!(std::net::UdpSocket::bind(addr).is_err());
         assert_eq!((table.expire(30), maker.ledger.total(), table.next_expiry()), (1, 1, Some(40)));
@@ -238,11 +244,11 @@ mod tests {
         let (mut maker, table) = (Maker::new("127.0.1.3"), Reservations::default());
         for token in 0..MAX_RESERVATIONS {
             let reservation = maker.make_for(&format!("user {}", token / MAX_PER_RESERVER), 30);
-            assert!(table.insert(0, (token as u64).to_be_bytes(), reservation));
+            assert!(table.insert(0, (token as u64).to_be_bytes(), reservation).is_ok());
         }
-        assert!(!table.insert(0, [0xFF; 8], maker.make(30)), "full");
+        assert_eq!(table.insert(0, [0xFF; 8], maker.make(30)), Err(Denial::Reservations), "full");
         assert_eq!(maker.ledger.total(), MAX_RESERVATIONS, "the refused reservation was released");
-        assert!(table.insert(30, [0xFF; 8], maker.make(60)), "expired entries make room");
+        assert!(table.insert(30, [0xFF; 8], maker.make(60)).is_ok(), "expired entries make room");
     }
 
     /// One user cannot reserve every port, or the memory of as many receive buffers.
@@ -250,12 +256,12 @@ mod tests {
     fn a_user_has_few_reservations() {
         let (mut maker, table) = (Maker::new("127.0.1.5"), Reservations::default());
         for token in 0..MAX_PER_RESERVER as u64 {
-            assert!(table.insert(0, token.to_be_bytes(), maker.make(30)));
+            assert!(table.insert(0, token.to_be_bytes(), maker.make(30)).is_ok());
         }
-        assert!(!table.insert(0, [0xFE; 8], maker.make(30)));
-        assert!(table.insert(0, [0xFF; 8], maker.make_for("bob", 30)));
+        assert_eq!(table.insert(0, [0xFE; 8], maker.make(30)), Err(Denial::UserReservations));
+        assert!(table.insert(0, [0xFF; 8], maker.make_for("bob", 30)).is_ok());
         let claimed = table.claim(0, &0_u64.to_be_bytes()).unwrap();
-        assert!(table.insert(0, [0xFE; 8], maker.make(30)), "a claim makes room");
+        assert!(table.insert(0, [0xFE; 8], maker.make(30)).is_ok(), "a claim makes room");
         table.restore(0_u64.to_be_bytes(), claimed);
         assert!(table.claim(0, &0_u64.to_be_bytes()).is_some(), "nothing that was claimed is lost");
     }
@@ -268,7 +274,7 @@ mod tests {
         let mut token = 0_u64;
         let mut reserve = |client: &str| {
             token += 1;
-            table.insert(0, token.to_be_bytes(), maker.make_from(&shared, client, 30))
+            table.insert(0, token.to_be_bytes(), maker.make_from(&shared, client, 30)).is_ok()
         };
         for client in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
             assert!((0..MAX_PER_RESERVER).all(|_| reserve(client)), "{client}");
@@ -281,8 +287,8 @@ mod tests {
     #[test]
     fn a_token_in_use_is_refused() {
         let (mut maker, table) = (Maker::new("127.0.1.4"), Reservations::default());
-        assert!(table.insert(0, [1; 8], maker.make(30)));
-        assert!(!table.insert(0, [1; 8], maker.make(30)));
+        assert!(table.insert(0, [1; 8], maker.make(30)).is_ok());
+        assert!(table.insert(0, [1; 8], maker.make(30)).is_err());
         assert!(table.claim(0, &[1; 8]).is_some());
     }
 }

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use slotmap::{Key, SlotMap};
+use tracing::warn;
 
 use super::ports::{NoPort, Ports, Wanted};
 use super::quota::{Quota, QuotaLedger};
 use super::reservations::{Reservation, Reservations, Reserver};
 use super::socket::RelaySocket;
-use tracing::warn;
-
 use crate::auth::Account;
 use crate::datapath::drops::QueueLoss;
 use crate::datapath::line_budget::LineBudget;
@@ -53,21 +52,40 @@ struct TableEntry {
 
 /// Logs relay sockets that could not be opened.
 #[derive(Default)]
-pub(in crate::datapath) struct SocketLog(LineBudget);
+pub(in crate::datapath) struct SocketLog {
+    failed: LineBudget,
+    exhausted: LineBudget,
+}
 
 impl SocketLog {
     fn failed(&mut self, now: u64, relayed: SocketAddr, error: &io::Error) {
-        let Some(suppressed) = self.0.take(now) else { return };
+        let Some(suppressed) = self.failed.take(now) else { return };
+        let suppressed = (suppressed > 0).then_some(suppressed);
         warn!(%relayed, %error, suppressed, "a relay socket could not be opened");
     }
 
     fn exhausted(&mut self, now: u64) {
-        let Some(suppressed) = self.0.take(now) else { return };
+        let Some(suppressed) = self.exhausted.take(now) else { return };
+        let suppressed = (suppressed > 0).then_some(suppressed);
         warn!(
             suppressed,
             "no relay socket is left: this process has as many relay sockets and connections as its limit on open files \
              leaves room for; raise LimitNOFILE (systemd) or `ulimit -Hn`"
         );
+    }
+
+    /// Writes the summaries that are due.
+    pub(in crate::datapath) fn summarize(&mut self, now: u64) {
+        for (budget, reason) in [(&mut self.failed, "failed"), (&mut self.exhausted, "open_files")] {
+            if let Some(count) = budget.take_summary(now) {
+                warn!(reason, count, "log lines suppressed: relay sockets that could not be opened");
+            }
+        }
+    }
+
+    /// Whether summaries wait to be written.
+    pub(in crate::datapath) fn is_behind(&self) -> bool {
+        self.failed.is_behind() || self.exhausted.is_behind()
     }
 }
 
@@ -182,7 +200,10 @@ impl Relays {
             })
         });
         if !relays.present().any(|(_, relay)| relay.is_ok()) {
-            return Err(Denial::NoPort);
+            let ports = &self.resources.ports;
+            let has_address =
+                (*families).into_iter().any(|(family, wanted)| wanted && ports.has_address(family));
+            return Err(if has_address { Denial::NoPort } else { Denial::NoAddress });
         }
         let token = reserved
             .zip(next_quota)
@@ -217,9 +238,8 @@ impl Relays {
     fn reserve(&mut self, now: u64, relay: RelaySocket, quota: Quota, by: Reserver) -> Result<Token, Denial> {
         let token: Token = self.rng.random();
         let expires = now + self.resources.reservation_lifetime;
-        let reserved =
-            self.resources.reservations.insert(now, token, Reservation { relay, quota, by, expires });
-        if reserved { Ok(token) } else { Err(Denial::Reservations) }
+        self.resources.reservations.insert(now, token, Reservation { relay, quota, by, expires })?;
+        Ok(token)
     }
 
     /// RFC 8656 section 7.2: an unknown or expired token is error 508.

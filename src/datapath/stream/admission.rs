@@ -2,7 +2,7 @@
 //!
 //! A connection counts against its source until it holds an allocation, and again after that has ended. A source is an IPv4
 //! address or an IPv6 /64; the /56 and the /48 around it have limits of their own, because whoever has one of those has many
-//! /64. No source has more than a quarter of all connections. When all of them are in use, the oldest connection without an
+//! /64. An exempt source is an address: it counts in no range, so its clients take nothing from its neighbours. No source has more than a quarter of all connections. When all of them are in use, the oldest connection without an
 //! allocation of the source that has most of them makes room for a new one, so that nobody can lock others out.
 //!
 //! One ledger serves the process. It is used when connections open and close and when allocations begin and end, never for a
@@ -74,8 +74,17 @@ pub(in crate::datapath) struct Admitted {
     pub(in crate::datapath) permit: ConnectionPermit,
     /// Completes when the connection has to make room before a worker has it.
     pub(in crate::datapath) displaced: oneshot::Receiver<()>,
-    /// The source whose oldest connection makes room for this one.
-    pub(in crate::datapath) displaces: Option<Prefix>,
+    /// Whose oldest connection makes room for this one.
+    pub(in crate::datapath) displaces: Option<Displacing>,
+}
+
+/// A connection has to make room for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Displacing {
+    /// The busiest source, which has the connection.
+    pub(in crate::datapath) source: Prefix,
+    /// The limit on open files bounds connections, not `limits.connections`.
+    pub(in crate::datapath) by_open_files: bool,
 }
 
 /// Why a connection was not admitted.
@@ -86,6 +95,8 @@ pub(in crate::datapath) struct Refusal {
     pub(in crate::datapath) source: Prefix,
     /// How many it may have, or how many there may be.
     pub(in crate::datapath) limit: usize,
+    /// The limit on open files bounds connections, not `limits.connections`.
+    pub(in crate::datapath) by_open_files: bool,
 }
 
 /// Counts as a connection until it is dropped.
@@ -114,10 +125,11 @@ impl Admission {
 
     /// Admits a new connection of a client, for which another one may have to make room.
     pub(in crate::datapath) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admitted, Refusal> {
-        let source = Source::of(client);
         let mut state = self.state();
-        state.check(client, source)?;
-        let displaces = state.make_room(source, self.descriptors.room_for_connections())?;
+        let is_exempt = state.exempt.contains(client);
+        let source = Source::of(client, is_exempt);
+        state.check(source, is_exempt)?;
+        let displaces = state.make_room(source, &self.descriptors)?;
         state.total += 1;
         self.descriptors.set_connections(state.total);
         let (sender, displaced) = oneshot::channel();
@@ -138,10 +150,10 @@ impl Admission {
 
 impl AdmissionState {
     /// Whether the source, and each range around it, may have one more connection without an allocation.
-    fn check(&self, client: IpAddr, source: Source) -> Result<(), Refusal> {
+    fn check(&self, source: Source, is_exempt: bool) -> Result<(), Refusal> {
         let StreamLimits { connections, connections_per_source, .. } = self.limits;
         for level in source.levels() {
-            let limit = if self.exempt.contains(client) {
+            let limit = if is_exempt {
                 // Behind an exempt source are many clients, so their oldest connections make room for them at a full table.
                 (connections_per_source * ExemptSources::FACTOR as usize * level.factor).min(connections)
             } else {
@@ -152,15 +164,22 @@ impl AdmissionState {
                     why: AdmissionRefusal::ConnectionsPerSource,
                     source: level.prefix,
                     limit,
+                    by_open_files: false,
                 });
             }
         }
         Ok(())
     }
 
-    /// Makes sure that there is room for one more connection. Returns the source of the one that has to make room.
-    fn make_room(&mut self, source: Source, room: usize) -> Result<Option<Prefix>, Refusal> {
+    /// Makes sure that there is room for one more connection. Returns whose connection has to make room.
+    fn make_room(
+        &mut self,
+        source: Source,
+        descriptors: &Descriptors,
+    ) -> Result<Option<Displacing>, Refusal> {
+        let room = descriptors.room_for_connections();
         let limit = self.limits.connections.min(room);
+        let by_open_files = descriptors.lower_connections() || room < self.limits.connections;
         if self.total - self.displaced.len() < limit {
             return Ok(None);
         }
@@ -170,7 +189,8 @@ impl AdmissionState {
             Some((busiest, number))
         });
         let Some((busiest, number)) = oldest else {
-            return Err(Refusal { why: AdmissionRefusal::Connections, source: source.prefix(), limit });
+            let (why, source) = (AdmissionRefusal::Connections, source.prefix());
+            return Err(Refusal { why, source, limit, by_open_files });
         };
         if let Some(holder) = self.waiting.remove(&(busiest, number)) {
             self.count(Source::at(busiest), false);
@@ -181,7 +201,7 @@ impl AdmissionState {
                 Holder::Worker(connections, id) => connections.push(id),
             }
         }
-        Ok(Some(busiest))
+        Ok(Some(Displacing { source: busiest, by_open_files }))
     }
 
     /// The source with most connections: in the range with most, the smaller range with most, and so on.
@@ -309,6 +329,7 @@ impl fmt::Display for Prefix {
         let ip = Ipv6Addr::from_bits(self.bits);
         match ip.to_ipv4_mapped() {
             Some(v4) => v4.fmt(f),
+            None if self.len == 128 => ip.fmt(f),
             None => write!(f, "{ip}/{}", self.len),
         }
     }
@@ -319,6 +340,8 @@ impl fmt::Display for Prefix {
 enum Source {
     V4(Ipv4Addr),
     V6(Ipv6Addr),
+    /// Its clients count for itself alone: its neighbours have smaller limits.
+    ExemptV6(Ipv6Addr),
 }
 
 /// A range that a source is in, and how many times as much it may have as a source.
@@ -328,16 +351,21 @@ struct Level {
 }
 
 impl Source {
-    fn of(client: IpAddr) -> Source {
+    fn of(client: IpAddr, is_exempt: bool) -> Source {
         match client {
             IpAddr::V4(ip) => Source::V4(ip),
+            IpAddr::V6(ip) if is_exempt => Source::ExemptV6(ip),
             IpAddr::V6(ip) => Source::V6(ip),
         }
     }
 
     fn at(prefix: Prefix) -> Source {
         let ip = Ipv6Addr::from_bits(prefix.bits);
-        ip.to_ipv4_mapped().map_or(Source::V6(ip), Source::V4)
+        match ip.to_ipv4_mapped() {
+            Some(v4) => Source::V4(v4),
+            None if prefix.len == 128 => Source::ExemptV6(ip),
+            None => Source::V6(ip),
+        }
     }
 
     /// The source itself.
@@ -345,13 +373,14 @@ impl Source {
         match self {
             Source::V4(ip) => Prefix::of(ip.to_ipv6_mapped(), 128),
             Source::V6(ip) => Prefix::of(ip, 64),
+            Source::ExemptV6(ip) => Prefix::of(ip, 128),
         }
     }
 
     /// The source and what is around it, the widest first.
     fn levels(self) -> impl Iterator<Item = Level> {
         let around = match self {
-            Source::V4(_) => [None, None],
+            Source::V4(_) | Source::ExemptV6(_) => [None, None],
             Source::V6(ip) => [
                 Some(Level { prefix: Prefix::of(ip, 48), factor: 16 }),
                 Some(Level { prefix: Prefix::of(ip, 56), factor: 4 }),

@@ -10,7 +10,7 @@ use crate::wire::Foreign;
 counted! {
     /// Why a connection was closed right after it was accepted.
     pub enum AdmissionRefusal {
-        /// The limit on connections was reached, and all of them hold allocations.
+        /// No more connections are possible, and none without an allocation can make room.
         Connections = "connections",
         /// The limit on connections without an allocation per source was reached.
         ConnectionsPerSource = "connections_per_source",

@@ -182,13 +182,14 @@ impl Worker {
 
     /// Whether there is, or may be, something to publish.
     fn has_news(&self) -> bool {
-        self.unpublished || self.losses.is_behind() || self.log.is_behind()
+        self.unpublished || self.losses.is_behind() || self.log.is_behind() || self.socket_log.is_behind()
     }
 
     fn publish(&mut self) {
         let (now, active) = (self.now.mono, self.unpublished);
         self.losses.count(now, active, &mut self.relays, &mut self.counters, &mut self.log);
         self.log.summarize(now);
+        self.socket_log.summarize(now);
         self.published_at = now;
         self.unpublished = !self.published.write(self.core.stats(), &self.counters, self.streams.unsent());
     }

@@ -103,7 +103,10 @@ impl Log {
         let rate = if refused.code == 403 && refused.peer.is_some() { EXPECTED } else { COMMON };
         let Some(suppressed) = self.refused.take(now, refused.reason, rate) else { return };
         let unknown = refused.unknown.iter().take(ATTRIBUTES);
-        let unknown: Vec<String> = unknown.map(|attribute| format!("{attribute:#06x}")).collect();
+        let mut unknown: Vec<String> = unknown.map(|attribute| format!("{attribute:#06x}")).collect();
+        if refused.unknown.len() > ATTRIBUTES {
+            unknown.push("…".to_owned());
+        }
         info!(
             client = %refused.tuple.client,
             method = ?refused.method,
@@ -133,6 +136,22 @@ impl Log {
         };
         let Some(suppressed) = self.refused.take(now, reason, EXPECTED) else { return };
         info!(client = %from.client, reason, fix, suppressed = some(suppressed), "response withheld");
+    }
+
+    /// A request from one of this relay's own relayed addresses was dropped.
+    pub(super) fn nested_dropped(&mut self, now: u64, from: &FiveTuple) {
+        let reason = "nested";
+        let Some(suppressed) = self.refused.take(now, reason, EXPECTED) else { return };
+        let fix = "find out which user does it: if its allocation reaches this relay through another NAT or balancer, add that \
+                   address to relay.external_ip or peers.deny";
+        info!(
+            client = %from.client,
+            server = %from.server,
+            reason,
+            fix,
+            suppressed = some(suppressed),
+            "dropped a request from a relayed address of this relay"
+        );
     }
 
     /// A packet to a closed port was dropped.
@@ -165,17 +184,17 @@ impl Log {
     /// Writes the summaries that are due.
     pub(super) fn summarize(&mut self, now: u64) {
         for (reason, count) in self.not_turn.take_summaries(now) {
-            info!(reason, count, "more connections did not speak TURN than are logged");
+            info!(reason, count, "log lines suppressed: connections that do not speak TURN");
         }
         for (reason, count) in self.refused.take_summaries(now) {
-            info!(reason, count, "more requests were refused or not answered than are logged");
+            info!(reason, count, "log lines suppressed: refused requests");
         }
         if let Some(count) = self.closed_ports.take_summary(now) {
-            warn!(count, "packets of more allocations to closed ports were dropped than are logged");
+            warn!(reason = "closed_port", count, "log lines suppressed: dropped packets to closed ports");
         }
         for (budget, what) in [(&mut self.opened, "opened"), (&mut self.closed, "closed")] {
             if let Some(count) = budget.take_summary(now) {
-                info!(count, "more allocations were {what} than are logged");
+                info!(reason = what, count, "log lines suppressed: {what} allocations");
             }
         }
     }

@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::datapath::DatapathConfig;
-    use crate::datapath::descriptors::Descriptors;
+    use crate::datapath::descriptors::{DescriptorRoom, Descriptors};
     use crate::datapath::drops::tests::{ATTEMPTS, overflow, pause};
     use crate::datapath::relay::ports::Ports;
     use crate::datapath::relay::quota::QuotaLedger;
@@ -90,7 +90,7 @@ mod tests {
     /// What a worker counts that has nothing but a listener.
     fn counted(group: &Arc<ListenerGroup>) -> [u64; 4] {
         let resources = Arc::new(Resources {
-            ports: Ports::new(1..=1, Descriptors::new(usize::MAX)),
+            ports: Ports::new(1..=1, Descriptors::new(DescriptorRoom::UNBOUNDED)),
             ledger: QuotaLedger::new(1, 1),
             reservations: Reservations::default(),
             reservation_lifetime: 30,

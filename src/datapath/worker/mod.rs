@@ -37,7 +37,6 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
-
 use self::losses::LossMonitor;
 use self::state::{Parts, Worker};
 use super::DatapathConfig;

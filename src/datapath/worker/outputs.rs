@@ -5,11 +5,12 @@ use crate::datapath::relay::table::Opening;
 use crate::turn::{Output, Totals};
 
 impl Worker {
-    /// Carries out every output of the core, and tells it the answers to its questions. Returns whether there was any.
+    /// Carries out every output of the core, and tells it the answers to its questions. Returns whether there was anything
+    /// but lines for the log about a flood: those do not cost a look at the clock per packet.
     pub(super) fn drain(&mut self) -> bool {
         let mut any = false;
         while let Some(output) = self.core.poll_output() {
-            any = true;
+            any |= !matches!(output, Output::Withheld { .. } | Output::NestedDropped { .. });
             match output {
                 Output::Reply { to, message } => self.reply(&to, &message),
                 Output::Ask { ticket, ask } => {
@@ -40,6 +41,7 @@ impl Worker {
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
                 Output::Withheld { from, response } => self.log.withheld(self.now.mono, &from, response),
+                Output::NestedDropped { from } => self.log.nested_dropped(self.now.mono, &from),
                 Output::ClosedPortDropped(dropped) => self.log.closed_port_dropped(self.now.mono, &dropped),
                 // They are for a forwarding table in the kernel; this worker forwards itself.
                 Output::ChannelBound(_)

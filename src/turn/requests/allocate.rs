@@ -187,7 +187,14 @@ impl Server {
                 Denial::Total => Reject::new(508, "too many allocations").fix("raise limits.allocations"),
                 Denial::NoPort => Reject::new(508, "no relayed address is free")
                     .fix("widen relay.ports, or raise the limit on open files"),
-                Denial::Reservations => Reject::new(508, "too many reserved ports are not claimed yet"),
+                Denial::NoAddress => Reject::new(508, "this machine has no address to relay with yet")
+                    .fix("see /readyz, or correct relay.addresses"),
+                Denial::UserReservations => {
+                    Reject::new(508, "16 reserved ports of this user are not claimed yet")
+                        .fix("if its clients do not claim them, lower limits.reservation_lifetime")
+                }
+                Denial::Reservations => Reject::new(508, "too many reserved ports are not claimed yet")
+                    .fix("if clients do not claim them, lower limits.reservation_lifetime"),
                 Denial::Token => Reject::new(508, "the reservation does not exist or has expired"),
             })
         };

@@ -1,6 +1,6 @@
 //! Binding (RFC 8489 §6.3.1 and §12; RFC 3489 §8.1 for clients without the magic cookie).
 
-use super::{Message, Now, Reject, RequestOrigin, Server, UnsignedResponse, unsigned_reason};
+use super::{Message, Now, Output, Reject, RequestOrigin, Server, UnsignedResponse, unsigned_reason};
 use crate::wire::{Class, Encoder, attribute};
 
 impl Server {
@@ -12,7 +12,9 @@ impl Server {
             let reason = unsigned_reason(&origin, reject.code);
             let mut response = Encoder::error_response(message, reject.code, reason);
             response.unknown_attributes(&reject.unknown);
-            return self.finish(origin, reject.code, None, response);
+            let code = reject.code;
+            self.outputs.push_back(Output::Refused(reject.refused(&origin, None)));
+            return self.finish(origin, code, None, response);
         }
         let mut response = Encoder::response(message, Class::Success);
         let client = origin.tuple.client.0;

@@ -22,7 +22,7 @@ impl Server {
         let full = |reason, fix| Err(Reject::new(508, reason).fix(fix).about(peer));
         let channels = self.snapshot.config.channels;
         if !channels.numbers().contains(&number) {
-            return Err(Reject { channel: Some(number), ..out_of_range(channels) }.about(peer));
+            return Err(Reject { channel: Some(number), ..out_of_range(channels, number) }.about(peer));
         }
         // RFC 8656 §12.2: neither the number nor the peer may be bound to another counterpart
         if allocation.channel(number).is_some_and(|bound| bound.peer.0 != peer) {
@@ -66,10 +66,17 @@ impl Server {
 }
 
 /// Tells the operator of clients that follow RFC 5766.
-fn out_of_range(channels: ChannelRange) -> Reject {
+fn out_of_range(channels: ChannelRange, number: u16) -> Reject {
     match channels {
-        ChannelRange::Rfc8656 => Reject::new(400, "channel number out of range: RFC 8656 has 0x4000-0x4FFF")
-            .fix("clients of RFC 5766, such as older versions of coturn's tools, use 0x4000-0x7FFE: to accept these, set listen.rfc5766_channels = true"),
-        ChannelRange::Rfc5766 => Reject::new(400, "channel number out of range: RFC 5766 has 0x4000-0x7FFE"),
+        ChannelRange::Rfc8656 => {
+            let reject = Reject::new(400, "channel number out of range: RFC 8656 allows 0x4000-0x4FFF");
+            if !ChannelRange::Rfc5766.numbers().contains(&number) {
+                return reject;
+            }
+            reject.fix("clients of RFC 5766, such as older versions of coturn's tools, use 0x4000-0x7FFE: to accept these, set listen.rfc5766_channels = true")
+        }
+        ChannelRange::Rfc5766 => {
+            Reject::new(400, "channel number out of range: RFC 5766 allows 0x4000-0x7FFE")
+        }
     }
 }

@@ -69,6 +69,22 @@ impl Reject {
         Reject { fix, ..Reject::new(403, why.as_str()).about(peer) }
     }
 
+    /// The line for the log.
+    fn refused(self, origin: &RequestOrigin, user: Option<Box<str>>) -> Refused {
+        let Reject { code, reason, fix, unknown, peer, channel } = self;
+        Refused {
+            tuple: origin.tuple,
+            user,
+            method: origin.method,
+            code,
+            reason,
+            fix,
+            peer,
+            channel,
+            unknown,
+        }
+    }
+
     /// RFC 8656 §21.4: Allocate and ChannelBind requests from tunnels that could loop packets through the relay.
     fn tunnelled(client: ClientAddr, config: &TurnConfig) -> Result<(), Reject> {
         match config.peers.tunnel(client.0.ip()) {
@@ -119,10 +135,11 @@ fn is_understood(message: &Message<'_>, attribute: &Attribute<'_>) -> bool {
 
 impl Server {
     pub(super) fn request(&mut self, now: Now, tuple: &FiveTuple, message: &Message<'_>) {
-        // Of our relayed addresses, none is a client: whoever reaches a listener through one could nest allocations, each
-        // of which sends a packet on once more
+        // A request from one of our own relayed addresses comes from inside another allocation. Nested allocations would
+        // multiply each packet, so it is dropped.
         let client = self.snapshot.config.external.inside(tuple.client.0);
         if !tuple.transport.is_stream() && self.shared.live.is_live(client) {
+            self.outputs.push_back(Output::NestedDropped { from: *tuple });
             return self.stats.drop(Dropped::Nested, 1);
         }
         let origin = RequestOrigin {
@@ -250,18 +267,10 @@ impl Server {
                 if !reject.unknown.is_empty() {
                     response.unknown_attributes(&reject.unknown);
                 }
-                self.outputs.push_back(Output::Refused(Refused {
-                    tuple: origin.tuple,
-                    user: Some(authenticated.credential().user().as_ref().into()),
-                    method: origin.method,
-                    code: reject.code,
-                    reason: reject.reason,
-                    fix: reject.fix,
-                    peer: reject.peer,
-                    channel: reject.channel,
-                    unknown: reject.unknown,
-                }));
-                reject.code
+                let code = reject.code;
+                let user = authenticated.credential().user().as_ref().into();
+                self.outputs.push_back(Output::Refused(reject.refused(&origin, Some(user))));
+                code
             }
         };
         self.finish(origin, code, Some(authenticated), response);
@@ -276,7 +285,7 @@ impl Server {
             auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
         ) {
             let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
-            let fix = refusal.reason.fix(name.unwrap_or_default()).map(Cow::Borrowed);
+            let fix = self.snapshot.auth.fix(refusal.reason, name.unwrap_or_default()).map(Cow::Borrowed);
             self.outputs.push_back(Output::Refused(Refused {
                 tuple: origin.tuple,
                 user: name.map(Into::into),

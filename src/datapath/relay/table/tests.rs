@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use socket2::SockRef;
 
 use super::*;
-use crate::datapath::descriptors::Descriptors;
+use crate::datapath::descriptors::{DescriptorRoom, Descriptors};
 use crate::datapath::drops::tests::overflow;
 use crate::datapath::poll::Events;
 use crate::datapath::wake::Waker;
@@ -27,7 +27,7 @@ struct World {
 
 fn resources(addresses: &[&str], ports: RangeInclusive<u16>, user_allocations: usize) -> Arc<Resources> {
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-    let ports = Ports::new(ports, Descriptors::new(usize::MAX));
+    let ports = Ports::new(ports, Descriptors::new(DescriptorRoom::UNBOUNDED));
     ports.set_addresses(&addresses).unwrap();
     Arc::new(Resources {
         ports,
@@ -122,7 +122,7 @@ fn a_dual_allocation_with_one_family() {
     let Answer::Opened { relays, .. } = answer else { panic!("{answer:?}") };
     assert!(matches!(relays, PerFamily { v4: Some(Ok(_)), v6: Some(Err(Shortage)) }), "{relays:?}");
     world.relays.close(key(&answer, Family::V4));
-    assert_eq!(world.open("alice", false, true, PortRequest::Any), Answer::Refused(Denial::NoPort));
+    assert_eq!(world.open("alice", false, true, PortRequest::Any), Answer::Refused(Denial::NoAddress));
     assert_eq!(resources.ledger.total(), 0, "a failure uses no quota");
 }
 

@@ -1,6 +1,7 @@
 use slotmap::SlotMap;
 
 use super::*;
+use crate::datapath::descriptors::DescriptorRoom;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -8,8 +9,8 @@ fn ip(text: &str) -> IpAddr {
 
 fn admission(connections: usize, connections_per_source: usize) -> Arc<Admission> {
     let limits = StreamLimits { connections, connections_per_source, ..Default::default() };
-    let exempt = ExemptSources::new(&["10.0.0.0/8".parse().unwrap()]);
-    Admission::new(limits, exempt, Descriptors::new(usize::MAX))
+    let exempt = ExemptSources::new(&["10.0.0.0/8".parse().unwrap(), "2001:db8::ba1".parse().unwrap()]);
+    Admission::new(limits, exempt, Descriptors::new(DescriptorRoom::UNBOUNDED))
 }
 
 /// Admits connections of a source until one is refused.
@@ -36,7 +37,7 @@ fn worker() -> (Arc<DisplacedConnections>, StreamId) {
 /// Relay sockets take descriptors that connections cannot have, and the other way round.
 #[test]
 fn connections_and_relay_sockets_share_descriptors() {
-    let descriptors = Descriptors::new(4);
+    let descriptors = Descriptors::new(DescriptorRoom { total: 4, ..DescriptorRoom::UNBOUNDED });
     let limits = StreamLimits { connections: 50_000, connections_per_source: 1024, ..Default::default() };
     let admission = Admission::new(limits, ExemptSources::default(), descriptors.clone());
     assert!(descriptors.take_relay_sockets(2));
@@ -44,6 +45,7 @@ fn connections_and_relay_sockets_share_descriptors() {
     admitted.iter().for_each(|one| one.permit.allocated());
     let refusal = admission.admit(ip("192.0.2.2")).err().unwrap();
     assert_eq!((refusal.why, refusal.limit), (AdmissionRefusal::Connections, 2));
+    assert!(refusal.by_open_files, "a higher limits.connections would not help");
     assert!(!descriptors.take_relay_sockets(1));
     drop(admitted);
     assert!(descriptors.take_relay_sockets(2));
@@ -116,6 +118,33 @@ fn exempt_sources_have_limits_a_hundred_times_as_large() {
     drop(all);
 }
 
+/// `limits.exempt_sources`: the clients of an exempt IPv6 address count in no range, so its neighbours keep their own limit.
+#[test]
+fn an_exempt_address_takes_nothing_from_its_neighbours() {
+    let admission = admission(50_000, 10);
+    let (mut balanced, refusal) = fill(&admission, ip("2001:db8::ba1"));
+    assert_eq!((balanced.len(), refusal.limit), (1000, 1000));
+    assert_eq!(refusal.source.to_string(), "2001:db8::ba1");
+    let (neighbour, refusal) = fill(&admission, ip("2001:db8::1"));
+    assert_eq!((neighbour.len(), refusal.limit), (10, 10));
+    assert_eq!(refusal.source.to_string(), "2001:db8::/64");
+    // A connection counts where it was admitted, also if the list changes before it ends.
+    let limits = admission.state().limits;
+    admission.set_limits(limits, ExemptSources::default());
+    let (worker, id) = worker();
+    balanced[0].permit.allocated();
+    balanced[0].permit.deallocated(&worker, id);
+    drop((balanced, neighbour));
+    assert_empty(&admission);
+    // When all connections are in use, an exempt source can be the busiest one.
+    let admission = self::admission(100, 10);
+    let all: Vec<_> = (0..100).map(|_| admission.admit(ip("2001:db8::ba1")).unwrap()).collect();
+    let newcomer = admission.admit(ip("2001:db8::1")).unwrap();
+    assert_eq!(newcomer.displaces.unwrap().source.to_string(), "2001:db8::ba1");
+    drop((all, newcomer));
+    assert_empty(&admission);
+}
+
 /// The oldest connection of the busiest source makes room, wherever it is; those with an allocation stay.
 #[test]
 fn the_oldest_connection_of_the_busiest_source_makes_room() {
@@ -130,10 +159,10 @@ fn the_oldest_connection_of_the_busiest_source_makes_room() {
     assert!(first.permit.hand_over(&worker, id) && third.permit.hand_over(&worker, id));
     // All 16 are in use, and 2001:db8::/48 has most, evenly in two /64: either would do.
     let newcomer = admit("203.0.113.1");
-    assert_eq!(newcomer.displaces.unwrap().to_string(), "2001:db8:0:1::/64");
+    assert_eq!(newcomer.displaces.unwrap().source.to_string(), "2001:db8:0:1::/64");
     assert_eq!(worker.take(), [id], "the worker is told about the third");
     let next = admit("203.0.113.2");
-    assert_eq!(next.displaces.unwrap().to_string(), "2001:db8::/64");
+    assert_eq!(next.displaces.unwrap().source.to_string(), "2001:db8::/64");
     assert_eq!(worker.take(), [id], "and then about the first");
     assert!(first.displaced.try_recv().is_err(), "its stages have ended");
     assert!(quiet.iter_mut().all(|one| one.displaced.try_recv().is_err()), "whoever has one keeps it");
@@ -156,6 +185,7 @@ fn connections_with_allocations_stay() {
     calls.iter().for_each(|call| call.permit.allocated());
     let refusal = admission.admit(ip("192.0.2.3")).err().unwrap();
     assert_eq!((refusal.why, refusal.limit), (AdmissionRefusal::Connections, 2));
+    assert!(!refusal.by_open_files);
 }
 
 /// A connection that has just got an allocation when it is told to make room keeps it.
