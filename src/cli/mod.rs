@@ -103,7 +103,7 @@ are separated by commas or line breaks).")]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
         /// A peer that clients may reach although peers like it are refused: a private network like 10.20.0.0/16, or a media server on this
-        /// machine by its exact address and ports, like 203.0.113.7:50000-60000 or [2001:db8::7]:7882. May be repeated
+        /// machine by its exact address and ports, like 203.0.113.7:50000-60000. May be repeated
         #[arg(long, value_name = "ADDR[:PORTS]", value_parser = parse::peer, conflicts_with = "config")]
         allow_peer: Vec<PeerRule>,
         /// The ports of relayed addresses. A media server on this machine needs ports of its own [default: 49152-65535]

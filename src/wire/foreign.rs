@@ -1,5 +1,5 @@
 //! Other protocols that are spoken to a port of a TURN server by mistake, recognised by their first bytes so that the log
-//! can name them. Whether bytes are accepted is decided elsewhere ([`frame_len`](super::frame_len)).
+//! can name them. Whether bytes are accepted is decided elsewhere ([`super::frame_len`]).
 
 use super::channel::ChannelRange;
 use super::framing::frame_len;
