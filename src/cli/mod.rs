@@ -69,12 +69,13 @@ struct Arguments {
 enum CliCommand {
     /// Run a relay
     ///
-    /// Without --config, it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses of the default route and
-    /// ports 49152-65535, and serves metrics on 127.0.0.1:9641. It generates a shared secret and a self-signed certificate once and keeps them. If
-    /// standard output is a terminal, it prints ICE servers with credentials for 24 hours. It logs to standard error.
+    /// Without --config, it listens on port 3478 (UDP and TCP) and 5349 (TLS) of every address, relays with the addresses
+    /// of the default route and ports 49152-65535, and serves metrics on 127.0.0.1:9641. It generates a shared secret and
+    /// a self-signed certificate once and keeps them. If standard output is a terminal, it prints ICE servers with
+    /// credentials for 24 hours. It logs to standard error.
     ///
-    /// SIGHUP reloads users and secrets. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second one stops it immediately. Other
-    /// signals are ignored, with a line in the log.
+    /// SIGHUP reloads users and secrets. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second
+    /// one stops it immediately. Other signals are ignored, with a line in the log.
     #[command(after_help = "\
 Examples:
   hairpin serve
@@ -97,14 +98,22 @@ are separated by commas or line breaks).")]
         /// The private key of the certificate, as PEM
         #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "config")]
         key: Option<PathBuf>,
-        /// The directory of the generated secret and certificate [default: $STATE_DIRECTORY, otherwise $XDG_STATE_HOME/hairpin or
-        /// ~/.local/state/hairpin, or /var/lib/hairpin for a service]. With --config, what the configuration lacks is generated and kept there: a shared secret if it has no credentials, a
-        /// certificate if it sets only `listen.tls`
+        /// The directory of the generated secret and certificate [default: $STATE_DIRECTORY, otherwise
+        /// $XDG_STATE_HOME/hairpin or ~/.local/state/hairpin, or /var/lib/hairpin for a service]. With --config, what the
+        /// configuration lacks is generated and kept there: a shared secret if it has no credentials, a certificate if it
+        /// sets only `listen.tls`
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
-        /// A peer that clients may reach although peers like it are refused: a private network like 10.20.0.0/16, or a media server on this
-        /// machine by its exact address and ports, like 203.0.113.7:50000-60000. May be repeated
-        #[arg(long, value_name = "ADDR[:PORTS]", value_parser = parse::peer, conflicts_with = "config")]
+        // Not a doc comment, where rustdoc would take the brackets for a link.
+        #[arg(
+            long,
+            value_name = "ADDR[:PORTS]",
+            value_parser = parse::peer,
+            conflicts_with = "config",
+            help = "A peer that clients may reach although peers like it are refused: a private network like \
+                    10.20.0.0/16, or a media server on this machine by its exact address and ports, like \
+                    203.0.113.7:50000-60000 or [2001:db8::7]:7882. May be repeated"
+        )]
         allow_peer: Vec<PeerRule>,
         /// The ports of relayed addresses. A media server on this machine needs ports of its own [default: 49152-65535]
         #[arg(long, value_name = "FIRST-LAST", value_parser = parse::ports, conflicts_with = "config")]
