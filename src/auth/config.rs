@@ -3,6 +3,7 @@
 //! Passwords and secrets are never printed, and a running server keeps only keys derived from them. Deliberately not here:
 //! where they come from, and a minimum length.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
@@ -78,6 +79,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A user name as messages show it: coturn writes `user:password` in one word, so what follows a colon may be a password.
+pub(super) fn shown(name: &str) -> Cow<'_, str> {
+    match name.split_once(':') {
+        Some((user, _)) => format!("{user}:***").into(),
+        None => name.into(),
+    }
+}
+
 /// Why an [`AuthConfig`] is invalid, as a message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthConfigError {
@@ -95,7 +104,7 @@ pub enum AuthConfigError {
         problem: &'static str,
     },
     /// A user name is not allowed (RFC 8489 §14.3).
-    #[error("the user name {name:?} {problem}")]
+    #[error("the user name {:?} {problem}", shown(.name))]
     UserName {
         /// The configured value.
         name: String,
@@ -103,7 +112,7 @@ pub enum AuthConfigError {
         problem: &'static str,
     },
     /// A password is not allowed (RFC 8489 §9.2.2).
-    #[error("the password of user {name:?} {problem}")]
+    #[error("the password of user {:?} {problem}", shown(.name))]
     UserPassword {
         /// The user's name.
         name: String,
@@ -111,7 +120,7 @@ pub enum AuthConfigError {
         problem: &'static str,
     },
     /// Two users have the same name after preparation with OpaqueString.
-    #[error("the user {name:?} is configured twice; remove one of them")]
+    #[error("the user {:?} is configured twice; remove one of them", shown(.name))]
     DuplicateUser {
         /// The prepared name.
         name: String,

@@ -96,7 +96,7 @@ impl Auth {
         if !md5_only.is_empty() {
             warnings.push(format!(
                 "SHA-256 is not offered to any client because these users have only an MD5 key: {}; configure their passwords instead",
-                md5_only.join(", ")
+                md5_only.iter().map(|name| config::shown(name)).collect::<Vec<_>>().join(", ")
             ));
         }
         let mut features = nonce::PASSWORD_ALGORITHMS;

@@ -139,11 +139,6 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Whether this machine supports IPv6.
-pub fn has_ipv6() -> bool {
-    socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).is_ok()
-}
-
 /// The source address of packets to `far`.
 fn source(far: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::ifaddrs::getifaddrs;
 
-use super::addresses::has_ipv6;
 use super::netlink;
 use crate::turn::peers::Cidr;
 
@@ -110,6 +109,11 @@ fn widen(mut ranges: Vec<Cidr>, most: usize, lengths: &[u8]) -> (Vec<Cidr>, bool
     // There are no more /8 and /16 than that in use.
     ranges.truncate(most);
     (ranges, widened)
+}
+
+/// Whether this machine supports IPv6.
+pub fn has_ipv6() -> bool {
+    socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).is_ok()
 }
 
 /// The same by the files of /proc/net, which `read` returns by name; and whether both families could be read.

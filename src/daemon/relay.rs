@@ -20,7 +20,7 @@ use super::host::HostTables;
 use super::http::{self, Reserve};
 use super::logging::LostLines;
 use super::place::Place;
-use super::{addresses, announce, files, metrics, random, watch};
+use super::{announce, files, metrics, own, random, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
 use crate::datapath::{DescriptorRoom, ListenerGroup, Workers};
@@ -287,7 +287,7 @@ fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Auth>> {
 
 /// The listeners that this machine can open: those for IPv6 only if it has IPv6.
 fn listeners(listed: Vec<(Transport, SocketAddr)>) -> Result<Vec<(Transport, SocketAddr)>> {
-    let has_ipv6 = addresses::has_ipv6();
+    let has_ipv6 = own::has_ipv6();
     let (listeners, skipped): (Vec<_>, Vec<_>) =
         listed.into_iter().partition(|(_, addr)| has_ipv6 || addr.is_ipv4());
     if listeners.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::address::IpKey;
 use super::bucket;
-use super::channels::Channels;
+use super::channels::{Channel, Channels};
 use super::own_ports::OwnPorts;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;
@@ -96,15 +96,6 @@ const RETRANSMITS: u32 = 40;
 
 /// How many ports of a peer's address are remembered.
 const PORTS: usize = 256;
-
-/// A channel binding.
-#[derive(Debug)]
-pub(super) struct Channel {
-    pub(super) peer: PeerAddr,
-    /// A copy of the peer's verdict, so that ChannelData needs one lookup.
-    pub(super) verdict: Verdict,
-    pub(super) expires: u64,
-}
 
 impl Peer {
     pub(super) fn is_permitted(&self) -> bool {

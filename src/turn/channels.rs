@@ -3,10 +3,20 @@
 //! A sorted vector, because most clients bind one or two, which take less memory here than in any map, and because clients
 //! choose the numbers, so that a hash would have to be keyed.
 
-use super::allocation::Channel;
+use super::PeerAddr;
+use super::snapshot::Verdict;
 
 /// Channels are added one by one up to this number, without room for more.
 const FEW: usize = 4;
+
+/// A channel binding.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) peer: PeerAddr,
+    /// A copy of the peer's verdict, so that ChannelData needs one lookup.
+    pub(super) verdict: Verdict,
+    pub(super) expires: u64,
+}
 
 /// Channels, sorted by number.
 #[derive(Debug, Default)]

@@ -75,6 +75,9 @@ fn invalid_users_are_rejected() {
     assert_eq!(error(&[plain(&"x".repeat(508), "a")]), "");
     assert!(error(&[plain(&"x".repeat(509), "a")]).ends_with("is longer than 508 bytes"));
     assert!(error(&[plain("\"alice\"", "a")]).contains("is in quotes"));
+    for users in [vec![plain("alice:hunter2", "")], vec![plain("alice:hunter2", "a"); 2]] {
+        assert!(error(&users).contains("alice:***"), "coturn's form has the password behind the colon");
+    }
     let not_text =
         StaticUser { name: "bob".into(), password: Password::Plain(Secret::new([0xFF])), allocations: 0 };
     assert_eq!(error(&[not_text]), r#"the password of user "bob" is not UTF-8"#);
