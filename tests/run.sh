@@ -15,6 +15,8 @@ fuzz_seconds=15
 
 export PATH=$tools/bin:$PATH:/usr/sbin:/sbin
 export PYTHONDONTWRITEBYTECODE=1
+# Every build here is a first one: what later builds would reuse costs disk space only.
+export CARGO_INCREMENTAL=0
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 
