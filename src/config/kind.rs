@@ -23,8 +23,32 @@ pub struct Setting<T: 'static> {
     pub example: &'static str,
     /// What the setting does, in Markdown.
     pub doc: &'static str,
+    /// What a reload makes of a changed value.
+    pub reload: Reload,
     /// Its names in `turnserver.conf`.
     pub coturn: &'static [&'static str],
+}
+
+/// What a reload makes of a changed value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// It holds from now on, also for running allocations and connections.
+    Live,
+    /// It holds for new allocations; running ones keep what they have.
+    NewAllocations,
+    /// It holds after a restart; the reload says so.
+    Restart,
+}
+
+impl Reload {
+    /// Completes "a changed value holds ...".
+    pub fn describe(self) -> &'static str {
+        match self {
+            Reload::Live => "at once",
+            Reload::NewAllocations => "for new allocations",
+            Reload::Restart => "after a restart",
+        }
+    }
 }
 
 /// A kind of setting: how a TOML value is read, and into which field of a `T`.

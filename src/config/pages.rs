@@ -96,6 +96,7 @@ fn entry(page: &mut String, key: &str, row: &Row) {
     if !row.default.is_empty() {
         let _ = write!(page, "; default `{}`", row.default);
     }
+    let _ = write!(page, "; a changed value holds {}", row.reload.describe());
     coturn(page, row.coturn);
     let _ = write!(page, ".\n\n{}\n", row.doc);
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Item, TableLike, Value};
 
-use super::kind::{ReadContext, Setting};
+use super::kind::{ReadContext, Reload, Setting};
 use super::report::Finding;
 
 /// The file that is read.
@@ -70,13 +70,14 @@ pub struct Row {
     pub default: &'static str,
     pub example: &'static str,
     pub doc: &'static str,
+    pub reload: Reload,
     pub coturn: &'static [&'static str],
 }
 
 impl<T> Setting<T> {
     pub fn row(&self) -> Row {
-        let Setting { key, kind, default, example, doc, coturn } = *self;
-        Row { key, values: kind.describe(), default, example, doc, coturn }
+        let Setting { key, kind, default, example, doc, reload, coturn } = *self;
+        Row { key, values: kind.describe(), default, example, doc, reload, coturn }
     }
 }
 
@@ -293,6 +294,7 @@ mod tests {
                     default: "",
                     example: "\"a\"",
                     doc: "",
+                    reload: Reload::Live,
                     coturn: &[],
                 },
                 Setting {
@@ -301,6 +303,7 @@ mod tests {
                     default: "",
                     example: "",
                     doc: "",
+                    reload: Reload::Live,
                     coturn: &["old-number"],
                 },
             ],

@@ -1,7 +1,7 @@
 //! The table of settings: the key, kind, field, default, documentation and coturn names of each setting, in one row. The
 //! loader, the reference page and the sample configuration are made from it. A key is a promise once released.
 
-use super::kind::{ReadContext, Setting};
+use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
     Addresses, Advice, Choice, ExternalIps, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerRanges,
     PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch, Text,
@@ -51,6 +51,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "0",
         example: "",
         doc: "Worker threads. `0` starts one per CPU that this process may use.",
+        reload: Reload::Restart,
         coturn: &["relay-threads", "cpus"],
     },
     Setting {
@@ -60,6 +61,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: r#""hairpin""#,
         doc: "The SOFTWARE attribute of responses. If empty, responses have none, which tells strangers nothing and keeps responses \
               short.",
+        reload: Reload::Live,
         coturn: &["software-attribute"],
     },
     Setting {
@@ -70,6 +72,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Addresses and ports for UDP clients. The default port is 3478. `0.0.0.0` and `[::]` stand for every address of their \
               family; an IPv6 listener does not accept IPv4 clients. On a machine without IPv6, `[::]` is skipped and the log says \
               so.",
+        reload: Reload::Live,
         coturn: &["listening-ip", "listening-port"],
     },
     Setting {
@@ -79,6 +82,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Addresses and ports for TCP clients, written as for `listen.udp`. TCP is for clients whose network blocks UDP. An empty \
               list turns it off.",
+        reload: Reload::Live,
         coturn: &["no-tcp"],
     },
     Setting {
@@ -88,6 +92,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Addresses and ports for TLS clients, written as for `listen.udp`; the default port is 5349. TLS requires `tls.cert` and \
               `tls.key`. It is off if the file has none of the three settings.",
+        reload: Reload::Live,
         coturn: &["tls-listening-port", "no-tls"],
     },
     Setting {
@@ -96,6 +101,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "true",
         example: "",
         doc: "Let the kernel join received datagrams (UDP_GRO), if it can. Turn this off only to investigate a fault.",
+        reload: Reload::Restart,
         coturn: &[],
     },
     Setting {
@@ -104,6 +110,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "true",
         example: "",
         doc: "Let the kernel split sent datagrams (UDP_SEGMENT), if it can. Turn this off only to investigate a fault.",
+        reload: Reload::Restart,
         coturn: &[],
     },
     Setting {
@@ -113,6 +120,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Use a small program in the kernel that selects the worker of a client and separates requests from relayed data. Without \
               it, the kernel's own hash selects the worker. Turn this off only to investigate a fault.",
+        reload: Reload::Restart,
         coturn: &[],
     },
     Setting {
@@ -123,6 +131,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Accept the channel numbers of RFC 5766, 0x4000 to 0x7FFE. RFC 8656 allows 0x4000 to 0x4FFF, and other numbers are refused \
               with 400. Browsers count their channels from 0x4000 and do not need this. `turnutils_uclient` of coturn 4.6, which \
               Debian and Ubuntu ship, does: it chooses numbers at random.",
+        reload: Reload::Restart,
         coturn: &["rfc5766-channel-numbers"],
     },
     Setting {
@@ -134,6 +143,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               packets keep arriving that the kernel does not join (GRO), a worker begins its passes at least this far apart. The \
               default saves about 15 % of the CPU time per packet and costs delay: with many thin flows the median is 0.26 ms \
               instead of 0.09 ms. A packet that arrives alone is not held back.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -145,6 +155,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               came in by, if that is among them. An address that this machine does not have yet relays as soon as it has. If \
               empty, hairpin uses the source address of each family's default route, and follows it, but never a loopback, \
               link-local or temporary address. If any address is listed, none is discovered, so list both families.",
+        reload: Reload::NewAllocations,
         coturn: &["relay-ip"],
     },
     Setting {
@@ -155,6 +166,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "The public addresses of relayed addresses behind a 1:1 NAT, as most clouds have. Write `public` if the family has one \
               relayed address, otherwise `public/local` for each. Clients are told the public address; the NAT must forward the \
               ports of `relay.ports` unchanged.",
+        reload: Reload::NewAllocations,
         coturn: &["external-ip"],
     },
     Setting {
@@ -164,6 +176,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "The first and the last port of relayed transport addresses. Open them for UDP in the firewall. No UDP listener may use \
               a port of this range on the same address.",
+        reload: Reload::Restart,
         coturn: &["min-port", "max-port"],
     },
     Setting {
@@ -175,6 +188,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               name in the URL, from an authority that they trust, with an RSA, P-256 or P-384 key. `hairpin check` warns about \
               certificates that they refuse, and about missing intermediate ones. A relative path starts at the folder of this file. A renewed \
               certificate is read at the next start.",
+        reload: Reload::Live,
         coturn: &["cert"],
     },
     Setting {
@@ -184,6 +198,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: r#""/etc/hairpin/privkey.pem""#,
         doc: "A PEM file with the private key of the certificate, in PKCS#8, PKCS#1 or SEC1 format; RSA, ECDSA or Ed25519; without a \
               passphrase.",
+        reload: Reload::Live,
         coturn: &["pkey"],
     },
     Setting {
@@ -192,6 +207,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: r#""hairpin""#,
         example: r#""turn.example.org""#,
         doc: "The realm that clients are told, by convention the domain. The `key` of a user depends on it.",
+        reload: Reload::NewAllocations,
         coturn: &["realm", "server-name"],
     },
     Setting {
@@ -204,6 +220,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               accepted, and `hairpin credentials` uses the first. Each needs at least 16 characters; `openssl rand -base64 32` \
               generates a good one. More secrets can come from `auth.secret_files` and from the environment variable \
               `HAIRPIN_AUTH_SECRET`, which separates them by commas or line breaks.",
+        reload: Reload::Live,
         coturn: &["static-auth-secret", "use-auth-secret"],
     },
     Setting {
@@ -214,6 +231,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Files with shared secrets, one per line; blank lines and lines that begin with # are skipped, so a secret that begins \
               with # can only be in `auth.secrets`. A relative path starts at the folder of this file. A file that every user may \
               read causes a warning.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -222,6 +240,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "false",
         example: "",
         doc: "Also accept time-limited user names written as `user:expiry`.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -232,6 +251,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "The longest time in seconds until a time-limited credential expires; the default is 30 days. An Allocate with a \
               credential that expires later is refused with 401, and the log gives the reason `expiry_too_far`. Without a bound, a \
               credential whose expiry was written in milliseconds would be valid for 57,000 years.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -243,6 +263,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "3600",
         example: "",
         doc: "Seconds until a nonce expires. Clients then receive a new one and continue without interruption.",
+        reload: Reload::Live,
         coturn: &["stale-nonce"],
     },
     Setting {
@@ -253,6 +274,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Allocations per user in time-limited names (`expiry:user`); requests for more are refused with 486. A browser makes at \
               least one per connection. `0` means no limit. Static users, and time-limited names without a user, stand for many \
               clients: they have no limit, or that of `auth.user.allocations`.",
+        reload: Reload::NewAllocations,
         coturn: &["user-quota"],
     },
     Setting {
@@ -262,6 +284,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Allocations in total; requests for more are refused with 508. `relay.ports` and the limit on open files bound them too. \
               `0` means no other limit than these.",
+        reload: Reload::NewAllocations,
         coturn: &["total-quota"],
     },
     Setting {
@@ -272,6 +295,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "New allocations that a user may make at once. Names that many clients share, static users and time-limited names \
               without a user, count per client address (an IPv4 address or IPv6 /64). Requests beyond it are refused with 486; \
               clients that have an allocation are not affected. `0` means no limit.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -280,6 +304,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "300",
         example: "",
         doc: "The same per second, once the burst is used up. `0` turns both limits off.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -288,6 +313,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "1024",
         example: "",
         doc: "Permissions (peer addresses) per allocation; requests for more are refused with 508.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -296,6 +322,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "1024",
         example: "",
         doc: "Channel bindings per allocation; requests for more are refused with 508.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -305,6 +332,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "New peer addresses and ports per second and allocation, with bursts of four times as many. It keeps clients from using \
               the relay as a port scanner: requests beyond the limit are refused with 508, packets are dropped. `0` means no limit.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -315,6 +343,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Bytes of application data per second, allocation and direction, with bursts of one second's worth. Packets beyond the \
               limit are dropped and counted. `0`, the default, means no limit; a sensible limit is 2500000, 20 Mbit/s, which \
               leaves room for several HD videos.",
+        reload: Reload::Live,
         coturn: &["max-bps"],
     },
     Setting {
@@ -326,6 +355,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               cannot turn the relay against a third party: challenges, which each new client needs, but not Binding responses, nor \
               a new nonce for a client that has proved its key. The default leaves room for an office behind one address. `0` \
               means no limit.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -334,6 +364,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "200",
         example: "",
         doc: "The same responses per second, once the burst is used up. `0` turns both limits off.",
+        reload: Reload::Live,
         coturn: &["unauthorized-ratelimit", "unauthorized-ratelimit-rps"],
     },
     Setting {
@@ -344,6 +375,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Responses to Binding requests over UDP that one IPv4 address or IPv6 /64 may receive at once. They are limited apart \
               from challenges: keepalives of many clients behind one address, or a flood of Bindings in its name, do not keep \
               clients there from authenticating. `0` means no limit.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -352,6 +384,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "2000",
         example: "",
         doc: "The same responses per second, once the burst is used up. `0` turns both limits off.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -363,6 +396,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               responses without authentication and on connections, are a hundred times as large for them. They are never without a \
               limit, because the source of a datagram can be forged. Nothing that such a machine says about its clients is \
               believed.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -374,6 +408,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               most of them makes room for a new one; if all have allocations, new ones are closed immediately. If \
               the limit on open files is low, it bounds them too: relay sockets have at least half of what it leaves room for, or as \
               many as there can be, and connections have at least a quarter. The log of the start says so.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -385,6 +420,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               more than a quarter of `connections`. Connections beyond the limit are closed immediately. The default leaves room for an \
               office behind one address whose clients all connect at once. For `exempt_sources` the limit is a hundred times as \
               large, and they may use every connection.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -393,6 +429,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "262144",
         example: "",
         doc: "Bytes that may wait for a TCP or TLS client that reads too slowly. Data messages that do not fit are dropped and counted.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -401,6 +438,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "10",
         example: "",
         doc: "Seconds that a TLS handshake may take before the connection is closed.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -409,6 +447,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "10",
         example: "",
         doc: "Seconds that a connection may take to send its first complete message before it is closed.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -420,6 +459,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "10",
         example: "",
         doc: "Seconds that a connection may take to complete a message that it has begun before it is closed.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -429,6 +469,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Seconds that a connection without an allocation may be silent, or may not read its responses, before it is closed. With an allocation it may be silent \
               for as long as the allocation lives.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -440,6 +481,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "600",
         example: "",
         doc: "Lifetime of an allocation in seconds, if its client asks for none or for less.",
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -451,6 +493,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "3600",
         example: "",
         doc: "The longest lifetime of an allocation in seconds that a client may ask for.",
+        reload: Reload::Live,
         coturn: &["max-allocate-lifetime"],
     },
     Setting {
@@ -462,6 +505,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "300",
         example: "",
         doc: "Lifetime of a permission in seconds. Clients rely on 300.",
+        reload: Reload::NewAllocations,
         coturn: &["permission-lifetime"],
     },
     Setting {
@@ -473,6 +517,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "600",
         example: "",
         doc: "Lifetime of a channel binding in seconds. Clients rely on 600.",
+        reload: Reload::NewAllocations,
         coturn: &["channel-lifetime"],
     },
     Setting {
@@ -485,6 +530,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Seconds that a port reserved with EVEN-PORT is kept for the request with its RESERVATION-TOKEN. A user has 16 of \
               them at most that are not claimed yet; of a static user, each client address has.",
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -496,6 +542,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               server on this machine. Ports are written like `203.0.113.7:7882`, `[2001:db8::7]:7882`, `10.0.0.0/8:5000-6000` or \
               `[2001:db8::/32]:5000-6000`; without them all ports are meant. Behind a NAT (`relay.external_ip`), name the address \
               of this machine, not the external one, for a server on this machine.",
+        reload: Reload::Live,
         coturn: &["allowed-peer-ip"],
     },
     Setting {
@@ -505,6 +552,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: r#"["198.51.100.128/25"]"#,
         doc: "Peers that are refused in addition to those refused by default, written as in `allow`. A range with the relay's own \
               address keeps its clients from calling each other.",
+        reload: Reload::Live,
         coturn: &["denied-peer-ip"],
     },
     Setting {
@@ -514,6 +562,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: r#"["2001:db8:64::/96"]"#,
         doc: "NAT64 prefixes of this network in addition to 64:ff9b::/96. The embedded IPv4 address is judged like any other, so \
               that clients cannot reach private addresses through the translator.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -523,6 +572,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "Addresses and ports for HTTP. An empty list turns it off. There is no access control: anyone who can connect can read \
               the metrics, so keep it on loopback or a private network.",
+        reload: Reload::Live,
         coturn: &["prometheus-address", "prometheus-port", "prometheus"],
     },
     Setting {
@@ -538,6 +588,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "The least severe level that is logged. `info` includes the beginning and end of each allocation, and why clients were \
               refused.",
+        reload: Reload::Live,
         coturn: &["log-min-level", "verbose", "Verbose"],
     },
     Setting {
@@ -549,6 +600,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: r#""human""#,
         example: "",
         doc: "`human` writes readable lines, `json` one JSON object per line.",
+        reload: Reload::Live,
         coturn: &[],
     },
 ];
@@ -569,6 +621,7 @@ static USER: &[Setting<UserDraft>] = &[
         default: "",
         example: r#""alice""#,
         doc: "The user name. Required.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -577,6 +630,7 @@ static USER: &[Setting<UserDraft>] = &[
         default: "",
         example: r#""a password""#,
         doc: "The password. One of `password`, `password_file` and `key` is required.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -586,6 +640,7 @@ static USER: &[Setting<UserDraft>] = &[
         example: r#""/etc/hairpin/alice""#,
         doc: "A file with the password on one line; blank lines and lines that begin with # are skipped. A relative path starts at \
               the folder of this file.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -595,6 +650,7 @@ static USER: &[Setting<UserDraft>] = &[
         example: r#""00112233445566778899aabbccddeeff""#,
         doc: "MD5(user:realm:password) in hex, as in coturn's databases, so that the file does not contain the password. SHA-256 is \
               not offered to any client while such a user exists.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -605,6 +661,7 @@ static USER: &[Setting<UserDraft>] = &[
         doc: "Allocations of all clients with this name together; requests for more are refused with 486. `0`, the default, means no \
               limit, because many applications give one name to all their users; a sensible limit is 10000, ten for each of 1000 \
               clients.",
+        reload: Reload::Live,
         coturn: &[],
     },
 ];

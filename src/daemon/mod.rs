@@ -5,6 +5,7 @@
 //! - [`configuration`], [`state`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `announce`: the log lines of a start
+//! - [`control`]: orders to the running relay
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
 
@@ -12,6 +13,7 @@ pub mod addresses;
 mod announce;
 mod certificate;
 pub mod configuration;
+pub mod control;
 mod files;
 mod heartbeat;
 mod host;
@@ -44,6 +46,7 @@ use crate::config::tls::quoted;
 use crate::config::{Finding, Loaded, SECRET_VARIABLE, Settings};
 use crate::plural::counted;
 use crate::turn::peers::PeerRule;
+use control::{Control, Order};
 use logging::Logging;
 use relay::RunningRelay;
 use signals::{BlockedSignals, Signal, Signals};
@@ -169,6 +172,7 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     runtime.block_on(async {
         let mut signals = Signals::new(signals)?;
         let mut relay = RunningRelay::start(settings, logging.lost())?;
+        let (_control, mut orders) = Control::new();
         let mut offered = false;
         let signal = loop {
             // Without an address there are no URLs yet.
@@ -179,8 +183,11 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop(signal) => break signal,
-                    Signal::Reload => reload(args, &loaded, &mut relay).await,
+                    Signal::Reload => drop(reload(args, &loaded, &mut relay).await),
                     Signal::Ignored(_) => {}
+                },
+                Some(order) = orders.recv() => match order {
+                    Order::Reload(reply) => drop(reply.send(reload(args, &loaded, &mut relay).await)),
                 },
                 () = relay.changed() => relay.adapt().await,
             }
@@ -198,7 +205,7 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
 
 /// Reads the configuration again and uses its credentials from now on. If it has a mistake, nothing changes. `started` is what the
 /// relay was started with.
-async fn reload(args: &ServeArgs, started: &Loaded, relay: &mut RunningRelay) {
+async fn reload(args: &ServeArgs, started: &Loaded, relay: &mut RunningRelay) -> Result<(), String> {
     match renew_auth(args, relay).await {
         Ok(new) => {
             new.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -212,8 +219,12 @@ async fn reload(args: &ServeArgs, started: &Loaded, relay: &mut RunningRelay) {
                 );
             }
             info!("SIGHUP: credentials are reloaded; running calls continue");
+            Ok(())
         }
-        Err(error) => error!("SIGHUP: nothing has changed: {error:#}"),
+        Err(error) => {
+            error!("SIGHUP: nothing has changed: {error:#}");
+            Err(format!("{error:#}"))
+        }
     }
 }
 
