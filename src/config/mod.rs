@@ -8,6 +8,7 @@
 //! - `secrets`: which texts are shared secrets and passwords, and how files hold them
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`
 //! - [`load()`]: from the text of a file to settings, with every mistake
+//! - `changes`: what differs between two configurations
 //! - `checks`: whether settings agree with each other
 //! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
@@ -18,6 +19,7 @@
 //! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
 
 mod certificate;
+mod changes;
 mod checks;
 pub mod external;
 pub mod files;
@@ -37,7 +39,8 @@ mod tests;
 pub mod tls;
 mod user;
 
-pub use kind::{FileContents, ReadContext};
+pub use changes::Change;
+pub use kind::{FileContents, ReadContext, Reload};
 pub use kinds::port_range;
 pub use layers::Site;
 pub use load::{Loaded, load, without_file};

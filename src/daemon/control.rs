@@ -3,13 +3,15 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::reload::{ReloadError, ReloadReport};
+
 /// Orders that wait at most.
 const ORDERS: usize = 64;
 
 /// An order, with a channel for the outcome.
 pub(super) enum Order {
     /// Read the configuration again and apply what has changed.
-    Reload(oneshot::Sender<Result<(), String>>),
+    Reload(oneshot::Sender<Result<ReloadReport, ReloadError>>),
 }
 
 /// Gives orders to the running relay.
@@ -29,8 +31,8 @@ impl Control {
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub async fn reload(&self) -> Result<(), String> {
-        self.order(Order::Reload).await?
+    pub async fn reload(&self) -> Result<ReloadReport, ReloadError> {
+        self.order(Order::Reload).await.map_err(ReloadError::new)?
     }
 
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, String> {

@@ -5,7 +5,7 @@
 //! - [`configuration`], [`state`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `announce`: the log lines of a start
-//! - [`control`]: orders to the running relay
+//! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
 
@@ -20,6 +20,7 @@ mod host;
 pub mod http;
 pub mod ice;
 pub mod logging;
+mod main_loop;
 mod metrics;
 mod netlink;
 mod own;
@@ -27,6 +28,7 @@ mod place;
 pub mod random;
 mod reading;
 mod relay;
+pub mod reload;
 mod signals;
 pub mod state;
 mod watch;
@@ -44,12 +46,12 @@ use tracing::{error, info, warn};
 use crate::auth::Secret;
 use crate::config::tls::quoted;
 use crate::config::{Finding, Loaded, SECRET_VARIABLE, Settings};
-use crate::plural::counted;
 use crate::turn::peers::PeerRule;
-use control::{Control, Order};
+use control::Control;
 use logging::Logging;
+use main_loop::{Daemon, Inputs};
 use relay::RunningRelay;
-use signals::{BlockedSignals, Signal, Signals};
+use signals::{BlockedSignals, Signals};
 
 /// The arguments of `hairpin serve`.
 #[derive(Clone, Debug, Default)]
@@ -167,75 +169,23 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     let secret_directory = complete(&mut loaded.settings, args)?;
     let loaded = loaded;
-    let settings = &loaded.settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut signals = Signals::new(signals)?;
-        let mut relay = RunningRelay::start(settings, logging.lost())?;
-        let (_control, mut orders) = Control::new();
-        let mut offered = false;
-        let signal = loop {
-            // Without an address there are no URLs yet.
-            if !offered && !relay.site().relay.is_empty() {
-                offer_ice_servers(settings, &relay, args, secret_directory.as_deref());
-                offered = true;
-            }
-            tokio::select! {
-                signal = signals.next() => match signal {
-                    Signal::Stop(signal) => break signal,
-                    Signal::Reload => drop(reload(args, &loaded, &mut relay).await),
-                    Signal::Ignored(_) => {}
-                },
-                Some(order) = orders.recv() => match order {
-                    Order::Reload(reply) => drop(reply.send(reload(args, &loaded, &mut relay).await)),
-                },
-                () = relay.changed() => relay.adapt().await,
-            }
-        };
+        let relay = RunningRelay::start(&loaded.settings, logging.lost())?;
+        let (_control, orders) = Control::new();
+        let mut inputs = Inputs::new(Signals::new(signals)?, orders);
+        let mut daemon = Daemon { args, loaded: &loaded, relay, secret_directory, offered: false };
+        let signal = main_loop::run(&mut daemon, &mut inputs).await;
         info!("{signal}: ending every allocation and stopping");
+        let relay = daemon.relay;
         let stopping = tokio::task::spawn_blocking(move || relay.stop());
         tokio::select! {
             stopped = stopping => stopped?,
-            () = signals.stop() => std::process::exit(1),
+            () = inputs.signals.stop() => std::process::exit(1),
         }
         info!("hairpin has stopped");
         Ok(())
     })
-}
-
-/// Reads the configuration again and uses its credentials from now on. If it has a mistake, nothing changes. `started` is what the
-/// relay was started with.
-async fn reload(args: &ServeArgs, started: &Loaded, relay: &mut RunningRelay) -> Result<(), String> {
-    match renew_auth(args, relay).await {
-        Ok(new) => {
-            new.warnings.iter().for_each(|warning| warn!("{warning}"));
-            let changed = started.changed(&new);
-            if !changed.is_empty() {
-                warn!(
-                    "SIGHUP reloads only [auth]; {} changed too, and {} a restart: {}",
-                    if changed.len() == 1 { "another setting has" } else { "other settings have" },
-                    if changed.len() == 1 { "needs" } else { "need" },
-                    changed.join(", ")
-                );
-            }
-            info!("SIGHUP: credentials are reloaded; running calls continue");
-            Ok(())
-        }
-        Err(error) => {
-            error!("SIGHUP: nothing has changed: {error:#}");
-            Err(format!("{error:#}"))
-        }
-    }
-}
-
-async fn renew_auth(args: &ServeArgs, relay: &mut RunningRelay) -> Result<Loaded> {
-    let mut new = load(args).map_err(|mistakes| {
-        mistakes.iter().for_each(|mistake| error!("{mistake}"));
-        anyhow::anyhow!("the configuration has {}", counted(mistakes.len(), "mistake"))
-    })?;
-    complete(&mut new.settings, args)?;
-    relay.renew_auth(&new.settings).await?;
-    Ok(new)
 }
 
 /// Adds what the settings need and do not have: a shared secret and a certificate. Without a configuration, the realm, too.
