@@ -10,158 +10,26 @@
 //!
 //! An address is judged once. The resulting [`Scope`] decides about the ports of each packet without walking lists.
 
+mod cidr;
 mod rule;
 mod scope;
+mod special;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::sync::Arc;
 
+pub use cidr::{Cidr, CidrError};
 pub use rule::{PeerRule, PeerRuleError};
 pub use scope::{Forbidden, PortRules, Scope};
 
 use super::External;
+use cidr::is_link_local;
 use scope::{Access, PortMap};
-
-/// A range of addresses: `192.0.2.0/24`, `2001:db8::/32`, or a single address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cidr {
-    addr: IpAddr,
-    len: u8,
-}
-
-/// Why text is not a [`Cidr`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CidrError {
-    /// No address before the slash.
-    #[error("not an IP address")]
-    Address,
-    /// No length after the slash, or one longer than the address.
-    #[error("the prefix length must be a number from 0 to {0}")]
-    Length(u8),
-    /// Bits are set after the prefix: probably a typing mistake.
-    #[error("has bits set after the prefix; did you mean {0}?")]
-    HostBits(Cidr),
-}
-
-impl Cidr {
-    /// The range of `len` leading bits of `addr`; bits after them are cleared. `None` if the address has fewer.
-    pub fn new(addr: IpAddr, len: u8) -> Option<Cidr> {
-        let addr = match addr {
-            IpAddr::V4(v4) if len <= 32 => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
-            }
-            IpAddr::V6(v6) if len <= 128 => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
-            }
-            _ => return None,
-        };
-        Some(Cidr { addr, len })
-    }
-
-    /// Whether `ip` is in the range.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        Cidr::new(ip, self.len).is_some_and(|range| range.addr == self.addr)
-    }
-
-    /// The first address of the range.
-    pub fn first(&self) -> IpAddr {
-        self.addr
-    }
-
-    /// The last address of the range.
-    pub fn last(&self) -> IpAddr {
-        match self.addr {
-            IpAddr::V4(v4) => {
-                let host = u32::MAX.checked_shr(u32::from(self.len)).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() | host))
-            }
-            IpAddr::V6(v6) => {
-                let host = u128::MAX.checked_shr(u32::from(self.len)).unwrap_or(0);
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() | host))
-            }
-        }
-    }
-
-    /// Whether every address of `other` is in the range.
-    pub fn covers(&self, other: &Cidr) -> bool {
-        self.contains(other.first()) && self.contains(other.last())
-    }
-
-    /// Whether a rule for a part of this own range opens it. `widened`: some own ranges are wider than those of the kernel, so
-    /// most of such a part may be elsewhere.
-    pub fn opens_in_part(&self, widened: bool) -> bool {
-        self.addr.is_loopback() || !widened && !is_link_local(self.addr)
-    }
-
-    /// Whether it is a single address.
-    pub fn is_one(&self) -> bool {
-        self.len == if self.addr.is_ipv4() { 32 } else { 128 }
-    }
-
-    /// The IPv4 address inside an IPv6 one of this NAT64 prefix (RFC 6052 section 2.2).
-    fn embedded(&self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
-        if !self.contains(IpAddr::V6(ip)) {
-            return None;
-        }
-        let bytes = ip.octets();
-        let start = usize::from(self.len / 8);
-        let mut inside = [0; 4];
-        // Byte 8 is never part of it
-        let places = (start..16).filter(|&i| i != 8);
-        for (to, from) in inside.iter_mut().zip(places) {
-            *to = bytes[from];
-        }
-        Some(Ipv4Addr::from(inside))
-    }
-}
-
-impl From<IpAddr> for Cidr {
-    /// The range of this address only.
-    fn from(addr: IpAddr) -> Cidr {
-        Cidr { addr, len: if addr.is_ipv4() { 32 } else { 128 } }
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = CidrError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (addr, len) = match text.split_once('/') {
-            Some((addr, len)) => (addr, Some(len)),
-            None => (text, None),
-        };
-        let addr: IpAddr = addr.parse().map_err(|_| CidrError::Address)?;
-        let most = if addr.is_ipv4() { 32 } else { 128 };
-        let len = match len {
-            Some(len) => len.parse().map_err(|_| CidrError::Length(most))?,
-            None => most,
-        };
-        let range = Cidr::new(addr, len).ok_or(CidrError::Length(most))?;
-        if range.addr != addr {
-            return Err(CidrError::HostBits(range));
-        }
-        Ok(range)
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.len)
-    }
-}
-
-impl fmt::Debug for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+use special::{DENIED, NAT64, TUNNELS};
 
 /// The configuration of [`PeerRules`].
 #[derive(Clone, Debug, Default)]
@@ -184,66 +52,6 @@ pub struct Rules {
     /// The relay's own listeners and its HTTP endpoints: their ports are refused at every own address.
     pub endpoints: Vec<SocketAddr>,
 }
-
-/// Refused by default: everything that is not a global unicast address (IANA's special-purpose registries, and its IPv6
-/// address space registry for what is outside of 2000::/3).
-const DENIED: [(&str, &str); 43] = [
-    ("0.0.0.0/8", "this network"),
-    ("10.0.0.0/8", "private"),
-    ("100.64.0.0/10", "carrier-grade NAT"),
-    ("127.0.0.0/8", "loopback"),
-    ("169.254.0.0/16", "link-local, cloud metadata"),
-    ("172.16.0.0/12", "private"),
-    ("192.0.0.0/24", "protocol assignments"),
-    ("192.0.2.0/24", "documentation"),
-    ("192.88.99.0/24", "6to4 relays"),
-    ("192.168.0.0/16", "private"),
-    ("198.18.0.0/15", "benchmarking"),
-    ("198.51.100.0/24", "documentation"),
-    ("203.0.113.0/24", "documentation"),
-    ("224.0.0.0/4", "multicast"),
-    ("240.0.0.0/4", "reserved, broadcast"),
-    ("::/8", "reserved"),
-    ("::1/128", "loopback"),
-    ("64:ff9b:1::/48", "local NAT64"),
-    ("100::/8", "reserved"),
-    ("100::/64", "discard only"),
-    ("200::/7", "reserved"),
-    ("400::/6", "reserved"),
-    ("800::/5", "reserved"),
-    ("1000::/4", "reserved"),
-    ("2001::/23", "protocol assignments"),
-    ("2001:2::/48", "benchmarking"),
-    ("2001:10::/28", "ORCHID"),
-    ("2001:db8::/32", "documentation"),
-    ("3fff::/20", "documentation"),
-    ("4000::/3", "reserved"),
-    ("5f00::/16", "segment routing"),
-    ("6000::/3", "reserved"),
-    ("8000::/3", "reserved"),
-    ("a000::/3", "reserved"),
-    ("c000::/3", "reserved"),
-    ("e000::/4", "reserved"),
-    ("f000::/5", "reserved"),
-    ("f800::/6", "reserved"),
-    ("fc00::/7", "private"),
-    ("fe00::/9", "reserved"),
-    ("fe80::/10", "link-local"),
-    ("fec0::/10", "site-local"),
-    ("ff00::/8", "multicast"),
-];
-
-/// IPv6 addresses that stand for IPv4 ones or for tunnels: always refused (RFC 8656 section 21.4). The unspecified and the
-/// loopback address are in ::/96 too, but they are neither.
-const TUNNELS: [(&str, &str); 4] = [
-    ("::ffff:0:0/96", "IPv4-mapped"),
-    ("::/96", "IPv4-compatible"),
-    ("2002::/16", "6to4"),
-    ("2001::/32", "Teredo"),
-];
-
-/// The well-known NAT64 prefix (RFC 6052 section 2.1).
-const NAT64: &str = "64:ff9b::/96";
 
 /// Who may be reached, made once from [`Rules`].
 #[derive(Clone, Debug)]
@@ -473,11 +281,6 @@ impl PeerRules {
         let refusals = self.denied.iter().filter(|(range, _)| range.contains(ip));
         refusals.map(|(range, name)| (range.len, *name)).max_by_key(|(len, _)| *len)
     }
-}
-
-/// RFC 4291 section 2.5.6. All such addresses count as this machine's own, because which of them are depends on the link.
-fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// What an operator can do about a refused peer: the entry for `peers.allow`.

@@ -1,5 +1,8 @@
 //! Who may be reached.
 
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
 use super::*;
 
 /// The relay's own address.
