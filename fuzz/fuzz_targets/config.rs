@@ -73,6 +73,7 @@ fn check(text: &str, choice: u8) {
         listeners: settings.listen.udp.iter().map(|addr| (Transport::Udp, *addr)).collect(),
         former: Vec::new(),
         widened: false,
+        draining: true,
         relay: settings.relay.addresses.clone(),
         external: External::default(),
         own: settings.relay.addresses.iter().copied().map(Into::into).collect(),

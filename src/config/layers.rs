@@ -11,7 +11,7 @@ use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, PeerRules, Rules};
-use crate::turn::{AllocationLimits, ExemptSources, External, Families, Lifetimes, Transport};
+use crate::turn::{Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, Transport};
 use crate::wire::ChannelRange;
 use crate::{auth, datapath, turn};
 
@@ -30,6 +30,8 @@ pub struct Site {
     pub own: Vec<Cidr>,
     /// Whether `own` has ranges that are wider than the kernel's.
     pub widened: bool,
+    /// Whether the relay drains.
+    pub draining: bool,
     /// CPUs that this process may use.
     pub cpus: usize,
 }
@@ -63,6 +65,10 @@ impl Settings {
     pub fn turn(&self, site: &Site) -> turn::TurnConfig {
         let limits = &self.limits;
         turn::TurnConfig {
+            admission: match site.draining {
+                false => Admission::Open,
+                true => Admission::Draining(self.siblings(site).into()),
+            },
             families: self.families(site),
             lifetimes: Lifetimes {
                 allocation_lifetime: limits.allocation_lifetime,
@@ -215,6 +221,7 @@ mod tests {
             external: External::default(),
             own: vec!["127.0.0.0/8".parse().unwrap()],
             widened: false,
+            draining: false,
             cpus: 3,
         }
     }
@@ -265,6 +272,7 @@ mod tests {
                 external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),
                 own: vec!["10.0.0.5".parse().unwrap()],
                 widened: false,
+                draining: false,
                 cpus: 1,
             };
             let turn = settings.turn(&site);

@@ -131,8 +131,9 @@ impl<T, D: Default> Entry<T> for Draft<T, D> {
             let fix = format!("add a line like {} = {}", setting.key, setting.example);
             findings.push(source.finding(key, header, "", what, fix));
         } else if let Err(Refusal { key: name, what, fix }) = (self.add)(target, draft) {
-            let value = table.get(name).and_then(Item::span).unwrap_or(header);
-            let shown = source.text.get(value.clone()).unwrap_or_default();
+            let value = table.get(name).and_then(Item::span);
+            let shown = value.clone().and_then(|value| source.text.get(value)).unwrap_or_default();
+            let value = value.unwrap_or(header);
             let shown = if is_in_auth(key) && shown.contains(':') { HIDDEN } else { shown };
             findings.push(source.finding(&format!("{key}.{name}"), value, shown, what, fix));
         }

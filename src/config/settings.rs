@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::external::ExternalIp;
+use super::sibling::SiblingSettings;
 use super::tls::TlsSettings;
 use crate::auth::{Secret, StaticUser};
 use crate::turn::Transport;
@@ -30,6 +31,12 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[log]`.
     pub log: LogSettings,
+    /// `[[sibling]]`: relays that take over new clients while this one drains.
+    pub siblings: Vec<SiblingSettings>,
+    /// Seconds that a stop may take.
+    pub stop_deadline: u32,
+    /// Seconds until a drain ends although there are allocations; 0 is no deadline.
+    pub drain_deadline: u64,
     /// Worker threads; 0 is one per CPU that this process may use.
     pub workers: u64,
     /// The value of SOFTWARE in responses; empty sends none.
@@ -214,9 +221,23 @@ impl Settings {
     /// Whether every setting outside `[auth]` is the same.
     pub fn same_except_auth(&self, other: &Settings) -> bool {
         let rest = |settings: &Settings| {
-            let Settings { listen, relay, tls, auth: _, limits, peers, http, log, workers, software } =
-                settings.clone();
-            (listen, relay, tls, limits, peers, http, log, workers, software)
+            let Settings {
+                listen,
+                relay,
+                tls,
+                auth: _,
+                limits,
+                peers,
+                http,
+                log,
+                siblings,
+                stop_deadline,
+                drain_deadline,
+                workers,
+                software,
+            } = settings.clone();
+            let drain = (siblings, stop_deadline, drain_deadline);
+            (listen, relay, tls, limits, peers, http, log, drain, workers, software)
         };
         rest(self) == rest(other)
     }
@@ -232,6 +253,9 @@ impl Settings {
             peers: PeersSettings::default(),
             http: HttpSettings::default(),
             log: LogSettings::default(),
+            siblings: Vec::new(),
+            stop_deadline: 0,
+            drain_deadline: 0,
             workers: 0,
             software: String::new(),
         }

@@ -3,12 +3,15 @@
 
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
-    Addresses, Advice, Choice, ExternalIps, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerRanges,
-    PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch, Text,
+    Addresses, Advice, Choice, DomainName, ExternalIps, FamilyAddress, Md5Key, Nat64, Number, PasswordFile,
+    PasswordText, PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch,
+    Text,
 };
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings};
+use super::sibling::{self, SiblingSettings};
 use super::user::{self, UserDraft};
+use crate::wire::Family;
 
 /// The environment variable that may hold shared secrets.
 pub const SECRET_VARIABLE: &str = "HAIRPIN_AUTH_SECRET";
@@ -63,6 +66,28 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               short.",
         reload: Reload::Live,
         coturn: &["software-attribute"],
+    },
+    Setting {
+        key: "stop_deadline",
+        kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.stop_deadline },
+        default: "5",
+        example: "",
+        doc: "Seconds that a stop may take. SIGTERM, SIGINT and SIGQUIT end every allocation in an orderly way, which takes a moment; \
+              what is not done when this time is over is given up: the log names the threads that have not ended, and the exit \
+              status is 1.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "drain_deadline",
+        kind: &Number { range: 0..=31_536_000, at: |s: &mut Settings| &mut s.drain_deadline },
+        default: "0",
+        example: "3600",
+        doc: "Seconds after which a drain ends although there are allocations, which then end too. `0` waits for the last one to \
+              end by itself. It is for SIGUSR1 and for `hairpin ctl drain` without `--deadline`, and holds for the next drain. \
+              [docs/operations.md](operations.md) describes drains.",
+        reload: Reload::Live,
+        coturn: &[],
     },
     Setting {
         key: "listen.udp",
@@ -606,12 +631,93 @@ pub static SETTINGS: &[Setting<Settings>] = &[
 ];
 
 /// The sections that may be repeated. In the reference they follow the settings of the section that they belong to.
-pub static REPEATED: &[RepeatedSection<Settings>] = &[RepeatedSection {
-    key: "auth.user",
-    entry: &Draft { settings: USER, required: &["name"], add: user::add },
-    doc: "A user with a password. Write the section once per user.",
-    coturn: &["user"],
-}];
+pub static REPEATED: &[RepeatedSection<Settings>] = &[
+    RepeatedSection {
+        key: "sibling",
+        entry: &Draft { settings: SIBLING, required: &[], add: sibling::add },
+        doc: "Another relay that accepts the same credentials, with the same realm. While this relay drains, a client that asks for \
+              an allocation is sent to one of them (300, ALTERNATE-SERVER): one with an address of the client's family and a port \
+              for its transport. Without such a sibling it is refused with 508. Several siblings share the clients evenly. What of \
+              the list is this relay itself is passed over, so that all relays may have the same list.",
+        coturn: &["alternate-server", "tls-alternate-server"],
+    },
+    RepeatedSection {
+        key: "auth.user",
+        entry: &Draft { settings: USER, required: &["name"], add: user::add },
+        doc: "A user with a password. Write the section once per user.",
+        coturn: &["user"],
+    },
+];
+
+/// The settings of a `[[sibling]]` section.
+static SIBLING: &[Setting<SiblingSettings>] = &[
+    Setting {
+        key: "v4",
+        kind: &FamilyAddress { family: Family::V4, at: |s: &mut SiblingSettings| &mut s.v4 },
+        default: "",
+        example: r#""203.0.113.8""#,
+        doc: "The IPv4 address that its clients connect to. A sibling needs this, `v6` or both.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "v6",
+        kind: &FamilyAddress { family: Family::V6, at: |s: &mut SiblingSettings| &mut s.v6 },
+        default: "",
+        example: r#""2001:db8::8""#,
+        doc: "The IPv6 address that its clients connect to.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "udp",
+        kind: &Number { range: 1..=65535, at: |s: &mut SiblingSettings| &mut s.udp },
+        default: "",
+        example: "3478",
+        doc: "Its port for UDP clients. UDP clients are sent to siblings that have one. A sibling needs this, `tcp` or `tls`.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "tcp",
+        kind: &Number { range: 1..=65535, at: |s: &mut SiblingSettings| &mut s.tcp },
+        default: "",
+        example: "3478",
+        doc: "Its port for TCP clients.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "tls",
+        kind: &Number { range: 1..=65535, at: |s: &mut SiblingSettings| &mut s.tls },
+        default: "",
+        example: "5349",
+        doc: "Its port for TLS clients. They are sent there only with `certificate_names_address`.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "domain",
+        kind: &DomainName(|s: &mut SiblingSettings| &mut s.domain),
+        default: "",
+        example: r#""turn-2.example.org""#,
+        doc: "The host name in its certificate. TLS clients are told it (ALTERNATE-DOMAIN), and check the certificate by it if \
+              they follow RFC 8489. International names are written in A-labels (`xn--...`).",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "certificate_names_address",
+        kind: &Switch(|s: &mut SiblingSettings| &mut s.certificate_names_address),
+        default: "false",
+        example: "true",
+        doc: "Whether its certificate also names its addresses (subjectAltName of type iPAddress). Browsers forget the host name when \
+              they follow a 300, so that they refuse a certificate without the address; TLS clients of such a sibling are \
+              refused with 508, and try the next URL that they have.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+];
 
 /// The settings of an `[[auth.user]]` section.
 static USER: &[Setting<UserDraft>] = &[

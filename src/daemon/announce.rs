@@ -303,6 +303,7 @@ mod tests {
             external: External::default(),
             own: Vec::new(),
             widened: false,
+            draining: false,
             cpus: 1,
         };
         let line = denied(&settings, &site);
@@ -329,6 +330,7 @@ mod tests {
             external: External::default(),
             own: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             widened: false,
+            draining: false,
             cpus: 1,
         };
         let (before, now) = (site(&[]), site(&["192.0.2.7", "10.0.0.7"]));

@@ -88,6 +88,7 @@ impl RunningRelay {
             former: Vec::new(),
             own: place.own.ranges.clone(),
             widened: place.own.widened,
+            draining: false,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
         let limit = files::raise_limit();

@@ -1,12 +1,14 @@
 //! The settings of a server. Defaults follow the RFC, or are the safe choice.
 
 use super::peers::PeerRules;
-use super::{External, Families};
+use super::{Admission, External, Families};
 use crate::wire::ChannelRange;
 
 /// Settings of a [`Server`](super::Server), read-only and shared by all workers.
 #[derive(Clone, Debug)]
 pub struct TurnConfig {
+    /// Whether there are new allocations.
+    pub admission: Admission,
     /// The address families that relayed addresses exist for (440 otherwise).
     pub families: Families,
     /// How long allocations, permissions and channels live.

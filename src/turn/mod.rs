@@ -16,11 +16,12 @@
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
 //! - [`bucket`]: the rate limits of new allocations, and of responses to clients that have not authenticated
 //! - `own_ports`: what of this machine an allocation has reached
+//! - `siblings`: other relays that take over new clients while this one drains
 //! - [`ExemptSources`]: sources that many clients share
 //! - `timers`: one ordered queue of named deadlines
 //! - [`stats`]: counters, plain integers
 //!
-//! Not here on purpose: TCP relaying (RFC 6062), mobility (RFC 8016), the ALTERNATE-SERVER redirection of section 7.2.
+//! Not here on purpose: TCP relaying (RFC 6062), mobility (RFC 8016).
 
 mod address;
 mod allocation;
@@ -43,6 +44,7 @@ mod pending;
 mod per_family;
 mod requests;
 mod server;
+mod siblings;
 mod snapshot;
 mod sources;
 pub mod stats;
@@ -62,6 +64,7 @@ pub use output::{
 };
 pub use per_family::{Families, PerFamily};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};
+pub use siblings::{Admission, Sibling};
 pub use snapshot::Snapshot;
 pub use sources::ExemptSources;
 pub use stats::Stats;

@@ -423,6 +423,8 @@ pub struct Refused {
     pub peer: Option<SocketAddr>,
     /// The channel number that is out of range.
     pub channel: Option<u16>,
+    /// The sibling that the client was sent to.
+    pub alternate: Option<SocketAddr>,
     /// The comprehension-required attributes that are unknown here.
     pub unknown: Vec<u16>,
 }

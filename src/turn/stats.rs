@@ -8,7 +8,7 @@ use crate::counted::{Counters, counted};
 use crate::wire::{Family, Method};
 
 /// The outcomes of requests, in the order of [`Stats::requests`]: an error code, or 0 for success.
-pub const OUTCOMES: [u16; 13] = [0, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
+pub const OUTCOMES: [u16; 14] = [0, 300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
 
 /// The methods of requests, in the order of [`Stats::requests`].
 pub const REQUESTS: [Method; 5] =

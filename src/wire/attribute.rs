@@ -57,10 +57,14 @@ pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
 /// PASSWORD-ALGORITHMS (RFC 8489 §14.11).
 pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
+/// ALTERNATE-DOMAIN (RFC 8489 §14.16).
+pub const ALTERNATE_DOMAIN: u16 = 0x8003;
 /// ICMP (RFC 8656 §18.13).
 pub const ICMP: u16 = 0x8004;
 /// SOFTWARE (RFC 8489 §14.14).
 pub const SOFTWARE: u16 = 0x8022;
+/// ALTERNATE-SERVER (RFC 8489 §14.15).
+pub const ALTERNATE_SERVER: u16 = 0x8023;
 /// FINGERPRINT (RFC 8489 §14.7).
 pub const FINGERPRINT: u16 = 0x8028;
 /// ADDITIONAL-ADDRESS-FAMILY as numbered by its drafts, which some clients still send. RFC 8656 assigned 0x8000.

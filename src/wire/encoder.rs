@@ -102,6 +102,11 @@ impl Encoder {
         self.bytes(attribute::MAPPED_ADDRESS, AddressValue::plain(addr).bytes());
     }
 
+    /// Adds ALTERNATE-SERVER, which is encoded in the same way (RFC 8489 §14.15).
+    pub fn alternate_server(&mut self, addr: SocketAddr) {
+        self.bytes(attribute::ALTERNATE_SERVER, AddressValue::plain(addr).bytes());
+    }
+
     /// Adds UNKNOWN-ATTRIBUTES (RFC 8489 §14.13). A classic client gets an even number of types, with the last one repeated
     /// if necessary (RFC 3489 §11.2.10).
     pub fn unknown_attributes(&mut self, kinds: &[u16]) {

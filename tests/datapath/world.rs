@@ -112,6 +112,7 @@ impl Setup {
             ..Rules::default()
         };
         let turn = turn::TurnConfig {
+            admission: turn::Admission::Open,
             external: turn::External::default(),
             families: FAMILIES,
             lifetimes: self.lifetimes,

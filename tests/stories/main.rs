@@ -16,6 +16,7 @@ mod own;
 mod permissions;
 mod refresh;
 mod send_and_data;
+mod siblings;
 mod snapshot;
 mod streams;
 mod unsent;

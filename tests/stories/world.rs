@@ -9,10 +9,10 @@ use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, m
 use hairpin::turn::bucket::{RateLimiter, Rates, UnsignedResponse};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
-    AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, ClosedPortDropped, Denial, External,
-    Families, FiveTuple, Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr, PerFamily,
-    PortRequest, Refused, RelayId, RelayRequest, RelaySocketId, RelayedAddr, Server, Shared, Shortage,
-    Snapshot, Ticket, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
+    Admission, AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, ClosedPortDropped, Denial,
+    External, Families, FiveTuple, Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr,
+    PerFamily, PortRequest, Refused, RelayId, RelayRequest, RelaySocketId, RelayedAddr, Server, Shared,
+    Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
 };
 use hairpin::wire::{
     Attribute, ChannelRange, Class, Encoder, Family, Message, Method, TransactionId, attribute,
@@ -79,6 +79,7 @@ pub struct World {
 
 pub fn config() -> TurnConfig {
     TurnConfig {
+        admission: Admission::Open,
         families: Families { v4: true, v6: true },
         lifetimes: Lifetimes::default(),
         channels: ChannelRange::default(),

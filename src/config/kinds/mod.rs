@@ -12,7 +12,10 @@ use toml_edit::Value;
 use super::kind::{ReadContext, SettingKind, ValueError};
 use crate::plural::counted;
 
-pub use network::{Addresses, ExternalIps, Nat64, PeerRanges, PortRange, Prefixes, Sockets, port_range};
+pub use network::{
+    Addresses, DomainName, ExternalIps, FamilyAddress, Nat64, PeerRanges, PortRange, Prefixes, Sockets,
+    port_range,
+};
 pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets};
 
 /// The longest lifetime: a year.

@@ -10,6 +10,7 @@ use super::{list, set, set_of, text};
 use crate::config::external::ExternalIp;
 use crate::config::kind::{ReadContext, SettingKind, ValueError};
 use crate::turn::peers::{Cidr, PeerRule, PeerRuleError};
+use crate::wire::Family;
 
 /// Addresses to listen on.
 pub struct Sockets<T: 'static> {
@@ -42,6 +43,35 @@ impl<T> SettingKind<T> for Addresses<T> {
 
     fn describe(&self) -> String {
         "list of addresses".into()
+    }
+}
+
+/// An address of one family, of another machine.
+pub struct FamilyAddress<T: 'static> {
+    pub family: Family,
+    pub at: fn(&mut T) -> &mut Option<IpAddr>,
+}
+
+impl<T> SettingKind<T> for FamilyAddress<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        set((self.at)(target), family_address(value, self.family).map(Some))
+    }
+
+    fn describe(&self) -> String {
+        format!("{} address", name(self.family))
+    }
+}
+
+/// A host name.
+pub struct DomainName<T: 'static>(pub fn(&mut T) -> &mut String);
+
+impl<T> SettingKind<T> for DomainName<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        set((self.0)(target), domain_name(value))
+    }
+
+    fn describe(&self) -> String {
+        "host name".into()
     }
 }
 
@@ -158,6 +188,56 @@ fn address(value: &Value) -> Result<IpAddr, ValueError> {
     }
     check_local(value, address)?;
     Ok(address)
+}
+
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+fn family_address(value: &Value, family: Family) -> Result<IpAddr, ValueError> {
+    let example = match family {
+        Family::V4 => "write it like \"203.0.113.8\"",
+        Family::V6 => "write it like \"2001:db8::8\"",
+    };
+    let what = format!("not an {} address", name(family));
+    let address: IpAddr = parsed(value, &what, example)?;
+    if Family::of(address) != family {
+        return Err(ValueError::of(value, what, example));
+    }
+    let is_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    if is_local || address.is_unspecified() || address.is_multicast() {
+        let fix = "write the address that its clients connect to";
+        return Err(ValueError::of(value, "cannot be the address of a relay", fix));
+    }
+    Ok(address)
+}
+
+/// RFC 1123 section 2.1: labels of letters, digits and hyphens. A name whose last label is a number is an address.
+fn domain_name(value: &Value) -> Result<String, ValueError> {
+    let text = text(value)?;
+    let domain = text.strip_suffix('.').unwrap_or(text);
+    if !domain.is_ascii() {
+        let fix = "write its A-labels, like \"xn--bcher-kva.example.org\"";
+        return Err(ValueError::of(value, "not ASCII", fix));
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let mut labels = domain.split('.');
+    if domain.len() > 253 || !labels.clone().all(is_label) || labels.next_back().is_some_and(is_number) {
+        return Err(ValueError::of(value, "not a host name", "write it like \"turn-2.example.org\""));
+    }
+    Ok(domain.to_owned())
 }
 
 fn external(value: &Value) -> Result<ExternalIp, ValueError> {

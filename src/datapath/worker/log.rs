@@ -114,6 +114,7 @@ impl Log {
             reason = refused.reason,
             user = refused.user.as_deref(),
             peer = refused.peer.map(tracing::field::display),
+            alternate = refused.alternate.map(tracing::field::display),
             channel = refused.channel.map(|number| format!("{number:#06x}")),
             attributes = (!unknown.is_empty()).then(|| unknown.join(" ")),
             fix = refused.fix.as_deref(),

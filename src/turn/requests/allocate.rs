@@ -5,8 +5,8 @@ use crate::auth::{Account, AccountKind, Authenticated};
 use crate::turn::allocation::{Allocation, RelayLease};
 use crate::turn::pending::{PendingKind, PendingRequest};
 use crate::turn::{
-    AllocationId, Answer, Ask, Denial, Families, FiveTuple, Opened, OpenedRelay, PerFamily, PortRequest,
-    RelayRequest, SECOND, Shortage, Ticket, Token,
+    Admission, AllocationId, Answer, Ask, Denial, Families, FiveTuple, Opened, OpenedRelay, PerFamily,
+    PortRequest, RelayRequest, SECOND, Shortage, Ticket, Token,
 };
 use crate::wire::{self, Encoder, Family, attribute};
 
@@ -96,6 +96,7 @@ impl Server {
         }
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let request = AllocateRequest::parse(message)?;
+        self.admit(&origin.tuple)?;
         let user = authenticated.credential().account();
         let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), &origin.tuple)?;
         let limits = &self.snapshot.config.limits;
@@ -121,6 +122,27 @@ impl Server {
         let ticket = self.pending.insert(request, &mut self.timers);
         self.outputs.push_back(Output::Ask { ticket, ask });
         Ok(Success::Pending)
+    }
+
+    /// RFC 8656 §7.2, 11.: a relay that drains sends clients to its siblings. A retransmission of the request that made an
+    /// allocation does not come here.
+    fn admit(&self, tuple: &FiveTuple) -> Result<(), Reject> {
+        let config = &self.snapshot.config;
+        let siblings = match &config.admission {
+            Admission::Open => return Ok(()),
+            Admission::Draining(siblings) => siblings,
+        };
+        let Some(alternate) = Admission::alternate(siblings, tuple, &config.external, self.hash) else {
+            let fix = if siblings.is_empty() {
+                "list other relays that accept the same credentials in [[sibling]], or give clients their URLs"
+            } else {
+                "no [[sibling]] has an address of the client's family and a port for its transport; over TLS its certificate must \
+                 name its address, too (certificate_names_address)"
+            };
+            return Err(Reject::new(508, "the relay drains and makes no new allocations").fix(fix));
+        };
+        let sent = Reject::new(300, "the relay drains and sends new clients to a sibling");
+        Err(Reject { alternate: Some(alternate), ..sent })
     }
 
     /// The question for the owner of the sockets, and the family of a dual allocation that is not available.

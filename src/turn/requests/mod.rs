@@ -19,6 +19,7 @@ use super::allocation::Allocation;
 use super::bucket::UnsignedResponse::{self, Challenge};
 use super::peers::Forbidden;
 use super::pending::RequestOrigin;
+use super::siblings::Alternate;
 use super::stats::Dropped;
 use super::{AllocationId, ClientAddr, FiveTuple, Now, Output, Refused, Server, TurnConfig};
 use crate::auth::{self, Auth, AuthPurpose, Authenticated};
@@ -47,11 +48,12 @@ struct Reject {
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
     channel: Option<u16>,
+    alternate: Option<Alternate>,
 }
 
 impl Reject {
     fn new(code: u16, reason: &'static str) -> Reject {
-        Reject { code, reason, fix: None, unknown: Vec::new(), peer: None, channel: None }
+        Reject { code, reason, fix: None, unknown: Vec::new(), peer: None, channel: None, alternate: None }
     }
 
     /// Tells the operator what to change.
@@ -71,7 +73,7 @@ impl Reject {
 
     /// The line for the log.
     fn refused(self, origin: &RequestOrigin, user: Option<Box<str>>) -> Refused {
-        let Reject { code, reason, fix, unknown, peer, channel } = self;
+        let Reject { code, reason, fix, unknown, peer, channel, alternate } = self;
         Refused {
             tuple: origin.tuple,
             user,
@@ -81,6 +83,7 @@ impl Reject {
             fix,
             peer,
             channel,
+            alternate: alternate.map(|alternate| alternate.server),
             unknown,
         }
     }
@@ -267,6 +270,9 @@ impl Server {
                 if !reject.unknown.is_empty() {
                     response.unknown_attributes(&reject.unknown);
                 }
+                if let Some(alternate) = &reject.alternate {
+                    describe_alternate(alternate, &mut response);
+                }
                 let code = reject.code;
                 let user = authenticated.credential().user().as_ref().into();
                 self.outputs.push_back(Output::Refused(reject.refused(&origin, Some(user))));
@@ -295,6 +301,7 @@ impl Server {
                 fix,
                 peer: None,
                 channel: None,
+                alternate: None,
                 unknown: Vec::new(),
             }));
         }
@@ -351,6 +358,17 @@ fn live<'a>(
     let id = by_tuple.get(&origin.tuple).copied();
     let found = id.and_then(|id| Some((id, allocations.get_mut(id)?.as_mut())));
     found.ok_or_else(|| Reject::new(437, "no allocation on this 5-tuple"))
+}
+
+/// RFC 8489 §10: the address of the client's own family comes first.
+fn describe_alternate(alternate: &Alternate, response: &mut Encoder) {
+    response.alternate_server(alternate.server);
+    if let Some(other) = alternate.other {
+        response.alternate_server(other);
+    }
+    if let Some(domain) = &alternate.domain {
+        response.text(attribute::ALTERNATE_DOMAIN, domain);
+    }
 }
 
 /// REQUESTED-ADDRESS-FAMILY or ADDITIONAL-ADDRESS-FAMILY. `None`: the number is not a family.
