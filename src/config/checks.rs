@@ -32,8 +32,15 @@ pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagree
     }
     let http = &settings.http.listen;
     found.extend(overlap(&[("listen.udp", udp)]));
-    found.extend(overlap(&[("listen.tcp", tcp), ("listen.tls", tls), ("http.listen", http)]));
+    let admin = &settings.admin.listen;
+    found.extend(overlap(&[
+        ("listen.tcp", tcp),
+        ("listen.tls", tls),
+        ("http.listen", http),
+        ("admin.listen", admin),
+    ]));
     found.extend(certificate(&settings.tls, !tls.is_empty() && !generates, now));
+    found.extend(admin_access(settings, generates));
     // Discovered addresses are only known when the relay starts.
     let relay = &settings.relay;
     if !relay.addresses.is_empty()
@@ -82,9 +89,42 @@ pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagree
     found
 }
 
+/// What the API over TCP requires: tokens, and TLS wherever others could read them.
+fn admin_access(settings: &Settings, generates: bool) -> Vec<Disagreement> {
+    let (admin, tls) = (&settings.admin, &settings.tls);
+    if admin.listen.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    if admin.tokens.is_empty() {
+        found.push(mistake(
+            &["admin.listen", "admin.tokens_file"],
+            "there is no token, so nobody could use the API over TCP",
+            "set admin.tokens_file to a file with lines like NAME:admin:TOKEN, or remove admin.listen (the control socket needs \
+             no token)",
+        ));
+    }
+    let exposed = admin.listen.iter().find(|listener| !listener.ip().is_loopback());
+    if let Some(listener) = exposed.filter(|_| !admin.tls) {
+        found.push(mistake(
+            &["admin.listen", "admin.tls"],
+            format!("{listener} is not a loopback address, and tokens must not cross a network without TLS"),
+            "set admin.tls = true, tls.cert and tls.key, or list a loopback address like 127.0.0.1",
+        ));
+    }
+    if admin.tls && !generates && tls.cert.is_none() && tls.key.is_none() {
+        found.push(mistake(
+            &["admin.tls", "tls.cert", "tls.key"],
+            "TLS requires a certificate and its private key",
+            "set tls.cert and tls.key, or remove admin.tls",
+        ));
+    }
+    found
+}
+
 /// Addresses that this machine does not have now. The relay waits for them, since a service may start before the network.
 pub fn missing(settings: &Settings, has_address: &dyn Fn(IpAddr) -> bool) -> Vec<Disagreement> {
-    let lists: [(&'static str, Vec<IpAddr>, &str); 6] = [
+    let lists: [(&'static str, Vec<IpAddr>, &str); 7] = [
         ("listen.udp", ips(&settings.listen.udp), "clients are not served there until it has"),
         ("listen.tcp", ips(&settings.listen.tcp), "clients are not served there until it has"),
         ("listen.tls", ips(&settings.listen.tls), "clients are not served there until it has"),
@@ -95,6 +135,7 @@ pub fn missing(settings: &Settings, has_address: &dyn Fn(IpAddr) -> bool) -> Vec
             "the relay waits for it",
         ),
         ("http.listen", ips(&settings.http.listen), "nothing is served there until it has"),
+        ("admin.listen", ips(&settings.admin.listen), "nothing is served there until it has"),
     ];
     let mut found = Vec::new();
     for (key, addresses, consequence) in lists {

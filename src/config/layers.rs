@@ -119,7 +119,7 @@ impl Settings {
     /// Every address and port that this process listens on.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
         let clients = site.listeners.iter().map(|(_, addr)| addr);
-        clients.chain(&self.http.listen).copied().collect()
+        clients.chain(&self.http.listen).chain(&self.admin.listen).copied().collect()
     }
 
     /// What the workers start with.
@@ -250,13 +250,14 @@ mod tests {
     fn every_endpoint_is_refused_as_a_peer() {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        settings.admin.listen = vec!["127.0.0.1:9643".parse().unwrap()];
         let peers = settings.turn(&site(&["192.0.2.1"])).peers;
         let scope = peers.judge("127.0.0.1".parse().unwrap(), &External::default()).unwrap();
         let may = |port| scope.check(port, |_| true).is_ok();
-        assert!(!may(3478) && !may(3479) && !may(9641) && may(9642));
+        assert!(!may(3478) && !may(3479) && !may(9641) && !may(9643) && may(9642));
         // Wildcard listeners or not, and at addresses that nobody listed
         let scope = peers.judge("127.0.0.5".parse().unwrap(), &External::default()).unwrap();
-        assert!([3478, 3479, 9641].iter().all(|port| scope.check(*port, |_| true).is_err()));
+        assert!([3478, 3479, 9641, 9643].iter().all(|port| scope.check(*port, |_| true).is_err()));
     }
 
     /// RFC 8656 §21: peers cannot be the relay itself, by its own or its external address.

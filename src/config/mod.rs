@@ -14,6 +14,7 @@
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
 //! - [`external`]: the addresses of a relay behind a NAT
 //! - [`tls`], `certificate`: the certificate for TLS clients
+//! - [`tokens`]: who may use the admin API over TCP
 //! - [`pages`]: the reference page and the sample
 //!
 //! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
@@ -38,6 +39,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod tokens;
 mod user;
 
 pub use changes::Change;

@@ -115,7 +115,7 @@ pub fn password_in_file(bytes: &[u8]) -> Result<Password, WrongLine> {
 }
 
 /// The lines of a file that are neither blank nor comments.
-fn lines(bytes: &[u8]) -> Result<Vec<(usize, &str)>, WrongLine> {
+pub(super) fn lines(bytes: &[u8]) -> Result<Vec<(usize, &str)>, WrongLine> {
     let text = text::of(bytes).map_err(|wrong| WrongLine {
         line: Some(wrong.line),
         what: if wrong.is_encoding { wrong.sentence() } else { wrong.what.to_owned() },

@@ -4,10 +4,12 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use super::external::ExternalIp;
 use super::sibling::SiblingSettings;
 use super::tls::TlsSettings;
+use super::tokens::Tokens;
 use crate::auth::{Secret, StaticUser};
 use crate::turn::Transport;
 use crate::turn::peers::{Cidr, PeerRule};
@@ -29,6 +31,8 @@ pub struct Settings {
     pub peers: PeersSettings,
     /// `[http]`: metrics and health.
     pub http: HttpSettings,
+    /// `[admin]`: the control socket and the API.
+    pub admin: AdminSettings,
     /// `[log]`.
     pub log: LogSettings,
     /// `[[sibling]]`: relays that take over new clients while this one drains.
@@ -174,6 +178,35 @@ pub struct HttpSettings {
     pub listen: Vec<SocketAddr>,
 }
 
+/// `[admin]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AdminSettings {
+    /// The control socket.
+    pub socket: ControlSocket,
+    /// The group that may use it; empty for that of the process.
+    pub group: String,
+    /// TCP listeners of the API.
+    pub listen: Vec<SocketAddr>,
+    /// Whether they speak TLS, with the certificate of `[tls]`.
+    pub tls: bool,
+    /// Names of this machine in requests over TCP.
+    pub hosts: Vec<String>,
+    /// Who may use the API over TCP.
+    pub tokens: Tokens,
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// At the default path, if that is possible.
+    #[default]
+    Default,
+    /// There is none.
+    Off,
+    /// At this path.
+    At(PathBuf),
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogSettings {
@@ -229,6 +262,7 @@ impl Settings {
                 limits,
                 peers,
                 http,
+                admin,
                 log,
                 siblings,
                 stop_deadline,
@@ -237,7 +271,7 @@ impl Settings {
                 software,
             } = settings.clone();
             let drain = (siblings, stop_deadline, drain_deadline);
-            (listen, relay, tls, limits, peers, http, log, drain, workers, software)
+            (listen, relay, tls, limits, peers, http, admin, log, drain, workers, software)
         };
         rest(self) == rest(other)
     }
@@ -252,6 +286,7 @@ impl Settings {
             limits: LimitsSettings::default(),
             peers: PeersSettings::default(),
             http: HttpSettings::default(),
+            admin: AdminSettings::default(),
             log: LogSettings::default(),
             siblings: Vec::new(),
             stop_deadline: 0,

@@ -3,9 +3,9 @@
 
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
-    Addresses, Advice, Choice, DomainName, ExternalIps, FamilyAddress, Md5Key, Nat64, Number, PasswordFile,
-    PasswordText, PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, Sockets, Switch,
-    Text,
+    Addresses, Advice, Choice, DomainName, ExternalIps, FamilyAddress, HostNames, Md5Key, Nat64, Number,
+    PasswordFile, PasswordText, PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets,
+    SocketPath, Sockets, Switch, Text, TokensFile,
 };
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings};
@@ -40,6 +40,12 @@ pub static SECTIONS: &[(&str, &str)] = &[
          Where several entries match, the longest prefix decides; at equal length an entry with ports, and then `deny`.",
     ),
     ("http", "Prometheus metrics at `/metrics` and a health check at `/healthz`."),
+    (
+        "admin",
+        "Who may change the relay while it runs, and look at its allocations: `hairpin ctl` and programs that use \
+         [the API](api.md). By default that is whoever may open the control socket, which its group may. Clients of the relay \
+         never reach it.",
+    ),
     (
         "log",
         "Logs are written to standard error. If its reader does not keep up, log lines are lost; calls are not affected.",
@@ -599,6 +605,69 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               the metrics, so keep it on loopback or a private network.",
         reload: Reload::Live,
         coturn: &["prometheus-address", "prometheus-port", "prometheus"],
+    },
+    Setting {
+        key: "admin.socket",
+        kind: &SocketPath(|s: &mut Settings| &mut s.admin.socket),
+        default: "",
+        example: r#""/run/hairpin/control.sock""#,
+        doc: "The control socket, an absolute path. Without it the socket is `control.sock` in `$RUNTIME_DIRECTORY`, which systemd \
+              sets, otherwise in `/run/hairpin` for root and services, otherwise in `$XDG_RUNTIME_DIR/hairpin`; if it cannot be \
+              created there, or another relay uses it, the relay runs without, with a warning. With it that is an error. `\"\"` turns the \
+              socket off. Its mode is 0660: whoever may open it may do everything.",
+        reload: Reload::Live,
+        coturn: &["cli-ip", "cli-port"],
+    },
+    Setting {
+        key: "admin.group",
+        kind: &Text { range: 0..=64, at: |s: &mut Settings| &mut s.admin.group },
+        default: r#""""#,
+        example: r#""adm""#,
+        doc: "The group that may use the control socket; `\"\"` is that of the process. Unless the relay runs as root, its user must \
+              belong to the group.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "admin.listen",
+        kind: &Sockets { port: 9642, at: |s: &mut Settings| &mut s.admin.listen },
+        default: "[]",
+        example: r#"["127.0.0.1:9642"]"#,
+        doc: "Addresses and ports of the API over TCP, which is off by default; the default port is 9642. It requires \
+              `admin.tokens_file`, and on any address but loopback `admin.tls`.",
+        reload: Reload::Live,
+        coturn: &["web-admin-ip", "web-admin-port"],
+    },
+    Setting {
+        key: "admin.tls",
+        kind: &Switch(|s: &mut Settings| &mut s.admin.tls),
+        default: "false",
+        example: "true",
+        doc: "Whether `admin.listen` speaks TLS, with the certificate of `[tls]`.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "admin.hosts",
+        kind: &HostNames(|s: &mut Settings| &mut s.admin.hosts),
+        default: "[]",
+        example: r#"["turn.example.org"]"#,
+        doc: "Names of this machine in requests over TCP. Requests for other names are refused, because a page in a browser could make \
+              them (DNS rebinding). `localhost` and the address that a request came to are always accepted.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "admin.tokens_file",
+        kind: &TokensFile(|s: &mut Settings| &mut s.admin.tokens),
+        default: "",
+        example: r#""/etc/hairpin/tokens""#,
+        doc: "A file with the tokens for the API over TCP, one per line: `name:scope:token`, such as `prometheus:read:...`. The scope is \
+              `read`, or `admin` to change something. A token has at least 32 characters; `openssl rand -hex 32` generates a good one. \
+              Two tokens may have the same name, so that one can be replaced while the other is in use. The log has the names. \
+              A relative path starts at the folder of this file. A file that every user may read causes a warning.",
+        reload: Reload::Live,
+        coturn: &["cli-password"],
     },
     Setting {
         key: "log.level",

@@ -1,5 +1,7 @@
-//! The kinds of settings. Here are plain values; `network` has addresses and ports, `secret` has credentials and files.
+//! The kinds of settings. Here are plain values; `network` has addresses and ports, `secret` has credentials and files, `admin` has
+//! those of `[admin]`.
 
+mod admin;
 mod network;
 mod secret;
 
@@ -12,6 +14,7 @@ use toml_edit::Value;
 use super::kind::{ReadContext, SettingKind, ValueError};
 use crate::plural::counted;
 
+pub use admin::{HostNames, SocketPath, TokensFile};
 pub use network::{
     Addresses, DomainName, ExternalIps, FamilyAddress, Nat64, PeerRanges, PortRange, Prefixes, Sockets,
     port_range,

@@ -197,7 +197,7 @@ fn add_secrets<P>(
 }
 
 /// The warning about a file with a secret that everybody may read.
-fn public(value: &Value, contents: &FileContents) -> Option<ValueError> {
+pub(super) fn public(value: &Value, contents: &FileContents) -> Option<ValueError> {
     contents.is_public.then(|| {
         let what = "every user of this machine may read the file";
         ValueError { warning: true, ..ValueError::of(value, what, "run `chmod o-rwx` on it") }
@@ -218,14 +218,15 @@ fn md5_key(value: &Value) -> Result<Password, ValueError> {
 
 /// What a file contains that a setting names.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum FileKind {
+pub(super) enum FileKind {
     Secret,
     Password,
     Pem,
+    Tokens,
 }
 
 /// The name of a file and what it contains.
-fn file<'a>(
+pub(super) fn file<'a>(
     value: &'a Value,
     context: &ReadContext<'_>,
     kind: FileKind,
@@ -244,10 +245,11 @@ fn file<'a>(
 }
 
 /// How to fix a name that may be the secret itself.
-const OR_A_SECRET: [&str; 3] = [
+const OR_A_SECRET: [&str; 4] = [
     "correct the path, or if this is the secret itself, move it to auth.secrets",
     "correct the path, or if this is the password itself, write it as `password`",
     "correct the path",
+    "correct the path, or if this is a token itself, write it into a file, and its name here",
 ];
 
 /// Whether the name of a file that cannot be read may be shown.
