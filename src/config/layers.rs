@@ -10,8 +10,10 @@ use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
 use crate::tls::Identity;
 use crate::turn::bucket::{Rate, Rates};
-use crate::turn::peers::{Cidr, PeerRules, Rules};
-use crate::turn::{Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, Transport};
+use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
+use crate::turn::{
+    Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, ListenerTable, Transport,
+};
 use crate::wire::ChannelRange;
 use crate::{auth, datapath, turn};
 
@@ -100,7 +102,9 @@ impl Settings {
                 own: site.own.clone(),
                 widened: site.widened,
                 endpoints: self.endpoints(site),
+                overlays: Overlays::default(),
             }),
+            listeners: ListenerTable::default(),
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
         }
     }

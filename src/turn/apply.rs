@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::server::Server;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Verdict};
 use super::{AllocationId, Now};
 
 /// How many permissions and channels one step judges. An address is judged together with all channels to its ports.
@@ -32,14 +32,21 @@ impl Server {
     pub(super) fn rejudge(&mut self, id: AllocationId, ip: IpAddr) -> usize {
         let Some(allocation) = self.allocations.get_mut(id) else { return 1 };
         let channels = allocation.channels_to(ip).to_vec();
-        let judged = self.snapshot.judge(ip);
+        let before = allocation.peer(ip).map(|peer| peer.verdict.scope.clone());
+        let judged = self.snapshot.judge(&allocation.tuple, ip);
         if let Ok(verdict) = &judged {
             allocation.set_verdict(ip, verdict);
         }
         for &(port, number) in &channels {
-            match &judged {
-                Ok(verdict) if verdict.scope.admits(port) => self.announce_channel(id, number),
-                _ => self.unbind(id, number),
+            let was_open = before.as_ref().is_some_and(|scope| scope.check(port, |_| false).is_ok());
+            let stays = judged.as_ref().is_ok_and(|Verdict { scope, .. }| match was_open {
+                // What was a server's is not kept for an allocation that may come to its port
+                true => scope.check(port, |relayed| self.shared.live.is_live(relayed)).is_ok(),
+                false => scope.admits(port),
+            });
+            match stays {
+                true => self.announce_channel(id, number),
+                false => self.unbind(id, number),
             }
         }
         if judged.is_err() {

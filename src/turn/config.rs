@@ -1,7 +1,7 @@
 //! The settings of a server. Defaults follow the RFC, or are the safe choice.
 
 use super::peers::PeerRules;
-use super::{Admission, External, Families};
+use super::{Admission, External, Families, ListenerTable};
 use crate::wire::ChannelRange;
 
 /// Settings of a [`Server`](super::Server), read-only and shared by all workers.
@@ -19,8 +19,10 @@ pub struct TurnConfig {
     pub channels: ChannelRange,
     /// The external addresses of relayed addresses behind a NAT.
     pub external: External,
-    /// Which peers may be reached (403 otherwise).
+    /// Which peers may be reached (403 otherwise), unless the listener has rules of its own.
     pub peers: PeerRules,
+    /// The listeners that differ from the others.
+    pub listeners: ListenerTable,
     /// The value of SOFTWARE in responses; `None` sends none (RFC 8489 section 16.1.2).
     pub software: Option<String>,
 }

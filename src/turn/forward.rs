@@ -231,8 +231,11 @@ impl Server {
             return;
         };
         let remedy = match why {
-            Forbidden::NoAllocation | Forbidden::Special(_) => {
-                config.peers.remedy(peer, why, &config.external)
+            Forbidden::NoAllocation
+            | Forbidden::Special(_)
+            | Forbidden::Unlisted
+            | Forbidden::NotInOverlay => {
+                config.peers_of(&allocation.tuple).remedy(peer, why, &config.external)
             }
             Forbidden::Endpoint => Some(Remedy::Endpoint),
             _ => None,

@@ -13,6 +13,7 @@
 //! - [`Snapshot`], `apply`, `sweep`: what an operator can change while the server runs
 //! - `pending`: requests that wait for the answer to a question
 //! - `allocation`, `channels`: an allocation with its permissions and channels (sections 6, 9 and 12)
+//! - [`ListenerTable`]: what differs between listeners
 //! - [`peers`]: which peers may be reached, decided by one function for everything (section 21)
 //! - [`bucket`]: the rate limits of new allocations, and of responses to clients that have not authenticated
 //! - `own_ports`: what of this machine an allocation has reached
@@ -36,6 +37,7 @@ mod handover;
 mod icmp;
 #[cfg(test)]
 mod interleaving;
+mod listeners;
 mod mirror;
 mod output;
 mod own_ports;
@@ -58,6 +60,7 @@ pub use address::{
 pub use allocation::Allocation;
 pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
+pub use listeners::{ListenerPolicy, ListenerTable};
 pub use output::{
     Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Header, Icmp, Opened,
     OpenedRelay, Output, PortRequest, Refused, RelayRequest, Shortage, ToClient, ToPeer, Token, Totals,

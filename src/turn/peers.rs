@@ -8,26 +8,35 @@
 //! A relay is also a way past the firewall of its own machine, which lets the loopback interface pass. So the machine's own
 //! addresses are closed, but for the ports where two clients of the relay meet and what the operator names exactly.
 //!
+//! Three layers of rules decide: those of the operator, which a listener may add to or replace; the built-in refusals; and
+//! overlays, which a program sets while the relay runs. An overlay never opens what the operator denies.
+//!
 //! An address is judged once. The resulting [`Scope`] decides about the ports of each packet without walking lists.
 
 mod cidr;
+mod operator;
+mod overlay;
+mod remedy;
 mod rule;
 mod scope;
 mod special;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use cidr::{Cidr, CidrError};
+pub use operator::ListenerRules;
+pub use overlay::{OverlayMode, Overlays};
+pub use remedy::Remedy;
 pub use rule::{PeerRule, PeerRuleError};
 pub use scope::{Forbidden, PortRules, Scope};
 
 use super::External;
 use cidr::is_link_local;
+use operator::{OperatorRules, Weight};
 use scope::{Access, PortMap};
 use special::{DENIED, NAT64, TUNNELS};
 
@@ -51,13 +60,22 @@ pub struct Rules {
     pub widened: bool,
     /// The relay's own listeners and its HTTP endpoints: their ports are refused at every own address.
     pub endpoints: Vec<SocketAddr>,
+    /// What programs have set.
+    pub overlays: Overlays,
 }
 
 /// Who may be reached, made once from [`Rules`].
 #[derive(Clone, Debug)]
 pub struct PeerRules {
-    allow: Vec<PeerRule>,
-    deny: Vec<PeerRule>,
+    operator: OperatorRules,
+    /// For a listener that stands alone, the rules of the others: no overlay opens what they deny.
+    others: Option<Arc<OperatorRules>>,
+    shared: Arc<SharedRules>,
+}
+
+/// What the rules of all listeners have in common.
+#[derive(Debug)]
+struct SharedRules {
     denied: Vec<(Cidr, &'static str)>,
     tunnels: Vec<(Cidr, &'static str)>,
     nat64: Vec<Cidr>,
@@ -67,15 +85,7 @@ pub struct PeerRules {
     widened: bool,
     /// The ports of the endpoints.
     endpoints: Vec<u16>,
-}
-
-/// How much a rule of the operator weighs where several are about the same address and port: the longer prefix wins, then
-/// the one with ports, then the one that denies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Weight {
-    len: u8,
-    has_ports: bool,
-    denies: bool,
+    overlays: Overlays,
 }
 
 /// What each port of an address is to packets, and where they go; see [`PortRules`].
@@ -99,9 +109,7 @@ impl PeerRules {
         own.extend(rules.relay.iter().copied().chain(listening).map(Cidr::from));
         own.sort_unstable_by_key(|range| (range.addr, range.len));
         own.dedup_by(|later, earlier| earlier.covers(later));
-        PeerRules {
-            allow: rules.allow,
-            deny: rules.deny,
+        let shared = SharedRules {
             denied: built_in(&DENIED),
             tunnels: built_in(&TUNNELS),
             nat64,
@@ -109,6 +117,28 @@ impl PeerRules {
             own,
             widened: rules.widened,
             endpoints: rules.endpoints.iter().map(SocketAddr::port).collect(),
+            overlays: rules.overlays,
+        };
+        let operator = OperatorRules { allow: rules.allow, deny: rules.deny };
+        PeerRules { operator, others: None, shared: Arc::new(shared) }
+    }
+
+    /// The rules of a listener that has some of its own; `self` are those of the others.
+    pub fn for_listener(&self, rules: &ListenerRules) -> PeerRules {
+        let shared = self.shared.clone();
+        match rules {
+            ListenerRules::Add { allow, deny } => {
+                let operator = OperatorRules {
+                    allow: [&self.operator.allow[..], allow].concat(),
+                    deny: [&self.operator.deny[..], deny].concat(),
+                };
+                PeerRules { operator, others: None, shared }
+            }
+            ListenerRules::Alone { allow, deny } => PeerRules {
+                operator: OperatorRules { allow: allow.clone(), deny: deny.clone() },
+                others: Some(Arc::new(self.operator.clone())),
+                shared,
+            },
         }
     }
 
@@ -122,7 +152,7 @@ impl PeerRules {
             // Packets go to the NAT64, whatever the address inside is called here
             Some(v4) => {
                 let judged = self.judge_address(IpAddr::V4(v4), external)?;
-                let access = judged.access.zip(&self.decisions(ip)).map(|(access, rule)| match rule {
+                let access = judged.access.zip(&self.decisions(ip, false)).map(|(access, rule)| match rule {
                     Some(rule) if rule.denies => Access::Closed(Forbidden::Denied),
                     _ => access,
                 });
@@ -142,14 +172,19 @@ impl PeerRules {
     pub fn remedy(&self, peer: SocketAddr, why: Forbidden, external: &External) -> Option<Remedy> {
         let named = self.inside_nat64(peer.ip()).ok()?.map_or(peer.ip(), IpAddr::V4);
         let named = SocketAddr::new(named, peer.port());
+        let inside = external.inside_of(named.ip());
+        let here = SocketAddr::new(inside.unwrap_or(named.ip()), named.port());
         match why {
             Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint => None,
+            Forbidden::Own | Forbidden::NoAllocation if self.shared.endpoints.contains(&peer.port()) => None,
+            Forbidden::Denied if self.stands_alone() => Some(Remedy::Listener(named)),
             Forbidden::Denied => Some(Remedy::Denied(named)),
-            Forbidden::Special(_) => Some(Remedy::Other(named)),
-            Forbidden::Own | Forbidden::NoAllocation if self.endpoints.contains(&peer.port()) => None,
+            _ if self.shared.overlays.is_only() => Some(Remedy::Overlay(here)),
+            _ if self.stands_alone() => Some(Remedy::Listener(here)),
+            Forbidden::Special(_) | Forbidden::Unlisted | Forbidden::NotInOverlay => {
+                Some(Remedy::Other(named))
+            }
             Forbidden::Own | Forbidden::NoAllocation => {
-                let inside = external.inside_of(named.ip());
-                let here = SocketAddr::new(inside.unwrap_or(named.ip()), named.port());
                 Some(Remedy::Own { here, elsewhere: inside.map(|_| named) })
             }
         }
@@ -157,23 +192,23 @@ impl PeerRules {
 
     /// Whether the operator denies a port of `ports` at this address.
     pub fn denies(&self, ip: IpAddr, ports: RangeInclusive<u16>) -> bool {
-        self.decisions(ip).within(ports).any(|rule| rule.is_some_and(|rule| rule.denies))
+        self.operator.decisions(ip).within(ports).any(|rule| rule.is_some_and(|rule| rule.denies))
     }
 
     /// Whether the operator denies all of `ports` at this address.
     pub fn denies_all(&self, ip: IpAddr, ports: RangeInclusive<u16>) -> bool {
-        self.decisions(ip).within(ports).all(|rule| rule.is_some_and(|rule| rule.denies))
+        self.operator.decisions(ip).within(ports).all(|rule| rule.is_some_and(|rule| rule.denies))
     }
 
     /// Whether every address of a range is judged by the IPv4 address inside.
     pub fn is_nat64(&self, range: &Cidr) -> bool {
-        self.nat64.iter().any(|prefix| prefix.covers(range))
+        self.shared.nat64.iter().any(|prefix| prefix.covers(range))
     }
 
     /// The kind of tunnel that this address belongs to, if it is one that hides an IPv4 address (RFC 8656 section 21.4).
     pub fn tunnel(&self, ip: IpAddr) -> Option<&'static str> {
         let is_tunnel = |(range, _): &&(Cidr, _)| range.contains(ip) && !ip.is_loopback();
-        self.tunnels.iter().find(is_tunnel).map(|(_, name)| *name)
+        self.shared.tunnels.iter().find(is_tunnel).map(|(_, name)| *name)
     }
 
     /// The IPv4 address that a NAT64 makes of an IPv6 one.
@@ -187,18 +222,20 @@ impl PeerRules {
             Some(name) => Err(Forbidden::Never(name)),
             // Packets to it do not reach the NAT64
             None if self.is_own(ip) => Ok(None),
-            None => Ok(self.nat64.iter().find_map(|prefix| prefix.embedded(v6))),
+            None => Ok(self.shared.nat64.iter().find_map(|prefix| prefix.embedded(v6))),
         }
     }
 
     /// Judges an address that hides no other.
     fn judge_address(&self, ip: IpAddr, external: &External) -> Result<Judged, Forbidden> {
-        let decisions = self.decisions(ip);
         let inside = external.inside_of(ip);
-        if inside.is_none() && !self.is_own(ip) {
-            let special = self.special(ip);
+        let is_elsewhere = inside.is_none() && !self.is_own(ip);
+        let decisions = self.decisions(ip, !is_elsewhere);
+        if is_elsewhere {
+            let (special, unlisted) = (self.special(ip), self.unlisted());
             let access = decisions.map(|rule| match (rule, special) {
                 (Some(rule), _) if rule.denies => Access::Closed(Forbidden::Denied),
+                (None, _) if let Some(why) = unlisted => Access::Closed(why),
                 (rule, Some((len, name))) if rule.is_none_or(|rule| rule.len < len) => {
                     Access::Closed(Forbidden::Special(name))
                 }
@@ -216,7 +253,7 @@ impl PeerRules {
                 let is_opened = access.values().any(|access| access == Access::Open);
                 match access.get(0) {
                     // No allocation can live there
-                    Access::Live if !is_opened && !self.relay.contains(&ip) => {
+                    Access::Live if !is_opened && !self.shared.relay.contains(&ip) => {
                         return Err(match is_link_local(ip) {
                             // It may be another host's, too
                             true => Forbidden::Special("link-local"),
@@ -228,7 +265,7 @@ impl PeerRules {
             }
             // A port is the inside address's if an allocation lives there or the operator opens it there; otherwise it may
             // be another machine's behind the same external address
-            Some(inside) => decisions.zip(&self.decisions(inside)).map(|(outer, inner)| {
+            Some(inside) => decisions.zip(&self.decisions(inside, true)).map(|(outer, inner)| {
                 let denial = outer.filter(|rule| rule.denies);
                 let opening = inner.filter(|rule| !rule.denies && self.opens_own(*rule, inside));
                 match (opening, denial) {
@@ -239,30 +276,51 @@ impl PeerRules {
                 }
             }),
         };
-        for &port in &self.endpoints {
+        for &port in &self.shared.endpoints {
             access.update(port..=port, |_| Access::Closed(Forbidden::Endpoint));
         }
         let inside = inside.unwrap_or(ip);
         Ok(Judged { access, live: inside, inside, is_own: true })
     }
 
-    /// The operator's rule that decides about each port of an address, if there is one.
-    fn decisions(&self, ip: IpAddr) -> PortMap<Option<Weight>> {
-        let mut decisions = PortMap::new(None);
-        for (rules, denies) in [(&self.allow, false), (&self.deny, true)] {
-            for rule in rules.iter().filter(|rule| rule.range.contains(ip)) {
-                let weight = Some(Weight { len: rule.range.len, has_ports: rule.has_ports(), denies });
-                decisions.update(rule.ports(), |best| weight.max(best));
-            }
+    /// The rule that decides about each port of an address, if there is one. `is_here`: it stands for this machine.
+    fn decisions(&self, ip: IpAddr, is_here: bool) -> PortMap<Option<Weight>> {
+        let decisions = self.operator.decisions(ip);
+        let overlays = &self.shared.overlays;
+        if overlays.is_empty() {
+            return decisions;
         }
-        decisions
+        let denied = match &self.others {
+            Some(others) => others.decisions(ip).map(|rule| rule.is_some_and(|rule| rule.denies)),
+            None => PortMap::new(false),
+        };
+        let named = overlays.names(ip, is_here).zip(&denied);
+        decisions.zip(&named).map(|(rule, (is_named, is_denied))| match rule {
+            Some(rule) if rule.denies => Some(rule),
+            // A listener that stands alone may allow what is denied at others
+            rule if is_named && (!is_denied || rule.is_some()) => Some(Weight::exactly(ip)),
+            _ if overlays.is_only() => None,
+            rule => rule,
+        })
+    }
+
+    /// Why an address that no rule is about is refused, even if it is a global one.
+    fn unlisted(&self) -> Option<Forbidden> {
+        if self.shared.overlays.is_only() {
+            return Some(Forbidden::NotInOverlay);
+        }
+        self.stands_alone().then_some(Forbidden::Unlisted)
+    }
+
+    fn stands_alone(&self) -> bool {
+        self.others.is_some()
     }
 
     /// Whether a rule that allows an own address opens it: one that names it exactly, or a range that lies within one own
     /// range. A wider one was not written with this machine in mind.
     fn opens_own(&self, rule: Weight, ip: IpAddr) -> bool {
         let exact = Cidr::from(ip).len;
-        let is_inside = |own: Cidr| own.opens_in_part(self.widened) && own.len <= rule.len;
+        let is_inside = |own: Cidr| own.opens_in_part(self.shared.widened) && own.len <= rule.len;
         rule.len == exact || self.own_range(ip).is_some_and(is_inside)
     }
 
@@ -272,65 +330,13 @@ impl PeerRules {
 
     /// The widest own range with this address.
     fn own_range(&self, ip: IpAddr) -> Option<Cidr> {
-        let after = self.own.partition_point(|range| range.addr <= ip);
-        self.own[..after].last().copied().filter(|range| range.contains(ip))
+        let after = self.shared.own.partition_point(|range| range.addr <= ip);
+        self.shared.own[..after].last().copied().filter(|range| range.contains(ip))
     }
 
     /// The longest built-in refusal of an address: its length and name.
     fn special(&self, ip: IpAddr) -> Option<(u8, &'static str)> {
-        let refusals = self.denied.iter().filter(|(range, _)| range.contains(ip));
+        let refusals = self.shared.denied.iter().filter(|(range, _)| range.contains(ip));
         refusals.map(|(range, name)| (range.len, *name)).max_by_key(|(len, _)| *len)
-    }
-}
-
-/// What an operator can do about a refused peer: the entry for `peers.allow`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// The address is this machine's own.
-    Own {
-        /// The entry, if a server on this machine has the port.
-        here: SocketAddr,
-        /// The entry, if another machine behind the same external address has it.
-        elsewhere: Option<SocketAddr>,
-    },
-    /// The address is not global unicast.
-    Other(SocketAddr),
-    /// The operator's rules deny it.
-    Denied(SocketAddr),
-    /// The relay itself listens on the port.
-    Endpoint,
-}
-
-impl fmt::Display for Remedy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A CreatePermission may have no port
-        let entry = |peer: &SocketAddr| match peer.port() {
-            0 => peer.ip().to_string(),
-            _ => peer.to_string(),
-        };
-        match self {
-            Remedy::Own { here, elsewhere } => {
-                write!(f, "to reach a server on this machine, add \"{}\" to peers.allow", entry(here))?;
-                if here.port() == 0 {
-                    write!(f, ", best with the server's ports")?;
-                }
-                match elsewhere {
-                    None => Ok(()),
-                    Some(peer) => {
-                        let entry = entry(peer);
-                        write!(f, "; to reach another machine behind this external address, add \"{entry}\"")
-                    }
-                }
-            }
-            Remedy::Other(peer) => {
-                write!(f, "if clients need this peer, add \"{}\" to peers.allow", entry(peer))
-            }
-            Remedy::Endpoint => {
-                write!(f, "no rule opens it; a server on this machine, such as an SFU, needs another port")
-            }
-            Remedy::Denied(peer) => {
-                write!(f, "if clients need this peer, add \"{}\" to peers.allow, or deny less", entry(peer))
-            }
-        }
     }
 }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::TurnConfig;
 use super::peers::{Forbidden, Scope};
+use super::{FiveTuple, TurnConfig};
 use crate::auth::Auth;
 
 /// What a server works by until [`Server::apply`](super::Server::apply) replaces it.
@@ -33,9 +33,9 @@ impl Verdict {
 }
 
 impl Snapshot {
-    /// Judges a peer's address (RFC 8656 section 21).
-    pub(super) fn judge(&self, ip: IpAddr) -> Result<Verdict, Forbidden> {
-        let scope = self.config.peers.judge(ip, &self.config.external)?;
+    /// Judges the address of a peer of the client with this 5-tuple (RFC 8656 section 21).
+    pub(super) fn judge(&self, tuple: &FiveTuple, ip: IpAddr) -> Result<Verdict, Forbidden> {
+        let scope = self.config.peers_of(tuple).judge(ip, &self.config.external)?;
         Ok(Verdict { scope, generation: self.generation })
     }
 }

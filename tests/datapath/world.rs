@@ -12,7 +12,7 @@ use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerS
 use hairpin::tls::Identity;
 use hairpin::turn::bucket::{RateLimiter, Rates};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
-use hairpin::turn::{self, AllocationLimits, ExemptSources, Families, Lifetimes, Transport};
+use hairpin::turn::{self, AllocationLimits, ExemptSources, Families, Lifetimes, ListenerTable, Transport};
 use hairpin::wire::ChannelRange;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -119,6 +119,7 @@ impl Setup {
             channels: self.channels,
             limits: AllocationLimits::default(),
             peers: PeerRules::new(rules),
+            listeners: ListenerTable::default(),
             software: None,
         };
         let user = |name: &str| StaticUser {

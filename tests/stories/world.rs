@@ -10,9 +10,9 @@ use hairpin::turn::bucket::{RateLimiter, Rates, UnsignedResponse};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
     Admission, AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, ClosedPortDropped, Denial,
-    External, Families, FiveTuple, Lifetimes, LiveRelays, Now, Opened, OpenedRelay, Output, PeerAddr,
-    PerFamily, PortRequest, Refused, RelayId, RelayRequest, RelaySocketId, RelayedAddr, Server, Shared,
-    Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
+    External, Families, FiveTuple, Lifetimes, ListenerTable, LiveRelays, Now, Opened, OpenedRelay, Output,
+    PeerAddr, PerFamily, PortRequest, Refused, RelayId, RelayRequest, RelaySocketId, RelayedAddr, Server,
+    Shared, Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
 };
 use hairpin::wire::{
     Attribute, ChannelRange, Class, Encoder, Family, Message, Method, TransactionId, attribute,
@@ -86,6 +86,7 @@ pub fn config() -> TurnConfig {
         limits: AllocationLimits { new_peers: 0, ..AllocationLimits::default() },
         external: External::default(),
         peers: PeerRules::new(rules()),
+        listeners: ListenerTable::default(),
         software: None,
     }
 }

@@ -15,6 +15,10 @@ pub enum Forbidden {
     Special(&'static str),
     /// The operator's rules deny it.
     Denied,
+    /// The rules of the client's listener stand alone and do not allow it.
+    Unlisted,
+    /// An overlay limits clients to named peers, and none names it.
+    NotInOverlay,
     /// One of the relay's own listeners.
     Endpoint,
     /// An address of this machine that is not a relayed one.
@@ -30,6 +34,8 @@ impl Forbidden {
             Forbidden::PortZero => "port 0",
             Forbidden::Never(name) | Forbidden::Special(name) => name,
             Forbidden::Denied => "denied by peers.deny",
+            Forbidden::Unlisted => "not among the peers that its listener allows",
+            Forbidden::NotInOverlay => "not among the peers that overlays limit clients to",
             Forbidden::Endpoint => "this server's own endpoint",
             Forbidden::Own => "the address is this relay's own",
             Forbidden::NoAllocation => "the address is this relay's own and no allocation lives on that port",

@@ -1,5 +1,6 @@
 //! Who may be reached.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 

@@ -95,6 +95,11 @@ impl Server {
             return Err(Reject::new(437, "the 5-tuple has an allocation"));
         }
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
+        if self.snapshot.config.is_closing(&origin.tuple) {
+            return Err(Reject::new(508, "its listener is being removed").fix(
+                "the configuration does not have this listener any more: clients must use another one, or list it again",
+            ));
+        }
         let request = AllocateRequest::parse(message)?;
         self.admit(&origin.tuple)?;
         let user = authenticated.credential().account();

@@ -33,11 +33,12 @@ impl Server {
             return refused(400, "the peer is bound to another channel");
         }
         family_fits(allocation, peer.ip()).map_err(|reject| reject.about(peer))?;
-        let judged = self.snapshot.judge(peer.ip()).and_then(|verdict| {
+        let judged = self.snapshot.judge(&origin.tuple, peer.ip()).and_then(|verdict| {
             verdict.scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed))?;
             Ok(verdict)
         });
-        let verdict = judged.map_err(|why| Reject::forbidden(why, peer, &self.snapshot.config))?;
+        let verdict =
+            judged.map_err(|why| Reject::forbidden(why, peer, &origin.tuple, &self.snapshot.config))?;
         let limits = &self.snapshot.config.limits;
         let new_channel = at_peer.is_none();
         let new_permission = !is_permitted(allocation, peer.ip());

@@ -65,8 +65,8 @@ impl Reject {
         Reject { peer: Some(peer), ..self }
     }
 
-    fn forbidden(why: Forbidden, peer: SocketAddr, config: &TurnConfig) -> Reject {
-        let remedy = config.peers.remedy(peer, why, &config.external);
+    fn forbidden(why: Forbidden, peer: SocketAddr, tuple: &FiveTuple, config: &TurnConfig) -> Reject {
+        let remedy = config.peers_of(tuple).remedy(peer, why, &config.external);
         let fix = remedy.map(|remedy| remedy.to_string().into());
         Reject { fix, ..Reject::new(403, why.as_str()).about(peer) }
     }

@@ -29,8 +29,9 @@ impl Server {
             let ip = peer.ip();
             family_fits(allocation, ip).map_err(|reject| reject.about(peer))?;
             // RFC 8656 §10.2: the port is ignored
-            let verdict = self.snapshot.judge(ip);
-            let verdict = verdict.map_err(|why| Reject::forbidden(why, peer, &self.snapshot.config))?;
+            let verdict = self.snapshot.judge(&origin.tuple, ip);
+            let verdict =
+                verdict.map_err(|why| Reject::forbidden(why, peer, &origin.tuple, &self.snapshot.config))?;
             peers.insert(ip, verdict);
         }
         let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();
