@@ -2,7 +2,7 @@
 //!
 //! - [`serve`]: the whole life of a relay; `relay`: the running one; `signals`: what ends or reloads it
 //! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
-//! - [`configuration`], [`state`], `files`, [`random`]: what is read from and kept on this machine
+//! - [`configuration`], [`state`], [`store`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
@@ -31,6 +31,7 @@ mod relay;
 pub mod reload;
 mod signals;
 pub mod state;
+pub mod store;
 mod watch;
 
 use std::ffi::OsString;
