@@ -74,7 +74,7 @@ enum CliCommand {
     /// a self-signed certificate once and keeps them. If standard output is a terminal, it prints ICE servers with
     /// credentials for 24 hours. It logs to standard error.
     ///
-    /// SIGHUP reloads users and secrets. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second
+    /// SIGHUP reloads the configuration. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second
     /// one stops it immediately. Other signals are ignored, with a line in the log.
     #[command(after_help = "\
 Examples:

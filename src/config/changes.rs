@@ -1,14 +1,218 @@
-//! What differs between two configurations.
+//! What differs between two configurations, key by key. No message shows a secret.
 
-use super::kind::Reload;
+use std::collections::BTreeMap;
+
+use super::kind::{FieldValue, Reload};
+use super::settings::Settings;
+use super::sibling::SiblingSettings;
+use super::table::SETTINGS;
+use crate::auth::{Password, StaticUser};
 
 /// A setting that has another value than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its key, such as `limits.channels`.
-    pub key: String,
+    /// Its key, such as `limits.channels`; of a section that can be repeated, the key of the section.
+    pub key: &'static str,
     /// The old and the new value, `old -> new`; only that it has changed if the value is secret.
     pub what: String,
     /// When the new value holds.
     pub holds: Reload,
+}
+
+/// The characters of a value that are shown: a list may be long.
+const SHOWN: usize = 200;
+
+/// The changes of one repeated section that are listed.
+const ENTRIES: usize = 100;
+
+/// How a section that can be repeated differs: its key, when changes hold, and a sentence per entry that has changed.
+type RepeatedChanges = (&'static str, Reload, fn(&Settings, &Settings) -> Vec<String>);
+
+/// The sections of [`REPEATED`](super::table::REPEATED).
+static REPEATED_CHANGES: &[RepeatedChanges] =
+    &[("auth.user", Reload::Live, users), ("sibling", Reload::Live, siblings)];
+
+impl Settings {
+    /// What differs in `new`, in the order of the table.
+    pub fn changes(&self, new: &Settings) -> Vec<Change> {
+        let (mut old, mut new) = (self.clone(), new.clone());
+        let mut changes = Vec::new();
+        for setting in SETTINGS {
+            let (before, after) = (setting.kind.value(&mut old), setting.kind.value(&mut new));
+            if before != after {
+                let what = difference(&before, &after);
+                changes.push(Change { key: setting.key, what, holds: setting.reload });
+            }
+        }
+        for &(key, holds, compare) in REPEATED_CHANGES {
+            let mut entries = compare(&old, &new);
+            let more = entries.len().saturating_sub(ENTRIES);
+            entries.truncate(ENTRIES);
+            entries.extend((more > 0).then(|| format!("and {more} more")));
+            changes.extend(entries.into_iter().map(|what| Change { key, what, holds }));
+        }
+        changes
+    }
+
+    /// These settings, but where a changed value needs a restart, that of `running`.
+    #[must_use]
+    pub fn until_restart(&self, running: &Settings) -> Settings {
+        let (mut running, mut held) = (running.clone(), self.clone());
+        for setting in SETTINGS.iter().filter(|setting| setting.reload == Reload::Restart) {
+            setting.kind.copy(&mut running, &mut held);
+        }
+        held
+    }
+}
+
+fn difference(before: &FieldValue, after: &FieldValue) -> String {
+    if before.shown == after.shown {
+        return "changed".into();
+    }
+    format!("{} -> {}", shortened(&before.shown), shortened(&after.shown))
+}
+
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+/// `[[auth.user]]`
+fn users(old: &Settings, new: &Settings) -> Vec<String> {
+    let by_name = |settings: &Settings| -> BTreeMap<String, StaticUser> {
+        settings.auth.users.iter().map(|user| (user.name.clone(), user.clone())).collect()
+    };
+    let (old, new) = (by_name(old), by_name(new));
+    let added =
+        new.keys().filter(|name| !old.contains_key(*name)).map(|name| format!("{} added", user(name)));
+    let removed =
+        old.keys().filter(|name| !new.contains_key(*name)).map(|name| format!("{} removed", user(name)));
+    let both = new.iter().filter_map(|(name, after)| Some((name, old.get(name)?, after)));
+    let changed = both.flat_map(|(name, before, after)| {
+        let password = (password(&before.password) != password(&after.password))
+            .then(|| format!("{}: password changed", user(name)));
+        let allocations = (before.allocations != after.allocations)
+            .then(|| format!("{}: allocations {} -> {}", user(name), before.allocations, after.allocations));
+        password.into_iter().chain(allocations)
+    });
+    added.chain(removed).chain(changed).collect()
+}
+
+/// `[[sibling]]`
+fn siblings(old: &Settings, new: &Settings) -> Vec<String> {
+    let shown = |one: &SiblingSettings| {
+        let addresses: Vec<String> = [one.v4, one.v6].iter().flatten().map(ToString::to_string).collect();
+        addresses.join(" and ")
+    };
+    let (old, new) = (&old.siblings, &new.siblings);
+    let is_at = |one: &SiblingSettings, list: &[SiblingSettings]| {
+        list.iter().any(|other| (other.v4, other.v6) == (one.v4, one.v6))
+    };
+    let differs = new.iter().filter(|one| !old.contains(one));
+    let (changed, added): (Vec<_>, Vec<_>) = differs.partition(|one| is_at(one, old));
+    let removed = old.iter().filter(|one| !new.contains(one) && !is_at(one, new));
+    let added = added.into_iter().map(|one| format!("{} added", shown(one)));
+    let changed = changed.into_iter().map(|one| format!("{} changed", shown(one)));
+    added.chain(removed.map(|one| format!("{} removed", shown(one)))).chain(changed).collect()
+}
+
+/// A user's name. One of coturn's form, `user:password`, may contain a password.
+fn user(name: &str) -> String {
+    let name = match name.split_once(':') {
+        Some((user, _)) => format!("{user}:***"),
+        None => name.to_owned(),
+    };
+    shortened(&format!("{name:?}"))
+}
+
+fn password(password: &Password) -> (bool, &[u8]) {
+    match password {
+        Password::Plain(text) => (true, text.as_bytes()),
+        Password::Md5Key(key) => (false, key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Secret;
+    use crate::config::table::REPEATED;
+
+    fn user(name: &str, password: &str) -> StaticUser {
+        StaticUser { name: name.into(), password: Password::Plain(Secret::new(password)), allocations: 0 }
+    }
+
+    fn said(old: &Settings, new: &Settings) -> Vec<String> {
+        old.changes(new).iter().map(|change| format!("{}: {}", change.key, change.what)).collect()
+    }
+
+    #[test]
+    fn plain_settings_show_both_values() {
+        let (old, mut new) = (Settings::default(), Settings::default());
+        assert_eq!(old.changes(&new), []);
+        new.limits.channels = 7;
+        new.software = "a \"name\"".into();
+        new.listen.udp.truncate(1);
+        new.log.level = super::super::settings::Level::Debug;
+        new.relay.ports = 50_000..=50_001;
+        assert_eq!(
+            said(&old, &new),
+            [
+                r#"software: "" -> "a \"name\"""#,
+                r#"listen.udp: ["0.0.0.0:3478", "[::]:3478"] -> ["0.0.0.0:3478"]"#,
+                r#"relay.ports: "49152-65535" -> "50000-50001""#,
+                "limits.channels: 1024 -> 7",
+                r#"log.level: "info" -> "debug""#,
+            ]
+        );
+    }
+
+    /// Secrets and passwords are never shown; names of users are.
+    #[test]
+    fn secrets_have_changed_and_no_more() {
+        let (mut old, mut new) = (Settings::default(), Settings::default());
+        old.auth.secrets = vec![Secret::new("the secret before")];
+        new.auth.secrets = vec![Secret::new("the secret after"), Secret::new("of a file")];
+        new.auth.file_secrets = vec![Secret::new("of a file")];
+        old.auth.users = vec![user("alice", "one"), user("bob", "two"), user("eve:three", "x")];
+        new.auth.users = vec![user("alice", "four"), StaticUser { allocations: 5, ..user("carol", "five") }];
+        assert_eq!(
+            said(&old, &new),
+            [
+                "auth.secrets: changed",
+                "auth.secret_files: changed",
+                "auth.user: \"carol\" added",
+                "auth.user: \"bob\" removed",
+                "auth.user: \"eve:***\" removed",
+                "auth.user: \"alice\": password changed",
+            ]
+        );
+        let secrets = SETTINGS.iter().find(|setting| setting.key == "auth.secrets").unwrap();
+        let debug = format!("{:?} {:?}", old.changes(&new), secrets.kind.value(&mut new));
+        assert!(!["four", "five", "three", "secret before"].iter().any(|hidden| debug.contains(hidden)));
+        let more: Vec<StaticUser> = (0..1000).map(|n| user(&n.to_string(), "x")).collect();
+        old.auth.users = more;
+        assert_eq!(said(&old, &new).last().unwrap(), "auth.user: and 902 more");
+    }
+
+    /// A section that can be repeated is compared by a function of its own.
+    #[test]
+    fn every_repeated_section_is_compared() {
+        for repeated in REPEATED {
+            let found = REPEATED_CHANGES.iter().any(|(key, ..)| *key == repeated.key);
+            assert!(found, "say in REPEATED_CHANGES how [[{}]] differs", repeated.key);
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_until_then() {
+        let running = Settings::default();
+        let mut new = Settings::default();
+        (new.workers, new.limits.channels) = (running.workers + 1, 7);
+        let held = new.until_restart(&running);
+        assert_eq!(said(&running, &held), ["limits.channels: 1024 -> 7"]);
+        assert_eq!(said(&held, &new), [format!("workers: {} -> {}", running.workers, new.workers)]);
+    }
 }

@@ -56,6 +56,12 @@ pub trait SettingKind<T>: Sync {
     /// Reads `value` into `target`. A wrong value, or a wrong element of a list, is left out and returned.
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError>;
 
+    /// The field's value, to compare it with another.
+    fn value(&self, target: &mut T) -> FieldValue;
+
+    /// Copies the field's value.
+    fn copy(&self, from: &mut T, to: &mut T);
+
     /// The values it takes, for the reference page.
     fn describe(&self) -> String;
 
@@ -67,6 +73,44 @@ pub trait SettingKind<T>: Sync {
     /// The field's value, if this kind is a plain number. It takes `&mut` because a kind knows its field only that way.
     fn number(&self, _target: &mut T) -> Option<u64> {
         None
+    }
+}
+
+/// The value of a field as reloads compare and show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FieldValue {
+    /// The value as TOML; empty if it must not be shown.
+    pub shown: String,
+    /// What is compared and never shown: secrets, and contents of files.
+    pub hidden: Vec<u8>,
+}
+
+impl FieldValue {
+    /// A value that may be shown.
+    pub fn plain(shown: impl fmt::Display) -> FieldValue {
+        FieldValue { shown: shown.to_string(), hidden: Vec::new() }
+    }
+
+    /// A list whose elements are texts in TOML.
+    pub fn list<X: fmt::Display>(items: &[X]) -> FieldValue {
+        let items: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
+        FieldValue::plain(format_args!("[{}]", items.join(", ")))
+    }
+
+    /// Values that must not be shown.
+    pub fn hidden<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> FieldValue {
+        let mut hidden = Vec::new();
+        for part in parts {
+            hidden.extend(part.len().to_le_bytes());
+            hidden.extend(part);
+        }
+        FieldValue { shown: String::new(), hidden }
+    }
+}
+
+impl fmt::Debug for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.shown.is_empty() { "***" } else { &self.shown })
     }
 }
 

@@ -12,7 +12,8 @@ use crate::tls::Identity;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
 use crate::turn::{
-    Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, ListenerTable, Transport,
+    Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, ListenerPolicy, ListenerTable,
+    Transport,
 };
 use crate::wire::ChannelRange;
 use crate::{auth, datapath, turn};
@@ -22,6 +23,8 @@ use crate::{auth, datapath, turn};
 pub struct Site {
     /// The listeners that this machine can open.
     pub listeners: Vec<(Transport, SocketAddr)>,
+    /// Removed listeners: those of UDP serve their allocations, and connections of the others may live on.
+    pub closing: Vec<(Transport, SocketAddr)>,
     /// The relayed addresses, configured or discovered.
     pub relay: Vec<IpAddr>,
     /// Former relayed addresses that this machine still has: allocations may live there.
@@ -87,6 +90,7 @@ impl Settings {
                 bandwidth: limits.bandwidth,
                 ..AllocationLimits::default()
             },
+            rates: self.rates(),
             channels: self.channels(),
             external: site.external.clone(),
             peers: PeerRules::new(Rules {
@@ -104,9 +108,27 @@ impl Settings {
                 endpoints: self.endpoints(site),
                 overlays: Overlays::default(),
             }),
-            listeners: ListenerTable::default(),
+            listeners: self.listener_table(site),
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
         }
+    }
+
+    /// What differs between listeners. Those that are open are in it beside those that are not: an address of its own comes before
+    /// a wildcard.
+    fn listener_table(&self, site: &Site) -> ListenerTable {
+        if site.closing.is_empty() {
+            return ListenerTable::default();
+        }
+        let policy = |closing| {
+            move |&(transport, address): &(Transport, SocketAddr)| ListenerPolicy {
+                transport,
+                address,
+                peers: None,
+                closing,
+            }
+        };
+        let open = site.listeners.iter().map(policy(false));
+        ListenerTable::new(open.chain(site.closing.iter().map(policy(true))).collect())
     }
 
     /// The families of relayed addresses that there are, or will be: clients are refused with 508 for the time being, not
@@ -122,7 +144,8 @@ impl Settings {
 
     /// Every address and port that this process listens on.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
-        let clients = site.listeners.iter().map(|(_, addr)| addr);
+        let closing = site.closing.iter().filter(|(transport, _)| !transport.is_stream());
+        let clients = site.listeners.iter().chain(closing).map(|(_, addr)| addr);
         clients.chain(&self.http.listen).chain(&self.admin.listen).copied().collect()
     }
 
@@ -130,15 +153,10 @@ impl Settings {
     pub fn datapath(&self, site: &Site) -> datapath::DatapathConfig {
         datapath::DatapathConfig {
             workers: if self.workers == 0 { site.cpus } else { size(self.workers) },
-            ports: self.relay.ports.clone(),
-            // The daemon knows how many files this process may open.
-            descriptors: datapath::DescriptorRoom::UNBOUNDED,
-            reservation_lifetime: self.limits.reservation_lifetime.into(),
             gro: self.listen.gro,
             gso: self.listen.gso,
             steering: self.listen.steering,
             channels: self.channels(),
-            gather: Duration::from_micros(self.listen.gather),
         }
     }
 
@@ -160,8 +178,13 @@ impl Settings {
         DatapathSnapshot {
             turn: Arc::new(turn::Snapshot { generation, auth, config: self.turn(site) }),
             relay: site.relay.clone(),
+            ports: self.relay.ports.clone(),
             user_allocations: unbounded(self.limits.user_allocations),
             allocations: unbounded(self.limits.allocations),
+            reservation_lifetime: self.limits.reservation_lifetime.into(),
+            // The daemon knows how many files this process may open.
+            descriptors: datapath::DescriptorRoom::UNBOUNDED,
+            gather: Duration::from_micros(self.listen.gather),
             connections: self.connections(),
             exempt: self.exempt_sources(),
             identity,
@@ -220,6 +243,7 @@ mod tests {
                 (Transport::Udp, "0.0.0.0:3478".parse().unwrap()),
                 (Transport::Tcp, "0.0.0.0:3479".parse().unwrap()),
             ],
+            closing: Vec::new(),
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
             former: Vec::new(),
             external: External::default(),
@@ -272,6 +296,7 @@ mod tests {
         for listener in ["10.0.0.5:3478", "0.0.0.0:3478"] {
             let site = Site {
                 listeners: vec![(Transport::Tcp, listener.parse().unwrap())],
+                closing: Vec::new(),
                 relay: vec!["10.0.0.5".parse().unwrap()],
                 former: Vec::new(),
                 external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),

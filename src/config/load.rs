@@ -1,6 +1,6 @@
 //! From the text of a configuration file to settings. Every mistake is reported, not only the first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml_edit::{Document, TableLike};
@@ -27,22 +27,6 @@ pub struct Loaded {
     pub notes: Vec<Note>,
     /// Whether the file itself contains a secret.
     pub has_secret: bool,
-    /// For each setting that the file has, but for those of `[auth]` and `[tls]`: the defaults with that setting.
-    each: BTreeMap<&'static str, Settings>,
-}
-
-impl Loaded {
-    /// The settings outside `[auth]` that are not the same in `other`.
-    pub fn changed(&self, other: &Loaded) -> Vec<&'static str> {
-        let keys: BTreeSet<&'static str> = self.each.keys().chain(other.each.keys()).copied().collect();
-        let default = Settings::default();
-        let of = |loaded: &Loaded, key| loaded.each.get(key).unwrap_or(&default).clone();
-        let differs = |key: &&'static str| !of(self, *key).same_except_auth(&of(other, *key));
-        let (tls, other) = (&self.settings.tls, &other.settings.tls);
-        let tls = [("tls.cert", tls.cert != other.cert), ("tls.key", tls.key != other.key)];
-        let tls = tls.into_iter().filter_map(|(key, differs)| differs.then_some(key));
-        keys.into_iter().filter(differs).chain(tls).collect()
-    }
 }
 
 /// Reads `text`, the configuration called `file`, and the secrets of the environment.
@@ -120,7 +104,6 @@ struct Loading<'a> {
     places: BTreeMap<&'static str, Range<usize>>,
     findings: Vec<Finding>,
     has_secret: bool,
-    each: BTreeMap<&'static str, Settings>,
     notes: Vec<Note>,
 }
 
@@ -132,7 +115,6 @@ impl<'a> Loading<'a> {
             findings: Vec::new(),
             notes: Vec::new(),
             has_secret: false,
-            each: BTreeMap::new(),
         }
     }
 
@@ -144,7 +126,7 @@ impl<'a> Loading<'a> {
         if mistakes.is_empty() {
             self.notes.truncate(FINDINGS_MAX);
             let notes = self.notes;
-            Ok(Loaded { settings, warnings, notes, has_secret: self.has_secret, each: self.each })
+            Ok(Loaded { settings, warnings, notes, has_secret: self.has_secret })
         } else {
             Err(mistakes)
         }
@@ -160,12 +142,6 @@ impl<'a> Loading<'a> {
                 self.places.insert(setting.key, span);
                 self.has_secret |= setting.kind.is_secret();
                 self.findings.extend(source.setting(setting, setting.key, settings, item));
-                // Files are not read twice.
-                if !["auth", "tls"].contains(&name) {
-                    let mut alone = Settings::default();
-                    source.setting(setting, setting.key, &mut alone, item);
-                    self.each.insert(setting.key, alone);
-                }
             } else if let Some(repeated) = REPEATED.iter().find(|repeated| repeated.key == full) {
                 self.places.insert(repeated.key, span);
                 self.has_secret |= repeated.has_secret(item);

@@ -69,7 +69,15 @@ With `--state-dir`, `hairpin serve --config` generates what the configuration la
 secret if it has no credentials, and a self-signed certificate if it sets `listen.tls` but neither `tls.cert` nor `tls.key`.
 `hairpin check` and `hairpin credentials` take the same option. The directory must not be writable for others.
 
-SIGHUP reads the file again and uses its `[auth]`; the log names the other settings that have changed and need a restart.
+SIGHUP reads the file again, with everything that it names, and applies what has changed. No running allocation ends by that. Each
+setting below says when a changed value holds: at once, for new allocations, or after a restart. The log names each change, and
+`hairpin_config_reloads_total` counts reloads. A file with a mistake changes nothing, nor does one with a listener that cannot be
+bound: the log has every mistake with its line, and the relay serves on as before.
+
+A UDP listener that the new file does not have refuses new allocations with 508, serves its own until they end, and then closes. If
+its address returns before, it serves on with the same sockets. Until it has closed, no listener may overlap it, like `0.0.0.0:3478`
+and `192.0.2.1:3478` do: such a reload changes nothing. A TCP or TLS listener closes at once, and its connections live on.
+
 SIGTERM, SIGINT and SIGQUIT stop the relay. Other signals are ignored.
 
 A list with one element may be written without brackets. \"coturn\" names the corresponding settings of `turnserver.conf`.

@@ -93,6 +93,8 @@ pub struct AuthSettings {
     /// Shared secrets for time-limited credentials: those of the file, of its secret files and of the environment, in this order.
     /// The first one makes new credentials.
     pub secrets: Vec<Secret>,
+    /// Those of them that come from secret files.
+    pub(super) file_secrets: Vec<Secret>,
     /// Static users.
     pub users: Vec<StaticUser>,
     /// Their names, to find one that is listed twice.
@@ -251,31 +253,6 @@ impl ListenSettings {
 }
 
 impl Settings {
-    /// Whether every setting outside `[auth]` is the same.
-    pub fn same_except_auth(&self, other: &Settings) -> bool {
-        let rest = |settings: &Settings| {
-            let Settings {
-                listen,
-                relay,
-                tls,
-                auth: _,
-                limits,
-                peers,
-                http,
-                admin,
-                log,
-                siblings,
-                stop_deadline,
-                drain_deadline,
-                workers,
-                software,
-            } = settings.clone();
-            let drain = (siblings, stop_deadline, drain_deadline);
-            (listen, relay, tls, limits, peers, http, admin, log, drain, workers, software)
-        };
-        rest(self) == rest(other)
-    }
-
     /// Settings that have yet to be filled in from the table.
     pub(super) fn blank() -> Settings {
         Settings {

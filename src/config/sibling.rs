@@ -181,6 +181,7 @@ mod tests {
         let settings = Settings { siblings: load(text).unwrap(), ..Settings::default() };
         let site = |listener: &str, local: &str| Site {
             listeners: vec![(Transport::Udp, listener.parse().unwrap())],
+            closing: Vec::new(),
             relay: vec![local.parse().unwrap()],
             former: Vec::new(),
             external: External::new(vec![("10.0.0.7".parse().unwrap(), "203.0.113.7".parse().unwrap())]),

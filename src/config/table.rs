@@ -207,7 +207,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "",
         doc: "The first and the last port of relayed transport addresses. Open them for UDP in the firewall. No UDP listener may use \
               a port of this range on the same address.",
-        reload: Reload::Restart,
+        reload: Reload::NewAllocations,
         coturn: &["min-port", "max-port"],
     },
     Setting {
@@ -218,7 +218,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "A PEM file with the certificate, followed by its intermediate certificates. Browsers require a certificate for the host \
               name in the URL, from an authority that they trust, with an RSA, P-256 or P-384 key. `hairpin check` warns about \
               certificates that they refuse, and about missing intermediate ones. A relative path starts at the folder of this file. A renewed \
-              certificate is read at the next start.",
+              certificate is read with the next reload.",
         reload: Reload::Live,
         coturn: &["cert"],
     },
@@ -243,7 +243,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "auth.secrets",
-        kind: &Secrets(|s: &mut Settings| &mut s.auth.secrets),
+        kind: &Secrets {
+            at: |s: &mut Settings| &mut s.auth.secrets,
+            from_files: |s: &mut Settings| &mut s.auth.file_secrets,
+        },
         default: "[]",
         example: r#"["at least 16 characters, from a random source"]"#,
         doc: "Shared secrets for time-limited credentials: the user name is `expiry:user`, the password is \
@@ -256,7 +259,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "auth.secret_files",
-        kind: &SecretFiles(|s: &mut Settings| &mut s.auth.secrets),
+        kind: &SecretFiles {
+            at: |s: &mut Settings| &mut s.auth.secrets,
+            from_files: |s: &mut Settings| &mut s.auth.file_secrets,
+        },
         default: "[]",
         example: r#"["/etc/hairpin/secret"]"#,
         doc: "Files with shared secrets, one per line; blank lines and lines that begin with # are skipped, so a secret that begins \
@@ -671,13 +677,16 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "log.level",
-        kind: &Choice::<Settings>(&[
-            ("error", |s| s.log.level = Level::Error),
-            ("warn", |s| s.log.level = Level::Warn),
-            ("info", |s| s.log.level = Level::Info),
-            ("debug", |s| s.log.level = Level::Debug),
-            ("trace", |s| s.log.level = Level::Trace),
-        ]),
+        kind: &Choice {
+            words: &[
+                ("error", Level::Error),
+                ("warn", Level::Warn),
+                ("info", Level::Info),
+                ("debug", Level::Debug),
+                ("trace", Level::Trace),
+            ],
+            at: |s: &mut Settings| &mut s.log.level,
+        },
         default: r#""info""#,
         example: "",
         doc: "The least severe level that is logged. `info` includes the beginning and end of each allocation, and why clients were \
@@ -687,10 +696,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "log.format",
-        kind: &Choice::<Settings>(&[
-            ("human", |s| s.log.format = Format::Human),
-            ("json", |s| s.log.format = Format::Json),
-        ]),
+        kind: &Choice {
+            words: &[("human", Format::Human), ("json", Format::Json)],
+            at: |s: &mut Settings| &mut s.log.format,
+        },
         default: r#""human""#,
         example: "",
         doc: "`human` writes readable lines, `json` one JSON object per line.",

@@ -47,6 +47,16 @@ impl Pem {
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Pem {
         Pem { name: name.into(), bytes: bytes.into() }
     }
+
+    /// The name of the file.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its contents.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl fmt::Debug for Pem {

@@ -50,6 +50,15 @@ impl Tokens {
         self.0.is_empty()
     }
 
+    /// Something that differs if the tokens do.
+    pub(super) fn fingerprint(&self) -> Vec<u8> {
+        let of = |token: &Token| {
+            let scope = u8::from(token.scope == Scope::Admin);
+            [token.name.as_bytes(), &[0, scope], &token.digest].concat()
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+
     /// The token that was presented. Takes the same time for each that is not one of these: what is compared are digests, to
     /// the last byte of the last of them.
     pub fn find(&self, presented: &[u8]) -> Option<&Token> {

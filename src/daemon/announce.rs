@@ -58,6 +58,13 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     }
 }
 
+/// Logs the listeners that this machine cannot open.
+pub fn skipped(listeners: &[(Transport, SocketAddr)]) {
+    for (transport, addr) in listeners {
+        info!("skipping {} {addr}: this machine has no IPv6", transport.as_str());
+    }
+}
+
 /// Logs how the addresses of this machine have changed, and what they mean for these settings.
 pub fn change(settings: &Settings, (before, old): (&Place, &Site), (now, site): (&Place, &Site)) {
     for chosen in before.relay.iter().filter(|chosen| !now.addresses().contains(&chosen.address)) {
@@ -298,6 +305,7 @@ mod tests {
         settings.peers.deny = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
         let site = Site {
             listeners: Vec::new(),
+            closing: Vec::new(),
             relay: vec!["10.1.2.3".parse().unwrap()],
             former: Vec::new(),
             external: External::default(),
@@ -325,6 +333,7 @@ mod tests {
         settings.peers.deny = vec!["192.0.2.0/24".parse().unwrap()];
         let site = |addresses: &[&str]| Site {
             listeners: Vec::new(),
+            closing: Vec::new(),
             relay: addresses.iter().take(1).map(|ip| ip.parse().unwrap()).collect(),
             former: Vec::new(),
             external: External::default(),

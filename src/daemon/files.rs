@@ -11,6 +11,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
 use super::http;
+use super::metrics::NamedLimits;
+use crate::config::{Settings, Site};
+use crate::datapath::{DatapathSnapshot, DescriptorRoom};
 
 /// How many files a worker and the thread beside it open: epoll sets, timers, wake-up handles.
 const PER_WORKER: u64 = 10;
@@ -23,22 +26,101 @@ const OTHERS: u64 = 24;
 
 /// How many connections and relay sockets ports and settings allow.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+struct Wanted {
     /// Connections of clients.
-    pub connections: u64,
+    connections: u64,
     /// Relay sockets.
-    pub relay_sockets: u64,
+    relay_sockets: u64,
 }
 
 /// What the limit on open files leaves room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+struct Room {
     /// Connections of clients.
-    pub connections: u64,
+    connections: u64,
     /// Connections that there may be at least, however many relay sockets there are.
-    pub kept: u64,
+    kept: u64,
     /// Connections and relay sockets.
-    pub total: u64,
+    total: u64,
+}
+
+/// What is known about files, to divide them again when settings change.
+pub struct FileBudget {
+    limit: u64,
+    /// Files that are open for other purposes than listeners, relay sockets and connections.
+    open: u64,
+    /// What the log said last.
+    told: Option<String>,
+}
+
+/// What relay sockets and connections have.
+#[derive(Clone, Copy)]
+pub struct FileRoom {
+    connections: u64,
+    descriptors: DescriptorRoom,
+}
+
+impl FileBudget {
+    /// Nothing is divided yet.
+    pub fn new(limit: u64, open: u64) -> FileBudget {
+        FileBudget { limit, open, told: None }
+    }
+
+    /// Divides what is left beside the `listening` sockets. The log says what holds if that is less than the settings allow, once.
+    pub fn divide(&mut self, settings: &Settings, site: &Site, listening: u64) -> FileRoom {
+        let has_streams = site.listeners.iter().any(|(transport, _)| transport.is_stream());
+        let wanted = wanted(settings, has_streams);
+        let room = divided(self.limit, self.open + listening, wanted);
+        let told = warning(self.limit, wanted, room);
+        if let Some(warning) = told.as_ref().filter(|warning| self.told.as_ref() != Some(*warning)) {
+            warn!("{warning}");
+        }
+        self.told = told;
+        let count = |files: u64| usize::try_from(files).unwrap_or(usize::MAX);
+        let connections = if has_streams { room.connections } else { settings.limits.connections };
+        FileRoom {
+            connections,
+            descriptors: DescriptorRoom {
+                total: count(room.total),
+                connections: count(room.kept),
+                lowers_connections: connections < settings.limits.connections,
+            },
+        }
+    }
+}
+
+impl FileRoom {
+    /// Bounds what a snapshot allows.
+    pub fn apply(&self, snapshot: &mut DatapathSnapshot) {
+        snapshot.connections.connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
+        snapshot.descriptors = self.descriptors;
+    }
+
+    /// The limits that hold.
+    pub fn limits(&self, settings: &Settings) -> NamedLimits {
+        let mut settings = settings.clone();
+        settings.limits.connections = self.connections;
+        settings.limits_by_name()
+    }
+}
+
+/// The connections and relay sockets that the settings allow.
+fn wanted(settings: &Settings, has_streams: bool) -> Wanted {
+    // An address per family, unless they are listed.
+    let addresses = settings.relay.addresses.len().max(2);
+    let connections = if has_streams { settings.limits.connections } else { 0 };
+    Wanted { connections, relay_sockets: sockets(settings, addresses) }
+}
+
+/// The most relay sockets that there can be.
+fn sockets(settings: &Settings, addresses: usize) -> u64 {
+    let ports = u64::try_from(settings.relay.ports.len()).unwrap_or(u64::MAX);
+    let ports = ports.saturating_mul(addresses as u64);
+    // An allocation has at most two.
+    match settings.limits.allocations {
+        0 => ports,
+        allocations => ports.min(allocations.saturating_mul(2)),
+    }
 }
 
 /// Raises the limit as far as possible and returns it.
@@ -59,20 +141,10 @@ pub fn raise_limit() -> u64 {
     }
 }
 
-/// How many files are open now, and will be once so many workers run on `streams` listeners for connections.
-pub fn open(workers: u64, streams: u64) -> u64 {
+/// How many files are open now, and will be once so many workers run. To be called before listeners are open.
+pub fn open(workers: u64) -> u64 {
     let now = fs::read_dir("/proc/self/fd").map_or(UNKNOWN, |files| files.count() as u64);
-    // A worker has a descriptor of its own for each listener.
-    now + workers * (PER_WORKER + streams)
-}
-
-/// Divides what `limit` leaves beside the files that are `open`. The log says what holds if that is less than `wanted`.
-pub fn divide(limit: u64, open: u64, wanted: Wanted) -> Room {
-    let room = divided(limit, open, wanted);
-    if let Some(warning) = warning(limit, wanted, room) {
-        warn!("{warning}");
-    }
-    room
+    now + workers * PER_WORKER
 }
 
 fn divided(limit: u64, open: u64, wanted: Wanted) -> Room {
@@ -95,9 +167,13 @@ fn warning(limit: u64, wanted: Wanted, room: Room) -> Option<String> {
             }
             false => String::new(),
         };
+        let (and_connections, connections_and) = match connections {
+            0 => (String::new(), ""),
+            _ => (format!(" and {connections} connections"), "connections and "),
+        };
         format!(
-            "this process may open {limit} files, fewer than the {relay_sockets} relay sockets and {connections} connections \
-             that ports and limits allow: {fewer}at most {} connections and relay sockets together, and allocations beyond \
+            "this process may open {limit} files, fewer than the {relay_sockets} relay sockets{and_connections} \
+             that ports and limits allow: {fewer}at most {} {connections_and}relay sockets together, and allocations beyond \
              that are refused with 508; raise LimitNOFILE (systemd) or `ulimit -Hn`",
             room.total
         )
@@ -144,6 +220,6 @@ mod tests {
     fn the_limit_is_raised_to_the_hard_limit() {
         let limit = raise_limit();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (limit, limit));
-        assert!(open(1, 1) > PER_WORKER);
+        assert!(open(1) > PER_WORKER);
     }
 }

@@ -60,13 +60,13 @@ pub trait Pages: Send + Sync + 'static {
     fn is_ready(&self) -> Result<(), String>;
 }
 
-/// Opens a listener.
+/// Opens a listener. `beside`: a stream listener of this process that is about to be closed has the address, or a part of it.
 ///
 /// # Errors
 ///
 /// Returns an error that tells the operator what to change if the address cannot be bound.
-pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
-    let listener = bind(address).map_err(|error| {
+pub fn open(address: SocketAddr, beside: bool) -> Result<std::net::TcpListener> {
+    let listener = bind(address, beside).map_err(|error| {
         let fix = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "already in use (another hairpin?); stop the other program or change http.listen"
@@ -80,13 +80,16 @@ pub fn open(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind(address: SocketAddr, beside: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(beside)?;
     allow_missing_address(&socket, address);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    // Another process cannot have bound it before; one that binds it beside this one is our own.
+    socket.set_reuse_port(true)?;
     Ok(socket.into())
 }
 
@@ -295,7 +298,7 @@ mod tests {
     }
 
     async fn server() -> (SocketAddr, Arc<Server<Fixed>>) {
-        let listener = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = open("127.0.0.1:0".parse().unwrap(), false).unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::new(Arc::new(Fixed), Reserve::open());
         tokio::spawn(server.clone().serve(listener));
@@ -357,8 +360,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_reported() {
-        let first = open("127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = open(first.local_addr().unwrap()).unwrap_err();
+        let first = open("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let error = open(first.local_addr().unwrap(), false).unwrap_err();
         assert!(error.to_string().contains("already in use (another hairpin?)"), "{error}");
     }
 }

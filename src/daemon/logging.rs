@@ -6,11 +6,10 @@ use std::panic::{self, AssertUnwindSafe};
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::{Filtered, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::settings::{Format, Level, LogSettings};
 
@@ -20,8 +19,13 @@ const QUEUE: usize = 8192;
 /// The log. Dropping it writes the waiting lines, for at most one second.
 pub struct Logging {
     dropped: ErrorCounter,
+    writer: NonBlocking,
+    handle: reload::Handle<Filtered<Lines, Targets, Registry>, Registry>,
     guard: Option<WorkerGuard>,
 }
+
+/// Writes lines in a format.
+type Lines = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Counts dropped lines.
 #[derive(Clone)]
@@ -32,20 +36,21 @@ impl Logging {
     pub fn start(log: &LogSettings) -> Logging {
         let (writer, guard) = queue(io::stderr());
         let dropped = writer.error_counter();
-        let layer = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
-        let layer = match log.format {
-            Format::Human => layer.with_target(false).boxed(),
-            Format::Json => {
-                layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-            }
-        };
-        // Other crates only log warnings and errors.
-        let level = level(log.level);
-        let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hairpin", level);
+        let layer = lines(log.format, writer.clone()).with_filter(filter(log.level));
+        let (layer, handle) = reload::Layer::new(layer);
         // This only fails in a test that starts two relays in one process.
-        let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+        let _ = tracing_subscriber::registry().with(layer).try_init();
         panic::set_hook(Box::new(|panic| tracing::error!("this is a bug in hairpin: {panic}")));
-        Logging { dropped, guard: Some(guard) }
+        Logging { dropped, writer, handle, guard: Some(guard) }
+    }
+
+    /// Uses another level and format from the next line on.
+    pub fn apply(&self, log: &LogSettings) {
+        // This only fails if the layer is gone, and with it the log.
+        let _ = self.handle.modify(|layer| {
+            *layer.inner_mut() = lines(log.format, self.writer.clone());
+            *layer.filter_mut() = filter(log.level);
+        });
     }
 
     /// A reader of the number of dropped lines.
@@ -80,6 +85,22 @@ impl LostLines {
 /// A bounded queue in front of a writer that may be slow, with a thread that empties it.
 fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(writer)
+}
+
+fn lines(format: Format, writer: NonBlocking) -> Lines {
+    let layer = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
+    match format {
+        Format::Human => layer.with_target(false).boxed(),
+        Format::Json => {
+            layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+    }
+}
+
+fn filter(least: Level) -> Targets {
+    // Other crates only log warnings and errors.
+    let level = level(least);
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hairpin", level)
 }
 
 fn level(level: Level) -> LevelFilter {

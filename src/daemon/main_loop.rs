@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::control::Order;
+use super::logging::Logging;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
 use super::signals::{Signal, Signals};
 use super::{ServeArgs, complete, load, offer_ice_servers};
-use crate::config::{Change, Loaded, Reload};
+use crate::config::Reload;
 use crate::plural::counted;
 
 /// What the main loop waits for.
@@ -27,7 +28,7 @@ pub(super) struct Inputs {
 /// What the main loop works on.
 pub(super) struct Daemon<'a> {
     pub(super) args: &'a ServeArgs,
-    pub(super) loaded: &'a Loaded,
+    pub(super) logging: &'a Logging,
     pub(super) relay: RunningRelay,
     /// The directory of a shared secret that the settings do not have.
     pub(super) secret_directory: Option<PathBuf>,
@@ -42,6 +43,8 @@ enum Event {
     Order(Order),
     /// Addresses of this machine may have changed.
     Addresses,
+    /// A removed listener may have served its last allocation.
+    Drained,
 }
 
 /// Serves until a signal stops the relay; returns the name of the signal.
@@ -53,6 +56,7 @@ pub(super) async fn run(daemon: &mut Daemon<'_>, inputs: &mut Inputs) -> &'stati
             Event::Reload => Box::pin(daemon.reload_by_signal()),
             Event::Order(order) => Box::pin(daemon.carry_out(order)),
             Event::Addresses => Box::pin(daemon.relay.adapt()),
+            Event::Drained => Box::pin(daemon.relay.close_drained()),
         };
         if let Some(signal) = inputs.unless_stopped(change).await {
             return signal;
@@ -74,6 +78,7 @@ impl Inputs {
                     signal = self.signals.next() => signal,
                     Some(order) = self.orders.recv() => return Event::Order(order),
                     () = relay.changed() => return Event::Addresses,
+                    () = relay.drained() => return Event::Drained,
                 },
             };
             match signal {
@@ -106,7 +111,7 @@ impl Daemon<'_> {
     fn offer(&mut self) {
         // Without an address there are no URLs yet.
         if !self.offered && !self.relay.site().relay.is_empty() {
-            let settings = &self.loaded.settings;
+            let settings = self.relay.settings();
             offer_ice_servers(settings, &self.relay, self.args, self.secret_directory.as_deref());
             self.offered = true;
         }
@@ -127,23 +132,13 @@ impl Daemon<'_> {
         let _ = reply.send(self.reload("reload").await);
     }
 
-    /// Reads the configuration again and applies what has changed. If it has a mistake, nothing changes. `by` is who asked.
+    /// Reads the configuration again and applies what has changed. If it has a mistake, or a socket cannot be bound, nothing
+    /// changes. `by` is who asked.
     async fn reload(&mut self, by: &str) -> Result<ReloadReport, ReloadError> {
         let done = self.try_reload().await;
+        self.relay.count_reload(done.is_ok());
         match &done {
-            Ok(report) => {
-                report.warnings.iter().for_each(|warning| warn!("{warning}"));
-                let restart: Vec<_> = report.changed.iter().map(|change| &*change.key).collect();
-                if !restart.is_empty() {
-                    warn!(
-                        "{by} reloads only [auth]; {} changed too, and {} a restart: {}",
-                        if restart.len() == 1 { "another setting has" } else { "other settings have" },
-                        if restart.len() == 1 { "needs" } else { "need" },
-                        restart.join(", ")
-                    );
-                }
-                info!("{by}: credentials are reloaded; running calls continue");
-            }
+            Ok(report) => log_report(by, report),
             Err(error) => {
                 error.findings.iter().for_each(|mistake| error!("{mistake}"));
                 error!("{by}: nothing has changed: {error}");
@@ -159,10 +154,40 @@ impl Daemon<'_> {
         })?;
         let failed = |error: anyhow::Error| ReloadError::new(format!("{error:#}"));
         complete(&mut new.settings, self.args).map_err(failed)?;
-        self.relay.renew_auth(&new.settings).await.map_err(failed)?;
-        let changed = self.loaded.changed(&new).into_iter();
-        let changed =
-            changed.map(|key| Change { key: key.into(), what: "changed".into(), holds: Reload::Restart });
-        Ok(ReloadReport { changed: changed.collect(), warnings: new.warnings })
+        let changed = self.relay.reload(&new.settings).await.map_err(failed)?;
+        if changed.iter().any(|change| change.key.starts_with("log.")) {
+            self.logging.apply(&self.relay.settings().log);
+        }
+        Ok(ReloadReport { changed, warnings: new.warnings })
     }
+}
+
+/// Logs what a reload has changed, one line per setting, and then how many.
+fn log_report(by: &str, report: &ReloadReport) {
+    report.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let (restart, changed): (Vec<_>, Vec<_>) =
+        report.changed.iter().partition(|change| change.holds == Reload::Restart);
+    for change in &changed {
+        info!("reloaded: {}: {}; it holds {}", change.key, change.what, change.holds.describe());
+    }
+    for change in &restart {
+        warn!("not reloaded: {}: {}; it needs a restart", change.key, change.what);
+    }
+    let settings = |n: usize| match n {
+        0 => "no setting has".to_owned(),
+        1 => "1 setting has".to_owned(),
+        n => format!("{n} settings have"),
+    };
+    let waiting = match restart.len() {
+        0 => String::new(),
+        1 => format!("; 1 more needs a restart: {}", restart[0].key),
+        n => {
+            let keys: Vec<_> = restart.iter().map(|change| change.key).collect();
+            format!("; {n} more need a restart: {}", keys.join(", "))
+        }
+    };
+    info!(
+        "{by}: the configuration is reloaded: {} changed{waiting}; running calls continue",
+        settings(changed.len())
+    );
 }

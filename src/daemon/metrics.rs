@@ -12,18 +12,46 @@ use crate::turn::{PerFamily, Transport};
 /// The configured limits, by the names of their settings.
 pub type NamedLimits = Vec<(&'static str, u64)>;
 
+/// Reloads of the configuration. The start counts as one that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub struct ReloadCounts {
+    ok: u64,
+    failed: u64,
+    last_ok: bool,
+    /// When the configuration that is in use was read, in Unix seconds.
+    read_at: u64,
+}
+
+impl ReloadCounts {
+    /// None yet; the configuration was read at `now`.
+    pub fn new(now: u64) -> ReloadCounts {
+        ReloadCounts { ok: 0, failed: 0, last_ok: true, read_at: now }
+    }
+
+    /// Counts a reload at `now`.
+    pub fn count(&mut self, ok: bool, now: u64) {
+        self.last_ok = ok;
+        if ok {
+            (self.ok, self.read_at) = (self.ok + 1, now);
+        } else {
+            self.failed += 1;
+        }
+    }
+}
+
 /// The page with the counters of `workers`, the number of relay addresses, the configured `limits`, the dropped log lines and the
 /// kernel's counters of this host.
 pub fn page(
     workers: &[WorkerStats],
     addresses: PerFamily<u64>,
     limits: &NamedLimits,
+    reloads: &ReloadCounts,
     log_lines_dropped: u64,
     host: &[UdpErrors],
 ) -> String {
     let mut page = Vec::new();
     // Encoding only fails for a family without rows, or if writing fails.
-    let mut families = families(workers, addresses, limits, log_lines_dropped, host);
+    let mut families = families(workers, addresses, limits, reloads, log_lines_dropped, host);
     // Without /proc the host has no counters.
     families.retain(|family| !family.get_metric().is_empty());
     let written = TextEncoder::new().encode(&families, &mut page);
@@ -35,6 +63,7 @@ fn families(
     workers: &[WorkerStats],
     addresses: PerFamily<u64>,
     limits: &NamedLimits,
+    reloads: &ReloadCounts,
     log_lines_dropped: u64,
     host: &[UdpErrors],
 ) -> Vec<MetricFamily> {
@@ -171,6 +200,21 @@ fn families(
             "The configured limits, by their names in [limits]; 0 means no limit where it is allowed.",
             limits.iter().map(|(name, limit)| row([("name", name)], *limit)),
         ),
+        counter(
+            "hairpin_config_reloads_total",
+            "Reloads of the configuration, by result. A failed one has changed nothing.",
+            [("ok", reloads.ok), ("failed", reloads.failed)].map(|(result, n)| row([("result", result)], n)),
+        ),
+        gauge(
+            "hairpin_config_last_reload_successful",
+            "Whether the last reload of the configuration succeeded; 1 before the first.",
+            [row([], reloads.last_ok.into())],
+        ),
+        gauge(
+            "hairpin_config_last_reload_success_timestamp_seconds",
+            "When the configuration that is in use was read, in Unix seconds.",
+            [row([], reloads.read_at)],
+        ),
         gauge(
             "hairpin_build_info",
             "Always 1; the label is the version.",
@@ -304,10 +348,14 @@ mod tests {
 
     #[test]
     fn the_counters_of_workers_are_added_up() {
+        let mut reloads = ReloadCounts::new(7);
+        reloads.count(true, 8);
+        reloads.count(false, 9);
         let page = page(
             &[worker(), worker()],
             PerFamily { v4: 2, v6: 0 },
             &vec![("channels", 256)],
+            &reloads,
             11,
             &[("ipv6", "memory", 5)],
         );
@@ -332,6 +380,10 @@ mod tests {
             "hairpin_relay_addresses{family=\"ipv6\"} 0",
             "hairpin_limit{name=\"channels\"} 256",
             "hairpin_log_lines_dropped_total 11",
+            "hairpin_config_reloads_total{result=\"ok\"} 1",
+            "hairpin_config_reloads_total{result=\"failed\"} 1",
+            "hairpin_config_last_reload_successful 0",
+            "hairpin_config_last_reload_success_timestamp_seconds 8",
             "hairpin_host_udp_errors_total{family=\"ipv6\",error=\"memory\"} 5",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
@@ -340,12 +392,20 @@ mod tests {
 
     fn all() -> Vec<MetricFamily> {
         let limits = Settings::default().limits_by_name();
-        families(&[worker()], PerFamily::default(), &limits, 0, &[("ipv4", "memory", 5)])
+        families(
+            &[worker()],
+            PerFamily::default(),
+            &limits,
+            &ReloadCounts::new(7),
+            0,
+            &[("ipv4", "memory", 5)],
+        )
     }
 
     #[test]
     fn every_family_has_a_help_text_and_a_type() {
-        let page = page(&[worker()], PerFamily::default(), &Settings::default().limits_by_name(), 0, &[]);
+        let limits = Settings::default().limits_by_name();
+        let page = page(&[worker()], PerFamily::default(), &limits, &ReloadCounts::new(7), 0, &[]);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");

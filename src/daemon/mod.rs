@@ -1,6 +1,7 @@
 //! The lifecycle of a relay: start, serve, reload, stop. No packet passes through here.
 //!
-//! - [`serve`]: the whole life of a relay; `relay`: the running one; `signals`: what ends or reloads it
+//! - [`serve`]: the whole life of a relay; `relay`: the running one; `change`, `listeners`: how it changes while it runs;
+//!   `signals`: what ends or reloads it
 //! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
 //! - [`configuration`], [`state`], [`store`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
@@ -12,6 +13,7 @@
 pub mod addresses;
 mod announce;
 mod certificate;
+mod change;
 pub mod configuration;
 pub mod control;
 mod files;
@@ -19,6 +21,7 @@ mod heartbeat;
 mod host;
 pub mod http;
 pub mod ice;
+mod listeners;
 pub mod logging;
 mod main_loop;
 mod metrics;
@@ -175,7 +178,7 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
         let relay = RunningRelay::start(&loaded.settings, logging.lost())?;
         let (_control, orders) = Control::new();
         let mut inputs = Inputs::new(Signals::new(signals)?, orders);
-        let mut daemon = Daemon { args, loaded: &loaded, relay, secret_directory, offered: false };
+        let mut daemon = Daemon { args, logging, relay, secret_directory, offered: false };
         let signal = main_loop::run(&mut daemon, &mut inputs).await;
         info!("{signal}: ending every allocation and stopping");
         let relay = daemon.relay;

@@ -1,75 +1,82 @@
 //! A running relay. It opens the listeners first, so that a second process fails before it changes anything, then starts the
-//! workers and HTTP.
+//! workers and HTTP. How it changes while it runs is in `change`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use super::files::{self, FileBudget, FileRoom};
 use super::heartbeat::{self, Heartbeat};
 use super::host::HostTables;
 use super::http::{self, Reserve};
+use super::listeners::{ClientListener, Listeners};
 use super::logging::LostLines;
+use super::metrics::{self, ReloadCounts};
 use super::place::Place;
-use super::{announce, files, metrics, own, random, watch};
+use super::{announce, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
-use crate::datapath::{DescriptorRoom, ListenerGroup, Workers};
+use crate::datapath::Workers;
 use crate::tls::Identity;
+use crate::turn::PerFamily;
 use crate::turn::bucket::RateLimiter;
-use crate::turn::{PerFamily, Transport};
-
-/// How long the workers may take to receive a snapshot.
-const APPLY: Duration = Duration::from_secs(10);
-
-/// The most former relayed addresses that are remembered; the oldest is forgotten.
-const FORMER: usize = 256;
 
 /// A relay that serves clients.
 pub struct RunningRelay {
-    settings: Settings,
+    /// What it runs with.
+    pub(super) settings: Settings,
     /// What this relay is on the network now, and what the workers serve by.
-    place: Place,
-    site: Site,
-    auth: Arc<Auth>,
-    /// The same for the whole life of the process, so that TLS sessions can be resumed.
-    identity: Option<Identity>,
-    keys: RelayKeys,
+    pub(super) place: Place,
+    pub(super) site: Site,
+    pub(super) auth: Arc<Auth>,
+    /// The same as long as the certificate is, so that TLS sessions can be resumed.
+    pub(super) identity: Option<Identity>,
+    pub(super) keys: RelayKeys,
+    pub(super) listeners: Listeners,
+    pub(super) files: FileBudget,
+    pub(super) room: FileRoom,
     /// Counts the snapshots that the workers were given.
-    generation: u64,
-    workers: Arc<Workers>,
-    pages: Arc<RelayPages>,
+    pub(super) generation: u64,
+    pub(super) workers: Arc<Workers>,
+    pub(super) http: Arc<http::Server<RelayPages>>,
+    pub(super) pages: Arc<RelayPages>,
     /// Addresses of this machine may have changed.
     changed: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 /// Random keys that last as long as the process, so that nonces stay valid when settings change.
-struct RelayKeys {
-    nonce: NonceKeys,
+pub(super) struct RelayKeys {
+    pub(super) nonce: NonceKeys,
     /// Keys the hash that assigns UDP clients to workers.
-    steering: u32,
+    pub(super) steering: u32,
 }
 
 /// What HTTP serves.
-struct RelayPages {
+pub(super) struct RelayPages {
     workers: Arc<Workers>,
     heartbeat: Arc<Heartbeat>,
     stopping: AtomicBool,
-    /// The addresses that relay, and why there is none.
-    addresses: Mutex<(PerFamily<u64>, Result<(), String>)>,
-    limits: metrics::NamedLimits,
+    changing: Mutex<ChangingPages>,
     lost: LostLines,
     host: HostTables,
+}
+
+/// What of it changes with settings and addresses.
+#[derive(Clone)]
+pub(super) struct ChangingPages {
+    /// The addresses that relay, and why there is none.
+    pub(super) addresses: (PerFamily<u64>, Result<(), String>),
+    pub(super) limits: metrics::NamedLimits,
+    pub(super) reloads: ReloadCounts,
 }
 
 impl RunningRelay {
@@ -81,8 +88,11 @@ impl RunningRelay {
         if let Some(misfit) = &place.misfit {
             bail!("relay.external_ip: {misfit}");
         }
+        let (wanted, skipped) = listeners(settings)?;
+        announce::skipped(&skipped);
         let site = Site {
-            listeners: listeners(settings.listen.all())?,
+            listeners: wanted,
+            closing: Vec::new(),
             external: place.external.clone(),
             relay: place.addresses(),
             former: Vec::new(),
@@ -91,79 +101,62 @@ impl RunningRelay {
             draining: false,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
-        let limit = files::raise_limit();
-
-        let mut datapath = settings.datapath(&site);
+        let datapath = settings.datapath(&site);
+        let mut files = FileBudget::new(files::raise_limit(), files::open(datapath.workers as u64));
         let keys = RelayKeys {
             nonce: NonceKeys { current: random::bytes()?, previous: None },
             steering: u32::from_ne_bytes(random::bytes()?),
         };
-        let open = |&(transport, addr): &(Transport, SocketAddr)| match transport {
-            Transport::Udp => ListenerGroup::open(addr, &datapath, keys.steering),
-            Transport::Tcp | Transport::Tls => ListenerGroup::open_stream(transport, addr, &datapath),
-        };
-        let groups = site.listeners.iter().map(|listener| open(listener).map(Arc::new));
-        let groups = groups.collect::<Result<Vec<_>, _>>()?;
-        let http = settings.http.listen.iter().map(|addr| http::open(*addr)).collect::<Result<Vec<_>>>()?;
+        let mut listeners = Listeners::default();
+        let mut change =
+            listeners.prepare(&site.listeners, &settings.http.listen, &datapath, keys.steering)?;
+        let room = files.divide(settings, &site, listeners.descriptors(&change, datapath.workers as u64));
 
         let mut rng = StdRng::from_seed(random::bytes()?);
-        let streams = groups.iter().filter(|group| group.transport().is_stream()).count();
-        let room =
-            files::divide(limit, files::open(datapath.workers as u64, streams as u64), wanted(settings));
-        let count = |files: u64| usize::try_from(files).unwrap_or(usize::MAX);
-        datapath.descriptors = DescriptorRoom {
-            total: count(room.total),
-            connections: if streams > 0 { count(room.kept) } else { 0 },
-            lowers_connections: room.connections < settings.limits.connections,
-        };
-        let mut settings = settings.clone();
-        settings.limits.connections = room.connections;
-
-        let auth = auth(&settings, &keys.nonce)?;
+        let auth = auth(settings, &keys.nonce)?;
         let identity = settings.tls.identity()?;
-        let snapshot = settings.snapshot(1, &site, auth.clone(), identity.clone());
-        let workers = Arc::new(Workers::start(
-            &datapath,
-            groups,
-            snapshot,
-            RateLimiter::new(settings.rates(), &mut rng),
-            rng,
-        )?);
-        announce::relay(&settings, &site, &place);
+        let mut snapshot = settings.snapshot(1, &site, auth.clone(), identity.clone());
+        room.apply(&mut snapshot);
+        let groups = change.opened.iter().map(|one| one.group.clone()).collect();
+        let rates = RateLimiter::new(&mut rng);
+        let workers = Arc::new(Workers::start(&datapath, groups, snapshot, rates, rng)?);
+        announce::relay(settings, &site, &place);
 
         let heartbeat = Arc::new(Heartbeat::new(workers.threads()));
         let pages = Arc::new(RelayPages {
             workers: workers.clone(),
             heartbeat: heartbeat.clone(),
             stopping: AtomicBool::new(false),
-            addresses: Mutex::new(summary(&place)),
-            limits: settings.limits_by_name(),
+            changing: Mutex::new(ChangingPages {
+                addresses: summary(&place),
+                limits: room.limits(settings),
+                reloads: ReloadCounts::new(unix_now()),
+            }),
             lost,
             host,
         });
-        let server = http::Server::new(pages.clone(), reserve);
-        let serve = |listener| {
-            let server = server.clone();
-            tokio::spawn(async move {
-                if let Err(error) = server.serve(listener).await {
-                    error!(%error, "http has stopped serving");
-                }
-            })
-        };
-        let mut tasks: Vec<_> = http.into_iter().map(serve).collect();
-        tasks.push(tokio::spawn(heartbeat::run(workers.clone(), heartbeat)));
+        let http = http::Server::new(pages.clone(), reserve);
+        for (addr, listener) in change.http_opened.drain(..) {
+            listeners.add_http(addr, serve(&http, listener));
+        }
+        listeners.keep(&mut change);
+        let mut tasks = vec![tokio::spawn(heartbeat::run(workers.clone(), heartbeat))];
         let changed = Arc::new(Notify::new());
         let notified = changed.clone();
         tasks.push(tokio::spawn(async move { watch::run(&notified).await }));
         Ok(RunningRelay {
-            settings,
+            settings: settings.clone(),
             place,
             site,
             auth,
             identity,
             keys,
+            listeners,
+            files,
+            room,
             generation: 1,
             workers,
+            http,
             pages,
             changed,
             tasks,
@@ -175,16 +168,9 @@ impl RunningRelay {
         &self.site
     }
 
-    /// Uses the `[auth]` of these settings from now on. Nonces and allocations stay valid.
-    ///
-    /// # Errors
-    /// The credentials cannot be used; nothing has changed.
-    pub async fn renew_auth(&mut self, settings: &Settings) -> Result<()> {
-        let auth = auth(settings, &self.keys.nonce)?;
-        let settings = Settings { auth: settings.auth.clone(), ..self.settings.clone() };
-        self.apply(&settings, &self.site.clone(), auth.clone()).await?;
-        (self.settings, self.auth) = (settings, auth);
-        Ok(())
+    /// The settings that it runs with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Waits until addresses of this machine may have changed. [`RunningRelay::adapt`] is to be called then.
@@ -192,51 +178,36 @@ impl RunningRelay {
         self.changed.notified().await;
     }
 
-    /// Looks for the addresses of this machine, and serves by them from now on.
-    pub async fn adapt(&mut self) {
-        let place = Place::look(&self.settings, &self.place.relay);
-        if place == self.place {
-            return;
-        }
-        let site = Site {
-            external: place.external.clone(),
-            former: former(&self.site, &place),
-            relay: place.addresses(),
-            own: place.own.ranges.clone(),
-            widened: place.own.widened,
-            ..self.site.clone()
-        };
-        if let Err(error) = self.apply(&self.settings.clone(), &site, self.auth.clone()).await {
-            // The place stays what it was, so the next look tries again.
-            return error!("the addresses of this machine have changed, but are not in use yet: {error:#}");
-        }
-        announce::change(&self.settings, (&self.place, &self.site), (&place, &site));
-        *self.pages.addresses.lock().unwrap_or_else(PoisonError::into_inner) = summary(&place);
-        (self.place, self.site) = (place, site);
-    }
-
-    /// Gives the workers a new snapshot.
-    async fn apply(&mut self, settings: &Settings, site: &Site, auth: Arc<Auth>) -> Result<()> {
-        self.generation += 1;
-        let snapshot = settings.snapshot(self.generation, site, auth, self.identity.clone());
-        // A stuck worker must not keep the daemon from its signals.
-        timeout(APPLY, self.workers.apply(snapshot)).await.context("a worker takes no commands")??;
-        Ok(())
+    /// Waits until a removed listener may be closed. [`RunningRelay::close_drained`] is to be called then.
+    pub async fn drained(&self) {
+        self.listeners.emptied().await;
     }
 
     /// Ends every allocation and waits for the workers. Not to be called from an asynchronous context.
     pub fn stop(&self) {
         self.pages.stopping.store(true, Ordering::Relaxed);
         self.workers.stop();
+        self.listeners.stop_http();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
+/// Serves HTTP at a listener.
+pub(super) fn serve(server: &Arc<http::Server<RelayPages>>, listener: TcpListener) -> JoinHandle<()> {
+    let server = server.clone();
+    tokio::spawn(async move {
+        if let Err(error) = server.serve(listener).await {
+            error!(%error, "http has stopped serving");
+        }
+    })
+}
+
 impl http::Pages for RelayPages {
     fn metrics(&self) -> String {
-        let addresses = self.addresses().0;
+        let ChangingPages { addresses, limits, reloads } = self.changing().clone();
         let lost = self.lost.lines() as u64;
-        metrics::page(&self.workers.stats(), addresses, &self.limits, lost, &self.host.udp_errors())
+        let host = self.host.udp_errors();
+        metrics::page(&self.workers.stats(), addresses.0, &limits, &reloads, lost, &host)
     }
 
     fn is_live(&self) -> Result<(), String> {
@@ -252,75 +223,46 @@ impl http::Pages for RelayPages {
             return Err("the relay is stopping".into());
         }
         self.is_live()?;
-        self.addresses().1
+        self.changing().addresses.1.clone()
     }
 }
 
 impl RelayPages {
-    fn addresses(&self) -> (PerFamily<u64>, Result<(), String>) {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn changing(&self) -> MutexGuard<'_, ChangingPages> {
+        // Integers and texts: whatever was written is a value.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The addresses that have relayed until now or before, do not any more, and are still this machine's: allocations live
-/// there until they end.
-fn former(site: &Site, place: &Place) -> Vec<IpAddr> {
-    let relay = place.addresses();
-    let stays = |ip: &IpAddr| !relay.contains(ip) && place.own.may_contain(*ip);
-    let mut former: Vec<IpAddr> = site.relay.iter().chain(&site.former).copied().filter(stays).collect();
-    former.truncate(FORMER);
-    former
-}
-
 /// What HTTP tells about the addresses that relay.
-fn summary(place: &Place) -> (PerFamily<u64>, Result<(), String>) {
+pub(super) fn summary(place: &Place) -> (PerFamily<u64>, Result<(), String>) {
     let count = |is_family: fn(&IpAddr) -> bool| {
         place.relay.iter().filter(|chosen| is_family(&chosen.address)).count() as u64
     };
     (PerFamily { v4: count(IpAddr::is_ipv4), v6: count(IpAddr::is_ipv6) }, place.is_ready())
 }
 
-fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Auth>> {
+pub(super) fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Auth>> {
     let auth = Auth::new(settings.auth(), nonce_keys.clone())?;
     auth.warnings().iter().for_each(|warning| warn!("{warning}"));
     Ok(Arc::new(auth))
 }
 
-/// The listeners that this machine can open: those for IPv6 only if it has IPv6.
-fn listeners(listed: Vec<(Transport, SocketAddr)>) -> Result<Vec<(Transport, SocketAddr)>> {
+/// The listeners that this machine can open, and those that it cannot: without IPv6, those for IPv6.
+pub(super) fn listeners(settings: &Settings) -> Result<(Vec<ClientListener>, Vec<ClientListener>)> {
     let has_ipv6 = own::has_ipv6();
     let (listeners, skipped): (Vec<_>, Vec<_>) =
-        listed.into_iter().partition(|(_, addr)| has_ipv6 || addr.is_ipv4());
+        settings.listen.all().into_iter().partition(|(_, addr)| has_ipv6 || addr.is_ipv4());
     if listeners.is_empty() {
         bail!("this machine has no IPv6, and [listen] has only IPv6 addresses; list an IPv4 address");
     }
-    skipped
-        .iter()
-        .for_each(|(one, addr)| info!("skipping {} {addr}: this machine has no IPv6", one.as_str()));
-    Ok(listeners)
-}
-
-/// The connections and relay sockets that the settings allow.
-fn wanted(settings: &Settings) -> files::Wanted {
-    // An address per family, unless they are listed.
-    let addresses = settings.relay.addresses.len().max(2);
-    files::Wanted { connections: settings.limits.connections, relay_sockets: sockets(settings, addresses) }
-}
-
-/// The most relay sockets that there can be.
-fn sockets(settings: &Settings, addresses: usize) -> u64 {
-    let ports = u64::try_from(settings.relay.ports.len()).unwrap_or(u64::MAX);
-    let ports = ports.saturating_mul(addresses as u64);
-    // An allocation has at most two.
-    match settings.limits.allocations {
-        0 => ports,
-        allocations => ports.min(allocations.saturating_mul(2)),
-    }
+    Ok((listeners, skipped))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;

@@ -1,5 +1,5 @@
 //! Which signal does what: SIGTERM, SIGINT and SIGQUIT stop the relay gracefully, and a second one stops it immediately;
-//! SIGHUP reloads credentials. Every other signal is ignored with a line in the log, because the default of most is to
+//! SIGHUP reloads the configuration. Every other signal is ignored with a line in the log, because the default of most is to
 //! end the process, and with it every call. SIGABRT keeps its default.
 //!
 //! The signals of faults are ignored if they are sent by kill(2). A fault itself ends the process nevertheless: if its signal is
@@ -45,7 +45,7 @@ pub struct Signals {
 pub enum Signal {
     /// To stop; the name of the signal.
     Stop(&'static str),
-    /// To reload credentials.
+    /// To reload the configuration.
     Reload,
     /// Nothing; the number of the signal.
     Ignored(u32),
@@ -115,8 +115,7 @@ impl Signals {
         let name = name(number);
         match standard(number) {
             Some(Number::SIGUSR1 | Number::SIGUSR2) => warn!(
-                "{name}: ignored, nothing was reloaded; SIGHUP reloads users and secrets, and a renewed certificate is read at \
-                 the next start"
+                "{name}: ignored, nothing was reloaded; SIGHUP reloads the configuration and the certificate"
             ),
             Some(Number::SIGTSTP | Number::SIGTTIN | Number::SIGTTOU) => {
                 info!("{name}: ignored, because a stopped relay holds up every call; SIGTERM ends it");
@@ -125,7 +124,7 @@ impl Signals {
             Some(Number::SIGWINCH | Number::SIGCHLD | Number::SIGURG) => {
                 debug!("{name}: ignored");
             }
-            _ => info!("{name}: ignored; SIGHUP reloads users and secrets, SIGTERM ends the relay"),
+            _ => info!("{name}: ignored; SIGHUP reloads the configuration, SIGTERM ends the relay"),
         }
     }
 }

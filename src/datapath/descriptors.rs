@@ -4,7 +4,7 @@
 //! each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What the limit on open files leaves room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,12 @@ impl DescriptorRoom {
 }
 
 /// The descriptors of relay sockets and connections.
+#[derive(Default)]
 pub(in crate::datapath) struct Descriptors {
-    room: DescriptorRoom,
+    total: AtomicUsize,
+    /// See [`DescriptorRoom::connections`].
+    kept: AtomicUsize,
+    lowers_connections: AtomicBool,
     relay_sockets: AtomicUsize,
     connections: AtomicUsize,
 }
@@ -33,14 +37,24 @@ pub(in crate::datapath) struct Descriptors {
 impl Descriptors {
     /// All of `room` is free.
     pub(in crate::datapath) fn new(room: DescriptorRoom) -> Arc<Descriptors> {
-        Arc::new(Descriptors { room, relay_sockets: AtomicUsize::new(0), connections: AtomicUsize::new(0) })
+        let this = Descriptors::default();
+        this.set_room(room);
+        Arc::new(this)
+    }
+
+    /// Replaces the room. What is in use beyond it stays.
+    pub(in crate::datapath) fn set_room(&self, room: DescriptorRoom) {
+        let DescriptorRoom { total, connections, lowers_connections } = room;
+        self.total.store(total, Ordering::Relaxed);
+        self.kept.store(connections, Ordering::Relaxed);
+        self.lowers_connections.store(lowers_connections, Ordering::Relaxed);
     }
 
     /// Takes descriptors for relay sockets; false if there are not that many.
     pub(in crate::datapath) fn take_relay_sockets(&self, count: usize) -> bool {
         let taken = self.relay_sockets.fetch_add(count, Ordering::Relaxed) + count;
-        let connections = self.connections.load(Ordering::Relaxed).max(self.room.connections);
-        let fits = taken <= self.room.total.saturating_sub(connections);
+        let connections = self.connections.load(Ordering::Relaxed).max(self.kept.load(Ordering::Relaxed));
+        let fits = taken <= self.total.load(Ordering::Relaxed).saturating_sub(connections);
         if !fits {
             self.return_relay_sockets(count);
         }
@@ -54,12 +68,12 @@ impl Descriptors {
 
     /// The most connections that there may be now.
     pub(in crate::datapath) fn room_for_connections(&self) -> usize {
-        self.room.total.saturating_sub(self.relay_sockets.load(Ordering::Relaxed))
+        self.total.load(Ordering::Relaxed).saturating_sub(self.relay_sockets.load(Ordering::Relaxed))
     }
 
     /// Whether there may be fewer connections than `limits.connections` was set to.
     pub(in crate::datapath) fn lower_connections(&self) -> bool {
-        self.room.lowers_connections
+        self.lowers_connections.load(Ordering::Relaxed)
     }
 
     /// There are so many connections now.

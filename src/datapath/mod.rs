@@ -28,9 +28,6 @@ mod sys;
 mod wake;
 mod worker;
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use crate::wire::ChannelRange;
 
 pub use descriptors::DescriptorRoom;
@@ -46,15 +43,6 @@ pub use worker::{StartError, WorkerThread, Workers};
 pub struct DatapathConfig {
     /// Threads, each with its own allocations.
     pub workers: usize,
-    /// The ports of relayed transport addresses.
-    pub ports: RangeInclusive<u16>,
-    /// What the limit on open files leaves room for.
-    pub descriptors: DescriptorRoom,
-    /// How long a reserved port waits for its token, in seconds (RFC 8656 section 7.2: at least 30).
-    pub reservation_lifetime: u64,
-    /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
-    /// gathering.
-    pub gather: Duration,
     /// Receive datagrams with GRO.
     pub gro: bool,
     /// Send datagrams with GSO.
@@ -69,16 +57,6 @@ pub struct DatapathConfig {
 impl DatapathConfig {
     /// For tests of listeners.
     fn for_workers(workers: usize) -> DatapathConfig {
-        DatapathConfig {
-            workers,
-            ports: 1..=1,
-            descriptors: DescriptorRoom::UNBOUNDED,
-            reservation_lifetime: 30,
-            gather: Duration::ZERO,
-            gro: true,
-            gso: true,
-            steering: true,
-            channels: ChannelRange::default(),
-        }
+        DatapathConfig { workers, gro: true, gso: true, steering: true, channels: ChannelRange::default() }
     }
 }

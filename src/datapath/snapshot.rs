@@ -1,8 +1,11 @@
 //! What workers serve by, as one immutable value that is replaced as a whole.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::descriptors::DescriptorRoom;
 use super::stream::StreamLimits;
 use crate::tls::Identity;
 use crate::turn::{self, ExemptSources};
@@ -14,14 +17,23 @@ pub struct DatapathSnapshot {
     pub turn: Arc<turn::Snapshot>,
     /// The addresses that relayed transport addresses are made of.
     pub relay: Vec<IpAddr>,
+    /// Their ports.
+    pub ports: RangeInclusive<u16>,
     /// Allocations and reservations per user (486).
     pub user_allocations: usize,
     /// Allocations and reservations in total (508).
     pub allocations: usize,
+    /// How long a reserved port waits for its token, in seconds (RFC 8656 section 7.2: at least 30).
+    pub reservation_lifetime: u64,
     /// Limits and deadlines of connections.
     pub connections: StreamLimits,
     /// Sources whose limits on connections are larger.
     pub exempt: ExemptSources,
+    /// What the limit on open files leaves room for.
+    pub descriptors: DescriptorRoom,
+    /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
+    /// gathering.
+    pub gather: Duration,
     /// Who this server is to TLS clients; needed where there is a TLS listener.
     pub identity: Option<Identity>,
 }

@@ -9,6 +9,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::Rng;
@@ -51,36 +52,34 @@ pub enum UnsignedResponse {
     Challenge,
 }
 
-/// The token buckets of a process.
+/// The token buckets of a process. The rates come with each call, since they are part of the snapshot.
 #[derive(Debug)]
 pub struct RateLimiter {
     challenges: Buckets,
     bindings: Buckets,
     new_allocations: Buckets,
-    exempt: ExemptSources,
     hash: KeyedState,
 }
 
 impl RateLimiter {
     /// Full buckets; `rng` keys their hash.
-    pub fn new(rates: Rates, rng: &mut impl Rng) -> RateLimiter {
+    pub fn new(rng: &mut impl Rng) -> RateLimiter {
         RateLimiter {
-            challenges: Buckets::new(rates.challenges),
-            bindings: Buckets::new(rates.bindings),
-            new_allocations: Buckets::new(rates.new_allocations),
-            exempt: rates.exempt,
+            challenges: Buckets::default(),
+            bindings: Buckets::default(),
+            new_allocations: Buckets::default(),
             hash: KeyedState::from_rng(rng),
         }
     }
 
     /// Takes a token for a response to `source`; false if its bucket is empty. `now` is in monotonic nanoseconds.
-    pub fn take_response(&self, now: u64, response: UnsignedResponse, source: IpAddr) -> bool {
-        let buckets = match response {
-            UnsignedResponse::Binding => &self.bindings,
-            UnsignedResponse::Challenge => &self.challenges,
+    pub fn take_response(&self, rates: &Rates, now: u64, response: UnsignedResponse, source: IpAddr) -> bool {
+        let (buckets, rate) = match response {
+            UnsignedResponse::Binding => (&self.bindings, rates.bindings),
+            UnsignedResponse::Challenge => (&self.challenges, rates.challenges),
         };
-        let factor = self.exempt.factor(source);
-        buckets.take(now, factor, || {
+        let factor = rates.exempt.factor(source);
+        buckets.take(rate, now, factor, || {
             let mut key = self.hash.build_hasher();
             write_source(&mut key, source, factor);
             key.finish()
@@ -88,9 +87,9 @@ impl RateLimiter {
     }
 
     /// Takes a token for a new allocation of `user` from `source`; false if the bucket is empty.
-    pub fn take_allocation(&self, now: u64, user: &Account, source: IpAddr) -> bool {
-        let factor = if user.is_shared() { self.exempt.factor(source) } else { 1 };
-        self.new_allocations.take(now, factor, || {
+    pub fn take_allocation(&self, rates: &Rates, now: u64, user: &Account, source: IpAddr) -> bool {
+        let factor = if user.is_shared() { rates.exempt.factor(source) } else { 1 };
+        self.new_allocations.take(rates.new_allocations, now, factor, || {
             let mut key = self.hash.build_hasher();
             key.write_u64(user.kind() as u64);
             key.write_usize(user.name().len());
@@ -112,35 +111,21 @@ fn write_source(key: &mut impl Hasher, source: IpAddr, factor: u32) {
     key.write_u64(u64::from(source.is_ipv6()) << 32 | u64::from(factor));
 }
 
-/// Token buckets of one rate, each stored as the time at which it will be full again.
-#[derive(Debug)]
-struct Buckets {
-    /// Nanoseconds per token; 0 is no limit.
-    cost: u64,
-    /// The nanoseconds of a full bucket.
-    depth: u64,
-    full_at: Box<[AtomicU64]>,
-}
+/// Token buckets, each stored as the time at which it will be full again. The table exists once a token was taken.
+#[derive(Debug, Default)]
+struct Buckets(OnceLock<Box<[AtomicU64]>>);
 
 impl Buckets {
-    fn new(rate: Rate) -> Buckets {
-        let cost = if rate.burst == 0 { 0 } else { SECOND.checked_div(rate.per_second.into()).unwrap_or(0) };
-        let slots = if cost == 0 { 0 } else { SLOTS };
-        Buckets {
-            cost,
-            depth: cost * u64::from(rate.burst),
-            full_at: (0..slots).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
     /// Takes a token from the bucket that `hash` selects, at `factor` times the rate and the burst.
-    fn take(&self, now: u64, factor: u32, hash: impl FnOnce() -> u64) -> bool {
-        if self.cost == 0 {
+    fn take(&self, rate: Rate, now: u64, factor: u32, hash: impl FnOnce() -> u64) -> bool {
+        let Some(cost) = SECOND.checked_div(rate.per_second.into()).filter(|_| rate.burst > 0) else {
             return true;
-        }
-        let cost = (self.cost / u64::from(factor)).max(1);
-        let slot = &self.full_at[hash() as usize % SLOTS];
-        let take = |full_at| take(full_at, now, cost, self.depth);
+        };
+        let depth = cost * u64::from(rate.burst);
+        let cost = (cost / u64::from(factor)).max(1);
+        let full_at = self.0.get_or_init(|| (0..SLOTS).map(|_| AtomicU64::new(0)).collect());
+        let slot = &full_at[hash() as usize % SLOTS];
+        let take = |full_at| take(full_at, now, cost, depth);
         slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
@@ -164,8 +149,17 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn limiter(rates: Rates) -> RateLimiter {
-        RateLimiter::new(rates, &mut StdRng::seed_from_u64(7))
+    /// Buckets, and the rates that they are used with.
+    struct Limiter(RateLimiter, Rates);
+
+    impl Limiter {
+        fn take_response(&self, now: u64, response: UnsignedResponse, source: IpAddr) -> bool {
+            self.0.take_response(&self.1, now, response, source)
+        }
+    }
+
+    fn limiter(rates: Rates) -> Limiter {
+        Limiter(RateLimiter::new(&mut StdRng::seed_from_u64(7)), rates)
     }
 
     fn rates(challenges: (u32, u32), bindings: (u32, u32)) -> Rates {
@@ -173,7 +167,7 @@ mod tests {
         Rates { challenges: rate(challenges), bindings: rate(bindings), ..Rates::default() }
     }
 
-    fn taken(limiter: &RateLimiter, now: u64, response: UnsignedResponse, source: &str) -> usize {
+    fn taken(limiter: &Limiter, now: u64, response: UnsignedResponse, source: &str) -> usize {
         (0..300_000).filter(|_| limiter.take_response(now, response, ip(source))).count()
     }
 
@@ -228,5 +222,19 @@ mod tests {
             assert_eq!(taken(&limiter, 0, Challenge, "192.0.2.1"), 300_000);
             assert_eq!(taken(&limiter, 0, Binding, "192.0.2.1"), 1);
         }
+    }
+
+    /// Other rates hold at once, for sources that have used up their tokens, too.
+    #[test]
+    fn rates_change_while_buckets_are_in_use() {
+        let mut limiter = limiter(rates((10, 1), (0, 0)));
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 10);
+        limiter.1 = rates((15, 1), (3, 1));
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 5, "what a larger burst adds");
+        assert_eq!(taken(&limiter, 5, Binding, "192.0.2.1"), 3);
+        limiter.1 = rates((2, 1), (0, 0));
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 0);
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.2"), 2);
+        assert_eq!(taken(&limiter, 5, Binding, "192.0.2.1"), 300_000, "without a limit");
     }
 }

@@ -1,5 +1,6 @@
 //! The settings of a server. Defaults follow the RFC, or are the safe choice.
 
+use super::bucket::Rates;
 use super::peers::PeerRules;
 use super::{Admission, External, Families, ListenerTable};
 use crate::wire::ChannelRange;
@@ -15,6 +16,8 @@ pub struct TurnConfig {
     pub lifetimes: Lifetimes,
     /// How many of them there may be, and how fast they may relay.
     pub limits: AllocationLimits,
+    /// How many new allocations and unauthenticated responses there may be per time.
+    pub rates: Rates,
     /// The channel numbers that clients may bind (400 otherwise).
     pub channels: ChannelRange,
     /// The external addresses of relayed addresses behind a NAT.

@@ -20,7 +20,7 @@ use crate::wire::{ChannelRange, Class, Message};
 
 /// What all servers of a process share. Nothing in it blocks.
 pub struct Shared {
-    /// The rate limits of new allocations, and of responses to clients that have not authenticated.
+    /// The buckets of the rate limits of new allocations, and of responses to clients that have not authenticated.
     pub rates: RateLimiter,
     /// Knows which relayed addresses hold an allocation.
     pub live: Box<dyn LiveRelays>,

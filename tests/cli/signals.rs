@@ -40,7 +40,7 @@ fn other_signals_are_ignored_with_a_line() {
     }
     // coturn reloads its certificate at SIGUSR2, and renewal hooks send it.
     let line = said.lines().find(|line| line.contains("SIGUSR2")).unwrap();
-    assert!(line.contains("SIGHUP reloads users and secrets") && line.contains("certificate"), "{line}");
+    assert!(line.contains("SIGHUP reloads the configuration and the certificate"), "{line}");
 }
 
 /// A line for each of a thousand signals would be a flood.

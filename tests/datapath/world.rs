@@ -93,10 +93,6 @@ impl Setup {
     pub fn datapath(&self) -> DatapathConfig {
         DatapathConfig {
             workers: self.workers,
-            ports: self.ports.clone(),
-            descriptors: hairpin::datapath::DescriptorRoom::UNBOUNDED,
-            reservation_lifetime: self.reservation_lifetime,
-            gather: Duration::from_micros(150),
             gro: self.gro,
             gso: self.gso,
             steering: self.steering,
@@ -118,6 +114,7 @@ impl Setup {
             lifetimes: self.lifetimes,
             channels: self.channels,
             limits: AllocationLimits::default(),
+            rates: Rates::default(),
             peers: PeerRules::new(rules),
             listeners: ListenerTable::default(),
             software: None,
@@ -139,6 +136,10 @@ impl Setup {
         DatapathSnapshot {
             turn: Arc::new(turn::Snapshot { generation: 1, auth: Arc::new(auth), config: turn }),
             relay: self.relay.clone(),
+            ports: self.ports.clone(),
+            reservation_lifetime: self.reservation_lifetime,
+            descriptors: hairpin::datapath::DescriptorRoom::UNBOUNDED,
+            gather: Duration::from_micros(150),
             user_allocations: self.user_allocations,
             allocations: 1000,
             connections: self.connections,
@@ -160,7 +161,7 @@ impl Relay {
         let groups: Vec<_> = [tcp, tls].into_iter().chain(udp).map(Arc::new).collect();
         let addrs: Vec<_> = groups.iter().map(|group| group.local_addr()).collect();
         let mut rng = StdRng::seed_from_u64(5);
-        let rates = RateLimiter::new(Rates::default(), &mut rng);
+        let rates = RateLimiter::new(&mut rng);
         let identity = identity.unwrap();
         let snapshot = setup.snapshot(Some(identity.clone()));
         let workers = Workers::start(&config, groups, snapshot, rates, rng).unwrap();

@@ -1,16 +1,21 @@
-"""SIGHUP reloads users and secrets. Removed credentials can no longer allocate, but running calls continue."""
+"""SIGHUP reads the configuration again and applies what has changed. Running calls continue, and a mistake changes nothing."""
 
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import coturn
 import relay as daemon
+import stun
+from calls import Calls
 from hosts import eventually
 from relay import PASSWORD, SECRET, USER
+from streams import StreamClient
 from turn import User, error_code, time_limited
 
+ALICE = User(USER, PASSWORD)
 NEW_SECRET = "the shared secret that replaces it"
 
 
@@ -24,8 +29,14 @@ def reload(relay, **changes):
 
 
 def sighups(relay):
-    """The log lines about SIGHUP so far."""
+    """The log lines about the results of SIGHUP so far."""
     return [line for line in relay.lines() if line["message"].startswith("SIGHUP: ")]
+
+
+def reloaded(relay):
+    """The settings that reloads have changed so far, with what is said about each."""
+    lines = [line["message"].split(": ", 2) for line in relay.lines()]
+    return [(line[1], line[2]) for line in lines if line[0] == "reloaded"]
 
 
 @pytest.mark.parametrize("user", ["static", "time-limited"])
@@ -37,7 +48,7 @@ def test_removing_a_credential_does_not_end_running_calls(user, workers, start, 
     for call in calls:
         call.allocate()
     said = reload(relay, workers=workers, auth={"secrets": [NEW_SECRET], "user": []})
-    assert "are reloaded" in said, said
+    assert "is reloaded" in said, said
     with peers.udp() as peer:
         for call in calls:
             assert call.refresh() == 600
@@ -60,7 +71,7 @@ def test_a_secret_removed_while_uclient_calls(start, host, clients, peers):
             coturn.uclient, clients, host.v4, "-W", SECRET, "-e", peers.v4, "-n", 300, user="bob"
         )
         relay.reaches("relayed_packets_total", 30, direction="to_client")
-        assert "are reloaded" in reload(relay, workers=4, auth={"secrets": [NEW_SECRET], "user": []})
+        assert "is reloaded" in reload(relay, workers=4, auth={"secrets": [NEW_SECRET], "user": []})
         before = relay.metric("relayed_packets_total", direction="to_client")
         assert before < 500, "the call is still running"
         run = run.result()
@@ -85,28 +96,181 @@ def test_a_mistake_changes_nothing(start, host, connect):
     connect(time_limited(SECRET, "bob")).allocate()
 
 
-def test_other_settings_wait_for_a_restart(start, host, connect):
-    """Only credentials are reloaded; the log names the other settings that have changed and need a restart."""
+def test_changes_are_named_and_hold(start, host, peers, connect):
+    """Each changed setting is named with both values, and holds as the table of settings says; secrets are not shown."""
     relay = start(host)
-    changes = {"limits": {"channels": 1}, "peers": {"deny": ["198.51.100.0/24"]}, "software": "other"}
-    reload(relay, auth={"secrets": [NEW_SECRET], "realm": "example.com"}, **changes)
-    [line] = [line["message"] for line in relay.lines() if line["level"] == "WARN" and "restart" in line["message"]]
-    assert line.endswith("need a restart: limits.channels, peers.deny, software"), line
-    assert NEW_SECRET not in relay.log
+    call = connect()
+    call.allocate()
+    for n in range(2):
+        call.bind((peers.v4, 5000 + n))
+    changes = {"limits": {"channels": 1}, "software": "other", "workers": 3}
+    said = reload(relay, auth={"secrets": [NEW_SECRET], "realm": "example.com"}, **changes)
+    assert reloaded(relay) == [
+        ("software", '"" -> "other"; it holds at once'),
+        ("auth.realm", '"example.org" -> "example.com"; it holds for new allocations'),
+        ("auth.secrets", "changed; it holds at once"),
+        ("limits.channels", "1024 -> 1; it holds at once"),
+    ]
+    [line] = [line for line in relay.lines() if line["message"].startswith("not reloaded")]
+    assert (line["level"], line["message"]) == ("WARN", "not reloaded: workers: 0 -> 3; it needs a restart")
+    assert said.endswith("4 settings have changed; 1 more needs a restart: workers; running calls continue"), said
+    assert NEW_SECRET not in relay.log and SECRET not in relay.log
+    assert error_code(call.bind, (peers.v4, 5002)) == 508
     client = connect(time_limited(NEW_SECRET, "bob"))
     client.allocate()
-    assert client.bind(("8.8.8.8", 1)) and client.bind(("8.8.8.8", 2))
+    assert client.ask(stun.BINDING).get(stun.SOFTWARE) == b"other"
+    # What needs a restart is told again, against what the relay runs with; what was applied is not.
+    before = len(reloaded(relay))
+    said = reload(relay, auth={"secrets": [NEW_SECRET], "realm": "example.com"}, **changes)
+    assert said.endswith("no setting has changed; 1 more needs a restart: workers; running calls continue"), said
+    reload(relay)
+    assert len(reloaded(relay)) == before + 4
+    assert "restart" not in sighups(relay)[-1]["message"]
 
 
 def test_only_what_differs_is_named(start, host, tls, authority):
     """A setting that is written differently, or as its default, has not changed; a certificate that was renewed has."""
     relay = start(host, tls=tls)
     reload(relay, tls=tls, limits={"allocations": 100000}, listen={"udp": ["0.0.0.0", "[::]"]})
-    assert not any("restart" in line["message"] for line in relay.lines() if line["level"] == "WARN")
+    assert reloaded(relay) == []
     authority.issue("turn.example.org")
     reload(relay, tls=tls)
-    [line] = [line["message"] for line in relay.lines() if line["level"] == "WARN" and "restart" in line["message"]]
-    assert line.endswith("other settings have changed too, and need a restart: tls.cert, tls.key"), line
+    assert [(key, what) for key, what in reloaded(relay)] == [
+        ("tls.cert", "changed; it holds at once"),
+        ("tls.key", "changed; it holds at once"),
+    ]
+
+
+def test_reloads_are_counted(start, host):
+    """The metrics tell whether the last reload succeeded, and how old the configuration is."""
+    relay = start(host)
+    counts = lambda: [relay.metric("config_reloads_total", result=result) for result in ("ok", "failed")]
+    assert (counts(), relay.metric("config_last_reload_successful")) == ([0, 0], 1)
+    reload(relay, software="a")
+    assert (counts(), relay.metric("config_last_reload_successful")) == ([1, 0], 1)
+    read_at = relay.metric("config_last_reload_success_timestamp_seconds")
+    reload(relay, software="b", limits={"channels": 0})
+    assert (counts(), relay.metric("config_last_reload_successful")) == ([1, 1], 0)
+    assert relay.metric("config_last_reload_success_timestamp_seconds") == read_at
+    reload(relay, limits={"channels": 77})
+    assert counts() == [2, 1]
+    assert relay.metrics()["hairpin_limit"][frozenset({("name", "channels")})] == 77
+
+
+def test_log_level_and_format(start, host, connect):
+    """Another level and another format hold from the next line on."""
+    relay = start(host, log={"level": "warn"})
+    relay_lines = lambda: [line for line in relay.log.splitlines() if "allocation opened" in line]
+    connect().allocate()
+    (relay.folder / "hairpin.toml").write_text(daemon.toml(daemon.configuration(relay.host, log={"format": "human"})))
+    relay.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "SIGHUP: " in relay.log)
+    assert relay_lines() == []
+    connect().allocate()
+    [line] = eventually(relay_lines)
+    assert not line.startswith("{")
+
+
+def test_listeners_come_and_go(start, host, clients, peers, connect):
+    """An added listener serves. A removed UDP listener refuses new allocations with 508, serves its own, and closes after the
+    last of them; if its address returns before, it takes its sockets back. TCP and HTTP listeners close at once.
+    """
+    first, second = f"{host.v4}:3478", f"{host.v4}:3479"
+    http = {"listen": ["127.0.0.1:9641", "127.0.0.1:9642"]}
+    relay = start(host, listen={"udp": [first], "tcp": [first, second]}, http=http)
+    streaming = [StreamClient(clients, (host.v4, 3479), ALICE) for _ in range(2)]
+    streaming[0].allocate()
+    relayed = connect()
+    relayed.allocate()
+    both = {"listen": {"udp": [first, second], "tcp": [first]}, "http": {"listen": ["127.0.0.1:9641"]}}
+    reload(relay, **both)
+    with pytest.raises(OSError):
+        relay.get("/livez", ("127.0.0.1", 9642))
+    with pytest.raises(OSError):
+        clients.tcp(host.v4, 3479)
+    assert streaming[0].refresh() == 600
+    assert error_code(streaming[1].allocate) == 508
+    late = connect(server=(host.v4, 3479))
+    late.allocate()
+    calls = Calls([relayed, late], peers)
+    assert calls.run(0.5, 200).loss == 0
+    reload(relay, listen={"udp": [first], "tcp": [first]})
+    other = connect(server=(host.v4, 3479))
+    assert error_code(other.allocate) == 508
+    line = [line for line in relay.lines() if line.get("code") == 508][-1]
+    assert line["reason"] == "its listener is being removed" and "clients must use another one" in line["fix"], line
+    assert late.refresh() == 600
+    late.permit((peers.v4, 1))
+    late.bind((peers.v4, 2))
+    assert calls.run(0.5, 200).loss == 0
+    # It overlaps a wildcard listener, which would take its packets.
+    said = reload(relay, listen={"udp": [first, "0.0.0.0:3479"], "tcp": [first]}, software="x")
+    assert "nothing has changed" in said and "overlaps" in said and "drains" in said, said
+    assert late.ask(stun.BINDING).get(stun.SOFTWARE) is None
+    # It returns with its sockets, so that nothing is lost.
+    reload(relay, **both)
+    other.allocate()
+    assert calls.run(0.5, 200).loss == 0
+    reload(relay, listen={"udp": [first], "tcp": [first]})
+    for client in (late, other):
+        assert client.refresh(0) == 0
+    eventually(lambda: any("is closed" in line["message"] for line in relay.lines()))
+    reload(relay, listen={"udp": [first, "0.0.0.0:3479"], "tcp": [first]})
+    connect(server=(host.v4, 3479)).allocate()
+    assert relayed.refresh() == 600
+    calls.close()
+
+
+def test_what_cannot_be_bound_changes_nothing(start, host, connect):
+    """Every new socket is bound before anything is applied: if one cannot be, nothing changes, and the error names it."""
+    relay = start(host, listen={"udp": [f"{host.v4}:3478"]})
+    with host.udp(host.v4, 3481):
+        udp = [f"{host.v4}:3478", f"{host.v4}:3480", f"{host.v4}:3481"]
+        said = reload(relay, listen={"udp": udp}, auth={"secrets": [NEW_SECRET]})
+    assert "nothing has changed" in said and f"udp {host.v4}:3481: already in use" in said, said
+    host.udp(host.v4, 3480).close()
+    connect(time_limited(SECRET, "bob")).allocate()
+    assert error_code(connect(time_limited(NEW_SECRET, "bob")).allocate) == 401
+    said = reload(relay, listen={"udp": udp}, auth={"secrets": [NEW_SECRET]})
+    assert "is reloaded" in said, said
+    connect(time_limited(NEW_SECRET, "bob"), server=(host.v4, 3481)).allocate()
+
+
+def test_a_thousand_reloads_lose_no_packet(start, host, clients, peers, connect):
+    """Calls run on, without losing a packet, while the configuration changes a thousand times."""
+    relay = start(host, workers=2, listen={"udp": [f"{host.v4}:3478"]})
+    running = [connect() for _ in range(4)]
+    for client in running:
+        client.allocate()
+    calls = Calls(running, peers)
+
+    def change():
+        for n in range(1000):
+            changes = {
+                "limits": {"channels": 100 + n % 7, "unauthenticated_rate": 100 + n % 11},
+                "auth": {"secrets": [SECRET, f"the shared secret with the number {n}"]},
+                "peers": {"deny": [f"198.51.100.{n % 250}"]},
+                "software": f"hairpin {n}",
+                "listen": {"udp": [f"{host.v4}:3478"] + [f"{host.v4}:{3479 + n % 5}"] * (n % 2)},
+            }
+            (relay.folder / "new.toml").write_text(daemon.toml(daemon.configuration(host, **changes)))
+            (relay.folder / "new.toml").rename(relay.folder / "hairpin.toml")
+            relay.process.send_signal(signal.SIGHUP)
+            expected = "SIGHUP: the configuration is reloaded"
+            while relay.log.count(expected) <= n:
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(1) as other:
+        changing = other.submit(change)
+        lost = 0
+        while not changing.done():
+            outcome = calls.run(2, 400)
+            lost += outcome.sent - sum(map(len, outcome.delays))
+        changing.result()
+    assert lost == 0
+    assert relay.metric("config_reloads_total", result="ok") == 1000
+    assert relay.metric("config_reloads_total", result="failed") == 0
+    calls.close()
 
 
 def test_nonces_survive_a_reload(start, host, connect):

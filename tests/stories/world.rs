@@ -84,6 +84,7 @@ pub fn config() -> TurnConfig {
         lifetimes: Lifetimes::default(),
         channels: ChannelRange::default(),
         limits: AllocationLimits { new_peers: 0, ..AllocationLimits::default() },
+        rates: Rates::default(),
         external: External::default(),
         peers: PeerRules::new(rules()),
         listeners: ListenerTable::default(),
@@ -129,9 +130,10 @@ impl World {
     }
 
     pub fn with_rates(config: TurnConfig, credentials: AuthConfig, rates: Rates) -> World {
+        let config = TurnConfig { rates, ..config };
         let live = Live::default();
         let mut rng = StdRng::seed_from_u64(1);
-        let shared = Shared { rates: RateLimiter::new(rates, &mut rng), live: Box::new(live.clone()) };
+        let shared = Shared { rates: RateLimiter::new(&mut rng), live: Box::new(live.clone()) };
         World {
             server: Server::new(
                 Arc::new(Snapshot { generation: 1, auth: auth(credentials), config }),

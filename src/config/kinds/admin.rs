@@ -8,7 +8,7 @@ use toml_edit::Value;
 use super::secret::{FileKind, file, public};
 use super::{set, set_of, text};
 use crate::config::files;
-use crate::config::kind::{ReadContext, SettingKind, ValueError};
+use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::config::settings::ControlSocket;
 use crate::config::tokens::Tokens;
 
@@ -21,6 +21,18 @@ pub struct SocketPath<T: 'static>(pub fn(&mut T) -> &mut ControlSocket);
 impl<T> SettingKind<T> for SocketPath<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.0)(target), text(value).and_then(|text| socket_path(value, text)))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        match (self.0)(target) {
+            ControlSocket::At(path) => FieldValue::plain(format_args!("{path:?}")),
+            ControlSocket::Off => FieldValue::plain("\"\""),
+            ControlSocket::Default => FieldValue::plain("the default"),
+        }
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {
@@ -60,6 +72,14 @@ impl<T> SettingKind<T> for HostNames<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "list of host names".into()
     }
@@ -92,6 +112,14 @@ impl<T> SettingKind<T> for TokensFile<T> {
             ValueError::of(value, format!("{} {}", files::place(name, wrong.line), wrong.what), wrong.fix)
         });
         public(value, &contents).into_iter().chain(wrong).collect()
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::hidden([&(self.0)(target).fingerprint()[..]])
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use toml_edit::Value;
 
-use super::kind::{ReadContext, SettingKind, ValueError};
+use super::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::plural::counted;
 
 pub use admin::{HostNames, SocketPath, TokensFile};
@@ -38,6 +38,14 @@ impl<T> SettingKind<T> for Switch<T> {
         set((self.0)(target), read)
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::plain((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "`true` or `false`".into()
     }
@@ -52,6 +60,14 @@ pub struct Number<T: 'static> {
 impl<T> SettingKind<T> for Number<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.at)(target), number(value, &self.range))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::plain((self.at)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
     }
 
     fn describe(&self) -> String {
@@ -96,6 +112,14 @@ impl<T> SettingKind<T> for Seconds<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::plain((self.at)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+    }
+
     fn describe(&self) -> String {
         "seconds, from 1".into()
     }
@@ -120,33 +144,50 @@ impl<T> SettingKind<T> for Text<T> {
         set((self.at)(target), text(value).and_then(check))
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::plain(format_args!("{:?}", (self.at)(target)))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+    }
+
     fn describe(&self) -> String {
         "text".into()
     }
 }
 
 /// One of several words.
-pub struct Choice<T: 'static>(pub &'static [Word<T>]);
+pub struct Choice<T: 'static, X: 'static> {
+    /// Each word, and what it stands for.
+    pub words: &'static [(&'static str, X)],
+    pub at: fn(&mut T) -> &mut X,
+}
 
-/// A word and what it sets.
-pub type Word<T> = (&'static str, fn(&mut T));
-
-impl<T> SettingKind<T> for Choice<T> {
+impl<T, X: Copy + PartialEq + Sync> SettingKind<T> for Choice<T, X> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let text = match text(value) {
-            Ok(text) => text,
-            Err(error) => return vec![error],
+        let find = |text: &str| {
+            let found = self.words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+            let words: Vec<_> = self.words.iter().map(|(word, _)| *word).collect();
+            found.ok_or_else(|| {
+                ValueError::of(value, "unknown value", format!("use one of {}", words.join(", ")))
+            })
         };
-        let Some((_, set)) = self.0.iter().find(|(word, _)| *word == text) else {
-            let words: Vec<_> = self.0.iter().map(|(word, _)| *word).collect();
-            return vec![ValueError::of(value, "unknown value", format!("use one of {}", words.join(", ")))];
-        };
-        set(target);
-        Vec::new()
+        set((self.at)(target), text(value).and_then(find))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        let meaning = *(self.at)(target);
+        let word = self.words.iter().find(|(_, one)| *one == meaning).map_or("", |(word, _)| *word);
+        FieldValue::plain(format_args!("\"{word}\""))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        *(self.at)(to) = *(self.at)(from);
     }
 
     fn describe(&self) -> String {
-        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("`\"{word}\"`")).collect();
+        let words: Vec<_> = self.words.iter().map(|(word, _)| format!("`\"{word}\"`")).collect();
         format!("one of {}", words.join(", "))
     }
 }

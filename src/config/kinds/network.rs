@@ -8,7 +8,7 @@ use toml_edit::Value;
 
 use super::{list, set, set_of, text};
 use crate::config::external::ExternalIp;
-use crate::config::kind::{ReadContext, SettingKind, ValueError};
+use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::turn::peers::{Cidr, PeerRule, PeerRuleError};
 use crate::wire::Family;
 
@@ -26,6 +26,14 @@ impl<T> SettingKind<T> for Sockets<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.at)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+    }
+
     fn describe(&self) -> String {
         "list of addresses with ports".into()
     }
@@ -39,6 +47,14 @@ impl<T> SettingKind<T> for Addresses<T> {
         let (addresses, errors) = set_of(value, address);
         *(self.0)(target) = addresses;
         errors
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {
@@ -57,6 +73,15 @@ impl<T> SettingKind<T> for FamilyAddress<T> {
         set((self.at)(target), family_address(value, self.family).map(Some))
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        let shown = (self.at)(target).map_or("none".into(), |address| format!("\"{address}\""));
+        FieldValue::plain(shown)
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+    }
+
     fn describe(&self) -> String {
         format!("{} address", name(self.family))
     }
@@ -68,6 +93,14 @@ pub struct DomainName<T: 'static>(pub fn(&mut T) -> &mut String);
 impl<T> SettingKind<T> for DomainName<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.0)(target), domain_name(value))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::plain(format_args!("{:?}", (self.0)(target)))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {
@@ -85,6 +118,14 @@ impl<T> SettingKind<T> for ExternalIps<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "list of addresses, `public` or `public/local`".into()
     }
@@ -96,6 +137,15 @@ pub struct PortRange<T: 'static>(pub fn(&mut T) -> &mut RangeInclusive<u16>);
 impl<T> SettingKind<T> for PortRange<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         set((self.0)(target), ports(value))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        let range = (self.0)(target);
+        FieldValue::plain(format_args!("\"{}-{}\"", range.start(), range.end()))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {
@@ -113,6 +163,14 @@ impl<T> SettingKind<T> for Prefixes<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "list of ranges in CIDR notation".into()
     }
@@ -128,6 +186,14 @@ impl<T> SettingKind<T> for PeerRanges<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "list of addresses or ranges in CIDR notation, each with or without ports".into()
     }
@@ -141,6 +207,14 @@ impl<T> SettingKind<T> for Nat64<T> {
         let (prefixes, errors) = list(value, nat64);
         *(self.0)(target) = prefixes;
         errors
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {

@@ -11,13 +11,18 @@ use toml_edit::Value;
 use super::{ERRORS_MAX, list};
 use crate::auth::{Password, Secret, password_problem};
 use crate::config::files;
-use crate::config::kind::{FileContents, ReadContext, SettingKind, ValueError};
+use crate::config::kind::{FieldValue, FileContents, ReadContext, SettingKind, ValueError};
 use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
 use crate::config::tls::Pem;
 use crate::text;
 
 /// Shared secrets, written in the file.
-pub struct Secrets<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
+pub struct Secrets<T: 'static> {
+    /// All shared secrets.
+    pub at: fn(&mut T) -> &mut Vec<Secret>,
+    /// Those of [`SecretFiles`].
+    pub from_files: fn(&mut T) -> &mut Vec<Secret>,
+}
 
 impl<T> SettingKind<T> for Secrets<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
@@ -26,12 +31,23 @@ impl<T> SettingKind<T> for Secrets<T> {
             Ok((one.clone(), secret.map_err(|(what, fix)| ValueError::of(one, what, fix))?))
         });
         add_secrets(
-            (self.0)(target),
+            (self.at)(target),
             secrets,
             |one| ValueError::of(&one, LISTED_TWICE, "remove one"),
             &mut errors,
         );
         errors
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        let from_files = (self.from_files)(target).clone();
+        let others = (self.at)(target).iter().map(Secret::as_bytes);
+        FieldValue::hidden(others.filter(|one| from_files.iter().all(|file| file.as_bytes() != *one)))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+        (self.from_files)(to).clone_from((self.from_files)(from));
     }
 
     fn describe(&self) -> String {
@@ -44,7 +60,12 @@ impl<T> SettingKind<T> for Secrets<T> {
 }
 
 /// Files with shared secrets, one per line.
-pub struct SecretFiles<T: 'static>(pub fn(&mut T) -> &mut Vec<Secret>);
+pub struct SecretFiles<T: 'static> {
+    /// All shared secrets.
+    pub at: fn(&mut T) -> &mut Vec<Secret>,
+    /// Those of the files.
+    pub from_files: fn(&mut T) -> &mut Vec<Secret>,
+}
 
 impl<T> SettingKind<T> for SecretFiles<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
@@ -68,12 +89,25 @@ impl<T> SettingKind<T> for SecretFiles<T> {
                     let twice = |line| {
                         ValueError::of(one, format!("{} {LISTED_TWICE}", at(Some(line))), "remove one")
                     };
-                    add_secrets((self.0)(target), secrets, twice, &mut errors);
+                    let known = (self.at)(target);
+                    let before = known.len();
+                    add_secrets(known, secrets, twice, &mut errors);
+                    let new = known[before..].to_vec();
+                    (self.from_files)(target).extend(new);
                 }
                 Err(error) => errors.push(error),
             }
         }
         errors
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::hidden((self.from_files)(target).iter().map(Secret::as_bytes))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+        (self.from_files)(to).clone_from((self.from_files)(from));
     }
 
     fn describe(&self) -> String {
@@ -105,6 +139,14 @@ impl<T> SettingKind<T> for PasswordText<T> {
         add((self.0)(target), read)
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::hidden((self.0)(target).iter().map(password_bytes))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "text".into()
     }
@@ -131,6 +173,14 @@ impl<T> SettingKind<T> for PasswordFile<T> {
         errors
     }
 
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::hidden((self.0)(target).iter().map(password_bytes))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
     fn describe(&self) -> String {
         "file".into()
     }
@@ -142,6 +192,14 @@ pub struct Md5Key<T: 'static>(pub fn(&mut T) -> &mut Vec<Password>);
 impl<T> SettingKind<T> for Md5Key<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         add((self.0)(target), md5_key(value))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::hidden((self.0)(target).iter().map(password_bytes))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {
@@ -167,6 +225,17 @@ impl<T> SettingKind<T> for PemFile<T> {
             }
             Err(error) => vec![error],
         }
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        match (self.0)(target) {
+            Some(pem) => FieldValue { shown: format!("{:?}", pem.name()), hidden: pem.bytes().to_vec() },
+            None => FieldValue::plain("none"),
+        }
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
     }
 
     fn describe(&self) -> String {
@@ -214,6 +283,13 @@ fn md5_key(value: &Value) -> Result<Password, ValueError> {
         let fix = "write the 32 hex digits of MD5(user:realm:password), or use `password`";
         ValueError::of(value, "not an MD5 key", fix)
     })
+}
+
+fn password_bytes(password: &Password) -> &[u8] {
+    match password {
+        Password::Plain(text) => text.as_bytes(),
+        Password::Md5Key(key) => key,
+    }
 }
 
 /// What a file contains that a setting names.

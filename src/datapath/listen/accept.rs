@@ -24,10 +24,16 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a client may leave sent bytes unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens one listener per worker. Returns the address they are bound to.
-pub(super) fn open(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    // The first one listens before it shares its address, so no other process can have the address.
-    let first = bind(addr, false)?;
+/// Opens one listener per worker. Returns the address they are bound to. `beside`: a listener of this process that is about to be
+/// closed has the address, or a part of it.
+pub(super) fn open(
+    addr: SocketAddr,
+    workers: usize,
+    beside: bool,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // The first one listens before it shares its address, so no other process can have the address. With `beside`, the listener
+    // that is there has seen to that.
+    let first = bind(addr, beside)?;
     first.listen(BACKLOG)?;
     let first: TcpListener = first.into();
     let addr = address::normalize(first.local_addr()?);
@@ -84,7 +90,7 @@ mod tests {
     #[test]
     fn connections_inherit_the_options_of_their_listener() {
         for ip in ["127.0.0.1", "::1"] {
-            let (addr, listeners) = open(SocketAddr::new(ip.parse().unwrap(), 0), 1).unwrap();
+            let (addr, listeners) = open(SocketAddr::new(ip.parse().unwrap(), 0), 1, false).unwrap();
             let _client = TcpStream::connect(addr).unwrap();
             let socket = accepted(&listeners[0]);
             let socket = SockRef::from(&socket);
@@ -101,7 +107,7 @@ mod tests {
     /// A connection whose client reads fast gets a larger send buffer again.
     #[test]
     fn the_send_buffer_grows_after_it_is_unlocked() {
-        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
         let mut client = TcpStream::connect(addr).unwrap();
         let mut socket = accepted(&listeners[0]);
         let size = |socket: &TcpStream| SockRef::from(socket).send_buffer_size().unwrap();
@@ -123,7 +129,7 @@ mod tests {
     /// RFC 8656 §15: the DSCP of the connection.
     #[test]
     fn tos_of_a_connection() {
-        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
         SockRef::from(&listeners[0]).set_tos_v4(0xB8).unwrap();
         let _client = TcpStream::connect(addr).unwrap();
         assert_eq!(option::tos(accepted(&listeners[0]).as_fd(), false).unwrap(), 0xB8);
@@ -131,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_connections() {
-        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 4).unwrap();
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 4, false).unwrap();
         let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(addr).unwrap()).collect();
         let mut count = 0;
         for listener in &listeners {

@@ -7,9 +7,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::accept;
@@ -34,6 +36,10 @@ pub struct ListenerGroup {
     sockets: ListenerSockets,
     /// Per socket, how many of its drops are counted: a worker that restarts goes on from there.
     drops: Vec<DropCounter>,
+    /// Per worker, the allocations of clients of this listener, if it is for datagrams.
+    allocations: Vec<AtomicUsize>,
+    /// Notified when there is no allocation any more, while the listener is being removed.
+    emptied: Mutex<Option<Arc<Notify>>>,
 }
 
 #[derive(Debug)]
@@ -81,8 +87,29 @@ impl ListenerGroup {
         addr: SocketAddr,
         config: &DatapathConfig,
     ) -> Result<ListenerGroup, OpenError> {
-        let (addr, listeners) =
-            accept::open(addr, config.workers).map_err(|error| OpenError::new(transport, addr, error))?;
+        ListenerGroup::streams(transport, addr, config, false)
+    }
+
+    /// The same at an address that a listener for streams of this process has, or a part of it, and which is about to be closed.
+    ///
+    /// # Errors
+    /// The address cannot be bound: it is in use, not this machine's, or this process may not.
+    pub fn open_stream_beside(
+        transport: Transport,
+        addr: SocketAddr,
+        config: &DatapathConfig,
+    ) -> Result<ListenerGroup, OpenError> {
+        ListenerGroup::streams(transport, addr, config, true)
+    }
+
+    fn streams(
+        transport: Transport,
+        addr: SocketAddr,
+        config: &DatapathConfig,
+        beside: bool,
+    ) -> Result<ListenerGroup, OpenError> {
+        let (addr, listeners) = accept::open(addr, config.workers, beside)
+            .map_err(|error| OpenError::new(transport, addr, error))?;
         info!(%addr, transport = transport.as_str(), sockets = listeners.len(), "stream listeners are open");
         Ok(ListenerGroup::new(transport, addr, ListenerSockets::Streams(listeners)))
     }
@@ -103,6 +130,52 @@ impl ListenerGroup {
             ListenerSockets::Datagrams(sockets) => sockets.len() / QueueKind::COUNT,
             ListenerSockets::Streams(listeners) => listeners.len(),
         }
+    }
+
+    /// The allocations of clients of this listener on all workers. Always 0 for streams: these outlive their listener.
+    pub fn allocations(&self) -> usize {
+        self.allocations.iter().map(|count| count.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Notifies when it has no allocation any more, at once if there is none. It is to get no new ones.
+    pub fn notify_when_empty(&self, notify: &Arc<Notify>) {
+        *self.emptied() = Some(notify.clone());
+        self.notify_if_empty();
+    }
+
+    /// It gets new allocations again.
+    pub fn keep(&self) {
+        *self.emptied() = None;
+    }
+
+    /// A client of this worker has got an allocation, or has lost it.
+    pub(in crate::datapath) fn count_allocation(&self, worker: usize, begins: bool) {
+        let Some(count) = self.allocations.get(worker) else { return };
+        if begins {
+            count.fetch_add(1, Ordering::SeqCst);
+        } else if count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.notify_if_empty();
+        }
+    }
+
+    /// A worker starts without allocations.
+    pub(in crate::datapath) fn reset(&self, worker: usize) {
+        if self.allocations.get(worker).is_some_and(|count| count.swap(0, Ordering::SeqCst) > 0) {
+            self.notify_if_empty();
+        }
+    }
+
+    fn notify_if_empty(&self) {
+        if let Some(notify) = &*self.emptied()
+            && self.allocations() == 0
+        {
+            notify.notify_one();
+        }
+    }
+
+    fn emptied(&self) -> MutexGuard<'_, Option<Arc<Notify>>> {
+        // Every change is a single assignment.
+        self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A worker's UDP socket of a kind.
@@ -166,7 +239,9 @@ impl ListenerGroup {
             ListenerSockets::Streams(listeners) => listeners.len(),
         };
         let drops = std::iter::repeat_with(DropCounter::default).take(count).collect();
-        ListenerGroup { transport, addr, sockets, drops }
+        let workers = if transport.is_stream() { 0 } else { count / QueueKind::COUNT };
+        let allocations = std::iter::repeat_with(AtomicUsize::default).take(workers).collect();
+        ListenerGroup { transport, addr, sockets, drops, allocations, emptied: Mutex::default() }
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rand::seq::SliceRandom;
@@ -38,7 +38,8 @@ const REPLACING: usize = 1 << 32;
 /// The ports of all relay addresses.
 pub(in crate::datapath) struct Ports {
     slots: [OnceLock<Box<AddressSlot>>; MAX_ADDRESSES],
-    range: RangeInclusive<u16>,
+    /// The first port in the upper half, and the last one in the lower.
+    range: AtomicU32,
     /// Each port that is taken is one of a relay socket.
     descriptors: Arc<Descriptors>,
     /// Held while addresses are replaced.
@@ -105,10 +106,20 @@ impl Ports {
     pub(in crate::datapath) fn new(range: RangeInclusive<u16>, descriptors: Arc<Descriptors>) -> Arc<Ports> {
         Arc::new(Ports {
             slots: [const { OnceLock::new() }; MAX_ADDRESSES],
-            range,
+            range: AtomicU32::new(packed(&range)),
             descriptors,
             change: Mutex::new(()),
         })
+    }
+
+    /// Takes ports of another range from now on. Those that are taken stay until their allocations end.
+    pub(in crate::datapath) fn set_range(&self, range: &RangeInclusive<u16>) {
+        self.range.store(packed(range), Ordering::Relaxed);
+    }
+
+    fn range(&self) -> RangeInclusive<u16> {
+        let packed = self.range.load(Ordering::Relaxed);
+        (packed >> 16) as u16..=packed as u16
     }
 
     /// Replaces the relay addresses. Ports of a removed address are released as their allocations end.
@@ -157,7 +168,7 @@ impl Ports {
             let ip = slot.ip();
             // The address may have been replaced since it was put in order.
             let usable = slot.is_in_use() && Family::of(ip) == wanted.family && !wanted.avoid.contains(&ip);
-            let port = usable.then(|| slot.take(now, &self.range, wanted.port, rng)).flatten();
+            let port = usable.then(|| slot.take(now, &self.range(), wanted.port, rng)).flatten();
             if port.is_none() {
                 slot.release();
             }
@@ -214,6 +225,10 @@ impl Ports {
     fn slots(&self) -> impl Iterator<Item = &AddressSlot> {
         self.slots.iter().map_while(OnceLock::get).map(|slot| &**slot)
     }
+}
+
+fn packed(range: &RangeInclusive<u16>) -> u32 {
+    u32::from(*range.start()) << 16 | u32::from(*range.end())
 }
 
 impl LiveRelays for Arc<Ports> {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -34,7 +35,7 @@ pub(in crate::datapath) struct Resources {
     pub(in crate::datapath) ledger: Arc<QuotaLedger>,
     pub(in crate::datapath) reservations: Reservations,
     /// How long a reservation is kept, in nanoseconds.
-    pub(in crate::datapath) reservation_lifetime: u64,
+    pub(in crate::datapath) reservation_lifetime: AtomicU64,
     /// Relay sockets receive with GRO.
     pub(in crate::datapath) gro: bool,
 }
@@ -237,7 +238,7 @@ impl Relays {
     /// RFC 8656 section 7.2: reserves the next higher port for the request that presents the token.
     fn reserve(&mut self, now: u64, relay: RelaySocket, quota: Quota, by: Reserver) -> Result<Token, Denial> {
         let token: Token = self.rng.random();
-        let expires = now + self.resources.reservation_lifetime;
+        let expires = now + self.resources.reservation_lifetime.load(Ordering::Relaxed);
         self.resources.reservations.insert(now, token, Reservation { relay, quota, by, expires })?;
         Ok(token)
     }

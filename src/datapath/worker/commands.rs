@@ -166,12 +166,15 @@ impl Worker {
     pub(super) fn apply(&mut self, snapshot: &DatapathSnapshot) {
         self.core.apply(self.now, snapshot.turn.clone());
         self.streams.set_limits(snapshot.connections);
+        self.gather = snapshot.gather.as_nanos() as u64;
         self.drain();
     }
 
     /// Serves a group's sockets: all of them, or none if one cannot be polled.
     pub(super) fn listen(&mut self, worker: usize, group: &Arc<ListenerGroup>) -> io::Result<()> {
         self.losses.add(group.clone());
+        // A worker that panicked has left its count.
+        group.reset(worker);
         for listener in Listener::of(group, worker) {
             let socket = listener.socket.clone();
             let key = self.listeners.insert(listener);

@@ -12,15 +12,22 @@ pub(super) struct Listener {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) addr: SocketAddr,
     pub(super) kind: QueueKind,
+    group: Arc<ListenerGroup>,
+    worker: usize,
 }
 
 impl Listener {
     /// A worker's sockets of a group: none if the group is for streams.
-    pub(super) fn of(group: &ListenerGroup, worker: usize) -> impl Iterator<Item = Listener> {
+    pub(super) fn of(group: &Arc<ListenerGroup>, worker: usize) -> impl Iterator<Item = Listener> {
         [QueueKind::Control, QueueKind::Data].into_iter().filter_map(move |kind| {
             let socket = group.socket(worker, kind)?.clone();
-            Some(Listener { socket, addr: group.local_addr(), kind })
+            Some(Listener { socket, addr: group.local_addr(), kind, group: group.clone(), worker })
         })
+    }
+
+    /// An allocation of a client of this listener has begun, or has ended.
+    pub(super) fn count_allocation(&self, begins: bool) {
+        self.group.count_allocation(self.worker, begins);
     }
 
     /// Whether packets to a client must leave from here: a response leaves from the address that the request was sent

@@ -93,7 +93,7 @@ mod tests {
             ports: Ports::new(1..=1, Descriptors::new(DescriptorRoom::UNBOUNDED)),
             ledger: QuotaLedger::new(1, 1),
             reservations: Reservations::default(),
-            reservation_lifetime: 30,
+            reservation_lifetime: 30.into(),
             gro: true,
         });
         let mut relays = Relays::new(resources, StdRng::seed_from_u64(4));

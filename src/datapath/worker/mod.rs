@@ -68,9 +68,11 @@ pub struct Workers {
     stop: Arc<AtomicBool>,
     /// Empty once they are stopped.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    ports: Arc<Ports>,
-    ledger: Arc<QuotaLedger>,
+    resources: Arc<Resources>,
+    descriptors: Arc<Descriptors>,
     admission: Arc<Admission>,
+    /// Whether the snapshot has an identity for TLS clients.
+    has_identity: AtomicBool,
 }
 
 /// Why workers cannot serve.
@@ -112,7 +114,6 @@ struct WorkerSeed {
     resources: Arc<Resources>,
     shared: Arc<turn::Shared>,
     gso: bool,
-    gather: Duration,
     published: Arc<Published>,
     waker: Waker,
     stop: Arc<AtomicBool>,
@@ -132,22 +133,23 @@ impl Workers {
         rates: RateLimiter,
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
-        groups.iter().try_for_each(|group| check(config.workers, group, &snapshot))?;
+        groups.iter().try_for_each(|group| check(config.workers, group, snapshot.identity.is_some()))?;
         group::warn_of_small_buffers(&groups);
-        let descriptors = Descriptors::new(config.descriptors);
-        let ports = Ports::new(config.ports.clone(), descriptors.clone());
+        let descriptors = Descriptors::new(snapshot.descriptors);
+        let ports = Ports::new(snapshot.ports.clone(), descriptors.clone());
         ports.set_addresses(&snapshot.relay)?;
         let ledger = QuotaLedger::new(snapshot.user_allocations, snapshot.allocations);
         let resources = Arc::new(Resources {
             ports: ports.clone(),
-            ledger: ledger.clone(),
+            ledger,
             reservations: Reservations::default(),
-            reservation_lifetime: config.reservation_lifetime * 1_000_000_000,
+            reservation_lifetime: nanoseconds(snapshot.reservation_lifetime).into(),
             gro: config.gro,
         });
-        let shared = Arc::new(turn::Shared { rates, live: Box::new(ports.clone()) });
+        let shared = Arc::new(turn::Shared { rates, live: Box::new(ports) });
         let gso = config.gso && can_gso(&groups);
-        let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors);
+        let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors.clone());
+        let has_identity = snapshot.identity.is_some().into();
         let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
         let workers = config.workers;
@@ -156,9 +158,10 @@ impl Workers {
             handles: Vec::new(),
             stop: Arc::default(),
             threads: Mutex::default(),
-            ports,
-            ledger,
+            resources: resources.clone(),
+            descriptors,
             admission,
+            has_identity,
         };
         let (ready, readiness) = sync::channel();
         for index in 0..workers {
@@ -179,7 +182,6 @@ impl Workers {
                 resources: resources.clone(),
                 shared: shared.clone(),
                 gso,
-                gather: config.gather,
                 published,
                 waker,
                 stop: this.stop.clone(),
@@ -202,13 +204,19 @@ impl Workers {
 
     /// Serves by a snapshot from now on, on every thread when this returns. Allocations keep the key that made them, so no
     /// call ends because of its credentials; permissions and channels that the new rules refuse end. A new relay address is
-    /// used after every thread has the snapshot, a removed one is not used from the beginning.
+    /// used after every thread has the snapshot, a removed one is not used from the beginning. Ports of a former range and
+    /// connections beyond a lower limit stay until they end.
     ///
     /// # Errors
     /// There are too many relay addresses; some are left out.
     pub async fn apply(&self, snapshot: DatapathSnapshot) -> Result<(), StartError> {
-        self.ports.remove_except(&snapshot.relay);
-        self.ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
+        let Resources { ports, ledger, reservation_lifetime, .. } = &*self.resources;
+        ports.remove_except(&snapshot.relay);
+        ports.set_range(&snapshot.ports);
+        ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
+        reservation_lifetime.store(nanoseconds(snapshot.reservation_lifetime), Ordering::Relaxed);
+        self.descriptors.set_room(snapshot.descriptors);
+        self.has_identity.store(snapshot.identity.is_some(), Ordering::Relaxed);
         self.admission.set_limits(snapshot.connections, snapshot.exempt.clone());
         let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
         let mut replies = Vec::new();
@@ -221,15 +229,16 @@ impl Workers {
             replies.push(replied);
         }
         carried_out(replies).await;
-        Ok(self.ports.set_addresses(&snapshot.relay)?)
+        Ok(ports.set_addresses(&snapshot.relay)?)
     }
 
     /// Serves another listener, on every thread when this returns.
     ///
     /// # Errors
-    /// It was opened for another number of workers, or a thread cannot wait for its sockets; no thread serves it.
+    /// It was opened for another number of workers, it is for TLS and there is no identity, or a thread cannot wait for its
+    /// sockets; no thread serves it.
     pub async fn listen(&self, group: Arc<ListenerGroup>) -> Result<(), StartError> {
-        check_workers(self.workers, &group)?;
+        check(self.workers, &group, self.has_identity.load(Ordering::Relaxed))?;
         let mut replies = Vec::new();
         for handle in &self.handles {
             if group.transport().is_stream() {
@@ -399,7 +408,7 @@ impl WorkerSeed {
             waker: self.waker.clone(),
             stop: self.stop.clone(),
             gso: self.gso,
-            gather: self.gather,
+            gather: standing.snapshot.gather,
         })?;
         standing.groups.iter().try_for_each(|group| worker.listen(self.index, group))?;
         // Commands that waited while it restarted.
@@ -421,20 +430,19 @@ fn stage_config(snapshot: &DatapathSnapshot) -> StageConfig {
     StageConfig { identity: snapshot.identity.clone(), limits: snapshot.connections }
 }
 
-fn check(workers: usize, group: &ListenerGroup, snapshot: &DatapathSnapshot) -> Result<(), StartError> {
-    check_workers(workers, group)?;
+fn check(workers: usize, group: &ListenerGroup, has_identity: bool) -> Result<(), StartError> {
+    let addr = group.local_addr();
+    if group.workers() != workers {
+        return Err(StartError::OtherWorkers(group.transport().as_str(), addr, group.workers(), workers));
+    }
     match group.transport() {
-        Transport::Tls if snapshot.identity.is_none() => Err(StartError::NoIdentity(group.local_addr())),
+        Transport::Tls if !has_identity => Err(StartError::NoIdentity(addr)),
         Transport::Udp | Transport::Tcp | Transport::Tls => Ok(()),
     }
 }
 
-fn check_workers(workers: usize, group: &ListenerGroup) -> Result<(), StartError> {
-    if group.workers() == workers {
-        return Ok(());
-    }
-    let (transport, addr) = (group.transport().as_str(), group.local_addr());
-    Err(StartError::OtherWorkers(transport, addr, group.workers(), workers))
+fn nanoseconds(seconds: u64) -> u64 {
+    seconds.saturating_mul(1_000_000_000)
 }
 
 /// Whether the kernel can segment datagrams; logs if not.

@@ -1,8 +1,9 @@
 //! Carries out the outputs of the core.
 
 use super::state::Worker;
+use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::relay::table::Opening;
-use crate::turn::{Output, Totals};
+use crate::turn::{FiveTuple, Output, Totals, Transport};
 
 impl Worker {
     /// Carries out every output of the core, and tells it the answers to its questions. Returns whether there was anything
@@ -28,6 +29,7 @@ impl Worker {
                     self.relays.set_owner(&opened);
                     self.streams.allocation_opened(self.now.mono, &opened.tuple);
                     self.log.opened(self.now.mono, &opened);
+                    self.count_allocation(&opened.tuple, true);
                 }
                 Output::Closed(mut closed) => {
                     let (now, streams) = (self.now.mono, &mut self.counters.streams);
@@ -38,6 +40,7 @@ impl Worker {
                         ..Totals::default()
                     });
                     self.log.closed(self.now.mono, &closed);
+                    self.count_allocation(&closed.tuple, false);
                 }
                 Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
                 Output::Withheld { from, response } => self.log.withheld(self.now.mono, &from, response),
@@ -51,5 +54,14 @@ impl Worker {
             }
         }
         any
+    }
+
+    /// A listener for datagrams that is being removed closes after its last allocation.
+    fn count_allocation(&self, tuple: &FiveTuple, begins: bool) {
+        if tuple.transport == Transport::Udp
+            && let Some(listener) = self.listeners.values().find(|one| one.serves(tuple, QueueKind::Data))
+        {
+            listener.count_allocation(begins);
+        }
     }
 }

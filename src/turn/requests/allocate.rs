@@ -112,7 +112,8 @@ impl Server {
             return Err(Reject::new(508, "too many pending requests"));
         }
         // Last, so that only requests that would open sockets count
-        if !self.shared.rates.take_allocation(now.mono, user, origin.tuple.client.0.ip()) {
+        let (rates, source) = (&self.snapshot.config.rates, origin.tuple.client.0.ip());
+        if !self.shared.rates.take_allocation(rates, now.mono, user, source) {
             // RFC 8656 §7.2, 12.: 486 is for quotas that depend on the user. 508 would say that the relay is full.
             return Err(Reject::new(486, "the user makes new allocations too fast")
                 .fix("raise limits.new_allocations_rate"));

@@ -319,7 +319,9 @@ impl Server {
     fn may_respond_unsigned(&mut self, now: Now, tuple: &FiveTuple, response: UnsignedResponse) -> bool {
         // The source of a stream is not forged, so its response reaches nobody else
         let source = tuple.client.0.ip();
-        let may = tuple.transport.is_stream() || self.shared.rates.take_response(now.mono, response, source);
+        let rates = &self.snapshot.config.rates;
+        let may =
+            tuple.transport.is_stream() || self.shared.rates.take_response(rates, now.mono, response, source);
         if !may {
             self.stats.drop(Dropped::ResponseWithheld, 1);
             self.outputs.push_back(Output::Withheld { from: *tuple, response });

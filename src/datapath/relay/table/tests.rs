@@ -33,7 +33,7 @@ fn resources(addresses: &[&str], ports: RangeInclusive<u16>, user_allocations: u
         ports,
         ledger: QuotaLedger::new(user_allocations, 100),
         reservations: Reservations::default(),
-        reservation_lifetime: 30,
+        reservation_lifetime: 30.into(),
         gro: true,
     })
 }

@@ -1,0 +1,208 @@
+//! How a running relay changes: settings that were reloaded, addresses that come and go, removed listeners that have served
+//! their last allocation. Running allocations stay.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use super::files::FileRoom;
+use super::listeners::{ListenerChange, OpenListener};
+use super::place::Place;
+use super::relay::{RunningRelay, auth, listeners, serve, summary};
+use super::{announce, unix_now};
+use crate::auth::Auth;
+use crate::config::{Change, Settings, Site};
+use crate::tls::Identity;
+
+/// How long the workers may take to receive a snapshot.
+const APPLY: Duration = Duration::from_secs(10);
+
+/// How long they may take to give a sign of life before settings are applied.
+const RESPOND: Duration = Duration::from_secs(2);
+
+/// The most former relayed addresses that are remembered; the oldest is forgotten.
+const FORMER: usize = 256;
+
+/// What the workers serve by.
+#[derive(Clone)]
+struct Serving {
+    settings: Settings,
+    site: Site,
+    auth: Arc<Auth>,
+    identity: Option<Identity>,
+    room: FileRoom,
+}
+
+impl RunningRelay {
+    /// Runs with these settings from now on, but for those that need a restart. Returns every difference to what it ran with.
+    ///
+    /// # Errors
+    /// They cannot be used, or a socket cannot be bound; nothing has changed.
+    pub async fn reload(&mut self, new: &Settings) -> Result<Vec<Change>> {
+        let changes = self.settings.changes(new);
+        let settings = new.until_restart(&self.settings);
+        let auth = auth(&settings, &self.keys.nonce)?;
+        let identity = match settings.tls == self.settings.tls {
+            true => self.identity.clone(),
+            false => settings.tls.identity()?,
+        };
+        let (wanted, skipped) = listeners(&settings)?;
+        let place = self.place_for(&settings)?;
+        let datapath = self.settings.datapath(&self.site);
+        let mut change =
+            self.listeners.prepare(&wanted, &settings.http.listen, &datapath, self.keys.steering)?;
+        if let Some(silent) = self.workers.silent_threads(RESPOND).await.first() {
+            bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
+        }
+        let (open, closing) = self.listeners.after(&change);
+        let site = Site { listeners: open, closing, ..self.site_at(&place) };
+        let descriptors = self.listeners.descriptors(&change, datapath.workers as u64);
+        let room = self.files.divide(&settings, &site, descriptors);
+
+        let serving = Serving { settings, site, auth, identity, room };
+        if let Err(error) = self.serve_all(&serving, &change).await {
+            self.give_up(&change).await;
+            return Err(error);
+        }
+        let streams = self.listeners.keep(&mut change);
+        for OpenListener { group, .. } in streams {
+            self.workers.unlisten(group.transport(), group.local_addr()).await;
+        }
+        self.listeners.remove_http(&change.http_removed).await;
+        for (addr, listener) in change.http_opened.drain(..) {
+            self.listeners.add_http(addr, serve(&self.http, listener));
+        }
+
+        let told = listeners(&self.settings).map(|(_, skipped)| skipped).unwrap_or_default();
+        announce::skipped(&skipped.into_iter().filter(|one| !told.contains(one)).collect::<Vec<_>>());
+        announce::change(&serving.settings, (&self.place, &self.site), (&place, &serving.site));
+        let mut pages = self.pages.changing();
+        (pages.addresses, pages.limits) = (summary(&place), serving.room.limits(&serving.settings));
+        drop(pages);
+        self.place = place;
+        let Serving { settings, site, auth, identity, room } = serving;
+        (self.settings, self.site, self.auth, self.identity, self.room) =
+            (settings, site, auth, identity, room);
+        Ok(changes)
+    }
+
+    /// Counts a reload.
+    pub fn count_reload(&self, done: bool) {
+        self.pages.changing().reloads.count(done, unix_now());
+    }
+
+    /// Looks for the addresses of this machine, and serves by them from now on.
+    pub async fn adapt(&mut self) {
+        let place = Place::look(&self.settings, &self.place.relay);
+        if place == self.place {
+            return;
+        }
+        let serving = Serving { site: self.site_at(&place), ..self.serving() };
+        if let Err(error) = self.apply(&serving).await {
+            // The place stays what it was, so the next look tries again.
+            return error!("the addresses of this machine have changed, but are not in use yet: {error:#}");
+        }
+        announce::change(&self.settings, (&self.place, &self.site), (&place, &serving.site));
+        self.pages.changing().addresses = summary(&place);
+        (self.place, self.site) = (place, serving.site);
+    }
+
+    /// Closes the removed listeners that have served their last allocation.
+    pub async fn close_drained(&mut self) {
+        for OpenListener { listener: (transport, addr), group } in self.listeners.take_empty() {
+            self.workers.unlisten(group.transport(), group.local_addr()).await;
+            drop(group);
+            info!(
+                "{} {addr}: the last allocation has ended; the removed listener is closed",
+                transport.as_str()
+            );
+        }
+        let (open, closing) = self.listeners.after(&ListenerChange::default());
+        let site = Site { listeners: open, closing, ..self.site.clone() };
+        let serving = Serving { site, ..self.serving() };
+        match self.apply(&serving).await {
+            Ok(()) => self.site = serving.site,
+            // Peers stay refused at its address until the next change.
+            Err(error) => {
+                error!("a removed listener is closed, but its address stays refused to peers: {error:#}")
+            }
+        }
+    }
+
+    /// Gives the workers the snapshot, then the new listeners.
+    async fn serve_all(&mut self, serving: &Serving, change: &ListenerChange) -> Result<()> {
+        self.apply(serving).await?;
+        for OpenListener { group, .. } in &change.opened {
+            let listening = timeout(APPLY, self.workers.listen(group.clone()));
+            listening.await.context("a worker takes no commands")??;
+        }
+        Ok(())
+    }
+
+    /// Serves as before a change that has failed.
+    async fn give_up(&mut self, change: &ListenerChange) {
+        for OpenListener { group, .. } in &change.opened {
+            let _ = timeout(RESPOND, self.workers.unlisten(group.transport(), group.local_addr())).await;
+        }
+        if let Err(error) = self.apply(&self.serving()).await {
+            error!("not every worker serves by the settings before the reload yet: {error:#}");
+        }
+    }
+
+    /// Gives the workers a new snapshot.
+    async fn apply(&mut self, serving: &Serving) -> Result<()> {
+        self.generation += 1;
+        let Serving { settings, site, auth, identity, room } = serving;
+        let mut snapshot = settings.snapshot(self.generation, site, auth.clone(), identity.clone());
+        room.apply(&mut snapshot);
+        timeout(APPLY, self.workers.apply(snapshot)).await.context("a worker takes no commands")??;
+        Ok(())
+    }
+
+    fn serving(&self) -> Serving {
+        Serving {
+            settings: self.settings.clone(),
+            site: self.site.clone(),
+            auth: self.auth.clone(),
+            identity: self.identity.clone(),
+            room: self.room,
+        }
+    }
+
+    /// Where the relay is with other settings.
+    fn place_for(&self, settings: &Settings) -> Result<Place> {
+        let same = settings.relay == self.settings.relay;
+        // A configured address is none that was discovered before.
+        let before = if same { &self.place.relay[..] } else { &[] };
+        let place = Place::look(settings, before);
+        match &place.misfit {
+            Some(misfit) if !same => bail!("relay.external_ip: {misfit}"),
+            _ => Ok(place),
+        }
+    }
+
+    fn site_at(&self, place: &Place) -> Site {
+        Site {
+            external: place.external.clone(),
+            former: former(&self.site, place),
+            relay: place.addresses(),
+            own: place.own.ranges.clone(),
+            widened: place.own.widened,
+            ..self.site.clone()
+        }
+    }
+}
+
+/// The addresses that have relayed until now or before, do not any more, and are still this machine's: allocations live
+/// there until they end.
+fn former(site: &Site, place: &Place) -> Vec<IpAddr> {
+    let relay = place.addresses();
+    let stays = |ip: &IpAddr| !relay.contains(ip) && place.own.may_contain(*ip);
+    let mut former: Vec<IpAddr> = site.relay.iter().chain(&site.former).copied().filter(stays).collect();
+    former.truncate(FORMER);
+    former
+}

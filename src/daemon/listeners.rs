@@ -1,0 +1,222 @@
+//! The sockets that a running relay listens on, for clients and for HTTP, and how they change: everything new is bound before
+//! anything else happens.
+//!
+//! A removed listener for UDP serves its allocations until the last one has ended, and then closes. If its address returns
+//! before, its sockets are used again. A removed listener for TCP or TLS closes at once, since its connections have sockets of
+//! their own.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::http;
+use crate::datapath::{DatapathConfig, ListenerGroup};
+use crate::plural::counted;
+use crate::turn::Transport;
+
+/// A listener for clients, as the configuration has it.
+pub type ClientListener = (Transport, SocketAddr);
+
+/// The most removed listeners for streams that are remembered; the oldest is forgotten.
+const REMOVED: usize = 256;
+
+/// What listens now.
+#[derive(Default)]
+pub struct Listeners {
+    open: Vec<OpenListener>,
+    /// Removed listeners for UDP with allocations.
+    closing: Vec<OpenListener>,
+    /// Removed listeners for streams: connections of theirs may have no allocation yet.
+    removed: Vec<ClientListener>,
+    http: Vec<HttpListener>,
+    /// One of `closing` has no allocation any more.
+    emptied: Arc<Notify>,
+}
+
+/// The sockets of a listener for clients.
+#[derive(Clone)]
+pub struct OpenListener {
+    pub listener: ClientListener,
+    pub group: Arc<ListenerGroup>,
+}
+
+struct HttpListener {
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// What is about to change. New sockets are bound; dropping this closes them again.
+#[derive(Default)]
+pub struct ListenerChange {
+    /// Bound, and not served yet.
+    pub opened: Vec<OpenListener>,
+    /// They were being removed, and come back with their sockets.
+    pub returned: Vec<ClientListener>,
+    pub removed: Vec<ClientListener>,
+    pub http_opened: Vec<(SocketAddr, TcpListener)>,
+    pub http_removed: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds what is missing for these listeners. Nothing changes yet.
+    ///
+    /// # Errors
+    /// One of them cannot be bound, or overlaps one that still serves its allocations.
+    pub fn prepare(
+        &self,
+        wanted: &[ClientListener],
+        http: &[SocketAddr],
+        config: &DatapathConfig,
+        key: u32,
+    ) -> Result<ListenerChange> {
+        let is_open = |listener: &ClientListener| self.open.iter().any(|one| one.listener == *listener);
+        let is_closing = |listener: &ClientListener| self.closing.iter().any(|one| one.listener == *listener);
+        let gone = self.open.iter().map(|one| one.listener).filter(|listener| !wanted.contains(listener));
+        let http_gone = self.http.iter().map(|one| one.addr).filter(|addr| !http.contains(addr));
+        let mut change = ListenerChange {
+            removed: gone.collect(),
+            http_removed: http_gone.collect(),
+            ..ListenerChange::default()
+        };
+        for &listener in wanted.iter().filter(|listener| !is_open(listener)) {
+            if is_closing(&listener) {
+                change.returned.push(listener);
+                continue;
+            }
+            let (transport, addr) = listener;
+            let group = match transport {
+                Transport::Udp => {
+                    self.refuse_overlaps(addr, &change)?;
+                    ListenerGroup::open(addr, config, key)
+                }
+                Transport::Tcp | Transport::Tls if change.makes_room_for(addr) => {
+                    ListenerGroup::open_stream_beside(transport, addr, config)
+                }
+                Transport::Tcp | Transport::Tls => ListenerGroup::open_stream(transport, addr, config),
+            }?;
+            change.opened.push(OpenListener { listener, group: Arc::new(group) });
+        }
+        for &addr in http.iter().filter(|addr| self.http.iter().all(|one| one.addr != **addr)) {
+            let listener = http::open(addr, change.makes_room_for(addr))?;
+            change.http_opened.push((addr, listener));
+        }
+        Ok(change)
+    }
+
+    /// A listener for UDP that still serves its allocations would lose their packets to another one at a part of its addresses.
+    fn refuse_overlaps(&self, addr: SocketAddr, change: &ListenerChange) -> Result<()> {
+        if let Some(one) = self.closing.iter().find(|one| overlap(one.listener.1, addr)) {
+            let (old, count) = (one.listener.1, counted(one.group.allocations(), "allocation"));
+            bail!(
+                "udp {addr}: overlaps udp {old}, which was removed and still drains: it serves {count} until they have ended; \
+                 reload again once the log says that it is closed, or list {old} instead"
+            );
+        }
+        let mut removed = change.removed.iter().filter(|(transport, _)| *transport == Transport::Udp);
+        if let Some((_, old)) = removed.find(|(_, old)| overlap(*old, addr)) {
+            bail!(
+                "udp {addr}: overlaps udp {old}, which this configuration removes and which then drains: it serves its allocations \
+                 until they have ended; remove {old} by a reload of its own, and add {addr} once the log says that it is closed"
+            );
+        }
+        Ok(())
+    }
+
+    /// The listeners for clients as they are after a change: those that take allocations, and those that do not any more.
+    pub fn after(&self, change: &ListenerChange) -> (Vec<ClientListener>, Vec<ClientListener>) {
+        let stays = |listener: &ClientListener| !change.removed.contains(listener);
+        let open = self.open.iter().map(|one| one.listener).filter(stays);
+        let new = change.opened.iter().map(|one| one.listener);
+        let open: Vec<_> = open.chain(new).chain(change.returned.iter().copied()).collect();
+        let closing = self.closing.iter().map(|one| one.listener).chain(self.removed.iter().copied());
+        let closing = closing.chain(change.removed.iter().copied());
+        // Where another listener has all of its addresses now, nobody can tell which connections are of the removed one.
+        let is_replaced = |(transport, addr): &ClientListener| {
+            let mut same = open.iter().filter(|(other, at)| other == transport && overlap(*at, *addr));
+            same.any(|(_, at)| at.ip() == addr.ip() || at.ip().is_unspecified())
+        };
+        let closing = closing.filter(|listener| !is_replaced(listener)).collect();
+        (open, closing)
+    }
+
+    /// Every socket for clients and HTTP that this process has open, or will have after a change.
+    pub fn descriptors(&self, change: &ListenerChange, workers: u64) -> u64 {
+        let clients = self.open.iter().chain(&self.closing).chain(&change.opened).count() as u64;
+        // Two sockets per worker: of UDP one of each kind, of streams one and its duplicate beside the worker.
+        2 * workers * clients + (self.http.len() + change.http_opened.len()) as u64
+    }
+
+    /// Keeps the groups of a change that workers serve now, and forgets those that they do not. Returns the listeners for streams
+    /// that are to be closed.
+    pub fn keep(&mut self, change: &mut ListenerChange) -> Vec<OpenListener> {
+        let is_removed = |one: &OpenListener| change.removed.contains(&one.listener);
+        let (removed, stay): (Vec<_>, Vec<_>) = self.open.drain(..).partition(is_removed);
+        let returns = |one: &OpenListener| change.returned.contains(&one.listener);
+        let (returned, closing): (Vec<_>, Vec<_>) = self.closing.drain(..).partition(returns);
+        returned.iter().for_each(|one| one.group.keep());
+        self.open = stay.into_iter().chain(change.opened.drain(..)).chain(returned).collect();
+        let (streams, datagrams): (Vec<_>, Vec<_>) =
+            removed.into_iter().partition(|one| one.listener.0.is_stream());
+        self.removed.retain(|listener| self.open.iter().all(|one| one.listener != *listener));
+        for one in &streams {
+            self.removed.retain(|listener| *listener != one.listener);
+            self.removed.push(one.listener);
+        }
+        let excess = self.removed.len().saturating_sub(REMOVED);
+        self.removed.drain(..excess);
+        datagrams.iter().for_each(|one| one.group.notify_when_empty(&self.emptied));
+        self.closing = closing.into_iter().chain(datagrams).collect();
+        streams
+    }
+
+    /// Serves an HTTP listener by this task.
+    pub fn add_http(&mut self, addr: SocketAddr, task: JoinHandle<()>) {
+        self.http.push(HttpListener { addr, task });
+    }
+
+    /// Closes HTTP listeners. Connections that were accepted are served to their end.
+    pub async fn remove_http(&mut self, addrs: &[SocketAddr]) {
+        let (removed, stay): (Vec<_>, Vec<_>) =
+            self.http.drain(..).partition(|one| addrs.contains(&one.addr));
+        self.http = stay;
+        for HttpListener { task, .. } in removed {
+            task.abort();
+            // Its socket is closed once the task has ended.
+            let _ = task.await;
+        }
+    }
+
+    /// Stops serving HTTP.
+    pub fn stop_http(&self) {
+        self.http.iter().for_each(|one| one.task.abort());
+    }
+
+    /// Waits until a removed listener may have no allocation any more.
+    pub async fn emptied(&self) {
+        self.emptied.notified().await;
+    }
+
+    /// Takes the removed listeners that have no allocation any more.
+    pub fn take_empty(&mut self) -> Vec<OpenListener> {
+        let (empty, closing) = self.closing.drain(..).partition(|one| one.group.allocations() == 0);
+        self.closing = closing;
+        empty
+    }
+}
+
+impl ListenerChange {
+    /// Whether a socket that this change closes keeps a stream socket from being bound to `addr`.
+    fn makes_room_for(&self, addr: SocketAddr) -> bool {
+        let streams = self.removed.iter().filter(|(transport, _)| transport.is_stream());
+        streams.map(|(_, old)| old).chain(&self.http_removed).any(|old| overlap(*old, addr))
+    }
+}
+
+/// Whether sockets at both addresses would receive some of the same packets.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_any || one.ip() == other.ip())
+}
