@@ -10,29 +10,37 @@ use sha2::Sha256;
 
 use super::account::Account;
 use super::algorithms::PasswordAlgorithm;
+use super::origin::Origin;
 
 /// A user and one of the user's keys. An allocation keeps the credential that created it.
 pub struct Credential {
     username: Arc<str>,
     account: Account,
     expires: Option<u64>,
+    origin: Origin,
     key: Key,
 }
 
 impl Credential {
     /// The credential of a static user.
-    pub(super) fn of_static_user(account: &Account, key: Key) -> Credential {
-        Credential { username: account.name().clone(), account: account.clone(), expires: None, key }
+    pub(super) fn of_static_user(account: &Account, origin: Origin, key: Key) -> Credential {
+        Credential { username: account.name().clone(), account: account.clone(), expires: None, origin, key }
     }
 
     /// A time-limited credential. `user` is the part of its username beside the expiry, if there is one.
-    pub(super) fn time_limited(username: &str, user: Option<&str>, expires: u64, key: Key) -> Credential {
+    pub(super) fn time_limited(
+        username: &str,
+        user: Option<&str>,
+        expires: u64,
+        origin: Origin,
+        key: Key,
+    ) -> Credential {
         let username: Arc<str> = username.into();
         let account = match user {
             Some(user) => Account::person(user),
             None => Account::expiry_only(username.trim_matches(':')),
         };
-        Credential { username, account, expires: Some(expires), key }
+        Credential { username, account, expires: Some(expires), origin, key }
     }
 
     /// The full USERNAME as sent by the client, which RFC 8656 §5 (441) compares.
@@ -61,6 +69,11 @@ impl Credential {
     /// Unix time in seconds after which a time-limited credential creates no more allocations.
     pub(super) fn expires(&self) -> Option<u64> {
         self.expires
+    }
+
+    /// What it was made from.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
     }
 
     pub(super) fn key(&self) -> &[u8] {
@@ -127,6 +140,8 @@ pub(super) fn userhash(username: &[u8], realm: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::nonce::NonceKeys;
+    use crate::auth::origin::OriginKey;
 
     /// RFC 8489 §9.2.2: the example in that section.
     #[test]
@@ -138,7 +153,8 @@ mod tests {
     #[test]
     fn debug_output_hides_the_key() {
         let key = Key::Md5([0xAB; 16]);
-        let printed = format!("{:?}", Credential::time_limited("1:bob", Some("bob"), 1, key));
+        let origin = OriginKey::new(&NonceKeys { current: [7; 32], previous: None }).of_secret(b"north");
+        let printed = format!("{:?}", Credential::time_limited("1:bob", Some("bob"), 1, origin, key));
         assert_eq!(printed, r#"Credential { username: "1:bob", user: "bob", algorithm: Md5, .. }"#);
     }
 }

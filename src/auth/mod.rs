@@ -9,6 +9,8 @@
 //! - [`Account`]: whom quotas and rates count.
 //! - [`Auth::authenticate`]: the checks of RFC 8489 §9.2.4, in order.
 //! - [`Authenticated`], [`AuthRefusal`], [`AuthReason`]: the outcome.
+//! - [`Revocations`]: users that an operator has revoked.
+//! - [`Auth::no_longer_accepts`]: credentials that were removed from the configuration.
 //! - [`time_limited_password`], [`md5_key`]: used to issue credentials.
 //!
 //! Deliberately not here: short-term credentials (RFC 8489 §9.1), which TURN does not use, and the rules for clients.
@@ -19,7 +21,9 @@ mod claimed_identity;
 mod config;
 mod credential;
 mod nonce;
+mod origin;
 mod prepare;
+mod revocations;
 mod time_limited;
 mod users;
 mod verdict;
@@ -37,6 +41,7 @@ pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
 pub use credential::{Credential, md5_key};
 pub use nonce::NonceKeys;
 pub use prepare::password_problem;
+pub use revocations::{Revocation, Revocations};
 pub use time_limited::time_limited_password;
 pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
 
@@ -44,6 +49,7 @@ use crate::wire::{Encoder, Message, attribute};
 use algorithms::{AlgorithmOffer, PasswordAlgorithm};
 use claimed_identity::{ClaimedIdentity, ClaimedName};
 use nonce::{NonceStatus, Nonces};
+use origin::OriginKey;
 use prepare::opaque_string;
 use time_limited::SharedSecrets;
 use users::StaticUsers;
@@ -64,6 +70,19 @@ pub struct Auth {
     offer: AlgorithmOffer,
     nonces: Nonces,
     warnings: Vec<String>,
+    /// Users that an operator has revoked.
+    revocations: Arc<Revocations>,
+    on_removal: OnRemoval,
+}
+
+/// What happens to allocations whose credential was removed from the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRemoval {
+    /// They live on until their clients end them.
+    #[default]
+    Keep,
+    /// They end.
+    End,
 }
 
 impl Auth {
@@ -87,7 +106,8 @@ impl Auth {
             .filter(|&seconds| seconds > 0)
             .ok_or(AuthConfigError::NonceLifetime { seconds: config.nonce_lifetime })?
             .unsigned_abs();
-        let users = StaticUsers::new(&config.users, &realm)?;
+        let origins = OriginKey::new(&nonce_keys);
+        let users = StaticUsers::new(&config.users, &realm, &origins)?;
 
         // RFC 8489 §9.2.4: SHA-256 is offered only if all users have a key for it, because a challenge does not know the user.
         let md5_only = users.md5_only();
@@ -105,13 +125,56 @@ impl Auth {
             features |= nonce::USERNAME_ANONYMITY;
         }
         Ok(Auth {
+            revocations: Arc::default(),
+            on_removal: OnRemoval::Keep,
             nonces: Nonces::new(&nonce_keys, features, offer, lifetime),
-            secrets: SharedSecrets::new(&config.secrets, config.user_before_expiry),
+            secrets: SharedSecrets::new(&config.secrets, config.user_before_expiry, &origins),
             max_lifetime: config.max_lifetime,
             realm,
             users,
             offer,
             warnings,
+        })
+    }
+
+    /// Refuses the users that are in this table, now or later.
+    pub fn with_revocations(self, revocations: Arc<Revocations>) -> Auth {
+        Auth { revocations, ..self }
+    }
+
+    /// What happens to allocations whose credential is no longer in the configuration.
+    pub fn on_removal(self, on_removal: OnRemoval) -> Auth {
+        Auth { on_removal, ..self }
+    }
+
+    /// The longest time in seconds until a time-limited credential expires.
+    pub fn max_lifetime(&self) -> u64 {
+        self.max_lifetime
+    }
+
+    /// Whether there is a static user of this name.
+    pub fn has_static_user(&self, name: &str) -> bool {
+        self.users.by_name(name).is_some()
+    }
+
+    /// Whether an allocation that was made with this credential is to end, because the credential is no longer in the
+    /// configuration: its user or its shared secret was removed, or the password was changed. That it has expired does not
+    /// matter.
+    pub fn no_longer_accepts(&self, credential: &Credential) -> bool {
+        match self.on_removal {
+            OnRemoval::Keep => false,
+            OnRemoval::End => !self.knows(credential),
+        }
+    }
+
+    fn knows(&self, credential: &Credential) -> bool {
+        if credential.expires().is_some() {
+            return self.secrets.include(credential.origin());
+        }
+        let user = self.users.by_name(credential.username());
+        user.and_then(|user| user.credential(credential.algorithm())).is_some_and(|current| {
+            // By the same key, too: a password may have been replaced with the MD5 key made from it
+            current.origin() == credential.origin() || current.key() == credential.key()
         })
     }
 
@@ -152,6 +215,9 @@ impl Auth {
             AuthReason::ExpiryTooFar => Some(
                 "the expiry must be in seconds; if it is, issue shorter-lived credentials or raise auth.max_lifetime",
             ),
+            AuthReason::Revoked => Some(
+                "an operator has revoked this user; to accept it again, run `hairpin ctl unrevoke` with the user's name",
+            ),
             AuthReason::Expired => Some(
                 "the client's application must ask for new credentials; check the clocks of both machines",
             ),
@@ -190,6 +256,9 @@ impl Auth {
         // Fourth and fifth check: the user exists and the integrity is made with the user's key. Expiry comes after that, so
         // that logs distinguish an expired credential from a wrong password.
         let credential = self.verify(request, &claim, algorithm, known)?;
+        if self.revocations.refuse(unix, &credential) {
+            return Err(AuthReason::Revoked.into());
+        }
         if purpose == AuthPurpose::Allocate && credential.expires().is_some_and(|expires| expires < unix) {
             return Err(AuthReason::Expired.into());
         }

@@ -11,6 +11,7 @@ use sha1::Sha1;
 use super::algorithms::PasswordAlgorithm;
 use super::config::Secret;
 use super::credential::{Credential, Key};
+use super::origin::{Origin, OriginKey};
 
 /// Length of 20 bytes in base64.
 const PASSWORD_LEN: usize = 28;
@@ -22,16 +23,19 @@ pub fn time_limited_password(secret: &[u8], username: &str) -> String {
 
 /// The shared secrets, as HMACs that are ready to use.
 pub(super) struct SharedSecrets {
-    hmacs: Vec<Hmac<Sha1>>,
+    hmacs: Vec<(Hmac<Sha1>, Origin)>,
     user_before_expiry: bool,
 }
 
 impl SharedSecrets {
-    pub(super) fn new(secrets: &[Secret], user_before_expiry: bool) -> SharedSecrets {
-        SharedSecrets {
-            hmacs: secrets.iter().map(|secret| hmac(secret.as_bytes())).collect(),
-            user_before_expiry,
-        }
+    pub(super) fn new(secrets: &[Secret], user_before_expiry: bool, origins: &OriginKey) -> SharedSecrets {
+        let ready = |secret: &Secret| (hmac(secret.as_bytes()), origins.of_secret(secret.as_bytes()));
+        SharedSecrets { hmacs: secrets.iter().map(ready).collect(), user_before_expiry }
+    }
+
+    /// Whether a credential was made from one of them.
+    pub(super) fn include(&self, origin: Origin) -> bool {
+        self.hmacs.iter().any(|(_, known)| *known == origin)
     }
 
     /// Whether a name that ends with its expiry would be known by another setting.
@@ -59,9 +63,13 @@ impl SharedSecrets {
     ) -> Option<Credential> {
         self.hmacs
             .iter()
-            .map(|hmac| Key::derive(algorithm, name.username, realm, &password(hmac, name.username)))
-            .find(|key| verify_key(key.as_bytes()))
-            .map(|key| Credential::time_limited(name.username, name.user, name.expires, key))
+            .map(|(hmac, origin)| {
+                (Key::derive(algorithm, name.username, realm, &password(hmac, name.username)), *origin)
+            })
+            .find(|(key, _)| verify_key(key.as_bytes()))
+            .map(|(key, origin)| {
+                Credential::time_limited(name.username, name.user, name.expires, origin, key)
+            })
     }
 }
 
@@ -118,9 +126,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::auth::nonce::NonceKeys;
 
     fn secrets(user_before_expiry: bool) -> SharedSecrets {
-        SharedSecrets::new(&[Secret::new("north")], user_before_expiry)
+        SharedSecrets::new(&[Secret::new("north")], user_before_expiry, &origins())
+    }
+
+    fn origins() -> OriginKey {
+        OriginKey::new(&NonceKeys { current: [7; 32], previous: None })
     }
 
     fn parse(username: &str, user_before_expiry: bool) -> Option<(u64, &str)> {
@@ -190,7 +203,7 @@ mod tests {
     /// draft-uberti-behave-turn-rest: without a shared secret no username is time-limited.
     #[test]
     fn time_limited_usernames_need_a_secret() {
-        assert_eq!(SharedSecrets::new(&[], true).parse("1700000000:alice"), None);
+        assert_eq!(SharedSecrets::new(&[], true, &origins()).parse("1700000000:alice"), None);
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use super::account::Account;
 use super::algorithms::PasswordAlgorithm;
 use super::config::{AuthConfigError, Password, StaticUser};
 use super::credential::{Credential, Key, userhash};
+use super::origin::OriginKey;
 use super::prepare::{opaque_string, strip_quotes};
 
 /// RFC 8489 §14.3: a USERNAME is shorter than 509 bytes.
@@ -35,7 +36,11 @@ impl UserCredentials {
         }
     }
 
-    fn new(configured: &StaticUser, realm: &str) -> Result<UserCredentials, AuthConfigError> {
+    fn new(
+        configured: &StaticUser,
+        realm: &str,
+        origins: &OriginKey,
+    ) -> Result<UserCredentials, AuthConfigError> {
         let refuse = |problem| AuthConfigError::UserName { name: configured.name.clone(), problem };
         let name = opaque_string(&configured.name).map_err(refuse)?;
         if name.len() > NAME_MAX {
@@ -45,7 +50,8 @@ impl UserCredentials {
             return Err(refuse("is in quotes, which are not part of the name; remove them"));
         }
         let account = Account::static_user(name.as_str(), configured.allocations);
-        let credential = |key| Arc::new(Credential::of_static_user(&account, key));
+        let origin = origins.of_password(&configured.password);
+        let credential = |key| Arc::new(Credential::of_static_user(&account, origin, key));
         match &configured.password {
             Password::Md5Key(key) => Ok(UserCredentials { md5: credential(Key::Md5(*key)), sha256: None }),
             Password::Plain(secret) => {
@@ -64,10 +70,14 @@ impl UserCredentials {
 }
 
 impl StaticUsers {
-    pub(super) fn new(configured: &[StaticUser], realm: &str) -> Result<StaticUsers, AuthConfigError> {
+    pub(super) fn new(
+        configured: &[StaticUser],
+        realm: &str,
+        origins: &OriginKey,
+    ) -> Result<StaticUsers, AuthConfigError> {
         let mut users = StaticUsers { by_name: BTreeMap::new(), by_hash: BTreeMap::new() };
         for one in configured {
-            let user = Arc::new(UserCredentials::new(one, realm)?);
+            let user = Arc::new(UserCredentials::new(one, realm, origins)?);
             let name = Arc::clone(user.md5.username());
             users.by_hash.insert(userhash(name.as_bytes(), realm.as_bytes()), Arc::clone(&user));
             if users.by_name.insert(Arc::clone(&name), user).is_some() {

@@ -92,6 +92,8 @@ counted! {
         Expired = "expired",
         /// The time-limited credential expires later than `auth.max_lifetime` allows.
         ExpiryTooFar = "expiry_too_far",
+        /// An operator has revoked the user.
+        Revoked = "revoked",
         /// The nonce is from this server, but has expired.
         StaleNonce = "stale_nonce",
         /// The nonce is from before a restart, for another address, or forged.
@@ -118,7 +120,8 @@ impl AuthReason {
             | AuthReason::NoKey
             | AuthReason::WrongPassword
             | AuthReason::Expired
-            | AuthReason::ExpiryTooFar => 401,
+            | AuthReason::ExpiryTooFar
+            | AuthReason::Revoked => 401,
             AuthReason::StaleNonce | AuthReason::ForeignNonce => 438,
             // RFC 8656 §5
             AuthReason::OtherUser => 441,

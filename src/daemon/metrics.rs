@@ -82,6 +82,11 @@ fn families(
             "Allocations created.",
             [row([], turn.allocations_total)],
         ),
+        counter(
+            "hairpin_allocations_closed_total",
+            "Allocations that have ended, by reason.",
+            turn.closed.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
         gauge(
             "hairpin_relay_addresses",
             "Addresses that relayed transport addresses are made of now; without any, /readyz fails.",

@@ -174,6 +174,7 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
         relays,
         allocations,
         allocations_total,
+        closed,
         permissions,
         channels,
     } = part;
@@ -190,6 +191,7 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
     }
     sum.allocations += allocations;
     sum.allocations_total += allocations_total;
+    sum.closed.add(closed);
     sum.permissions += permissions;
     sum.channels += channels;
 }

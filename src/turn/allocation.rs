@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::address::IpKey;
 use super::bucket;
 use super::channels::{Channel, Channels};
+use super::operator::AllocationName;
 use super::own_ports::OwnPorts;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;
@@ -27,6 +28,7 @@ use crate::wire::{Family, TransactionId};
 /// plain data that can move from one server to another.
 #[derive(Debug)]
 pub struct Allocation {
+    pub(super) name: AllocationName,
     pub(super) tuple: FiveTuple,
     /// The credential that made it; later requests are verified with its key.
     pub(super) credential: Arc<Credential>,
@@ -102,6 +104,16 @@ impl Peer {
         self.permitted_until.is_some()
     }
 
+    /// When the permission ends, if there is one.
+    pub(super) fn permitted_until(&self) -> Option<u64> {
+        self.permitted_until
+    }
+
+    /// Whether a channel is bound to such a port, or data was sent to one.
+    pub(super) fn any_port(&self, is_meant: impl Fn(u16) -> bool) -> bool {
+        self.channels.iter().any(|&(port, _)| is_meant(port)) || self.ports.iter().any(|&port| is_meant(port))
+    }
+
     /// The channel bound to this port.
     pub(super) fn channel(&self, port: u16) -> Option<u16> {
         let at = self.channels.binary_search_by_key(&port, |&(port, _)| port).ok()?;
@@ -112,12 +124,14 @@ impl Peer {
 impl Allocation {
     /// An allocation without relayed addresses; `hash` keys the hash of its peers.
     pub(super) fn new(
+        name: AllocationName,
         origin: &RequestOrigin,
         authenticated: &Authenticated,
         now: u64,
         hash: KeyedState,
     ) -> Allocation {
         Allocation {
+            name,
             tuple: origin.tuple,
             credential: authenticated.credential().clone(),
             transaction: origin.id,
@@ -228,6 +242,16 @@ impl Allocation {
     /// The addresses of all peers with a permission or a channel.
     pub(super) fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.peers.keys().map(|key| key.0)
+    }
+
+    /// All peers with a permission or a channel, by address.
+    pub(super) fn contacts(&self) -> impl Iterator<Item = (IpAddr, &Peer)> {
+        self.peers.iter().map(|(key, peer)| (key.0, peer))
+    }
+
+    /// All channels, sorted: number, peer and expiry.
+    pub(super) fn bindings(&self) -> impl Iterator<Item = (u16, SocketAddr, u64)> {
+        self.channels.iter().map(|(number, channel)| (number, channel.peer.0, channel.expires))
     }
 
     /// The channels to the ports of an address: port and channel number.

@@ -1,12 +1,12 @@
-//! A new snapshot takes effect: permissions and channels that its rules refuse end, a few per step, so that a large table
-//! does not delay packets. A packet that meets an older verdict judges that peer at once.
+//! A new snapshot takes effect: permissions and channels that its rules refuse end, and allocations whose credential was removed
+//! if that is wanted, a few per step, so that a large table does not delay packets. A packet that meets an older verdict judges that peer at once.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::server::Server;
 use super::snapshot::{Snapshot, Verdict};
-use super::{AllocationId, Now};
+use super::{AllocationId, CloseReason, Now};
 
 /// How many permissions and channels one step judges. An address is judged together with all channels to its ports.
 const STEP: usize = 256;
@@ -20,10 +20,14 @@ impl Server {
     }
 
     /// Judges the next few permissions and channels.
-    pub(super) fn sweep_step(&mut self) {
+    pub(super) fn sweep_step(&mut self, now: Now) {
         let mut budget = STEP;
-        while let Some((id, ip)) = self.sweep.next(&self.allocations, &mut budget) {
+        let auth = self.snapshot.auth.clone();
+        while let Some((id, ip)) = self.sweep.next(&self.allocations, &auth, &mut budget) {
             budget = budget.saturating_sub(self.rejudge(id, ip));
+        }
+        for id in self.sweep.take_removed() {
+            self.close(now, id, CloseReason::Removed);
         }
     }
 

@@ -16,7 +16,7 @@ impl Server {
     /// Ends everything whose time is over, and makes one step of applying a new snapshot.
     pub fn handle_timeout(&mut self, now: Now) {
         self.end_expired(now);
-        self.sweep_step();
+        self.sweep_step(now);
     }
 
     fn end_expired(&mut self, now: Now) {
@@ -72,7 +72,9 @@ impl Server {
                 lived: (now.mono - allocation.opened_at) / SECOND,
                 totals: allocation.totals,
             }));
+            self.stats.closed[reason] += 1;
             self.by_tuple.remove(&allocation.tuple);
+            self.by_name.remove(&allocation.name);
             self.allocations.remove(id);
         }
     }

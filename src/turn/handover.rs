@@ -10,6 +10,7 @@ impl Server {
         self.expire(now);
         let allocation = self.allocations.remove(id)?;
         self.by_tuple.remove(&allocation.tuple);
+        self.by_name.remove(&allocation.name);
         for (at, deadline) in allocation.deadlines(id) {
             self.timers.stop(at, deadline);
         }
@@ -49,8 +50,14 @@ impl Server {
         for (family, _) in allocation.relays() {
             *self.stats.relay_gauge(tuple.transport, family) += 1;
         }
+        if self.by_name.contains_key(&allocation.name) {
+            // It comes from another process.
+            allocation.name = self.shared.names.next();
+        }
+        let name = allocation.name;
         let id = self.allocations.insert(allocation);
         self.by_tuple.insert(tuple, id);
+        self.by_name.insert(name, id);
         for (at, deadline) in self.allocations[id].deadlines(id) {
             self.timers.renew(None, at, deadline);
         }

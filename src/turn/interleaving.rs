@@ -375,6 +375,7 @@ fn check(server: &Server) {
     for (id, allocation) in &server.allocations {
         allocation.check();
         assert_eq!(server.by_tuple.get(&allocation.tuple), Some(&id));
+        assert_eq!(server.by_name.get(&allocation.name), Some(&id));
         assert!(server.pending.allocate_on(&allocation.tuple).is_none());
         permissions += allocation.permissions() as u64;
         channels += allocation.channels() as u64;
@@ -387,6 +388,7 @@ fn check(server: &Server) {
         }
     }
     assert_eq!(server.by_tuple.len(), server.allocations.len());
+    assert_eq!(server.by_name.len(), server.allocations.len());
     assert_eq!(stats.allocations, server.allocations.len() as u64);
     assert_eq!((stats.permissions, stats.channels, stats.relays), (permissions, channels, relays));
     assert!(server.allocations.len() <= LIMITS.allocations);

@@ -9,6 +9,7 @@
 //! - `icmp`: ICMP errors from peers (section 11.5)
 //! - `requests`: one file per method
 //! - `expiry`: how things end
+//! - [`operator`](Selector): what operators list and end
 //! - `handover`: allocations that move to another server; `mirror`: forwarding tables outside of the server
 //! - [`Snapshot`], `apply`, `sweep`: what an operator can change while the server runs
 //! - `pending`: requests that wait for the answer to a question
@@ -39,6 +40,7 @@ mod icmp;
 mod interleaving;
 mod listeners;
 mod mirror;
+mod operator;
 mod output;
 mod own_ports;
 pub mod peers;
@@ -61,6 +63,10 @@ pub use allocation::Allocation;
 pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
 pub use listeners::{ListenerPolicy, ListenerTable};
+pub use operator::{
+    AllocationName, AllocationNames, AllocationRow, EndStep, EndedStep, ListStep, ListedStep, PeerRows,
+    RelayedRow, Selector, UnknownName,
+};
 pub use output::{
     Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Header, Icmp, Opened,
     OpenedRelay, Output, PortRequest, Refused, RelayRequest, Shortage, ToClient, ToPeer, Token, Totals,

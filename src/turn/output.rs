@@ -10,6 +10,7 @@ use super::{
     AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
 };
 use crate::auth::Account;
+use crate::counted::counted;
 use crate::wire::{self, Family, Method, TransactionId};
 
 /// The 8 bytes of RESERVATION-TOKEN (RFC 8656 section 18.10).
@@ -333,27 +334,47 @@ pub struct Closed {
     pub totals: Totals,
 }
 
-/// Why an allocation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// A Refresh with lifetime 0.
-    Deleted,
-    /// It was not refreshed in time.
-    Expired,
-    /// The client's stream ended.
-    ClientGone,
-    /// The server is shutting down.
-    Shutdown,
+counted! {
+    /// Why an allocation ended.
+    pub enum CloseReason {
+        /// A Refresh with lifetime 0.
+        Deleted = "deleted",
+        /// It was not refreshed in time.
+        Expired = "expired",
+        /// The client's stream ended.
+        ClientGone = "client_gone",
+        /// An operator ended it.
+        Ended = "ended",
+        /// Its user was revoked.
+        Revoked = "revoked",
+        /// Its credential was removed from the configuration.
+        Removed = "credential_removed",
+        /// The server is shutting down.
+        Shutdown = "shutdown",
+    }
 }
 
 impl CloseReason {
     /// The text in logs.
-    pub fn as_str(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             CloseReason::Deleted => "deleted by the client",
             CloseReason::Expired => "expired",
             CloseReason::ClientGone => "the client's connection ended",
+            CloseReason::Ended => "ended by an operator",
+            CloseReason::Revoked => "its user was revoked",
+            CloseReason::Removed => "its credential is no longer accepted",
             CloseReason::Shutdown => "server stops",
+        }
+    }
+
+    /// Whether an operator wanted it: the client is to notice at once.
+    pub fn is_by_operator(self) -> bool {
+        match self {
+            CloseReason::Ended | CloseReason::Revoked | CloseReason::Removed => true,
+            CloseReason::Deleted | CloseReason::Expired | CloseReason::ClientGone | CloseReason::Shutdown => {
+                false
+            }
         }
     }
 }

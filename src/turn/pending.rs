@@ -71,6 +71,11 @@ impl PendingRequests {
         self.requests.keys().collect()
     }
 
+    /// A request, unless it has timed out or was cancelled.
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&PendingRequest> {
+        self.requests.get(ticket)
+    }
+
     /// The timeouts of all requests.
     #[cfg(test)]
     pub(super) fn deadlines(&self) -> impl Iterator<Item = (u64, Deadline)> {

@@ -1,6 +1,6 @@
 //! The server of one worker: its state, and the dispatch of its inputs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use slotmap::SlotMap;
 
 use super::allocation::Allocation;
 use super::bucket::RateLimiter;
+use super::operator::{AllocationName, AllocationNames};
 use super::pending::PendingRequests;
 use super::snapshot::Snapshot;
 use super::stats::{Dropped, Stats};
@@ -24,6 +25,8 @@ pub struct Shared {
     pub rates: RateLimiter,
     /// Knows which relayed addresses hold an allocation.
     pub live: Box<dyn LiveRelays>,
+    /// Names new allocations.
+    pub names: AllocationNames,
 }
 
 /// Tells whether a relayed transport address holds an allocation of any worker. Must not block.
@@ -43,6 +46,8 @@ pub struct Server {
     pub(super) hash: KeyedState,
     /// The allocation on each 5-tuple: each message from a client looks here.
     pub(super) by_tuple: HashMap<FiveTuple, AllocationId, KeyedState>,
+    /// Operators walk over allocations in this order.
+    pub(super) by_name: BTreeMap<AllocationName, AllocationId>,
     pub(super) pending: PendingRequests,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
@@ -67,6 +72,7 @@ impl Server {
             allocations: SlotMap::with_key(),
             hash,
             by_tuple: HashMap::with_hasher(hash),
+            by_name: BTreeMap::new(),
             pending: PendingRequests::new(hash),
             timers: Timers::default(),
             outputs: VecDeque::new(),

@@ -2,7 +2,7 @@
 
 use std::ops::Add;
 
-use super::{PerFamily, Transport};
+use super::{CloseReason, PerFamily, Transport};
 use crate::auth::AuthReason;
 use crate::counted::{Counters, counted};
 use crate::wire::{Family, Method};
@@ -101,6 +101,8 @@ pub struct Stats {
     pub allocations: u64,
     /// Allocations created since the start.
     pub allocations_total: u64,
+    /// Allocations that have ended, by reason.
+    pub closed: Counters<CloseReason>,
     /// Permissions that exist now.
     pub permissions: u64,
     /// Channels that are bound now.

@@ -6,6 +6,7 @@ use slotmap::SlotMap;
 
 use super::AllocationId;
 use super::allocation::Allocation;
+use crate::auth::Auth;
 
 /// A walk over all allocations, and over the peers of each.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(super) struct Sweep {
     current: AllocationId,
     /// Its peers that were not judged. They may have become unknown since.
     peers: Vec<IpAddr>,
+    /// Allocations that end because their credential was removed from the configuration; at most as many as one step opens.
+    removed: Vec<AllocationId>,
     /// When the walk was started last, in monotonic nanoseconds.
     since: u64,
 }
@@ -37,10 +40,16 @@ impl Sweep {
         (!self.allocations.is_empty() || !self.peers.is_empty()).then_some(self.since)
     }
 
+    /// The allocations that end because of what the last step has found.
+    pub(super) fn take_removed(&mut self) -> Vec<AllocationId> {
+        std::mem::take(&mut self.removed)
+    }
+
     /// The next peer to judge. It costs one of `budget` to open an allocation, so that empty ones are bounded too.
     pub(super) fn next(
         &mut self,
         allocations: &SlotMap<AllocationId, Box<Allocation>>,
+        auth: &Auth,
         budget: &mut usize,
     ) -> Option<(AllocationId, IpAddr)> {
         while *budget > 0 {
@@ -48,8 +57,14 @@ impl Sweep {
                 return Some((self.current, ip));
             }
             self.current = self.allocations.pop()?;
-            self.peers.extend(allocations.get(self.current).into_iter().flat_map(|one| one.peer_addresses()));
             *budget -= 1;
+            let Some(allocation) = allocations.get(self.current) else { continue };
+            if auth.no_longer_accepts(&allocation.credential) {
+                *budget = budget.saturating_sub(allocation.permissions() + allocation.channels());
+                self.removed.push(self.current);
+                continue;
+            }
+            self.peers.extend(allocation.peer_addresses());
         }
         None
     }

@@ -13,6 +13,7 @@ mod icmp;
 mod limits;
 mod listeners;
 mod mirror;
+mod operator;
 mod overlays;
 mod own;
 mod permissions;

@@ -9,10 +9,11 @@ use hairpin::auth::{Auth, AuthConfig, NonceKeys, Password, Secret, StaticUser, m
 use hairpin::turn::bucket::{RateLimiter, Rates, UnsignedResponse};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{
-    Admission, AllocationLimits, Answer, Ask, ChannelBound, ClientAddr, Closed, ClosedPortDropped, Denial,
-    External, Families, FiveTuple, Lifetimes, ListenerTable, LiveRelays, Now, Opened, OpenedRelay, Output,
-    PeerAddr, PerFamily, PortRequest, Refused, RelayId, RelayRequest, RelaySocketId, RelayedAddr, Server,
-    Shared, Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos, Transport, TurnConfig,
+    Admission, AllocationLimits, AllocationNames, Answer, Ask, ChannelBound, ClientAddr, Closed,
+    ClosedPortDropped, Denial, External, Families, FiveTuple, Lifetimes, ListenerTable, LiveRelays, Now,
+    Opened, OpenedRelay, Output, PeerAddr, PerFamily, PortRequest, Refused, RelayId, RelayRequest,
+    RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos,
+    Transport, TurnConfig,
 };
 use hairpin::wire::{
     Attribute, ChannelRange, Class, Encoder, Family, Message, Method, TransactionId, attribute,
@@ -133,7 +134,11 @@ impl World {
         let config = TurnConfig { rates, ..config };
         let live = Live::default();
         let mut rng = StdRng::seed_from_u64(1);
-        let shared = Shared { rates: RateLimiter::new(&mut rng), live: Box::new(live.clone()) };
+        let shared = Shared {
+            rates: RateLimiter::new(&mut rng),
+            live: Box::new(live.clone()),
+            names: AllocationNames::new(1 << 20),
+        };
         World {
             server: Server::new(
                 Arc::new(Snapshot { generation: 1, auth: auth(credentials), config }),

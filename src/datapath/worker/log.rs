@@ -86,7 +86,7 @@ impl Log {
             server = %closed.tuple.server,
             transport = closed.tuple.transport.as_str(),
             user = &*closed.user,
-            reason = closed.reason.as_str(),
+            reason = closed.reason.text(),
             seconds = closed.lived,
             to_peer_packets = closed.totals.to_peer_packets,
             to_peer_bytes = closed.totals.to_peer_bytes,

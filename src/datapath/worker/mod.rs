@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rand::Rng as _;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
@@ -56,7 +57,7 @@ use super::sys::option;
 use super::wake::Waker;
 use crate::keyed::KeyedState;
 use crate::turn::bucket::RateLimiter;
-use crate::turn::{self, Server, Transport};
+use crate::turn::{self, AllocationNames, Server, Transport};
 
 /// How long a worker that could not restart waits before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -146,7 +147,11 @@ impl Workers {
             reservation_lifetime: nanoseconds(snapshot.reservation_lifetime).into(),
             gro: config.gro,
         });
-        let shared = Arc::new(turn::Shared { rates, live: Box::new(ports) });
+        let shared = Arc::new(turn::Shared {
+            rates,
+            live: Box::new(ports),
+            names: AllocationNames::new(rng.next_u64()),
+        });
         let gso = config.gso && can_gso(&groups);
         let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors.clone());
         let has_identity = snapshot.identity.is_some().into();

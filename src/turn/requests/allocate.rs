@@ -197,7 +197,8 @@ impl Server {
         };
         let PendingKind::Allocate { lifetime, unsupported } = kind;
         let done = if opened.present().next().is_some() {
-            let mut allocation = Allocation::new(&origin, &authenticated, now.mono, self.hash);
+            let mut allocation =
+                Allocation::new(self.shared.names.next(), &origin, &authenticated, now.mono, self.hash);
             allocation.token = token;
             let shortage = relays.present().find(|(_, relay)| **relay == Err(Shortage));
             allocation.missing =
@@ -237,9 +238,14 @@ impl Server {
         opened: PerFamily<Option<OpenedRelay>>,
         lifetime: u32,
     ) -> AllocationId {
-        let (tuple, user) = (allocation.tuple, allocation.credential.user().clone());
+        let (tuple, name, user) = (allocation.tuple, allocation.name, allocation.credential.user().clone());
         let id = self.allocations.insert(Box::new(allocation));
         self.by_tuple.insert(tuple, id);
+        self.by_name.insert(name, id);
+        if self.snapshot.auth.no_longer_accepts(&self.allocations[id].credential) {
+            // It was requested before the snapshot came.
+            self.sweep.add(now.mono, id);
+        }
         let expires = now.mono + u64::from(lifetime) * SECOND;
         for (family, &OpenedRelay { addr, socket }) in opened.present() {
             let lease = RelayLease { addr, socket, expires };

@@ -8,6 +8,7 @@ mod binding;
 mod channel_bind;
 mod permission;
 mod refresh;
+mod revoked;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

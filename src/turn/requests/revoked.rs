@@ -1,0 +1,31 @@
+//! Requests that were authenticated before their user was revoked.
+
+use super::{Now, Reject, Server, unsigned_error};
+use crate::auth::AuthReason;
+use crate::turn::Output;
+
+impl Server {
+    /// Refuses every pending request of a user (RFC 8489 §9.2.4: 401), so that none becomes an allocation.
+    pub(in crate::turn) fn refuse_pending(&mut self, now: Now, user: &str) {
+        for ticket in self.pending.tickets() {
+            let is_meant = self.pending.get(ticket).is_some_and(|request| {
+                let credential = request.authenticated.credential();
+                &**credential.user() == user
+            });
+            if !is_meant {
+                continue;
+            }
+            let Some(request) = self.pending.remove(ticket, &mut self.timers) else { continue };
+            let (origin, reason) = (request.origin, AuthReason::Revoked);
+            self.stats.auth_failures[reason] += 1;
+            let mut reject = Reject::new(reason.code(), reason.as_str());
+            if let Some(fix) = self.snapshot.auth.fix(reason, user) {
+                reject = reject.fix(fix);
+            }
+            self.outputs.push_back(Output::Refused(reject.refused(&origin, Some(user.into()))));
+            let mut response = unsigned_error(&origin, reason.code());
+            self.snapshot.auth.challenge(now.unix, origin.tuple.client.0, &mut response);
+            self.finish(origin, reason.code(), None, response);
+        }
+    }
+}
