@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kind::{FieldValue, Reload};
-use super::settings::Settings;
-use super::sibling::SiblingSettings;
+use super::settings::{Settings, SiblingSettings};
 use super::table::SETTINGS;
 use crate::auth::{Password, StaticUser};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::settings::Settings;
+use super::sibling;
 use crate::auth::Auth;
 use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
@@ -13,7 +14,7 @@ use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
 use crate::turn::{
     Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, ListenerPolicy, ListenerTable,
-    Transport,
+    Sibling, Transport,
 };
 use crate::wire::ChannelRange;
 use crate::{auth, datapath, turn};
@@ -47,6 +48,23 @@ impl Site {
         self.listeners.iter().filter(|(one, _)| *one == transport).map(|(_, addr)| *addr).collect()
     }
 
+    /// Whether clients reach a listener of this relay at this address, of this machine or external.
+    fn serves(&self, transport: Transport, server: SocketAddr) -> bool {
+        let ip = server.ip();
+        let is_own = || {
+            self.relay.iter().any(|local| *local == ip || self.outside(*local) == ip)
+                || self.own.iter().any(|range| range.contains(ip))
+        };
+        self.over(transport).iter().any(|listener| {
+            listener.port() == server.port()
+                && listener.is_ipv4() == server.is_ipv4()
+                && match listener.ip() {
+                    any if any.is_unspecified() => is_own(),
+                    one => one == ip || self.outside(one) == ip,
+                }
+        })
+    }
+
     /// The external address of an address of this machine.
     pub fn outside(&self, local: IpAddr) -> IpAddr {
         self.external.outside(SocketAddr::new(local, 0)).ip()
@@ -72,7 +90,7 @@ impl Settings {
         turn::TurnConfig {
             admission: match site.draining {
                 false => Admission::Open,
-                true => Admission::Draining(self.siblings(site).into()),
+                true => Admission::Draining(self.siblings(site)),
             },
             families: self.families(site),
             lifetimes: Lifetimes {
@@ -111,6 +129,12 @@ impl Settings {
             listeners: self.listener_table(site),
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
         }
+    }
+
+    /// The siblings that clients are sent to.
+    fn siblings(&self, site: &Site) -> Arc<[Sibling]> {
+        let is_here = |transport, server| site.serves(transport, server);
+        self.siblings.iter().map(|one| sibling::resolve(one, is_here)).collect()
     }
 
     /// What differs between listeners. Those that are open are in it beside those that are not: an address of its own comes before

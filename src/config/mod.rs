@@ -6,7 +6,7 @@
 //! - [`files`]: sentences about files that cannot be read
 //! - `kind`, `kinds`: how the values of each kind are read
 //! - `secrets`: which texts are shared secrets and passwords, and how files hold them
-//! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; [`sibling`]: `[[sibling]]`
+//! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `changes`: what differs between two configurations
 //! - `checks`: whether settings agree with each other
@@ -34,7 +34,7 @@ mod report;
 mod secrets;
 mod section;
 pub mod settings;
-pub mod sibling;
+mod sibling;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::external::ExternalIp;
-use super::sibling::SiblingSettings;
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
 use crate::auth::{Secret, StaticUser};
@@ -160,6 +159,25 @@ pub struct LimitsSettings {
     pub channel_lifetime: u32,
     /// How long a reserved port is kept for its token.
     pub reservation_lifetime: u32,
+}
+
+/// `[[sibling]]`: another relay that accepts the same credentials.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SiblingSettings {
+    /// Its IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// Its IPv6 address.
+    pub v6: Option<IpAddr>,
+    /// Its port for UDP clients; 0 is none.
+    pub udp: u64,
+    /// Its port for TCP clients; 0 is none.
+    pub tcp: u64,
+    /// Its port for TLS clients; 0 is none.
+    pub tls: u64,
+    /// The name in its certificate; empty if it is not told.
+    pub domain: String,
+    /// Whether its certificate names its addresses too.
+    pub certificate_names_address: bool,
 }
 
 /// `[peers]`.

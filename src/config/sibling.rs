@@ -2,32 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::layers::Site;
 use super::section::Refusal;
-use super::settings::Settings;
+use super::settings::{Settings, SiblingSettings};
 use crate::turn::{PerFamily, Sibling, Transport};
 
-/// A sibling: another relay that accepts the same credentials.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SiblingSettings {
-    /// Its IPv4 address.
-    pub v4: Option<IpAddr>,
-    /// Its IPv6 address.
-    pub v6: Option<IpAddr>,
-    /// Its port for UDP clients; 0 is none.
-    pub udp: u64,
-    /// Its port for TCP clients; 0 is none.
-    pub tcp: u64,
-    /// Its port for TLS clients; 0 is none.
-    pub tls: u64,
-    /// The name in its certificate; empty if it is not told.
-    pub domain: String,
-    /// Whether its certificate names its addresses too.
-    pub certificate_names_address: bool,
-}
-
 /// Adds a sibling to the settings.
-pub fn add(settings: &mut Settings, draft: SiblingSettings) -> Result<(), Refusal> {
+pub(super) fn add(settings: &mut Settings, draft: SiblingSettings) -> Result<(), Refusal> {
     let refusal = |key, what, fix| Err(Refusal { key, what, fix });
     if draft.v4.is_none() && draft.v6.is_none() {
         return refusal("v4", "the sibling has no address", "add v4, v6 or both");
@@ -53,54 +33,30 @@ pub fn add(settings: &mut Settings, draft: SiblingSettings) -> Result<(), Refusa
     Ok(())
 }
 
-impl Settings {
-    /// The siblings that clients may be sent to. What of them is this relay itself is left out, so that every relay may have the
-    /// same list.
-    pub(super) fn siblings(&self, site: &Site) -> Vec<Sibling> {
-        self.siblings.iter().map(|one| one.resolve(site)).collect()
-    }
-}
-
-impl SiblingSettings {
-    fn resolve(&self, site: &Site) -> Sibling {
-        let server = |ip: Option<IpAddr>, transport, port: u64| {
-            let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
-            Some(SocketAddr::new(ip?, port)).filter(|server| !is_here(site, transport, *server))
-        };
-        let servers = Transport::ALL.map(|transport| {
-            let port = match transport {
-                Transport::Udp => self.udp,
-                Transport::Tcp => self.tcp,
-                Transport::Tls => self.tls,
-            };
-            PerFamily { v4: server(self.v4, transport, port), v6: server(self.v6, transport, port) }
-        });
-        let domain = Some(self.domain.as_str()).filter(|domain| !domain.is_empty()).map(Into::into);
-        Sibling { servers, domain, certificate_names_address: self.certificate_names_address }
-    }
-}
-
-/// Whether a server is one of this relay's own listeners, by the address of this machine or by the external one.
-fn is_here(site: &Site, transport: Transport, server: SocketAddr) -> bool {
-    let ip = server.ip();
-    let is_own = || {
-        let external = site.relay.iter().any(|local| *local == ip || site.outside(*local) == ip);
-        external || site.own.iter().any(|range| range.contains(ip))
+/// What the server knows of a sibling. What of it `is_here`, is this relay itself, is left out, so that every relay may have the
+/// same list.
+pub(super) fn resolve(sibling: &SiblingSettings, is_here: impl Fn(Transport, SocketAddr) -> bool) -> Sibling {
+    let server = |ip: Option<IpAddr>, transport, port: u64| {
+        let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
+        Some(SocketAddr::new(ip?, port)).filter(|server| !is_here(transport, *server))
     };
-    site.over(transport).iter().any(|listener| {
-        listener.port() == server.port()
-            && listener.is_ipv4() == server.is_ipv4()
-            && (listener.ip() == ip
-                || site.outside(listener.ip()) == ip
-                || listener.ip().is_unspecified() && is_own())
-    })
+    let servers = Transport::ALL.map(|transport| {
+        let port = match transport {
+            Transport::Udp => sibling.udp,
+            Transport::Tcp => sibling.tcp,
+            Transport::Tls => sibling.tls,
+        };
+        PerFamily { v4: server(sibling.v4, transport, port), v6: server(sibling.v6, transport, port) }
+    });
+    let domain = Some(sibling.domain.as_str()).filter(|domain| !domain.is_empty()).map(Into::into);
+    Sibling { servers, domain, certificate_names_address: sibling.certificate_names_address }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ReadContext;
-    use crate::turn::External;
+    use crate::config::{ReadContext, Site};
+    use crate::turn::{Admission, External};
 
     const SECRET: &str = "[auth]\nsecrets = [\"a secret for these tests\"]\n";
 
@@ -199,7 +155,8 @@ mod tests {
             ("203.0.113.9:3478", "203.0.113.9", false),
             ("[::]:3478", "203.0.113.7", false),
         ] {
-            let siblings = settings.siblings(&site(listener, local));
+            let siblings = settings.turn(&site(listener, local)).admission;
+            let Admission::Draining(siblings) = siblings else { panic!("it drains") };
             let over_udp: Vec<_> = siblings.iter().map(|one| one.servers[0].v4.is_some()).collect();
             assert_eq!(over_udp, [!is_here, true], "{listener} {local}");
             // Another server on this machine may have the port of another transport.

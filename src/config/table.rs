@@ -8,8 +8,8 @@ use super::kinds::{
     SocketPath, Sockets, Switch, Text, TokensFile,
 };
 use super::section::{Draft, RepeatedSection};
-use super::settings::{Format, Level, Settings};
-use super::sibling::{self, SiblingSettings};
+use super::settings::{Format, Level, Settings, SiblingSettings};
+use super::sibling;
 use super::user::{self, UserDraft};
 use crate::wire::Family;
 

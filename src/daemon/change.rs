@@ -95,6 +95,15 @@ impl RunningRelay {
         self.pages.changing().reloads.count(done, unix_now());
     }
 
+    /// Makes new allocations, or none, from now on.
+    ///
+    /// # Errors
+    /// A worker does not respond. It will make them, or none, when it does: the snapshot waits in its queue.
+    pub(super) async fn admit(&mut self, admits: bool) -> Result<()> {
+        self.site.draining = !admits;
+        self.apply(&self.serving()).await
+    }
+
     /// Looks for the addresses of this machine, and serves by them from now on.
     pub async fn adapt(&mut self) {
         let place = Place::look(&self.settings, &self.place.relay);

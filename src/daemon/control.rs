@@ -1,8 +1,11 @@
 //! Orders to the running relay. Signals and the control interface give them; the daemon's main loop carries them out one
 //! after the other, so that no two changes overlap.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
+use super::drain::{Drain, DrainEnd, DrainReport, DrainWatch};
 use super::reload::{ReloadError, ReloadReport};
 
 /// Orders that wait at most.
@@ -12,19 +15,24 @@ const ORDERS: usize = 64;
 pub(super) enum Order {
     /// Read the configuration again and apply what has changed.
     Reload(oneshot::Sender<Result<ReloadReport, ReloadError>>),
+    /// Take no new allocations, and stop when the last one has ended or this time is over.
+    Drain(Option<Duration>, oneshot::Sender<DrainReport>),
+    /// Take new allocations again.
+    Undrain(oneshot::Sender<bool>),
 }
 
 /// Gives orders to the running relay.
 #[derive(Clone)]
 pub struct Control {
     orders: mpsc::Sender<Order>,
+    drain: DrainWatch,
 }
 
 impl Control {
     /// A handle, and the orders that are given with it and its clones.
-    pub(super) fn new() -> (Control, mpsc::Receiver<Order>) {
+    pub(super) fn new(drain: DrainWatch) -> (Control, mpsc::Receiver<Order>) {
         let (orders, receiver) = mpsc::channel(ORDERS);
-        (Control { orders }, receiver)
+        (Control { orders, drain }, receiver)
     }
 
     /// Reads the configuration again and applies what has changed.
@@ -33,6 +41,34 @@ impl Control {
     /// Why nothing has changed.
     pub async fn reload(&self) -> Result<ReloadReport, ReloadError> {
         self.order(Order::Reload).await.map_err(ReloadError::new)?
+    }
+
+    /// Takes no new allocations, and stops when the last one has ended or the deadline has come. Without a deadline, that of the
+    /// settings is used. While the relay drains already, a deadline replaces the one that it has.
+    ///
+    /// # Errors
+    /// The relay is stopping.
+    pub async fn drain(&self, deadline: Option<Duration>) -> Result<DrainReport, String> {
+        self.order(|reply| Order::Drain(deadline, reply)).await
+    }
+
+    /// Takes new allocations again. Returns whether the relay was draining.
+    ///
+    /// # Errors
+    /// The relay is stopping.
+    pub async fn undrain(&self) -> Result<bool, String> {
+        self.order(Order::Undrain).await
+    }
+
+    /// Whether the relay drains now, since when, until when, and how many allocations are left.
+    pub fn drain_status(&self) -> Drain {
+        self.drain.now()
+    }
+
+    /// Waits for the end of the drain that goes on; `None` if there is none. The process lives on for a moment, so that the answer
+    /// can be told to whoever asked.
+    pub async fn drained(&self) -> Option<DrainEnd> {
+        self.drain.clone().ended().await
     }
 
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, String> {

@@ -51,10 +51,7 @@ impl Silence {
     fn name(&self) -> String {
         match self.thread {
             None => "the daemon".into(),
-            Some(WorkerThread { worker, stages: false }) => format!("worker {worker}"),
-            Some(WorkerThread { worker, stages: true }) => {
-                format!("the thread that accepts the connections of worker {worker}")
-            }
+            Some(thread) => thread.to_string(),
         }
     }
 }

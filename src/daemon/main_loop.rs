@@ -4,15 +4,18 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::control::Order;
+use super::drain::DrainEnd;
 use super::logging::Logging;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
 use super::signals::{Signal, Signals};
+use super::stop::StopGuard;
 use super::{ServeArgs, complete, load, offer_ice_servers};
 use crate::config::Reload;
 use crate::plural::counted;
@@ -30,6 +33,7 @@ pub(super) struct Daemon<'a> {
     pub(super) args: &'a ServeArgs,
     pub(super) logging: &'a Logging,
     pub(super) relay: RunningRelay,
+    pub(super) stop: Arc<StopGuard>,
     /// The directory of a shared secret that the settings do not have.
     pub(super) secret_directory: Option<PathBuf>,
     /// ICE servers were printed, or the log says how to get them.
@@ -40,6 +44,8 @@ pub(super) struct Daemon<'a> {
 enum Event {
     Stop(&'static str),
     Reload,
+    Drain,
+    DrainEnded(DrainEnd),
     Order(Order),
     /// Addresses of this machine may have changed.
     Addresses,
@@ -47,19 +53,22 @@ enum Event {
     Drained,
 }
 
-/// Serves until a signal stops the relay; returns the name of the signal.
+/// Serves until a signal or the end of a drain stops the relay; returns which.
 pub(super) async fn run(daemon: &mut Daemon<'_>, inputs: &mut Inputs) -> &'static str {
     loop {
         daemon.offer();
+        daemon.stop.set_deadline(daemon.relay.settings().stop_deadline);
         let change: Pin<Box<dyn Future<Output = ()> + '_>> = match inputs.next(&daemon.relay).await {
-            Event::Stop(signal) => return signal,
+            Event::Stop(signal) => return daemon.ends(DrainEnd::Stopped, signal),
+            Event::DrainEnded(end) => return daemon.ends(end, end.cause()),
+            Event::Drain => Box::pin(daemon.drain_by_signal()),
             Event::Reload => Box::pin(daemon.reload_by_signal()),
             Event::Order(order) => Box::pin(daemon.carry_out(order)),
             Event::Addresses => Box::pin(daemon.relay.adapt()),
             Event::Drained => Box::pin(daemon.relay.close_drained()),
         };
         if let Some(signal) = inputs.unless_stopped(change).await {
-            return signal;
+            return daemon.ends(DrainEnd::Stopped, signal);
         }
     }
 }
@@ -79,11 +88,13 @@ impl Inputs {
                     Some(order) = self.orders.recv() => return Event::Order(order),
                     () = relay.changed() => return Event::Addresses,
                     () = relay.drained() => return Event::Drained,
+                    end = relay.drain_ended() => return Event::DrainEnded(end),
                 },
             };
             match signal {
                 Signal::Stop(name) => return Event::Stop(name),
                 Signal::Reload => return Event::Reload,
+                Signal::Drain => return Event::Drain,
                 Signal::Ignored(_) => {}
             }
         }
@@ -120,7 +131,20 @@ impl Daemon<'_> {
     async fn carry_out(&mut self, order: Order) {
         match order {
             Order::Reload(reply) => self.reload_by_order(reply).await,
+            // Whoever asked may have stopped waiting.
+            Order::Drain(deadline, reply) => drop(reply.send(self.relay.drain("drain", deadline).await)),
+            Order::Undrain(reply) => drop(reply.send(self.relay.undrain("undrain").await)),
         }
+    }
+
+    async fn drain_by_signal(&mut self) {
+        self.relay.drain("SIGUSR1", None).await;
+    }
+
+    /// The relay stops; returns why.
+    fn ends(&mut self, drain: DrainEnd, why: &'static str) -> &'static str {
+        self.relay.draining.end(drain);
+        why
     }
 
     async fn reload_by_signal(&mut self) {

@@ -39,8 +39,8 @@ impl ReloadCounts {
     }
 }
 
-/// The page with the counters of `workers`, the number of relay addresses, the configured `limits`, the dropped log lines and the
-/// kernel's counters of this host.
+/// The page with the counters of `workers`, the number of relay addresses, the configured `limits`, the dropped log lines, the
+/// kernel's counters of this host, and whether the relay drains.
 pub fn page(
     workers: &[WorkerStats],
     addresses: PerFamily<u64>,
@@ -48,10 +48,11 @@ pub fn page(
     reloads: &ReloadCounts,
     log_lines_dropped: u64,
     host: &[UdpErrors],
+    draining: bool,
 ) -> String {
     let mut page = Vec::new();
     // Encoding only fails for a family without rows, or if writing fails.
-    let mut families = families(workers, addresses, limits, reloads, log_lines_dropped, host);
+    let mut families = families(workers, addresses, limits, reloads, log_lines_dropped, host, draining);
     // Without /proc the host has no counters.
     families.retain(|family| !family.get_metric().is_empty());
     let written = TextEncoder::new().encode(&families, &mut page);
@@ -66,6 +67,7 @@ fn families(
     reloads: &ReloadCounts,
     log_lines_dropped: u64,
     host: &[UdpErrors],
+    draining: bool,
 ) -> Vec<MetricFamily> {
     let mut sum = WorkerStats::default();
     workers.iter().for_each(|worker| sum.add(worker));
@@ -91,6 +93,11 @@ fn families(
             "hairpin_relay_addresses",
             "Addresses that relayed transport addresses are made of now; without any, /readyz fails.",
             [("ipv4", addresses.v4), ("ipv6", addresses.v6)].map(|(family, n)| row([("family", family)], n)),
+        ),
+        gauge(
+            "hairpin_draining",
+            "Whether the relay drains: 1 while it makes no new allocations, and stops when the running ones have ended; otherwise 0.",
+            [row([], draining.into())],
         ),
         gauge("hairpin_permissions", "Current permissions.", [row([], turn.permissions)]),
         gauge("hairpin_channels", "Current channel bindings.", [row([], turn.channels)]),
@@ -363,6 +370,7 @@ mod tests {
             &reloads,
             11,
             &[("ipv6", "memory", 5)],
+            true,
         );
         for line in [
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
@@ -383,6 +391,7 @@ mod tests {
             "hairpin_connections_dropped_messages_total{transport=\"tcp\"} 18",
             "hairpin_relay_addresses{family=\"ipv4\"} 2",
             "hairpin_relay_addresses{family=\"ipv6\"} 0",
+            "hairpin_draining 1",
             "hairpin_limit{name=\"channels\"} 256",
             "hairpin_log_lines_dropped_total 11",
             "hairpin_config_reloads_total{result=\"ok\"} 1",
@@ -404,13 +413,14 @@ mod tests {
             &ReloadCounts::new(7),
             0,
             &[("ipv4", "memory", 5)],
+            false,
         )
     }
 
     #[test]
     fn every_family_has_a_help_text_and_a_type() {
         let limits = Settings::default().limits_by_name();
-        let page = page(&[worker()], PerFamily::default(), &limits, &ReloadCounts::new(7), 0, &[]);
+        let page = page(&[worker()], PerFamily::default(), &limits, &ReloadCounts::new(7), 0, &[], false);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");

@@ -1,7 +1,8 @@
 //! The lifecycle of a relay: start, serve, reload, stop. No packet passes through here.
 //!
 //! - [`serve`]: the whole life of a relay; `relay`: the running one; `change`, `listeners`: how it changes while it runs;
-//!   `signals`: what ends or reloads it
+//!   `signals`: what ends, drains or reloads it
+//! - [`drain`], `drain_orders`: an end that waits for running allocations; `stop`: an end in time, whatever a thread does
 //! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
 //! - [`configuration`], [`state`], [`store`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
@@ -16,6 +17,8 @@ mod certificate;
 mod change;
 pub mod configuration;
 pub mod control;
+pub mod drain;
+mod drain_orders;
 mod files;
 mod heartbeat;
 mod host;
@@ -34,6 +37,7 @@ mod relay;
 pub mod reload;
 mod signals;
 pub mod state;
+mod stop;
 pub mod store;
 mod watch;
 
@@ -52,10 +56,12 @@ use crate::config::tls::quoted;
 use crate::config::{Finding, Loaded, SECRET_VARIABLE, Settings};
 use crate::turn::peers::PeerRule;
 use control::Control;
+use drain::Drain;
 use logging::Logging;
 use main_loop::{Daemon, Inputs};
 use relay::RunningRelay;
 use signals::{BlockedSignals, Signals};
+use stop::StopGuard;
 
 /// The arguments of `hairpin serve`.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +98,9 @@ pub const MISTAKES: u8 = 2;
 
 /// How long the printed credentials are valid.
 const PRINTED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How long answers to those who wait for the end of a drain may take.
+const ANSWERS: Duration = Duration::from_millis(100);
 
 /// The user of the printed credentials.
 const PRINTED_USER: &str = "hairpin";
@@ -168,6 +177,8 @@ pub fn variable(name: &str) -> Option<OsString> {
 
 fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logging) -> Result<()> {
     let mut loaded = loaded;
+    let stop = StopGuard::new(loaded.settings.stop_deadline);
+    let signals = Signals::new(signals, stop.clone())?;
     info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
     // What `peers.allow` does not open is said where it is announced.
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -176,16 +187,20 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let relay = RunningRelay::start(&loaded.settings, logging.lost())?;
-        let (_control, orders) = Control::new();
-        let mut inputs = Inputs::new(Signals::new(signals)?, orders);
-        let mut daemon = Daemon { args, logging, relay, secret_directory, offered: false };
-        let signal = main_loop::run(&mut daemon, &mut inputs).await;
-        info!("{signal}: ending every allocation and stopping");
+        let (_control, orders) = Control::new(relay.draining.watch());
+        let mut inputs = Inputs::new(signals, orders);
+        let mut daemon =
+            Daemon { args, logging, relay, stop: stop.clone(), secret_directory, offered: false };
+        let why = main_loop::run(&mut daemon, &mut inputs).await;
+        info!("{why}: ending every allocation and stopping");
         let relay = daemon.relay;
-        let stopping = tokio::task::spawn_blocking(move || relay.stop());
-        tokio::select! {
-            stopped = stopping => stopped?,
-            () = inputs.signals.stop() => std::process::exit(1),
+        stop.arm();
+        stop.begin(relay.unfinished());
+        let drained = relay.draining.watch().now() != Drain::Off;
+        tokio::task::spawn_blocking(move || relay.stop()).await?;
+        if drained {
+            // Whoever waits for the end of the drain is told of it.
+            tokio::time::sleep(ANSWERS).await;
         }
         info!("hairpin has stopped");
         Ok(())

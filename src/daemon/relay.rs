@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
+use super::drain::{Drain, DrainControl, DrainWatch};
 use super::files::{self, FileBudget, FileRoom};
 use super::heartbeat::{self, Heartbeat};
 use super::host::HostTables;
@@ -24,7 +25,7 @@ use super::place::Place;
 use super::{announce, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
-use crate::datapath::Workers;
+use crate::datapath::{WorkerThread, Workers};
 use crate::tls::Identity;
 use crate::turn::PerFamily;
 use crate::turn::bucket::RateLimiter;
@@ -43,6 +44,7 @@ pub struct RunningRelay {
     pub(super) listeners: Listeners,
     pub(super) files: FileBudget,
     pub(super) room: FileRoom,
+    pub(super) draining: DrainControl,
     /// Counts the snapshots that the workers were given.
     pub(super) generation: u64,
     pub(super) workers: Arc<Workers>,
@@ -65,6 +67,7 @@ pub(super) struct RelayPages {
     workers: Arc<Workers>,
     heartbeat: Arc<Heartbeat>,
     stopping: AtomicBool,
+    drain: DrainWatch,
     changing: Mutex<ChangingPages>,
     lost: LostLines,
     host: HostTables,
@@ -123,10 +126,12 @@ impl RunningRelay {
         announce::relay(settings, &site, &place);
 
         let heartbeat = Arc::new(Heartbeat::new(workers.threads()));
+        let draining = DrainControl::default();
         let pages = Arc::new(RelayPages {
             workers: workers.clone(),
             heartbeat: heartbeat.clone(),
             stopping: AtomicBool::new(false),
+            drain: draining.watch(),
             changing: Mutex::new(ChangingPages {
                 addresses: summary(&place),
                 limits: room.limits(settings),
@@ -154,6 +159,7 @@ impl RunningRelay {
             listeners,
             files,
             room,
+            draining,
             generation: 1,
             workers,
             http,
@@ -171,6 +177,17 @@ impl RunningRelay {
     /// The settings that it runs with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The threads that have not ended, to be asked while the relay stops.
+    pub fn unfinished(&self) -> impl Fn() -> Vec<WorkerThread> + Send + Sync + use<> {
+        let workers = self.workers.clone();
+        move || workers.unfinished()
+    }
+
+    /// How many allocations and reserved ports there are.
+    pub fn allocations(&self) -> u64 {
+        self.workers.allocations() as u64
     }
 
     /// Waits until addresses of this machine may have changed. [`RunningRelay::adapt`] is to be called then.
@@ -207,7 +224,8 @@ impl http::Pages for RelayPages {
         let ChangingPages { addresses, limits, reloads } = self.changing().clone();
         let lost = self.lost.lines() as u64;
         let host = self.host.udp_errors();
-        metrics::page(&self.workers.stats(), addresses.0, &limits, &reloads, lost, &host)
+        let draining = self.drain.now() != Drain::Off;
+        metrics::page(&self.workers.stats(), addresses.0, &limits, &reloads, lost, &host, draining)
     }
 
     fn is_live(&self) -> Result<(), String> {
@@ -222,6 +240,7 @@ impl http::Pages for RelayPages {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("the relay is stopping".into());
         }
+        self.drain.reason().map_or(Ok(()), Err)?;
         self.is_live()?;
         self.changing().addresses.1.clone()
     }

@@ -1,22 +1,27 @@
 //! Which signal does what: SIGTERM, SIGINT and SIGQUIT stop the relay gracefully, and a second one stops it immediately;
-//! SIGHUP reloads the configuration. Every other signal is ignored with a line in the log, because the default of most is to
-//! end the process, and with it every call. SIGABRT keeps its default.
+//! SIGHUP reloads the configuration, and SIGUSR1 drains the relay, as it does coturn. Every other signal is ignored with a line in
+//! the log, because the default of most is to end the process, and with it every call. SIGABRT keeps its default.
 //!
 //! The signals of faults are ignored if they are sent by kill(2). A fault itself ends the process nevertheless: if its signal is
 //! blocked, the kernel restores the default action (`force_sig_info_to_task` in kernel/signal.c).
 //!
 //! All of them are blocked before the first thread is created, so that every thread inherits the mask, and are read from a
-//! descriptor (signalfd(2)), which also reports the real-time signals.
+//! descriptor (signalfd(2)), which also reports the real-time signals. A thread of its own does that, so that a relay can be
+//! stopped whatever the daemon is doing.
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
+
+use super::stop::{StopGuard, cut_short};
 
 /// The signals that stop the relay.
 const STOP: [Number; 3] = [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT];
@@ -33,9 +38,22 @@ const SIGRTMIN: u32 = 34;
 /// The signals that a relay handles, from the beginning of its start.
 pub struct BlockedSignals(SignalFd);
 
-/// The same on a tokio runtime.
+/// Signals that wait at most; more of them would ask for the same again.
+const WAITING: usize = 16;
+
+/// What signals ask for.
 pub struct Signals {
-    descriptor: AsyncFd<SignalFd>,
+    /// The first signal to stop.
+    stop: watch::Receiver<Option<&'static str>>,
+    others: mpsc::Receiver<Signal>,
+}
+
+/// The thread that reads signals.
+struct SignalReader {
+    descriptor: SignalFd,
+    stop: watch::Sender<Option<&'static str>>,
+    others: mpsc::Sender<Signal>,
+    guard: Arc<StopGuard>,
     /// When each ignored signal was last logged.
     logged: HashMap<u32, Instant>,
 }
@@ -47,6 +65,8 @@ pub enum Signal {
     Stop(&'static str),
     /// To reload the configuration.
     Reload,
+    /// To drain.
+    Drain,
     /// Nothing; the number of the signal.
     Ignored(u32),
 }
@@ -63,46 +83,55 @@ impl BlockedSignals {
     pub fn new() -> io::Result<BlockedSignals> {
         let set = handled();
         set.thread_block()?;
-        Ok(BlockedSignals(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        Ok(BlockedSignals(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?))
     }
 }
 
 impl Signals {
-    /// Must be called on a tokio runtime.
-    #[allow(
-        deprecated,
-        reason = "its successor is unsafe; a SignalFd keeps its descriptor for its whole life"
-    )]
-    pub fn new(blocked: BlockedSignals) -> io::Result<Signals> {
-        Ok(Signals { descriptor: AsyncFd::new(blocked.0)?, logged: HashMap::new() })
+    /// Reads signals from now on. The first one to stop arms `guard`, and the second one ends the process.
+    pub fn new(blocked: BlockedSignals, guard: Arc<StopGuard>) -> io::Result<Signals> {
+        let (stop, stopped) = watch::channel(None);
+        let (others, waiting) = mpsc::channel(WAITING);
+        let reader = SignalReader { descriptor: blocked.0, stop, others, guard, logged: HashMap::new() };
+        thread::Builder::new().name("signals".into()).spawn(move || reader.run())?;
+        Ok(Signals { stop: stopped, others: waiting })
     }
 
-    /// Waits for a signal that asks for something, and logs the others.
+    /// Waits for a signal that asks for something. One to stop is returned again and again.
     pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            biased;
+            Ok(name) = self.stop.wait_for(Option::is_some) => Signal::Stop(name.unwrap_or_default()),
+            Some(signal) = self.others.recv() => signal,
+            // The thread cannot fail; if it does, the relay serves on without signals.
+            else => std::future::pending().await,
+        }
+    }
+}
+
+impl SignalReader {
+    fn run(mut self) {
         loop {
-            match self.read().await {
-                Some(Signal::Ignored(number)) => self.log(number),
-                Some(signal) => return signal,
-                // The descriptor cannot fail; if it does, the relay serves on without signals.
-                None => std::future::pending().await,
+            match self.descriptor.read_signal() {
+                Ok(Some(info)) => self.take(meaning(info.ssi_signo)),
+                Ok(None) | Err(nix::Error::EINTR) => {}
+                Err(_) => return,
             }
         }
     }
 
-    /// Waits for a signal to stop.
-    pub async fn stop(&mut self) {
-        while self.next().await == Signal::Reload {}
-    }
-
-    async fn read(&mut self) -> Option<Signal> {
-        loop {
-            let mut ready = self.descriptor.readable().await.ok()?;
-            match ready.get_inner().read_signal() {
-                Ok(Some(info)) => return Some(meaning(info.ssi_signo)),
-                Ok(None) => ready.clear_ready(),
-                Err(nix::Error::EINTR) => {}
-                Err(_) => return None,
+    fn take(&mut self, signal: Signal) {
+        match signal {
+            Signal::Stop(name) if self.stop.borrow().is_some() => {
+                warn!("{name}: stopping at once");
+                cut_short();
             }
+            Signal::Stop(name) => {
+                self.guard.arm();
+                self.stop.send_replace(Some(name));
+            }
+            Signal::Ignored(number) => self.log(number),
+            Signal::Reload | Signal::Drain => drop(self.others.try_send(signal)),
         }
     }
 
@@ -114,7 +143,7 @@ impl Signals {
         self.logged.insert(number, now);
         let name = name(number);
         match standard(number) {
-            Some(Number::SIGUSR1 | Number::SIGUSR2) => warn!(
+            Some(Number::SIGUSR2) => warn!(
                 "{name}: ignored, nothing was reloaded; SIGHUP reloads the configuration and the certificate"
             ),
             Some(Number::SIGTSTP | Number::SIGTTIN | Number::SIGTTOU) => {
@@ -124,7 +153,9 @@ impl Signals {
             Some(Number::SIGWINCH | Number::SIGCHLD | Number::SIGURG) => {
                 debug!("{name}: ignored");
             }
-            _ => info!("{name}: ignored; SIGHUP reloads the configuration, SIGTERM ends the relay"),
+            _ => info!(
+                "{name}: ignored; SIGHUP reloads the configuration, SIGUSR1 drains the relay, SIGTERM ends it"
+            ),
         }
     }
 }
@@ -140,6 +171,7 @@ fn meaning(number: u32) -> Signal {
     match standard(number) {
         Some(stop) if STOP.contains(&stop) => Signal::Stop(stop.as_str()),
         Some(Number::SIGHUP) => Signal::Reload,
+        Some(Number::SIGUSR1) => Signal::Drain,
         _ => Signal::Ignored(number),
     }
 }
@@ -165,7 +197,7 @@ mod tests {
         let stopping: Vec<u32> =
             (1..=64).filter(|number| matches!(meaning(*number), Signal::Stop(_))).collect();
         assert_eq!(stopping, [2, 3, 15]);
-        assert_eq!((meaning(1), meaning(12)), (Signal::Reload, Signal::Ignored(12)));
+        assert_eq!([1, 10, 12].map(meaning), [Signal::Reload, Signal::Drain, Signal::Ignored(12)]);
     }
 
     #[test]

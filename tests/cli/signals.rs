@@ -4,9 +4,9 @@ use std::fs::{self, File};
 
 use crate::place::{Place, text};
 
-/// Signals that end the relay or cannot be handled: HUP is for reloads, 2, 3 and 15 stop it, ABRT is for systemd's watchdog, KILL and
+/// Signals that end the relay or cannot be handled: HUP is for reloads, USR1 (10) drains, 2, 3 and 15 stop it, ABRT is for systemd's watchdog, KILL and
 /// STOP cannot be handled (signal(7)), and 32 and 33 belong to the C library.
-const OTHERS: [u32; 9] = [1, 2, 3, 6, 9, 15, 19, 32, 33];
+const OTHERS: [u32; 10] = [1, 2, 3, 6, 9, 10, 15, 19, 32, 33];
 
 /// The default action of most signals is to end the process, and with it every call.
 #[test]
@@ -21,7 +21,6 @@ fn other_signals_are_ignored_with_a_line() {
     assert_eq!(running.stop("TERM"), Some(0));
     let said = fs::read_to_string(log).unwrap();
     for signal in [
-        "SIGUSR1",
         "SIGUSR2",
         "SIGALRM",
         "SIGPWR",
@@ -49,9 +48,9 @@ fn a_signal_sent_often_is_logged_once_per_second() {
     let place = Place::new("");
     let log = place.folder.path().join("log");
     let running = place.start(File::create(&log).unwrap().into());
-    (0..50).for_each(|_| running.signal("USR1"));
+    (0..50).for_each(|_| running.signal("USR2"));
     assert_eq!(running.stop("TERM"), Some(0));
-    let lines = fs::read_to_string(log).unwrap().matches("SIGUSR1: ignored").count();
+    let lines = fs::read_to_string(log).unwrap().matches("SIGUSR2: ignored").count();
     assert!((1..=5).contains(&lines), "{lines} lines");
 }
 
@@ -60,6 +59,19 @@ fn quit_stops_it_and_abort_keeps_its_default() {
     let place = Place::new("");
     assert!(text(&place.start(std::process::Stdio::null()).stop_with_output("QUIT")).is_empty());
     assert_eq!(place.start(std::process::Stdio::null()).stop("ABRT"), None, "killed by the signal");
+}
+
+/// Without an allocation there is nothing to wait for: SIGUSR1 drains the relay, which then ends with success.
+#[test]
+fn an_idle_relay_that_drains_ends_with_success() {
+    let place = Place::new("");
+    let log = place.folder.path().join("log");
+    let running = place.start(File::create(&log).unwrap().into());
+    assert_eq!(running.stop("USR1"), Some(0));
+    let said = fs::read_to_string(log).unwrap();
+    for words in ["SIGUSR1: the relay drains from now on", "no [[sibling]]", "hairpin has stopped"] {
+        assert!(said.contains(words), "{words} is not in\n{said}");
+    }
 }
 
 /// SIGHUP counts mistakes in words.

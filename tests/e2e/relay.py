@@ -178,8 +178,12 @@ class Relay:
 
 def toml(config):
     """Nested dicts as TOML: tables, arrays of tables, and values that TOML and JSON write alike."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if not isinstance(value, dict)]
+    plain = {key: value for key, value in config.items() if not isinstance(value, dict) and not _is_tables(value)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
     for section, keys in config.items():
+        for entry in keys if _is_tables(keys) else []:
+            lines.append(f"\n[[{section}]]")
+            lines += [f"{name} = {json.dumps(value)}" for name, value in entry.items()]
         if not isinstance(keys, dict):
             continue
         lines.append(f"\n[{section}]")

@@ -68,6 +68,11 @@ class StreamClient(Client):
     def __init__(self, host, server, user=None, source=None, connection=None, **how):
         stream = Stream(connection or connect(host, server, **how))
         super().__init__(host, server, user, source, opened=stream)
+        self._reconnect = lambda: self._connect(host, how)
+
+    def _connect(self, host, how):
+        self.socket.close()
+        self.socket = Stream(connect(host, self.server, **how))
 
     def _read(self, timeout):
         if timeout <= 0:

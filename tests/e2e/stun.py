@@ -45,7 +45,9 @@ ADDITIONAL_ADDRESS_FAMILY = 0x8000
 ADDRESS_ERROR_CODE = 0x8001
 PASSWORD_ALGORITHMS = 0x8002
 ICMP = 0x8004
+ALTERNATE_DOMAIN = 0x8003
 SOFTWARE = 0x8022
+ALTERNATE_SERVER = 0x8023
 FINGERPRINT = 0x8028
 
 # Password algorithms, RFC 8489 §18.5.
@@ -168,6 +170,14 @@ def read_address(value, transaction):
     assert len(value) == {IPV4: 8, IPV6: 20}[family]
     packed = bytes(a ^ b for a, b in zip(value[4:], mask))
     return str(ipaddress.ip_address(packed)), port ^ COOKIE >> 16
+
+
+def read_plain_address(value):
+    """Decodes an address that is not XORed, as MAPPED-ADDRESS is (RFC 8489 §14.1)."""
+    family, port = struct.unpack_from("!xBH", value)
+    length = {IPV4: 4, IPV6: 16}[family]
+    assert len(value) == 4 + length
+    return str(ipaddress.ip_address(value[4:])), port
 
 
 def read_icmp(value):

@@ -77,6 +77,8 @@ class Client:
         self.relayed = None
         self.relayed_v6 = None
         self.token = None
+        self.follows = True
+        self._asked = {server}
         self._responses = {}
         self._inbox = deque()
         self._channels = itertools.count(FIRST_CHANNEL)
@@ -125,10 +127,13 @@ class Client:
         return channel
 
     def request(self, method, *attributes):
-        """Sends a request, and again after a challenge. Raises `Refused` for an error response."""
-        for _ in range(2):
+        """Sends a request, again after a challenge, and to the alternate server after a redirection (RFC 8489 §10). Raises
+        `Refused` for an error response.
+        """
+        for _ in range(6):
             response = self.ask(method, *attributes)
-            if response.code not in (401, 438) or not self._follow(response):
+            challenged = response.code in (401, 438) and self._follow(response)
+            if not challenged and not (response.code == 300 and self.follows and self._redirect(response)):
                 break
         if response.code:
             raise Refused(response)
@@ -207,6 +212,22 @@ class Client:
         algorithm = self.user.algorithm or stun.MD5
         self.key = stun.long_term_key(algorithm, self.user.name, self.realm, self.user.password)
         return True
+
+    def _redirect(self, response):
+        """Goes to the alternate server. Returns False if it was asked before, as in a loop."""
+        assert response.is_signed(self.key, self._is_sha256()), "whoever can forge a response could redirect this client"
+        server = stun.read_plain_address(response.get(stun.ALTERNATE_SERVER))
+        assert (":" in server[0]) == (":" in self.server[0]), "an address of the client's own family comes first"
+        if server in self._asked:
+            return False
+        self._asked.add(server)
+        self.server = server
+        self.nonce = self.key = None
+        self._reconnect()
+        return True
+
+    def _reconnect(self):
+        """A datagram socket serves for another server, too."""
 
     def _credentials(self):
         if self.user.hashed:

@@ -57,7 +57,6 @@ impl QuotaLedger {
     }
 
     /// The number of allocations and reservations.
-    #[cfg(test)]
     pub(in crate::datapath) fn total(&self) -> usize {
         self.counts().total
     }

@@ -20,6 +20,7 @@ mod outputs;
 mod state;
 mod streams;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -100,6 +101,16 @@ pub struct WorkerThread {
     pub worker: usize,
     /// It is the thread beside the worker.
     pub stages: bool,
+}
+
+impl fmt::Display for WorkerThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let worker = self.worker;
+        match self.stages {
+            false => write!(f, "worker {worker}"),
+            true => write!(f, "the thread that accepts the connections of worker {worker}"),
+        }
+    }
 }
 
 struct WorkerHandle {
@@ -308,6 +319,20 @@ impl Workers {
             pings.spawn(async move { (!ping.await.unwrap_or(false)).then_some(thread) });
         }
         pings.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// How many allocations and reserved ports there are, of all workers.
+    pub fn allocations(&self) -> usize {
+        self.resources.ledger.total()
+    }
+
+    /// The threads that have not ended. Those beside workers end after them.
+    pub fn unfinished(&self) -> Vec<WorkerThread> {
+        let unfinished = |(worker, handle): (usize, &WorkerHandle)| {
+            let stages = handle.commands.sender.is_closed();
+            (!stages || !handle.stages.is_closed()).then_some(WorkerThread { worker, stages })
+        };
+        self.handles.iter().enumerate().filter_map(unfinished).collect()
     }
 
     /// What each worker has counted.

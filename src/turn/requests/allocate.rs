@@ -148,7 +148,7 @@ impl Server {
             return Err(Reject::new(508, "the relay drains and makes no new allocations").fix(fix));
         };
         let sent = Reject::new(300, "the relay drains and sends new clients to a sibling");
-        Err(Reject { alternate: Some(alternate), ..sent })
+        Err(Reject { alternate: Some(Box::new(alternate)), ..sent })
     }
 
     /// The question for the owner of the sockets, and the family of a dual allocation that is not available.

@@ -49,7 +49,7 @@ struct Reject {
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
     channel: Option<u16>,
-    alternate: Option<Alternate>,
+    alternate: Option<Box<Alternate>>,
 }
 
 impl Reject {
