@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use account::{Account, AccountKey, AccountKind};
 pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
 pub use credential::{Credential, md5_key};
-pub use nonce::NonceKeys;
+pub use nonce::{NonceKeys, REDIRECTED};
 pub use prepare::password_problem;
 pub use revocations::{Revocation, Revocations};
 pub use time_limited::time_limited_password;
@@ -270,6 +270,10 @@ impl Auth {
         match nonce {
             NonceStatus::Valid => {}
             NonceStatus::Stale => return Err(AuthReason::StaleNonce.into()),
+            NonceStatus::Foreign if purpose == AuthPurpose::Allocate && claim.nonce == REDIRECTED => {
+                let signed = Some(Authenticated::new(credential, claim.response_integrity(request)));
+                return Err(AuthRefusal { code: 437, reason: AuthReason::ForeignNonce, signed });
+            }
             NonceStatus::Foreign => return Err(AuthReason::ForeignNonce.into()),
         }
         let other_user = known.is_some_and(|known| known.username() != credential.username());

@@ -32,6 +32,11 @@ const COOKIE_LEN: usize = COOKIE_PREFIX.len() + 4;
 const NONCE_LEN: usize = COOKIE_LEN + 19;
 const TAG_LEN: usize = 10;
 
+/// The NONCE of a response that sends a client to another server (300). libwebrtc signs its first request there with it, and gives up
+/// if that is refused with 401 or 438, as nonces of other servers are. It begins anew, without a nonce, after a 437: that is
+/// what the other server answers an Allocate with this nonce. It is no secret and proves nothing.
+pub const REDIRECTED: &[u8] = b"sent here by another relay";
+
 /// Keys of the nonces' HMAC, shared by all workers and by all servers behind the same address.
 #[derive(Clone)]
 pub struct NonceKeys {

@@ -57,11 +57,12 @@ impl Authenticated {
 /// An error response to an unauthenticated request. With 401 and 438 it carries a challenge.
 #[derive(Clone, Debug)]
 pub struct AuthRefusal {
-    /// The status code: 400, 401, 438 or 441.
+    /// The status code: 400, 401, 437, 438 or 441.
     pub code: u16,
     /// The reason for logs and counters, which is not sent to the client.
     pub reason: AuthReason,
-    /// Present for 441 only, where the credentials are valid but not those of the allocation. They sign the response.
+    /// Present for 437 and 441 only, where the credentials are valid: after a redirection, or if they are not those of the
+    /// allocation. They sign the response.
     pub signed: Option<Authenticated>,
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Alternate {
     pub(super) other: Option<SocketAddr>,
     /// The name in its certificate, for TLS clients.
     pub(super) domain: Option<Box<str>>,
+    /// The client gets a nonce with which it begins anew there.
+    pub(super) nonce: bool,
 }
 
 impl Admission {
@@ -77,6 +79,6 @@ impl Sibling {
             Family::V6 => (servers.v6, servers.v4),
         };
         // RFC 8489 §14.16: the name is for TLS.
-        Some(Alternate { server: own?, other, domain: self.domain.clone().filter(|_| is_tls) })
+        Some(Alternate { server: own?, other, domain: self.domain.clone().filter(|_| is_tls), nonce: false })
     }
 }

@@ -14,11 +14,13 @@ class Authority:
         may_issue = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
         _request("-subj", "/CN=test authority", "-keyout", self._key, "-out", self.certificate, *may_issue)
 
-    def issue(self, name):
-        """Issues a certificate for a host name; returns the paths of the certificate and of its key."""
+    def issue(self, name, *addresses):
+        """Issues a certificate for a host name and perhaps addresses; returns the paths of the certificate and of its key.
+        """
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         issuer = ["-CA", self.certificate, "-CAkey", self._key]
-        names = ["-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE"]
+        subjects = ",".join([f"DNS:{name}", *(f"IP:{address}" for address in addresses)])
+        names = ["-addext", f"subjectAltName={subjects}", "-addext", "basicConstraints=critical,CA:FALSE"]
         _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *names)
         return certificate, key
 

@@ -7,6 +7,8 @@ import ctypes
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from browser import Browser
 from conftest import ALICE, NAME
 from hosts import eventually
 from streams import StreamClient
-from test_browser import CALL, TCP, UDP, call, flows, ice_server
+from test_browser import CALL, TCP, TLS, UDP, call, flows, ice_server
 from turn import error_code, time_limited
 
 ALL_CHILDREN = 0x40000000  # __WALL of waitpid(2)
@@ -33,11 +35,17 @@ def other(switch):
 
 
 @pytest.fixture
-def both(start, host, other, tls):
-    """A relay, and the sibling that its clients go to when it drains."""
-    serve = {"listen": LISTEN, "tls": tls, "workers": 2}
-    sibling = {"v4": other.v4, "v6": other.v6, "udp": 3478, "tcp": 3478, "tls": 5349, "domain": NAME}
-    return start(host, sibling=[sibling], **serve), start(other, **serve)
+def both(start, host, other, authority, tls):
+    """Starts a relay, and the sibling that its clients go to when it drains."""
+
+    def both(names_address=False):
+        cert, key = map(str, authority.issue("turn-2.example.org", *([other.v4] if names_address else [])))
+        sibling = {"v4": other.v4, "v6": other.v6, "udp": 3478, "tcp": 3478, "tls": 5349}
+        sibling |= {"domain": "turn-2.example.org", "certificate_names_address": names_address}
+        serve = {"listen": LISTEN, "workers": 2}
+        return start(host, sibling=[sibling], tls=tls, **serve), start(other, tls={"cert": cert, "key": key}, **serve)
+
+    return both
 
 
 def drain(relay):
@@ -55,7 +63,7 @@ def test_new_clients_go_to_the_sibling(both, host, other, clients, peers, connec
     """RFC 8489 §10, RFC 8656 §7.2: during a drain, clients over UDP and TCP and uclient allocate at the sibling, running
     calls go on, and the relay ends with success when the last of them has.
     """
-    relay, sibling = both
+    relay, sibling = both()
     assert relay.metric("draining") == 0
     calls = [connect(), connect(server=(host.v6, 3478)), StreamClient(clients, (host.v4, 3478), ALICE)]
     with peers.udp() as peer, peers.udp(peers.v6) as peer6:
@@ -81,12 +89,13 @@ def test_new_clients_go_to_the_sibling(both, host, other, clients, peers, connec
         assert error_code(alone.allocate) == 300
         opened = sibling.metric("allocations_opened_total")
         with coturn.echo_peer(peers):
-            for over in ([], ["-t"]):
-                options = [*over, *["-n", 10, "-m", 2, "-e", peers.v4]]
-                run = coturn.uclient(clients, host.v4, *options, user=daemon.USER, password=daemon.PASSWORD)
-                assert run.status == 0 and run.sent == run.received >= 20, run.output
-                opened += 2
-                sibling.reaches("allocations_opened_total", opened)
+            who = {"user": daemon.USER, "password": daemon.PASSWORD}
+            run = partial(coturn.uclient, clients, host.v4, "-c", "-n", 10, "-m", 2, "-e", peers.v4, **who)
+            with ThreadPoolExecutor() as pool:
+                runs = [pool.submit(run, *over) for over in ([], ["-t"])]
+            for done in (run.result() for run in runs):
+                assert done.status == 0 and done.sent == done.received >= 20, done.output
+        sibling.reaches("allocations_opened_total", opened + 4)
         assert relay.metric("allocations_opened_total") == 3
         [redirected] = relay.lines("refused", code=300)[:1]
         assert redirected["alternate"] == f"{other.v4}:3478", redirected
@@ -108,10 +117,12 @@ def test_new_clients_go_to_the_sibling(both, host, other, clients, peers, connec
     assert sibling.get("/readyz")[0] == 200
 
 
-@pytest.mark.parametrize("way", [UDP, TCP], ids=["udp", "tcp"])
+@pytest.mark.parametrize("way", [UDP, TCP, TLS], ids=["udp", "tcp", "tls"])
 def test_browsers_go_to_the_sibling(way, both, switch, host, other, authority):
-    """Chromium follows 300 over UDP and TCP: a new call is relayed by the sibling, while one that runs goes on."""
-    relay, sibling = both
+    """Chromium follows 300 over UDP and TCP, and over TLS if the sibling's certificate names its address: a new call is
+    relayed by the sibling, while one that runs goes on.
+    """
+    relay, sibling = both(names_address=way is TLS)
     at = switch.host("browser", default_route=True)
     page = Browser(at, authority=authority.certificate, names={NAME: host.v4})
     try:

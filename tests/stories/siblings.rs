@@ -145,6 +145,34 @@ fn the_response_is_signed_as_the_request() {
     let reply = world.ask(&client.tuple, &request.finish());
     let message = reply.message();
     assert_eq!((reply.code(), message.verify_sha256(&key), message.has_integrity_sha1()), (300, true, false));
+    assert_eq!(reply.bytes(attribute::NONCE), None);
+}
+
+/// RFC 8656 §7.4: libwebrtc signs its first request to the sibling with the nonce of the 300, and would give up after a 438. It
+/// begins anew after a 437, and is challenged.
+#[test]
+fn browsers_begin_anew_at_the_sibling() {
+    let mut world = World::default();
+    drain(&mut world, &[sibling(Some("203.0.113.8"), None, [UDP, None, None])]);
+    let mut browser = Client::new(A);
+    let reply = browser.allocate(&mut world, |_| {});
+    assert_eq!(reply.code(), 300);
+    browser.nonce = reply.bytes(attribute::NONCE).unwrap();
+    let mut there = World::default();
+    let transport = |request: &mut Encoder| request.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let request = browser.request(Method::Allocate, transport);
+    let reply = there.ask(&browser.tuple, &request);
+    assert!(reply.code() == 437 && reply.message().verify_sha1(&browser.key()));
+    assert_eq!(reply.bytes(attribute::NONCE), None);
+    assert!(there.sockets.is_empty() && there.refused.is_empty());
+    // Other requests with this nonce are answered as with any that is foreign, and so is whoever has no key.
+    let refresh = browser.request(Method::Refresh, |_| {});
+    assert_eq!(there.ask(&browser.tuple, &refresh).code(), 438);
+    let mut mallory = browser.clone().named("alice", "wrong");
+    let request = mallory.request(Method::Allocate, transport);
+    assert_eq!(there.ask(&mallory.tuple, &request).code(), 401);
+    browser.nonce.clear();
+    assert_eq!(browser.allocate(&mut there, |_| {}).code(), 0);
 }
 
 /// RFC 8656 §7.2: a client is challenged and its mistakes are told first; who has no credentials learns of no sibling.

@@ -4,6 +4,7 @@ use super::{Message, Now, Output, Reject, RequestOrigin, Server, Success, reques
 use crate::auth::{Account, AccountKind, Authenticated};
 use crate::turn::allocation::{Allocation, RelayLease};
 use crate::turn::pending::{PendingKind, PendingRequest};
+use crate::turn::siblings::Alternate;
 use crate::turn::{
     Admission, AllocationId, Answer, Ask, Denial, Families, FiveTuple, Opened, OpenedRelay, PerFamily,
     PortRequest, RelayRequest, SECOND, Shortage, Ticket, Token,
@@ -101,7 +102,7 @@ impl Server {
             ));
         }
         let request = AllocateRequest::parse(message)?;
-        self.admit(&origin.tuple)?;
+        self.admit(&origin.tuple, message)?;
         let user = authenticated.credential().account();
         let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), &origin.tuple)?;
         let limits = &self.snapshot.config.limits;
@@ -132,7 +133,7 @@ impl Server {
 
     /// RFC 8656 §7.2, 11.: a relay that drains sends clients to its siblings. A retransmission of the request that made an
     /// allocation does not come here.
-    fn admit(&self, tuple: &FiveTuple) -> Result<(), Reject> {
+    fn admit(&self, tuple: &FiveTuple, message: &Message<'_>) -> Result<(), Reject> {
         let config = &self.snapshot.config;
         let siblings = match &config.admission {
             Admission::Open => return Ok(()),
@@ -147,6 +148,9 @@ impl Server {
             };
             return Err(Reject::new(508, "the relay drains and makes no new allocations").fix(fix));
         };
+        // Clients of RFC 8489 know that a nonce belongs to its server.
+        let nonce = message.attribute(attribute::PASSWORD_ALGORITHM).is_none();
+        let alternate = Alternate { nonce, ..alternate };
         let sent = Reject::new(300, "the relay drains and sends new clients to a sibling");
         Err(Reject { alternate: Some(Box::new(alternate)), ..sent })
     }

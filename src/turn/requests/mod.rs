@@ -23,7 +23,7 @@ use super::pending::RequestOrigin;
 use super::siblings::Alternate;
 use super::stats::Dropped;
 use super::{AllocationId, ClientAddr, FiveTuple, Now, Output, Refused, Server, TurnConfig};
-use crate::auth::{self, Auth, AuthPurpose, Authenticated};
+use crate::auth::{self, Auth, AuthPurpose, Authenticated, REDIRECTED};
 use crate::keyed::KeyedState;
 use crate::wire::{self, Attribute, Class, Encoder, Family, Malformed, Message, Method, attribute};
 
@@ -371,6 +371,9 @@ fn describe_alternate(alternate: &Alternate, response: &mut Encoder) {
     }
     if let Some(domain) = &alternate.domain {
         response.text(attribute::ALTERNATE_DOMAIN, domain);
+    }
+    if alternate.nonce {
+        response.bytes(attribute::NONCE, REDIRECTED);
     }
 }
 
