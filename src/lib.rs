@@ -1,6 +1,7 @@
 //! hairpin, a TURN and STUN relay. A folder uses only what is below it here.
 //!
-//! - [`cli`]: the commands that a person types: `serve`, `check`, `credentials`.
+//! - [`cli`]: the commands that a person types: `serve`, `check`, `credentials`, `ctl`.
+//! - [`admin`]: the API of a running relay: HTTP and JSON over its control socket.
 //! - [`daemon`]: the slow plane: start, signals, logs, HTTP for health and metrics.
 //! - [`config`]: one table of settings, made into the layers' own configuration types.
 //! - [`datapath`]: the fast plane, one thread per core: sockets and batches; the only `unsafe` code.
@@ -15,6 +16,7 @@
 #[cfg(test)]
 extern crate self as hairpin;
 
+pub mod admin;
 pub mod auth;
 pub mod cli;
 pub mod config;

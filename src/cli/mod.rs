@@ -1,7 +1,8 @@
-//! The commands `serve`, `check` and `credentials`: their arguments, and what they print. The relay itself is in
-//! [`daemon`].
+//! The commands `serve`, `check`, `credentials`, `ctl` and `completions`: their arguments, and what they print. The relay
+//! itself is in [`daemon`].
 
 mod credentials;
+mod ctl;
 mod parse;
 
 use std::io::{self, Write};
@@ -10,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use nix::sys::prctl;
 
+use crate::admin;
 use crate::config::Loaded;
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
 use crate::turn::peers::PeerRule;
@@ -33,17 +35,28 @@ pub fn run() -> ExitCode {
             print_ice_servers,
             allow_peer,
             relay_ports,
-        } => daemon::serve(&ServeArgs {
-            config,
-            domain,
-            certificate: cert.zip(key),
-            state_dir,
-            allow_peers: allow_peer,
-            relay_ports,
-            print_ice_servers,
-        }),
+        } => {
+            let args = ServeArgs {
+                config,
+                domain,
+                certificate: cert.zip(key),
+                state_dir,
+                allow_peers: allow_peer,
+                relay_ports,
+                print_ice_servers,
+            };
+            daemon::serve(&args, admin::api)
+        }
         CliCommand::Check { file, state_dir } => check(&file, state_dir.is_some()),
         CliCommand::Credentials(args) => credentials::run(&args),
+        CliCommand::Ctl(args) => ctl::run(&args),
+        CliCommand::Completions { shell } => {
+            // Not written at once: whoever reads it may stop reading, and that is an error there.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "hairpin", &mut script);
+            let _ = io::stdout().lock().write_all(&script);
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -57,6 +70,7 @@ Examples:
   hairpin serve --config hairpin.toml    run a relay with this configuration
   hairpin check hairpin.toml             report every mistake in a configuration
   hairpin credentials --user alice       print ICE servers for one user, valid for a day
+  hairpin ctl status                     show what a running relay is and does
 
 See `hairpin help COMMAND` for the options of a command, and docs/configuration.md for the settings."
 )]
@@ -141,6 +155,32 @@ Examples:
   hairpin credentials --user alice
   hairpin credentials --user alice --ttl 1h --config /etc/hairpin/hairpin.toml --domain turn.example.org")]
     Credentials(CredentialsArgs),
+    /// Look at a running relay, and change it
+    ///
+    /// It uses the control socket of the relay, which root and its group may open, or with --url the API over TCP. The exit
+    /// status is 0 if the relay has done what was asked, 1 if not, and 2 for a mistake in the arguments.
+    #[command(after_help = "\
+Examples:
+  hairpin ctl status
+  hairpin ctl list --user alice --json
+  hairpin ctl end 0123456789a
+  hairpin ctl revoke alice --for 7d
+  hairpin ctl drain --deadline 1h --wait
+  hairpin ctl peers set livekit 203.0.113.7:50000-60000
+  hairpin ctl --url https://turn.example.org:9642 --token-file token status
+
+docs/api.md describes the API.")]
+    Ctl(ctl::CtlArgs),
+    /// Print a script that completes the commands and options of hairpin in a shell
+    #[command(after_help = "\
+Examples:
+  hairpin completions bash > /etc/bash_completion.d/hairpin
+  hairpin completions zsh > /usr/local/share/zsh/site-functions/_hairpin
+  hairpin completions fish > ~/.config/fish/completions/hairpin.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// The arguments of `hairpin credentials`.
@@ -183,8 +223,6 @@ fn check(file: &Path, generates: bool) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -194,13 +232,19 @@ mod tests {
 
     #[test]
     fn no_argument_takes_a_secret() {
-        for command in Arguments::command().get_subcommands() {
+        fn all(command: &clap::Command) -> Vec<&clap::Command> {
+            [vec![command], command.get_subcommands().flat_map(all).collect()].concat()
+        }
+        for command in all(&Arguments::command()) {
             // The name of a file is not a secret, even if its contents are.
             let is_file =
                 |argument: &clap::Arg| argument.get_value_names().is_some_and(|names| names == ["FILE"]);
             for argument in command.get_arguments().filter(|argument| !is_file(argument)) {
                 let name = argument.get_id().as_str();
-                assert!(!["secret", "password", "key"].iter().any(|word| name.contains(word)), "{name}");
+                assert!(
+                    !["secret", "password", "key", "token"].iter().any(|word| name.contains(word)),
+                    "{name}"
+                );
             }
         }
     }

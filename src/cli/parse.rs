@@ -1,30 +1,11 @@
 //! Parsers of arguments: times, domains, user names.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use crate::config::port_range;
 use crate::turn::peers::{PeerRule, PeerRuleError};
 
-/// The longest validity of credentials: ten years.
-const LONGEST: u64 = 10 * 365 * 86_400;
-
-/// `90`, `90s`, `30m`, `12h`, `7d`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("write a number of seconds, or a number with s, m, h or d, like 12h".into()),
-    };
-    let seconds = digits.parse().ok().and_then(|n: u64| n.checked_mul(unit));
-    match seconds {
-        Some(1..=LONGEST) => Ok(Duration::from_secs(seconds.unwrap_or_default())),
-        _ => Err("write a time from 1s to 3650d".into()),
-    }
-}
+pub use crate::admin::times::duration;
 
 /// A host name or an IPv4 address. It becomes part of URLs, and the realm.
 pub fn domain(text: &str) -> Result<String, String> {
@@ -63,6 +44,8 @@ pub fn user(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

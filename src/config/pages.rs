@@ -196,8 +196,10 @@ mod tests {
             // A user has only one of the three.
             .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
-        let file =
-            |path: &Path| tests::pem(path).unwrap_or_else(|| "a secret in a file\n".into()).as_str().into();
+        let file = |path: &Path| match path.ends_with("tokens") {
+            true => "ops:admin:0123456789abcdef0123456789abcdef\n".into(),
+            false => tests::pem(path).unwrap_or_else(|| "a secret in a file\n".into()).as_str().into(),
+        };
         let reader = ReadContext { read: &|path| Ok(file(path)), now: 1_893_456_000, ..ReadContext::NONE };
         let loaded =
             load("sample", &lines.join("\n"), &reader).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));

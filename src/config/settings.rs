@@ -271,6 +271,11 @@ impl ListenSettings {
 }
 
 impl Settings {
+    /// Whether a listener speaks TLS.
+    pub fn uses_tls(&self) -> bool {
+        !self.listen.tls.is_empty() || self.admin.tls && !self.admin.listen.is_empty()
+    }
+
     /// Settings that have yet to be filled in from the table.
     pub(super) fn blank() -> Settings {
         Settings {

@@ -7,12 +7,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::drain::{Drain, DrainEnd, DrainReport, DrainWatch};
 use super::reload::{ReloadError, ReloadReport};
+use super::status::Status;
 
 /// Orders that wait at most.
 const ORDERS: usize = 64;
 
 /// An order, with a channel for the outcome.
 pub(super) enum Order {
+    /// Tell what the relay is and does.
+    Status(oneshot::Sender<Box<Status>>),
     /// Read the configuration again and apply what has changed.
     Reload(oneshot::Sender<Result<ReloadReport, ReloadError>>),
     /// Take no new allocations, and stop when the last one has ended or this time is over.
@@ -69,6 +72,14 @@ impl Control {
     /// can be told to whoever asked.
     pub async fn drained(&self) -> Option<DrainEnd> {
         self.drain.clone().ended().await
+    }
+
+    /// What the relay is and does now.
+    ///
+    /// # Errors
+    /// The relay is stopping.
+    pub async fn status(&self) -> Result<Box<Status>, String> {
+        self.order(Order::Status).await
     }
 
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, String> {

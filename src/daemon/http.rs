@@ -4,12 +4,10 @@
 //! Monitoring matters most when something is exhausted. So a connection that finds no place takes that of the oldest one
 //! that has not sent its request, and a few file descriptors are kept in reserve for connections that find none.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,10 +21,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::eventfd::EventFd;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::connections::{Asked, Connections};
 use crate::datapath::allow_missing_address;
 
 /// Connections at a time.
@@ -66,18 +64,32 @@ pub trait Pages: Send + Sync + 'static {
 ///
 /// Returns an error that tells the operator what to change if the address cannot be bound.
 pub fn open(address: SocketAddr, beside: bool) -> Result<std::net::TcpListener> {
-    let listener = bind(address, beside).map_err(|error| {
+    open_for(address, beside, "http")
+}
+
+/// Opens a listener of a section that has the key `listen`.
+///
+/// # Errors
+///
+/// Returns an error that tells the operator what to change if the address cannot be bound.
+pub fn open_for(address: SocketAddr, beside: bool, section: &str) -> Result<std::net::TcpListener> {
+    bind(address, beside).map_err(|error| {
         let fix = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "already in use (another hairpin?); stop the other program or change http.listen"
+                format!(
+                    "already in use (another hairpin?); stop the other program or change {section}.listen"
+                )
             }
-            io::ErrorKind::PermissionDenied => "no permission; choose a port of 1024 or above in http.listen",
-            io::ErrorKind::AddrNotAvailable => "not an address of this machine; change http.listen",
-            _ => "cannot be opened; change http.listen",
+            io::ErrorKind::PermissionDenied => {
+                format!("no permission; choose a port of 1024 or above in {section}.listen")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                format!("not an address of this machine; change {section}.listen")
+            }
+            _ => format!("cannot be opened; change {section}.listen"),
         };
-        anyhow::Error::new(error).context(format!("http {address}: {fix}"))
-    })?;
-    Ok(listener)
+        anyhow::Error::new(error).context(format!("{section} {address}: {fix}"))
+    })
 }
 
 fn bind(address: SocketAddr, beside: bool) -> io::Result<std::net::TcpListener> {
@@ -96,29 +108,17 @@ fn bind(address: SocketAddr, beside: bool) -> io::Result<std::net::TcpListener> 
 /// Serves the listeners of one relay.
 pub struct Server<P> {
     pages: Arc<P>,
-    open: Mutex<OpenConnections>,
-}
-
-#[derive(Default)]
-struct OpenConnections {
-    /// The oldest one first.
-    connections: VecDeque<Connection>,
+    connections: Connections,
     /// Closed when there is no descriptor left for a connection, and opened again after it.
-    spares: Vec<OwnedFd>,
-}
-
-struct Connection {
-    task: JoinHandle<()>,
-    /// The request has arrived.
-    asked: Arc<AtomicBool>,
+    spares: Mutex<Vec<OwnedFd>>,
 }
 
 impl<P: Pages> Server<P> {
     /// A server of these pages. It is to be created early: a reserve of low descriptors is of use even if the limit on open
     /// files is lowered later.
     pub fn new(pages: Arc<P>, reserve: Reserve) -> Arc<Server<P>> {
-        let open = OpenConnections { spares: reserve.0, ..OpenConnections::default() };
-        Arc::new(Server { pages, open: Mutex::new(open) })
+        let (connections, spares) = (Connections::new(CONNECTIONS), Mutex::new(reserve.0));
+        Arc::new(Server { pages, connections, spares })
     }
 
     /// Serves the pages while it is polled.
@@ -130,12 +130,9 @@ impl<P: Pages> Server<P> {
         let listener = TcpListener::from_std(listener)?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    self.make_room().await;
-                    self.start(stream);
-                }
+                Ok((stream, _)) => self.start(stream).await,
                 Err(error) if is_exhaustion(&error) => {
-                    if !self.release_spare() && !self.close_oldest().await {
+                    if !self.release_spare() && !self.connections.close_oldest().await {
                         warn!(%error, "cannot accept an HTTP connection");
                         // Retrying at once would use a whole CPU.
                         sleep(Duration::from_secs(1)).await;
@@ -147,60 +144,35 @@ impl<P: Pages> Server<P> {
         }
     }
 
-    fn start(self: &Arc<Self>, stream: TcpStream) {
-        let asked = Arc::new(AtomicBool::new(false));
-        let (server, noted) = (self.clone(), asked.clone());
-        let task = tokio::spawn(async move {
-            let _ = timeout(CONNECTION, connection(stream, server.pages.clone(), noted)).await;
-            server.refill();
-        });
-        self.open().connections.push_back(Connection { task, asked });
-    }
-
-    /// Closes the oldest connection if there are as many as there may be.
-    async fn make_room(&self) {
-        let full = {
-            let mut open = self.open();
-            open.connections.retain(|connection| !connection.task.is_finished());
-            open.connections.len() >= CONNECTIONS
+    async fn start(self: &Arc<Self>, stream: TcpStream) {
+        let server = Arc::downgrade(self);
+        let pages = self.pages.clone();
+        let serve = |asked| async move {
+            let _ = timeout(CONNECTION, connection(stream, pages, asked)).await;
+            if let Some(server) = server.upgrade() {
+                server.refill();
+            }
         };
-        if full {
-            self.close_oldest().await;
-        }
-    }
-
-    /// Closes the oldest connection that has not sent its request, otherwise the oldest one.
-    async fn close_oldest(&self) -> bool {
-        let oldest = {
-            let mut open = self.open();
-            open.connections.retain(|connection| !connection.task.is_finished());
-            let idle = open.connections.iter().position(|one| !one.asked.load(Ordering::Relaxed));
-            open.connections.remove(idle.unwrap_or(0))
-        };
-        let Some(Connection { task, .. }) = oldest else { return false };
-        task.abort();
-        // Its descriptor is closed once the task has ended.
-        let _ = task.await;
-        true
+        self.connections.start(serve).await;
     }
 
     fn release_spare(&self) -> bool {
-        self.open().spares.pop().is_some()
+        self.spares().pop().is_some()
     }
 
     /// Fills the reserve again as far as possible.
     fn refill(&self) {
-        let mut open = self.open();
-        while open.spares.len() < SPARES
+        let mut spares = self.spares();
+        while spares.len() < SPARES
             && let Some(spare) = spare()
         {
-            open.spares.push(spare);
+            spares.push(spare);
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, OpenConnections> {
+    fn spares(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
         // Every change is a single call, so a panic cannot leave an inconsistent state.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,13 +190,14 @@ fn spare() -> Option<OwnedFd> {
     EventFd::new().ok().map(OwnedFd::from)
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
+/// Whether `accept` failed because there is no descriptor or memory left.
+pub(super) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-async fn connection(stream: TcpStream, pages: Arc<impl Pages>, asked: Arc<AtomicBool>) {
+async fn connection(stream: TcpStream, pages: Arc<impl Pages>, asked: Asked) {
     let service = service_fn(move |request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+        asked.note();
         let response = respond(request.method(), request.uri().path(), &*pages);
         async move { Ok::<_, Infallible>(response) }
     });
@@ -350,7 +323,7 @@ mod tests {
         assert!(since.elapsed() < REQUEST / 2, "nothing timed out");
         let mut rest = Vec::new();
         silent[0].read_to_end(&mut rest).await.unwrap();
-        assert!(server.open().connections.len() <= CONNECTIONS);
+        assert!(server.connections.len() <= CONNECTIONS);
         let mut latest = silent.pop().unwrap();
         latest.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
         let mut response = String::new();

@@ -16,6 +16,9 @@ use crate::config::settings::{Format, Level, LogSettings};
 /// The most lines that wait to be written.
 const QUEUE: usize = 8192;
 
+/// The target of the audit log, whose lines are written at every level.
+pub const AUDIT: &str = "hairpin::audit";
+
 /// The log. Dropping it writes the waiting lines, for at most one second.
 pub struct Logging {
     dropped: ErrorCounter,
@@ -100,7 +103,8 @@ fn lines(format: Format, writer: NonBlocking) -> Lines {
 fn filter(least: Level) -> Targets {
     // Other crates only log warnings and errors.
     let level = level(least);
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hairpin", level)
+    let others = Targets::new().with_default(level.min(LevelFilter::WARN));
+    others.with_target("hairpin", level).with_target(AUDIT, level.max(LevelFilter::INFO))
 }
 
 fn level(level: Level) -> LevelFilter {

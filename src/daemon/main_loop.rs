@@ -9,12 +9,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use super::admin::AdminSockets;
 use super::control::Order;
 use super::drain::DrainEnd;
 use super::logging::Logging;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
 use super::signals::{Signal, Signals};
+use super::status::{Instance, LastReload};
 use super::stop::StopGuard;
 use super::{ServeArgs, complete, load, offer_ice_servers};
 use crate::config::Reload;
@@ -34,6 +36,9 @@ pub(super) struct Daemon<'a> {
     pub(super) logging: &'a Logging,
     pub(super) relay: RunningRelay,
     pub(super) stop: Arc<StopGuard>,
+    pub(super) admin: AdminSockets,
+    pub(super) instance: Instance,
+    pub(super) last_reload: Option<LastReload>,
     /// The directory of a shared secret that the settings do not have.
     pub(super) secret_directory: Option<PathBuf>,
     /// ICE servers were printed, or the log says how to get them.
@@ -130,6 +135,8 @@ impl Daemon<'_> {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
+            // Whoever asked may have stopped waiting.
+            Order::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Order::Reload(reply) => self.reload_by_order(reply).await,
             // Whoever asked may have stopped waiting.
             Order::Drain(deadline, reply) => drop(reply.send(self.relay.drain("drain", deadline).await)),
@@ -161,6 +168,7 @@ impl Daemon<'_> {
     async fn reload(&mut self, by: &str) -> Result<ReloadReport, ReloadError> {
         let done = self.try_reload().await;
         self.relay.count_reload(done.is_ok());
+        self.last_reload = Some(LastReload::new(by, &done));
         match &done {
             Ok(report) => log_report(by, report),
             Err(error) => {
@@ -178,7 +186,9 @@ impl Daemon<'_> {
         })?;
         let failed = |error: anyhow::Error| ReloadError::new(format!("{error:#}"));
         complete(&mut new.settings, self.args).map_err(failed)?;
+        let admin = self.admin.open(&new.settings.admin).map_err(failed)?;
         let changed = self.relay.reload(&new.settings).await.map_err(failed)?;
+        self.admin.apply(admin, self.relay.identity()).map_err(failed)?;
         if changed.iter().any(|change| change.key.starts_with("log.")) {
             self.logging.apply(&self.relay.settings().log);
         }

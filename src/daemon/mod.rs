@@ -9,14 +9,17 @@
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
 //! - [`ice`]: ICE servers for browsers
-//! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
+//! - [`logging`]; [`http`], `connections`, `metrics`, `host` and `heartbeat`: metrics and health
 
 pub mod addresses;
+pub mod admin;
 mod announce;
 mod certificate;
 mod change;
 pub mod configuration;
+mod connections;
 pub mod control;
+pub mod control_socket;
 pub mod drain;
 mod drain_orders;
 mod files;
@@ -37,6 +40,7 @@ mod relay;
 pub mod reload;
 mod signals;
 pub mod state;
+pub mod status;
 mod stop;
 pub mod store;
 mod watch;
@@ -55,12 +59,14 @@ use crate::auth::Secret;
 use crate::config::tls::quoted;
 use crate::config::{Finding, Loaded, SECRET_VARIABLE, Settings};
 use crate::turn::peers::PeerRule;
+use admin::{AdminSockets, NewApi};
 use control::Control;
 use drain::Drain;
 use logging::Logging;
 use main_loop::{Daemon, Inputs};
 use relay::RunningRelay;
 use signals::{BlockedSignals, Signals};
+use status::Instance;
 use stop::StopGuard;
 
 /// The arguments of `hairpin serve`.
@@ -105,8 +111,8 @@ const ANSWERS: Duration = Duration::from_millis(100);
 /// The user of the printed credentials.
 const PRINTED_USER: &str = "hairpin";
 
-/// Runs a relay until a signal stops it.
-pub fn serve(args: &ServeArgs) -> ExitCode {
+/// Runs a relay until a signal stops it. `api` makes what serves its admin sockets.
+pub fn serve(args: &ServeArgs, api: NewApi) -> ExitCode {
     if let Err(error) = signals::block_others() {
         return fail_to_start(&error);
     }
@@ -123,7 +129,7 @@ pub fn serve(args: &ServeArgs) -> ExitCode {
         Err(error) => return fail_to_start(&error),
     };
     let logging = Logging::start(&loaded.settings.log);
-    match run(args, loaded, signals, &logging) {
+    match run(args, loaded, signals, &logging, api) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
@@ -175,7 +181,13 @@ pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logging) -> Result<()> {
+fn run(
+    args: &ServeArgs,
+    loaded: Loaded,
+    signals: BlockedSignals,
+    logging: &Logging,
+    api: NewApi,
+) -> Result<()> {
     let mut loaded = loaded;
     let stop = StopGuard::new(loaded.settings.stop_deadline);
     let signals = Signals::new(signals, stop.clone())?;
@@ -187,10 +199,21 @@ fn run(args: &ServeArgs, loaded: Loaded, signals: BlockedSignals, logging: &Logg
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let relay = RunningRelay::start(&loaded.settings, logging.lost())?;
-        let (_control, orders) = Control::new(relay.draining.watch());
+        let (control, orders) = Control::new(relay.draining.watch());
+        let mut admin = AdminSockets::new(api(control));
+        admin.apply(admin.open(&loaded.settings.admin)?, relay.identity())?;
         let mut inputs = Inputs::new(signals, orders);
-        let mut daemon =
-            Daemon { args, logging, relay, stop: stop.clone(), secret_directory, offered: false };
+        let mut daemon = Daemon {
+            args,
+            logging,
+            relay,
+            stop: stop.clone(),
+            admin,
+            instance: Instance::new()?,
+            last_reload: None,
+            secret_directory,
+            offered: false,
+        };
         let why = main_loop::run(&mut daemon, &mut inputs).await;
         info!("{why}: ending every allocation and stopping");
         let relay = daemon.relay;
@@ -225,7 +248,7 @@ fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<Option<PathBuf>
         settings.auth.secrets = secrets;
         secret_directory = Some(directory);
     }
-    if settings.tls.cert.is_none() && !settings.listen.tls.is_empty() {
+    if settings.tls.cert.is_none() && settings.uses_tls() {
         settings.tls = certificate::obtain(args, || args.state_directory())?;
     }
     Ok(secret_directory)

@@ -25,7 +25,7 @@ use super::place::Place;
 use super::{announce, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
-use crate::datapath::{WorkerThread, Workers};
+use crate::datapath::{WorkerStats, WorkerThread, Workers};
 use crate::tls::Identity;
 use crate::turn::PerFamily;
 use crate::turn::bucket::RateLimiter;
@@ -188,6 +188,21 @@ impl RunningRelay {
     /// How many allocations and reserved ports there are.
     pub fn allocations(&self) -> u64 {
         self.workers.allocations() as u64
+    }
+
+    /// Who it is to TLS clients.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity.clone()
+    }
+
+    /// The counters of each worker.
+    pub fn stats(&self) -> Vec<WorkerStats> {
+        self.workers.stats()
+    }
+
+    /// Why it cannot serve clients, if it cannot.
+    pub fn not_ready(&self) -> Option<String> {
+        http::Pages::is_ready(&*self.pages).err()
     }
 
     /// Waits until addresses of this machine may have changed. [`RunningRelay::adapt`] is to be called then.

@@ -12,8 +12,8 @@ use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::config::settings::ControlSocket;
 use crate::config::tokens::Tokens;
 
-/// The longest path of a Unix socket, without the NUL byte at its end (unix(7)).
-pub const SOCKET_PATH_MAX: usize = 107;
+/// The longest path: Linux allows 107 bytes (unix(7)), and the socket has a longer name while it is made.
+pub const SOCKET_PATH_MAX: usize = 100;
 
 /// The path of the control socket; empty text turns it off.
 pub struct SocketPath<T: 'static>(pub fn(&mut T) -> &mut ControlSocket);
@@ -57,7 +57,7 @@ fn socket_path(value: &Value, text: &str) -> Result<ControlSocket, ValueError> {
         return wrong("contains a control character", "write it like \"/run/hairpin/control.sock\"");
     }
     if Path::new(text).as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
-        return wrong("the path is longer than Linux allows for a socket", "use at most 107 bytes");
+        return wrong("the path is longer than Linux allows for a socket", "use at most 100 bytes");
     }
     Ok(ControlSocket::At(path))
 }
@@ -124,5 +124,75 @@ impl<T> SettingKind<T> for TokensFile<T> {
 
     fn describe(&self) -> String {
         "file".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Finding, Loaded, load, tests};
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn read(text: &str) -> Result<Loaded, Vec<Finding>> {
+        let read = |path: &Path| match path.to_str() {
+            Some("tokens") => Ok(format!("ops:admin:{TOKEN}\n").as_str().into()),
+            Some("short") => Ok("ops:admin:short\n".into()),
+            _ => tests::pem(path).map(|pem| pem.as_str().into()).ok_or(std::io::ErrorKind::NotFound.into()),
+        };
+        let context = ReadContext { read: &read, now: 1_893_456_000, ..ReadContext::NONE };
+        load("file", &format!("[auth]\nsecrets = [\"0123456789abcdef\"]\n{text}"), &context)
+    }
+
+    fn mistakes(text: &str) -> Vec<String> {
+        read(text).map(|_| Vec::new()).unwrap_or_else(|found| found.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_socket_is_a_path_or_off() {
+        for (text, expected) in [
+            ("", ControlSocket::Default),
+            ("[admin]\nsocket = \"\"", ControlSocket::Off),
+            ("[admin]\nsocket = \"/run/x/y.sock\"", ControlSocket::At("/run/x/y.sock".into())),
+        ] {
+            assert_eq!(read(text).unwrap().settings.admin.socket, expected, "{text}");
+        }
+        let long = format!("/{}", "x".repeat(SOCKET_PATH_MAX));
+        for path in ["control.sock", "/run/../x", "/", "/run/", "/a\\u001b", &long] {
+            let found = mistakes(&format!("[admin]\nsocket = \"{path}\""));
+            assert!(found.len() == 1 && found[0].starts_with("file:4: admin.socket"), "{path}: {found:?}");
+        }
+    }
+
+    /// Tokens must not cross a network without TLS, and nobody calls without one.
+    #[test]
+    fn the_api_over_tcp_has_tokens_and_tls() {
+        let tls = "[tls]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\n";
+        let good = "[admin]\nlisten = [\"192.0.2.1\", \"[::1]:9643\"]\ntls = true\ntokens_file = \"tokens\"\nhosts = \"Turn.Example.org\"";
+        let admin = read(&format!("{tls}{good}")).unwrap().settings.admin;
+        assert_eq!(format!("{:?}", admin.listen), "[192.0.2.1:9642, [::1]:9643]");
+        assert_eq!((admin.hosts, admin.tls), (vec!["turn.example.org".to_owned()], true));
+        assert!(admin.tokens.find(TOKEN.as_bytes()).is_some());
+        assert!(read("[admin]\nlisten = \"127.0.0.1\"\ntokens_file = \"tokens\"").is_ok());
+        for (text, said) in [
+            ("listen = \"127.0.0.1\"", "file:4: admin.listen = \"127.0.0.1\": there is no token"),
+            (
+                "listen = \"192.0.2.1\"\ntokens_file = \"tokens\"",
+                "192.0.2.1:9642 is not a loopback address, and tokens must not cross a network without TLS; set admin.tls = true",
+            ),
+            ("listen = \"0.0.0.0\"\ntokens_file = \"tokens\"", "0.0.0.0:9642 is not a loopback address"),
+            (
+                "listen = \"127.0.0.1\"\ntokens_file = \"tokens\"\ntls = true",
+                "file:6: admin.tls = true: TLS requires a certificate",
+            ),
+            ("listen = \"127.0.0.1:9641\"\ntokens_file = \"tokens\"", "127.0.0.1:9641 is listed twice"),
+            ("tokens_file = \"short\"", "short:1: a token is so short that it can be guessed"),
+            ("tokens_file = \"missing\"", "admin.tokens_file = ***: cannot be read"),
+            ("hosts = \"https://turn.example.org\"", "not a host name"),
+            ("hosts = \"turn.example.org:443\"", "without a scheme and a port"),
+        ] {
+            let found = mistakes(&format!("[admin]\n{text}"));
+            assert!(found.len() == 1 && found[0].contains(said), "{text}: {found:?}");
+        }
     }
 }

@@ -1,0 +1,263 @@
+//! Who calls the API, and whether they may.
+//!
+//! The mode of the control socket admits processes. Over TCP a token is needed, and besides, nothing that a web page could make a
+//! browser do is served: not under a foreign name of this machine (DNS rebinding), and not across sites.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::http::request::Parts;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::response::Failure;
+use crate::config::settings::AdminSettings;
+use crate::config::tokens::{Scope, Tokens};
+use crate::daemon::admin::Caller;
+use crate::plural::counted;
+
+/// Lines about wrong tokens per period.
+const LINES: u32 = 10;
+
+/// The period.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Who may call.
+#[derive(Default)]
+pub struct Access {
+    tokens: Tokens,
+    hosts: Vec<String>,
+    failures: Arc<Mutex<FailureLines>>,
+}
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// A process of this machine.
+    Process { uid: u32, gid: u32, pid: Option<i32> },
+    /// Whoever has a token.
+    Token { name: String, scope: Scope, from: SocketAddr },
+}
+
+impl Who {
+    /// What they may do.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Who::Process { .. } => Scope::Admin,
+            Who::Token { scope, .. } => *scope,
+        }
+    }
+}
+
+impl Access {
+    /// The same by new settings. Lines about failures that were suppressed stay counted.
+    pub fn renewed(&self, settings: &AdminSettings) -> Access {
+        Access {
+            tokens: settings.tokens.clone(),
+            hosts: settings.hosts.clone(),
+            failures: self.failures.clone(),
+        }
+    }
+
+    /// Finds out who calls.
+    pub fn identify(&self, caller: Caller, head: &Parts) -> Result<Who, Failure> {
+        let (from, to) = match caller {
+            Caller::Process { uid, gid, pid } => return Ok(Who::Process { uid, gid, pid }),
+            Caller::Remote { from, to } => (from, to),
+        };
+        self.check_host(head, to.ip())?;
+        if head.headers.contains_key(ORIGIN) {
+            let message = "requests of web pages are refused (the header Origin is set)";
+            return Err(Failure::forbidden(message));
+        }
+        let Some(presented) = bearer(&head.headers) else {
+            return Err(Failure::unauthorized("send a token, with the header Authorization: Bearer TOKEN"));
+        };
+        match self.tokens.find(presented) {
+            Some(token) => Ok(Who::Token { name: token.name.clone(), scope: token.scope, from }),
+            None => {
+                self.note_failure(from);
+                Err(Failure::unauthorized("this token is not one of admin.tokens_file"))
+            }
+        }
+    }
+
+    /// Checks the name under which the relay was called. A page of another site can make a browser send requests here under its
+    /// own name, but not under another.
+    fn check_host(&self, head: &Parts, to: IpAddr) -> Result<(), Failure> {
+        let mut hosts = head.headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(Failure::bad_request("send one Host header"));
+        };
+        let host = host.to_str().unwrap_or_default();
+        let others = head.uri.authority().map(|authority| authority.as_str());
+        match [host].into_iter().chain(others).find(|host| !self.is_ours(name(host), to)) {
+            None => Ok(()),
+            Some(other) => Err(Failure::forbidden(format!(
+                "the host {other:?} is not a name of this relay; use the address of admin.listen, or add the name to admin.hosts"
+            ))),
+        }
+    }
+
+    fn is_ours(&self, host: &str, to: IpAddr) -> bool {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            let ip = ip.to_canonical();
+            return ip == to.to_canonical()
+                || ip.is_loopback()
+                || self.hosts.iter().any(|known| known == host);
+        }
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        host == "localhost" || self.hosts.contains(&host)
+    }
+
+    fn note_failure(&self, from: SocketAddr) {
+        let line = self.failures.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        if let Some(suppressed) = line {
+            let more = match suppressed {
+                0 => String::new(),
+                n => format!(" ({} suppressed)", counted(n as usize, "line")),
+            };
+            warn!(%from, "a call of the admin API with a wrong token was refused{more}");
+        }
+    }
+}
+
+/// How many lines about wrong tokens may still be written.
+#[derive(Default)]
+struct FailureLines {
+    since: Option<Instant>,
+    written: u32,
+    suppressed: u64,
+}
+
+impl FailureLines {
+    /// Takes one line; returns how many were suppressed before it, or `None` if this one is suppressed too.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now - since >= PERIOD) {
+            (self.since, self.written) = (Some(now), 0);
+        }
+        if self.written == LINES {
+            self.suppressed += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn name(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split_once(']').map_or("", |(ip, _)| ip);
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+/// The token of `Authorization: Bearer TOKEN` (RFC 6750 section 2.1); the scheme is case-insensitive (RFC 9110 section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn access() -> Access {
+        let text = format!("ops:admin:{TOKEN}\nwatch:read:{TOKEN}x\n");
+        let settings = AdminSettings {
+            tokens: Tokens::in_file(text.as_bytes()).0,
+            hosts: vec!["turn.example.org".into()],
+            ..AdminSettings::default()
+        };
+        Access::default().renewed(&settings)
+    }
+
+    fn identify(headers: &[(&str, &str)]) -> Result<Who, (u16, String)> {
+        let mut request = Request::get("/v1/status");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let caller = Caller::Remote {
+            from: "192.0.2.9:50000".parse().unwrap(),
+            to: "192.0.2.1:9642".parse().unwrap(),
+        };
+        let head = request.body(()).unwrap().into_parts().0;
+        access().identify(caller, &head).map_err(|failure| (failure.status.as_u16(), failure.message))
+    }
+
+    fn status(headers: &[(&str, &str)]) -> u16 {
+        identify(headers).map_or_else(|(status, _)| status, |_| 200)
+    }
+
+    #[test]
+    fn a_token_is_needed_over_tcp() {
+        let host = ("Host", "192.0.2.1:9642");
+        let bearer = |token: &str| format!("Bearer {token}");
+        for (header, name, scope) in
+            [(bearer(TOKEN), "ops", Scope::Admin), (format!("bearer {TOKEN}x"), "watch", Scope::Read)]
+        {
+            let who = identify(&[host, ("Authorization", &header)]).unwrap();
+            let from = "192.0.2.9:50000".parse().unwrap();
+            assert_eq!(who, Who::Token { name: name.into(), scope, from });
+        }
+        for header in [bearer(&TOKEN[1..]), TOKEN.into(), format!("Basic {TOKEN}"), bearer("")] {
+            assert_eq!(status(&[host, ("Authorization", &header)]), 401, "{header}");
+        }
+        assert_eq!(status(&[host]), 401);
+        let twice = [host, ("Authorization", &*bearer(TOKEN)), ("Authorization", &*bearer(TOKEN))];
+        assert_eq!(status(&twice), 401);
+    }
+
+    /// DNS rebinding: a page makes a browser connect here under the page's own host name.
+    #[test]
+    fn only_names_of_this_relay_are_served() {
+        let authorization = ("Authorization", &*format!("Bearer {TOKEN}"));
+        for host in [
+            "192.0.2.1:9642",
+            "192.0.2.1",
+            "localhost:9642",
+            "LOCALHOST",
+            "localhost.:9642",
+            "127.0.0.1:8000",
+            "[::1]:9642",
+            "Turn.Example.org",
+            "turn.example.org:443",
+        ] {
+            assert_eq!(status(&[("Host", host), authorization]), 200, "{host}");
+        }
+        for host in
+            ["evil.example", "192.0.2.2:9642", "turn.example.org.evil.example", "localhost.evil.example"]
+        {
+            assert_eq!(status(&[("Host", host), authorization]), 403, "{host}");
+        }
+        assert_eq!(status(&[authorization]), 400, "HTTP/1.1 requires a Host");
+        assert_eq!(status(&[("Host", "localhost"), ("Host", "evil.example"), authorization]), 400);
+        assert_eq!(status(&[("Host", ""), authorization]), 403);
+    }
+
+    #[test]
+    fn requests_of_web_pages_are_refused() {
+        let authorization = ("Authorization", &*format!("Bearer {TOKEN}"));
+        for origin in ["https://evil.example", "null", "http://localhost:9642"] {
+            assert_eq!(status(&[("Host", "localhost"), ("Origin", origin), authorization]), 403, "{origin}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_about_wrong_tokens_are_bounded() {
+        let mut lines = FailureLines::default();
+        let written = (0..1000).filter(|_| lines.take(Instant::now()).is_some()).count();
+        assert_eq!(written as u32, LINES);
+        tokio::time::advance(PERIOD).await;
+        assert_eq!(lines.take(Instant::now()), Some(1000 - u64::from(LINES)));
+    }
+}

@@ -1,0 +1,25 @@
+//! The audit log: one line per changing call, with who, what and the outcome. It never has a token, and is written at every
+//! `log.level`.
+
+use serde_json::Value;
+use tracing::info;
+
+use super::access::Who;
+use super::response::Failure;
+use crate::daemon::logging::AUDIT;
+
+/// Writes the line of a changing call.
+pub fn write(who: &Who, action: &str, outcome: &Result<Value, Failure>) {
+    let outcome = match outcome {
+        Ok(_) => "ok".to_owned(),
+        Err(failure) => format!("{}: {}", failure.code, failure.message),
+    };
+    match who {
+        Who::Process { uid, gid, pid } => {
+            info!(target: AUDIT, uid, gid, pid = pid.unwrap_or_default(), action, outcome, "audit");
+        }
+        Who::Token { name, from, .. } => {
+            info!(target: AUDIT, token = name, %from, action, outcome, "audit");
+        }
+    }
+}

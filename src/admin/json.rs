@@ -1,0 +1,82 @@
+//! How results are written.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::routes::API_VERSION;
+use super::times::rfc3339_of;
+use crate::config::{Change, Reload};
+use crate::daemon::status::{Counts, LastReload, PeerEntry, Status};
+use crate::turn::Transport;
+
+/// A status.
+pub fn status(status: &Status) -> Value {
+    let listener = |(transport, addr): &(Transport, std::net::SocketAddr)| json!({ "transport": transport.as_str(), "address": addr.to_string() });
+    let relay = |(ip, external): &(IpAddr, Option<IpAddr>)| json!({ "address": ip.to_string(), "external": external.map(|ip| ip.to_string()) });
+    let limits: Map<String, Value> =
+        status.limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "api": API_VERSION,
+        "instance": status.instance.id,
+        "started": rfc3339_of(status.instance.started),
+        "uptime": status.uptime.as_secs(),
+        "ready": status.not_ready.is_none(),
+        "not_ready": status.not_ready,
+        "listeners": status.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "http": status.http.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "control_socket": status.control_socket.as_ref().map(|path| path.display().to_string()),
+        "admin": status.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "relay_addresses": status.relay.iter().map(relay).collect::<Vec<_>>(),
+        "ice_urls": status.ice_urls,
+        "limits": limits,
+        "counts": counts(&status.counts),
+        "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
+        "last_reload": status.last_reload.as_ref().map(last_reload),
+    })
+}
+
+fn counts(counts: &Counts) -> Value {
+    let relayed: Map<String, Value> = Transport::ALL
+        .iter()
+        .zip(&counts.relayed)
+        .map(|(transport, relays)| {
+            (transport.as_str().to_owned(), json!({ "ipv4": relays.v4, "ipv6": relays.v6 }))
+        })
+        .collect();
+    json!({
+        "allocations": counts.allocations,
+        "relayed_addresses": relayed,
+        "permissions": counts.permissions,
+        "channels": counts.channels,
+    })
+}
+
+fn peer(entry: &PeerEntry) -> Value {
+    json!({
+        "peer": entry.peer,
+        "action": if entry.allowed { "allow" } else { "deny" },
+        "origin": entry.origin,
+    })
+}
+
+fn last_reload(reload: &LastReload) -> Value {
+    let (Ok(said) | Err(said)) = &reload.outcome;
+    json!({
+        "at": rfc3339_of(reload.at),
+        "by": reload.by,
+        "ok": reload.outcome.is_ok(),
+        "outcome": said,
+    })
+}
+
+/// A setting that a reload has changed.
+pub fn change(change: &Change) -> Value {
+    let holds = match change.holds {
+        Reload::Live => "live",
+        Reload::NewAllocations => "new_allocations",
+        Reload::Restart => "restart",
+    };
+    json!({ "key": change.key, "change": change.what, "holds": holds })
+}

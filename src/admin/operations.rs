@@ -1,0 +1,49 @@
+//! What each operation does. It reads its parameters first, and acts only if all of them are understood.
+
+use serde_json::{Value, json};
+
+use super::json;
+use super::request::{Call, Fields};
+use super::response::Failure;
+use super::routes::Operation;
+use crate::daemon::control::Control;
+
+/// Carries out a call.
+pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
+    let Call { route, query, body } = call;
+    match route.operation {
+        Operation::Status => {
+            nothing(query, body)?;
+            status(&control).await
+        }
+        Operation::Reload => {
+            nothing(query, body)?;
+            reload(&control).await
+        }
+        _ => Err(Failure::unavailable("this build does not have it")),
+    }
+}
+
+/// Checks that a call has no parameters.
+fn nothing(query: Fields, body: Fields) -> Result<(), Failure> {
+    query.finish(&[])?;
+    body.finish(&[])
+}
+
+async fn status(control: &Control) -> Result<Value, Failure> {
+    let status = control.status().await.map_err(Failure::unavailable)?;
+    Ok(json::status(&status))
+}
+
+async fn reload(control: &Control) -> Result<Value, Failure> {
+    match control.reload().await {
+        Ok(report) => Ok(json!({
+            "changed": report.changed.iter().map(json::change).collect::<Vec<_>>(),
+            "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
+        Err(error) => {
+            let findings = error.findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+            Err(Failure::refused(error.to_string()).with("findings", findings.into()))
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Requests to a relay, and what their failures mean.
+
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::timeout;
+
+use super::arguments::CtlArgs;
+use super::connection::Target;
+use crate::admin::VERSION;
+
+/// The version of this program.
+const OURS: &str = env!("CARGO_PKG_VERSION");
+
+/// Time for a response. A reload may wait for a worker.
+const RESPONSE: Duration = Duration::from_secs(90);
+
+/// The most bytes of a response: a page of a thousand allocations, each with many peers.
+const RESPONSE_MAX: usize = 64 << 20;
+
+/// Why a command has failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// What happened, and what to do.
+    pub message: String,
+    /// The mistakes of a configuration.
+    pub findings: Vec<String>,
+    /// Nobody listens there.
+    pub is_gone: bool,
+}
+
+impl Failure {
+    pub fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), findings: Vec::new(), is_gone: false }
+    }
+}
+
+/// Sends requests to a relay, each over its own connection.
+pub struct Client {
+    target: Target,
+}
+
+impl Client {
+    /// A client of the relay that the arguments name.
+    pub fn new(args: &CtlArgs) -> Result<Client, Failure> {
+        Ok(Client { target: Target::new(args)? })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.request(Method::GET, path, None).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.request(Method::DELETE, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.request(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.request(Method::PUT, path, Some(body)).await
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (status, version, text) = self.exchange(method, path, body).await?;
+        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        if status.is_success() && value.is_object() {
+            return Ok(value);
+        }
+        let error = &value["error"];
+        let is_unknown = match status {
+            StatusCode::NOT_FOUND => error["code"] != "not_found",
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => true,
+            _ => false,
+        };
+        if is_unknown {
+            return Err(self.unknown_command(version).await);
+        }
+        let message = match error["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None => format!("{} has responded with {status}, and not as a relay does", self.target),
+        };
+        let findings = error["findings"].as_array().into_iter().flatten();
+        let findings = findings.filter_map(|finding| finding.as_str().map(str::to_owned)).collect();
+        Err(Failure { findings, ..Failure::new(message) })
+    }
+
+    /// The relay does not know what this program asked for: it is older.
+    async fn unknown_command(&self, version: Option<String>) -> Failure {
+        let asked = match version {
+            Some(version) => Some(version),
+            None => {
+                let status = self.exchange(Method::GET, "/v1/status", None).await.ok();
+                let status = status.and_then(|(_, _, text)| serde_json::from_str::<Value>(&text).ok());
+                status.and_then(|status| status["version"].as_str().map(str::to_owned))
+            }
+        };
+        let is = match asked {
+            Some(version) => format!("the relay is version {version}"),
+            None => "the relay is another version".to_owned(),
+        };
+        Failure::new(format!(
+            "{is} and does not know this command of version {OURS}; restart it with the installed version"
+        ))
+    }
+
+    /// Sends a request; returns the status, the version of the relay, and the body of the response.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Option<String>, String), Failure> {
+        let exchanged = timeout(RESPONSE, async {
+            let response = self.send(method, path, body).await?;
+            let status = response.status();
+            let version = response.headers().get(VERSION).and_then(|version| version.to_str().ok());
+            let version = version.map(str::to_owned);
+            Ok((status, version, read(response.into_body()).await?))
+        });
+        let late = |_| Failure::new(format!("{} has not responded in {} s", self.target, RESPONSE.as_secs()));
+        exchanged.await.map_err(late)?
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.target.host());
+        if let Some(authorization) = self.target.authorization() {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(body.map(without_nulls).unwrap_or_default());
+        let request = request.map_err(|_| Failure::new("this cannot be sent"))?;
+        let broken = |_| Failure {
+            is_gone: true,
+            ..Failure::new(format!("{} has closed the connection without a response", self.target))
+        };
+        let stream = self.target.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(broken)
+    }
+}
+
+/// A body without the parameters that were not given.
+fn without_nulls(body: &Value) -> String {
+    let mut body = body.clone();
+    if let Value::Object(fields) = &mut body {
+        fields.retain(|_, value| !value.is_null());
+    }
+    body.to_string()
+}
+
+async fn read(body: Incoming) -> Result<String, Failure> {
+    let mut body = pin!(body);
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        let frame = frame.map_err(|error| Failure::new(format!("the response was cut off: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        if bytes.len() > RESPONSE_MAX {
+            return Err(Failure::new("the response is too long"));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::new("the response is not UTF-8"))
+}
+
+/// The path of these segments, which may have any characters.
+pub fn path(segments: &[&str]) -> String {
+    let segments: String = segments.iter().map(|segment| format!("/{}", encoded(segment))).collect();
+    format!("/v1{segments}")
+}
+
+/// Text as a part of a path or query (RFC 3986 section 2.1).
+pub fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_names_keep_their_characters_in_paths() {
+        assert_eq!(
+            path(&["users", "a/b:c %\u{eb}", "allocations"]),
+            "/v1/users/a%2Fb%3Ac%20%25%C3%AB/allocations"
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! `hairpin ctl`: looks at a running relay and changes it, through its admin API.
+//!
+//! - `arguments`: what can be written; `connection`: how the relay is reached; `client`: requests and their failures
+//! - `table`: results as tables, safe to print whatever clients call themselves
+
+mod arguments;
+mod client;
+mod connection;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+pub use arguments::CtlArgs;
+use arguments::{CtlCommand, Page, PeersCommand};
+use client::{Client, Failure, path};
+
+/// How often a drain that is waited for is asked about.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Carries out a command.
+pub fn run(args: &CtlArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Failure::new(error.to_string())),
+    };
+    match runtime.block_on(carry_out(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "hairpin: {}", table::safe(&failure.message));
+    for finding in &failure.findings {
+        let _ = writeln!(stderr, "{}", table::safe(finding));
+    }
+    ExitCode::FAILURE
+}
+
+async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
+    let client = Client::new(args)?;
+    let show = |value: &Value, table: fn(&Value) -> String| {
+        print(&if args.json { table::json(value) } else { table(value) });
+    };
+    match &args.command {
+        CtlCommand::Status => show(&client.get("/v1/status").await?, table::status),
+        CtlCommand::List { filters, page } => {
+            let path = format!("/v1/allocations?{}", filters.query());
+            list(args, &client, &path, "allocations", page, table::allocations).await?;
+        }
+        CtlCommand::Show { id } => {
+            show(&client.get(&path(&["allocations", id])).await?, table::allocation);
+        }
+        CtlCommand::End { id } => show(&client.delete(&path(&["allocations", id])).await?, table::ended),
+        CtlCommand::EndUser { user } => {
+            show(&client.delete(&path(&["users", user, "allocations"])).await?, table::ended);
+        }
+        CtlCommand::Revoke { user, until, duration } => {
+            let body = json!({ "user": user, "until": until, "for": duration.map(|time| time.as_secs()) });
+            show(&client.post("/v1/revocations", &body).await?, table::revoked);
+        }
+        CtlCommand::Unrevoke { user } => {
+            show(&client.delete(&path(&["revocations", user])).await?, table::unrevoked);
+        }
+        CtlCommand::Revocations { page } => {
+            list(args, &client, "/v1/revocations?", "revocations", page, table::revocations).await?;
+        }
+        CtlCommand::Drain { deadline, wait } => {
+            let body = json!({ "deadline": deadline.map(|time| time.as_secs()) });
+            let drained = client.post("/v1/drain", &body).await?;
+            show(&drained, table::drain);
+            if *wait {
+                wait_for_the_end(&client).await?;
+            }
+        }
+        CtlCommand::Undrain => show(&client.post("/v1/undrain", &json!({})).await?, table::undrained),
+        CtlCommand::Reload => show(&client.post("/v1/reload", &json!({})).await?, table::reloaded),
+        CtlCommand::Peers(PeersCommand::List) => show(&client.get("/v1/peers").await?, table::peers),
+        CtlCommand::Peers(PeersCommand::Set { owner, mode, addresses }) => {
+            let body = json!({ "mode": mode.as_str(), "addresses": addresses });
+            show(&client.put(&path(&["peers", owner]), &body).await?, table::overlay);
+        }
+        CtlCommand::Peers(PeersCommand::Clear { owner }) => {
+            show(&client.delete(&path(&["peers", owner])).await?, table::cleared);
+        }
+    }
+    Ok(())
+}
+
+/// Prints a page of a list, or with `--all` page after page: each is a request of its own, so that a long list holds up nobody.
+async fn list(
+    args: &CtlArgs,
+    client: &Client,
+    path: &str,
+    key: &str,
+    page: &Page,
+    table: fn(&[Value]) -> String,
+) -> Result<(), Failure> {
+    let (mut items, mut cursor): (Vec<Value>, _) = (Vec::new(), page.cursor.clone());
+    let mut rest;
+    loop {
+        let mut query = vec![("limit", page.limit().to_string())];
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        rest = client.get(&format!("{path}&{}", arguments::query(&query))).await?;
+        if let Some(Value::Array(page)) = rest.get_mut(key).map(Value::take) {
+            items.extend(page);
+        }
+        cursor = rest["next"].as_str().map(str::to_owned);
+        if !page.all || cursor.is_none() {
+            break;
+        }
+    }
+    if args.json {
+        rest[key] = items.into();
+        print(&table::json(&rest));
+        return Ok(());
+    }
+    print(&table(&items));
+    if let Some(cursor) = cursor {
+        note(&format!("there are more; use --all, or --cursor {}", table::safe(&cursor)));
+    }
+    Ok(())
+}
+
+/// Waits until the relay that drains has ended.
+async fn wait_for_the_end(client: &Client) -> Result<(), Failure> {
+    let mut told = String::new();
+    let mut instance = None;
+    loop {
+        let status = match client.get("/v1/status").await {
+            Ok(status) => status,
+            Err(failure) if failure.is_gone => {
+                note("the relay has ended");
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let id = status["instance"].as_str().map(str::to_owned);
+        if instance.get_or_insert_with(|| id.clone()) != &id {
+            note("the relay has ended, and another one has started");
+            return Ok(());
+        }
+        if status["draining"].is_null() {
+            return Err(Failure::new("the relay does not drain any more: somebody has used undrain"));
+        }
+        let waits = table::waits_for(&status["draining"]);
+        if waits != told {
+            note(&waits);
+            told = waits;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn print(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,295 @@
+//! The sockets of the admin API: the control socket, and TCP listeners where they are configured. What the API does with a
+//! request is above this layer, and passed in as an [`Api`]; whether it may is the API's to judge, by its [`Caller`].
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tracing::{debug, info, warn};
+
+use super::connections::{Asked, Connections};
+use super::control::Control;
+use super::control_socket::{self, BoundSocket};
+use super::http;
+use crate::config::settings::{AdminSettings, ControlSocket};
+use crate::tls::Identity;
+
+/// Connections at a time: of the control socket, and of all TCP listeners.
+const CONNECTIONS: usize = 16;
+
+/// Time for a TLS handshake, and then for the head of a request.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// Time after which a connection is closed, whatever it does. A reload may wait for a worker.
+const CONNECTION: Duration = Duration::from_secs(60);
+
+/// What serves the requests.
+pub trait Api: Send + Sync + 'static {
+    /// Serves by these settings from now on.
+    fn configure(&self, settings: &AdminSettings);
+
+    /// Responds to a request.
+    fn call(&self, caller: Caller, request: Request<Incoming>) -> Pending;
+}
+
+/// A response that is being made.
+pub type Pending = Pin<Box<dyn Future<Output = Response<String>> + Send>>;
+
+/// Makes the API of a relay.
+pub type NewApi = fn(Control) -> Arc<dyn Api>;
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A process of this machine that the control socket's mode admits.
+    Process {
+        /// Its user (SO_PEERCRED).
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// Its number, if the kernel tells it.
+        pid: Option<i32>,
+    },
+    /// A connection to a TCP listener: anyone.
+    Remote {
+        /// The other end.
+        from: SocketAddr,
+        /// The address that it is connected to.
+        to: SocketAddr,
+    },
+}
+
+/// The sockets of the admin API of a relay.
+pub struct AdminSockets {
+    server: Arc<AdminServer>,
+    settings: AdminSettings,
+    control: Option<(BoundSocket, Task)>,
+    listeners: Vec<(SocketAddr, Task)>,
+}
+
+/// Sockets that are open and not in use yet.
+pub struct OpenedSockets {
+    settings: AdminSettings,
+    /// `None` to keep the one that there is.
+    control: Option<Option<BoundSocket>>,
+    listeners: Vec<(SocketAddr, std::net::TcpListener)>,
+}
+
+struct AdminServer {
+    api: Arc<dyn Api>,
+    /// Who this server is, if the TCP listeners speak TLS.
+    identity: Mutex<Option<Identity>>,
+    local: Connections,
+    remote: Connections,
+}
+
+/// A task that ends when it is dropped.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl AdminSockets {
+    /// No sockets yet.
+    pub fn new(api: Arc<dyn Api>) -> AdminSockets {
+        let server = AdminServer {
+            api,
+            identity: Mutex::default(),
+            local: Connections::new(CONNECTIONS),
+            remote: Connections::new(CONNECTIONS),
+        };
+        let settings = AdminSettings { socket: ControlSocket::Off, ..AdminSettings::default() };
+        AdminSockets { server: Arc::new(server), settings, control: None, listeners: Vec::new() }
+    }
+
+    /// Opens what these settings need and is not open yet. Nothing changes until the result is [applied](Self::apply).
+    ///
+    /// # Errors
+    /// A socket cannot be opened.
+    pub fn open(&self, settings: &AdminSettings) -> Result<OpenedSockets> {
+        let is_same = (&settings.socket, &settings.group) == (&self.settings.socket, &self.settings.group);
+        let default = || {
+            let is_root = nix::unistd::geteuid().is_root();
+            control_socket::default_path(&super::variable, super::is_service(), is_root)
+        };
+        let control = match is_same {
+            true => None,
+            false => {
+                let held = self.control.as_ref().map(|(bound, _)| bound);
+                Some(BoundSocket::of(settings, default(), held)?)
+            }
+        };
+        let new = settings.listen.iter().filter(|addr| self.listeners.iter().all(|(open, _)| open != *addr));
+        let closes = |addr: &SocketAddr| {
+            let removed = self.listeners().filter(|open| !settings.listen.contains(open));
+            removed.into_iter().any(|open| open.port() == addr.port())
+        };
+        let listeners = new.map(|addr| Ok((*addr, http::open_for(*addr, closes(addr), "admin")?)));
+        let listeners = listeners.collect::<Result<Vec<_>>>()?;
+        Ok(OpenedSockets { settings: settings.clone(), control, listeners })
+    }
+
+    /// Serves by opened sockets, and closes those that the settings do not have any more. `identity` is for TLS.
+    ///
+    /// # Errors
+    /// A socket cannot be registered with the runtime.
+    pub fn apply(&mut self, opened: OpenedSockets, identity: Option<Identity>) -> Result<()> {
+        let OpenedSockets { settings, control, listeners } = opened;
+        self.server.api.configure(&settings);
+        *self.server.identity.lock().unwrap_or_else(PoisonError::into_inner) =
+            identity.filter(|_| settings.tls);
+        if let Some(control) = control {
+            self.control = match control {
+                Some(bound) => {
+                    let task = self.server.clone().serve_control(&bound).context("control socket")?;
+                    info!("control socket: {}", bound.path().display());
+                    Some((bound, task))
+                }
+                None => None,
+            };
+        }
+        self.listeners.retain(|(addr, _)| settings.listen.contains(addr));
+        for (addr, listener) in listeners {
+            let task = self.server.clone().serve_remote(listener).with_context(|| format!("admin {addr}"))?;
+            info!("serving the admin API on {} {addr}", if settings.tls { "https" } else { "http" });
+            self.listeners.push((addr, task));
+        }
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// The addresses of the TCP listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().map(|(addr, _)| *addr)
+    }
+
+    /// Where the control socket is.
+    pub fn control_path(&self) -> Option<&Path> {
+        self.control.as_ref().map(|(bound, _)| bound.path())
+    }
+}
+
+impl AdminServer {
+    fn serve_control(self: Arc<Self>, bound: &BoundSocket) -> io::Result<Task> {
+        let listener = UnixListener::from_std(bound.listener()?)?;
+        Ok(Task(tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => self.start_local(stream).await,
+                    Err(error) => accept_failed(&error, &self.local).await,
+                }
+            }
+        })))
+    }
+
+    async fn start_local(&self, stream: UnixStream) {
+        // Without the credentials there is nobody to hold responsible.
+        let Ok(peer) = stream.peer_cred() else { return };
+        let caller = Caller::Process { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
+        let api = self.api.clone();
+        let serve = |asked| async move {
+            let _ = timeout(CONNECTION, connection(stream, caller, api, asked)).await;
+        };
+        self.local.start(serve).await;
+    }
+
+    fn serve_remote(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<Task> {
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Task(tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, from)) => self.start_remote(stream, from).await,
+                    Err(error) => accept_failed(&error, &self.remote).await,
+                }
+            }
+        })))
+    }
+
+    async fn start_remote(&self, stream: TcpStream, from: SocketAddr) {
+        let Ok(to) = stream.local_addr() else { return };
+        let caller = Caller::Remote { from, to };
+        let api = self.api.clone();
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let serve = |asked| async move {
+            let served = async {
+                match identity {
+                    None => connection(stream, caller, api, asked).await,
+                    Some(identity) => match timeout(REQUEST, handshake(stream, &identity)).await {
+                        Ok(Ok(stream)) => connection(stream, caller, api, asked).await,
+                        Ok(Err(error)) => debug!(%error, "a TLS handshake of the admin API failed"),
+                        Err(_) => debug!("a TLS handshake of the admin API took too long"),
+                    },
+                }
+            };
+            let _ = timeout(CONNECTION, served).await;
+        };
+        self.remote.start(serve).await;
+    }
+}
+
+/// Makes room for the next connection, or waits a moment.
+async fn accept_failed(error: &io::Error, connections: &Connections) {
+    if !http::is_exhaustion(error) {
+        // accept(2): the error of a connection that has ended already.
+        return debug!(%error, "a connection to the admin API failed");
+    }
+    if !connections.close_oldest().await {
+        warn!(%error, "cannot accept a connection to the admin API");
+        // Retrying at once would use a whole CPU.
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    identity: &Identity,
+) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let config = {
+        let hello = start.client_hello();
+        identity.config_for(hello.alpn().into_iter().flatten())
+    };
+    start.into_stream(config).await
+}
+
+/// Serves one request.
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: Caller,
+    api: Arc<dyn Api>,
+    asked: Asked,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        asked.note();
+        let response = api.call(caller, request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "a connection to the admin API failed");
+    }
+}

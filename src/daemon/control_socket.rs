@@ -1,0 +1,363 @@
+//! The control socket: a Unix socket whose mode decides who may use it.
+//!
+//! It gets its mode and group under another name and takes its own when it is ready, so that at no moment more can connect, and
+//! that a socket which a dead process has left is replaced without a gap.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Group, chown, geteuid};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tracing::{info, warn};
+
+use super::random;
+use crate::config::settings::{AdminSettings, ControlSocket};
+
+/// Its name in a default folder.
+const NAME: &str = "control.sock";
+
+/// The folder of services and of root.
+const RUN: &str = "/run/hairpin";
+
+/// Its mode: the owner and the group may use it.
+const MODE: u32 = 0o660;
+
+/// Connections that may wait in the kernel's accept queue.
+const BACKLOG: i32 = 64;
+
+/// The default path; `None` where there is no folder for it.
+pub fn default_path(
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    is_service: bool,
+    is_root: bool,
+) -> Option<PathBuf> {
+    let variable = |name| environment(name).map(PathBuf::from);
+    let absolute = |path: &PathBuf| path.is_absolute();
+    // systemd separates several directories by colons (systemd.exec(5)).
+    let given = variable("RUNTIME_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
+    let default = || match is_root || is_service {
+        true => Some(RUN.into()),
+        false => variable("XDG_RUNTIME_DIR").filter(absolute).map(|folder| folder.join("hairpin")),
+    };
+    given.filter(absolute).or_else(default).map(|folder| folder.join(NAME))
+}
+
+/// The default paths where `hairpin ctl` looks, the likeliest first: whoever may use the socket of a service need not be root.
+pub fn default_paths(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = default_path(environment, false, geteuid().is_root()).into_iter().collect();
+    let service = Path::new(RUN).join(NAME);
+    if !paths.contains(&service) {
+        paths.push(service);
+    }
+    paths
+}
+
+/// A socket that is being listened on. Dropping it removes its file, unless another relay has taken the name.
+pub struct BoundSocket {
+    path: PathBuf,
+    /// The device and inode of the file.
+    file: (u64, u64),
+    listener: UnixListener,
+}
+
+impl BoundSocket {
+    /// Opens the socket of these settings. At the default path it is done without if it cannot be opened, with a warning.
+    /// It may take the name of one that is `held` by this relay.
+    ///
+    /// # Errors
+    /// The socket of the settings cannot be opened.
+    pub fn of(
+        settings: &AdminSettings,
+        default: Option<PathBuf>,
+        held: Option<&BoundSocket>,
+    ) -> Result<Option<BoundSocket>> {
+        let group = group(&settings.group)?;
+        match (&settings.socket, default) {
+            (ControlSocket::Off, _) => Ok(None),
+            (ControlSocket::At(path), _) => BoundSocket::open(path, group, held).map(Some),
+            (ControlSocket::Default, None) => {
+                info!(
+                    "there is no control socket for hairpin ctl, because there is no folder for it; set admin.socket, or \
+                     XDG_RUNTIME_DIR in the environment"
+                );
+                Ok(None)
+            }
+            (ControlSocket::Default, Some(path)) => {
+                let opened = create_folder(&path).and_then(|()| BoundSocket::open(&path, group, held));
+                Ok(opened.map_err(|error| warn!("{error:#}; the relay runs without a control socket")).ok())
+            }
+        }
+    }
+
+    fn open(path: &Path, group: Option<Gid>, held: Option<&BoundSocket>) -> Result<BoundSocket> {
+        let shown = path.display();
+        bind(path, group, held).with_context(|| format!("control socket {shown}"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The listener, which does not block.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+
+    /// Whether the file of this path is that of this socket.
+    fn is_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == self.file)
+    }
+}
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        if self.is_at(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn group(name: &str) -> Result<Option<Gid>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let by_number = || name.parse().ok().map(Gid::from_raw);
+    let group = Group::from_name(name).ok().flatten().map(|group| group.gid).or_else(by_number);
+    group
+        .map(Some)
+        .ok_or_else(|| anyhow!("admin.group: there is no group {name:?}; create it, or change admin.group"))
+}
+
+/// Creates the folder of a default path.
+fn create_folder(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let created = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    created.with_context(|| {
+        format!(
+            "control socket {}: its folder cannot be created; set RuntimeDirectory=hairpin (systemd) or admin.socket",
+            path.display()
+        )
+    })
+}
+
+fn bind(path: &Path, group: Option<Gid>, held: Option<&BoundSocket>) -> Result<BoundSocket> {
+    let folder = path.parent().context("not a path of a file; change admin.socket")?;
+    let opened = File::open(folder).map_err(|error| refused(folder, &error))?;
+    let metadata = opened.metadata().with_context(|| format!("cannot examine {}", folder.display()))?;
+    if metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0 {
+        bail!(
+            "every user may write to {}, and could replace the socket; choose another folder in admin.socket, or run `chmod o-w` \
+             on it",
+            folder.display()
+        );
+    }
+    // Two relays that start at once do not both replace a dead one's socket.
+    let lock = Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, error)| error);
+    let _lock = lock.with_context(|| format!("cannot lock {}", folder.display()))?;
+    if held.is_none_or(|held| !held.is_at(path)) {
+        check_is_free(path)?;
+    }
+
+    let temporary = folder.join(URL_SAFE_NO_PAD.encode(random::bytes::<6>()?));
+    let opened = listen(&temporary, group).and_then(|listener| {
+        fs::rename(&temporary, path)?;
+        Ok(listener)
+    });
+    let listener = opened.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        refused(folder, &error)
+    })?;
+    let file = fs::symlink_metadata(path).context("has disappeared; start again")?;
+    Ok(BoundSocket { path: path.to_owned(), file: (file.dev(), file.ino()), listener })
+}
+
+fn listen(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // The file gets the mode of the socket, less that of the umask (unix_bind in net/unix/af_unix.c).
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(group) = group {
+        chown(path, None, Some(group))?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(MODE))?;
+    // Until now nobody can connect (unix(7): ECONNREFUSED).
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Checks that nothing but a dead process' socket has the name.
+fn check_is_free(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refused(path, &error)),
+        Ok(file) if !file.file_type().is_socket() => {
+            bail!("there is something else with this name; remove it, or change admin.socket")
+        }
+        Ok(_) => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A full queue of a process that hangs must not hold up the start.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(refused(path, &error)),
+        // Connected, or waiting for a place, or a socket of another type.
+        connected => {
+            let process = connected.ok().and_then(|()| getsockopt(&socket, PeerCredentials).ok());
+            let process = process.map(|one| format!(" (process {})", one.pid())).unwrap_or_default();
+            bail!("another relay uses it{process}; stop that one, or set another path in admin.socket")
+        }
+    }
+}
+
+fn refused(path: &Path, error: &io::Error) -> anyhow::Error {
+    let fix = match error.kind() {
+        io::ErrorKind::NotFound => "create the folder, or change admin.socket",
+        io::ErrorKind::PermissionDenied => {
+            "allow the user of hairpin to write to the folder and to set admin.group, or change admin.socket"
+        }
+        _ => "change admin.socket",
+    };
+    anyhow!("{}: {error}; {fix}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn default(variables: &[(&str, &str)], is_service: bool, is_root: bool) -> Option<String> {
+        let variable = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
+        default_path(&variable, is_service, is_root).map(|path| path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_default_path_is_in_the_runtime_directory() {
+        let given = ("RUNTIME_DIRECTORY", "/run/one:/run/two");
+        let user = ("XDG_RUNTIME_DIR", "/run/user/1000");
+        for (variables, is_service, is_root, expected) in [
+            (&[given, user][..], true, false, Some("/run/one/control.sock")),
+            (&[user], true, false, Some("/run/hairpin/control.sock")),
+            (&[user], false, true, Some("/run/hairpin/control.sock")),
+            (&[user], false, false, Some("/run/user/1000/hairpin/control.sock")),
+            (&[], false, false, None),
+        ] {
+            assert_eq!(default(variables, is_service, is_root).as_deref(), expected);
+        }
+    }
+
+    fn at(path: &Path) -> AdminSettings {
+        AdminSettings { socket: ControlSocket::At(path.to_owned()), ..AdminSettings::default() }
+    }
+
+    fn open(path: &Path) -> Result<BoundSocket> {
+        BoundSocket::of(&at(path), None, None).map(Option::unwrap)
+    }
+
+    /// The file's mode is the gate.
+    #[test]
+    fn the_owner_and_the_group_may_use_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let bound = open(&path).unwrap();
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert!(file.file_type().is_socket());
+        assert_eq!((file.mode() & 0o7777, file.uid()), (MODE, geteuid().as_raw()));
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(bound);
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "it is removed, and nothing else is left"
+        );
+    }
+
+    #[test]
+    fn a_dead_process_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let first = open(&path).unwrap();
+        let error = format!("{:#}", open(&path).map(drop).unwrap_err());
+        let process = format!("another relay uses it (process {})", std::process::id());
+        assert!(error.contains(&process) && error.contains(path.to_str().unwrap()), "{error}");
+        assert!(UnixStream::connect(&path).is_ok());
+        // Another relay's file stays.
+        fs::remove_file(&path).unwrap();
+        let second = open(&path).unwrap();
+        drop(first);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn at_the_default_path_the_relay_runs_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hairpin/control.sock");
+        let settings = AdminSettings::default();
+        let first = BoundSocket::of(&settings, Some(path.clone()), None).unwrap();
+        assert!(first.is_some(), "its folder is created");
+        assert!(BoundSocket::of(&settings, Some(path.clone()), None).unwrap().is_none());
+        assert!(UnixStream::connect(&path).is_ok());
+        let off = AdminSettings { socket: ControlSocket::Off, ..AdminSettings::default() };
+        assert!(BoundSocket::of(&off, Some(path), None).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_socket_and_what_all_may_replace_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        fs::write(&path, "a file").unwrap();
+        let error = format!("{:#}", open(&path).map(drop).unwrap_err());
+        assert!(error.contains("there is something else with this name"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
+        fs::remove_file(&path).unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let error = format!("{:#}", open(&path).map(drop).unwrap_err());
+        assert!(error.contains("every user may write to"), "{error}");
+        let missing = folder.path().join("missing/control.sock");
+        let error = format!("{:#}", open(&missing).map(drop).unwrap_err());
+        assert!(error.contains("create the folder"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_group_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let mut settings = at(&path);
+        settings.group = "no-such-group-here".into();
+        let error = BoundSocket::of(&settings, None, None).map(drop).unwrap_err().to_string();
+        assert!(error.contains("admin.group: there is no group \"no-such-group-here\""), "{error}");
+        if geteuid().is_root() {
+            settings.group = "12345".into();
+            let bound = BoundSocket::of(&settings, None, None).unwrap().unwrap();
+            assert_eq!(fs::symlink_metadata(&path).unwrap().gid(), 12345);
+            settings.group.clear();
+            let again = BoundSocket::of(&settings, None, Some(&bound)).unwrap();
+            drop(bound);
+            assert_eq!(fs::symlink_metadata(&path).unwrap().gid(), nix::unistd::getegid().as_raw());
+            assert!(UnixStream::connect(&path).is_ok() && again.is_some());
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a running relay is and does, for operators.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::main_loop::Daemon;
+use super::reload::{ReloadError, ReloadReport};
+use super::{ice, random, unix_now};
+use crate::datapath::WorkerStats;
+use crate::plural::counted;
+use crate::turn::peers::PeerRule;
+use crate::turn::{PerFamily, Transport};
+
+/// What tells this process from every other relay, and from itself before a restart.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Random, in hex.
+    pub id: String,
+    /// When it started, in Unix seconds.
+    pub started: u64,
+    at: Instant,
+}
+
+/// What a relay is and does at a moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The process.
+    pub instance: Instance,
+    /// How long it has run.
+    pub uptime: Duration,
+    /// The listeners for clients.
+    pub listeners: Vec<(Transport, SocketAddr)>,
+    /// The listeners for metrics and health.
+    pub http: Vec<SocketAddr>,
+    /// The control socket, if there is one.
+    pub control_socket: Option<PathBuf>,
+    /// The TCP listeners of the admin API.
+    pub admin: Vec<SocketAddr>,
+    /// The addresses that relay, each with its external address if it has one.
+    pub relay: Vec<(IpAddr, Option<IpAddr>)>,
+    /// Why the relay cannot serve clients, if it cannot.
+    pub not_ready: Option<String>,
+    /// The URLs for ICE servers of clients.
+    pub ice_urls: Vec<String>,
+    /// Every number of `[limits]` by its name.
+    pub limits: Vec<(&'static str, u64)>,
+    /// What there is now.
+    pub counts: Counts,
+    /// Which peers may be reached or not beside the defaults, in the order of the configuration.
+    pub peers: Vec<PeerEntry>,
+    /// The last reload.
+    pub last_reload: Option<LastReload>,
+}
+
+/// How many of everything there are.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Allocations.
+    pub allocations: u64,
+    /// Relayed addresses by transport and family; an allocation may have two.
+    pub relayed: [PerFamily<u64>; Transport::ALL.len()],
+    /// Permissions.
+    pub permissions: u64,
+    /// Bound channels.
+    pub channels: u64,
+}
+
+/// A rule about peers and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerEntry {
+    /// The addresses and ports.
+    pub peer: String,
+    /// Whether they may be reached.
+    pub allowed: bool,
+    /// `default`, `file`, or who else has set it.
+    pub origin: String,
+}
+
+/// How a reload went.
+#[derive(Clone, Debug)]
+pub struct LastReload {
+    /// When, in Unix seconds.
+    pub at: u64,
+    /// Who asked for it.
+    pub by: String,
+    /// What has changed, in short, or why nothing has.
+    pub outcome: Result<String, String>,
+}
+
+impl Instance {
+    /// That of this process.
+    ///
+    /// # Errors
+    /// The operating system provides no random bytes.
+    pub fn new() -> std::io::Result<Instance> {
+        let id = random::bytes::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Instance { id, started: unix_now(), at: Instant::now() })
+    }
+}
+
+impl LastReload {
+    /// A reload that has just ended.
+    pub fn new(by: &str, outcome: &Result<ReloadReport, ReloadError>) -> LastReload {
+        let outcome = match outcome {
+            Ok(report) if report.changed.is_empty() => Ok("nothing has changed".into()),
+            Ok(report) => Ok(format!("{} changed", counted(report.changed.len(), "setting"))),
+            Err(error) => Err(error.to_string()),
+        };
+        LastReload { at: unix_now(), by: by.into(), outcome }
+    }
+}
+
+impl Counts {
+    fn of(workers: &[WorkerStats]) -> Counts {
+        let mut counts = Counts::default();
+        for WorkerStats { turn, .. } in workers {
+            counts.allocations += turn.allocations;
+            counts.permissions += turn.permissions;
+            counts.channels += turn.channels;
+            for (sum, relays) in counts.relayed.iter_mut().zip(&turn.relays) {
+                sum.v4 += relays.v4;
+                sum.v6 += relays.v6;
+            }
+        }
+        counts
+    }
+}
+
+impl Daemon<'_> {
+    pub(super) fn status(&self) -> Status {
+        let (settings, site) = (self.relay.settings(), self.relay.site());
+        let outside = |ip: &IpAddr| Some(site.outside(*ip)).filter(|outside| outside != ip);
+        let rules = |rules: &[PeerRule], allowed| {
+            let entry =
+                |rule: &PeerRule| PeerEntry { peer: rule.to_string(), allowed, origin: "file".into() };
+            rules.iter().map(entry).collect::<Vec<_>>()
+        };
+        Status {
+            uptime: self.instance.at.elapsed(),
+            instance: self.instance.clone(),
+            listeners: site.listeners.clone(),
+            http: settings.http.listen.clone(),
+            control_socket: self.admin.control_path().map(Path::to_owned),
+            admin: self.admin.listeners().collect(),
+            relay: site.relay.iter().map(|ip| (*ip, outside(ip))).collect(),
+            not_ready: self.relay.not_ready(),
+            ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
+            limits: self.relay.room.limits(settings),
+            counts: Counts::of(&self.relay.stats()),
+            peers: [rules(&settings.peers.allow, true), rules(&settings.peers.deny, false)].concat(),
+            last_reload: self.last_reload.clone(),
+        }
+    }
+}
