@@ -159,7 +159,8 @@ impl AdminSockets {
             identity.filter(|_| settings.tls);
         if let Some(control) = control {
             self.control = match control {
-                Some(bound) => {
+                Some(mut bound) => {
+                    bound.publish()?;
                     let task = self.server.clone().serve_control(&bound).context("control socket")?;
                     info!("control socket: {}", bound.path().display());
                     Some((bound, task))

@@ -65,9 +65,13 @@ pub fn default_paths(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Path
 /// A socket that is being listened on. Dropping it removes its file, unless another relay has taken the name.
 pub struct BoundSocket {
     path: PathBuf,
+    /// The name of the file now: a temporary one until it is published.
+    name: PathBuf,
     /// The device and inode of the file.
     file: (u64, u64),
     listener: UnixListener,
+    /// Keeps other relays from taking the path until it is published.
+    lock: Option<Flock<File>>,
 }
 
 impl BoundSocket {
@@ -104,7 +108,19 @@ impl BoundSocket {
         bind(path, group, held).with_context(|| format!("control socket {shown}"))
     }
 
-    /// Where it is.
+    /// Gives it its name, in the place of what had it.
+    ///
+    /// # Errors
+    /// Its folder is not what it was any more.
+    pub fn publish(&mut self) -> Result<()> {
+        let renamed = fs::rename(&self.name, &self.path).map_err(|error| refused(&self.path, &error));
+        renamed.with_context(|| format!("control socket {}", self.path.display()))?;
+        self.name.clone_from(&self.path);
+        self.lock = None;
+        Ok(())
+    }
+
+    /// Where it is, once it is published.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -125,8 +141,8 @@ impl BoundSocket {
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
-        if self.is_at(&self.path) {
-            let _ = fs::remove_file(&self.path);
+        if self.is_at(&self.name) {
+            let _ = fs::remove_file(&self.name);
         }
     }
 }
@@ -167,22 +183,17 @@ fn bind(path: &Path, group: Option<Gid>, held: Option<&BoundSocket>) -> Result<B
     }
     // Two relays that start at once do not both replace a dead one's socket.
     let lock = Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, error)| error);
-    let _lock = lock.with_context(|| format!("cannot lock {}", folder.display()))?;
+    let lock = lock.with_context(|| format!("cannot lock {}", folder.display()))?;
     if held.is_none_or(|held| !held.is_at(path)) {
         check_is_free(path)?;
     }
-
-    let temporary = folder.join(URL_SAFE_NO_PAD.encode(random::bytes::<6>()?));
-    let opened = listen(&temporary, group).and_then(|listener| {
-        fs::rename(&temporary, path)?;
-        Ok(listener)
-    });
-    let listener = opened.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
+    let name = folder.join(URL_SAFE_NO_PAD.encode(random::bytes::<6>()?));
+    let listened = listen(&name, group).and_then(|listener| Ok((listener, fs::symlink_metadata(&name)?)));
+    let (listener, file) = listened.map_err(|error| {
+        let _ = fs::remove_file(&name);
         refused(folder, &error)
     })?;
-    let file = fs::symlink_metadata(path).context("has disappeared; start again")?;
-    Ok(BoundSocket { path: path.to_owned(), file: (file.dev(), file.ino()), listener })
+    Ok(BoundSocket { path: path.to_owned(), name, file: (file.dev(), file.ino()), listener, lock: Some(lock) })
 }
 
 fn listen(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
@@ -270,8 +281,18 @@ mod tests {
         AdminSettings { socket: ControlSocket::At(path.to_owned()), ..AdminSettings::default() }
     }
 
+    fn published(
+        settings: &AdminSettings,
+        default: Option<PathBuf>,
+        held: Option<&BoundSocket>,
+    ) -> Result<Option<BoundSocket>> {
+        let mut opened = BoundSocket::of(settings, default, held)?;
+        opened.as_mut().map_or(Ok(()), BoundSocket::publish)?;
+        Ok(opened)
+    }
+
     fn open(path: &Path) -> Result<BoundSocket> {
-        BoundSocket::of(&at(path), None, None).map(Option::unwrap)
+        published(&at(path), None, None).map(Option::unwrap)
     }
 
     /// The file's mode is the gate.
@@ -316,12 +337,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hairpin/control.sock");
         let settings = AdminSettings::default();
-        let first = BoundSocket::of(&settings, Some(path.clone()), None).unwrap();
+        let first = published(&settings, Some(path.clone()), None).unwrap();
         assert!(first.is_some(), "its folder is created");
-        assert!(BoundSocket::of(&settings, Some(path.clone()), None).unwrap().is_none());
+        assert!(published(&settings, Some(path.clone()), None).unwrap().is_none());
         assert!(UnixStream::connect(&path).is_ok());
         let off = AdminSettings { socket: ControlSocket::Off, ..AdminSettings::default() };
-        assert!(BoundSocket::of(&off, Some(path), None).unwrap().is_none());
+        assert!(published(&off, Some(path), None).unwrap().is_none());
     }
 
     #[test]
@@ -347,14 +368,16 @@ mod tests {
         let path = folder.path().join("control.sock");
         let mut settings = at(&path);
         settings.group = "no-such-group-here".into();
-        let error = BoundSocket::of(&settings, None, None).map(drop).unwrap_err().to_string();
+        let error = published(&settings, None, None).map(drop).unwrap_err().to_string();
         assert!(error.contains("admin.group: there is no group \"no-such-group-here\""), "{error}");
         if geteuid().is_root() {
             settings.group = "12345".into();
-            let bound = BoundSocket::of(&settings, None, None).unwrap().unwrap();
+            let bound = published(&settings, None, None).unwrap().unwrap();
             assert_eq!(fs::symlink_metadata(&path).unwrap().gid(), 12345);
             settings.group.clear();
-            let again = BoundSocket::of(&settings, None, Some(&bound)).unwrap();
+            drop(BoundSocket::of(&settings, None, Some(&bound)).unwrap());
+            assert!(UnixStream::connect(&path).is_ok(), "what was given up changes nothing");
+            let again = published(&settings, None, Some(&bound)).unwrap();
             drop(bound);
             assert_eq!(fs::symlink_metadata(&path).unwrap().gid(), nix::unistd::getegid().as_raw());
             assert!(UnixStream::connect(&path).is_ok() && again.is_some());
