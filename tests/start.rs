@@ -369,6 +369,7 @@ impl Machine {
                 &script,
             ])
             .env("STATE", Path::new(self.state.path()))
+            .env("RUNTIME_DIRECTORY", self.state.path().join("run"))
             .env_remove("HAIRPIN_AUTH_SECRET")
             .env_remove("INVOCATION_ID")
             .env_remove("NOTIFY_SOCKET")

@@ -193,7 +193,13 @@ fn bind(path: &Path, group: Option<Gid>, held: Option<&BoundSocket>) -> Result<B
         let _ = fs::remove_file(&name);
         refused(folder, &error)
     })?;
-    Ok(BoundSocket { path: path.to_owned(), name, file: (file.dev(), file.ino()), listener, lock: Some(lock) })
+    Ok(BoundSocket {
+        path: path.to_owned(),
+        name,
+        file: (file.dev(), file.ino()),
+        listener,
+        lock: Some(lock),
+    })
 }
 
 fn listen(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {

@@ -65,7 +65,8 @@ impl Place {
         let listeners = settings.listen.all().into_iter().map(|(transport, addr)| (transport.as_str(), addr));
         let http = settings.http.listen.iter().map(|addr| ("http", *addr));
         let is_idle = |addr: SocketAddr| !addr.ip().is_unspecified() && !own.may_contain(addr.ip());
-        let idle = listeners.chain(http).filter(|(_, addr)| is_idle(*addr)).collect();
+        let admin = settings.admin.listen.iter().map(|addr| ("admin", *addr));
+        let idle = listeners.chain(http).chain(admin).filter(|(_, addr)| is_idle(*addr)).collect();
         Place { own, relay, external, misfit, waiting, idle }
     }
 

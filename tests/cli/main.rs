@@ -3,6 +3,7 @@
 #![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
 
+mod ctl;
 mod place;
 mod secrets;
 mod signals;

@@ -51,6 +51,8 @@ impl Place {
 
     /// Runs a command that starts the relay, and waits until it serves.
     pub fn wait_for_start(&self, command: &mut Command, stderr: Stdio) -> Running {
+        // Its control socket is in its own folder.
+        command.env("RUNTIME_DIRECTORY", self.folder.path());
         let running = Running(command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).is_err() {
@@ -137,7 +139,10 @@ pub fn hairpin(args: &[&str]) -> Output {
 /// The program, in an environment without systemd's variables and without a secret.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_hairpin")));
-    for variable in ["HAIRPIN_AUTH_SECRET", "INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY"] {
+    let systemd =
+        ["INVOCATION_ID", "NOTIFY_SOCKET", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "XDG_RUNTIME_DIR"];
+    let hairpin = ["HAIRPIN_AUTH_SECRET", "HAIRPIN_ADMIN_SOCKET", "HAIRPIN_ADMIN_TOKEN"];
+    for variable in systemd.into_iter().chain(hairpin) {
         command.env_remove(variable);
     }
     command.args(args).stdin(Stdio::null());

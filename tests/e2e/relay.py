@@ -58,7 +58,13 @@ class Relay:
             arguments = ("--config", file, *arguments)
         self._stderr = self.folder / "stderr"
         self._stdout = self.folder / "stdout"
-        variables = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environment or {})}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            # Its control socket is in its own folder.
+            "RUNTIME_DIRECTORY": str(self.folder),
+            **(environment or {}),
+        }
         with open(self._stdout, "wb") as stdout, open(self._stderr, "wb") as log:
             options = {"stdout": stdout, "stderr": log, "env": variables, "cwd": self.folder, **options}
             self.process = host.start(*wrapper, PROGRAM, "serve", *arguments, **options)
@@ -141,6 +147,27 @@ class Relay:
         """The samples of `hairpin_<name>`, indexed by worker."""
         samples = self.metrics()["hairpin_" + name]
         return [int(samples[frozenset({("worker", str(worker))})]) for worker in range(len(samples))]
+
+    # Control
+
+    @property
+    def socket(self):
+        """The control socket."""
+        return self.folder / "control.sock"
+
+    def ctl(self, *arguments, status=0):
+        """Runs `hairpin ctl` with the control socket, which must exit with this status; returns what it printed, on standard
+        error if it had to fail.
+        """
+        command = [PROGRAM, "ctl", "--socket", self.socket, *arguments]
+        done = self.host.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        output, error = done.communicate(timeout=60)
+        assert done.returncode == status, f"{command}: {done.returncode}: {error or output}"
+        return error if status else output
+
+    def ask(self, *arguments):
+        """The JSON that `hairpin ctl` prints."""
+        return json.loads(self.ctl(*arguments, "--json"))
 
     # Resources
 
