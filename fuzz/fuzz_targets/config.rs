@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 
 use hairpin::auth::{Auth, NonceKeys};
 use hairpin::config::{FileContents, Loaded, ReadContext, Site, load};
-use hairpin::turn::{External, Transport};
 use libfuzzer_sys::fuzz_target;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, TableLike, Value};
@@ -70,14 +69,11 @@ fn check(text: &str, choice: u8) {
     let Some(settings) = loaded else { return };
     assert!(!contains_marker(&format!("{settings:?}")));
     let site = Site {
-        listeners: settings.listen.udp.iter().map(|addr| (Transport::Udp, *addr)).collect(),
-        former: Vec::new(),
-        widened: false,
-        draining: true,
+        listeners: settings.listener_addresses(),
         relay: settings.relay.addresses.clone(),
-        external: External::default(),
         own: settings.relay.addresses.iter().copied().map(Into::into).collect(),
         cpus: 2,
+        ..Site::default()
     };
     let identity = settings.tls.identity().expect("the loader has checked it");
     settings.datapath(&site);

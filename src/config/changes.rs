@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kind::{FieldValue, Reload};
+use super::listener;
 use super::settings::{Settings, SiblingSettings};
 use super::table::SETTINGS;
 use crate::auth::{Password, StaticUser};
@@ -28,8 +29,11 @@ const ENTRIES: usize = 100;
 type RepeatedChanges = (&'static str, Reload, fn(&Settings, &Settings) -> Vec<String>);
 
 /// The sections of [`REPEATED`](super::table::REPEATED).
-static REPEATED_CHANGES: &[RepeatedChanges] =
-    &[("auth.user", Reload::Live, users), ("sibling", Reload::Live, siblings)];
+static REPEATED_CHANGES: &[RepeatedChanges] = &[
+    ("listener", Reload::Live, listener::changes),
+    ("sibling", Reload::Live, siblings),
+    ("auth.user", Reload::Live, users),
+];
 
 impl Settings {
     /// What differs in `new`, in the order of the table.

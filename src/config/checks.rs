@@ -23,9 +23,9 @@ pub struct Disagreement {
 pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let ListenSettings { udp, tcp, tls, .. } = &settings.listen;
-    if settings.listen.all().is_empty() {
+    if settings.listeners().is_empty() {
         found.push(mistake(
-            &["listen.udp", "listen.tcp", "listen.tls"],
+            &["listen.udp", "listen.tcp", "listen.tls", "listener"],
             "there is no listener for clients",
             "list an address, or remove the line to use the default",
         ));
@@ -169,11 +169,6 @@ pub fn credentials(settings: &Settings) -> Option<Disagreement> {
 fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
     let all =
         || lists.iter().enumerate().flat_map(|(n, (key, list))| list.iter().map(move |addr| (n, *key, addr)));
-    let covers = |wildcard: &SocketAddr, other: &SocketAddr| {
-        wildcard.ip().is_unspecified()
-            && !other.ip().is_unspecified()
-            && (wildcard.is_ipv4(), wildcard.port()) == (other.is_ipv4(), other.port())
-    };
     all().find_map(|(n, key, one)| {
         let what = |other: &SocketAddr| match covers(one, other) {
             true => format!("{one} includes {other}, which is listed too"),
@@ -183,6 +178,17 @@ fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
             all().find(|(m, _, other)| covers(one, other) || (n < *m && one == *other))?;
         Some(mistake(&[key, other_key], what(other), "remove or change one of them"))
     })
+}
+
+/// Whether two addresses of the same kind of socket cannot both be opened.
+pub(super) fn clash(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one == other || covers(one, other) || covers(other, one)
+}
+
+fn covers(wildcard: &SocketAddr, other: &SocketAddr) -> bool {
+    wildcard.ip().is_unspecified()
+        && !other.ip().is_unspecified()
+        && (wildcard.is_ipv4(), wildcard.port()) == (other.is_ipv4(), other.port())
 }
 
 /// What is wrong with the certificate and its key. They are required if `listens`.
@@ -248,7 +254,7 @@ pub(super) fn warning(
 }
 
 /// Whether relay sockets may be bound to the listener's address. Discovered addresses may be any.
-fn shares_an_address(listener: &SocketAddr, settings: &Settings) -> bool {
+pub(super) fn shares_an_address(listener: &SocketAddr, settings: &Settings) -> bool {
     let addresses = &settings.relay.addresses;
     let same_family = |wildcard: &SocketAddr| addresses.iter().any(|a| a.is_ipv4() == wildcard.is_ipv4());
     addresses.is_empty()

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::listener::Listener;
 use super::settings::Settings;
 use super::sibling;
 use crate::auth::Auth;
@@ -13,19 +14,20 @@ use crate::tls::Identity;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
 use crate::turn::{
-    Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, ListenerPolicy, ListenerTable,
-    Sibling, Transport,
+    Admission, AllocationLimits, ExemptSources, External, Families, Lifetimes, ListenerTable, Sibling,
+    Transport,
 };
 use crate::wire::ChannelRange;
 use crate::{auth, datapath, turn};
 
 /// What depends on the machine and not on the settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Site {
     /// The listeners that this machine can open.
     pub listeners: Vec<(Transport, SocketAddr)>,
-    /// Removed listeners: those of UDP serve their allocations, and connections of the others may live on.
-    pub closing: Vec<(Transport, SocketAddr)>,
+    /// Removed listeners, as they were (see [`Settings::recall`]): those of UDP serve their allocations, and connections of the
+    /// others may live on.
+    pub closing: Vec<Listener>,
     /// The relayed addresses, configured or discovered.
     pub relay: Vec<IpAddr>,
     /// Former relayed addresses that this machine still has: allocations may live there.
@@ -38,6 +40,8 @@ pub struct Site {
     pub widened: bool,
     /// Whether the relay drains.
     pub draining: bool,
+    /// What programs have set over the peers of the settings.
+    pub overlays: Overlays,
     /// CPUs that this process may use.
     pub cpus: usize,
 }
@@ -87,6 +91,7 @@ impl Settings {
     /// The configuration of `turn`.
     pub fn turn(&self, site: &Site) -> turn::TurnConfig {
         let limits = &self.limits;
+        let peers = self.peers(site);
         turn::TurnConfig {
             admission: match site.draining {
                 false => Admission::Open,
@@ -111,22 +116,8 @@ impl Settings {
             rates: self.rates(),
             channels: self.channels(),
             external: site.external.clone(),
-            peers: PeerRules::new(Rules {
-                allow: self.peers.allow.clone(),
-                deny: self.peers.deny.clone(),
-                nat64: self.peers.nat64.clone(),
-                relay: site
-                    .relay
-                    .iter()
-                    .flat_map(|ip| [*ip, site.outside(*ip)])
-                    .chain(site.former.iter().copied())
-                    .collect(),
-                own: site.own.clone(),
-                widened: site.widened,
-                endpoints: self.endpoints(site),
-                overlays: Overlays::default(),
-            }),
-            listeners: self.listener_table(site),
+            listeners: self.listener_table(site, &peers),
+            peers,
             software: Some(self.software.clone()).filter(|software| !software.is_empty()),
         }
     }
@@ -137,22 +128,34 @@ impl Settings {
         self.siblings.iter().map(|one| sibling::resolve(one, is_here)).collect()
     }
 
-    /// What differs between listeners. Those that are open are in it beside those that are not: an address of its own comes before
-    /// a wildcard.
-    fn listener_table(&self, site: &Site) -> ListenerTable {
-        if site.closing.is_empty() {
-            return ListenerTable::default();
+    /// The peers of `[peers]`.
+    fn peers(&self, site: &Site) -> PeerRules {
+        PeerRules::new(Rules {
+            allow: self.peers.allow.clone(),
+            deny: self.peers.deny.clone(),
+            nat64: self.peers.nat64.clone(),
+            relay: site
+                .relay
+                .iter()
+                .flat_map(|ip| [*ip, site.outside(*ip)])
+                .chain(site.former.iter().copied())
+                .collect(),
+            own: site.own.clone(),
+            widened: site.widened,
+            endpoints: self.endpoints(site),
+            overlays: site.overlays.clone(),
+        })
+    }
+
+    /// What differs between listeners. If anything does, all of them are in the table, because the exact address comes before a
+    /// wildcard.
+    fn listener_table(&self, site: &Site, common: &PeerRules) -> ListenerTable {
+        let open = self.listeners().into_iter().map(|one| one.policy(common, false));
+        let policies: Vec<_> = open.chain(site.closing.iter().map(|one| one.policy(common, true))).collect();
+        match policies.iter().any(|one| one.closing || one.peers.is_some()) {
+            true => ListenerTable::new(policies),
+            false => ListenerTable::default(),
         }
-        let policy = |closing| {
-            move |&(transport, address): &(Transport, SocketAddr)| ListenerPolicy {
-                transport,
-                address,
-                peers: None,
-                closing,
-            }
-        };
-        let open = site.listeners.iter().map(policy(false));
-        ListenerTable::new(open.chain(site.closing.iter().map(policy(true))).collect())
     }
 
     /// The families of relayed addresses that there are, or will be: clients are refused with 508 for the time being, not
@@ -168,9 +171,9 @@ impl Settings {
 
     /// Every address and port that this process listens on.
     fn endpoints(&self, site: &Site) -> Vec<SocketAddr> {
-        let closing = site.closing.iter().filter(|(transport, _)| !transport.is_stream());
-        let clients = site.listeners.iter().chain(closing).map(|(_, addr)| addr);
-        clients.chain(&self.http.listen).chain(&self.admin.listen).copied().collect()
+        let clients = site.listeners.iter().map(|(_, addr)| *addr);
+        let closing = site.closing.iter().filter(|one| !one.transport.is_stream()).map(|one| one.address);
+        clients.chain(closing).chain(self.http.listen.iter().chain(&self.admin.listen).copied()).collect()
     }
 
     /// What the workers start with.
@@ -267,14 +270,10 @@ mod tests {
                 (Transport::Udp, "0.0.0.0:3478".parse().unwrap()),
                 (Transport::Tcp, "0.0.0.0:3479".parse().unwrap()),
             ],
-            closing: Vec::new(),
             relay: relay.iter().map(|text| text.parse().unwrap()).collect(),
-            former: Vec::new(),
-            external: External::default(),
             own: vec!["127.0.0.0/8".parse().unwrap()],
-            widened: false,
-            draining: false,
             cpus: 3,
+            ..Site::default()
         }
     }
 
@@ -320,14 +319,10 @@ mod tests {
         for listener in ["10.0.0.5:3478", "0.0.0.0:3478"] {
             let site = Site {
                 listeners: vec![(Transport::Tcp, listener.parse().unwrap())],
-                closing: Vec::new(),
                 relay: vec!["10.0.0.5".parse().unwrap()],
-                former: Vec::new(),
                 external: External::new(vec![("10.0.0.5".parse().unwrap(), "203.0.113.5".parse().unwrap())]),
                 own: vec!["10.0.0.5".parse().unwrap()],
-                widened: false,
-                draining: false,
-                cpus: 1,
+                ..Site::default()
             };
             let turn = settings.turn(&site);
             for ip in ["10.0.0.5", "203.0.113.5"] {

@@ -7,6 +7,7 @@ use toml_edit::{Document, TableLike};
 
 use super::checks::{self, Disagreement};
 use super::kind::ReadContext;
+use super::listener;
 use super::own_addresses;
 use super::report::{Finding, Note};
 use super::secrets::shared_secret;
@@ -43,6 +44,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
         Err(error) => return Err(vec![loading.not_toml(&error)]),
     }
     loading.environment(&mut settings);
+    loading.only_listed(&mut settings);
     // The default listens for TLS, which needs a certificate. A file that does not mention TLS turns it off.
     if !["listen.tls", "tls.cert", "tls.key"].iter().any(|key| loading.places.contains_key(key)) {
         settings.listen.tls.clear();
@@ -54,6 +56,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     for disagreement in agreed.chain(credentials) {
         loading.disagreement(disagreement);
     }
+    loading.findings.extend(listener::agreement(&settings, loading.source));
     loading.note(&settings);
     loading.finish(settings)
 }
@@ -252,10 +255,26 @@ impl<'a> Loading<'a> {
         self.source.finding(key, span, shown, what, fix)
     }
 
+    /// A file with `[[listener]]` opens what it lists and none of the defaults of `[listen]`.
+    fn only_listed(&self, settings: &mut Settings) {
+        if !self.places.contains_key("listener") {
+            return;
+        }
+        let listen = &mut settings.listen;
+        let lists = [
+            ("listen.udp", &mut listen.udp),
+            ("listen.tcp", &mut listen.tcp),
+            ("listen.tls", &mut listen.tls),
+        ];
+        let unlisted = lists.into_iter().filter(|(key, _)| !self.places.contains_key(key));
+        unlisted.for_each(|(_, list)| list.clear());
+    }
+
     /// Notes which addresses of this machine `peers.allow` does not open.
     fn note(&mut self, settings: &Settings) {
         for Disagreement { keys, what, fix, .. } in own_addresses::notes(settings, self.source.context) {
             self.notes.push(Note(self.place(&keys, what, fix)));
         }
+        self.notes.extend(listener::notes(settings, self.source));
     }
 }

@@ -7,6 +7,7 @@
 //! - `kind`, `kinds`: how the values of each kind are read
 //! - `secrets`: which texts are shared secrets and passwords, and how files hold them
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`
+//! - `listener`: `[[listener]]`, and the listeners altogether
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `changes`: what differs between two configurations
 //! - `checks`: whether settings agree with each other
@@ -27,6 +28,7 @@ pub mod files;
 mod kind;
 mod kinds;
 mod layers;
+mod listener;
 mod load;
 pub mod own_addresses;
 pub mod pages;
@@ -46,6 +48,7 @@ pub use changes::Change;
 pub use kind::{FileContents, ReadContext, Reload};
 pub use kinds::port_range;
 pub use layers::Site;
+pub use listener::{Listener, ListenerPeers, ListenerSettings, PeersMode};
 pub use load::{Loaded, load, without_file};
 pub use report::{Finding, Note};
 pub use secrets::{WrongLine, secrets_in_file};

@@ -8,9 +8,10 @@ use std::ops::RangeInclusive;
 use super::checks::{Disagreement, warning};
 use super::external;
 use super::kind::ReadContext;
+use super::listener::ListenerSettings;
 use super::settings::Settings;
-use crate::turn::External;
 use crate::turn::peers::{Cidr, PeerRule, PeerRules, Rules};
+use crate::turn::{External, Transport};
 
 /// The most addresses that a message lists.
 const LISTED: usize = 4;
@@ -168,15 +169,15 @@ fn listeners(rule: &PeerRule, own: &[Cidr], machine: &Machine, settings: &Settin
     if !rule.has_ports() || !opens_own(rule, own, machine.widened) {
         return None;
     }
-    let listen = &settings.listen;
-    let lists = [
-        ("listen.udp", &listen.udp),
-        ("listen.tcp", &listen.tcp),
-        ("listen.tls", &listen.tls),
-        ("http.listen", &settings.http.listen),
-    ];
+    let listen = settings.listen.all().into_iter().map(|(transport, addr)| match transport {
+        Transport::Udp => ("listen.udp", addr),
+        Transport::Tcp => ("listen.tcp", addr),
+        Transport::Tls => ("listen.tls", addr),
+    });
+    let more = settings.listener.iter().flat_map(ListenerSettings::each).map(|one| ("listener", one.address));
+    let http = settings.http.listen.iter().map(|addr| ("http.listen", *addr));
     let mut taken = BTreeMap::<u16, Vec<&str>>::new();
-    for (key, addr) in lists.iter().flat_map(|(key, addrs)| addrs.iter().map(move |addr| (*key, addr))) {
+    for (key, addr) in listen.chain(more).chain(http) {
         if rule.ports().contains(&addr.port()) {
             let keys = taken.entry(addr.port()).or_default();
             if !keys.contains(&key) {

@@ -36,13 +36,16 @@ pub fn sample() -> String {
             let _ = writeln!(page, "[{section}]");
         }
         let (settings, repeated) = in_section(section);
-        settings.for_each(|row| line(&mut page, &row));
+        settings.for_each(|row| {
+            let name = row.key.rsplit('.').next().unwrap_or(row.key);
+            line(&mut page, name, &row);
+        });
         // TOML would take settings after a repeated section for its own, so these come last.
         for RepeatedSection { key, entry: inner, doc, .. } in repeated {
             let _ = writeln!(page);
             comment(&mut page, doc);
             let _ = writeln!(page, "#[[{key}]]");
-            inner.rows().iter().for_each(|row| line(&mut page, row));
+            inner.rows().iter().for_each(|row| line(&mut page, row.key, row));
         }
     }
     page
@@ -117,8 +120,7 @@ fn coturn(page: &mut String, names: &[&str]) {
 }
 
 /// A setting of the sample.
-fn line(page: &mut String, row: &Row) {
-    let name = row.key.rsplit('.').next().unwrap_or(row.key);
+fn line(page: &mut String, name: &str, row: &Row) {
     let value = if row.example.is_empty() { row.default } else { row.example };
     let _ = writeln!(page);
     comment(page, row.doc);

@@ -110,16 +110,7 @@ impl<T, D: Default> Entry<T> for Draft<T, D> {
     ) -> Vec<Finding> {
         let mut draft = D::default();
         let mut findings = Vec::new();
-        for (name, item) in table.iter() {
-            let full = format!("{key}.{name}");
-            match self.settings.iter().find(|setting| setting.key == name) {
-                Some(setting) => findings.extend(source.setting(setting, &full, &mut draft, item)),
-                None => {
-                    let known = self.settings.iter().map(|setting| (setting.key, setting.coturn));
-                    findings.push(source.unknown(&full, key_span(table, name), known));
-                }
-            }
-        }
+        self.read_table(&mut draft, table, key, "", source, &mut findings);
         // A mistyped key would also be reported as missing.
         if findings.iter().any(|finding| !finding.warning) {
             return findings;
@@ -146,6 +137,43 @@ impl<T, D: Default> Entry<T> for Draft<T, D> {
 
     fn rows(&self) -> Vec<Row> {
         self.settings.iter().map(Setting::row).collect()
+    }
+}
+
+impl<T, D> Draft<T, D> {
+    /// Reads the section `key`, or the table inside it that `prefix` names, such as `peers.`.
+    fn read_table(
+        &self,
+        draft: &mut D,
+        table: &dyn TableLike,
+        key: &str,
+        prefix: &str,
+        source: Source<'_>,
+        findings: &mut Vec<Finding>,
+    ) {
+        for (name, item) in table.iter() {
+            let (inside, full) = (format!("{prefix}{name}"), format!("{key}.{prefix}{name}"));
+            let is_inside = |setting: &Setting<D>| {
+                setting.key.strip_prefix(&*inside).is_some_and(|rest| rest.starts_with('.'))
+            };
+            if let Some(setting) = self.settings.iter().find(|setting| setting.key == inside) {
+                findings.extend(source.setting(setting, &full, draft, item));
+            } else if let Some(example) = self.settings.iter().find(|setting| is_inside(setting)) {
+                match item.as_table_like() {
+                    Some(table) => {
+                        self.read_table(draft, table, key, &format!("{inside}."), source, findings);
+                    }
+                    None => {
+                        let fix = format!("write {key}.{} = ...", example.key);
+                        let what = "expected a section, found a value";
+                        findings.push(source.finding(&full, key_span(table, name), "", what, fix));
+                    }
+                }
+            } else {
+                let known = self.settings.iter().map(|setting| (setting.key, setting.coturn));
+                findings.push(source.unknown(&full, key_span(table, name), known));
+            }
+        }
     }
 }
 

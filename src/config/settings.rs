@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::external::ExternalIp;
+use super::listener::ListenerSettings;
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
 use crate::auth::{Secret, StaticUser};
@@ -18,6 +19,8 @@ use crate::turn::peers::{Cidr, PeerRule};
 pub struct Settings {
     /// `[listen]`: the addresses that clients connect to.
     pub listen: ListenSettings,
+    /// `[[listener]]`: more of them, with settings of their own.
+    pub listener: Vec<ListenerSettings>,
     /// `[relay]`: the relayed transport addresses.
     pub relay: RelaySettings,
     /// `[tls]`: the certificate for TLS clients.
@@ -263,7 +266,7 @@ pub enum Format {
 }
 
 impl ListenSettings {
-    /// Every listener with its transport.
+    /// Every listener of this section with its transport.
     pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
         let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp), (Transport::Tls, &self.tls)];
         lists.iter().flat_map(|(transport, list)| list.iter().map(|addr| (*transport, *addr))).collect()
@@ -271,15 +274,16 @@ impl ListenSettings {
 }
 
 impl Settings {
-    /// Whether a listener speaks TLS.
+    /// Whether a listener or the admin API speaks TLS.
     pub fn uses_tls(&self) -> bool {
-        !self.listen.tls.is_empty() || self.admin.tls && !self.admin.listen.is_empty()
+        self.listens_for_tls() || self.admin.tls && !self.admin.listen.is_empty()
     }
 
     /// Settings that have yet to be filled in from the table.
     pub(super) fn blank() -> Settings {
         Settings {
             listen: ListenSettings::default(),
+            listener: Vec::new(),
             relay: RelaySettings::default(),
             tls: TlsSettings::default(),
             auth: AuthSettings::default(),

@@ -139,12 +139,10 @@ mod tests {
             listeners: vec![(Transport::Udp, listener.parse().unwrap())],
             closing: Vec::new(),
             relay: vec![local.parse().unwrap()],
-            former: Vec::new(),
             external: External::new(vec![("10.0.0.7".parse().unwrap(), "203.0.113.7".parse().unwrap())]),
             own: vec![local.parse().unwrap()],
-            widened: false,
             draining: true,
-            cpus: 1,
+            ..Site::default()
         };
         for (listener, local, is_here) in [
             ("203.0.113.7:3478", "203.0.113.7", true),

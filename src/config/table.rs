@@ -3,10 +3,11 @@
 
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
-    Addresses, Advice, Choice, DomainName, ExternalIps, FamilyAddress, HostNames, Md5Key, Nat64, Number,
-    PasswordFile, PasswordText, PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets,
-    SocketPath, Sockets, Switch, Text, TokensFile,
+    Addresses, Advice, Choice, DomainName, ExternalIps, FamilyAddress, HostNames, ListenAddress,
+    ListenTransports, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerLists, PeerRanges, PemFile,
+    PortRange, Prefixes, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch, Text, TokensFile,
 };
+use super::listener::{self, ListenerDraft, PeersMode};
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings, SiblingSettings};
 use super::sibling;
@@ -711,6 +712,14 @@ pub static SETTINGS: &[Setting<Settings>] = &[
 /// The sections that may be repeated. In the reference they follow the settings of the section that they belong to.
 pub static REPEATED: &[RepeatedSection<Settings>] = &[
     RepeatedSection {
+        key: "listener",
+        entry: &Draft { settings: LISTENER, required: &["address"], add: listener::add },
+        doc: "A listener with settings of its own. A file with this section opens the listeners that it lists, here and in \
+              `[listen]`, and none by default: `listen.udp`, `listen.tcp` and `listen.tls` are empty unless they are written. \
+              `[listen]` is the short form for listeners without settings of their own.",
+        coturn: &[],
+    },
+    RepeatedSection {
         key: "sibling",
         entry: &Draft { settings: SIBLING, required: &[], add: sibling::add },
         doc: "Another relay that accepts the same credentials, with the same realm. While this relay drains, a client that asks for \
@@ -724,6 +733,63 @@ pub static REPEATED: &[RepeatedSection<Settings>] = &[
         entry: &Draft { settings: USER, required: &["name"], add: user::add },
         doc: "A user with a password. Write the section once per user.",
         coturn: &["user"],
+    },
+];
+
+/// The settings of a `[[listener]]` section.
+static LISTENER: &[Setting<ListenerDraft>] = &[
+    Setting {
+        key: "address",
+        kind: &ListenAddress(|l: &mut ListenerDraft| &mut l.address),
+        default: "",
+        example: r#""192.0.2.7:3480""#,
+        doc: "The address and the port, as in `listen.udp`. Required. Without a port, it is 3478 for UDP and TCP and 5349 for TLS.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "transports",
+        kind: &ListenTransports(|l: &mut ListenerDraft| &mut l.transports),
+        default: r#"["udp", "tcp"]"#,
+        example: "",
+        doc: "The transports of its clients. UDP can share an address and port with TCP or with TLS. TLS requires `tls.cert` and \
+              `tls.key`.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "peers.mode",
+        kind: &Choice {
+            words: &[("add", PeersMode::Add), ("alone", PeersMode::Alone)],
+            at: |l: &mut ListenerDraft| &mut l.mode,
+        },
+        default: r#""add""#,
+        example: "",
+        doc: "What the peers of this listener are to `[peers]`. `add`: its clients are served by the entries of both. `alone`: only \
+              those of this listener count, and its clients reach nothing that its `peers.allow` does not name, public addresses \
+              included. That is for an SFU at a private address that nothing else may be reached from. In both modes clients of \
+              this relay reach each other at its relayed addresses, unless `deny` names them, and never the relay's own listeners.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "peers.allow",
+        kind: &PeerLists(|l: &mut ListenerDraft| &mut l.allow),
+        default: "[]",
+        example: r#"["100.64.0.5:7882"]"#,
+        doc: "Peers that clients of this listener may reach, written as in `[peers]`. `[listener.peers]` with `mode`, `allow` and \
+              `deny` below the section means the same.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "peers.deny",
+        kind: &PeerLists(|l: &mut ListenerDraft| &mut l.deny),
+        default: "[]",
+        example: r#"["198.51.100.128/25"]"#,
+        doc: "Peers that clients of this listener may not reach, written as in `[peers]`.",
+        reload: Reload::Live,
+        coturn: &[],
     },
 ];
 

@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, DnType, Issuer, KeyPair, date_time_ymd};
 use super::{ReadContext, Settings, load, without_file};
 use crate::auth::Password;
 
-const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
+pub const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
 
 /// 2030-01-01
 const NOW: u64 = 1_893_456_000;
@@ -41,7 +41,7 @@ pub fn pem(path: &Path) -> Option<String> {
 }
 
 /// A machine with two addresses, some files and no environment variables.
-fn reader() -> ReadContext<'static> {
+pub fn reader() -> ReadContext<'static> {
     ReadContext {
         own: &|| {
             let own = ["127.0.0.0/8", "::1", "192.0.2.1", "2001:db8::1"];
@@ -66,12 +66,12 @@ fn reader() -> ReadContext<'static> {
     }
 }
 
-fn read(text: &str) -> Settings {
+pub fn read(text: &str) -> Settings {
     load("hairpin.toml", text, &reader()).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).settings
 }
 
 /// The findings about a file with credentials and this text.
-fn lines(text: &str) -> Vec<String> {
+pub fn lines(text: &str) -> Vec<String> {
     let both = format!("{text}\n{GOOD}");
     match load("hairpin.toml", &both, &reader()) {
         Ok(loaded) => loaded.warnings,
@@ -82,14 +82,14 @@ fn lines(text: &str) -> Vec<String> {
     .collect()
 }
 
-fn one(text: &str) -> String {
+pub fn one(text: &str) -> String {
     let mut lines = lines(text);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     lines.remove(0)
 }
 
 /// The only note about a file that has no mistakes and no warnings.
-fn note(text: &str) -> String {
+pub fn note(text: &str) -> String {
     let loaded = load("hairpin.toml", &format!("{text}\n{GOOD}"), &reader()).unwrap();
     assert_eq!((&loaded.warnings[..], loaded.notes.len()), (&[][..], 1), "{:?}", loaded.notes);
     loaded.notes[0].to_string()

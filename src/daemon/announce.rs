@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::addresses::{self, Chosen};
 use super::place::{Place, Waiting};
 use crate::config::external::Misfit;
-use crate::config::{ReadContext, Settings, Site, own_addresses};
+use crate::config::{Listener, ListenerPeers, PeersMode, ReadContext, Settings, Site, own_addresses};
 use crate::plural::counted;
 use crate::turn::peers::{Cidr, PeerRule};
 use crate::turn::{External, Transport};
@@ -53,6 +53,7 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
         warn!("{IPV6_ONLY}");
     }
     info!("{}", denied(settings, site));
+    listener_peers(settings, site).iter().for_each(|line| info!("{line}"));
     if !settings.http.listen.is_empty() {
         info!("serving metrics and health on http {}", list(&settings.http.listen));
     }
@@ -235,6 +236,23 @@ fn denied(settings: &Settings, site: &Site) -> String {
     line
 }
 
+/// What clients of listeners with peers of their own reach.
+fn listener_peers(settings: &Settings, site: &Site) -> Vec<String> {
+    let of = |one: Listener| {
+        let ListenerPeers { mode, allow, deny } = &one.peers;
+        let allowed: Vec<_> = allow.iter().map(|rule| allowed(rule, site)).collect();
+        let reached = match mode {
+            PeersMode::Alone if allow.is_empty() => "reach only each other at relayed addresses".to_owned(),
+            PeersMode::Alone => format!("reach only {}, and each other at relayed addresses", list(&allowed)),
+            PeersMode::Add if allow.is_empty() => "are refused more peers".to_owned(),
+            PeersMode::Add => format!("also reach {}", list(&allowed)),
+        };
+        let denied = if deny.is_empty() { String::new() } else { format!("; denied: {}", list(deny)) };
+        format!("clients of {one} {reached}{denied}")
+    };
+    settings.listeners().into_iter().filter(|one| one.peers.rules().is_some()).map(of).collect()
+}
+
 /// A rule that allows peers, and what it does not open.
 fn allowed(rule: &PeerRule, site: &Site) -> String {
     match closed(rule, site) {
@@ -303,17 +321,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.peers.allow = vec!["10.0.0.0/8".parse().unwrap()];
         settings.peers.deny = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        let site = Site {
-            listeners: Vec::new(),
-            closing: Vec::new(),
-            relay: vec!["10.1.2.3".parse().unwrap()],
-            former: Vec::new(),
-            external: External::default(),
-            own: Vec::new(),
-            widened: false,
-            draining: false,
-            cpus: 1,
-        };
+        let site = Site { relay: vec!["10.1.2.3".parse().unwrap()], ..Site::default() };
         let line = denied(&settings, &site);
         assert!(
             line.ends_with(
@@ -332,15 +340,9 @@ mod tests {
         settings.peers.allow = vec!["10.0.0.0/8".parse().unwrap(), "192.0.2.7:50000".parse().unwrap()];
         settings.peers.deny = vec!["192.0.2.0/24".parse().unwrap()];
         let site = |addresses: &[&str]| Site {
-            listeners: Vec::new(),
-            closing: Vec::new(),
             relay: addresses.iter().take(1).map(|ip| ip.parse().unwrap()).collect(),
-            former: Vec::new(),
-            external: External::default(),
             own: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-            widened: false,
-            draining: false,
-            cpus: 1,
+            ..Site::default()
         };
         let (before, now) = (site(&[]), site(&["192.0.2.7", "10.0.0.7"]));
         let lines = new_warnings(&settings, &before, &now).join("\n");

@@ -59,6 +59,7 @@ impl RunningRelay {
             bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
         }
         let (open, closing) = self.listeners.after(&change);
+        let closing = self.settings.recall(&self.site.closing, &closing);
         let site = Site { listeners: open, closing, ..self.site_at(&place) };
         let descriptors = self.listeners.descriptors(&change, datapath.workers as u64);
         let room = self.files.divide(&settings, &site, descriptors);
@@ -131,6 +132,7 @@ impl RunningRelay {
             );
         }
         let (open, closing) = self.listeners.after(&ListenerChange::default());
+        let closing = self.settings.recall(&self.site.closing, &closing);
         let site = Site { listeners: open, closing, ..self.site.clone() };
         let serving = Serving { site, ..self.serving() };
         match self.apply(&serving).await {

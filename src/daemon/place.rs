@@ -62,7 +62,8 @@ impl Place {
         };
         let (external, misfit) = pair(&settings.relay, &relay);
         waiting.extend(late_external(&settings.relay, &relay));
-        let listeners = settings.listen.all().into_iter().map(|(transport, addr)| (transport.as_str(), addr));
+        let listeners = settings.listener_addresses().into_iter();
+        let listeners = listeners.map(|(transport, addr)| (transport.as_str(), addr));
         let http = settings.http.listen.iter().map(|addr| ("http", *addr));
         let is_idle = |addr: SocketAddr| !addr.ip().is_unspecified() && !own.may_contain(addr.ip());
         let admin = settings.admin.listen.iter().map(|addr| ("admin", *addr));

@@ -29,6 +29,7 @@ use crate::datapath::{WorkerStats, WorkerThread, Workers};
 use crate::tls::Identity;
 use crate::turn::PerFamily;
 use crate::turn::bucket::RateLimiter;
+use crate::turn::peers::Overlays;
 
 /// A relay that serves clients.
 pub struct RunningRelay {
@@ -102,6 +103,7 @@ impl RunningRelay {
             own: place.own.ranges.clone(),
             widened: place.own.widened,
             draining: false,
+            overlays: Overlays::default(),
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
         let datapath = settings.datapath(&site);
@@ -286,9 +288,9 @@ pub(super) fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Au
 pub(super) fn listeners(settings: &Settings) -> Result<(Vec<ClientListener>, Vec<ClientListener>)> {
     let has_ipv6 = own::has_ipv6();
     let (listeners, skipped): (Vec<_>, Vec<_>) =
-        settings.listen.all().into_iter().partition(|(_, addr)| has_ipv6 || addr.is_ipv4());
+        settings.listener_addresses().into_iter().partition(|(_, addr)| has_ipv6 || addr.is_ipv4());
     if listeners.is_empty() {
-        bail!("this machine has no IPv6, and [listen] has only IPv6 addresses; list an IPv4 address");
+        bail!("this machine has no IPv6, and every listener has an IPv6 address; list an IPv4 address");
     }
     Ok((listeners, skipped))
 }

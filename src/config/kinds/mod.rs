@@ -1,7 +1,8 @@
 //! The kinds of settings. Here are plain values; `network` has addresses and ports, `secret` has credentials and files, `admin` has
-//! those of `[admin]`.
+//! those of `[admin]`, `listener` those of `[[listener]]`.
 
 mod admin;
+mod listener;
 mod network;
 mod secret;
 
@@ -15,6 +16,7 @@ use super::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::plural::counted;
 
 pub use admin::{HostNames, SocketPath, TokensFile};
+pub use listener::{ListenAddress, ListenTransports, PeerLists};
 pub use network::{
     Addresses, DomainName, ExternalIps, FamilyAddress, Nat64, PeerRanges, PortRange, Prefixes, Sockets,
     port_range,

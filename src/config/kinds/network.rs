@@ -222,7 +222,7 @@ impl<T> SettingKind<T> for Nat64<T> {
     }
 }
 
-fn socket(value: &Value, port: u16) -> Result<SocketAddr, ValueError> {
+pub(super) fn socket(value: &Value, port: u16) -> Result<SocketAddr, ValueError> {
     let text = text(value)?;
     let bare = || text.trim_matches(['[', ']']).parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
     let Ok(address) = text.parse::<SocketAddr>().or_else(|_| bare()) else {
@@ -377,7 +377,7 @@ pub fn port_range(text: &str) -> Result<RangeInclusive<u16>, (&'static str, Stri
     Ok(first..=last)
 }
 
-fn peer_rule(value: &Value) -> Result<PeerRule, ValueError> {
+pub(super) fn peer_rule(value: &Value) -> Result<PeerRule, ValueError> {
     text(value)?.parse().map_err(|error: PeerRuleError| ValueError::of(value, error.to_string(), error.fix()))
 }
 
