@@ -17,6 +17,7 @@ use super::{announce, unix_now};
 use crate::auth::Auth;
 use crate::config::{Change, Settings, Site};
 use crate::tls::Identity;
+use crate::turn::peers::Overlays;
 
 /// How long the workers may take to receive a snapshot.
 const APPLY: Duration = Duration::from_secs(10);
@@ -119,6 +120,22 @@ impl RunningRelay {
         announce::change(&self.settings, (&self.place, &self.site), (&place, &serving.site));
         self.pages.changing().addresses = summary(&place);
         (self.place, self.site) = (place, serving.site);
+    }
+
+    /// Serves by these overlays from now on. Permissions and channels that they refuse end.
+    ///
+    /// # Errors
+    /// A worker does not respond. Those that do serve as before.
+    pub async fn set_overlays(&mut self, overlays: Overlays) -> Result<()> {
+        let serving = Serving { site: Site { overlays, ..self.site.clone() }, ..self.serving() };
+        if let Err(error) = self.apply(&serving).await {
+            if let Err(error) = self.apply(&self.serving()).await {
+                error!("not every worker serves by the overlays of before yet: {error:#}");
+            }
+            return Err(error);
+        }
+        self.site = serving.site;
+        Ok(())
     }
 
     /// Closes the removed listeners that have served their last allocation.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::drain::{Drain, DrainEnd, DrainReport, DrainWatch};
+use super::overlays::OverlayOrder;
 use super::reload::{ReloadError, ReloadReport};
 use super::status::Status;
 
@@ -16,6 +17,8 @@ const ORDERS: usize = 64;
 pub(super) enum Order {
     /// Tell what the relay is and does.
     Status(oneshot::Sender<Box<Status>>),
+    /// List or change the peers that programs name.
+    Overlay(OverlayOrder),
     /// Read the configuration again and apply what has changed.
     Reload(oneshot::Sender<Result<ReloadReport, ReloadError>>),
     /// Take no new allocations, and stop when the last one has ended or this time is over.
@@ -82,7 +85,10 @@ impl Control {
         self.order(Order::Status).await
     }
 
-    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, String> {
+    pub(super) async fn order<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<T>) -> Order,
+    ) -> Result<T, String> {
         let (reply, replied) = oneshot::channel();
         let stopping = || "the relay is stopping".to_owned();
         self.orders.send(order(reply)).await.map_err(|_| stopping())?;

@@ -13,6 +13,7 @@ use super::admin::AdminSockets;
 use super::control::Order;
 use super::drain::DrainEnd;
 use super::logging::Logging;
+use super::overlays::OverlayStore;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
 use super::signals::{Signal, Signals};
@@ -39,6 +40,8 @@ pub(super) struct Daemon<'a> {
     pub(super) admin: AdminSockets,
     pub(super) instance: Instance,
     pub(super) last_reload: Option<LastReload>,
+    /// Peers that programs have named.
+    pub(super) overlays: OverlayStore,
     /// The directory of a shared secret that the settings do not have.
     pub(super) secret_directory: Option<PathBuf>,
     /// ICE servers were printed, or the log says how to get them.
@@ -137,6 +140,7 @@ impl Daemon<'_> {
         match order {
             // Whoever asked may have stopped waiting.
             Order::Status(reply) => drop(reply.send(Box::new(self.status()))),
+            Order::Overlay(order) => self.overlays.carry_out(order, &mut self.relay).await,
             Order::Reload(reply) => self.reload_by_order(reply).await,
             // Whoever asked may have stopped waiting.
             Order::Drain(deadline, reply) => drop(reply.send(self.relay.drain("drain", deadline).await)),

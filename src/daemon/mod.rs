@@ -8,6 +8,7 @@
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
+//! - [`overlays`]: peers that programs name
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`], `connections`, `metrics`, `host` and `heartbeat`: metrics and health
 
@@ -32,6 +33,7 @@ pub mod logging;
 mod main_loop;
 mod metrics;
 mod netlink;
+pub mod overlays;
 mod own;
 mod place;
 pub mod random;
@@ -50,6 +52,7 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -64,10 +67,12 @@ use control::Control;
 use drain::Drain;
 use logging::Logging;
 use main_loop::{Daemon, Inputs};
+use overlays::OverlayStore;
 use relay::RunningRelay;
 use signals::{BlockedSignals, Signals};
 use status::Instance;
 use stop::StopGuard;
+use store::Store;
 
 /// The arguments of `hairpin serve`.
 #[derive(Clone, Debug, Default)]
@@ -197,8 +202,11 @@ fn run(
     let secret_directory = complete(&mut loaded.settings, args)?;
     let loaded = loaded;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let store = Arc::new(Store::open(args.state_directory()));
+    let overlays = OverlayStore::load(store)?;
     runtime.block_on(async {
-        let relay = RunningRelay::start(&loaded.settings, logging.lost())?;
+        let relay = RunningRelay::start(&loaded.settings, overlays.rules(), logging.lost())?;
+        overlays.announce(relay.settings(), relay.site());
         let (control, orders) = Control::new(relay.draining.watch());
         let mut admin = AdminSockets::new(api(control));
         admin.apply(admin.open(&loaded.settings.admin)?, relay.identity())?;
@@ -211,6 +219,7 @@ fn run(
             admin,
             instance: Instance::new()?,
             last_reload: None,
+            overlays,
             secret_directory,
             offered: false,
         };

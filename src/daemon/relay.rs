@@ -84,8 +84,9 @@ pub(super) struct ChangingPages {
 }
 
 impl RunningRelay {
-    /// Opens every socket and starts the workers. Must be called on a tokio runtime.
-    pub fn start(settings: &Settings, lost: LostLines) -> Result<RunningRelay> {
+    /// Opens every socket and starts the workers, which serve by these overlays from the first request on. Must be called on a
+    /// tokio runtime.
+    pub fn start(settings: &Settings, overlays: Overlays, lost: LostLines) -> Result<RunningRelay> {
         // Low descriptors, opened before others need them.
         let (reserve, host) = (Reserve::open(), HostTables::open());
         let place = Place::look(settings, &[]);
@@ -103,7 +104,7 @@ impl RunningRelay {
             own: place.own.ranges.clone(),
             widened: place.own.widened,
             draining: false,
-            overlays: Overlays::default(),
+            overlays,
             cpus: thread::available_parallelism().map_or(1, usize::from),
         };
         let datapath = settings.datapath(&site);
@@ -321,7 +322,7 @@ mod tests {
         settings.relay.addresses = relayed.iter().map(|ip| ip.parse().unwrap()).collect();
         settings.auth.secrets = vec![Secret::new("a secret for these tests")];
         let http = settings.http.listen[0];
-        (RunningRelay::start(&settings, LostLines::none()).unwrap(), http)
+        (RunningRelay::start(&settings, Overlays::default(), LostLines::none()).unwrap(), http)
     }
 
     /// The status and the text of a page.

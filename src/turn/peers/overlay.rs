@@ -15,6 +15,21 @@ pub enum OverlayMode {
     Only,
 }
 
+impl OverlayMode {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OverlayMode::Add => "add",
+            OverlayMode::Only => "only",
+        }
+    }
+
+    /// The mode of a name.
+    pub fn of(name: &str) -> Option<OverlayMode> {
+        [OverlayMode::Add, OverlayMode::Only].into_iter().find(|mode| mode.as_str() == name)
+    }
+}
+
 /// All overlays together.
 #[derive(Clone, Debug, Default)]
 pub struct Overlays {
