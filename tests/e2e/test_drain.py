@@ -117,30 +117,30 @@ def test_new_clients_go_to_the_sibling(both, host, other, clients, peers, connec
     assert sibling.get("/readyz")[0] == 200
 
 
-@pytest.mark.parametrize("way", [UDP, TCP, TLS], ids=["udp", "tcp", "tls"])
-def test_browsers_go_to_the_sibling(way, both, switch, host, other, authority):
+def test_browsers_go_to_the_sibling(both, switch, host, other, authority):
     """Chromium follows 300 over UDP and TCP, and over TLS if the sibling's certificate names its address: a new call is
     relayed by the sibling, while one that runs goes on.
     """
-    relay, sibling = both(names_address=way is TLS)
+    relay, sibling = both(names_address=True)
     at = switch.host("browser", default_route=True)
     page = Browser(at, authority=authority.certificate, names={NAME: host.v4})
     try:
         page.open(CALL)
-        server = ice_server(way, host, time_limited(daemon.SECRET, "bob"))
-        call(page, server)
+        bob = time_limited(daemon.SECRET, "bob")
+        call(page, ice_server(UDP, host, bob))
         page.run("globalThis.running = call")
         drain(relay)
-        call(page, server)
-        flows(page, way[1])
-        for end in page.run("call.selected()"):
-            assert {end["local"]["address"], end["remote"]["address"]} == {other.v4}, end
+        for way in (UDP, TCP, TLS):
+            call(page, ice_server(way, host, bob))
+            flows(page, way[1])
+            for end in page.run("call.selected()"):
+                assert {end["local"]["address"], end["remote"]["address"]} == {other.v4}, (way, end)
         page.run("globalThis.call = running")
-        flows(page, way[1])
+        flows(page, "udp")
         assert relay.process.poll() is None
     finally:
         page.close()
-    assert sibling.metric("allocations_opened_total") >= 2
+    assert sibling.metric("allocations_opened_total") >= 6
     assert relay.stop() == 0
 
 
@@ -155,6 +155,21 @@ def test_without_a_sibling(start, host, connect):
     assert ended(relay) == 0
     relay.line("allocation closed", reason="server stops")
     assert any("deadline of the drain" in line["message"] for line in relay.lines())
+
+
+def test_a_reload_does_not_end_a_drain(start, host, other, connect):
+    """A sibling that is added while the relay drains takes over the next client."""
+    relay = start(host)
+    connect().allocate()
+    drain(relay)
+    client = connect()
+    client.follows = False
+    assert error_code(client.allocate) == 508
+    config = daemon.configuration(host, sibling=[{"v4": other.v4, "udp": 3478}])
+    (relay.folder / "hairpin.toml").write_text(daemon.toml(config))
+    relay.process.send_signal(signal.SIGHUP)
+    eventually(lambda: any("configuration is reloaded" in line["message"] for line in relay.lines()))
+    assert error_code(client.allocate) == 300 and relay.get("/readyz")[0] == 503
 
 
 def test_a_stop_ends_a_drain(start, host, connect):
