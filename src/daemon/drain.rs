@@ -24,7 +24,17 @@ pub enum Drain {
     /// It does.
     On(DrainStatus),
     /// It did, and the relay stops.
-    Ended(DrainEnd),
+    Ended(DrainEnd, DrainStatus),
+}
+
+impl Drain {
+    /// The drain that goes on, or because of which the relay stops now.
+    pub fn status(self) -> Option<DrainStatus> {
+        match self {
+            Drain::Off => None,
+            Drain::On(status) | Drain::Ended(_, status) => Some(status),
+        }
+    }
 }
 
 /// A drain that goes on.
@@ -108,7 +118,7 @@ impl DrainControl {
         let (now, unix) = (Instant::now(), unix_now());
         let already = match *self.state.borrow() {
             Drain::On(status) => Some(status),
-            Drain::Off | Drain::Ended(_) => None,
+            Drain::Off | Drain::Ended(..) => None,
         };
         let deadline = deadline.map(|after| after.min(DEADLINE_MAX));
         let at = deadline.map(|after| (now + after, unix + after.as_secs()));
@@ -150,9 +160,9 @@ impl DrainControl {
     /// The relay stops.
     pub(super) fn end(&mut self, end: DrainEnd) {
         self.times = None;
-        let is_on = matches!(*self.state.borrow(), Drain::On(_));
-        if is_on {
-            self.state.send_replace(Drain::Ended(end));
+        let drain = *self.state.borrow();
+        if let Drain::On(status) = drain {
+            self.state.send_replace(Drain::Ended(end, status));
         }
     }
 
@@ -185,7 +195,7 @@ impl DrainWatch {
                 let are = if status.allocations == 1 { "allocation is" } else { "allocations are" };
                 Some(format!("the relay drains; {} {are} left", status.allocations))
             }
-            Drain::Ended(_) => Some("the relay is stopping".into()),
+            Drain::Ended(..) => Some("the relay is stopping".into()),
         }
     }
 
@@ -194,7 +204,7 @@ impl DrainWatch {
         let mut began = None;
         loop {
             match *self.0.borrow_and_update() {
-                Drain::Ended(end) => return Some(end),
+                Drain::Ended(end, _) => return Some(end),
                 Drain::Off => return began.map(|_| DrainEnd::Undrained),
                 Drain::On(status) if began.is_some_and(|since| since != status.since) => {
                     return Some(DrainEnd::Undrained);
@@ -248,6 +258,7 @@ mod tests {
         assert_eq!(drain.ended(count).await, DrainEnd::Complete);
         drain.end(DrainEnd::Complete);
         assert_eq!(watch.ended().await, Some(DrainEnd::Complete));
+        assert_eq!(watch.now().status().map(|last| last.allocations), Some(0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -264,7 +275,7 @@ mod tests {
         // However far away it is
         let mut drain = DrainControl::default();
         drain.begin(Some(Duration::MAX), 7);
-        let ended = tokio::time::timeout(Duration::from_secs(86_400), drain.ended(|| 7)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), drain.ended(|| 7)).await;
         assert!(ended.is_err());
     }
 
