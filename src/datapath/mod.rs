@@ -36,7 +36,9 @@ pub use relay::ports::TooManyAddresses;
 pub use snapshot::DatapathSnapshot;
 pub use stats::WorkerStats;
 pub(crate) use sys::option::{allow_missing_address, filter_dumps};
-pub use worker::{StartError, WorkerThread, Workers};
+pub use worker::{
+    AllocationPage, AllocationQuery, EndedAllocations, RatedAllocation, StartError, WorkerThread, Workers,
+};
 
 /// What the fast plane is started with. What can change while it runs is in [`DatapathSnapshot`].
 #[derive(Clone, Debug)]

@@ -96,6 +96,9 @@ const RECENT: usize = 8;
 /// How long a client retransmits, in seconds: 39.5 with the default timers (RFC 8489 section 6.2.1).
 const RETRANSMITS: u32 = 40;
 
+/// What it costs to close the sockets of an allocation: see [`Allocation::cost_to_close`].
+const CLOSE: usize = 8;
+
 /// How many ports of a peer's address are remembered.
 const PORTS: usize = 256;
 
@@ -407,6 +410,11 @@ impl Allocation {
 
     pub(super) fn channel(&self, number: u16) -> Option<&Channel> {
         self.channels.get(number)
+    }
+
+    /// What it costs to close it, where looking at a permission costs 1: mostly what its sockets cost.
+    pub(super) fn cost_to_close(&self) -> usize {
+        CLOSE + self.permissions + self.channels.len()
     }
 
     pub(super) fn channels(&self) -> usize {

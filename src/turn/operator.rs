@@ -248,7 +248,7 @@ impl Server {
             let (selected, cost) = step.selector.selects(now, allocation);
             walk.spend(cost);
             if selected {
-                walk.spend(allocation.permissions() + allocation.channels());
+                walk.spend(allocation.cost_to_close());
                 self.close(now, id, step.reason);
                 ended.ended += 1;
             }

@@ -60,7 +60,7 @@ impl Sweep {
             *budget -= 1;
             let Some(allocation) = allocations.get(self.current) else { continue };
             if auth.no_longer_accepts(&allocation.credential) {
-                *budget = budget.saturating_sub(allocation.permissions() + allocation.channels());
+                *budget = budget.saturating_sub(allocation.cost_to_close());
                 self.removed.push(self.current);
                 continue;
             }

@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod counts;
 mod isolation;
+mod operator;
 mod pipelined;
 mod relaying;
 mod sockets;

@@ -48,6 +48,8 @@ counted! {
         Displaced = "displaced",
         /// This machine had no file descriptors or memory for it.
         System = "system",
+        /// An operator has ended its allocation.
+        Operator = "ended_by_operator",
         /// The server shut down.
         Shutdown = "shutdown",
     }

@@ -375,6 +375,13 @@ impl Streams {
         }
     }
 
+    /// The same for the connection of a client, if it has one.
+    pub(in crate::datapath) fn end_client(&mut self, now: u64, tuple: &FiveTuple, why: ConnectionEnd) {
+        if let Some(&id) = self.by_tuple.get(tuple) {
+            self.end(now, id, why);
+        }
+    }
+
     /// The next connection that ends. The caller tells the core, then [closes](Streams::close) the connection.
     pub(in crate::datapath) fn poll_ended(&mut self) -> Option<(StreamId, FiveTuple)> {
         let id = self.ended.pop()?;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::budget::Budget;
 use super::listener::Listener;
+use super::operator::OperatorRequest;
 use super::state::Worker;
 use crate::datapath::clock;
 use crate::datapath::listen::group::ListenerGroup;
@@ -36,6 +37,8 @@ pub(in crate::datapath) enum WorkerCommand {
     Unlisten(Transport, SocketAddr, oneshot::Sender<()>),
     /// Serve a connection that has passed its stages.
     Connection(Box<Incoming>),
+    /// Do what an operator asks for.
+    Operator(OperatorRequest),
     /// Reply as a sign of life.
     Ping(oneshot::Sender<()>),
     /// Panic, for tests of what happens then.
@@ -72,6 +75,7 @@ impl Standing {
                 }
                 Ok(
                     WorkerCommand::Connection(_)
+                    | WorkerCommand::Operator(_)
                     | WorkerCommand::Ping(_)
                     | WorkerCommand::Panic
                     | WorkerCommand::Block(_),
@@ -122,6 +126,7 @@ impl Worker {
         commands: &mut mpsc::Receiver<WorkerCommand>,
         standing: &mut Standing,
     ) {
+        self.continue_ending();
         let mut budget = Budget::new(SLICE);
         loop {
             let command = match commands.try_recv() {
@@ -149,6 +154,7 @@ impl Worker {
                     let _ = reply.send(());
                 }
                 WorkerCommand::Connection(incoming) => self.open(*incoming),
+                WorkerCommand::Operator(request) => self.operate(request),
                 WorkerCommand::Ping(reply) => drop(reply.send(())),
                 WorkerCommand::Panic => panic!("this worker was told to panic"),
                 WorkerCommand::Block(time) => thread::sleep(time),

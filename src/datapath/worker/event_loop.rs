@@ -164,6 +164,7 @@ impl Worker {
         if self.core.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.core.handle_timeout(now);
             self.drain();
+            self.close_streams();
             self.unpublished = true;
         }
         if self.streams.poll_timeout().is_some_and(|at| at <= now.mono) {

@@ -6,7 +6,7 @@
 //! - `state`, `listener`: a worker and what it owns
 //! - `event_loop`: its passes; `budget`: the time that a pass may spend
 //! - `datagrams`, `streams`, `outputs`: packets in, packets out, and what the core asks for
-//! - `commands`: what other threads want of a worker
+//! - `commands`, [`operator`](AllocationQuery): what other threads and operators want of a worker
 //! - `log`, `losses`: what is logged, and what the kernel's queues dropped
 
 mod budget;
@@ -16,6 +16,7 @@ mod event_loop;
 mod listener;
 mod log;
 mod losses;
+mod operator;
 mod outputs;
 mod state;
 mod streams;
@@ -40,6 +41,7 @@ use tracing::{error, info, warn};
 
 use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
 use self::losses::LossMonitor;
+pub use self::operator::{AllocationPage, AllocationQuery, EndedAllocations, RatedAllocation};
 use self::state::{Parts, Worker};
 use super::DatapathConfig;
 use super::descriptors::Descriptors;
@@ -75,6 +77,8 @@ pub struct Workers {
     admission: Arc<Admission>,
     /// Whether the snapshot has an identity for TLS clients.
     has_identity: AtomicBool,
+    /// What they serve by.
+    serving: Mutex<Arc<turn::Snapshot>>,
 }
 
 /// Why workers cannot serve.
@@ -178,6 +182,7 @@ impl Workers {
             descriptors,
             admission,
             has_identity,
+            serving: Mutex::new(snapshot.turn.clone()),
         };
         let (ready, readiness) = sync::channel();
         for index in 0..workers {
@@ -245,6 +250,7 @@ impl Workers {
             replies.push(replied);
         }
         carried_out(replies).await;
+        self.serve(snapshot.turn.clone());
         Ok(ports.set_addresses(&snapshot.relay)?)
     }
 

@@ -3,6 +3,7 @@
 use super::state::Worker;
 use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::relay::table::Opening;
+use crate::datapath::stream::stats::ConnectionEnd;
 use crate::turn::{FiveTuple, Output, Totals, Transport};
 
 impl Worker {
@@ -39,6 +40,9 @@ impl Worker {
                         to_client_bytes: unsent.bytes,
                         ..Totals::default()
                     });
+                    if closed.reason.is_by_operator() {
+                        self.streams.end_client(self.now.mono, &closed.tuple, ConnectionEnd::Operator);
+                    }
                     self.log.closed(self.now.mono, &closed);
                     self.count_allocation(&closed.tuple, false);
                 }

@@ -1,5 +1,6 @@
 //! A worker: what it owns, and how that is put together. What it does is in the files beside this one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,6 +11,7 @@ use slotmap::SlotMap;
 use super::listener::Listener;
 use super::log::Log;
 use super::losses::LossMonitor;
+use super::operator::Ending;
 use crate::datapath::clock;
 use crate::datapath::packet::arena::Arena;
 use crate::datapath::packet::outbox::Outbox;
@@ -49,6 +51,8 @@ pub(super) struct Worker {
     pub(super) stop: Arc<AtomicBool>,
     /// When the next reservation expires that this worker knows of.
     pub(super) reservation_expiry: Option<u64>,
+    /// Allocations that operators are ending.
+    pub(super) ending: VecDeque<Ending>,
     pub(super) events: Events,
     pub(super) timer: WakeTimer,
     /// How far apart passes start while packets keep coming, in nanoseconds.
@@ -119,6 +123,7 @@ impl Worker {
             waker,
             stop,
             reservation_expiry,
+            ending: VecDeque::new(),
             events: Events::new(SOCKETS),
             timer,
             gather: gather.as_nanos() as u64,
