@@ -32,7 +32,7 @@ type RepeatedChanges = (&'static str, Reload, fn(&Settings, &Settings) -> Vec<St
 static REPEATED_CHANGES: &[RepeatedChanges] = &[
     ("listener", Reload::Live, listener::changes),
     ("sibling", Reload::Live, siblings),
-    ("auth.user", Reload::Live, users),
+    ("auth.user", Reload::NewAllocations, users),
 ];
 
 impl Settings {
@@ -66,6 +66,16 @@ impl Settings {
         }
         held
     }
+}
+
+/// Every key of the table with when a changed value holds, those of repeated sections with the key of their section.
+#[cfg(test)]
+pub fn every_key() -> Vec<(String, Reload)> {
+    let settings = SETTINGS.iter().map(|setting| (setting.key.to_owned(), setting.reload));
+    let repeated = super::table::REPEATED.iter().flat_map(|section| {
+        section.entry.rows().into_iter().map(|row| (format!("{}.{}", section.key, row.key), row.reload))
+    });
+    settings.chain(repeated).collect()
 }
 
 fn difference(before: &FieldValue, after: &FieldValue) -> String {

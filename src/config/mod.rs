@@ -45,6 +45,8 @@ pub mod tokens;
 mod user;
 
 pub use changes::Change;
+#[cfg(test)]
+pub use changes::every_key;
 pub use kind::{FileContents, ReadContext, Reload};
 pub use kinds::port_range;
 pub use layers::Site;

@@ -255,7 +255,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               accepted, and `hairpin credentials` uses the first. Each needs at least 16 characters; `openssl rand -base64 32` \
               generates a good one. More secrets can come from `auth.secret_files` and from the environment variable \
               `HAIRPIN_AUTH_SECRET`, which separates them by commas or line breaks.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &["static-auth-secret", "use-auth-secret"],
     },
     Setting {
@@ -269,7 +269,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Files with shared secrets, one per line; blank lines and lines that begin with # are skipped, so a secret that begins \
               with # can only be in `auth.secrets`. A relative path starts at the folder of this file. A file that every user may \
               read causes a warning.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -278,7 +278,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "false",
         example: "",
         doc: "Also accept time-limited user names written as `user:expiry`.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -289,7 +289,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "The longest time in seconds until a time-limited credential expires; the default is 30 days. An Allocate with a \
               credential that expires later is refused with 401, and the log gives the reason `expiry_too_far`. Without a bound, a \
               credential whose expiry was written in milliseconds would be valid for 57,000 years.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -519,7 +519,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "600",
         example: "",
         doc: "Lifetime of an allocation in seconds, if its client asks for none or for less.",
-        reload: Reload::NewAllocations,
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {
@@ -543,7 +543,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "300",
         example: "",
         doc: "Lifetime of a permission in seconds. Clients rely on 300.",
-        reload: Reload::NewAllocations,
+        reload: Reload::Live,
         coturn: &["permission-lifetime"],
     },
     Setting {
@@ -555,7 +555,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "600",
         example: "",
         doc: "Lifetime of a channel binding in seconds. Clients rely on 600.",
-        reload: Reload::NewAllocations,
+        reload: Reload::Live,
         coturn: &["channel-lifetime"],
     },
     Setting {
@@ -871,7 +871,7 @@ static USER: &[Setting<UserDraft>] = &[
         default: "",
         example: r#""alice""#,
         doc: "The user name. Required.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -880,7 +880,7 @@ static USER: &[Setting<UserDraft>] = &[
         default: "",
         example: r#""a password""#,
         doc: "The password. One of `password`, `password_file` and `key` is required.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -890,7 +890,7 @@ static USER: &[Setting<UserDraft>] = &[
         example: r#""/etc/hairpin/alice""#,
         doc: "A file with the password on one line; blank lines and lines that begin with # are skipped. A relative path starts at \
               the folder of this file.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -900,7 +900,7 @@ static USER: &[Setting<UserDraft>] = &[
         example: r#""00112233445566778899aabbccddeeff""#,
         doc: "MD5(user:realm:password) in hex, as in coturn's databases, so that the file does not contain the password. SHA-256 is \
               not offered to any client while such a user exists.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
     Setting {
@@ -911,7 +911,7 @@ static USER: &[Setting<UserDraft>] = &[
         doc: "Allocations of all clients with this name together; requests for more are refused with 486. `0`, the default, means no \
               limit, because many applications give one name to all their users; a sensible limit is 10000, ten for each of 1000 \
               clients.",
-        reload: Reload::Live,
+        reload: Reload::NewAllocations,
         coturn: &[],
     },
 ];

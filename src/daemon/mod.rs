@@ -23,6 +23,8 @@ pub mod control;
 pub mod control_socket;
 pub mod drain;
 mod drain_orders;
+#[cfg(test)]
+mod every_key;
 mod files;
 mod heartbeat;
 mod host;

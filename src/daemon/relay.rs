@@ -363,6 +363,52 @@ mod tests {
         tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
     }
 
+    /// Nothing is applied while a worker does not go on, since some would serve by other settings than others.
+    #[tokio::test]
+    async fn a_blocked_worker_keeps_settings_from_changing() {
+        let (mut relay, _) = relay("127.1.14.4", &["127.1.14.4"]);
+        let mut new = relay.settings().clone();
+        new.limits.channels = 7;
+        relay.workers.block(1, Duration::from_secs(3)).await;
+        let error = relay.reload(&new).await.unwrap_err().to_string();
+        assert_eq!(error, "worker 1 gives no sign of life; reload again once it responds");
+        assert_eq!(relay.settings().changes(&new).len(), 1);
+        assert_eq!(relay.reload(&new).await.unwrap().len(), 1);
+        tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
+    }
+
+    /// A listener for streams or HTTP may take a part of the addresses of one that goes with the same reload, or more; what
+    /// cannot be bound changes nothing.
+    #[tokio::test]
+    async fn listeners_are_replaced_by_wider_and_narrower_ones() {
+        let (mut relay, http) = relay("127.1.14.5", &["127.1.14.5"]);
+        let tcp = free_port("127.1.14.5");
+        let any = |addr: SocketAddr| SocketAddr::new("0.0.0.0".parse().unwrap(), addr.port());
+        let mut narrow = relay.settings().clone();
+        narrow.listen.tcp = vec![tcp];
+        let mut wide = narrow.clone();
+        (wide.listen.tcp, wide.http.listen) = (vec![any(tcp)], vec![any(http)]);
+        for settings in [&narrow, &wide, &narrow, &wide] {
+            relay.reload(settings).await.unwrap();
+            assert_eq!(get(http, "/livez").await.0, 200);
+            let (tcp, http) = (settings.listen.tcp[0], settings.http.listen[0]);
+            let elsewhere = |addr: SocketAddr| SocketAddr::new("127.1.14.6".parse().unwrap(), addr.port());
+            for addr in [tcp, http] {
+                let is_open = TcpStream::connect(elsewhere(addr)).await.is_ok();
+                assert_eq!(is_open, addr.ip().is_unspecified(), "{addr}");
+            }
+            TcpStream::connect((IpAddr::from([127, 1, 14, 5]), tcp.port())).await.unwrap();
+        }
+        let mut taken = narrow.clone();
+        let holder = std::net::TcpListener::bind("127.1.14.5:0").unwrap();
+        taken.http.listen = vec![holder.local_addr().unwrap()];
+        let error = relay.reload(&taken).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("http {}: already in use", taken.http.listen[0])), "{error}");
+        assert_eq!(relay.settings().changes(&wide), []);
+        assert_eq!(get(http, "/livez").await.0, 200);
+        tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
+    }
+
     /// Without an address to relay with, the relay is alive but not ready, and it says what it waits for.
     #[tokio::test]
     async fn a_relay_without_an_address_is_alive_but_not_ready() {

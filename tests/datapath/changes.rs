@@ -49,6 +49,56 @@ fn listeners_are_added_and_removed() {
     relay.stop();
 }
 
+/// RFC 8489 §6.2.3: TLS clients need a certificate, so a listener for them is refused while there is none.
+#[test]
+fn a_listener_for_tls_needs_an_identity() {
+    let relay = relay("127.1.12.24");
+    let config = relay.setup.datapath();
+    let open = || {
+        let group = ListenerGroup::open_stream(Transport::Tls, any_port("127.1.12.24"), &config).unwrap();
+        block_on(relay.workers().listen(Arc::new(group)))
+    };
+    open().unwrap();
+    block_on(relay.workers().apply(relay.setup.snapshot(None))).unwrap();
+    assert!(open().unwrap_err().to_string().contains("TLS clients need a certificate and its key"));
+    relay.stop();
+}
+
+/// A listener that is being removed is told when the last of its allocations has ended, on whichever worker, also if that is
+/// because the worker panicked.
+#[test]
+fn a_listener_counts_its_allocations() {
+    let relay = Relay::start(Setup { workers: 2, ..setup("127.1.12.25") });
+    let config = relay.setup.datapath();
+    let group = Arc::new(ListenerGroup::open(any_port("127.1.12.26"), &config, 7).unwrap());
+    block_on(relay.workers().listen(group.clone())).unwrap();
+    let _bystander = relay.allocated(Transport::Udp);
+    let allocate = || {
+        let mut client = Client::over_udp(group.local_addr());
+        assert_eq!(client.allocate(&[]).code(), 0);
+        client
+    };
+    let emptied = Arc::new(tokio::sync::Notify::new());
+    let is_told = |within| block_on(async { tokio::time::timeout(within, emptied.notified()).await.is_ok() });
+    let (short, long) = (Duration::from_millis(50), Duration::from_secs(20));
+    let mut clients: Vec<Client> = std::iter::repeat_with(allocate).take(8).collect();
+    assert_eq!(group.allocations(), 8);
+    group.notify_when_empty(&emptied);
+    for client in &mut clients {
+        assert!(!is_told(short));
+        assert_eq!(client.refresh(0).code(), 0);
+    }
+    assert!(is_told(long) && group.allocations() == 0);
+    clients.iter_mut().for_each(|client| assert_eq!(client.allocate(&[]).code(), 0));
+    relay.workers().panic(0);
+    relay.workers().panic(1);
+    assert!(is_told(long) && group.allocations() == 0);
+    group.keep();
+    allocate().refresh(0);
+    assert!(!is_told(short), "it is kept");
+    relay.stop();
+}
+
 /// The listeners that workers were started with can be removed like any other.
 #[test]
 fn the_first_listeners_can_be_removed() {

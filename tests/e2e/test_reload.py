@@ -108,7 +108,7 @@ def test_changes_are_named_and_hold(start, host, peers, connect):
     assert reloaded(relay) == [
         ("software", '"" -> "other"; it holds at once'),
         ("auth.realm", '"example.org" -> "example.com"; it holds for new allocations'),
-        ("auth.secrets", "changed; it holds at once"),
+        ("auth.secrets", "changed; it holds for new allocations"),
         ("limits.channels", "1024 -> 1; it holds at once"),
     ]
     [line] = [line for line in relay.lines() if line["message"].startswith("not reloaded")]
