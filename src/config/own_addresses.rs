@@ -83,6 +83,11 @@ impl Machine {
     }
 }
 
+/// Whether a rule of `peers.allow` opens nothing, whatever this machine's addresses are beside these.
+pub fn has_no_effect(rule: &PeerRule, own: &[Cidr], nat64: &[Cidr]) -> bool {
+    never(rule, own, &PeerRules::new(Rules { nat64: nat64.to_vec(), ..Rules::default() })).is_some()
+}
+
 /// The own ranges that a rule of `peers.allow` is about but does not open, because it is wider than each of them.
 pub fn not_opened(rule: &PeerRule, own: &[Cidr], widened: bool) -> Vec<Cidr> {
     if opens(rule, own, widened) {

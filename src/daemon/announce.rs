@@ -229,8 +229,10 @@ fn denied(settings: &Settings, site: &Site) -> String {
     if !peers.deny.is_empty() {
         line += &format!("; also denied: {}", list(&peers.deny));
     }
-    if !peers.allow.is_empty() {
-        let allowed: Vec<_> = peers.allow.iter().map(|rule| allowed(rule, site)).collect();
+    // What has no effect was warned about.
+    let has_effect = |rule: &&PeerRule| !own_addresses::has_no_effect(rule, &site.own, &peers.nat64);
+    let allowed: Vec<_> = peers.allow.iter().filter(has_effect).map(|rule| allowed(rule, site)).collect();
+    if !allowed.is_empty() {
         line += &format!("; allowed nevertheless: {}", list(&allowed));
     }
     line
@@ -330,6 +332,11 @@ mod tests {
             ),
             "{line}"
         );
+        // NAT64 and IPv4-mapped addresses are judged by what is inside.
+        settings.peers.allow = vec!["64:ff9b::/96".parse().unwrap(), "::ffff:10.0.0.1".parse().unwrap()];
+        settings.peers.deny.clear();
+        let line = denied(&settings, &site);
+        assert!(!line.contains("allowed nevertheless"), "{line}");
     }
 
     /// What is warned about at the start is also warned about when the addresses that it concerns appear later, once.

@@ -70,9 +70,8 @@ impl RunningRelay {
             self.give_up(&change).await;
             return Err(error);
         }
-        let streams = self.listeners.keep(&mut change);
-        for OpenListener { group, .. } in streams {
-            self.workers.unlisten(group.transport(), group.local_addr()).await;
+        for listener in self.listeners.keep(&mut change) {
+            self.unlisten(&listener).await;
         }
         self.listeners.remove_http(&change.http_removed).await;
         for (addr, listener) in change.http_opened.drain(..) {
@@ -140,13 +139,12 @@ impl RunningRelay {
 
     /// Closes the removed listeners that have served their last allocation.
     pub async fn close_drained(&mut self) {
-        for OpenListener { listener: (transport, addr), group } in self.listeners.take_empty() {
-            self.workers.unlisten(group.transport(), group.local_addr()).await;
-            drop(group);
-            info!(
-                "{} {addr}: the last allocation has ended; the removed listener is closed",
-                transport.as_str()
-            );
+        for listener in self.listeners.take_empty() {
+            self.unlisten(&listener).await;
+            let (transport, addr) = listener.listener;
+            let transport = transport.as_str();
+            drop(listener);
+            info!("{transport} {addr}: the last allocation has ended; the removed listener is closed");
         }
         let (open, closing) = self.listeners.after(&ListenerChange::default());
         let closing = self.settings.recall(&self.site.closing, &closing);
@@ -173,11 +171,20 @@ impl RunningRelay {
 
     /// Serves as before a change that has failed.
     async fn give_up(&mut self, change: &ListenerChange) {
-        for OpenListener { group, .. } in &change.opened {
-            let _ = timeout(RESPOND, self.workers.unlisten(group.transport(), group.local_addr())).await;
+        for listener in &change.opened {
+            self.unlisten(listener).await;
         }
         if let Err(error) = self.apply(&self.serving()).await {
             error!("not every worker serves by the settings before the reload yet: {error:#}");
+        }
+    }
+
+    /// Takes a listener from the workers.
+    async fn unlisten(&self, OpenListener { group, .. }: &OpenListener) {
+        let (transport, addr) = (group.transport(), group.local_addr());
+        if timeout(APPLY, self.workers.unlisten(transport, addr)).await.is_err() {
+            let transport = transport.as_str();
+            error!("{transport} {addr}: the removed listener is not closed: a worker takes no commands");
         }
     }
 
