@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::files::FileRoom;
-use super::listeners::{ListenerChange, OpenListener};
+use super::listeners::{ClientListener, ListenerChange, OpenListener};
 use super::place::Place;
 use super::relay::{RunningRelay, auth, listeners, serve, summary};
 use super::{announce, unix_now};
@@ -38,12 +38,24 @@ struct Serving {
     room: FileRoom,
 }
 
+/// New settings that can be used, with the sockets that they need. Dropping it closes those.
+pub struct PreparedReload {
+    changes: Vec<Change>,
+    settings: Settings,
+    auth: Arc<Auth>,
+    identity: Option<Identity>,
+    place: Place,
+    listeners: ListenerChange,
+    /// Listeners that this machine cannot open, and could not before.
+    skipped: Vec<ClientListener>,
+}
+
 impl RunningRelay {
-    /// Runs with these settings from now on, but for those that need a restart. Returns every difference to what it ran with.
+    /// Checks settings and binds every socket that is missing for them. Nothing changes yet.
     ///
     /// # Errors
-    /// They cannot be used, or a socket cannot be bound; nothing has changed.
-    pub async fn reload(&mut self, new: &Settings) -> Result<Vec<Change>> {
+    /// They cannot be used, or a socket cannot be bound.
+    pub async fn prepare(&self, new: &Settings) -> Result<PreparedReload> {
         let changes = self.settings.changes(new);
         let settings = new.until_restart(&self.settings);
         let auth = auth(&settings, &self.keys.nonce)?;
@@ -51,18 +63,31 @@ impl RunningRelay {
             true => self.identity.clone(),
             false => settings.tls.identity()?,
         };
-        let (wanted, skipped) = listeners(&settings)?;
+        let (wanted, mut skipped) = listeners(&settings)?;
+        let before = listeners(&self.settings).map(|(_, skipped)| skipped).unwrap_or_default();
+        skipped.retain(|one| !before.contains(one));
         let place = self.place_for(&settings)?;
         let datapath = self.settings.datapath(&self.site);
-        let mut change =
+        let listeners =
             self.listeners.prepare(&wanted, &settings.http.listen, &datapath, self.keys.steering)?;
         if let Some(silent) = self.workers.silent_threads(RESPOND).await.first() {
             bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
         }
+        Ok(PreparedReload { changes, settings, auth, identity, place, listeners, skipped })
+    }
+
+    /// Runs with prepared settings from now on, but for those that need a restart. Returns every difference to what it ran with.
+    ///
+    /// # Errors
+    /// A worker cannot serve by them; the relay serves as before.
+    pub async fn reload(&mut self, prepared: PreparedReload) -> Result<Vec<Change>> {
+        let PreparedReload { changes, settings, auth, identity, place, listeners: mut change, skipped } =
+            prepared;
         let (open, closing) = self.listeners.after(&change);
         let closing = self.settings.recall(&self.site.closing, &closing);
         let site = Site { listeners: open, closing, ..self.site_at(&place) };
-        let descriptors = self.listeners.descriptors(&change, datapath.workers as u64);
+        let workers = settings.datapath(&site).workers as u64;
+        let descriptors = self.listeners.descriptors(&change, workers);
         let room = self.files.divide(&settings, &site, descriptors);
 
         let serving = Serving { settings, site, auth, identity, room };
@@ -78,8 +103,7 @@ impl RunningRelay {
             self.listeners.add_http(addr, serve(&self.http, listener));
         }
 
-        let told = listeners(&self.settings).map(|(_, skipped)| skipped).unwrap_or_default();
-        announce::skipped(&skipped.into_iter().filter(|one| !told.contains(one)).collect::<Vec<_>>());
+        announce::skipped(&skipped);
         announce::change(&serving.settings, (&self.place, &self.site), (&place, &serving.site));
         let mut pages = self.pages.changing();
         (pages.addresses, pages.limits) = (summary(&place), serving.room.limits(&serving.settings));

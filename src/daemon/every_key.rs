@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, KeyPair};
 use super::configuration;
 use super::logging::LostLines;
 use super::relay::RunningRelay;
-use crate::config::{Reload, Settings, every_key};
+use crate::config::{Change, Reload, Settings, every_key};
 
 /// The address of this relay.
 const IP: &str = "127.1.15.1";
@@ -187,6 +187,11 @@ fn with(place: &Place, base: &BTreeMap<&'static str, String>, key: &str) -> (Str
     ((*key).to_owned(), place.settings(&values, &at_first))
 }
 
+async fn reload(relay: &mut RunningRelay, new: &Settings) -> anyhow::Result<Vec<Change>> {
+    let prepared = relay.prepare(new).await?;
+    relay.reload(prepared).await
+}
+
 /// Each key is reported with what the table says, and holds or does not accordingly; nothing else is reported.
 #[tokio::test]
 async fn a_reload_does_with_every_key_what_the_table_says() {
@@ -198,7 +203,7 @@ async fn a_reload_does_with_every_key_what_the_table_says() {
     let mut relay = RunningRelay::start(&start, LostLines::none()).unwrap();
     for (key, holds) in every_key() {
         let (reported, new) = with(&place, &base, &key);
-        let changes = relay.reload(&new).await.unwrap_or_else(|error| panic!("{key}: {error:#}"));
+        let changes = reload(&mut relay, &new).await.unwrap_or_else(|error| panic!("{key}: {error:#}"));
         assert!(!changes.is_empty(), "{key}: not reported");
         for change in &changes {
             assert_eq!((change.key, change.holds), (&*reported, holds), "{key}: {}", change.what);
@@ -208,7 +213,7 @@ async fn a_reload_does_with_every_key_what_the_table_says() {
             Reload::Live | Reload::NewAllocations => assert_eq!(left, [], "{key}: it holds"),
             Reload::Restart => assert_eq!(left, changes, "{key}: it does not hold, and is told again"),
         }
-        let back = relay.reload(&start).await.unwrap_or_else(|error| panic!("{key}: {error:#}"));
+        let back = reload(&mut relay, &start).await.unwrap_or_else(|error| panic!("{key}: {error:#}"));
         assert_eq!(back.is_empty(), holds == Reload::Restart, "{key}: {back:?}");
         assert_eq!(relay.settings().changes(&start), []);
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tracing::info;
 
 use super::http;
 use crate::datapath::{DatapathConfig, ListenerGroup};
@@ -156,7 +157,10 @@ impl Listeners {
         let (removed, stay): (Vec<_>, Vec<_>) = self.open.drain(..).partition(is_removed);
         let returns = |one: &OpenListener| change.returned.contains(&one.listener);
         let (returned, closing): (Vec<_>, Vec<_>) = self.closing.drain(..).partition(returns);
-        returned.iter().for_each(|one| one.group.keep());
+        for OpenListener { listener: (_, addr), group } in &returned {
+            info!("udp {addr}: it has not closed yet, and takes new allocations again");
+            group.keep();
+        }
         self.open = stay.into_iter().chain(change.opened.drain(..)).chain(returned).collect();
         let (streams, datagrams): (Vec<_>, Vec<_>) =
             removed.into_iter().partition(|one| one.listener.0.is_stream());
@@ -167,7 +171,13 @@ impl Listeners {
         }
         let excess = self.removed.len().saturating_sub(REMOVED);
         self.removed.drain(..excess);
-        datagrams.iter().for_each(|one| one.group.notify_when_empty(&self.emptied));
+        for OpenListener { listener: (_, addr), group } in &datagrams {
+            let serves = counted(group.allocations(), "allocation");
+            info!(
+                "udp {addr}: removed; it refuses new allocations, serves {serves} until they end, and then closes"
+            );
+            group.notify_when_empty(&self.emptied);
+        }
         self.closing = closing.into_iter().chain(datagrams).collect();
         streams
     }
@@ -219,4 +229,98 @@ impl ListenerChange {
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_any || one.ip() == other.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::config::{Settings, Site};
+    use crate::turn::External;
+
+    /// Listeners at these addresses, at one free port.
+    fn at<const N: usize>(transport: Transport, ips: [&str; N]) -> [ClientListener; N] {
+        let port = match transport {
+            Transport::Udp => UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port(),
+            _ => TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port(),
+        };
+        ips.map(|ip| (transport, SocketAddr::new(ip.parse().unwrap(), port)))
+    }
+
+    fn config() -> DatapathConfig {
+        let site = Site {
+            listeners: Vec::new(),
+            closing: Vec::new(),
+            relay: Vec::new(),
+            former: Vec::new(),
+            external: External::default(),
+            own: Vec::new(),
+            widened: false,
+            draining: false,
+            cpus: 1,
+        };
+        Settings::default().datapath(&site)
+    }
+
+    /// The listeners after changes to each of these lists in turn.
+    fn after(lists: &[&[ClientListener]]) -> (Vec<ClientListener>, Vec<ClientListener>) {
+        let mut listeners = Listeners::default();
+        for list in lists {
+            let mut change = listeners.prepare(list, &[], &config(), 1).unwrap();
+            let after = listeners.after(&change);
+            listeners.keep(&mut change);
+            assert_eq!(listeners.after(&ListenerChange::default()), after, "a change is as it was announced");
+        }
+        listeners.after(&ListenerChange::default())
+    }
+
+    /// A connection of a removed listener gets no allocation, unless another listener has all of its addresses now.
+    #[test]
+    fn removed_listeners_are_closing() {
+        let [any, one, other] = at(Transport::Tcp, ["0.0.0.0", "127.1.16.1", "127.1.16.2"]);
+        for (lists, closing) in [
+            (&[&[one, other][..], &[other]][..], &[one][..]),
+            (&[&[one], &[other], &[one]], &[other]),
+            (&[&[any], &[one]], &[any]),
+            (&[&[one, other], &[any]], &[]),
+            (&[&[any], &[one], &[any]], &[]),
+        ] {
+            let (open, found) = after(lists);
+            assert_eq!((&open[..], &found[..]), (*lists.last().unwrap(), closing), "{lists:?}");
+        }
+    }
+
+    /// Sockets for a part of the addresses of one that still serves its allocations would take packets of theirs.
+    #[test]
+    fn what_overlaps_a_draining_listener_is_refused() {
+        let [any, one, other] = at(Transport::Udp, ["0.0.0.0", "127.1.16.3", "127.1.16.4"]);
+        let mut listeners = Listeners::default();
+        let open = |listeners: &Listeners, list: &[ClientListener]| {
+            listeners.prepare(list, &[], &config(), 1).map_err(|error| error.to_string())
+        };
+        let mut change = open(&listeners, &[one]).unwrap();
+        listeners.keep(&mut change);
+        let group = listeners.open[0].group.clone();
+        let error = open(&listeners, &[any]).err().unwrap();
+        let overlaps = |what: &str| format!("udp {}: overlaps udp {}, which {what}", any.1, one.1);
+        assert!(error.starts_with(&overlaps("this configuration removes")), "{error}");
+        let mut change = open(&listeners, &[other]).unwrap();
+        assert_eq!(change.removed, [one]);
+        listeners.keep(&mut change);
+        let error = open(&listeners, &[any, other]).err().unwrap();
+        assert!(error.starts_with(&overlaps("was removed and still drains")), "{error}");
+        let mut change = open(&listeners, &[one, other]).unwrap();
+        assert_eq!((&change.returned[..], change.opened.len()), (&[one][..], 0), "it takes its sockets back");
+        listeners.keep(&mut change);
+        assert!(listeners.open.iter().any(|open| Arc::ptr_eq(&open.group, &group)));
+        assert_eq!((listeners.closing.len(), listeners.take_empty().len()), (0, 0));
+        let mut change = open(&listeners, &[other]).unwrap();
+        listeners.keep(&mut change);
+        drop(group);
+        assert_eq!(listeners.take_empty().len(), 1);
+        let mut change = open(&listeners, &[other]).unwrap();
+        listeners.keep(&mut change);
+        drop(open(&listeners, &[one, other]).unwrap());
+    }
 }

@@ -190,8 +190,10 @@ impl Daemon<'_> {
         })?;
         let failed = |error: anyhow::Error| ReloadError::new(format!("{error:#}"));
         complete(&mut new.settings, self.args).map_err(failed)?;
+        // Every socket is bound before anything changes.
+        let prepared = self.relay.prepare(&new.settings).await.map_err(failed)?;
         let admin = self.admin.open(&new.settings.admin).map_err(failed)?;
-        let changed = self.relay.reload(&new.settings).await.map_err(failed)?;
+        let changed = self.relay.reload(prepared).await.map_err(failed)?;
         self.admin.apply(admin, self.relay.identity()).map_err(failed)?;
         if changed.iter().any(|change| change.key.starts_with("log.")) {
             self.logging.apply(&self.relay.settings().log);

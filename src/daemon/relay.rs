@@ -307,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::auth::Secret;
+    use crate::config::Change;
 
     /// A port that is free on `ip` now.
     fn free_port(ip: &str) -> SocketAddr {
@@ -323,6 +324,11 @@ mod tests {
         settings.auth.secrets = vec![Secret::new("a secret for these tests")];
         let http = settings.http.listen[0];
         (RunningRelay::start(&settings, Overlays::default(), LostLines::none()).unwrap(), http)
+    }
+
+    async fn reload(relay: &mut RunningRelay, new: &Settings) -> Result<Vec<Change>> {
+        let prepared = relay.prepare(new).await?;
+        relay.reload(prepared).await
     }
 
     /// The status and the text of a page.
@@ -370,10 +376,10 @@ mod tests {
         let mut new = relay.settings().clone();
         new.limits.channels = 7;
         relay.workers.block(1, Duration::from_secs(3)).await;
-        let error = relay.reload(&new).await.unwrap_err().to_string();
+        let error = reload(&mut relay, &new).await.unwrap_err().to_string();
         assert_eq!(error, "worker 1 gives no sign of life; reload again once it responds");
         assert_eq!(relay.settings().changes(&new).len(), 1);
-        assert_eq!(relay.reload(&new).await.unwrap().len(), 1);
+        assert_eq!(reload(&mut relay, &new).await.unwrap().len(), 1);
         tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
     }
 
@@ -389,7 +395,7 @@ mod tests {
         let mut wide = narrow.clone();
         (wide.listen.tcp, wide.http.listen) = (vec![any(tcp)], vec![any(http)]);
         for settings in [&narrow, &wide, &narrow, &wide] {
-            relay.reload(settings).await.unwrap();
+            reload(&mut relay, settings).await.unwrap();
             assert_eq!(get(http, "/livez").await.0, 200);
             let (tcp, http) = (settings.listen.tcp[0], settings.http.listen[0]);
             let elsewhere = |addr: SocketAddr| SocketAddr::new("127.1.14.6".parse().unwrap(), addr.port());
@@ -402,7 +408,7 @@ mod tests {
         let mut taken = narrow.clone();
         let holder = std::net::TcpListener::bind("127.1.14.5:0").unwrap();
         taken.http.listen = vec![holder.local_addr().unwrap()];
-        let error = relay.reload(&taken).await.unwrap_err().to_string();
+        let error = reload(&mut relay, &taken).await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("http {}: already in use", taken.http.listen[0])), "{error}");
         assert_eq!(relay.settings().changes(&wide), []);
         assert_eq!(get(http, "/livez").await.0, 200);
