@@ -7,15 +7,20 @@ use serde_json::{Map, Value, json};
 use super::routes::API_VERSION;
 use super::times::rfc3339_of;
 use crate::config::{Change, Reload};
+use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::status::{Counts, LastReload, PeerEntry, Status};
 use crate::turn::Transport;
 
 /// A status.
-pub fn status(status: &Status) -> Value {
+pub fn status(status: &Status, drain: Drain) -> Value {
     let listener = |(transport, addr): &(Transport, std::net::SocketAddr)| json!({ "transport": transport.as_str(), "address": addr.to_string() });
     let relay = |(ip, external): &(IpAddr, Option<IpAddr>)| json!({ "address": ip.to_string(), "external": external.map(|ip| ip.to_string()) });
     let limits: Map<String, Value> =
         status.limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let draining = match drain {
+        Drain::On(status) => self::drain(&status),
+        Drain::Off | Drain::Ended(_) => Value::Null,
+    };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "api": API_VERSION,
@@ -24,6 +29,7 @@ pub fn status(status: &Status) -> Value {
         "uptime": status.uptime.as_secs(),
         "ready": status.not_ready.is_none(),
         "not_ready": status.not_ready,
+        "draining": draining,
         "listeners": status.listeners.iter().map(listener).collect::<Vec<_>>(),
         "http": status.http.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "control_socket": status.control_socket.as_ref().map(|path| path.display().to_string()),
@@ -34,6 +40,15 @@ pub fn status(status: &Status) -> Value {
         "counts": counts(&status.counts),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
         "last_reload": status.last_reload.as_ref().map(last_reload),
+    })
+}
+
+/// A drain that goes on.
+pub fn drain(status: &DrainStatus) -> Value {
+    json!({
+        "since": rfc3339_of(status.since),
+        "deadline": status.deadline.map(rfc3339_of),
+        "allocations": status.allocations,
     })
 }
 

@@ -10,7 +10,7 @@ use crate::daemon::control::Control;
 
 /// Carries out a call.
 pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
-    let Call { route, query, body } = call;
+    let Call { route, query, mut body } = call;
     match route.operation {
         Operation::Status => {
             nothing(query, body)?;
@@ -19,6 +19,18 @@ pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
         Operation::Reload => {
             nothing(query, body)?;
             reload(&control).await
+        }
+        Operation::Drain => {
+            query.finish(&[])?;
+            let deadline = body.duration("deadline")?;
+            body.finish(&["deadline"])?;
+            let report = control.drain(deadline).await.map_err(Failure::unavailable)?;
+            Ok(json!({ "already": report.already, "draining": json::drain(&report.status) }))
+        }
+        Operation::Undrain => {
+            nothing(query, body)?;
+            let was_draining = control.undrain().await.map_err(Failure::unavailable)?;
+            Ok(json!({ "was_draining": was_draining }))
         }
         _ => Err(Failure::unavailable("this build does not have it")),
     }
@@ -32,7 +44,7 @@ fn nothing(query: Fields, body: Fields) -> Result<(), Failure> {
 
 async fn status(control: &Control) -> Result<Value, Failure> {
     let status = control.status().await.map_err(Failure::unavailable)?;
-    Ok(json::status(&status))
+    Ok(json::status(&status, control.drain_status()))
 }
 
 async fn reload(control: &Control) -> Result<Value, Failure> {

@@ -33,11 +33,13 @@ pub struct Failure {
     pub findings: Vec<String>,
     /// Nobody listens there.
     pub is_gone: bool,
+    /// The relay is stopping.
+    pub is_stopping: bool,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), findings: Vec::new(), is_gone: false }
+        Failure { message: message.into(), findings: Vec::new(), is_gone: false, is_stopping: false }
     }
 }
 
@@ -89,7 +91,8 @@ impl Client {
         };
         let findings = error["findings"].as_array().into_iter().flatten();
         let findings = findings.filter_map(|finding| finding.as_str().map(str::to_owned)).collect();
-        Err(Failure { findings, ..Failure::new(message) })
+        let is_stopping = error["code"] == "unavailable";
+        Err(Failure { findings, is_stopping, ..Failure::new(message) })
     }
 
     /// The relay does not know what this program asked for: it is older.

@@ -138,6 +138,10 @@ async fn wait_for_the_end(client: &Client) -> Result<(), Failure> {
                 note("the relay has ended");
                 return Ok(());
             }
+            Err(failure) if failure.is_stopping => {
+                tokio::time::sleep(INTERVAL).await;
+                continue;
+            }
             Err(failure) => return Err(failure),
         };
         let id = status["instance"].as_str().map(str::to_owned);
