@@ -9,7 +9,8 @@ use super::times::rfc3339_of;
 use crate::config::{Change, Reload};
 use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::status::{Counts, LastReload, PeerEntry, Status};
-use crate::turn::Transport;
+use crate::datapath::RatedAllocation;
+use crate::turn::{PeerRows, Transport};
 
 /// A status.
 pub fn status(status: &Status, drain: Drain) -> Value {
@@ -19,7 +20,7 @@ pub fn status(status: &Status, drain: Drain) -> Value {
         status.limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let draining = match drain {
         Drain::On(status) => self::drain(&status),
-        Drain::Off | Drain::Ended(_) => Value::Null,
+        Drain::Off | Drain::Ended(..) => Value::Null,
     };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -83,6 +84,59 @@ fn last_reload(reload: &LastReload) -> Value {
         "by": reload.by,
         "ok": reload.outcome.is_ok(),
         "outcome": said,
+    })
+}
+
+/// An allocation.
+pub fn allocation(rated: &RatedAllocation) -> Value {
+    let RatedAllocation { row, rates } = rated;
+    let traffic = |packets: u64, bytes: u64, rate: Option<(u64, u64)>| {
+        json!({
+            "packets": packets,
+            "bytes": bytes,
+            "packets_per_second": rate.map(|(packets, _)| packets),
+            "bytes_per_second": rate.map(|(_, bytes)| bytes),
+        })
+    };
+    let (totals, rates) = (&row.totals, rates.as_ref());
+    let to_peer = rates.map(|rates| (rates.to_peer_packets, rates.to_peer_bytes));
+    let to_client = rates.map(|rates| (rates.to_client_packets, rates.to_client_bytes));
+    let relayed = row
+        .relayed
+        .iter()
+        .map(|relay| json!({ "address": relay.address.to_string(), "external": relay.external.to_string() }));
+    let mut value = json!({
+        "id": row.name.to_string(),
+        "user": *row.user,
+        "client": row.client.to_string(),
+        "transport": row.transport.as_str(),
+        "server": row.server.to_string(),
+        "relayed": relayed.collect::<Vec<_>>(),
+        "created": rfc3339_of(row.created),
+        "age": row.age,
+        "expires_in": row.expires_in,
+        "permissions": row.permissions,
+        "channels": row.channels,
+        "to_peer": traffic(totals.to_peer_packets, totals.to_peer_bytes, to_peer),
+        "to_client": traffic(totals.to_client_packets, totals.to_client_bytes, to_client),
+    });
+    if let Some(peers) = &row.peers {
+        value["peers"] = self::peers(peers);
+    }
+    value
+}
+
+fn peers(peers: &PeerRows) -> Value {
+    let permissions = peers
+        .permissions
+        .iter()
+        .map(|(peer, expires)| json!({ "peer": peer.to_string(), "expires_in": expires }));
+    let channels = peers.channels.iter().map(|(number, peer, expires)| {
+        json!({ "number": number, "peer": peer.to_string(), "expires_in": expires })
+    });
+    json!({
+        "permissions": permissions.collect::<Vec<_>>(),
+        "channels": channels.collect::<Vec<_>>(),
     })
 }
 

@@ -95,3 +95,6 @@ async fn change(
     audit::write(&who, &action, &outcome);
     outcome
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,6 +144,17 @@ impl Fields {
         number.map(Some).ok_or_else(|| Failure::bad_request(format!("{key}: expected a whole number")))
     }
 
+    /// Takes true or false.
+    pub fn switch(&mut self, key: &'static str) -> Result<Option<bool>, Failure> {
+        match self.0.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(Value::String(text)) if text == "true" => Ok(Some(true)),
+            Some(Value::String(text)) if text == "false" => Ok(Some(false)),
+            Some(_) => Err(Failure::bad_request(format!("{key}: expected true or false"))),
+        }
+    }
+
     /// Takes a duration: seconds, or text like `1h`.
     pub fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, Failure> {
         self.number_as_text(key);

@@ -54,7 +54,6 @@ impl Failure {
     }
 
     /// There is no such thing.
-    #[allow(dead_code, reason = "operations to come use it")]
     pub fn not_found(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::NOT_FOUND, "not_found", message)
     }

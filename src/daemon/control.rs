@@ -1,6 +1,7 @@
 //! Orders to the running relay. Signals and the control interface give them; the daemon's main loop carries them out one
 //! after the other, so that no two changes overlap.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,9 +10,13 @@ use super::drain::{Drain, DrainEnd, DrainReport, DrainWatch};
 use super::overlays::OverlayOrder;
 use super::reload::{ReloadError, ReloadReport};
 use super::status::Status;
+use crate::datapath::{AllocationPage, AllocationQuery, EndedAllocations, Workers};
+use crate::turn::{CloseReason, Selector};
 
 /// Orders that wait at most.
 const ORDERS: usize = 64;
+
+const STOPPING: &str = "the relay is stopping";
 
 /// An order, with a channel for the outcome.
 pub(super) enum Order {
@@ -32,13 +37,34 @@ pub(super) enum Order {
 pub struct Control {
     orders: mpsc::Sender<Order>,
     drain: DrainWatch,
+    workers: Weak<Workers>,
 }
 
 impl Control {
     /// A handle, and the orders that are given with it and its clones.
-    pub(super) fn new(drain: DrainWatch) -> (Control, mpsc::Receiver<Order>) {
+    pub(super) fn new(drain: DrainWatch, workers: &Arc<Workers>) -> (Control, mpsc::Receiver<Order>) {
         let (orders, receiver) = mpsc::channel(ORDERS);
-        (Control { orders, drain }, receiver)
+        (Control { orders, drain, workers: Arc::downgrade(workers) }, receiver)
+    }
+
+    /// A page of the allocations. It takes a few seconds at most, and holds up neither packets nor changes.
+    ///
+    /// # Errors
+    /// The relay is stopping.
+    pub async fn allocations(&self, query: &AllocationQuery) -> Result<AllocationPage, String> {
+        Ok(self.workers()?.list(query).await)
+    }
+
+    /// Ends the selected allocations.
+    ///
+    /// # Errors
+    /// The relay is stopping.
+    pub async fn end(&self, selector: Selector) -> Result<EndedAllocations, String> {
+        Ok(self.workers()?.end(selector, CloseReason::Ended).await)
+    }
+
+    fn workers(&self) -> Result<Arc<Workers>, String> {
+        self.workers.upgrade().filter(|_| !self.orders.is_closed()).ok_or_else(|| STOPPING.to_owned())
     }
 
     /// Reads the configuration again and applies what has changed.
@@ -90,8 +116,17 @@ impl Control {
         order: impl FnOnce(oneshot::Sender<T>) -> Order,
     ) -> Result<T, String> {
         let (reply, replied) = oneshot::channel();
-        let stopping = || "the relay is stopping".to_owned();
+        let stopping = || STOPPING.to_owned();
         self.orders.send(order(reply)).await.map_err(|_| stopping())?;
         replied.await.map_err(|_| stopping())
+    }
+}
+
+#[cfg(test)]
+impl Control {
+    /// For tests of what gives orders: those of a relay that is stopping.
+    pub fn stopping() -> Control {
+        let (orders, _) = mpsc::channel(1);
+        Control { orders, drain: DrainWatch::none(), workers: Weak::new() }
     }
 }

@@ -181,6 +181,14 @@ impl DrainControl {
 #[derive(Clone)]
 pub struct DrainWatch(watch::Receiver<Drain>);
 
+#[cfg(test)]
+impl DrainWatch {
+    /// For tests of what does not drain.
+    pub fn none() -> DrainWatch {
+        DrainControl::default().watch()
+    }
+}
+
 impl DrainWatch {
     /// Whether the relay drains now.
     pub fn now(&self) -> Drain {

@@ -237,7 +237,6 @@ mod tests {
 
     use super::*;
     use crate::config::{Settings, Site};
-    use crate::turn::External;
 
     /// Listeners at these addresses, at one free port.
     fn at<const N: usize>(transport: Transport, ips: [&str; N]) -> [ClientListener; N] {
@@ -249,17 +248,7 @@ mod tests {
     }
 
     fn config() -> DatapathConfig {
-        let site = Site {
-            listeners: Vec::new(),
-            closing: Vec::new(),
-            relay: Vec::new(),
-            former: Vec::new(),
-            external: External::default(),
-            own: Vec::new(),
-            widened: false,
-            draining: false,
-            cpus: 1,
-        };
+        let site = Site { cpus: 1, ..Site::default() };
         Settings::default().datapath(&site)
     }
 

@@ -244,7 +244,7 @@ mod tests {
     /// forgotten while the change goes on.
     #[tokio::test]
     async fn a_stuck_change_holds_up_no_signal() {
-        let signals = Signals::new(BlockedSignals::new().unwrap()).unwrap();
+        let signals = Signals::new(BlockedSignals::new().unwrap(), StopGuard::new(60)).unwrap();
         let mut inputs = Inputs::new(signals, mpsc::channel(1).1);
         // Signals to this thread alone.
         for _ in 0..3 {

@@ -209,7 +209,7 @@ fn run(
     runtime.block_on(async {
         let relay = RunningRelay::start(&loaded.settings, overlays.rules(), logging.lost())?;
         overlays.announce(relay.settings(), relay.site());
-        let (control, orders) = Control::new(relay.draining.watch());
+        let (control, orders) = Control::new(relay.draining.watch(), &relay.workers);
         let mut admin = AdminSockets::new(api(control));
         admin.apply(admin.open(&loaded.settings.admin)?, relay.identity())?;
         let mut inputs = Inputs::new(signals, orders);

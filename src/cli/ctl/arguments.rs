@@ -164,6 +164,9 @@ pub struct Filters {
     /// Only those that are at most as old
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     max_age: Option<Duration>,
+    /// Do not measure rates, which takes a second per page
+    #[arg(long)]
+    no_rates: bool,
 }
 
 impl Filters {
@@ -176,6 +179,7 @@ impl Filters {
             ("transport", self.transport.clone()),
             ("min_age", seconds(self.min_age)),
             ("max_age", seconds(self.max_age)),
+            ("rates", self.no_rates.then(|| "false".into())),
         ];
         query(&values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect::<Vec<_>>())
     }

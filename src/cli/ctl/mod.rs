@@ -104,14 +104,16 @@ async fn list(
     let (mut items, mut cursor): (Vec<Value>, _) = (Vec::new(), page.cursor.clone());
     let mut rest;
     loop {
-        let mut query = vec![("limit", page.limit().to_string())];
+        // A page may be short and not the last.
+        let limit = if page.all { page.limit() } else { page.limit() - items.len() as u64 };
+        let mut query = vec![("limit", limit.to_string())];
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         rest = client.get(&format!("{path}&{}", arguments::query(&query))).await?;
         if let Some(Value::Array(page)) = rest.get_mut(key).map(Value::take) {
             items.extend(page);
         }
         cursor = rest["next"].as_str().map(str::to_owned);
-        if !page.all || cursor.is_none() {
+        if cursor.is_none() || !page.all && items.len() as u64 >= page.limit() {
             break;
         }
     }
@@ -121,6 +123,9 @@ async fn list(
         return Ok(());
     }
     print(&table(&items));
+    for worker in rest["silent_workers"].as_array().into_iter().flatten() {
+        note(&format!("worker {worker} does not respond; what it has is missing"));
+    }
     if let Some(cursor) = cursor {
         note(&format!("there are more; use --all, or --cursor {}", table::safe(&cursor)));
     }

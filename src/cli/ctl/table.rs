@@ -95,7 +95,8 @@ fn duration(value: &Value) -> String {
 
 /// Bits per second as people read them.
 fn bit_rate(bytes: &Value) -> String {
-    let bits = bytes.as_f64().unwrap_or(0.0) * 8.0;
+    let Some(bytes) = bytes.as_f64() else { return "-".into() };
+    let bits = bytes * 8.0;
     match bits {
         0.0..1e3 => format!("{bits:.0} bit/s"),
         1e3..1e6 => format!("{:.1} kbit/s", bits / 1e3),

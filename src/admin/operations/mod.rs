@@ -1,5 +1,7 @@
 //! What each operation does. It reads its parameters first, and acts only if all of them are understood.
 
+mod allocations;
+
 use serde_json::{Value, json};
 
 use super::json;
@@ -31,6 +33,22 @@ pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
             nothing(query, body)?;
             let was_draining = control.undrain().await.map_err(Failure::unavailable)?;
             Ok(json!({ "was_draining": was_draining }))
+        }
+        Operation::ListAllocations => {
+            body.finish(&[])?;
+            allocations::list(&control, query).await
+        }
+        Operation::ShowAllocation => {
+            nothing(query, body)?;
+            allocations::show(&control, &route.subject).await
+        }
+        Operation::EndAllocation => {
+            nothing(query, body)?;
+            allocations::end(&control, &route.subject).await
+        }
+        Operation::EndUser => {
+            nothing(query, body)?;
+            allocations::end_user(&control, route.subject).await
         }
         _ => Err(Failure::unavailable("this build does not have it")),
     }
