@@ -49,6 +49,8 @@ fn check(text: &str, choice: u8) {
         environment: &|name| (name == "HAIRPIN_AUTH_SECRET" && choice & 1 != 0).then(|| MARKER.into()),
         now: 1_900_000_000,
         generates: choice & 2 != 0,
+        keeps_certificates: choice & 4 != 0,
+        ..ReadContext::NONE
     };
     let (loaded, findings) = match load("hairpin.toml", text, &reader) {
         Ok(Loaded { settings, mut warnings, notes, .. }) => {

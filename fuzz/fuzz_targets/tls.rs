@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use hairpin::datapath::stream::{Connection, Pool, Reassembly, next};
-use hairpin::tls::Identity;
+use hairpin::tls::{Identity, Sessions};
 use hairpin::turn::{ClientAddr, FiveTuple, Transport};
 use hairpin::wire::{self, FRAME_MAX};
 use libfuzzer_sys::fuzz_target;
@@ -59,7 +59,9 @@ static CONFIGS: LazyLock<(Arc<ServerConfig>, [Arc<ClientConfig>; 2])> = LazyLock
             .expect("supported versions");
         Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth())
     };
-    (identity.expect("a usable certificate").config_for(std::iter::empty()), [client(&TLS13), client(&TLS12)])
+    let sessions = Sessions::new().expect("random keys");
+    let server = identity.expect("a usable certificate").server_config(&[], &sessions);
+    (Arc::new(server), [client(&TLS13), client(&TLS12)])
 });
 
 fuzz_target!(|input: &[u8]| {

@@ -4,10 +4,12 @@
 use std::fmt;
 
 use x509_parser::der_parser::oid;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name};
 
+use crate::plural::counted;
 use crate::text;
+use crate::tls::CertificateName;
 
 /// What matters of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,21 @@ pub struct Certificate {
     pub refused_key: Option<&'static str>,
     /// What browsers refuse it for as a server's own; completes "the certificate".
     pub refused_server: Option<&'static str>,
+    /// The host names that it is valid for.
+    pub names: Vec<CertificateName>,
+}
+
+/// How much of a certificate's lifetime is left, once that is little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remaining {
+    /// Less than a third. ACME clients renew about now.
+    Third,
+    /// Less than a tenth.
+    Tenth,
+    /// Less than a thirtieth.
+    Thirtieth,
+    /// It has expired.
+    Nothing,
 }
 
 /// The name of a subject or an issuer, and the identifier of its key if the certificate has it.
@@ -63,7 +80,34 @@ impl Certificate {
             issuer: Name::new(certificate.issuer(), issuer_key),
             refused_key: refused_key(&certificate),
             refused_server: refused_server(&certificate),
+            names: names(&certificate),
         })
+    }
+
+    /// How much of its lifetime is left at `now` (Unix seconds); `None` while it is a third or more.
+    pub fn remaining(&self, now: u64) -> Option<Remaining> {
+        let (from, until) = (self.from.unix(), self.until.unix());
+        let Some(left) = until.checked_sub(now) else { return Some(Remaining::Nothing) };
+        let less_than = |part: u64| left < until.saturating_sub(from) / part;
+        let stages = [(30, Remaining::Thirtieth), (10, Remaining::Tenth), (3, Remaining::Third)];
+        stages.into_iter().find(|(part, _)| less_than(*part)).map(|(_, remaining)| remaining)
+    }
+
+    /// A sentence about a certificate that expires soon or has expired.
+    pub fn expiry(&self, now: u64) -> Option<String> {
+        let part = match self.remaining(now)? {
+            Remaining::Nothing => return Some(format!("expired on {}", self.until)),
+            Remaining::Third => "a third",
+            Remaining::Tenth => "a tenth",
+            Remaining::Thirtieth => "a thirtieth",
+        };
+        let left = self.until.unix().saturating_sub(now);
+        let left = match (left / 86_400, left / 3600) {
+            (0, 0) => "in less than an hour".to_owned(),
+            (0, hours) => format!("in {}", counted(usize::try_from(hours).unwrap_or(usize::MAX), "hour")),
+            (days, _) => format!("in {}", counted(usize::try_from(days).unwrap_or(usize::MAX), "day")),
+        };
+        Some(format!("expires on {}, {left}: less than {part} of its lifetime is left", self.until))
     }
 
     /// Whether `issuer` may have issued this certificate, by its name and, if both are there, the identifiers of its key
@@ -102,6 +146,16 @@ fn refused_key(certificate: &X509Certificate<'_>) -> Option<&'static str> {
     let sha1 = [oid!(1.2.840.113549.1.1.5), oid!(1.2.840.10045.4.1)];
     (sha1.contains(signature) && certificate.issuer() != certificate.subject())
         .then_some("a signature with SHA-1")
+}
+
+/// The host names of subjectAltName that clients can ask for.
+fn names(certificate: &X509Certificate<'_>) -> Vec<CertificateName> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let host = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => CertificateName::parse(name).ok(),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(host).collect()
 }
 
 fn refused_server(certificate: &X509Certificate<'_>) -> Option<&'static str> {
@@ -212,6 +266,39 @@ mod tests {
         let issuer = Certificate::parse(params("ca").self_signed(&issuer.key()).unwrap().der()).unwrap();
         assert!(found.is_issued_by(&issuer));
         assert_eq!(found.issuer.to_string(), "\"CN=ca\"");
+    }
+
+    /// Warnings come at a third, a tenth and a thirtieth of the lifetime.
+    #[test]
+    fn what_is_left_of_a_lifetime() {
+        let mut params = params("a");
+        params.not_before = date_time_ymd(2026, 1, 1);
+        params.not_after = date_time_ymd(2026, 4, 1);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let found = Certificate::parse(certificate.der()).unwrap();
+        let until = found.until.unix();
+        const DAY: u64 = 86_400;
+        for (left, expected) in [
+            (90 * DAY, None),
+            (30 * DAY, None),
+            (30 * DAY - 1, Some(Remaining::Third)),
+            (9 * DAY, Some(Remaining::Third)),
+            (9 * DAY - 1, Some(Remaining::Tenth)),
+            (3 * DAY - 1, Some(Remaining::Thirtieth)),
+            (0, Some(Remaining::Thirtieth)),
+        ] {
+            assert_eq!(found.remaining(until - left), expected, "{left} s left");
+        }
+        assert_eq!(found.remaining(until + 1), Some(Remaining::Nothing));
+        for (left, sentence) in [
+            (8 * DAY, "expires on 2026-04-01, in 8 days: less than a tenth of its lifetime is left"),
+            (DAY, "expires on 2026-04-01, in 1 day: less than a thirtieth of its lifetime is left"),
+            (7200, "expires on 2026-04-01, in 2 hours: less than a thirtieth of its lifetime is left"),
+            (5, "expires on 2026-04-01, in less than an hour: less than a thirtieth of its lifetime is left"),
+        ] {
+            assert_eq!(found.expiry(until - left).as_deref(), Some(sentence));
+        }
+        assert_eq!(found.expiry(until + DAY).as_deref(), Some("expired on 2026-04-01"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::kind::{FieldValue, Reload};
 use super::listener;
 use super::settings::{Settings, SiblingSettings};
 use super::table::SETTINGS;
+use super::tls::CertificateSettings;
 use crate::auth::{Password, StaticUser};
 
 /// A setting that has another value than before.
@@ -31,6 +32,7 @@ type RepeatedChanges = (&'static str, Reload, fn(&Settings, &Settings) -> Vec<St
 /// The sections of [`REPEATED`](super::table::REPEATED).
 static REPEATED_CHANGES: &[RepeatedChanges] = &[
     ("listener", Reload::Live, listener::changes),
+    ("tls.certificate", Reload::Live, certificates),
     ("sibling", Reload::Live, siblings),
     ("auth.user", Reload::NewAllocations, users),
 ];
@@ -111,6 +113,31 @@ fn users(old: &Settings, new: &Settings) -> Vec<String> {
         password.into_iter().chain(allocations)
     });
     added.chain(removed).chain(changed).collect()
+}
+
+/// `[[tls.certificate]]`
+fn certificates(old: &Settings, new: &Settings) -> Vec<String> {
+    let (old, new) = (&old.tls.certificates, &new.tls.certificates);
+    let with_files_of = |one: &CertificateSettings, list: &[CertificateSettings]| {
+        list.iter().find(|other| other.has_the_files_of(one)).cloned()
+    };
+    let shown = |one: &CertificateSettings| shortened(&format!("{:?}", one.cert.name));
+    let added = new.iter().filter(|one| with_files_of(one, old).is_none());
+    let removed = old.iter().filter(|one| with_files_of(one, new).is_none());
+    let both = new.iter().filter_map(|one| Some((one, with_files_of(one, old)?)));
+    let changed = both.filter(|(one, before)| *one != before).map(|(one, before)| {
+        let what = if one.names != before.names { "names" } else { "files" };
+        format!("{}: {what} changed", shown(one))
+    });
+    let added = added.map(|one| format!("{} added", shown(one)));
+    let list: Vec<String> =
+        added.chain(removed.map(|one| format!("{} removed", shown(one)))).chain(changed).collect();
+    // The first one may be the default.
+    let is_same_order = old.iter().zip(new).all(|(one, other)| one.has_the_files_of(other));
+    match list.is_empty() && !is_same_order {
+        true => vec!["another order".to_owned()],
+        false => list,
+    }
 }
 
 /// `[[sibling]]`

@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::external;
 use super::settings::{ListenSettings, Settings};
 use super::table::SECRET_VARIABLE;
-use super::tls::{TlsSettings, TlsWarning};
-use crate::tls::{IdentityError, IdentityFile};
+use super::tls::TlsSettings;
 use crate::turn::peers::Cidr;
 
 /// Settings that do not fit together.
@@ -19,8 +18,8 @@ pub struct Disagreement {
     pub warning: bool,
 }
 
-/// Every disagreement at `now` (Unix seconds), in the order of the table. `generates`: what is missing is generated.
-pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagreement> {
+/// Every disagreement, in the order of the table. `generates`: what is missing is generated.
+pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let ListenSettings { udp, tcp, tls, .. } = &settings.listen;
     if settings.listeners().is_empty() {
@@ -39,7 +38,7 @@ pub fn agreement(settings: &Settings, now: u64, generates: bool) -> Vec<Disagree
         ("http.listen", http),
         ("admin.listen", admin),
     ]));
-    found.extend(certificate(&settings.tls, !tls.is_empty() && !generates, now));
+    found.extend(certificate(&settings.tls, !tls.is_empty() && !generates));
     found.extend(admin_access(settings, generates));
     // Discovered addresses are only known when the relay starts.
     let relay = &settings.relay;
@@ -112,7 +111,7 @@ fn admin_access(settings: &Settings, generates: bool) -> Vec<Disagreement> {
             "set admin.tls = true, tls.cert and tls.key, or list a loopback address like 127.0.0.1",
         ));
     }
-    if admin.tls && !generates && tls.cert.is_none() && tls.key.is_none() {
+    if admin.tls && !generates && !tls.has_certificate() && tls.key.is_none() {
         found.push(mistake(
             &["admin.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
@@ -191,37 +190,21 @@ fn covers(wildcard: &SocketAddr, other: &SocketAddr) -> bool {
         && (wildcard.is_ipv4(), wildcard.port()) == (other.is_ipv4(), other.port())
 }
 
-/// What is wrong with the certificate and its key. They are required if `listens`.
-fn certificate(tls: &TlsSettings, listens: bool, now: u64) -> Vec<Disagreement> {
+/// Files of certificates that are missing. There must be a certificate if `listens`.
+fn certificate(tls: &TlsSettings, listens: bool) -> Option<Disagreement> {
     match (&tls.cert, &tls.key) {
-        (None, None) if listens => vec![mistake(
+        (Some(_), None) => {
+            Some(mistake(&["tls.cert", "tls.key"], "the certificate has no private key", "set tls.key"))
+        }
+        (None, Some(_)) => {
+            Some(mistake(&["tls.key", "tls.cert"], "the private key has no certificate", "set tls.cert"))
+        }
+        (None, None) if listens && !tls.has_certificate() => Some(mistake(
             &["listen.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
             "set tls.cert and tls.key, or remove listen.tls",
-        )],
-        (None, None) => Vec::new(),
-        (Some(_), None) => {
-            vec![mistake(&["tls.cert", "tls.key"], "the certificate has no private key", "set tls.key")]
-        }
-        (None, Some(_)) => {
-            vec![mistake(&["tls.key", "tls.cert"], "the private key has no certificate", "set tls.cert")]
-        }
-        (Some(_), Some(_)) => match tls.identity() {
-            // A certificate that clients refuse does not affect those over UDP and TCP, so the relay runs.
-            Ok(_) => {
-                let warnings = tls.warnings(now).into_iter();
-                warnings
-                    .map(|TlsWarning { what, fix }| warning(&["tls.cert", "tls.key"], what, fix))
-                    .collect()
-            }
-            Err(IdentityError { file, what, fix }) => {
-                let keys = match file {
-                    IdentityFile::Certificate => &["tls.cert", "tls.key"],
-                    IdentityFile::Key => &["tls.key", "tls.cert"],
-                };
-                vec![mistake(keys, what, fix)]
-            }
-        },
+        )),
+        _ => None,
     }
 }
 

@@ -125,12 +125,16 @@ pub struct ReadContext<'a> {
     pub has_address: &'a dyn Fn(IpAddr) -> bool,
     /// Reads a file; relative paths start at the folder of the configuration.
     pub read: &'a dyn Fn(&Path) -> io::Result<FileContents>,
+    /// That folder.
+    pub folder: Option<&'a Path>,
     /// Reads an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
     /// Unix seconds, to judge the validity of certificates.
     pub now: u64,
     /// Whether a shared secret and a certificate are generated where the configuration has none.
     pub generates: bool,
+    /// Whether certificates are not judged here: a running relay keeps its earlier ones where new ones cannot be used.
+    pub keeps_certificates: bool,
 }
 
 /// A file that was read.
@@ -161,9 +165,11 @@ impl ReadContext<'static> {
         discovered: &Vec::new,
         has_address: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
+        folder: None,
         environment: &|_| None,
         now: 0,
         generates: false,
+        keeps_certificates: false,
     };
 }
 

@@ -10,7 +10,7 @@ use super::sibling;
 use crate::auth::Auth;
 use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
-use crate::tls::Identity;
+use crate::tls::Identities;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
 use crate::turn::{
@@ -194,13 +194,13 @@ impl Settings {
         }
     }
 
-    /// What the workers serve by. `identity` is [that of `[tls]`](super::tls::TlsSettings::identity).
+    /// What the workers serve by. `identities` are those of `[tls]`.
     pub fn snapshot(
         &self,
         generation: u64,
         site: &Site,
         auth: Arc<Auth>,
-        identity: Option<Identity>,
+        identities: Option<Identities>,
     ) -> DatapathSnapshot {
         DatapathSnapshot {
             turn: Arc::new(turn::Snapshot { generation, auth, config: self.turn(site) }),
@@ -214,7 +214,7 @@ impl Settings {
             gather: Duration::from_micros(self.listen.gather),
             connections: self.connections(),
             exempt: self.exempt_sources(),
-            identity,
+            identities,
         }
     }
 

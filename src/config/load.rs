@@ -12,6 +12,7 @@ use super::own_addresses;
 use super::report::{Finding, Note};
 use super::secrets::shared_secret;
 use super::section::{HIDDEN, Source, key_span, line_starts};
+use super::server_certificate::{self, Wrong};
 use super::settings::Settings;
 use super::table::{REPEATED, SECRET_VARIABLE, SECTIONS, SETTINGS};
 use crate::plural::counted;
@@ -46,10 +47,13 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     loading.environment(&mut settings);
     loading.only_listed(&mut settings);
     // The default listens for TLS, which needs a certificate. A file that does not mention TLS turns it off.
-    if !["listen.tls", "tls.cert", "tls.key"].iter().any(|key| loading.places.contains_key(key)) {
+    if !["listen.tls", "tls.cert", "tls.key", "tls.certificate"]
+        .iter()
+        .any(|key| loading.places.contains_key(key))
+    {
         settings.listen.tls.clear();
     }
-    let agreed = checks::agreement(&settings, context.now, context.generates);
+    let agreed = checks::agreement(&settings, context.generates);
     let agreed = agreed.into_iter().chain(own_addresses::agreement(&settings, context));
     let agreed = agreed.chain(checks::missing(&settings, context.has_address));
     let credentials = checks::credentials(&settings).filter(|_| !context.generates);
@@ -57,6 +61,9 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
         loading.disagreement(disagreement);
     }
     loading.findings.extend(listener::agreement(&settings, loading.source));
+    if !context.keeps_certificates {
+        loading.certificates(&settings);
+    }
     loading.note(&settings);
     loading.finish(settings)
 }
@@ -74,7 +81,7 @@ pub fn without_file(
     let mut settings = Settings::default();
     set(&mut settings);
     loading.environment(&mut settings);
-    let agreed = checks::agreement(&settings, context.now, true);
+    let agreed = checks::agreement(&settings, true);
     // The certificate comes later
     let agreed = agreed.into_iter().filter(|found| found.keys.iter().all(|key| !key.contains("tls")));
     for disagreement in agreed.chain(own_addresses::agreement(&settings, context)) {
@@ -241,6 +248,21 @@ impl<'a> Loading<'a> {
         }
         let finding = self.place(&keys, what, fix);
         self.findings.push(Finding { warning, ..finding });
+    }
+
+    /// Reports what is wrong with certificates.
+    fn certificates(&mut self, settings: &Settings) {
+        for found in server_certificate::findings(&settings.tls, self.source.context.now) {
+            let Wrong { label, at, is_hidden, what, fix, warning } = found;
+            // A file of the environment or of an argument has no place here.
+            let at =
+                Some(at).filter(|at| self.source.text.get(at.clone()).is_some_and(|text| !text.is_empty()));
+            let at = self.places.get(label).cloned().or(at).unwrap_or_default();
+            let text = self.source.text.get(at.clone()).unwrap_or_default();
+            let shown = if is_hidden { HIDDEN } else { text };
+            let finding = Finding { warning, ..self.source.finding(label, at, shown, what, fix) };
+            self.findings.push(finding);
+        }
     }
 
     /// What is said about the first of some settings that the file has.

@@ -14,13 +14,13 @@
 //! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
 //! - [`external`]: the addresses of a relay behind a NAT
-//! - [`tls`], `certificate`: the certificate for TLS clients
+//! - [`tls`]: the certificates for TLS clients and their files; [`server_certificate`], [`certificate`]: what is in them
 //! - [`tokens`]: who may use the admin API over TCP
 //! - [`pages`]: the reference page and the sample
 //!
 //! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
 
-mod certificate;
+pub mod certificate;
 mod changes;
 mod checks;
 pub mod external;
@@ -35,6 +35,7 @@ pub mod pages;
 mod report;
 mod secrets;
 mod section;
+pub mod server_certificate;
 pub mod settings;
 mod sibling;
 mod table;

@@ -3,15 +3,18 @@
 
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
-    Addresses, Advice, Choice, DomainName, ExternalIps, FamilyAddress, HostNames, ListenAddress,
-    ListenTransports, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerLists, PeerRanges, PemFile,
-    PortRange, Prefixes, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch, Text, TokensFile,
+    Addresses, Advice, CertificateNames, Choice, DomainName, ExternalIps, FamilyAddress, HostNames,
+    ListenAddress, ListenTransports, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerLists,
+    PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch,
+    Text, TokensFile,
 };
 use super::listener::{self, ListenerDraft, PeersMode};
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings, SiblingSettings};
 use super::sibling;
+use super::tls::{self, CertificateDraft};
 use super::user::{self, UserDraft};
+use crate::tls::UnknownName;
 use crate::wire::Family;
 
 /// The environment variable that may hold shared secrets.
@@ -22,7 +25,11 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("", "These settings go at the top of the file, before the first section."),
     ("listen", "The addresses that clients connect to."),
     ("relay", "The relayed transport addresses, which peers see."),
-    ("tls", "The certificate for TLS clients. TLS 1.2 and 1.3 are supported."),
+    (
+        "tls",
+        "The certificates for TLS clients. TLS 1.2 and 1.3 are supported. The files are watched: a renewed certificate is used for \
+         new connections without a reload, and running ones continue. [docs/certificates.md](certificates.md) has the details.",
+    ),
     (
         "auth",
         "Who may use the relay. At least one secret or user is required: hairpin never runs as an anonymous relay.",
@@ -213,25 +220,38 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "tls.cert",
-        kind: &PemFile(|s: &mut Settings| &mut s.tls.cert),
+        kind: &PemFile { label: "tls.cert", at: |s: &mut Settings| &mut s.tls.cert },
         default: "",
         example: r#""/etc/hairpin/fullchain.pem""#,
-        doc: "A PEM file with the certificate, followed by its intermediate certificates. Browsers require a certificate for the host \
+        doc: "A PEM file with the default certificate, followed by its intermediate certificates. Browsers require a certificate for the host \
               name in the URL, from an authority that they trust, with an RSA, P-256 or P-384 key. `hairpin check` warns about \
-              certificates that they refuse, and about missing intermediate ones. A relative path starts at the folder of this file. A renewed \
-              certificate is read with the next reload.",
+              certificates that they refuse, and about missing intermediate ones. A relative path starts at the folder of this file.",
         reload: Reload::Live,
         coturn: &["cert"],
     },
     Setting {
         key: "tls.key",
-        kind: &PemFile(|s: &mut Settings| &mut s.tls.key),
+        kind: &PemFile { label: "tls.key", at: |s: &mut Settings| &mut s.tls.key },
         default: "",
         example: r#""/etc/hairpin/privkey.pem""#,
         doc: "A PEM file with the private key of the certificate, in PKCS#8, PKCS#1 or SEC1 format; RSA, ECDSA or Ed25519; without a \
               passphrase.",
         reload: Reload::Live,
         coturn: &["pkey"],
+    },
+    Setting {
+        key: "tls.unknown_name",
+        kind: &Choice {
+            words: &[("default", UnknownName::Default), ("refuse", UnknownName::Refuse)],
+            at: |s: &mut Settings| &mut s.tls.unknown_name,
+        },
+        default: r#""default""#,
+        example: "",
+        doc: "What a client gets that asks for a name of no certificate (SNI): the default certificate, or the alert \
+              `unrecognized_name`. A client that asks for no name, as with a URL that has an address, always gets the default \
+              certificate.",
+        reload: Reload::Live,
+        coturn: &[],
     },
     Setting {
         key: "auth.realm",
@@ -729,6 +749,15 @@ pub static REPEATED: &[RepeatedSection<Settings>] = &[
         coturn: &["alternate-server", "tls-alternate-server"],
     },
     RepeatedSection {
+        key: "tls.certificate",
+        entry: &Draft { settings: CERTIFICATE, required: &["cert", "key"], add: tls::add },
+        doc: "One more certificate. Write the section once per certificate. A client gets the certificate for the name that it asks \
+              for (SNI), otherwise the default one: that of `tls.cert`, or the first section if that is not set. For one name there \
+              may be certificates with ECDSA and RSA keys; a client gets one that it can verify, preferably ECDSA. Of two with the \
+              same kind of key for one name, the one that expires later is used.",
+        coturn: &[],
+    },
+    RepeatedSection {
         key: "auth.user",
         entry: &Draft { settings: USER, required: &["name"], add: user::add },
         doc: "A user with a password. Write the section once per user.",
@@ -858,6 +887,39 @@ static SIBLING: &[Setting<SiblingSettings>] = &[
         doc: "Whether its certificate also names its addresses (subjectAltName of type iPAddress). Browsers forget the host name when \
               they follow a 300, so that they refuse a certificate without the address; TLS clients of such a sibling are \
               refused with 508, and try the next URL that they have.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+];
+
+/// The settings of a `[[tls.certificate]]` section.
+static CERTIFICATE: &[Setting<CertificateDraft>] = &[
+    Setting {
+        key: "cert",
+        kind: &PemFile { label: "tls.certificate.cert", at: |c: &mut CertificateDraft| &mut c.cert },
+        default: "",
+        example: r#""/etc/hairpin/rsa.pem""#,
+        doc: "A PEM file with the certificate, as in `tls.cert`. Required.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "key",
+        kind: &PemFile { label: "tls.certificate.key", at: |c: &mut CertificateDraft| &mut c.key },
+        default: "",
+        example: r#""/etc/hairpin/rsa-key.pem""#,
+        doc: "A PEM file with its private key, as in `tls.key`. Required.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "names",
+        kind: &CertificateNames(|c: &mut CertificateDraft| &mut c.names),
+        default: "[]",
+        example: r#"["turn.example.org"]"#,
+        doc: "The host names that clients ask for, in any case, with or without a trailing dot; names like `b\u{fc}cher.example` may be \
+              written as they are read. `*.example.org` stands for every name with one more label. If empty, those of the \
+              certificate (subjectAltName).",
         reload: Reload::Live,
         coturn: &[],
     },

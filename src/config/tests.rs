@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rcgen::{CertificateParams, DnType, Issuer, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PKCS_RSA_SHA256, date_time_ymd};
 
 use super::{ReadContext, Settings, load, without_file};
 use crate::auth::Password;
@@ -15,8 +15,9 @@ pub const GOOD: &str = "[auth]\nsecrets = [\"0123456789abcdef\"]\n";
 /// 2030-01-01
 const NOW: u64 = 1_893_456_000;
 
-/// A chain that is valid from 2020 to 2040 and its key, then a certificate that expired in 2025 and its key.
-static PEMS: LazyLock<[String; 4]> = LazyLock::new(|| {
+/// A chain that is valid from 2020 to 2040 and its key, then a certificate that expired in 2025 and its key, then the chain and
+/// the key again with RSA.
+static PEMS: LazyLock<[String; 6]> = LazyLock::new(|| {
     let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let params = |name: &str, until| {
         let mut params = CertificateParams::new(["turn.example.org".to_owned()]).unwrap();
@@ -25,17 +26,21 @@ static PEMS: LazyLock<[String; 4]> = LazyLock::new(|| {
         params.not_after = date_time_ymd(until, 12, 31);
         params
     };
+    let rsa_key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     let ca = params("authority", 2040).self_signed(&ca_key).unwrap();
-    let chain =
-        params("relay", 2040).signed_by(&key, &Issuer::new(params("authority", 2040), ca_key)).unwrap();
+    let issuer = Issuer::new(params("authority", 2040), ca_key);
+    let chain = params("relay", 2040).signed_by(&key, &issuer).unwrap();
+    let rsa = params("relay", 2040).signed_by(&rsa_key, &issuer).unwrap();
     let old_key = KeyPair::generate().unwrap();
     let old = params("relay", 2025).self_signed(&old_key).unwrap().pem();
-    [chain.pem() + &ca.pem(), key.serialize_pem(), old, old_key.serialize_pem()]
+    let (chain, rsa) = (chain.pem() + &ca.pem(), rsa.pem() + &ca.pem());
+    let [key, old_key, rsa_key] = [key, old_key, rsa_key].map(|key| key.serialize_pem());
+    [chain, key, old, old_key, rsa, rsa_key]
 });
 
 /// The contents of the file with this name, if it is one of the [`PEMS`].
 pub fn pem(path: &Path) -> Option<String> {
-    let names = ["fullchain.pem", "privkey.pem", "old.pem", "old-key.pem"];
+    let names = ["fullchain.pem", "privkey.pem", "old.pem", "old-key.pem", "rsa.pem", "rsa-key.pem"];
     let n = names.iter().position(|name| path.ends_with(name))?;
     Some(PEMS[n].clone())
 }
@@ -62,7 +67,7 @@ pub fn reader() -> ReadContext<'static> {
         },
         environment: &|_| None,
         now: NOW,
-        generates: false,
+        ..ReadContext::NONE
     }
 }
 
@@ -233,7 +238,7 @@ format = "json"
         (format!("{:?}", settings.listen.udp), "[192.0.2.1:3478, [2001:db8::1]:4000, [2001:db8::1]:3478]"),
         (format!("{:?}", settings.listen.tcp), "[192.0.2.1:3478]"),
         (format!("{:?}", settings.listen.tls), "[192.0.2.1:5349]"),
-        (format!("{:?}", settings.tls.identity().unwrap()), "Some(Identity)"),
+        (format!("{:?}", settings.tls.all()[0].load().unwrap().named_identity().identity), "Identity"),
         (format!("{:?}", settings.relay.addresses), "[192.0.2.1]"),
         (settings.limits.bandwidth.to_string(), "500000"),
         (settings.relay.external_ip[0].to_string(), "203.0.113.1"),

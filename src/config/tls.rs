@@ -1,61 +1,119 @@
-//! `[tls]`: the certificate chain for TLS clients and its private key.
+//! `[tls]`: the certificates for TLS clients and their private keys, as files that were read. What is in them is judged by
+//! [`server_certificate`](super::server_certificate).
 
 use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use rustls::client::verify_server_name;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::ParsedCertificate;
-
-use super::certificate::Certificate;
-use crate::tls::{self, Identity, IdentityError, IdentityFile};
+use super::files::unreadable;
+use super::kind::FileContents;
+use super::section::Refusal;
+use super::server_certificate::{CertificateError, ServerCertificate};
+use super::settings::Settings;
+use crate::tls::{CertificateName, UnknownName};
 
 /// `[tls]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TlsSettings {
-    /// The chain, the server's own certificate first.
+    /// The chain of the default certificate, the server's own one first.
     pub cert: Option<Pem>,
     /// Its private key.
     pub key: Option<Pem>,
+    /// `[[tls.certificate]]`: more certificates. Without `cert`, the first of them is the default one.
+    pub certificates: Vec<CertificateSettings>,
+    /// What clients get that ask for a name of no certificate.
+    pub unknown_name: UnknownName,
 }
 
-/// The contents of a certificate or key file. `Debug` does not show them, since they may be a private key.
-#[derive(Clone, PartialEq)]
+/// A certificate chain, its private key, and the names that it is for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateSettings {
+    /// The chain, the server's own certificate first.
+    pub cert: Pem,
+    /// Its private key.
+    pub key: Pem,
+    /// The names that clients ask for; if empty, those of the certificate.
+    pub names: Vec<CertificateName>,
+}
+
+/// A certificate or key file and what it contains. `Debug` does not show that, since it may be a private key.
+#[derive(Clone)]
 pub struct Pem {
-    name: String,
-    bytes: Vec<u8>,
+    /// The setting or argument that names it.
+    pub label: &'static str,
+    /// The name of the file as it was written, unless it may be a secret.
+    pub name: String,
+    /// Where it is. `None` if it is not read again.
+    pub path: Option<PathBuf>,
+    /// Its contents, or why there are none.
+    pub contents: Result<Vec<u8>, Unreadable>,
+    /// The bytes of its setting in the configuration.
+    pub(super) at: Range<usize>,
 }
 
-/// What does not keep TLS from working, but clients from connecting.
+/// Why a file cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsWarning {
-    /// What is wrong.
+pub struct Unreadable {
+    /// What is wrong with it.
     pub what: String,
     /// How to fix it.
-    pub fix: String,
+    pub fix: &'static str,
+    /// Whether it does not exist.
+    pub is_missing: bool,
 }
 
-/// A certificate of the chain.
-struct Member {
-    /// The line of its beginning.
-    line: usize,
-    /// `None` if it is malformed.
-    parsed: Option<Certificate>,
-}
+/// The most `[[tls.certificate]]` sections, so that the files of all of them can be read and watched.
+const CERTIFICATES_MAX: usize = 1000;
 
 impl Pem {
-    /// Wraps the contents of a file.
+    /// The contents of a file that is not read again.
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Pem {
-        Pem { name: name.into(), bytes: bytes.into() }
+        let (label, name, contents) = ("", name.into(), Ok(bytes.into()));
+        Pem { label, name, path: None, contents, at: 0..0 }
     }
 
-    /// The name of the file.
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// What `read` made of the file at `path`, which the setting or argument `label` calls `name`.
+    pub fn of_file(
+        label: &'static str,
+        name: impl Into<String>,
+        path: PathBuf,
+        read: io::Result<FileContents>,
+    ) -> Pem {
+        Pem { label, name: name.into(), path: Some(path), contents: contents(read), at: 0..0 }
     }
 
-    /// Its contents.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Whether a setting of the configuration names it, so that reading the configuration has reported what is unusual about it.
+    pub fn is_of_configuration(&self) -> bool {
+        self.label.starts_with("tls.")
+    }
+
+    /// What differs in another file.
+    pub(super) fn compared(&self) -> Vec<u8> {
+        match &self.contents {
+            Ok(bytes) => bytes.clone(),
+            Err(Unreadable { what, .. }) => what.clone().into_bytes(),
+        }
+    }
+
+    /// The same file, read again.
+    fn reread(&self, read: &dyn Fn(&Path) -> io::Result<FileContents>) -> Pem {
+        let read = self.path.as_deref().map(|path| contents(read(path)));
+        Pem { contents: read.unwrap_or_else(|| self.contents.clone()), ..self.clone() }
+    }
+}
+
+fn contents(read: io::Result<FileContents>) -> Result<Vec<u8>, Unreadable> {
+    read.map(|contents| contents.bytes).map_err(|error| {
+        let (what, fix) = unreadable(&error);
+        Unreadable { what, fix, is_missing: error.kind() == io::ErrorKind::NotFound }
+    })
+}
+
+impl PartialEq for Pem {
+    /// Whether the file has the same name and contents, wherever that is written.
+    fn eq(&self, other: &Pem) -> bool {
+        (&self.name, &self.path, &self.contents) == (&other.name, &other.path, &other.contents)
     }
 }
 
@@ -65,132 +123,115 @@ impl fmt::Debug for Pem {
     }
 }
 
-impl TlsSettings {
-    /// The certificate chain and its key, ready for TLS; `None` unless both are set.
-    ///
-    /// # Errors
-    /// One of them cannot be used, or they do not belong together.
-    pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
-        let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
-        let named = |mut error: IdentityError| {
-            let name = match error.file {
-                IdentityFile::Certificate => &cert.name,
-                IdentityFile::Key => &key.name,
-            };
-            error.fix = error.fix.replace("FILE", &quoted(name));
-            error
-        };
-        Identity::from_pem(&cert.bytes, &key.bytes).map(Some).map_err(named)
-    }
-
-    /// Why clients may refuse the certificate at `now` (Unix seconds).
-    pub fn warnings(&self, now: u64) -> Vec<TlsWarning> {
-        let warning = |what: String, fix: &str| TlsWarning { what, fix: fix.to_owned() };
-        let mut found = Vec::new();
-        for (n, one) in self.certificates().iter().enumerate().filter(|(_, one)| one.is_joined) {
-            let what = format!(
-                "{} begins on line {} of the file, on which the section before it ends, so other programs do not find it",
-                nth(n),
-                one.line
-            );
-            found.push(warning(
-                what,
-                "write it on a line of its own, for example by `(cat cert.pem; echo; cat chain.pem)`",
-            ));
-        }
-        let chain = self.chain();
-        for (n, one) in chain.iter().enumerate().filter(|(_, one)| one.parsed.is_none()) {
-            let what = format!("{} (line {}) is malformed", nth(n), one.line);
-            found.push(warning(what, "copy the original file again"));
-        }
-        if let [Member { parsed: Some(only), .. }] = &chain[..]
-            && !only.is_self_signed
-        {
-            let what = format!(
-                "the file has only the server's own certificate, and not that of its issuer {}, so clients that do not have it \
-                 refuse the connection",
-                only.issuer
-            );
-            let fix = "use a file with the whole chain, such as the fullchain.pem of an ACME client";
-            found.push(warning(what, fix));
-        }
-        for (n, pair) in chain.windows(2).enumerate() {
-            if let [Member { parsed: Some(one), .. }, Member { parsed: Some(next), .. }] = pair
-                && !one.is_issued_by(next)
-            {
-                let what = format!(
-                    "{} is {}, which has not issued the one before it: its issuer is {}",
-                    nth(n + 1),
-                    next.subject,
-                    one.issuer
-                );
-                found.push(warning(what, "write each certificate after the one that it has issued"));
-            }
-        }
-        for (n, one) in chain.iter().enumerate() {
-            if let Some(key) = one.parsed.as_ref().and_then(|one| one.refused_key) {
-                let what = format!("{} has {key}, which browsers refuse", nth(n));
-                found.push(warning(
-                    what,
-                    "use a certificate for a P-256, P-384 or RSA key, signed with SHA-256",
-                ));
-            }
-        }
-        if let Some(problem) = self.first().and_then(|first| first.refused_server) {
-            let what = format!("the certificate {problem}, so browsers refuse it");
-            found.push(warning(what, "use a certificate that an authority has issued for a web server"));
-        }
-        found.extend(self.out_of_date(now).map(|what| warning(what, "renew it, or clients refuse it")));
-        found
-    }
-
-    /// Whether the certificate is self-signed, so that browsers refuse it.
-    pub fn is_self_signed(&self) -> bool {
-        self.first().is_some_and(|first| first.is_self_signed)
-    }
-
-    /// Whether the certificate is valid for clients that connect to `host`.
-    pub fn is_valid_for(&self, host: &str) -> bool {
-        let Some(first) = self.certificates().into_iter().next().map(|first| first.der) else { return false };
-        let first: CertificateDer<'_> = first;
-        let (Ok(host), Ok(certificate)) = (ServerName::try_from(host), ParsedCertificate::try_from(&first))
-        else {
-            return false;
-        };
-        verify_server_name(&certificate, &host).is_ok()
-    }
-
-    /// A sentence about the first certificate of the chain that is not valid at `now` (Unix seconds).
-    fn out_of_date(&self, now: u64) -> Option<String> {
-        let judge = |(n, one): (usize, Member)| {
-            let (which, certificate) = (nth(n), one.parsed?);
-            if now > certificate.until.unix() {
-                return Some(format!("{which} expired on {}", certificate.until));
-            }
-            (now < certificate.from.unix())
-                .then(|| format!("{which} is not valid before {}", certificate.from))
-        };
-        self.chain().into_iter().enumerate().find_map(judge)
-    }
-
-    /// The server's own certificate.
-    fn first(&self) -> Option<Certificate> {
-        self.chain().into_iter().next()?.parsed
-    }
-
-    fn chain(&self) -> Vec<Member> {
-        let member = |one: &tls::Found| Member { line: one.line, parsed: Certificate::parse(&one.der) };
-        self.certificates().iter().map(member).collect()
-    }
-
-    fn certificates(&self) -> Vec<tls::Found> {
-        let found = self.cert.as_ref().and_then(|cert| tls::certificates(&cert.bytes).ok());
-        found.unwrap_or_default()
+/// The files of a certificate in a sentence, such as `tls.cert fullchain.pem`.
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.label.is_empty() { "" } else { " " };
+        write!(f, "{}{separator}{}", self.label, self.name)
     }
 }
 
-fn nth(n: usize) -> String {
-    if n == 0 { "the certificate".to_owned() } else { format!("certificate {} of the chain", n + 1) }
+impl TlsSettings {
+    /// Only this certificate.
+    pub fn only(cert: Pem, key: Pem) -> TlsSettings {
+        TlsSettings { cert: Some(cert), key: Some(key), ..TlsSettings::default() }
+    }
+
+    /// Every certificate, the default one first.
+    pub fn all(&self) -> Vec<CertificateSettings> {
+        let default = self.cert.clone().zip(self.key.clone());
+        let default = default.map(|(cert, key)| CertificateSettings { cert, key, names: Vec::new() });
+        default.into_iter().chain(self.certificates.iter().cloned()).collect()
+    }
+
+    /// Whether any certificate is configured.
+    pub fn has_certificate(&self) -> bool {
+        self.cert.is_some() || !self.certificates.is_empty()
+    }
+
+    /// The same settings with the files read again.
+    pub fn reread(&self, read: &dyn Fn(&Path) -> io::Result<FileContents>) -> TlsSettings {
+        let again = |one: &CertificateSettings| CertificateSettings {
+            cert: one.cert.reread(read),
+            key: one.key.reread(read),
+            names: one.names.clone(),
+        };
+        TlsSettings {
+            cert: self.cert.as_ref().map(|pem| pem.reread(read)),
+            key: self.key.as_ref().map(|pem| pem.reread(read)),
+            certificates: self.certificates.iter().map(again).collect(),
+            unknown_name: self.unknown_name,
+        }
+    }
+
+    /// Every file that is read.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let all = self.all().into_iter();
+        all.flat_map(|CertificateSettings { cert, key, .. }| [cert.path, key.path]).flatten().collect()
+    }
+
+    /// Whether the default certificate is self-signed, so that browsers refuse it.
+    pub fn is_self_signed(&self) -> bool {
+        let default = self.all().into_iter().next();
+        default.and_then(|default| default.load().ok()).is_some_and(|default| default.is_self_signed())
+    }
+
+    /// Whether a certificate is valid for clients that connect to `host`.
+    pub fn is_valid_for(&self, host: &str) -> bool {
+        let is_valid = |one: &CertificateSettings| one.load().is_ok_and(|one| one.is_valid_for(host));
+        self.all().iter().any(is_valid)
+    }
+}
+
+impl CertificateSettings {
+    /// The certificate, ready for TLS.
+    ///
+    /// # Errors
+    /// A file cannot be used, or the two do not belong together.
+    pub fn load(&self) -> Result<ServerCertificate, CertificateError> {
+        ServerCertificate::load(self)
+    }
+
+    /// Whether `other` names the same files.
+    pub fn has_the_files_of(&self, other: &CertificateSettings) -> bool {
+        let files = |one: &CertificateSettings| (one.cert.path.clone(), one.key.path.clone());
+        files(self) == files(other)
+    }
+}
+
+/// A `[[tls.certificate]]` section that is being read.
+#[derive(Default)]
+pub struct CertificateDraft {
+    /// `cert`.
+    pub cert: Option<Pem>,
+    /// `key`.
+    pub key: Option<Pem>,
+    /// `names`.
+    pub names: Vec<CertificateName>,
+}
+
+/// Adds a certificate to the settings.
+///
+/// # Errors
+/// The section cannot be used together with the others.
+pub fn add(settings: &mut Settings, draft: CertificateDraft) -> Result<(), Refusal> {
+    let CertificateDraft { cert: Some(cert), key: Some(key), names } = draft else {
+        return Err(Refusal { key: "cert", what: "the file is missing", fix: "set cert and key" });
+    };
+    let new = CertificateSettings { cert, key, names };
+    let certificates = &mut settings.tls.certificates;
+    if certificates.iter().any(|one| one.has_the_files_of(&new)) {
+        return Err(Refusal { key: "cert", what: "this certificate is listed twice", fix: "remove one" });
+    }
+    if certificates.len() == CERTIFICATES_MAX {
+        return Err(Refusal {
+            key: "cert",
+            what: "there are more than 1000 certificates",
+            fix: "remove some",
+        });
+    }
+    certificates.push(new);
+    Ok(())
 }
 
 /// The name of a file in a command for a shell.

@@ -28,7 +28,7 @@ use super::control::Control;
 use super::control_socket::{self, BoundSocket};
 use super::http;
 use crate::config::settings::{AdminSettings, ControlSocket};
-use crate::tls::Identity;
+use crate::tls::Identities;
 
 /// Connections at a time: of the control socket, and of all TCP listeners.
 const CONNECTIONS: usize = 16;
@@ -94,7 +94,7 @@ pub struct OpenedSockets {
 struct AdminServer {
     api: Arc<dyn Api>,
     /// Who this server is, if the TCP listeners speak TLS.
-    identity: Mutex<Option<Identity>>,
+    identities: Mutex<Option<Identities>>,
     local: Connections,
     remote: Connections,
 }
@@ -113,7 +113,7 @@ impl AdminSockets {
     pub fn new(api: Arc<dyn Api>) -> AdminSockets {
         let server = AdminServer {
             api,
-            identity: Mutex::default(),
+            identities: Mutex::default(),
             local: Connections::new(CONNECTIONS),
             remote: Connections::new(CONNECTIONS),
         };
@@ -148,15 +148,14 @@ impl AdminSockets {
         Ok(OpenedSockets { settings: settings.clone(), control, listeners })
     }
 
-    /// Serves by opened sockets, and closes those that the settings do not have any more. `identity` is for TLS.
+    /// Serves by opened sockets, and closes those that the settings do not have any more. `identities` are for TLS.
     ///
     /// # Errors
     /// A socket cannot be registered with the runtime.
-    pub fn apply(&mut self, opened: OpenedSockets, identity: Option<Identity>) -> Result<()> {
+    pub fn apply(&mut self, opened: OpenedSockets, identities: Option<Identities>) -> Result<()> {
         let OpenedSockets { settings, control, listeners } = opened;
         self.server.api.configure(&settings);
-        *self.server.identity.lock().unwrap_or_else(PoisonError::into_inner) =
-            identity.filter(|_| settings.tls);
+        self.server.use_certificates(identities.filter(|_| settings.tls));
         if let Some(control) = control {
             self.control = match control {
                 Some(mut bound) => {
@@ -178,6 +177,11 @@ impl AdminSockets {
         Ok(())
     }
 
+    /// Uses these certificates for TLS from now on.
+    pub fn use_certificates(&self, identities: Option<Identities>) {
+        self.server.use_certificates(identities.filter(|_| self.settings.tls));
+    }
+
     /// The addresses of the TCP listeners.
     pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
         self.listeners.iter().map(|(addr, _)| *addr)
@@ -190,6 +194,10 @@ impl AdminSockets {
 }
 
 impl AdminServer {
+    fn use_certificates(&self, identities: Option<Identities>) {
+        *self.identities.lock().unwrap_or_else(PoisonError::into_inner) = identities;
+    }
+
     fn serve_control(self: Arc<Self>, bound: &BoundSocket) -> io::Result<Task> {
         let listener = UnixListener::from_std(bound.listener()?)?;
         Ok(Task(tokio::spawn(async move {
@@ -229,12 +237,12 @@ impl AdminServer {
         let Ok(to) = stream.local_addr() else { return };
         let caller = Caller::Remote { from, to };
         let api = self.api.clone();
-        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let serve = |asked| async move {
             let served = async {
-                match identity {
+                match identities {
                     None => connection(stream, caller, api, asked).await,
-                    Some(identity) => match timeout(REQUEST, handshake(stream, &identity)).await {
+                    Some(identities) => match timeout(REQUEST, handshake(stream, &identities)).await {
                         Ok(Ok(stream)) => connection(stream, caller, api, asked).await,
                         Ok(Err(error)) => debug!(%error, "a TLS handshake of the admin API failed"),
                         Err(_) => debug!("a TLS handshake of the admin API took too long"),
@@ -262,13 +270,12 @@ async fn accept_failed(error: &io::Error, connections: &Connections) {
 
 async fn handshake(
     stream: TcpStream,
-    identity: &Identity,
+    identities: &Identities,
 ) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let config = {
-        let hello = start.client_hello();
-        identity.config_for(hello.alpn().into_iter().flatten())
-    };
+    let config = identities.choose(&start.client_hello());
+    let config =
+        config.ok_or_else(|| io::Error::other("no certificate is for the name that was asked for"))?;
     start.into_stream(config).await
 }
 

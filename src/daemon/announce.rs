@@ -25,7 +25,7 @@ const IPV6_ONLY: &str = "there is no IPv4 relayed address, so clients that name 
 /// Logs what a relay that has just started does.
 pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     info!("listening for clients on {}", listeners(site));
-    match (settings.tls.cert.is_some(), settings.tls.is_self_signed()) {
+    match (settings.tls.has_certificate(), settings.tls.is_self_signed()) {
         (false, _) => info!("TLS is off: no certificate is configured (tls.cert and tls.key)"),
         (true, true) => warn!("{SELF_SIGNED}"),
         (true, false) => {}

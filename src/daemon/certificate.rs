@@ -3,34 +3,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use tracing::{info, warn};
 
-use super::{ServeArgs, reading, state, unix_now};
-use crate::config::files::unreadable;
+use super::{ServeArgs, reading, state};
 use crate::config::tls::{Pem, TlsSettings};
 
-/// The certificate of the arguments, otherwise the one in the state directory.
+/// The certificate of the arguments, otherwise the one in the state directory. Whether it can be used is judged with those of
+/// configurations.
 pub fn obtain(args: &ServeArgs, directory: impl FnOnce() -> Result<PathBuf>) -> Result<TlsSettings> {
-    let tls = match &args.certificate {
-        Some((cert, key)) => {
-            let (cert, _) = file(cert, "--cert")?;
-            let (key, is_public) = file(key, "--key")?;
-            if is_public {
-                warn!("TLS: every user of this machine may read the private key; run `chmod o-rwx` on it");
-            }
-            TlsSettings { cert: Some(cert), key: Some(key) }
-        }
-        None => stored_or_new(args.domain.as_deref(), &directory()?)?,
+    let Some((cert, key)) = &args.certificate else {
+        return stored_or_new(args.domain.as_deref(), &directory()?);
     };
-    if let Err(error) = tls.identity() {
-        bail!("TLS: {}; {}", error.what, error.fix);
-    }
-    for warning in tls.warnings(unix_now()) {
-        warn!("TLS: {}; {}", warning.what, warning.fix);
-    }
-    if let (Some(domain), Some(_)) = (&args.domain, &args.certificate)
+    let tls = TlsSettings::only(file(cert, "--cert"), file(key, "--key"));
+    if let Some(domain) = &args.domain
+        && tls.all().iter().all(|one| one.load().is_ok())
         && !tls.is_valid_for(domain)
     {
         warn!(
@@ -45,19 +33,17 @@ fn stored_or_new(domain: Option<&str>, directory: &Path) -> Result<TlsSettings> 
     let origin = if generated { "generated now" } else { "from an earlier start" };
     info!("the self-signed certificate is in {} ({origin})", directory.display());
     let both = Pem::new(state::certificate_path(directory).display().to_string(), pem);
-    Ok(TlsSettings { cert: Some(both.clone()), key: Some(both) })
+    Ok(TlsSettings::only(both.clone(), both))
 }
 
-/// A file of the arguments, and whether everybody may read it.
-fn file(path: &Path, flag: &str) -> Result<(Pem, bool)> {
-    let name = path.display().to_string();
-    match reading::read(path) {
-        Ok(contents) => Ok((Pem::new(name, contents.bytes), contents.is_public)),
-        Err(error) => {
-            let (what, fix) = unreadable(&error);
-            bail!("{flag} {name} {what}; {fix}")
-        }
+/// A file of the arguments.
+fn file(path: &Path, flag: &'static str) -> Pem {
+    let read = reading::read(path);
+    if flag == "--key" && read.as_ref().is_ok_and(|contents| contents.is_public) {
+        warn!("TLS: every user of this machine may read the private key; run `chmod o-rwx` on it");
     }
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Pem::of_file(flag, path.display().to_string(), absolute, read)
 }
 
 /// A new certificate for a host name and its private key, as PEM. It does not expire: clients that accept it trust the key.
@@ -72,14 +58,16 @@ fn self_signed(name: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::unix_now;
 
     #[test]
     fn a_self_signed_certificate_can_be_used() {
         for name in ["hairpin", "turn.example.org", "203.0.113.7"] {
             let pem = Pem::new("self-signed.pem", self_signed(name).unwrap());
-            let tls = TlsSettings { cert: Some(pem.clone()), key: Some(pem) };
-            assert!(tls.identity().unwrap().is_some() && tls.is_self_signed());
-            assert_eq!(tls.warnings(unix_now()), []);
+            let tls = TlsSettings::only(pem.clone(), pem);
+            assert!(tls.is_self_signed());
+            let loaded = tls.all()[0].load().unwrap();
+            assert_eq!((loaded.warnings(unix_now()), loaded.expires_soon(unix_now())), (Vec::new(), None));
         }
     }
 
@@ -87,8 +75,9 @@ mod tests {
     fn missing_files_are_reported_with_their_flag() {
         let certificate = Some(("missing.pem".into(), "key.pem".into()));
         let args = ServeArgs { certificate, ..ServeArgs::default() };
-        let error = obtain(&args, || panic!("it is not needed")).unwrap_err();
+        let tls = obtain(&args, || panic!("it is not needed")).unwrap();
+        let error = tls.all()[0].load().unwrap_err();
         let expected = "--cert missing.pem cannot be read: No such file or directory; correct the path";
-        assert_eq!(format!("{error:#}"), expected);
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 use tracing::{error, info};
 
+use super::certificates::{self, Cause};
 use super::files::FileRoom;
 use super::listeners::{ClientListener, ListenerChange, OpenListener};
 use super::place::Place;
@@ -16,7 +17,7 @@ use super::relay::{RunningRelay, auth, listeners, serve, summary};
 use super::{announce, unix_now};
 use crate::auth::Auth;
 use crate::config::{Change, Settings, Site};
-use crate::tls::Identity;
+use crate::tls::Identities;
 use crate::turn::peers::Overlays;
 
 /// How long the workers may take to receive a snapshot.
@@ -34,7 +35,7 @@ struct Serving {
     settings: Settings,
     site: Site,
     auth: Arc<Auth>,
-    identity: Option<Identity>,
+    identities: Option<Identities>,
     room: FileRoom,
 }
 
@@ -43,7 +44,7 @@ pub struct PreparedReload {
     changes: Vec<Change>,
     settings: Settings,
     auth: Arc<Auth>,
-    identity: Option<Identity>,
+    certificates: certificates::Prepared,
     place: Place,
     listeners: ListenerChange,
     /// Listeners that this machine cannot open, and could not before.
@@ -59,10 +60,8 @@ impl RunningRelay {
         let changes = self.settings.changes(new);
         let settings = new.until_restart(&self.settings);
         let auth = auth(&settings, &self.keys.nonce)?;
-        let identity = match settings.tls == self.settings.tls {
-            true => self.identity.clone(),
-            false => settings.tls.identity()?,
-        };
+        // One that cannot be used keeps nothing else from being applied.
+        let certificates = self.certificates.prepare(&settings.tls);
         let (wanted, mut skipped) = listeners(&settings)?;
         let before = listeners(&self.settings).map(|(_, skipped)| skipped).unwrap_or_default();
         skipped.retain(|one| !before.contains(one));
@@ -73,7 +72,7 @@ impl RunningRelay {
         if let Some(silent) = self.workers.silent_threads(RESPOND).await.first() {
             bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
         }
-        Ok(PreparedReload { changes, settings, auth, identity, place, listeners, skipped })
+        Ok(PreparedReload { changes, settings, auth, certificates, place, listeners, skipped })
     }
 
     /// Runs with prepared settings from now on, but for those that need a restart. Returns every difference to what it ran with.
@@ -81,8 +80,9 @@ impl RunningRelay {
     /// # Errors
     /// A worker cannot serve by them; the relay serves as before.
     pub async fn reload(&mut self, prepared: PreparedReload) -> Result<Vec<Change>> {
-        let PreparedReload { changes, settings, auth, identity, place, listeners: mut change, skipped } =
+        let PreparedReload { changes, settings, auth, certificates, place, listeners: mut change, skipped } =
             prepared;
+        let identities = certificates.identities();
         let (open, closing) = self.listeners.after(&change);
         let closing = self.settings.recall(&self.site.closing, &closing);
         let site = Site { listeners: open, closing, ..self.site_at(&place) };
@@ -90,7 +90,7 @@ impl RunningRelay {
         let descriptors = self.listeners.descriptors(&change, workers);
         let room = self.files.divide(&settings, &site, descriptors);
 
-        let serving = Serving { settings, site, auth, identity, room };
+        let serving = Serving { settings, site, auth, identities, room };
         if let Err(error) = self.serve_all(&serving, &change).await {
             self.give_up(&change).await;
             return Err(error);
@@ -109,10 +109,28 @@ impl RunningRelay {
         (pages.addresses, pages.limits) = (summary(&place), serving.room.limits(&serving.settings));
         drop(pages);
         self.place = place;
-        let Serving { settings, site, auth, identity, room } = serving;
-        (self.settings, self.site, self.auth, self.identity, self.room) =
-            (settings, site, auth, identity, room);
+        self.certificates.adopt(certificates, Cause::Reload);
+        let Serving { settings, site, auth, identities: _, room } = serving;
+        (self.settings, self.site, self.auth, self.room) = (settings, site, auth, room);
         Ok(changes)
+    }
+
+    /// Reads the files of certificates again, and serves new connections by them from now on.
+    /// Returns whether there are others now.
+    pub async fn renew_certificates(&mut self) -> bool {
+        if !self.certificates.renew().await {
+            return false;
+        }
+        self.settings.tls = self.certificates.settings().clone();
+        if let Err(error) = self.apply(&self.serving()).await {
+            error!("certificates have changed, but are not in use yet: {error:#}");
+        }
+        true
+    }
+
+    /// Why some certificates cannot be used, so that earlier ones serve.
+    pub fn certificate_failures(&self) -> Vec<String> {
+        self.certificates.failures()
     }
 
     /// Counts a reload.
@@ -215,8 +233,8 @@ impl RunningRelay {
     /// Gives the workers a new snapshot.
     async fn apply(&mut self, serving: &Serving) -> Result<()> {
         self.generation += 1;
-        let Serving { settings, site, auth, identity, room } = serving;
-        let mut snapshot = settings.snapshot(self.generation, site, auth.clone(), identity.clone());
+        let Serving { settings, site, auth, identities, room } = serving;
+        let mut snapshot = settings.snapshot(self.generation, site, auth.clone(), identities.clone());
         room.apply(&mut snapshot);
         timeout(APPLY, self.workers.apply(snapshot)).await.context("a worker takes no commands")??;
         Ok(())
@@ -227,7 +245,7 @@ impl RunningRelay {
             settings: self.settings.clone(),
             site: self.site.clone(),
             auth: self.auth.clone(),
-            identity: self.identity.clone(),
+            identities: self.certificates.identities(),
             room: self.room,
         }
     }

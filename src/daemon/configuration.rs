@@ -18,6 +18,21 @@ use crate::text;
 ///
 /// Returns a finding if the file cannot be read, otherwise every mistake in it.
 pub fn read(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
+    read_by(file, ReadContext { generates, ..ReadContext::NONE })
+}
+
+/// Reads the configuration file of a running relay. Certificates that cannot be used are no mistakes: the relay keeps those that
+/// it has.
+///
+/// # Errors
+///
+/// Returns a finding if the file cannot be read, otherwise every other mistake in it.
+pub fn reread(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
+    read_by(file, ReadContext { generates, keeps_certificates: true, ..ReadContext::NONE })
+}
+
+/// Reads a configuration file with what `by` says about missing and unusable things.
+fn read_by(file: &Path, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
     let contents = reading::read(file).map_err(|error| {
         let (what, fix) = unreadable(&error);
@@ -27,7 +42,8 @@ pub fn read(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
         .map_err(|wrong| vec![finding(&name, Some(wrong.line), wrong.sentence(), wrong.fix)])?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let read = |path: &Path| reading::read(&folder.join(path));
-    let context = ReadContext { generates, ..reader(&read) };
+    let ReadContext { generates, keeps_certificates, .. } = by;
+    let context = ReadContext { folder: Some(folder), generates, keeps_certificates, ..reader(&read) };
     let mut loaded = config::load(&name, text, &context)?;
     if loaded.has_secret && contents.is_public {
         let what = "the file contains a secret, and every user of this machine may read it".to_owned();
@@ -70,7 +86,7 @@ fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadC
         read,
         environment: &|name| std::env::var_os(name),
         now: unix_now(),
-        generates: false,
+        ..ReadContext::NONE
     }
 }
 

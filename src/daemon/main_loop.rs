@@ -19,7 +19,7 @@ use super::reload::{ReloadError, ReloadReport};
 use super::signals::{Signal, Signals};
 use super::status::{Instance, LastReload};
 use super::stop::StopGuard;
-use super::{ServeArgs, complete, load, offer_ice_servers};
+use super::{ServeArgs, complete, configuration, load, offer_ice_servers};
 use crate::config::Reload;
 use crate::plural::counted;
 
@@ -59,6 +59,8 @@ enum Event {
     Addresses,
     /// A removed listener may have served its last allocation.
     Drained,
+    /// Files of certificates may have changed.
+    Certificates,
 }
 
 /// Serves until a signal or the end of a drain stops the relay; returns which.
@@ -74,6 +76,7 @@ pub(super) async fn run(daemon: &mut Daemon<'_>, inputs: &mut Inputs) -> &'stati
             Event::Order(order) => Box::pin(daemon.carry_out(order)),
             Event::Addresses => Box::pin(daemon.relay.adapt()),
             Event::Drained => Box::pin(daemon.relay.close_drained()),
+            Event::Certificates => Box::pin(daemon.renew_certificates()),
         };
         if let Some(signal) = inputs.unless_stopped(change).await {
             return daemon.ends(DrainEnd::Stopped, signal);
@@ -97,6 +100,7 @@ impl Inputs {
                     () = relay.changed() => return Event::Addresses,
                     () = relay.drained() => return Event::Drained,
                     end = relay.drain_ended() => return Event::DrainEnded(end),
+                    () = relay.certificates_changed() => return Event::Certificates,
                 },
             };
             match signal {
@@ -158,6 +162,12 @@ impl Daemon<'_> {
         why
     }
 
+    async fn renew_certificates(&mut self) {
+        if self.relay.renew_certificates().await {
+            self.admin.use_certificates(self.relay.identities());
+        }
+    }
+
     async fn reload_by_signal(&mut self) {
         let _ = self.reload("SIGHUP").await;
     }
@@ -184,7 +194,7 @@ impl Daemon<'_> {
     }
 
     async fn try_reload(&mut self) -> Result<ReloadReport, ReloadError> {
-        let mut new = load(self.args).map_err(|findings| ReloadError {
+        let mut new = load(self.args, configuration::reread).map_err(|findings| ReloadError {
             what: format!("the configuration has {}", counted(findings.len(), "mistake")),
             findings,
         })?;
@@ -194,11 +204,12 @@ impl Daemon<'_> {
         let prepared = self.relay.prepare(&new.settings).await.map_err(failed)?;
         let admin = self.admin.open(&new.settings.admin).map_err(failed)?;
         let changed = self.relay.reload(prepared).await.map_err(failed)?;
-        self.admin.apply(admin, self.relay.identity()).map_err(failed)?;
+        self.admin.apply(admin, self.relay.identities()).map_err(failed)?;
         if changed.iter().any(|change| change.key.starts_with("log.")) {
             self.logging.apply(&self.relay.settings().log);
         }
-        Ok(ReloadReport { changed, warnings: new.warnings })
+        let certificates = self.relay.certificate_failures();
+        Ok(ReloadReport { changed, warnings: new.warnings, certificates })
     }
 }
 

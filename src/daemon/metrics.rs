@@ -3,6 +3,7 @@
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
+use super::certificates::{CertificateStats, CertificateStatus};
 use super::host::UdpErrors;
 use crate::counted::{Counted, Counters};
 use crate::datapath::WorkerStats;
@@ -40,7 +41,7 @@ impl ReloadCounts {
 }
 
 /// The page with the counters of `workers`, the number of relay addresses, the configured `limits`, the dropped log lines, the
-/// kernel's counters of this host, and whether the relay drains.
+/// kernel's counters of this host, whether the relay drains, and the state of the certificates.
 pub fn page(
     workers: &[WorkerStats],
     addresses: PerFamily<u64>,
@@ -49,11 +50,13 @@ pub fn page(
     log_lines_dropped: u64,
     host: &[UdpErrors],
     draining: bool,
+    certificates: &CertificateStats,
 ) -> String {
     let mut page = Vec::new();
     // Encoding only fails for a family without rows, or if writing fails.
-    let mut families = families(workers, addresses, limits, reloads, log_lines_dropped, host, draining);
-    // Without /proc the host has no counters.
+    let mut families =
+        families(workers, addresses, limits, reloads, log_lines_dropped, host, draining, certificates);
+    // Without /proc the host has no counters, and not every relay has a certificate.
     families.retain(|family| !family.get_metric().is_empty());
     let written = TextEncoder::new().encode(&families, &mut page);
     debug_assert!(written.is_ok(), "{written:?}");
@@ -68,6 +71,7 @@ fn families(
     log_lines_dropped: u64,
     host: &[UdpErrors],
     draining: bool,
+    certificates: &CertificateStats,
 ) -> Vec<MetricFamily> {
     let mut sum = WorkerStats::default();
     workers.iter().for_each(|worker| sum.add(worker));
@@ -151,6 +155,24 @@ fn families(
             "hairpin_tls_handshakes_failed_total",
             "Failed TLS handshakes, by reason.",
             streams.handshakes_failed.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
+        ),
+        gauge(
+            "hairpin_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate that serves expires, in Unix seconds, by its number in the configuration (1 is the default one) and its \
+             configured file.",
+            by_certificate(certificates, |one| one.expiry),
+        ),
+        gauge(
+            "hairpin_tls_certificate_failing",
+            "1 if the files of a certificate cannot be used, so that an earlier one serves, or none.",
+            by_certificate(certificates, |one| Some(one.is_failing.into())),
+        ),
+        counter(
+            "hairpin_tls_certificate_reloads_total",
+            "Certificates that were read again because their files or the configuration had changed, by outcome: those that are new, \
+             and those whose files cannot be used.",
+            [("renewed", certificates.renewed), ("failed", certificates.failed)]
+                .map(|(outcome, n)| row([("outcome", outcome)], n)),
         ),
         counter(
             "hairpin_connections_dropped_messages_total",
@@ -272,6 +294,17 @@ fn by_reason<E: Counted>(counts: &[Counters<E>; 2]) -> impl Iterator<Item = Samp
     })
 }
 
+fn by_certificate(
+    certificates: &CertificateStats,
+    what: impl Fn(&CertificateStatus) -> Option<u64>,
+) -> impl Iterator<Item = Sample> {
+    let all = certificates.certificates.iter().enumerate();
+    all.filter_map(move |(n, one)| {
+        let number = (n + 1).to_string();
+        Some(row([("certificate", &*number), ("file", &one.file)], what(one)?))
+    })
+}
+
 fn requests(turn: &Stats) -> impl Iterator<Item = Sample> {
     REQUESTS.iter().zip(&turn.requests).flat_map(|(method, counts)| {
         OUTCOMES.iter().zip(counts).map(move |(code, n)| {
@@ -358,6 +391,12 @@ mod tests {
         worker
     }
 
+    fn certificates() -> CertificateStats {
+        let one =
+            CertificateStatus { file: "fullchain.pem".into(), expiry: Some(1_800_000_000), is_failing: true };
+        CertificateStats { certificates: vec![one], renewed: 3, failed: 2 }
+    }
+
     #[test]
     fn the_counters_of_workers_are_added_up() {
         let mut reloads = ReloadCounts::new(7);
@@ -371,6 +410,7 @@ mod tests {
             11,
             &[("ipv6", "memory", 5)],
             true,
+            &certificates(),
         );
         for line in [
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
@@ -389,6 +429,10 @@ mod tests {
             "hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections_per_source\"} 0",
             "hairpin_tls_handshakes_failed_total{reason=\"too_slow\"} 16",
             "hairpin_connections_dropped_messages_total{transport=\"tcp\"} 18",
+            "hairpin_tls_certificate_expiry_timestamp_seconds{certificate=\"1\",file=\"fullchain.pem\"} 1800000000",
+            "hairpin_tls_certificate_failing{certificate=\"1\",file=\"fullchain.pem\"} 1",
+            "hairpin_tls_certificate_reloads_total{outcome=\"renewed\"} 3",
+            "hairpin_tls_certificate_reloads_total{outcome=\"failed\"} 2",
             "hairpin_relay_addresses{family=\"ipv4\"} 2",
             "hairpin_relay_addresses{family=\"ipv6\"} 0",
             "hairpin_draining 1",
@@ -414,13 +458,23 @@ mod tests {
             0,
             &[("ipv4", "memory", 5)],
             false,
+            &certificates(),
         )
     }
 
     #[test]
     fn every_family_has_a_help_text_and_a_type() {
         let limits = Settings::default().limits_by_name();
-        let page = page(&[worker()], PerFamily::default(), &limits, &ReloadCounts::new(7), 0, &[], false);
+        let page = page(
+            &[worker()],
+            PerFamily::default(),
+            &limits,
+            &ReloadCounts::new(7),
+            0,
+            &[],
+            false,
+            &certificates(),
+        );
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");

@@ -6,6 +6,7 @@
 //! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
 //! - [`configuration`], [`state`], [`store`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
+//! - `certificates`: those that serve, which are read again when `file_watch` notices changes
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
 //! - [`overlays`]: peers that programs name
@@ -16,6 +17,7 @@ pub mod addresses;
 pub mod admin;
 mod announce;
 mod certificate;
+mod certificates;
 mod change;
 pub mod configuration;
 mod connections;
@@ -25,6 +27,7 @@ pub mod drain;
 mod drain_orders;
 #[cfg(test)]
 mod every_key;
+mod file_watch;
 mod files;
 mod heartbeat;
 mod host;
@@ -106,6 +109,9 @@ impl ServeArgs {
     }
 }
 
+/// How a configuration file is read: for the first time, or again.
+type ReadConfiguration = fn(&Path, bool) -> Result<Loaded, Vec<Finding>>;
+
 /// The exit status for a configuration with mistakes.
 pub const MISTAKES: u8 = 2;
 
@@ -123,7 +129,7 @@ pub fn serve(args: &ServeArgs, api: NewApi) -> ExitCode {
     if let Err(error) = signals::block_others() {
         return fail_to_start(&error);
     }
-    let loaded = match load(args) {
+    let loaded = match load(args, configuration::read) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             print_findings(&mistakes);
@@ -150,9 +156,9 @@ fn fail_to_start(error: &io::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded, Vec<Finding>> {
+fn load(args: &ServeArgs, read: ReadConfiguration) -> Result<Loaded, Vec<Finding>> {
     match &args.config {
-        Some(file) => configuration::read(file, args.generates()),
+        Some(file) => read(file, args.generates()),
         None => configuration::defaults(|settings| {
             settings.peers.allow.clone_from(&args.allow_peers);
             if let Some(ports) = &args.relay_ports {
@@ -211,7 +217,7 @@ fn run(
         overlays.announce(relay.settings(), relay.site());
         let (control, orders) = Control::new(relay.draining.watch(), &relay.workers);
         let mut admin = AdminSockets::new(api(control));
-        admin.apply(admin.open(&loaded.settings.admin)?, relay.identity())?;
+        admin.apply(admin.open(&loaded.settings.admin)?, relay.identities())?;
         let mut inputs = Inputs::new(signals, orders);
         let mut daemon = Daemon {
             args,
@@ -259,7 +265,7 @@ fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<Option<PathBuf>
         settings.auth.secrets = secrets;
         secret_directory = Some(directory);
     }
-    if settings.tls.cert.is_none() && settings.uses_tls() {
+    if !settings.tls.has_certificate() && settings.uses_tls() {
         settings.tls = certificate::obtain(args, || args.state_directory())?;
     }
     Ok(secret_directory)

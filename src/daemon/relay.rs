@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
+use super::certificates::{CertificateBoard, Certificates};
 use super::drain::{Drain, DrainControl, DrainWatch};
 use super::files::{self, FileBudget, FileRoom};
 use super::heartbeat::{self, Heartbeat};
@@ -26,7 +27,7 @@ use super::{announce, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
 use crate::datapath::{WorkerStats, WorkerThread, Workers};
-use crate::tls::Identity;
+use crate::tls::Identities;
 use crate::turn::PerFamily;
 use crate::turn::bucket::RateLimiter;
 use crate::turn::peers::Overlays;
@@ -39,8 +40,7 @@ pub struct RunningRelay {
     pub(super) place: Place,
     pub(super) site: Site,
     pub(super) auth: Arc<Auth>,
-    /// The same as long as the certificate is, so that TLS sessions can be resumed.
-    pub(super) identity: Option<Identity>,
+    pub(super) certificates: Certificates,
     pub(super) keys: RelayKeys,
     pub(super) listeners: Listeners,
     pub(super) files: FileBudget,
@@ -70,6 +70,7 @@ pub(super) struct RelayPages {
     stopping: AtomicBool,
     drain: DrainWatch,
     changing: Mutex<ChangingPages>,
+    certificates: Arc<CertificateBoard>,
     lost: LostLines,
     host: HostTables,
 }
@@ -120,8 +121,8 @@ impl RunningRelay {
 
         let mut rng = StdRng::from_seed(random::bytes()?);
         let auth = auth(settings, &keys.nonce)?;
-        let identity = settings.tls.identity()?;
-        let mut snapshot = settings.snapshot(1, &site, auth.clone(), identity.clone());
+        let certificates = Certificates::start(&settings.tls)?;
+        let mut snapshot = settings.snapshot(1, &site, auth.clone(), certificates.identities());
         room.apply(&mut snapshot);
         let groups = change.opened.iter().map(|one| one.group.clone()).collect();
         let rates = RateLimiter::new(&mut rng);
@@ -140,6 +141,7 @@ impl RunningRelay {
                 limits: room.limits(settings),
                 reloads: ReloadCounts::new(unix_now()),
             }),
+            certificates: certificates.board(),
             lost,
             host,
         });
@@ -149,6 +151,7 @@ impl RunningRelay {
         }
         listeners.keep(&mut change);
         let mut tasks = vec![tokio::spawn(heartbeat::run(workers.clone(), heartbeat))];
+        tasks.push(certificates.watch());
         let changed = Arc::new(Notify::new());
         let notified = changed.clone();
         tasks.push(tokio::spawn(async move { watch::run(&notified).await }));
@@ -157,7 +160,7 @@ impl RunningRelay {
             place,
             site,
             auth,
-            identity,
+            certificates,
             keys,
             listeners,
             files,
@@ -193,9 +196,9 @@ impl RunningRelay {
         self.workers.allocations() as u64
     }
 
-    /// Who it is to TLS clients.
-    pub fn identity(&self) -> Option<Identity> {
-        self.identity.clone()
+    /// The certificates for TLS clients.
+    pub fn identities(&self) -> Option<Identities> {
+        self.certificates.identities()
     }
 
     /// The counters of each worker.
@@ -211,6 +214,11 @@ impl RunningRelay {
     /// Waits until addresses of this machine may have changed. [`RunningRelay::adapt`] is to be called then.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Waits until files of certificates may have changed. [`RunningRelay::renew_certificates`] is to be called then.
+    pub async fn certificates_changed(&self) {
+        self.certificates.changed().await;
     }
 
     /// Waits until a removed listener may be closed. [`RunningRelay::close_drained`] is to be called then.
@@ -241,9 +249,19 @@ impl http::Pages for RelayPages {
     fn metrics(&self) -> String {
         let ChangingPages { addresses, limits, reloads } = self.changing().clone();
         let lost = self.lost.lines() as u64;
+        let certificates = self.certificates.stats();
         let host = self.host.udp_errors();
         let draining = self.drain.now() != Drain::Off;
-        metrics::page(&self.workers.stats(), addresses.0, &limits, &reloads, lost, &host, draining)
+        metrics::page(
+            &self.workers.stats(),
+            addresses.0,
+            &limits,
+            &reloads,
+            lost,
+            &host,
+            draining,
+            &certificates,
+        )
     }
 
     fn is_live(&self) -> Result<(), String> {

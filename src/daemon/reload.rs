@@ -11,6 +11,8 @@ pub struct ReloadReport {
     pub changed: Vec<Change>,
     /// What is unusual about the new configuration, but runs.
     pub warnings: Vec<Finding>,
+    /// Why some certificates cannot be used, so that earlier ones serve.
+    pub certificates: Vec<String>,
 }
 
 /// Why nothing has changed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::descriptors::DescriptorRoom;
 use super::stream::StreamLimits;
-use crate::tls::Identity;
+use crate::tls::Identities;
 use crate::turn::{self, ExemptSources};
 
 /// What every worker and the stages of its connections serve by.
@@ -34,6 +34,6 @@ pub struct DatapathSnapshot {
     /// How far apart passes of a worker start while packets keep coming that the kernel does not join; zero for no
     /// gathering.
     pub gather: Duration,
-    /// Who this server is to TLS clients; needed where there is a TLS listener.
-    pub identity: Option<Identity>,
+    /// The certificates for TLS clients; needed where there is a TLS listener.
+    pub identities: Option<Identities>,
 }

@@ -1,22 +1,30 @@
-//! The identity of this server for TLS clients: a certificate chain and its private key (RFC 8489 section 6.2.3).
+//! The identities of this server for TLS clients: certificate chains and their private keys (RFC 8489 section 6.2.3), the
+//! [choice](Identities) between them, and the [keys](Sessions) that sessions are resumed with.
 //!
-//! TLS 1.2 and 1.3 are provided by rustls with aws-lc-rs, its default provider. Clients are not asked for certificates.
+//! TLS 1.2 and 1.3 are provided by rustls with aws-lc-rs, its default provider. Clients are not asked for certificates. Early data
+//! (0-RTT) is never accepted: whoever records it could send a request again (RFC 8446 section 8).
 //! Reading files is not done here but in the daemon.
 
 mod files;
 mod identify;
+mod identities;
+mod name;
 mod pem;
+mod sessions;
 
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ServerConfig, SignatureAlgorithm};
 
 pub use files::{Found, certificates};
 use identify::Der;
+pub use identities::{Identities, NamedIdentity, UnknownName};
+pub use name::CertificateName;
+pub use sessions::Sessions;
 
 /// Application protocols (RFC 7443 section 3). Most clients offer none.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
@@ -24,9 +32,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 /// A certificate chain and its private key, ready to serve.
 #[derive(Clone)]
 pub struct Identity {
-    config: Arc<ServerConfig>,
-    /// The same for clients that offer other protocols only.
-    without_alpn: Arc<ServerConfig>,
+    key: Arc<CertifiedKey>,
 }
 
 /// Why there is no identity, as sentences that say what is required and how to fix it.
@@ -63,29 +69,28 @@ impl Identity {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, IdentityError> {
         let chain: Vec<_> = certificates(chain)?.into_iter().map(|found| found.der).collect();
         let key = files::private_key(key)?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        check(&chain, &key, &provider)?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(other)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(other)?;
-        let without_alpn = Arc::new(config.clone());
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        Ok(Identity { config: Arc::new(config), without_alpn })
+        let key = check(&chain, &key, &aws_lc_rs::default_provider())?;
+        Ok(Identity { key: Arc::new(key) })
     }
 
-    /// The rustls configuration for a client that offers these application protocols.
-    ///
-    /// If none of them is ours, it is served as if it had offered none, as a server without ALPN would (RFC 7301 section
-    /// 3.1): browsers behind an HTTP proxy offer only `http/1.1`, and there is nothing else here to negotiate.
-    pub fn config_for<'a>(&self, mut offered: impl Iterator<Item = &'a [u8]>) -> Arc<ServerConfig> {
-        if offered.any(|protocol| PROTOCOLS.contains(&protocol)) {
-            self.config.clone()
-        } else {
-            self.without_alpn.clone()
-        }
+    /// The rustls configuration with only this certificate, for these application protocols.
+    pub fn server_config(&self, protocols: &[&[u8]], sessions: &Sessions) -> ServerConfig {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .expect("the provider has both versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&self.key))));
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        config.ticketer = sessions.ticketer.clone();
+        config.session_storage = sessions.storage.clone();
+        config.max_early_data_size = 0;
+        config
+    }
+
+    /// The kind of key.
+    pub fn algorithm(&self) -> SignatureAlgorithm {
+        self.key.key.algorithm()
     }
 }
 
@@ -95,16 +100,17 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Checks that the private key is supported and belongs to the first certificate.
+/// A chain and its private key, if that is supported and belongs to the first certificate.
 fn check(
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
     provider: &CryptoProvider,
-) -> Result<(), IdentityError> {
+) -> Result<CertifiedKey, IdentityError> {
     use rustls::{Error, InconsistentKeys};
     let loaded = provider.key_provider.load_private_key(key.clone_key()).map_err(|_| unusable_key(key))?;
-    match rustls::sign::CertifiedKey::new(chain.to_vec(), loaded).keys_match() {
-        Ok(()) => Ok(()),
+    let certified = CertifiedKey::new(chain.to_vec(), loaded);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(IdentityError {
             file: IdentityFile::Key,
             what: "the private key does not belong to the first certificate of the chain; the server's own certificate must \

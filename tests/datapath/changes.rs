@@ -145,7 +145,7 @@ fn relay_addresses_are_replaced() {
     let peer = peer();
     let mut before = relay.allocated(Transport::Udp);
     before.bind(0x4001, addr(&peer));
-    let mut snapshot = relay.setup.snapshot(Some(relay.identity.clone()));
+    let mut snapshot = relay.setup.snapshot(Some(relay.identities.clone()));
     let new: IpAddr = "127.1.12.6".parse().unwrap();
     snapshot.relay = vec![new];
     block_on(relay.workers().apply(snapshot)).unwrap();
@@ -203,7 +203,7 @@ fn limits_are_replaced() {
     let mut first = relay.allocated(Transport::Udp);
     let apply = |user_allocations| {
         let setup = Setup { user_allocations, ..setup("127.1.12.7") };
-        let snapshot = setup.snapshot(Some(relay.identity.clone()));
+        let snapshot = setup.snapshot(Some(relay.identities.clone()));
         block_on(relay.workers().apply(snapshot)).unwrap();
     };
     apply(1);

@@ -187,7 +187,7 @@ fn with_revocations(snapshot: DatapathSnapshot, revocations: &Arc<Revocations>) 
 fn a_revocation_leaves_nothing_to_a_user_who_keeps_allocating() {
     let relay = Relay::start(Setup { workers: 2, ..setup("127.1.20.5") });
     let revocations = Arc::new(Revocations::default());
-    let snapshot = relay.setup.snapshot(Some(relay.identity.clone()));
+    let snapshot = relay.setup.snapshot(Some(relay.identities.clone()));
     block_on(relay.workers().apply(with_revocations(snapshot, &revocations))).unwrap();
     let mut bystander = relay.client(Transport::Udp);
     bystander.user = "bob";

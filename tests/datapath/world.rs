@@ -9,7 +9,7 @@ use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
 use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
-use hairpin::tls::Identity;
+use hairpin::tls::{Identities, Identity, NamedIdentity, Sessions, UnknownName};
 use hairpin::turn::bucket::{RateLimiter, Rates};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
 use hairpin::turn::{self, AllocationLimits, ExemptSources, Families, Lifetimes, ListenerTable, Transport};
@@ -35,7 +35,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Relay {
     workers: Workers,
     pub setup: Setup,
-    pub identity: Identity,
+    pub identities: Identities,
     pub udp: Vec<SocketAddr>,
     pub tcp: SocketAddr,
     pub tls: SocketAddr,
@@ -100,7 +100,7 @@ impl Setup {
         }
     }
 
-    pub fn snapshot(&self, identity: Option<Identity>) -> DatapathSnapshot {
+    pub fn snapshot(&self, identities: Option<Identities>) -> DatapathSnapshot {
         let rules = Rules {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()],
             relay: self.relay.clone(),
@@ -144,7 +144,7 @@ impl Setup {
             allocations: 1000,
             connections: self.connections,
             exempt: ExemptSources::new(&self.exempt),
-            identity,
+            identities,
         }
     }
 }
@@ -162,11 +162,13 @@ impl Relay {
         let addrs: Vec<_> = groups.iter().map(|group| group.local_addr()).collect();
         let mut rng = StdRng::seed_from_u64(5);
         let rates = RateLimiter::new(&mut rng);
-        let identity = identity.unwrap();
-        let snapshot = setup.snapshot(Some(identity.clone()));
+        let named = NamedIdentity { identity: identity.unwrap(), names: Vec::new(), until: 0 };
+        let sessions = Sessions::new().unwrap();
+        let identities = Identities::new(&[named], UnknownName::Default, &sessions).unwrap();
+        let snapshot = setup.snapshot(Some(identities.clone()));
         let workers = Workers::start(&config, groups, snapshot, rates, rng).unwrap();
         let (tcp, tls, udp) = (addrs[0], addrs[1], addrs[2..].to_vec());
-        Relay { workers, setup, identity, udp, tcp, tls, certificate: cert.der().clone() }
+        Relay { workers, setup, identities, udp, tcp, tls, certificate: cert.der().clone() }
     }
 
     /// A relay with other limits on connections.

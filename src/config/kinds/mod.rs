@@ -18,8 +18,8 @@ use crate::plural::counted;
 pub use admin::{HostNames, SocketPath, TokensFile};
 pub use listener::{ListenAddress, ListenTransports, PeerLists};
 pub use network::{
-    Addresses, DomainName, ExternalIps, FamilyAddress, Nat64, PeerRanges, PortRange, Prefixes, Sockets,
-    port_range,
+    Addresses, CertificateNames, DomainName, ExternalIps, FamilyAddress, Nat64, PeerRanges, PortRange,
+    Prefixes, Sockets, port_range,
 };
 pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets};
 

@@ -9,6 +9,7 @@ use toml_edit::Value;
 use super::{list, set, set_of, text};
 use crate::config::external::ExternalIp;
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
+use crate::tls::CertificateName;
 use crate::turn::peers::{Cidr, PeerRule, PeerRuleError};
 use crate::wire::Family;
 
@@ -37,6 +38,40 @@ impl<T> SettingKind<T> for Sockets<T> {
     fn describe(&self) -> String {
         "list of addresses with ports".into()
     }
+}
+
+/// Host names that certificates are for.
+pub struct CertificateNames<T: 'static>(pub fn(&mut T) -> &mut Vec<CertificateName>);
+
+impl<T> SettingKind<T> for CertificateNames<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let (names, mut errors) = set_of(value, host_name);
+        if names.len() > CERTIFICATE_NAMES_MAX {
+            let what = format!("there are {} names", names.len());
+            errors.push(ValueError::of(value, what, format!("list up to {CERTIFICATE_NAMES_MAX}")));
+        }
+        *(self.0)(target) = names;
+        errors
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.0)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.0)(to).clone_from((self.0)(from));
+    }
+
+    fn describe(&self) -> String {
+        "list of host names".into()
+    }
+}
+
+/// The most names of a certificate that are listed.
+const CERTIFICATE_NAMES_MAX: usize = 1000;
+
+fn host_name(value: &Value) -> Result<CertificateName, ValueError> {
+    CertificateName::parse(text(value)?).map_err(|(what, fix)| ValueError::of(value, what, fix))
 }
 
 /// Addresses of this machine.

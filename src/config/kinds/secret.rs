@@ -13,6 +13,7 @@ use crate::auth::{Password, Secret, password_problem};
 use crate::config::files;
 use crate::config::kind::{FieldValue, FileContents, ReadContext, SettingKind, ValueError};
 use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
+use crate::config::section::HIDDEN;
 use crate::config::tls::Pem;
 use crate::text;
 
@@ -211,31 +212,42 @@ impl<T> SettingKind<T> for Md5Key<T> {
     }
 }
 
-/// A PEM file with certificates or a private key. What it contains is checked together with the other one.
-pub struct PemFile<T: 'static>(pub fn(&mut T) -> &mut Option<Pem>);
+/// A PEM file with certificates or a private key. That it cannot be read, and what it contains, is reported together with the
+/// other one.
+pub struct PemFile<T: 'static> {
+    /// The name of the setting in messages about the file.
+    pub label: &'static str,
+    pub at: fn(&mut T) -> &mut Option<Pem>,
+}
 
 impl<T> SettingKind<T> for PemFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        match file(value, context, FileKind::Pem) {
-            Ok((name, contents)) => {
-                let is_key = contents.bytes.windows(KEY_LABEL.len()).any(|window| window == KEY_LABEL);
-                let errors = public(value, &contents).filter(|_| is_key).into_iter().collect();
-                *(self.0)(target) = Some(Pem::new(name, contents.bytes));
-                errors
-            }
-            Err(error) => vec![error],
-        }
+        let name = match file_name(value) {
+            Ok(name) => name,
+            Err(error) => return vec![error],
+        };
+        let path = context.folder.map_or_else(|| name.into(), |folder| folder.join(name));
+        let read = (context.read)(Path::new(name));
+        let errors = read
+            .as_ref()
+            .ok()
+            .filter(|contents| contents.bytes.windows(KEY_LABEL.len()).any(|window| window == KEY_LABEL));
+        let errors = errors.and_then(|contents| public(value, contents)).into_iter().collect();
+        let hidden = read.as_ref().is_err_and(|error| !is_surely_a_name(name, FileKind::Pem, error, context));
+        let pem = Pem::of_file(self.label, if hidden { HIDDEN } else { name }, path, read);
+        *(self.at)(target) = Some(Pem { at: value.span().unwrap_or_default(), ..pem });
+        errors
     }
 
     fn value(&self, target: &mut T) -> FieldValue {
-        match (self.0)(target) {
-            Some(pem) => FieldValue { shown: format!("{:?}", pem.name()), hidden: pem.bytes().to_vec() },
+        match (self.at)(target) {
+            Some(pem) => FieldValue { shown: format!("{:?}", pem.name), hidden: pem.compared() },
             None => FieldValue::plain("none"),
         }
     }
 
     fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
+        (self.at)(to).clone_from((self.at)(from));
     }
 
     fn describe(&self) -> String {
@@ -307,17 +319,24 @@ pub(super) fn file<'a>(
     context: &ReadContext<'_>,
     kind: FileKind,
 ) -> Result<(&'a str, FileContents), ValueError> {
-    let name = super::text(value).map_err(|error| ValueError { hidden: true, ..error })?;
+    let name = file_name(value)?;
     let wrong =
         |what: &str, fix: &str, hidden| Err(ValueError { hidden, ..ValueError::of(value, what, fix) });
-    if name.contains("-----BEGIN") || name.contains(['\n', '\r']) {
-        return wrong("is not the name of a file", "write the text into a file, and its name here", true);
-    }
     (context.read)(Path::new(name)).map(|contents| (name, contents)).or_else(|error| {
         let (what, fix) = files::unreadable(&error);
         let hidden = !is_surely_a_name(name, kind, &error, context);
         wrong(&what, if hidden { OR_A_SECRET[kind as usize] } else { fix }, hidden)
     })
+}
+
+/// The name of a file.
+fn file_name(value: &Value) -> Result<&str, ValueError> {
+    let name = super::text(value).map_err(|error| ValueError { hidden: true, ..error })?;
+    if name.contains("-----BEGIN") || name.contains(['\n', '\r']) {
+        let (what, fix) = ("is not the name of a file", "write the text into a file, and its name here");
+        return Err(ValueError { hidden: true, ..ValueError::of(value, what, fix) });
+    }
+    Ok(name)
 }
 
 /// How to fix a name that may be the secret itself.

@@ -38,7 +38,7 @@ use crate::datapath::stream::admission::{Admission, Admitted, ConnectionPermit, 
 use crate::datapath::stream::incoming::{Incoming, OpenConnection};
 use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure, StreamCounters};
 use crate::datapath::{clock, sys};
-use crate::tls::Identity;
+use crate::tls::Identities;
 use crate::turn::{ClientAddr, FiveTuple, Transport};
 
 /// Commands that wait for the thread at most.
@@ -59,8 +59,8 @@ const FIRST_BYTES: usize = 2048;
 /// What the stages need to know; replaced as a whole.
 #[derive(Clone, Default)]
 pub(in crate::datapath) struct StageConfig {
-    /// The certificate and key for TLS clients.
-    pub(in crate::datapath) identity: Option<Identity>,
+    /// The certificates for TLS clients.
+    pub(in crate::datapath) identities: Option<Identities>,
     pub(in crate::datapath) limits: StreamLimits,
 }
 
@@ -397,12 +397,12 @@ impl<S: Sink> StageContext<S> {
     /// TLS: TURN starts with the first decrypted byte.
     async fn tls(&self, pending: PendingConnection) -> StageOutcome {
         let PendingConnection { socket, tuple, permit } = pending;
-        let StageConfig { identity, limits } = StageConfig::clone(&self.config.borrow());
-        let Some(identity) = identity else {
-            let error = "no certificate is configured".to_owned();
+        let StageConfig { identities, limits } = StageConfig::clone(&self.config.borrow());
+        let Some(identities) = identities else {
+            let error = "there is no certificate that can be used".to_owned();
             return StageOutcome::HandshakeFailed(HandshakeFailure::Other, error);
         };
-        let mut stream = match timeout(limits.handshake_timeout, handshake(socket, &identity)).await {
+        let mut stream = match timeout(limits.handshake_timeout, handshake(socket, &identities)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err((why, error))) => return StageOutcome::HandshakeFailed(why, error),
             Err(_) => {
@@ -451,10 +451,14 @@ fn is_tls(error: &io::Error) -> bool {
 /// The first byte of a TLS connection: that of a handshake record (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
 
+/// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record (RFC 8446 section 5.1). rustls sends another one if no
+/// certificate is found.
+const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
+
 /// Completes a TLS handshake, or says why it failed.
 async fn handshake(
     socket: TcpStream,
-    identity: &Identity,
+    identities: &Identities,
 ) -> Result<TlsStream<TcpStream>, (HandshakeFailure, String)> {
     let failed = |error: io::Error| (HandshakeFailure::from_error(&error), error.to_string());
     // rustls does not tell what it read instead of TLS.
@@ -464,8 +468,18 @@ async fn handshake(
         [] => Err((HandshakeFailure::Gone, "the client has sent nothing".to_owned())),
         [HANDSHAKE_RECORD, ..] => {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(failed)?;
-            let config = identity.config_for(hello.client_hello().alpn().into_iter().flatten());
-            hello.into_stream(config).await.map_err(failed)
+            match identities.choose(&hello.client_hello()) {
+                Some(config) => hello.into_stream(config).await.map_err(failed),
+                None => {
+                    let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
+                    // Its buffer has room for so little; a client that has left needs no alert.
+                    let _ = hello.io.try_write(&UNRECOGNIZED_NAME);
+                    Err((
+                        HandshakeFailure::UnknownName,
+                        format!("the client asked for {name}, which no certificate is for"),
+                    ))
+                }
+            }
         }
         _ => {
             // A socket that is closed with unread bytes is reset, which looks like a failure of the network.

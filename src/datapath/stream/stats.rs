@@ -64,6 +64,8 @@ counted! {
         Gone = "client_gone",
         /// The client did not send TLS.
         NotTls = "not_tls",
+        /// The client asked for a name that no certificate is for, and such clients are refused.
+        UnknownName = "unknown_name",
         /// No version, cipher suite or key exchange in common.
         NothingInCommon = "nothing_in_common",
         /// The client sent an alert, usually because it does not trust the certificate.

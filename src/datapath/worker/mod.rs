@@ -149,7 +149,7 @@ impl Workers {
         rates: RateLimiter,
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
-        groups.iter().try_for_each(|group| check(config.workers, group, snapshot.identity.is_some()))?;
+        groups.iter().try_for_each(|group| check(config.workers, group, snapshot.identities.is_some()))?;
         group::warn_of_small_buffers(&groups);
         let descriptors = Descriptors::new(snapshot.descriptors);
         let ports = Ports::new(snapshot.ports.clone(), descriptors.clone());
@@ -169,7 +169,7 @@ impl Workers {
         });
         let gso = config.gso && can_gso(&groups);
         let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors.clone());
-        let has_identity = snapshot.identity.is_some().into();
+        let has_identity = snapshot.identities.is_some().into();
         let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
         let workers = config.workers;
@@ -237,7 +237,7 @@ impl Workers {
         ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
         reservation_lifetime.store(nanoseconds(snapshot.reservation_lifetime), Ordering::Relaxed);
         self.descriptors.set_room(snapshot.descriptors);
-        self.has_identity.store(snapshot.identity.is_some(), Ordering::Relaxed);
+        self.has_identity.store(snapshot.identities.is_some(), Ordering::Relaxed);
         self.admission.set_limits(snapshot.connections, snapshot.exempt.clone());
         let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
         let mut replies = Vec::new();
@@ -463,7 +463,7 @@ async fn carried_out<T>(replies: Vec<oneshot::Receiver<T>>) -> Vec<T> {
 }
 
 fn stage_config(snapshot: &DatapathSnapshot) -> StageConfig {
-    StageConfig { identity: snapshot.identity.clone(), limits: snapshot.connections }
+    StageConfig { identities: snapshot.identities.clone(), limits: snapshot.connections }
 }
 
 fn check(workers: usize, group: &ListenerGroup, has_identity: bool) -> Result<(), StartError> {

@@ -1,0 +1,163 @@
+//! Which certificate a client gets: by the name that it asks for (SNI, RFC 6066 section 3) and the signatures that it can verify.
+//!
+//! A pure value: a new set of certificates is a new [`Identities`], and connections keep the one that they began with.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::ClientHello;
+use rustls::{ServerConfig, SignatureAlgorithm};
+
+use super::name::{canonical, parent};
+use super::{CertificateName, Identity, PROTOCOLS, Sessions};
+
+/// Every certificate of this server.
+#[derive(Clone)]
+pub struct Identities(Arc<Choice>);
+
+/// A certificate and what it is chosen by.
+#[derive(Clone, Debug)]
+pub struct NamedIdentity {
+    /// The chain and its key.
+    pub identity: Identity,
+    /// The names that clients ask for.
+    pub names: Vec<CertificateName>,
+    /// When it expires, in Unix seconds.
+    pub until: u64,
+}
+
+/// What a client gets that asks for a name of no certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownName {
+    /// The default certificate.
+    #[default]
+    Default,
+    /// The alert `unrecognized_name`.
+    Refuse,
+}
+
+/// Indexes of [`Choice::entries`], the preferred one first. There is at least one.
+type Candidates = Vec<usize>;
+
+struct Choice {
+    entries: Vec<Entry>,
+    /// By host name.
+    exact: HashMap<String, Candidates>,
+    /// By the domain below which a wildcard stands for one label.
+    wildcard: HashMap<String, Candidates>,
+    /// For clients that ask for no name: the first certificate, then those for the same names.
+    default: Candidates,
+    unknown_name: UnknownName,
+}
+
+struct Entry {
+    identity: Identity,
+    config: Arc<ServerConfig>,
+    /// The same for clients that offer other application protocols only.
+    without_alpn: Arc<ServerConfig>,
+}
+
+impl Identities {
+    /// The choice between `certificates`, of which the first is the default one; `None` if there is none.
+    pub fn new(
+        certificates: &[NamedIdentity],
+        unknown_name: UnknownName,
+        sessions: &Sessions,
+    ) -> Option<Identities> {
+        let first = certificates.first()?;
+        let entry = |named: &NamedIdentity| Entry {
+            identity: named.identity.clone(),
+            config: Arc::new(named.identity.server_config(&PROTOCOLS, sessions)),
+            without_alpn: Arc::new(named.identity.server_config(&[], sessions)),
+        };
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for n in preference(certificates) {
+            for name in &certificates[n].names {
+                let map = if name.is_wildcard() { &mut wildcard } else { &mut exact };
+                let candidates: &mut Candidates = map.entry(name.host().to_owned()).or_default();
+                // A certificate may list a name twice.
+                if candidates.last() != Some(&n) {
+                    candidates.push(n);
+                }
+            }
+        }
+        let set = |named: &NamedIdentity| named.names.iter().cloned().collect::<BTreeSet<_>>();
+        let default_names = set(first);
+        let twins = preference(certificates).into_iter().filter(|n| set(&certificates[*n]) == default_names);
+        let default = std::iter::once(0).chain(twins.filter(|n| *n != 0)).collect();
+        let entries = certificates.iter().map(entry).collect();
+        Some(Identities(Arc::new(Choice { entries, exact, wildcard, default, unknown_name })))
+    }
+
+    /// The rustls configuration for a client; `None` if it asks for a name that is not served.
+    ///
+    /// If none of the application protocols that it offers is ours, it is served as if it had offered none, as a server without
+    /// ALPN would (RFC 7301 section 3.1): browsers behind an HTTP proxy offer only `http/1.1`, and there is nothing else here to
+    /// negotiate.
+    pub fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        let Identities(choice) = self;
+        let candidates = match hello.server_name() {
+            Some(name) => choice.named(&canonical(name))?,
+            None => choice.default.clone(),
+        };
+        let can = |n: &&usize| choice.entries[**n].identity.suits(hello);
+        // If the client can verify none of them, the handshake fails with an alert that says so.
+        let chosen = candidates.iter().find(can).or(candidates.first())?;
+        let Entry { config, without_alpn, .. } = &choice.entries[*chosen];
+        let ours = hello.alpn().is_some_and(|mut offered| offered.any(|one| PROTOCOLS.contains(&one)));
+        Some(if ours { config.clone() } else { without_alpn.clone() })
+    }
+}
+
+impl Choice {
+    /// The certificates for a name: those that have exactly this name before those with a wildcard.
+    fn named(&self, host: &str) -> Option<Candidates> {
+        let exact = self.exact.get(host).into_iter().flatten();
+        let wildcard = parent(host).and_then(|parent| self.wildcard.get(parent));
+        let found: Candidates = exact.chain(wildcard.into_iter().flatten()).copied().collect();
+        match self.unknown_name {
+            _ if !found.is_empty() => Some(found),
+            UnknownName::Default => Some(self.default.clone()),
+            UnknownName::Refuse => None,
+        }
+    }
+}
+
+/// The order in which certificates for the same name are tried. ECDSA signatures cost a server a tenth of RSA's; of two with the
+/// same kind of key, that which expires later is used.
+fn preference(certificates: &[NamedIdentity]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..certificates.len()).collect();
+    order.sort_by_key(|n| {
+        let NamedIdentity { identity, until, .. } = &certificates[*n];
+        let rank = match identity.algorithm() {
+            SignatureAlgorithm::ECDSA => 0,
+            SignatureAlgorithm::ED25519 => 1,
+            _ => 2,
+        };
+        (rank, Reverse(*until))
+    });
+    order
+}
+
+impl Identity {
+    /// Whether a client can verify the signatures of this key: by its signature schemes, and by its cipher suites, which name the
+    /// kind of key until TLS 1.2 (RFC 5246 section 7.4.2).
+    fn suits(&self, hello: &ClientHello<'_>) -> bool {
+        let suites = || aws_lc_rs::DEFAULT_CIPHER_SUITES.iter();
+        let common = || suites().filter(|suite| hello.cipher_suites().contains(&suite.suite()));
+        self.key.key.choose_scheme(hello.signature_schemes()).is_some()
+            && common().any(|suite| suite.usable_for_signature_algorithm(self.algorithm()))
+    }
+}
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identities({})", self.0.entries.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;
