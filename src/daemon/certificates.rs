@@ -365,3 +365,6 @@ fn log_clashes(served: &[Served]) {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,14 +6,9 @@ use std::time::Duration;
 
 use hairpin::datapath::ListenerGroup;
 use hairpin::turn::Transport;
-use tokio::runtime;
 
 use crate::client::{Client, channel_message};
-use crate::world::{Relay, Setup, addr, peer, receive, relay, setup};
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
+use crate::world::{Relay, Setup, addr, block_on, peer, receive, relay, setup};
 
 fn any_port(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), 0)

@@ -1,13 +1,17 @@
 //! TLS versions, handshakes and records (RFC 8489 section 6.2.3).
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use hairpin::datapath::stream::stats::{ConnectionEnd, HandshakeFailure};
+use hairpin::tls::{CertificateName, Identities, Identity, NamedIdentity, Sessions, UnknownName};
 use hairpin::turn::Transport;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
 use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls, tls_config};
-use crate::world::{addr, peer, receive, relay};
+use crate::world::{Relay, Setup, addr, block_on, peer, receive, relay, setup};
 
 /// RFC 8489 §6.2.3: TLS 1.2 and 1.3; RFC 7443: ALPN is optional; RFC 7301 §3.1: a client that offers only other protocols
 /// is served without ALPN.
@@ -68,6 +72,72 @@ fn failed_handshakes() {
     assert_eq!(relay.client(Transport::Tls).binding().code(), 0);
     let stats = relay.stats().sockets.streams;
     assert_eq!(stats.handshakes_failed.sum(), 4);
+    relay.stop();
+}
+
+/// RFC 6066 §3: a client that asks for a name that is not served gets the alert unrecognized_name, is counted, and costs no
+/// other client anything. A new set of certificates holds for new handshakes; open connections go on.
+#[test]
+fn unknown_names_get_an_alert() {
+    let relay = relay("127.1.10.6");
+    let mut before = relay.allocated(Transport::Tls);
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["relay.example.org".into()]).unwrap();
+    let identity = Identity::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes()).unwrap();
+    let names = vec![CertificateName::parse("relay.example.org").unwrap()];
+    let named = NamedIdentity { identity, names, until: 0 };
+    let sessions = Sessions::new().unwrap();
+    let apply = |certificates: &[NamedIdentity]| {
+        let identities = Identities::new(certificates, UnknownName::Refuse, &sessions);
+        block_on(relay.workers().apply(relay.setup.snapshot(identities))).unwrap();
+    };
+    let other =
+        NamedIdentity { names: vec![CertificateName::parse("other.example").unwrap()], ..named.clone() };
+    apply(&[other]);
+    let mut socket = connect(relay.tls);
+    let mut client =
+        ClientConnection::new(Arc::new(tls_config(&relay, &TLS13)), "relay.example.org".try_into().unwrap())
+            .unwrap();
+    client.write_tls(&mut socket).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, [0x15, 3, 3, 0, 2, 2, 112]);
+    relay.wait_for("unknown_name", |stats| {
+        stats.sockets.streams.handshakes_failed[HandshakeFailure::UnknownName] == 1
+    });
+    assert_eq!(before.refresh(600).code(), 0, "an open connection");
+    apply(&[named]);
+    assert!(tls(&relay, tls_config(&relay, &TLS13)).is_err(), "the old certificate does not serve any more");
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut after = Client::over_stream(ClientSocket::Tls(Box::new(tls(&relay, config).unwrap())));
+    assert_eq!((after.binding().code(), before.refresh(600).code()), (0, 0));
+    relay.stop();
+}
+
+/// Sessions resume on whatever worker: the keys of tickets are the same everywhere.
+#[test]
+fn sessions_resume_on_every_worker() {
+    let relay = Relay::start(Setup { workers: 3, ..setup("127.1.10.7") });
+    for version in [&TLS12, &TLS13] {
+        let config = tls_config(&relay, version);
+        for n in 0..12 {
+            let mut client =
+                Client::over_stream(ClientSocket::Tls(Box::new(tls(&relay, config.clone()).unwrap())));
+            // Tickets of TLS 1.3 come after the handshake.
+            assert_eq!(client.binding().code(), 0);
+            let ClientSocket::Tls(stream) = &client.socket else { unreachable!() };
+            let expected = if n == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
+            assert_eq!(stream.conn.handshake_kind(), Some(expected), "{version:?}, connection {n}");
+        }
+    }
+    let busy = relay.workers().stats().iter().filter(|worker| worker.sockets.streams.accepted[1] > 0).count();
+    assert!(busy > 1, "{busy} workers");
     relay.stop();
 }
 

@@ -235,6 +235,11 @@ impl Relay {
     }
 }
 
+/// Waits for a change of a relay.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
 /// An IPv4 peer. Its address is not the relay's own, because stricter rules apply between clients of the same relay.
 pub fn peer() -> UdpSocket {
     socket("127.2.0.1")
