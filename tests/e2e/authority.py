@@ -2,6 +2,9 @@
 
 import subprocess
 
+EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+RSA = ("-newkey", "rsa:2048")
+
 
 class Authority:
     """A certificate authority whose files live in `folder`; `certificate` is the path of its own certificate."""
@@ -14,18 +17,18 @@ class Authority:
         may_issue = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
         _request("-subj", "/CN=test authority", "-keyout", self._key, "-out", self.certificate, *may_issue)
 
-    def issue(self, name, *addresses):
+    def issue(self, name, *addresses, file=None, kind=EC):
         """Issues a certificate for a host name and perhaps addresses; returns the paths of the certificate and of its key.
         """
-        certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        certificate, key = self.folder / f"{file or name}.pem", self.folder / f"{file or name}.key"
         issuer = ["-CA", self.certificate, "-CAkey", self._key]
         subjects = ",".join([f"DNS:{name}", *(f"IP:{address}" for address in addresses)])
         names = ["-addext", f"subjectAltName={subjects}", "-addext", "basicConstraints=critical,CA:FALSE"]
-        _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *names)
+        _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *names, kind=kind)
         return certificate, key
 
 
-def _request(*options):
+def _request(*options, kind=EC):
     """Creates a key and a certificate."""
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "10"]
-    subprocess.run(["openssl", "req", "-x509", *kind, *options], check=True, capture_output=True)
+    how = [*kind, "-noenc", "-days", "10"]
+    subprocess.run(["openssl", "req", "-x509", *how, *options], check=True, capture_output=True)
