@@ -144,7 +144,8 @@ impl SignalReader {
         let name = name(number);
         match standard(number) {
             Some(Number::SIGUSR2) => warn!(
-                "{name}: ignored, nothing was reloaded; SIGHUP reloads the configuration, and a renewed certificate is used without a signal"
+                "{name}: ignored, nothing was reloaded; SIGHUP reloads the configuration and the certificate, and a \
+                 renewed certificate needs no signal"
             ),
             Some(Number::SIGTSTP | Number::SIGTTIN | Number::SIGTTOU) => {
                 info!("{name}: ignored, because a stopped relay holds up every call; SIGTERM ends it");
