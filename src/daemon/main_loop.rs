@@ -245,27 +245,23 @@ fn log_report(by: &str, report: &ReloadReport) {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::{Signal as Number, raise};
-    use tokio::time::{Duration, timeout};
+    use tokio::time::{Duration, sleep};
 
     use super::*;
-    use crate::daemon::signals::BlockedSignals;
 
     /// A signal to stop does not wait for a change that a stuck worker holds up. A reload that was asked for meanwhile is not
     /// forgotten while the change goes on.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_stuck_change_holds_up_no_signal() {
-        let signals = Signals::new(BlockedSignals::new().unwrap(), StopGuard::new(60)).unwrap();
+        let (stop, others, signals) = Signals::given();
         let mut inputs = Inputs::new(signals, mpsc::channel(1).1);
-        // Signals to this thread alone.
         for _ in 0..3 {
-            raise(Number::SIGHUP).unwrap();
-            let stopped = inputs.unless_stopped(tokio::time::sleep(Duration::from_millis(50))).await;
+            others.send(Signal::Reload).await.unwrap();
+            let stopped = inputs.unless_stopped(sleep(Duration::from_millis(50))).await;
             assert_eq!((stopped, inputs.waiting.len()), (None, 1));
         }
         assert_eq!(inputs.waiting.pop_front(), Some(Signal::Reload));
-        raise(Number::SIGTERM).unwrap();
-        let stopped = timeout(Duration::from_secs(5), inputs.unless_stopped(std::future::pending())).await;
-        assert_eq!(stopped, Ok(Some("SIGTERM")));
+        stop.send_replace(Some("SIGTERM"));
+        assert_eq!(inputs.unless_stopped(std::future::pending()).await, Some("SIGTERM"));
     }
 }

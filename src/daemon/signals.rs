@@ -97,6 +97,14 @@ impl Signals {
         Ok(Signals { stop: stopped, others: waiting })
     }
 
+    /// Signals that a test gives.
+    #[cfg(test)]
+    pub fn given() -> (watch::Sender<Option<&'static str>>, mpsc::Sender<Signal>, Signals) {
+        let (stop, stopped) = watch::channel(None);
+        let (others, waiting) = mpsc::channel(WAITING);
+        (stop, others, Signals { stop: stopped, others: waiting })
+    }
+
     /// Waits for a signal that asks for something. One to stop is returned again and again.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
