@@ -9,6 +9,7 @@
 //! - [`auth`]: who is this? The long-term credentials of RFC 8489 section 9.2.
 //! - [`tls`]: who this server is to TLS clients: certificates and keys.
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
+//! - `version`: which program this is. `build.rs` tells it the commit.
 //! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
 //!   sentences; [`text`]: the encodings of files.
 
@@ -28,4 +29,7 @@ mod plural;
 pub mod text;
 pub mod tls;
 pub mod turn;
+mod version;
 pub mod wire;
+
+pub use version::{FEATURES, LONG_VERSION, VERSION};

@@ -6,16 +6,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::CredentialsArgs;
+use super::{CredentialsArgs, arguments};
 use crate::auth::Secret;
 use crate::config::{Loaded, Settings, external};
 use crate::daemon::{self, MISTAKES, addresses, configuration, ice, state};
 use crate::plural::counted;
 
 pub fn run(args: &CredentialsArgs) -> ExitCode {
+    let set = arguments(&args.set);
     let loaded = match &args.config {
-        Some(file) => configuration::read(file, args.state_dir.is_some()),
-        None => configuration::defaults(|_| {}),
+        Some(file) => configuration::read(file, &set, args.state_dir.is_some()),
+        None => configuration::defaults(&set),
     };
     let Loaded { settings, .. } = match loaded {
         Ok(loaded) => loaded,

@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use nix::sys::prctl;
 
 use crate::admin;
-use crate::config::Loaded;
+use crate::config::{Argument, Loaded};
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
 use crate::turn::peers::PeerRule;
 
@@ -35,19 +35,21 @@ pub fn run() -> ExitCode {
             print_ice_servers,
             allow_peer,
             relay_ports,
+            set,
         } => {
             let args = ServeArgs {
                 config,
                 domain,
                 certificate: cert.zip(key),
                 state_dir,
-                allow_peers: allow_peer,
-                relay_ports,
+                settings: settings(&set, &allow_peer, relay_ports),
                 print_ice_servers,
             };
             daemon::serve(&args, admin::api)
         }
-        CliCommand::Check { file, state_dir } => check(&file, state_dir.is_some()),
+        CliCommand::Check { file, state_dir, set } => {
+            check(file.as_deref(), &arguments(&set), state_dir.is_some())
+        }
         CliCommand::Credentials(args) => credentials::run(&args),
         CliCommand::Ctl(args) => ctl::run(&args),
         CliCommand::Completions { shell } => {
@@ -64,6 +66,7 @@ pub fn run() -> ExitCode {
 #[derive(Parser)]
 #[command(
     version,
+    long_version = crate::LONG_VERSION,
     after_help = "\
 Examples:
   hairpin serve                          run a relay with safe defaults and print ICE servers for a browser
@@ -95,7 +98,12 @@ Examples:
   hairpin serve
   hairpin serve --domain turn.example.org --cert fullchain.pem --key privkey.pem
   hairpin serve --relay-ports 40000-49999 --allow-peer 203.0.113.7:50000-60000    beside a LiveKit server on 203.0.113.7
-  HAIRPIN_AUTH_SECRET=... hairpin serve --config /etc/hairpin/hairpin.toml
+  HAIRPIN_AUTH_SECRET=... hairpin serve --config /etc/hairpin/hairpin.toml --set log.level=debug
+  HAIRPIN_AUTH_SECRET=... HAIRPIN_RELAY_PORTS=50000-59999 hairpin serve --set listen.udp=0.0.0.0:3478,[::]:3478
+
+Every setting but secrets can be given as --set KEY=VALUE or as an environment variable like HAIRPIN_LISTEN_UDP or
+HAIRPIN_WORKERS. Flags precede the environment, and the environment precedes the configuration; `hairpin check` says which
+value is used.
 
 Secrets are never arguments. They come from the configuration, from separate files, or from HAIRPIN_AUTH_SECRET (several
 are separated by commas or line breaks).")]
@@ -132,6 +140,10 @@ are separated by commas or line breaks).")]
         /// The ports of relayed addresses. A media server on this machine needs ports of its own [default: 49152-65535]
         #[arg(long, value_name = "FIRST-LAST", value_parser = parse::ports, conflicts_with = "config")]
         relay_ports: Option<RangeInclusive<u16>>,
+        /// A setting, like listen.udp=0.0.0.0:3478, instead of what the configuration or the environment says. Every key of
+        /// docs/configuration.md but secrets and sections that can be repeated. May be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
         /// Print ICE servers with credentials even if standard output is not a terminal, or there is a --config
         #[arg(long)]
         print_ice_servers: bool,
@@ -139,9 +151,18 @@ are separated by commas or line breaks).")]
     /// Report every mistake in a configuration
     ///
     /// Prints one line per mistake, with its place and how to fix it. The exit status is 0 if there is none, otherwise 2.
+    /// Flags precede the environment, and the environment precedes the file: a line says of each setting that they have which
+    /// value is used. Without a file, what `hairpin serve` without --config would use is checked.
+    #[command(after_help = "\
+Examples:
+  hairpin check /etc/hairpin/hairpin.toml
+  HAIRPIN_RELAY_PORTS=50000-59999 hairpin check hairpin.toml --set log.level=debug")]
     Check {
         /// The configuration file
-        file: PathBuf,
+        file: Option<PathBuf>,
+        /// A setting as for `serve --set`. May be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
         /// The configuration is for `serve --state-dir`, so credentials and a certificate may be missing
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
@@ -201,11 +222,38 @@ struct CredentialsArgs {
     /// The host name that clients use for the relay [default: its addresses]
     #[arg(long, value_name = "NAME", value_parser = parse::domain)]
     domain: Option<String>,
+    /// A setting as for `serve --set`. May be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
-fn check(file: &Path, generates: bool) -> ExitCode {
-    let (lines, notes, status) = match configuration::read(file, generates) {
-        Ok(Loaded { warnings, notes, .. }) => (warnings, notes, ExitCode::SUCCESS),
+/// The settings among the arguments, of `--set` and of flags of their own.
+fn settings(set: &[String], peers: &[PeerRule], ports: Option<RangeInclusive<u16>>) -> Vec<Argument> {
+    let mut settings = arguments(set);
+    if !peers.is_empty() {
+        let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
+        settings.push(Argument::flag("--allow-peer", "peers.allow", peers.join(",")));
+    }
+    if let Some(ports) = ports {
+        let ports = format!("{}-{}", ports.start(), ports.end());
+        settings.push(Argument::flag("--relay-ports", "relay.ports", ports));
+    }
+    settings
+}
+
+fn arguments(set: &[String]) -> Vec<Argument> {
+    set.iter().map(|text| Argument::set(text)).collect()
+}
+
+fn check(file: Option<&Path>, set: &[Argument], generates: bool) -> ExitCode {
+    let loaded = match file {
+        Some(file) => configuration::read(file, set, generates),
+        None => configuration::defaults(set),
+    };
+    let (lines, notes, status) = match loaded {
+        Ok(Loaded { warnings, notes, overrides, .. }) => {
+            (warnings, [overrides, notes].concat(), ExitCode::SUCCESS)
+        }
         Err(mistakes) => (mistakes, Vec::new(), MISTAKES.into()),
     };
     let mut stdout = io::stdout().lock();
@@ -216,7 +264,8 @@ fn check(file: &Path, generates: bool) -> ExitCode {
         let _ = writeln!(stdout, "{note}");
     }
     if status == ExitCode::SUCCESS {
-        let _ = writeln!(stdout, "{}: ok", file.display());
+        let name = file.map_or("without a file".into(), |file| file.display().to_string());
+        let _ = writeln!(stdout, "{name}: ok");
     }
     status
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use toml_edit::Value;
 
+use super::overrides::Argument;
 use crate::turn::peers::Cidr;
 
 /// One setting of a `T`: a row of the table.
@@ -65,6 +66,11 @@ pub trait SettingKind<T>: Sync {
     /// The values it takes, for the reference page.
     fn describe(&self) -> String;
 
+    /// What its values look like in arguments and in the environment.
+    fn shape(&self) -> Shape {
+        Shape::Text
+    }
+
     /// Whether its values must never be shown.
     fn is_secret(&self) -> bool {
         false
@@ -114,7 +120,19 @@ impl fmt::Debug for FieldValue {
     }
 }
 
+/// What a value looks like in arguments and in the environment, where text needs no quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A number, `true` or `false`.
+    Plain,
+    /// A single text.
+    Text,
+    /// A list of texts.
+    List,
+}
+
 /// The world outside the file, passed in so that reading settings is a function of its inputs.
+#[derive(Clone, Copy)]
 pub struct ReadContext<'a> {
     /// What packets to this machine may be addressed to, as the kernel's local routing table has it, and whether ranges were
     /// widened because there are too many.
@@ -127,6 +145,12 @@ pub struct ReadContext<'a> {
     pub read: &'a dyn Fn(&Path) -> io::Result<FileContents>,
     /// That folder.
     pub folder: Option<&'a Path>,
+    /// Reads a file that the environment or an argument names; relative paths start at the working directory.
+    pub read_here: &'a dyn Fn(&Path) -> io::Result<FileContents>,
+    /// The names of the environment variables that begin with `HAIRPIN_`.
+    pub variables: &'a dyn Fn() -> Vec<String>,
+    /// The settings among the arguments.
+    pub arguments: &'a [Argument],
     /// Reads an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
     /// Unix seconds, to judge the validity of certificates.
@@ -166,6 +190,9 @@ impl ReadContext<'static> {
         has_address: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         folder: None,
+        read_here: &|_| Err(io::ErrorKind::Unsupported.into()),
+        variables: &Vec::new,
+        arguments: &[],
         environment: &|_| None,
         now: 0,
         generates: false,

@@ -8,6 +8,7 @@ use toml_edit::{Document, TableLike};
 use super::checks::{self, Disagreement};
 use super::kind::ReadContext;
 use super::listener;
+use super::overrides::Overrides;
 use super::own_addresses;
 use super::report::{Finding, Note};
 use super::secrets::shared_secret;
@@ -27,15 +28,17 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// What does less than it seems to.
     pub notes: Vec<Note>,
+    /// The settings of arguments and the environment, and what of the file they replace.
+    pub overrides: Vec<Note>,
     /// Whether the file itself contains a secret.
     pub has_secret: bool,
 }
 
-/// Reads `text`, the configuration called `file`, and the secrets of the environment.
+/// Reads `text`, the configuration called `file`, and what arguments and the environment set instead.
 ///
 /// # Errors
 ///
-/// Returns every mistake in the file and in the environment, sorted by line.
+/// Returns every mistake in the file, the arguments and the environment, sorted by line.
 pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let lines = line_starts(text);
     let mut loading = Loading::new(Source { name: file, text, lines: &lines, context });
@@ -44,6 +47,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
         Ok(document) => loading.section(&mut settings, document.as_table(), ""),
         Err(error) => return Err(vec![loading.not_toml(&error)]),
     }
+    loading.overrides(&mut settings);
     loading.environment(&mut settings);
     loading.only_listed(&mut settings);
     // The default listens for TLS, which needs a certificate. A file that does not mention TLS turns it off.
@@ -68,23 +72,20 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     loading.finish(settings)
 }
 
-/// The settings of a start without a file: the defaults, the secrets of the environment, and what the arguments `set`.
+/// The settings of a start without a file: the defaults, and what arguments and the environment set.
 ///
 /// # Errors
 ///
-/// Returns every mistake in the environment and in the arguments.
-pub fn without_file(
-    context: &ReadContext<'_>,
-    set: impl FnOnce(&mut Settings),
-) -> Result<Loaded, Vec<Finding>> {
+/// Returns every mistake in the arguments and in the environment.
+pub fn without_file(context: &ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let mut loading = Loading::new(Source { name: "arguments", text: "", lines: &[0], context });
     let mut settings = Settings::default();
-    set(&mut settings);
+    loading.overrides(&mut settings);
     loading.environment(&mut settings);
+    // What is missing is generated
     let agreed = checks::agreement(&settings, true);
-    // The certificate comes later
-    let agreed = agreed.into_iter().filter(|found| found.keys.iter().all(|key| !key.contains("tls")));
-    for disagreement in agreed.chain(own_addresses::agreement(&settings, context)) {
+    let agreed = agreed.into_iter().chain(own_addresses::agreement(&settings, context));
+    for disagreement in agreed.chain(checks::missing(&settings, context.has_address)) {
         loading.disagreement(disagreement);
     }
     loading.note(&settings);
@@ -112,31 +113,38 @@ struct Loading<'a> {
     source: Source<'a>,
     /// The bytes of each setting that the file has.
     places: BTreeMap<&'static str, Range<usize>>,
+    overrides: Overrides,
     findings: Vec<Finding>,
     has_secret: bool,
     notes: Vec<Note>,
+    /// What is said about each override.
+    used: Vec<Note>,
 }
 
 impl<'a> Loading<'a> {
     fn new(source: Source<'a>) -> Loading<'a> {
+        let mut overrides = Overrides::collect(source.context);
         Loading {
             source,
             places: BTreeMap::new(),
-            findings: Vec::new(),
+            findings: std::mem::take(&mut overrides.findings),
+            overrides,
             notes: Vec::new(),
+            used: Vec::new(),
             has_secret: false,
         }
     }
 
     fn finish(mut self, settings: Settings) -> Result<Loaded, Vec<Finding>> {
+        self.findings.iter_mut().for_each(|finding| self.overrides.rename(finding));
         self.findings.sort_by_key(|finding| finding.line);
         let (warnings, mistakes): (Vec<_>, Vec<_>) =
             self.findings.into_iter().partition(|finding| finding.warning);
         let (warnings, mistakes) = (bounded(warnings, "warning"), bounded(mistakes, "mistake"));
         if mistakes.is_empty() {
             self.notes.truncate(FINDINGS_MAX);
-            let notes = self.notes;
-            Ok(Loaded { settings, warnings, notes, has_secret: self.has_secret })
+            let (notes, overrides) = (self.notes, self.used);
+            Ok(Loaded { settings, warnings, notes, overrides, has_secret: self.has_secret })
         } else {
             Err(mistakes)
         }
@@ -151,7 +159,10 @@ impl<'a> Loading<'a> {
             if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == full) {
                 self.places.insert(setting.key, span);
                 self.has_secret |= setting.kind.is_secret();
-                self.findings.extend(source.setting(setting, setting.key, settings, item));
+                // What is not used may be wrong.
+                if self.overrides.get(setting.key).is_none() {
+                    self.findings.extend(source.setting(setting, setting.key, settings, item));
+                }
             } else if let Some(repeated) = REPEATED.iter().find(|repeated| repeated.key == full) {
                 self.places.insert(repeated.key, span);
                 self.has_secret |= repeated.has_secret(item);
@@ -181,6 +192,24 @@ impl<'a> Loading<'a> {
                 self.findings.push(source.unknown(&full, key_span(table, key), known));
             }
         }
+    }
+
+    /// Reads the settings of arguments and the environment, and notes what of the file they replace.
+    fn overrides(&mut self, settings: &mut Settings) {
+        let overrides = std::mem::take(&mut self.overrides);
+        let context = ReadContext { read: self.source.context.read_here, ..*self.source.context };
+        for one in overrides.iter() {
+            let (key, text) = (one.setting.key, one.line());
+            let in_file = self.places.insert(key, 0..0).filter(|span| span.end > 0);
+            let place = in_file.map(|span| format!("{}:{}", self.source.name, self.source.line(span.start)));
+            self.used.push(one.note(place));
+            let source = Source { name: one.origin.as_str(), text: &text, lines: &[0], context: &context };
+            let Ok(document) = Document::parse(text.as_str()) else { continue };
+            let Some(item) = document.get("value") else { continue };
+            let found = source.setting(one.setting, key, settings, item);
+            self.findings.extend(found.into_iter().map(|finding| Finding { line: None, ..finding }));
+        }
+        self.overrides = overrides;
     }
 
     /// Adds the secrets of the environment.
@@ -269,6 +298,9 @@ impl<'a> Loading<'a> {
     fn place(&self, keys: &[&'static str], what: String, fix: String) -> Finding {
         let place = keys.iter().find_map(|key| Some((*key, self.places.get(key)?.clone())));
         let (key, span) = place.unwrap_or((keys[0], 0..0));
+        if let Some(one) = self.overrides.get(key) {
+            return one.finding(&what, fix);
+        }
         let is_secret = SETTINGS.iter().any(|setting| setting.key == key && setting.kind.is_secret());
         let text = self.source.text.get(span.clone()).unwrap_or_default();
         // An empty list shows nothing, and explains much.
@@ -295,7 +327,9 @@ impl<'a> Loading<'a> {
     /// Notes which addresses of this machine `peers.allow` does not open.
     fn note(&mut self, settings: &Settings) {
         for Disagreement { keys, what, fix, .. } in own_addresses::notes(settings, self.source.context) {
-            self.notes.push(Note(self.place(&keys, what, fix)));
+            let mut finding = self.place(&keys, what, fix);
+            self.overrides.rename(&mut finding);
+            self.notes.push(Note(finding));
         }
         self.notes.extend(listener::notes(settings, self.source));
     }

@@ -10,6 +10,7 @@
 //! - `listener`: `[[listener]]`, and the listeners altogether
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `changes`: what differs between two configurations
+//! - `overrides`: settings of arguments and the environment; `service_links`: variables that are Kubernetes' and no settings
 //! - `checks`: whether settings agree with each other
 //! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
@@ -30,12 +31,14 @@ mod kinds;
 mod layers;
 mod listener;
 mod load;
+mod overrides;
 pub mod own_addresses;
 pub mod pages;
 mod report;
 mod secrets;
 mod section;
 pub mod server_certificate;
+mod service_links;
 pub mod settings;
 mod sibling;
 mod table;
@@ -53,6 +56,7 @@ pub use kinds::port_range;
 pub use layers::Site;
 pub use listener::{Listener, ListenerPeers, ListenerSettings, PeersMode};
 pub use load::{Loaded, load, without_file};
+pub use overrides::{Argument, PREFIX};
 pub use report::{Finding, Note};
 pub use secrets::{WrongLine, secrets_in_file};
 pub use settings::Settings;

@@ -61,6 +61,15 @@ This page is generated from the table of settings (`src/config/table.rs`).
 setting. `hairpin check hairpin.toml` reports every mistake in a file and does nothing else. A lifetime that differs from the
 RFC's is used, with a warning.
 
+Every setting but secrets and sections that can be repeated can also be given as `--set KEY=VALUE`, which may be repeated, and
+as an environment variable: `HAIRPIN_LISTEN_UDP` is `listen.udp`, `HAIRPIN_WORKERS` is `workers`. Flags precede the environment,
+and the environment precedes the file; a value replaces that of the file, also a list. `hairpin check` says of each such setting
+where its value comes from and what is not used, and so does the log of a start. Values are TOML, but text needs no quotes and a
+list no brackets: `HAIRPIN_LISTEN_UDP=0.0.0.0:3478,[::]:3478`. An empty variable counts as unset; `[]` is an empty list, and `\"\"`
+is empty text. Relative paths start at the working directory. A variable that begins with `HAIRPIN_` and is unknown causes a
+warning; those that Kubernetes adds for services called `hairpin` are passed over. A reload keeps the flags and the environment of
+the start.
+
 Secrets and passwords come from the configuration, from separate files or, for shared secrets, from the environment variable
 `HAIRPIN_AUTH_SECRET`. They are never command line arguments, which every user of the machine could read. No message shows
 them: a value that may be a secret appears as `***`.

@@ -65,6 +65,9 @@ pub fn reader() -> ReadContext<'static> {
             Some("/etc" | "folder") => Err(io::ErrorKind::IsADirectory.into()),
             _ => pem(path).map(|pem| pem.as_str().into()).ok_or_else(|| io::ErrorKind::NotFound.into()),
         },
+        read_here: &|path| (reader().read)(path),
+        variables: &Vec::new,
+        arguments: &[],
         environment: &|_| None,
         now: NOW,
         ..ReadContext::NONE
@@ -478,14 +481,14 @@ fn secrets_may_come_from_the_environment() {
     let loaded = load("hairpin.toml", "", &ReadContext { environment: &variable, ..reader() }).unwrap();
     assert_eq!(loaded.settings.auth.secrets.len(), 3);
     let short = |_: &str| Some("short,".into());
-    let mistakes = without_file(&ReadContext { environment: &short, ..reader() }, |_| {}).unwrap_err();
+    let mistakes = without_file(&ReadContext { environment: &short, ..reader() }).unwrap_err();
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].to_string().starts_with("environment: HAIRPIN_AUTH_SECRET = ***: a secret of 5"));
 }
 
 #[test]
 fn without_a_file_the_defaults_are_used() {
-    let settings = without_file(&reader(), |_| {}).unwrap().settings;
+    let settings = without_file(&reader()).unwrap().settings;
     assert_eq!(format!("{:?}", settings.listen.udp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(format!("{:?}", settings.listen.tcp), "[0.0.0.0:3478, [::]:3478]");
     assert_eq!(format!("{:?}", settings.listen.tls), "[0.0.0.0:5349, [::]:5349]");

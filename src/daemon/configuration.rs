@@ -9,16 +9,17 @@ use super::own::Own;
 use super::{addresses, reading, unix_now};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::files::unreadable;
-use crate::config::{self, FileContents, Finding, Loaded, ReadContext, Settings};
+use crate::config::{self, Argument, FileContents, Finding, Loaded, PREFIX, ReadContext};
 use crate::text;
 
-/// Reads a configuration file. `generates`: a shared secret and a certificate that it does not have are generated.
+/// Reads a configuration file, and what these arguments and the environment set instead. `generates`: a shared secret and a
+/// certificate that it does not have are generated.
 ///
 /// # Errors
 ///
 /// Returns a finding if the file cannot be read, otherwise every mistake in it.
-pub fn read(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
-    read_by(file, ReadContext { generates, ..ReadContext::NONE })
+pub fn read(file: &Path, arguments: &[Argument], generates: bool) -> Result<Loaded, Vec<Finding>> {
+    read_by(file, ReadContext { arguments, generates, ..ReadContext::NONE })
 }
 
 /// Reads the configuration file of a running relay. Certificates that cannot be used are no mistakes: the relay keeps those that
@@ -27,8 +28,8 @@ pub fn read(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
 /// # Errors
 ///
 /// Returns a finding if the file cannot be read, otherwise every other mistake in it.
-pub fn reread(file: &Path, generates: bool) -> Result<Loaded, Vec<Finding>> {
-    read_by(file, ReadContext { generates, keeps_certificates: true, ..ReadContext::NONE })
+pub fn reread(file: &Path, arguments: &[Argument], generates: bool) -> Result<Loaded, Vec<Finding>> {
+    read_by(file, ReadContext { arguments, generates, keeps_certificates: true, ..ReadContext::NONE })
 }
 
 /// Reads a configuration file with what `by` says about missing and unusable things.
@@ -42,8 +43,9 @@ fn read_by(file: &Path, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
         .map_err(|wrong| vec![finding(&name, Some(wrong.line), wrong.sentence(), wrong.fix)])?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let read = |path: &Path| reading::read(&folder.join(path));
-    let ReadContext { generates, keeps_certificates, .. } = by;
-    let context = ReadContext { folder: Some(folder), generates, keeps_certificates, ..reader(&read) };
+    let ReadContext { arguments, generates, keeps_certificates, .. } = by;
+    let context =
+        ReadContext { folder: Some(folder), arguments, generates, keeps_certificates, ..reader(&read) };
     let mut loaded = config::load(&name, text, &context)?;
     if loaded.has_secret && contents.is_public {
         let what = "the file contains a secret, and every user of this machine may read it".to_owned();
@@ -61,13 +63,19 @@ fn read_by(file: &Path, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     }
 }
 
-/// The settings of a start without a file: the defaults and what the arguments `set`.
+/// The settings of a start without a file: the defaults, and what these arguments and the environment set.
 ///
 /// # Errors
 ///
-/// Returns every mistake in the environment and in the arguments.
-pub fn defaults(set: impl FnOnce(&mut Settings)) -> Result<Loaded, Vec<Finding>> {
-    config::without_file(&reader(&|path| reading::read(path)), set)
+/// Returns every mistake in the arguments and in the environment.
+pub fn defaults(arguments: &[Argument]) -> Result<Loaded, Vec<Finding>> {
+    config::without_file(&ReadContext { arguments, ..reader(&|path| reading::read(path)) })
+}
+
+/// The names of the variables that settings can have.
+fn variables() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| name.starts_with(PREFIX)).collect()
 }
 
 /// Whether relay sockets could be bound to an address now.
@@ -84,6 +92,9 @@ fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadC
         discovered: &addresses::discovered,
         has_address: &is_here,
         read,
+        read_here: &|path| reading::read(path),
+        variables: &variables,
+        arguments: &[],
         environment: &|name| std::env::var_os(name),
         now: unix_now(),
         ..ReadContext::NONE

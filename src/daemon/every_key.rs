@@ -166,7 +166,7 @@ impl Place {
         let text: Vec<String> = sections.iter().map(section).collect();
         let text = [text.join("\n"), repeated.join("\n")].join("\n");
         std::fs::write(&self.file, &text).unwrap();
-        let read = configuration::read(Path::new(&self.file), false);
+        let read = configuration::read(Path::new(&self.file), &[], false);
         read.unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}")).settings
     }
 }

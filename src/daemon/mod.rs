@@ -54,7 +54,6 @@ mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,8 +64,7 @@ use tracing::{error, info, warn};
 
 use crate::auth::Secret;
 use crate::config::tls::quoted;
-use crate::config::{Finding, Loaded, SECRET_VARIABLE, Settings};
-use crate::turn::peers::PeerRule;
+use crate::config::{Argument, Finding, Loaded, SECRET_VARIABLE, Settings};
 use admin::{AdminSockets, NewApi};
 use control::Control;
 use drain::Drain;
@@ -90,10 +88,8 @@ pub struct ServeArgs {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The directory for the generated secret and certificate. Beside a configuration it is for what that does not have.
     pub state_dir: Option<PathBuf>,
-    /// `peers.allow` of a relay without a configuration file.
-    pub allow_peers: Vec<PeerRule>,
-    /// `relay.ports` of a relay without a configuration file.
-    pub relay_ports: Option<RangeInclusive<u16>>,
+    /// The settings among the arguments.
+    pub settings: Vec<Argument>,
     /// Whether ICE servers with credentials are printed even if standard output is not a terminal.
     pub print_ice_servers: bool,
 }
@@ -110,7 +106,7 @@ impl ServeArgs {
 }
 
 /// How a configuration file is read: for the first time, or again.
-type ReadConfiguration = fn(&Path, bool) -> Result<Loaded, Vec<Finding>>;
+type ReadConfiguration = fn(&Path, &[Argument], bool) -> Result<Loaded, Vec<Finding>>;
 
 /// The exit status for a configuration with mistakes.
 pub const MISTAKES: u8 = 2;
@@ -158,13 +154,8 @@ fn fail_to_start(error: &io::Error) -> ExitCode {
 
 fn load(args: &ServeArgs, read: ReadConfiguration) -> Result<Loaded, Vec<Finding>> {
     match &args.config {
-        Some(file) => read(file, args.generates()),
-        None => configuration::defaults(|settings| {
-            settings.peers.allow.clone_from(&args.allow_peers);
-            if let Some(ports) = &args.relay_ports {
-                settings.relay.ports = ports.clone();
-            }
-        }),
+        Some(file) => read(file, &args.settings, args.generates()),
+        None => configuration::defaults(&args.settings),
     }
 }
 
@@ -204,9 +195,10 @@ fn run(
     let mut loaded = loaded;
     let stop = StopGuard::new(loaded.settings.stop_deadline);
     let signals = Signals::new(signals, stop.clone())?;
-    info!(version = env!("CARGO_PKG_VERSION"), "hairpin is starting");
+    info!(version = crate::VERSION, "hairpin is starting");
     // What `peers.allow` does not open is said where it is announced.
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    loaded.overrides.iter().for_each(|note| info!("{note}"));
     let secret_directory = complete(&mut loaded.settings, args)?;
     let loaded = loaded;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -265,7 +257,7 @@ fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<Option<PathBuf>
         settings.auth.secrets = secrets;
         secret_directory = Some(directory);
     }
-    if !settings.tls.has_certificate() && settings.uses_tls() {
+    if (!settings.tls.has_certificate() || args.certificate.is_some()) && settings.uses_tls() {
         settings.tls = certificate::obtain(args, || args.state_directory())?;
     }
     Ok(secret_directory)

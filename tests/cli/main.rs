@@ -6,6 +6,7 @@
 mod ctl;
 mod place;
 mod secrets;
+mod settings;
 mod signals;
 mod streams;
 

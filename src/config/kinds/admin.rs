@@ -8,7 +8,7 @@ use toml_edit::Value;
 use super::secret::{FileKind, file, public};
 use super::{set, set_of, text};
 use crate::config::files;
-use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
+use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use crate::config::settings::ControlSocket;
 use crate::config::tokens::Tokens;
 
@@ -82,6 +82,10 @@ impl<T> SettingKind<T> for HostNames<T> {
 
     fn describe(&self) -> String {
         "list of host names".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 }
 

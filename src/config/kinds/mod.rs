@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 
 use toml_edit::Value;
 
-use super::kind::{FieldValue, ReadContext, SettingKind, ValueError};
+use super::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use crate::plural::counted;
 
 pub use admin::{HostNames, SocketPath, TokensFile};
@@ -51,6 +51,10 @@ impl<T> SettingKind<T> for Switch<T> {
     fn describe(&self) -> String {
         "`true` or `false`".into()
     }
+
+    fn shape(&self) -> Shape {
+        Shape::Plain
+    }
 }
 
 /// A whole number within a range.
@@ -74,6 +78,10 @@ impl<T> SettingKind<T> for Number<T> {
 
     fn describe(&self) -> String {
         format!("number, {} to {}", self.range.start(), self.range.end())
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Plain
     }
 
     fn number(&self, target: &mut T) -> Option<u64> {
@@ -124,6 +132,10 @@ impl<T> SettingKind<T> for Seconds<T> {
 
     fn describe(&self) -> String {
         "seconds, from 1".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Plain
     }
 }
 

@@ -8,7 +8,7 @@ use toml_edit::Value;
 
 use super::{list, set, set_of, text};
 use crate::config::external::ExternalIp;
-use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
+use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use crate::tls::CertificateName;
 use crate::turn::peers::{Cidr, PeerRule, PeerRuleError};
 use crate::wire::Family;
@@ -37,6 +37,10 @@ impl<T> SettingKind<T> for Sockets<T> {
 
     fn describe(&self) -> String {
         "list of addresses with ports".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 }
 
@@ -94,6 +98,10 @@ impl<T> SettingKind<T> for Addresses<T> {
 
     fn describe(&self) -> String {
         "list of addresses".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 }
 
@@ -164,6 +172,10 @@ impl<T> SettingKind<T> for ExternalIps<T> {
     fn describe(&self) -> String {
         "list of addresses, `public` or `public/local`".into()
     }
+
+    fn shape(&self) -> Shape {
+        Shape::List
+    }
 }
 
 /// A range of ports, `first-last`.
@@ -209,6 +221,10 @@ impl<T> SettingKind<T> for Prefixes<T> {
     fn describe(&self) -> String {
         "list of ranges in CIDR notation".into()
     }
+
+    fn shape(&self) -> Shape {
+        Shape::List
+    }
 }
 
 /// Ranges of peers' addresses, all of their ports or some.
@@ -232,6 +248,10 @@ impl<T> SettingKind<T> for PeerRanges<T> {
     fn describe(&self) -> String {
         "list of addresses or ranges in CIDR notation, each with or without ports".into()
     }
+
+    fn shape(&self) -> Shape {
+        Shape::List
+    }
 }
 
 /// NAT64 prefixes: IPv6, of the lengths of RFC 6052 section 2.2.
@@ -254,6 +274,10 @@ impl<T> SettingKind<T> for Nat64<T> {
 
     fn describe(&self) -> String {
         "list of IPv6 prefixes".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 }
 

@@ -11,7 +11,7 @@ use toml_edit::Value;
 use super::{ERRORS_MAX, list};
 use crate::auth::{Password, Secret, password_problem};
 use crate::config::files;
-use crate::config::kind::{FieldValue, FileContents, ReadContext, SettingKind, ValueError};
+use crate::config::kind::{FieldValue, FileContents, ReadContext, SettingKind, Shape, ValueError};
 use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
 use crate::config::section::HIDDEN;
 use crate::config::tls::Pem;
@@ -53,6 +53,10 @@ impl<T> SettingKind<T> for Secrets<T> {
 
     fn describe(&self) -> String {
         "list of secrets".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 
     fn is_secret(&self) -> bool {
@@ -113,6 +117,10 @@ impl<T> SettingKind<T> for SecretFiles<T> {
 
     fn describe(&self) -> String {
         "list of files".into()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 }
 
