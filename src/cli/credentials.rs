@@ -53,7 +53,13 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
     } else {
         settings.relay.addresses.clone()
     };
-    let external = external::pair(&settings.relay.external_ip, &relay).context("relay.external_ip")?;
+    if external::asks(&settings.relay.external_ip) && args.domain.is_none() {
+        bail!(
+            "only the running relay knows the addresses that relay.external_ip asks for; name the relay with --domain"
+        );
+    }
+    let external = external::written(&settings.relay.external_ip);
+    let external = external::pair(&external, &relay).context("relay.external_ip")?;
     let urls = ice::urls(&settings.listener_addresses(), &relay, &external, args.domain.as_deref());
     if urls.is_empty() {
         bail!("this machine has no address that clients can reach; name the relay with --domain");

@@ -43,9 +43,15 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     // Discovered addresses are only known when the relay starts.
     let relay = &settings.relay;
     if !relay.addresses.is_empty()
-        && let Err(misfit) = external::pair(&relay.external_ip, &relay.addresses)
+        && let Err(misfit) = external::pair(&external::written(&relay.external_ip), &relay.addresses)
     {
         found.push(mistake(&["relay.external_ip", "relay.addresses"], misfit.what, misfit.fix));
+    }
+    let asked = relay.external_ip.iter().filter(|entry| entry.local.is_none() && entry.written().is_none());
+    if asked.count() > 1 {
+        let what = "several entries ask for the external address of the same relayed addresses";
+        let fix = "remove all but one, or write which relayed address each is for, like \"auto/10.0.0.7\"";
+        found.push(mistake(&["relay.external_ip"], what, fix));
     }
     let ports = &settings.relay.ports;
     let in_range =

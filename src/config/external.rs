@@ -1,11 +1,43 @@
 //! `relay.external_ip`: the external addresses of relayed addresses behind a 1:1 NAT, written as `public`, or as
-//! `public/local` where a family has several relayed addresses.
+//! `public/local` where a family has several relayed addresses. Instead of a public address there may be a DNS name, or `auto`,
+//! which the daemon asks for.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::turn::External;
+
+/// An entry of `relay.external_ip`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalEntry {
+    /// Where the public address comes from.
+    pub public: Public,
+    /// The relayed address of this machine that it is for. Without one, a written address is for the only one of its family, and
+    /// others are for all that no other entry is for.
+    pub local: Option<IpAddr>,
+}
+
+/// Where a public address comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Public {
+    /// It is written.
+    Address(IpAddr),
+    /// It is that of a DNS name.
+    Name(String),
+    /// The cloud or a STUN server knows it.
+    Auto,
+}
+
+/// The entries with a written address.
+pub fn written(entries: &[ExternalEntry]) -> Vec<ExternalIp> {
+    entries.iter().filter_map(ExternalEntry::written).collect()
+}
+
+/// Whether an address has to be asked for.
+pub fn asks(entries: &[ExternalEntry]) -> bool {
+    entries.iter().any(|entry| entry.written().is_none())
+}
 
 /// A public address, with the relayed address behind it if one is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,15 +110,59 @@ impl ExternalIp {
     }
 }
 
-impl FromStr for ExternalIp {
-    type Err = std::net::AddrParseError;
+impl ExternalEntry {
+    /// The addresses, if the public one is written.
+    pub fn written(&self) -> Option<ExternalIp> {
+        match self.public {
+            Public::Address(public) => Some(ExternalIp { public, local: self.local }),
+            Public::Name(_) | Public::Auto => None,
+        }
+    }
+}
+
+/// Text that is no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoEntry;
+
+impl FromStr for ExternalEntry {
+    type Err = NoEntry;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (public, local) = match text.split_once('/') {
-            Some((public, local)) => (public, Some(local.parse()?)),
+            Some((public, local)) => (public, Some(local.parse().map_err(|_| NoEntry)?)),
             None => (text, None),
         };
-        Ok(ExternalIp { public: public.parse()?, local })
+        let public = match public.parse() {
+            Ok(address) => Public::Address(address),
+            Err(_) if public.eq_ignore_ascii_case("auto") => Public::Auto,
+            Err(_) if is_host_name(public) => Public::Name(public.to_ascii_lowercase()),
+            Err(_) => return Err(NoEntry),
+        };
+        Ok(ExternalEntry { public, local })
+    }
+}
+
+/// Whether text is a host name. One whose last label is a number is a mistyped address.
+pub fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(is_label) && last.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+impl fmt::Display for ExternalEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.public {
+            Public::Address(public) => public.fmt(f)?,
+            Public::Name(name) => f.write_str(name)?,
+            Public::Auto => f.write_str("auto")?,
+        }
+        self.local.map_or(Ok(()), |local| write!(f, "/{local}"))
     }
 }
 
@@ -122,7 +198,8 @@ mod tests {
     use super::*;
 
     fn paired(external: &[&str], relay: &[&str]) -> Result<External, String> {
-        let external: Vec<ExternalIp> = external.iter().map(|text| text.parse().unwrap()).collect();
+        let external: Vec<ExternalEntry> = external.iter().map(|text| text.parse().unwrap()).collect();
+        let external = written(&external);
         let relay: Vec<IpAddr> = relay.iter().map(|text| text.parse().unwrap()).collect();
         pair(&external, &relay).map_err(|misfit| misfit.to_string())
     }
@@ -146,6 +223,33 @@ mod tests {
         assert_eq!(outside(&external, "10.0.0.5"), "203.0.113.5");
         assert_eq!(outside(&external, "10.0.0.6"), "203.0.113.6");
         assert_eq!(outside(&external, "10.0.0.7"), "10.0.0.7");
+    }
+
+    #[test]
+    fn a_public_address_may_be_asked_for() {
+        let entry = |text: &str| text.parse::<ExternalEntry>();
+        let local = Some("10.0.0.5".parse().unwrap());
+        assert_eq!(entry("auto"), Ok(ExternalEntry { public: Public::Auto, local: None }));
+        assert_eq!(entry("AUTO/10.0.0.5"), Ok(ExternalEntry { public: Public::Auto, local }));
+        let name = Public::Name("turn.example.org".into());
+        assert_eq!(entry("Turn.Example.org/10.0.0.5"), Ok(ExternalEntry { public: name, local }));
+        for text in ["auto", "auto/10.0.0.5", "turn.example.org/fd00::5", "203.0.113.5/10.0.0.5"] {
+            assert_eq!(entry(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "203.0.113.256",
+            "203.0.113",
+            "a b",
+            "auto/",
+            "auto/eth0",
+            "-a.b",
+            "a..b",
+            "turn:3478",
+            "2001:db8::g",
+        ] {
+            assert_eq!(entry(text), Err(NoEntry), "{text}");
+        }
     }
 
     #[test]

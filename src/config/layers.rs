@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::external;
 use super::listener::Listener;
 use super::settings::Settings;
 use super::sibling;
@@ -137,7 +138,8 @@ impl Settings {
             relay: site
                 .relay
                 .iter()
-                .flat_map(|ip| [*ip, site.outside(*ip)])
+                .flat_map(|ip| [Some(*ip), Some(site.outside(*ip)), site.external.former_of(*ip)])
+                .flatten()
                 .chain(site.former.iter().copied())
                 .collect(),
             own: site.own.clone(),
@@ -165,6 +167,10 @@ impl Settings {
             |is_family: fn(&IpAddr) -> bool| site.relay.iter().chain(&self.relay.addresses).any(is_family);
         match (any(IpAddr::is_ipv4), any(IpAddr::is_ipv6)) {
             (false, false) => Families { v4: true, v6: true },
+            // The IPv4 address may wait until its external one is known
+            (false, v6) if self.relay.addresses.is_empty() && external::asks(&self.relay.external_ip) => {
+                Families { v4: true, v6 }
+            }
             (v4, v6) => Families { v4, v6 },
         }
     }

@@ -69,8 +69,9 @@ impl Machine {
             false => settings.relay.addresses.clone(),
         };
         // What does not fit is reported elsewhere
-        let entries = settings.relay.external_ip.iter().filter(|entry| !entry.waits(&relay));
-        let external = external::pair(&entries.copied().collect::<Vec<_>>(), &relay).unwrap_or_default();
+        let mut entries = external::written(&settings.relay.external_ip);
+        entries.retain(|entry| !entry.waits(&relay));
+        let external = external::pair(&entries, &relay).unwrap_or_default();
         let outside = relay.iter().map(|ip| external.outside_of(*ip).unwrap_or(*ip)).collect();
         let (own, widened) = (context.own)();
         let own = own.into_iter().chain(relay.iter().copied().map(Cidr::from)).collect();

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::external::ExternalIp;
+use super::external::ExternalEntry;
 use super::listener::ListenerSettings;
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
@@ -76,14 +76,24 @@ pub struct RelaySettings {
     /// Addresses for relayed transport addresses; discovered if empty.
     pub addresses: Vec<IpAddr>,
     /// Their external addresses behind a NAT.
-    pub external_ip: Vec<ExternalIp>,
+    pub external_ip: Vec<ExternalEntry>,
+    /// Seconds until an external address is asked for again.
+    pub external_ip_interval: u32,
+    /// The STUN server that tells external addresses, `host:port`; empty if there is none.
+    pub stun_server: String,
     /// Ports for relayed transport addresses.
     pub ports: RangeInclusive<u16>,
 }
 
 impl Default for RelaySettings {
     fn default() -> Self {
-        RelaySettings { addresses: Vec::new(), external_ip: Vec::new(), ports: 0..=0 }
+        RelaySettings {
+            addresses: Vec::new(),
+            external_ip: Vec::new(),
+            external_ip_interval: 0,
+            stun_server: String::new(),
+            ports: 0..=0,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
-    Addresses, Advice, CertificateNames, Choice, DomainName, ExternalIps, FamilyAddress, HostNames,
+    Addresses, Advice, CertificateNames, Choice, DomainName, ExternalIps, FamilyAddress, Host, HostNames,
     ListenAddress, ListenTransports, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerLists,
     PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch,
     Text, TokensFile,
@@ -204,9 +204,33 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: r#"["198.51.100.7/203.0.113.7"]"#,
         doc: "The public addresses of relayed addresses behind a 1:1 NAT, as most clouds have. Write `public` if the family has one \
               relayed address, otherwise `public/local` for each. Clients are told the public address; the NAT must forward the \
-              ports of `relay.ports` unchanged.",
+              ports of `relay.ports` unchanged.\n\n\
+              Instead of the public address there may be a DNS name, or `auto`, which asks the metadata service of the cloud (AWS, \
+              Google Cloud, Azure, Hetzner) and else `stun_server`. `auto` alone is for every relayed address that no other entry is \
+              for. Until the public address of a relayed address is known, that does not relay; `/readyz` and the log say why. Only an \
+              address that is public itself relays as it is if nothing else is said about it. A change holds for new allocations; \
+              running ones keep what they were told. If nothing answers any more, the last known address stays.",
         reload: Reload::NewAllocations,
         coturn: &["external-ip"],
+    },
+    Setting {
+        key: "relay.external_ip_interval",
+        kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.relay.external_ip_interval },
+        default: "300",
+        example: "",
+        doc: "Seconds until a public address that is `auto` or a DNS name is asked for again.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "relay.stun_server",
+        kind: &Host { port: 3478, at: |s: &mut Settings| &mut s.relay.stun_server },
+        default: r#""""#,
+        example: r#""stun.example.org:3478""#,
+        doc: "A STUN server outside of the NAT that tells the public address for `external_ip = \"auto\"` where the cloud has no metadata \
+              service. It is asked over UDP from the relayed address. By default there is none, and nobody else is asked.",
+        reload: Reload::Live,
+        coturn: &[],
     },
     Setting {
         key: "relay.ports",

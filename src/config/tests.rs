@@ -306,7 +306,7 @@ fn wrong_values_are_reported() {
             "0.0.0.0:3478 includes 192.0.2.1:3478, which is listed too",
         ),
         (
-            "[relay]\nexternal_ip = \"turn.example.org\"",
+            "[relay]\nexternal_ip = \"turn_example.org:3478\"",
             "not an external address; write it like \"203.0.113.7\"",
         ),
         ("[relay]\nexternal_ip = \"203.0.113.1/\"", "not an external address"),

@@ -158,6 +158,9 @@ fn missing(place: &Place, told: &[Waiting]) {
             Some(Waiting::Configured(..)) => {
                 "correct relay.addresses if this is a mistake; `ip addr` lists those that can be used"
             }
+            Some(Waiting::Unknown(..)) => {
+                "or write the public address in relay.external_ip; docs/configuration.md says who is asked"
+            }
             _ => {
                 "connect this machine to a network, or list addresses of this machine in relay.addresses in a configuration \
                  and start with --config"
@@ -176,6 +179,7 @@ fn missing(place: &Place, told: &[Waiting]) {
                 );
             }
             Waiting::Discovered(family, why) => info!("no {family} relayed address: {why}"),
+            Waiting::Unknown(ip, why) => info!("{ip} does not relay yet: {why}"),
             Waiting::External(entry, relay) => warn!(
                 "relay.external_ip: {entry} waits for its inside address, which does not relay yet (now {relay} does); list the \
                  inside address in relay.addresses to relay with it"
@@ -284,6 +288,7 @@ fn count(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::addresses::Why;
+    use super::super::external::Questions;
     use super::super::own::Own;
     use super::*;
 
@@ -297,6 +302,7 @@ mod tests {
             misfit: None,
             waiting: Vec::new(),
             idle: Vec::new(),
+            questions: Questions::default(),
         }
     }
 

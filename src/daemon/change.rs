@@ -108,6 +108,7 @@ impl RunningRelay {
         let mut pages = self.pages.changing();
         (pages.addresses, pages.limits) = (summary(&place), serving.room.limits(&serving.settings));
         drop(pages);
+        self.external.ask(&place.questions);
         self.place = place;
         self.certificates.adopt(certificates, Cause::Reload);
         let Serving { settings, site, auth, identities: _, room } = serving;
@@ -149,7 +150,8 @@ impl RunningRelay {
 
     /// Looks for the addresses of this machine, and serves by them from now on.
     pub async fn adapt(&mut self) {
-        let place = Place::look(&self.settings, &self.place.relay);
+        let place = Place::look(&self.settings, &self.place.relay, &self.external.known());
+        self.external.ask(&place.questions);
         if place == self.place {
             return;
         }
@@ -255,7 +257,7 @@ impl RunningRelay {
         let same = settings.relay == self.settings.relay;
         // A configured address is none that was discovered before.
         let before = if same { &self.place.relay[..] } else { &[] };
-        let place = Place::look(settings, before);
+        let place = Place::look(settings, before, &self.external.known());
         match &place.misfit {
             Some(misfit) if !same => bail!("relay.external_ip: {misfit}"),
             _ => Ok(place),

@@ -31,6 +31,8 @@ const VALUES: &[(&str, &str)] = &[
     ("listen.gather", "0"),
     ("relay.addresses", r#"["127.1.15.2"]"#),
     ("relay.external_ip", r#"["192.0.2.1"]"#),
+    ("relay.external_ip_interval", "100"),
+    ("relay.stun_server", r#""127.0.0.1""#),
     ("relay.ports", r#""20000-20200""#),
     ("tls.cert", r#""other.pem""#),
     ("tls.key", r#""other.key""#),

@@ -4,11 +4,21 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder as _, TextEncoder};
 
 use super::certificates::{CertificateStats, CertificateStatus};
+use super::external::ExternalCounts;
 use super::host::UdpErrors;
 use crate::counted::{Counted, Counters};
 use crate::datapath::WorkerStats;
 use crate::turn::stats::{OUTCOMES, REQUESTS, Stats, TrafficCount};
 use crate::turn::{PerFamily, Transport};
+
+/// The relay's addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddressCounts {
+    /// Those that relay now.
+    pub relay: PerFamily<u64>,
+    /// The external ones that are asked for.
+    pub external: ExternalCounts,
+}
 
 /// The configured limits, by the names of their settings.
 pub type NamedLimits = Vec<(&'static str, u64)>;
@@ -44,7 +54,7 @@ impl ReloadCounts {
 /// kernel's counters of this host, whether the relay drains, and the state of the certificates.
 pub fn page(
     workers: &[WorkerStats],
-    addresses: PerFamily<u64>,
+    addresses: AddressCounts,
     limits: &NamedLimits,
     reloads: &ReloadCounts,
     log_lines_dropped: u64,
@@ -65,7 +75,7 @@ pub fn page(
 
 fn families(
     workers: &[WorkerStats],
-    addresses: PerFamily<u64>,
+    addresses: AddressCounts,
     limits: &NamedLimits,
     reloads: &ReloadCounts,
     log_lines_dropped: u64,
@@ -96,7 +106,19 @@ fn families(
         gauge(
             "hairpin_relay_addresses",
             "Addresses that relayed transport addresses are made of now; without any, /readyz fails.",
-            [("ipv4", addresses.v4), ("ipv6", addresses.v6)].map(|(family, n)| row([("family", family)], n)),
+            [("ipv4", addresses.relay.v4), ("ipv6", addresses.relay.v6)]
+                .map(|(family, n)| row([("family", family)], n)),
+        ),
+        counter(
+            "hairpin_external_address_changes_total",
+            "External addresses that relay.external_ip asks for and that have become others.",
+            [row([], addresses.external.changes)],
+        ),
+        counter(
+            "hairpin_external_address_queries_total",
+            "Questions for external addresses, by outcome.",
+            [("answered", addresses.external.answered), ("failed", addresses.external.failed)]
+                .map(|(outcome, n)| row([("outcome", outcome)], n)),
         ),
         gauge(
             "hairpin_draining",
@@ -404,7 +426,10 @@ mod tests {
         reloads.count(false, 9);
         let page = page(
             &[worker(), worker()],
-            PerFamily { v4: 2, v6: 0 },
+            AddressCounts {
+                relay: PerFamily { v4: 2, v6: 0 },
+                external: ExternalCounts { changes: 3, answered: 9, failed: 2 },
+            },
             &vec![("channels", 256)],
             &reloads,
             11,
@@ -413,6 +438,8 @@ mod tests {
             &certificates(),
         );
         for line in [
+            "hairpin_external_address_changes_total 3",
+            "hairpin_external_address_queries_total{outcome=\"failed\"} 2",
             "hairpin_allocations{transport=\"udp\",family=\"ipv4\"} 6",
             "hairpin_allocations{transport=\"udp\",family=\"ipv6\"} 2",
             "hairpin_relayed_packets_total{direction=\"to_peer\",transport=\"udp\"} 10",
@@ -452,7 +479,7 @@ mod tests {
         let limits = Settings::default().limits_by_name();
         families(
             &[worker()],
-            PerFamily::default(),
+            AddressCounts::default(),
             &limits,
             &ReloadCounts::new(7),
             0,
@@ -467,7 +494,7 @@ mod tests {
         let limits = Settings::default().limits_by_name();
         let page = page(
             &[worker()],
-            PerFamily::default(),
+            AddressCounts::default(),
             &limits,
             &ReloadCounts::new(7),
             0,

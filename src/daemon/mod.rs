@@ -4,6 +4,7 @@
 //!   `signals`: what ends, drains or reloads it
 //! - [`drain`], `drain_orders`: an end that waits for running allocations; `stop`: an end in time, whatever a thread does
 //! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
+//! - `external`: the external addresses that are asked for
 //! - [`configuration`], [`state`], [`store`], `files`, [`random`]: what is read from and kept on this machine
 //! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `certificates`: those that serve, which are read again when `file_watch` notices changes
@@ -27,6 +28,7 @@ pub mod drain;
 mod drain_orders;
 #[cfg(test)]
 mod every_key;
+mod external;
 mod file_watch;
 mod files;
 mod heartbeat;

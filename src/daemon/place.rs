@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::addresses::{self, Chosen, Missing, Unusable, Why};
+use super::external::{Known, Questions, Resolved};
 use super::own::Own;
 use crate::config::Settings;
 use crate::config::external::{self, ExternalIp, Misfit};
@@ -26,10 +27,12 @@ pub struct Place {
     pub waiting: Vec<Waiting>,
     /// Listeners at addresses that this machine does not have.
     pub idle: Vec<(&'static str, SocketAddr)>,
+    /// What `relay.external_ip` asks for.
+    pub questions: Questions,
 }
 
 /// An address that cannot relay yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// One of the configuration.
     Configured(IpAddr, Missing),
@@ -37,6 +40,8 @@ pub enum Waiting {
     Discovered(&'static str, Unusable),
     /// The inside address of an external one, while another address of its family relays.
     External(ExternalIp, IpAddr),
+    /// An address whose external one is not known, and why.
+    Unknown(IpAddr, String),
 }
 
 impl fmt::Display for Waiting {
@@ -44,6 +49,7 @@ impl fmt::Display for Waiting {
         match self {
             Waiting::Configured(ip, why) => write!(f, "{ip}: {why}"),
             Waiting::Discovered(family, why) => write!(f, "{family}: {why}"),
+            Waiting::Unknown(ip, why) => write!(f, "{ip}: {why}"),
             Waiting::External(entry, relay) => {
                 write!(f, "{entry}: its inside address is not the one to relay with, {relay}")
             }
@@ -52,23 +58,28 @@ impl fmt::Display for Waiting {
 }
 
 impl Place {
-    /// Looks around. `before` are the addresses that relayed so far.
-    pub fn look(settings: &Settings, before: &[Chosen]) -> Place {
+    /// Looks around. `before` are the addresses that relayed so far, `known` the external addresses that were asked for.
+    pub fn look(settings: &Settings, before: &[Chosen], known: &Known) -> Place {
         let own = Own::read();
         let check = |ip| addresses::check(ip, &own);
-        let (relay, mut waiting) = match settings.relay.addresses.is_empty() {
+        let (mut relay, mut waiting) = match settings.relay.addresses.is_empty() {
             true => discovered([addresses::discover_v4(), addresses::discover_v6()], before, &check),
             false => configured(&settings.relay, &check),
         };
-        let (external, misfit) = pair(&settings.relay, &relay);
+        let addresses: Vec<IpAddr> = relay.iter().map(|chosen| chosen.address).collect();
+        let Resolved { entries, unknown, questions } = known.resolve(&settings.relay, &addresses);
+        relay.retain(|chosen| unknown.iter().all(|(ip, _)| *ip != chosen.address));
+        let (external, misfit) = pair(&settings.relay, &entries, &relay);
+        let external = external.with_former(known.former());
         waiting.extend(late_external(&settings.relay, &relay));
+        waiting.extend(unknown.into_iter().map(|(ip, why)| Waiting::Unknown(ip, why)));
         let listeners = settings.listener_addresses().into_iter();
         let listeners = listeners.map(|(transport, addr)| (transport.as_str(), addr));
         let http = settings.http.listen.iter().map(|addr| ("http", *addr));
         let is_idle = |addr: SocketAddr| !addr.ip().is_unspecified() && !own.may_contain(addr.ip());
         let admin = settings.admin.listen.iter().map(|addr| ("admin", *addr));
         let idle = listeners.chain(http).chain(admin).filter(|(_, addr)| is_idle(*addr)).collect();
-        Place { own, relay, external, misfit, waiting, idle }
+        Place { own, relay, external, misfit, waiting, idle, questions }
     }
 
     /// The addresses that relay.
@@ -130,17 +141,16 @@ fn late_external(settings: &RelaySettings, relay: &[Chosen]) -> Vec<Waiting> {
         return Vec::new();
     }
     let addresses: Vec<IpAddr> = relay.iter().map(|chosen| chosen.address).collect();
-    let late = settings.external_ip.iter().filter(|entry| entry.waits(&addresses));
+    let late = external::written(&settings.external_ip).into_iter().filter(|entry| entry.waits(&addresses));
     let same = |entry: &ExternalIp| addresses.iter().find(|ip| ip.is_ipv4() == entry.public.is_ipv4());
-    late.filter_map(|entry| Some(Waiting::External(*entry, *same(entry)?))).collect()
+    late.filter_map(|entry| Some(Waiting::External(entry, *same(&entry)?))).collect()
 }
 
 /// The external addresses, and the first that does not fit. One whose relayed address is not there yet waits for it.
-fn pair(settings: &RelaySettings, relay: &[Chosen]) -> (External, Option<Misfit>) {
+fn pair(settings: &RelaySettings, entries: &[ExternalIp], relay: &[Chosen]) -> (External, Option<Misfit>) {
     let discovered: Vec<IpAddr> = relay.iter().map(|chosen| chosen.address).collect();
     let relay = if settings.addresses.is_empty() { &discovered } else { &settings.addresses };
-    let entries: Vec<ExternalIp> =
-        settings.external_ip.iter().filter(|entry| !entry.waits(relay)).copied().collect();
+    let entries: Vec<ExternalIp> = entries.iter().filter(|entry| !entry.waits(relay)).copied().collect();
     match external::pair(&entries, relay) {
         Ok(external) => (external, None),
         Err(misfit) => {
@@ -174,6 +184,10 @@ mod tests {
             true => Ok(()),
             false => Err(Missing::NotHere),
         }
+    }
+
+    fn pair(settings: &RelaySettings, relay: &[Chosen]) -> (External, Option<Misfit>) {
+        super::pair(settings, &external::written(&settings.external_ip), relay)
     }
 
     fn settings(addresses: &[&str], external: &[&str]) -> RelaySettings {
@@ -227,7 +241,8 @@ mod tests {
         assert_eq!((outside(&external, "10.0.0.6"), misfit), (ip("10.0.0.6"), None));
         assert_eq!(outside(&external, "fd00::5"), ip("2001:db8:f::5"), "the others stay");
         let waiting = late_external(&other, &relay);
-        assert_eq!(waiting, [Waiting::External("203.0.113.5/10.0.0.5".parse().unwrap(), ip("10.0.0.6"))]);
+        let inside = ExternalIp { public: ip("203.0.113.5"), local: Some(ip("10.0.0.5")) };
+        assert_eq!(waiting, [Waiting::External(inside, ip("10.0.0.6"))]);
         assert!(late_external(&other, &[chosen("10.0.0.5")]).is_empty());
         // A contradiction is none that time resolves
         let twice = settings(&[], &["203.0.113.5", "203.0.113.6/10.0.0.5"]);

@@ -15,13 +15,14 @@ use tracing::{error, warn};
 
 use super::certificates::{CertificateBoard, Certificates};
 use super::drain::{Drain, DrainControl, DrainWatch};
+use super::external::{ExternalSource, ExternalStats};
 use super::files::{self, FileBudget, FileRoom};
 use super::heartbeat::{self, Heartbeat};
 use super::host::HostTables;
 use super::http::{self, Reserve};
 use super::listeners::{ClientListener, Listeners};
 use super::logging::LostLines;
-use super::metrics::{self, ReloadCounts};
+use super::metrics::{self, AddressCounts, ReloadCounts};
 use super::place::Place;
 use super::{announce, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
@@ -51,7 +52,9 @@ pub struct RunningRelay {
     pub(super) workers: Arc<Workers>,
     pub(super) http: Arc<http::Server<RelayPages>>,
     pub(super) pages: Arc<RelayPages>,
-    /// Addresses of this machine may have changed.
+    /// The external addresses that are asked for.
+    pub(super) external: ExternalSource,
+    /// Addresses of this machine, or external ones, may have changed.
     changed: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -73,6 +76,7 @@ pub(super) struct RelayPages {
     certificates: Arc<CertificateBoard>,
     lost: LostLines,
     host: HostTables,
+    external: Arc<ExternalStats>,
 }
 
 /// What of it changes with settings and addresses.
@@ -90,7 +94,8 @@ impl RunningRelay {
     pub fn start(settings: &Settings, overlays: Overlays, lost: LostLines) -> Result<RunningRelay> {
         // Low descriptors, opened before others need them.
         let (reserve, host) = (Reserve::open(), HostTables::open());
-        let place = Place::look(settings, &[]);
+        let (external, asker) = ExternalSource::new();
+        let place = Place::look(settings, &[], &external.known());
         if let Some(misfit) = &place.misfit {
             bail!("relay.external_ip: {misfit}");
         }
@@ -144,6 +149,7 @@ impl RunningRelay {
             certificates: certificates.board(),
             lost,
             host,
+            external: external.stats(),
         });
         let http = http::Server::new(pages.clone(), reserve);
         for (addr, listener) in change.http_opened.drain(..) {
@@ -155,6 +161,8 @@ impl RunningRelay {
         let changed = Arc::new(Notify::new());
         let notified = changed.clone();
         tasks.push(tokio::spawn(async move { watch::run(&notified).await }));
+        external.ask(&place.questions);
+        tasks.push(tokio::spawn(asker.run(changed.clone())));
         Ok(RunningRelay {
             settings: settings.clone(),
             place,
@@ -170,6 +178,7 @@ impl RunningRelay {
             workers,
             http,
             pages,
+            external,
             changed,
             tasks,
         })
@@ -211,7 +220,7 @@ impl RunningRelay {
         http::Pages::is_ready(&*self.pages).err()
     }
 
-    /// Waits until addresses of this machine may have changed. [`RunningRelay::adapt`] is to be called then.
+    /// Waits until addresses of this machine, or external ones, may have changed. [`RunningRelay::adapt`] is to be called then.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -252,9 +261,10 @@ impl http::Pages for RelayPages {
         let certificates = self.certificates.stats();
         let host = self.host.udp_errors();
         let draining = self.drain.now() != Drain::Off;
+        let addresses = AddressCounts { relay: addresses.0, external: self.external.counts() };
         metrics::page(
             &self.workers.stats(),
-            addresses.0,
+            addresses,
             &limits,
             &reloads,
             lost,

@@ -345,13 +345,13 @@ impl Allocation {
     }
 
     /// The name of a peer at the first of these names, an address of this machine that the client may also call by its
-    /// external address, the second: the one that packets get there by; if both do, the one that the client used last.
+    /// external addresses, the others: the one that packets get there by; of several, the one that the client used last.
     ///
     /// # Errors
     /// By neither name may packets come from there.
     pub(super) fn name(
         &self,
-        names: [(SocketAddr, Option<&Peer>); 2],
+        names: [(SocketAddr, Option<&Peer>); 3],
         is_live: impl Fn(SocketAddr) -> bool,
     ) -> Result<SocketAddr, Dropped> {
         let (inside, _) = names[0];
@@ -362,15 +362,15 @@ impl Allocation {
         };
         let mut here =
             permitted().filter(|(name, peer)| peer.verdict.scope.send_to(*name, &is_live) == Ok(inside));
-        match (here.next(), here.next()) {
-            (Some((only, _)), None) => Ok(only),
-            (Some(one), Some(other)) => {
-                let used = |(name, peer)| self.used_by(name, Some(peer));
-                Ok(if used(one) > used(other) { one.0 } else { other.0 })
-            }
-            _ if permitted().next().is_some() => Err(Dropped::ForbiddenPort),
-            _ => Err(Dropped::NoPermission),
-        }
+        let Some(first) = here.next() else {
+            return Err(match permitted().next() {
+                Some(_) => Dropped::ForbiddenPort,
+                None => Dropped::NoPermission,
+            });
+        };
+        let used = |(name, peer)| self.used_by(name, Some(peer));
+        let last = here.fold(first, |last, one| if used(one) >= used(last) { one } else { last });
+        Ok(last.0)
     }
 
     /// When the client used this name of a peer on this machine, for comparison: the last packet to it, or a channel.

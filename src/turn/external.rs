@@ -11,12 +11,27 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct External {
     pairs: Vec<(IpAddr, IpAddr)>,
+    /// The external addresses that local ones had before: clients of running allocations were told them.
+    former: Vec<(IpAddr, IpAddr)>,
 }
 
 impl External {
     /// `pairs` of local and external addresses of the same family; no address occurs twice on its side.
     pub fn new(pairs: Vec<(IpAddr, IpAddr)>) -> External {
-        External { pairs }
+        External { pairs, former: Vec::new() }
+    }
+
+    /// Knows the external addresses that local ones had before, at most one each. Two clients of the relay that were told them
+    /// still meet there.
+    pub fn with_former(mut self, former: Vec<(IpAddr, IpAddr)>) -> External {
+        let is_used = |ip: &IpAddr| self.pairs.iter().any(|(local, external)| local == ip || external == ip);
+        self.former = former.into_iter().filter(|(_, external)| !is_used(external)).collect();
+        self
+    }
+
+    /// The external address that a local one had before.
+    pub fn former_of(&self, local: IpAddr) -> Option<IpAddr> {
+        self.former.iter().find(|(ip, _)| *ip == local).map(|(_, external)| *external)
     }
 
     /// The external address of a local one; other addresses stay as they are.
@@ -36,7 +51,8 @@ impl External {
 
     /// The local address behind an external one, if it is one.
     pub fn inside_of(&self, external: IpAddr) -> Option<IpAddr> {
-        self.pairs.iter().find(|(_, ip)| *ip == external).map(|(local, _)| *local)
+        let mut pairs = self.pairs.iter().chain(&self.former);
+        pairs.find(|(_, ip)| *ip == external).map(|(local, _)| *local)
     }
 }
 

@@ -32,9 +32,11 @@ impl Server {
     ) -> Option<ToClient> {
         self.expire(now);
         let packets = bytes.len().div_ceil(segment_size.max(1)).max(1);
-        let named = match self.snapshot.config.external.outside_of(peer.0.ip()) {
-            None => peer.0,
-            Some(outside) => match self.name(relay.allocation, peer.0, outside) {
+        let external = &self.snapshot.config.external;
+        let outside = [external.outside_of(peer.0.ip()), external.former_of(peer.0.ip())];
+        let named = match outside {
+            [None, None] => peer.0,
+            outside => match self.name(relay.allocation, peer.0, outside) {
                 Ok(named) => named,
                 Err(why) => return self.drop(why, packets),
             },
@@ -207,9 +209,16 @@ impl Server {
         })
     }
 
-    /// The name of a peer on this machine behind a NAT: `source`, or the same port of the external address `outside`.
-    fn name(&mut self, id: AllocationId, source: SocketAddr, outside: IpAddr) -> Result<SocketAddr, Dropped> {
-        let names = [source, SocketAddr::new(outside, source.port())];
+    /// The name of a peer on this machine behind a NAT: `source`, or the same port of one of the external addresses `outside`.
+    fn name(
+        &mut self,
+        id: AllocationId,
+        source: SocketAddr,
+        outside: [Option<IpAddr>; 2],
+    ) -> Result<SocketAddr, Dropped> {
+        // Without an external address, the inside one is the only name
+        let [outside, former] = outside.map(|ip| SocketAddr::new(ip.unwrap_or(source.ip()), source.port()));
+        let names = [source, former, outside];
         loop {
             let allocation = self.allocations.get(id).ok_or(Dropped::NoRelay)?;
             let named = names.map(|name| (name, allocation.peer(name.ip())));

@@ -21,9 +21,11 @@ impl Server {
         let Some(allocation) = self.allocations.get_mut(relay.allocation).filter(|_| is_told) else {
             return self.stats.drop(Dropped::Icmp, 1);
         };
-        // The packet's destination needs the permission, not the router that sent the ICMP message. Behind a NAT it has two
-        // names
-        let names = [peer.0, self.snapshot.config.external.outside(peer.0)];
+        // The packet's destination needs the permission, not the router that sent the ICMP message. Behind a NAT it has
+        // several names
+        let external = &self.snapshot.config.external;
+        let former = external.former_of(peer.0.ip()).map(|ip| SocketAddr::new(ip, peer.0.port()));
+        let names = [peer.0, external.outside(peer.0), former.unwrap_or(peer.0)];
         let is_permitted =
             |name: &SocketAddr| allocation.peer(name.ip()).is_some_and(|peer| peer.is_permitted());
         let named = names.into_iter().filter(is_permitted).max_by_key(|name| allocation.used(*name));

@@ -86,6 +86,47 @@ fn two_clients_meet_behind_the_nat() {
     assert!(world.server.stats().dropped(Dropped::ForbiddenPort) >= 2);
 }
 
+/// RFC 8656 §9: the external address changes. Two clients that were told the former one still meet there, also with one that is
+/// told the new one; each is named as its peer knows it.
+#[test]
+fn clients_meet_at_the_former_external_address() {
+    let mut world = world();
+    let mut one = world.allocated(A);
+    let mut two = world.allocated("198.51.100.2:40000");
+    let name = |world: &World, client: &Client, ip: &str| {
+        format!("{ip}:{}", world.relayed(client.relay()).unwrap().port())
+    };
+    let (at_one, at_two) = (name(&world, &one, "203.0.113.1"), name(&world, &two, "203.0.113.1"));
+    assert_eq!(one.bind(&mut world, 0x4000, &at_two).code(), 0);
+    assert_eq!(two.permit(&mut world, &[&at_one]).code(), 0);
+
+    let [local, former, new] = ["192.0.2.1", "203.0.113.1", "203.0.113.2"].map(|ip| ip.parse().unwrap());
+    let changed = TurnConfig {
+        peers: PeerRules::new(Rules { relay: vec![local, former, new], ..rules() }),
+        external: External::new(vec![(local, new)]).with_former(vec![(local, former)]),
+        ..config()
+    };
+    world.apply(changed, credentials());
+    let (inside_one, inside_two) =
+        (world.relayed(one.relay()).unwrap().to_string(), world.relayed(two.relay()).unwrap().to_string());
+    assert_eq!(one.channel_data(&mut world, 0x4000, b"x").unwrap().peer.0.to_string(), inside_two);
+    assert_eq!(named(world.peer_sends(two.relay(), &inside_one, b"x").unwrap().header), at_one);
+    assert_eq!(two.send(&mut world, &at_one, b"x").unwrap().peer.0.to_string(), inside_one);
+    assert_eq!(named(world.peer_sends(one.relay(), &inside_two, b"x").unwrap().header), "0x4000");
+    assert_eq!(one.refresh(&mut world, 600).code(), 0);
+
+    let mut three = Client::new("198.51.100.3:40000");
+    let told = three.allocate(&mut world, |_| {}).relayed();
+    assert_eq!(told[0].ip(), new, "new allocations are told the new address");
+    let at_three = told[0].to_string();
+    let inside_three = world.relayed(three.relay()).unwrap().to_string();
+    assert_eq!(one.permit(&mut world, &[&at_three]).code(), 0);
+    assert_eq!(three.permit(&mut world, &[&at_one]).code(), 0);
+    assert_eq!(named(world.peer_sends(one.relay(), &inside_three, b"x").unwrap().header), at_three);
+    assert_eq!(named(world.peer_sends(three.relay(), &inside_one, b"x").unwrap().header), at_one);
+    assert!(one.send(&mut world, "203.0.113.1:22", b"x").is_none(), "only live allocations");
+}
+
 /// RFC 8656 §9, §21: behind the NAT the local address is reached like the relay's own anywhere: at live allocations only.
 /// Other private addresses are not.
 #[test]

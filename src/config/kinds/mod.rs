@@ -18,7 +18,7 @@ use crate::plural::counted;
 pub use admin::{HostNames, SocketPath, TokensFile};
 pub use listener::{ListenAddress, ListenTransports, PeerLists};
 pub use network::{
-    Addresses, CertificateNames, DomainName, ExternalIps, FamilyAddress, Nat64, PeerRanges, PortRange,
+    Addresses, CertificateNames, DomainName, ExternalIps, FamilyAddress, Host, Nat64, PeerRanges, PortRange,
     Prefixes, Sockets, port_range,
 };
 pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets};

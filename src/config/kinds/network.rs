@@ -7,7 +7,7 @@ use std::str::FromStr;
 use toml_edit::Value;
 
 use super::{list, set, set_of, text};
-use crate::config::external::ExternalIp;
+use crate::config::external::{ExternalEntry, Public, is_host_name};
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use crate::tls::CertificateName;
 use crate::turn::peers::{Cidr, PeerRule, PeerRuleError};
@@ -151,8 +151,8 @@ impl<T> SettingKind<T> for DomainName<T> {
     }
 }
 
-/// External addresses, `public` or `public/local`.
-pub struct ExternalIps<T: 'static>(pub fn(&mut T) -> &mut Vec<ExternalIp>);
+/// External addresses, `public` or `public/local`; instead of the public address a DNS name or `auto`.
+pub struct ExternalIps<T: 'static>(pub fn(&mut T) -> &mut Vec<ExternalEntry>);
 
 impl<T> SettingKind<T> for ExternalIps<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
@@ -170,11 +170,36 @@ impl<T> SettingKind<T> for ExternalIps<T> {
     }
 
     fn describe(&self) -> String {
-        "list of addresses, `public` or `public/local`".into()
+        "list of addresses, `public` or `public/local`; instead of `public` a DNS name or `auto`".into()
     }
 
     fn shape(&self) -> Shape {
         Shape::List
+    }
+}
+
+/// A host name or an address, with or without a port; empty text for none.
+pub struct Host<T: 'static> {
+    /// The port of hosts without one.
+    pub port: u16,
+    pub at: fn(&mut T) -> &mut String,
+}
+
+impl<T> SettingKind<T> for Host<T> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        set((self.at)(target), host_and_port(value, self.port))
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::plain(format_args!("{:?}", (self.at)(target)))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+    }
+
+    fn describe(&self) -> String {
+        "host with port".into()
     }
 }
 
@@ -373,27 +398,53 @@ fn domain_name(value: &Value) -> Result<String, ValueError> {
     Ok(domain.to_owned())
 }
 
-fn external(value: &Value) -> Result<ExternalIp, ValueError> {
-    let fix = "write it like \"203.0.113.7\" or \"203.0.113.7/10.0.0.7\", the public address first";
-    let pair: ExternalIp = parsed(value, "not an external address", fix)?;
-    let public = pair.public;
-    let is_local = match public {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+fn external(value: &Value) -> Result<ExternalEntry, ValueError> {
+    let fix = "write it like \"203.0.113.7\" or \"203.0.113.7/10.0.0.7\", the public address first; instead of that, \"auto\" or a \
+               DNS name";
+    let entry: ExternalEntry = parsed(value, "not an external address", fix)?;
+    if let Public::Address(public) = entry.public {
+        let is_local = match public {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+        };
+        if is_local || public.is_unspecified() || public.is_multicast() {
+            return Err(ValueError::of(value, format!("{public} cannot be reached from outside"), fix));
+        }
+        if entry.local.is_some_and(|local| public.is_ipv4() != local.is_ipv4()) {
+            return Err(ValueError::of(
+                value,
+                "one address is IPv4 and the other IPv6",
+                "write two addresses of the same family",
+            ));
+        }
+    }
+    if let Some(local) = entry.local {
+        check_local(value, local)?;
+    }
+    Ok(entry)
+}
+
+fn host_and_port(value: &Value, port: u16) -> Result<String, ValueError> {
+    let text = text(value)?;
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let bare = |text: &str| text.trim_matches(['[', ']']).parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
+    if let Ok(address) = text.parse::<SocketAddr>().or_else(|_| bare(text)) {
+        return Ok(address.to_string());
+    }
+    let (host, number) = match text.split_once(':') {
+        Some((host, number)) => (host, number.parse().ok()),
+        None => (text, Some(port)),
     };
-    if is_local || public.is_unspecified() || public.is_multicast() {
-        return Err(ValueError::of(value, format!("{public} cannot be reached from outside"), fix));
-    }
-    let Some(local) = pair.local else { return Ok(pair) };
-    if public.is_ipv4() != local.is_ipv4() {
-        return Err(ValueError::of(
+    match number.filter(|number| *number != 0 && is_host_name(host)) {
+        Some(number) => Ok(format!("{host}:{number}")),
+        None => Err(ValueError::of(
             value,
-            "one address is IPv4 and the other IPv6",
-            "write two addresses of the same family",
-        ));
+            "not a host name or an address, with or without a port",
+            format!("write it like \"stun.example.org:{port}\""),
+        )),
     }
-    check_local(value, local)?;
-    Ok(pair)
 }
 
 /// Refuses addresses that no socket of any machine can be bound to.

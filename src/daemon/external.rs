@@ -1,0 +1,640 @@
+//! The external addresses that `relay.external_ip` asks for: those of a DNS name, and with `auto` what the metadata service of the
+//! cloud or a STUN server says. They are asked for when the relay starts and then on a timer, by a task of its own.
+//!
+//! Nothing is guessed: until the external address of a relayed address is known, that does not relay. Only an address that is
+//! public itself relays as it is if nobody says otherwise, and the log says so. What was known once stays when nobody answers.
+
+mod dns;
+mod http;
+mod metadata;
+mod stun;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::addresses;
+use crate::config::external::{ExternalIp, Public};
+use crate::config::settings::RelaySettings;
+use crate::turn::PerFamily;
+
+/// The first pause while an address is not known; each is twice as long as the one before.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The longest of these pauses.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Answers that are kept although nothing is about them any more.
+const KEPT: usize = 64;
+
+/// What is not known, and nobody was asked yet.
+const ASKING: &str = "it is being asked for";
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// The addresses of a DNS name.
+    Name(String),
+    /// The external address of a relayed one.
+    Auto(IpAddr),
+}
+
+/// What is asked for, whom, and how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Questions {
+    list: Vec<Question>,
+    stun_server: String,
+    interval: Duration,
+}
+
+/// An answer. With `auto`, the family without an address, or both, relays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    addresses: PerFamily<Option<IpAddr>>,
+    /// Who said it.
+    source: &'static str,
+}
+
+/// What is known about a question.
+#[derive(Clone, Debug, Default)]
+struct State {
+    answer: Option<Answer>,
+    /// Why the last asking failed.
+    failure: Option<String>,
+}
+
+/// The answers so far.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    states: BTreeMap<Question, State>,
+    /// The external addresses that relayed addresses had before the present ones.
+    former: BTreeMap<IpAddr, IpAddr>,
+}
+
+/// What `relay.external_ip` means for the relayed addresses of a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// External addresses.
+    pub entries: Vec<ExternalIp>,
+    /// Relayed addresses whose external address is not known, and why.
+    pub unknown: Vec<(IpAddr, String)>,
+    /// What is to be asked for.
+    pub questions: Questions,
+}
+
+/// What metrics show.
+#[derive(Debug, Default)]
+pub struct ExternalStats {
+    changes: AtomicU64,
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What metrics show, at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExternalCounts {
+    /// External addresses that became others.
+    pub changes: u64,
+    /// Questions with an answer.
+    pub answered: u64,
+    /// Questions without one.
+    pub failed: u64,
+}
+
+/// The relay's side of the task that asks.
+pub struct ExternalSource {
+    questions: watch::Sender<Questions>,
+    known: Arc<Mutex<Known>>,
+    stats: Arc<ExternalStats>,
+}
+
+/// The task that asks.
+pub struct Asker {
+    questions: watch::Receiver<Questions>,
+    known: Arc<Mutex<Known>>,
+    stats: Arc<ExternalStats>,
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Name(name) => write!(f, "the addresses of {name}"),
+            Question::Auto(local) => write!(f, "the external address of {local}"),
+        }
+    }
+}
+
+impl ExternalSource {
+    /// Nothing is known yet, and the task asks nothing before [`ExternalSource::ask`].
+    pub fn new() -> (ExternalSource, Asker) {
+        let (sender, questions) = watch::channel(Questions::default());
+        let (known, stats) = (Arc::<Mutex<Known>>::default(), Arc::<ExternalStats>::default());
+        let asker = Asker { questions, known: known.clone(), stats: stats.clone() };
+        (ExternalSource { questions: sender, known, stats }, asker)
+    }
+
+    /// What is known now.
+    pub fn known(&self) -> Known {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks these from now on, and immediately if they are others than before.
+    pub fn ask(&self, questions: &Questions) {
+        self.questions.send_if_modified(|now| {
+            let differs = now != questions;
+            now.clone_from(questions);
+            differs
+        });
+    }
+
+    /// For metrics.
+    pub fn stats(&self) -> Arc<ExternalStats> {
+        self.stats.clone()
+    }
+}
+
+impl ExternalStats {
+    /// The counts now.
+    pub fn counts(&self) -> ExternalCounts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ExternalCounts {
+            changes: count(&self.changes),
+            answered: count(&self.answered),
+            failed: count(&self.failed),
+        }
+    }
+}
+
+impl Known {
+    /// What `relay.external_ip` means for these relayed addresses.
+    pub fn resolve(&self, settings: &RelaySettings, relay: &[IpAddr]) -> Resolved {
+        let mut resolved = Resolved {
+            questions: Questions {
+                list: Vec::new(),
+                stun_server: settings.stun_server.clone(),
+                interval: Duration::from_secs(settings.external_ip_interval.into()),
+            },
+            ..Resolved::default()
+        };
+        let entries = &settings.external_ip;
+        // What other entries are for, before `auto` and names are for the rest
+        let is_claimed = |ip: &IpAddr| {
+            entries.iter().any(|entry| match (&entry.public, entry.local) {
+                (_, Some(local)) => local == *ip,
+                (Public::Address(public), None) => public.is_ipv4() == ip.is_ipv4(),
+                _ => false,
+            })
+        };
+        let free: Vec<IpAddr> = relay.iter().copied().filter(|ip| !is_claimed(ip)).collect();
+        for entry in entries {
+            let locals = match entry.local {
+                Some(local) => relay.iter().copied().filter(|ip| *ip == local).collect(),
+                None => free.clone(),
+            };
+            match &entry.public {
+                Public::Address(public) => {
+                    resolved.entries.push(ExternalIp { public: *public, local: entry.local });
+                }
+                Public::Name(name) => {
+                    let question = Question::Name(name.clone());
+                    match self.answer(&question) {
+                        Ok(answer) => resolved.named(name, &answer, &locals),
+                        Err(why) => resolved.unknown.extend(locals.iter().map(|ip| (*ip, why.clone()))),
+                    }
+                    resolved.questions.list.push(question);
+                }
+                Public::Auto => {
+                    for local in locals {
+                        let question = Question::Auto(local);
+                        match self.answer(&question) {
+                            Ok(Answer { addresses, .. }) => {
+                                let public = if local.is_ipv4() { addresses.v4 } else { addresses.v6 };
+                                resolved.pair(local, public.filter(|public| *public != local));
+                            }
+                            Err(why) => resolved.unknown.push((local, why)),
+                        }
+                        resolved.questions.list.push(question);
+                    }
+                }
+            }
+        }
+        resolved
+    }
+
+    /// The external addresses that clients of these relayed addresses may still use, because they were told.
+    pub fn former(&self) -> Vec<(IpAddr, IpAddr)> {
+        self.former.iter().map(|(local, public)| (*local, *public)).collect()
+    }
+
+    fn answer(&self, question: &Question) -> Result<Answer, String> {
+        let state = self.states.get(question);
+        state.and_then(|state| state.answer).ok_or_else(|| {
+            let failure = state.and_then(|state| state.failure.clone());
+            let what = match question {
+                Question::Name(name) => format!("relay.external_ip: {name}"),
+                Question::Auto(_) => "relay.external_ip: its external address is not known".to_owned(),
+            };
+            format!("{what}: {}", failure.as_deref().unwrap_or(ASKING))
+        })
+    }
+}
+
+impl Resolved {
+    /// Pairs the addresses of a name with these relayed ones.
+    fn named(&mut self, name: &str, answer: &Answer, locals: &[IpAddr]) {
+        for (_, public) in answer.addresses.present() {
+            let family = if public.is_ipv4() { "IPv4" } else { "IPv6" };
+            let same: Vec<IpAddr> =
+                locals.iter().copied().filter(|ip| ip.is_ipv4() == public.is_ipv4()).collect();
+            match same[..] {
+                [] => {}
+                [only] => self.pair(only, Some(*public)),
+                [first, ..] => self.unknown.extend(same.iter().map(|ip| {
+                    let why = format!(
+                        "relay.external_ip: {name} could be for any of several {family} relayed addresses; write which one, like \
+                         \"{name}/{first}\""
+                    );
+                    (*ip, why)
+                })),
+            }
+        }
+    }
+
+    fn pair(&mut self, local: IpAddr, public: Option<IpAddr>) {
+        let Some(public) = public else { return };
+        match self.entries.iter().find(|entry| entry.public == public) {
+            None => self.entries.push(ExternalIp { public, local: Some(local) }),
+            Some(_) => {
+                let why = format!(
+                    "relay.external_ip: {public} is the external address of another relayed address, too"
+                );
+                self.unknown.push((local, why));
+            }
+        }
+    }
+}
+
+impl Asker {
+    /// Asks until the [`ExternalSource`] is dropped, and notifies of answers that are new.
+    pub async fn run(mut self, changed: Arc<Notify>) {
+        let mut retry = RETRY;
+        loop {
+            let questions = self.questions.borrow_and_update().clone();
+            let round = async {
+                if questions.list.is_empty() {
+                    return std::future::pending().await;
+                }
+                let all = self.round(&questions, &changed).await;
+                let pause = if all { questions.interval } else { retry.min(questions.interval) };
+                retry = if all { RETRY } else { RETRY_MAX.min(retry * 2) };
+                sleep(pause).await;
+            };
+            let mut others = self.questions.clone();
+            tokio::select! {
+                () = round => {}
+                more = others.changed() => match more {
+                    Ok(()) => retry = RETRY,
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Asks everything once. Returns whether everything is known.
+    async fn round(&self, questions: &Questions, changed: &Notify) -> bool {
+        self.forget(&questions.list);
+        let mut asked = JoinSet::new();
+        let mut locals = Vec::new();
+        for question in &questions.list {
+            match question {
+                Question::Name(name) => {
+                    let (name, last) = (name.clone(), self.last(question));
+                    asked.spawn(async move {
+                        let found = dns::addresses(&name, last).await;
+                        let answer = found.map(|addresses| Answer { addresses, source: "DNS" });
+                        vec![(Question::Name(name), answer.and_then(valid))]
+                    });
+                }
+                Question::Auto(local) => locals.push(*local),
+            }
+        }
+        if !locals.is_empty() {
+            let stun_server = questions.stun_server.clone();
+            asked.spawn(async move { automatic(locals, &stun_server).await });
+        }
+        while let Some(answers) = asked.join_next().await {
+            for (question, answer) in answers.unwrap_or_default() {
+                if self.learn(question, answer) {
+                    changed.notify_one();
+                }
+            }
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.list.iter().all(|question| known.answer(question).is_ok())
+    }
+
+    /// Forgets answers that nothing is about any more, once there are many: addresses come and go.
+    fn forget(&self, asked: &[Question]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.states.len() > asked.len() + KEPT {
+            known.states.retain(|question, _| asked.contains(question));
+            known.former.retain(|local, _| asked.contains(&Question::Auto(*local)));
+        }
+    }
+
+    fn last(&self, question: &Question) -> Option<PerFamily<Option<IpAddr>>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.states.get(question)?.answer.map(|answer| answer.addresses)
+    }
+
+    /// Takes note of an answer. Returns whether it says something new.
+    fn learn(&self, question: Question, answer: Result<Answer, String>) -> bool {
+        let counter = if answer.is_ok() { &self.stats.answered } else { &self.stats.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut *known;
+        let state = known.states.entry(question.clone()).or_default();
+        match (answer, state.answer) {
+            (Ok(answer), last) => {
+                let failed = state.failure.take().is_some();
+                state.answer = Some(answer);
+                match last {
+                    None => info!("relay.external_ip: {}", told(&question, &answer)),
+                    Some(last) if last.addresses != answer.addresses => {
+                        self.stats.changes.fetch_add(1, Ordering::Relaxed);
+                        if let Question::Auto(local) = question {
+                            let before = if local.is_ipv4() { last.addresses.v4 } else { last.addresses.v6 };
+                            before.map(|before| known.former.insert(local, before));
+                        }
+                        info!(
+                            "relay.external_ip has changed: {} instead of {}; new allocations are told the new address, running ones \
+                             keep what they were told",
+                            told(&question, &answer),
+                            list(&last)
+                        );
+                    }
+                    Some(_) if failed => info!("relay.external_ip: {} again", told(&question, &answer)),
+                    Some(_) => return false,
+                }
+                last.is_none_or(|last| last.addresses != answer.addresses)
+            }
+            (Err(why), last) => {
+                let is_new = state.failure.as_ref() != Some(&why);
+                let is_first = state.failure.is_none();
+                state.failure = Some(why.clone());
+                match last {
+                    Some(last) if is_first => warn!(
+                        "relay.external_ip: {question} cannot be asked for now ({why}); {} stays in use",
+                        list(&last)
+                    ),
+                    None if is_new => warn!(
+                        "relay.external_ip: {question} is not known: {why}; what waits for it does not relay until then"
+                    ),
+                    _ => {}
+                }
+                last.is_none() && is_new
+            }
+        }
+    }
+}
+
+/// Asks for the external addresses of these relayed addresses.
+async fn automatic(locals: Vec<IpAddr>, stun_server: &str) -> Vec<(Question, Result<Answer, String>)> {
+    let v4: Vec<IpAddr> = locals.iter().copied().filter(IpAddr::is_ipv4).collect();
+    // IPv6 is not translated in clouds.
+    let (pairs, cloud, none) = match v4.is_empty() {
+        true => (metadata::Pairs::new(), "", "no metadata service is asked about IPv6".to_owned()),
+        false => match metadata::ask(&v4).await {
+            Ok((pairs, cloud)) => {
+                let none = format!("the metadata of {cloud} has no public address for it");
+                (pairs, cloud, none)
+            }
+            Err(why) => (metadata::Pairs::new(), "", why),
+        },
+    };
+    let mut answers = Vec::new();
+    for local in locals {
+        let answer = match pairs.get(&local) {
+            Some(public) => valid(one(*public, cloud)),
+            None if stun_server.is_empty() => {
+                Err(format!("{none}, and relay.stun_server is not set; set it, or write the address"))
+            }
+            None => match stun::ask(local, stun_server).await {
+                Ok((mapped, port)) => {
+                    if mapped.port() != port {
+                        warn!(
+                            "relay.external_ip: the NAT of {local} changes ports ({port} became {}), so peers may not reach relayed \
+                             addresses; it must forward the ports of relay.ports unchanged",
+                            mapped.port()
+                        );
+                    }
+                    valid(one(mapped.ip(), "STUN"))
+                }
+                Err(why) => Err(format!("{none}; {why}")),
+            },
+        };
+        let answer = match answer {
+            Err(_) if is_public(local) => Ok(one(local, "it is public itself, and nobody says otherwise")),
+            answer => answer,
+        };
+        answers.push((Question::Auto(local), answer));
+    }
+    answers
+}
+
+/// An answer with one address.
+fn one(public: IpAddr, source: &'static str) -> Answer {
+    let addresses = match public.is_ipv4() {
+        true => PerFamily { v4: Some(public), v6: None },
+        false => PerFamily { v4: None, v6: Some(public) },
+    };
+    Answer { addresses, source }
+}
+
+/// Refuses answers with an address that cannot be public, whoever gave them.
+fn valid(answer: Answer) -> Result<Answer, String> {
+    match answer.addresses.present().find(|(_, public)| !may_be_public(**public)) {
+        Some((_, public)) => Err(format!("{} says {public}, which is not a public address", answer.source)),
+        None => Ok(answer),
+    }
+}
+
+/// Whether an address may be reached from elsewhere. Addresses for documentation may: networks in laboratories use them.
+fn may_be_public(ip: IpAddr) -> bool {
+    let is_special = match ip {
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 224 || v4.is_link_local(),
+        IpAddr::V6(v6) => {
+            v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || v6.to_ipv4().is_some()
+                || v6.segments()[0] & 0xE000 != 0x2000
+        }
+    };
+    !is_special && !ip.is_loopback() && !addresses::is_private(ip)
+}
+
+/// Whether an address of this machine is its own external one. IPv6 is not translated, but for private addresses.
+fn is_public(ip: IpAddr) -> bool {
+    const DOCUMENTATION: [(Ipv4Addr, u32); 4] = [
+        (Ipv4Addr::new(192, 0, 2, 0), 24),
+        (Ipv4Addr::new(198, 51, 100, 0), 24),
+        (Ipv4Addr::new(203, 0, 113, 0), 24),
+        (Ipv4Addr::new(198, 18, 0, 0), 15),
+    ];
+    let within = |v4: Ipv4Addr| {
+        DOCUMENTATION.iter().any(|(net, len)| (v4.to_bits() ^ net.to_bits()) >> (32 - len) == 0)
+    };
+    may_be_public(ip) && !matches!(ip, IpAddr::V4(v4) if within(v4))
+}
+
+fn told(question: &Question, answer: &Answer) -> String {
+    let addresses = list(answer);
+    match question {
+        Question::Name(name) => format!("{name} is {addresses} (DNS)"),
+        Question::Auto(local) if answer.addresses.present().any(|(_, public)| public == local) => {
+            format!("{local} is advertised as it is ({})", answer.source)
+        }
+        Question::Auto(local) => {
+            format!("the external address of {local} is {addresses} ({})", answer.source)
+        }
+    }
+}
+
+fn list(answer: &Answer) -> String {
+    let addresses: Vec<_> = answer.addresses.present().map(|(_, public)| public.to_string()).collect();
+    addresses.join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn settings(external_ip: &[&str]) -> RelaySettings {
+        let mut settings = Settings::default().relay;
+        settings.external_ip = external_ip.iter().map(|text| text.parse().unwrap()).collect();
+        settings
+    }
+
+    fn asker() -> (ExternalSource, Asker) {
+        ExternalSource::new()
+    }
+
+    fn resolve(source: &ExternalSource, external_ip: &[&str], relay: &[&str]) -> (Vec<String>, Vec<String>) {
+        let relay: Vec<IpAddr> = relay.iter().map(|text| ip(text)).collect();
+        let Resolved { entries, unknown, .. } = source.known().resolve(&settings(external_ip), &relay);
+        let unknown = unknown.iter().map(|(ip, _)| ip.to_string()).collect();
+        (entries.iter().map(ToString::to_string).collect(), unknown)
+    }
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    /// Nothing is guessed: a relayed address waits until its external one is known, and keeps it when nobody answers any more.
+    #[test]
+    fn an_address_waits_until_its_external_one_is_known_and_keeps_it() {
+        let (source, asker) = asker();
+        let local = Question::Auto(ip("10.0.0.5"));
+        assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]), (vec![], strings(&["10.0.0.5"])));
+        assert!(asker.learn(local.clone(), Err("nobody answers".into())), "the reason is new");
+        assert!(!asker.learn(local.clone(), Err("nobody answers".into())));
+        assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]).1, ["10.0.0.5"]);
+        let reason = &source.known().resolve(&settings(&["auto"]), &[ip("10.0.0.5")]).unknown[0].1;
+        assert_eq!(reason, "relay.external_ip: its external address is not known: nobody answers");
+
+        assert!(asker.learn(local.clone(), Ok(one(ip("203.0.113.5"), "AWS"))));
+        let known = (strings(&["203.0.113.5/10.0.0.5"]), vec![]);
+        assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]), known);
+        assert!(!asker.learn(local.clone(), Ok(one(ip("203.0.113.5"), "AWS"))));
+        assert!(!asker.learn(local.clone(), Err("nobody answers".into())));
+        assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]), known);
+
+        assert!(asker.learn(local, Ok(one(ip("203.0.113.6"), "AWS"))));
+        assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]).0, ["203.0.113.6/10.0.0.5"]);
+        assert_eq!(source.known().former(), [(ip("10.0.0.5"), ip("203.0.113.5"))]);
+        let counts = source.stats().counts();
+        assert_eq!((counts.changes, counts.answered, counts.failed), (1, 3, 3));
+    }
+
+    #[test]
+    fn entries_are_for_the_addresses_that_no_other_is_for() {
+        let (source, asker) = asker();
+        for (local, public) in
+            [("10.0.0.5", "203.0.113.5"), ("fd00::5", "2001:db8::5"), ("10.0.0.6", "203.0.113.5")]
+        {
+            asker.learn(Question::Auto(ip(local)), Ok(one(ip(public), "STUN")));
+        }
+        let both = ["10.0.0.5", "fd00::5"];
+        let all = strings(&["203.0.113.5/10.0.0.5", "2001:db8::5/fd00::5"]);
+        assert_eq!(resolve(&source, &["auto"], &both), (all, vec![]));
+        let mixed = strings(&["203.0.113.9", "2001:db8::5/fd00::5"]);
+        assert_eq!(resolve(&source, &["203.0.113.9", "auto"], &both), (mixed, vec![]));
+        let one_of = strings(&["203.0.113.5/10.0.0.5"]);
+        assert_eq!(resolve(&source, &["auto/10.0.0.5"], &both), (one_of.clone(), vec![]));
+        // Two relayed addresses behind one public address cannot both be reached.
+        assert_eq!(resolve(&source, &["auto"], &["10.0.0.5", "10.0.0.6"]), (one_of, strings(&["10.0.0.6"])));
+        // An address that is its own external one
+        asker.learn(Question::Auto(ip("9.9.9.9")), Ok(one(ip("9.9.9.9"), "itself")));
+        assert_eq!(resolve(&source, &["auto"], &["9.9.9.9"]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_addresses_of_a_name_are_for_one_relayed_address_per_family() {
+        let (source, asker) = asker();
+        let name = Question::Name("turn.example.org".into());
+        let external = ["turn.example.org"];
+        assert_eq!(resolve(&source, &external, &["10.0.0.5", "fd00::5"]).1, ["10.0.0.5", "fd00::5"]);
+        let answer = Answer { addresses: PerFamily { v4: Some(ip("203.0.113.5")), v6: None }, source: "DNS" };
+        asker.learn(name, Ok(answer));
+        let known = strings(&["203.0.113.5/10.0.0.5"]);
+        assert_eq!(resolve(&source, &external, &["10.0.0.5", "fd00::5"]), (known.clone(), vec![]));
+        assert_eq!(resolve(&source, &external, &["10.0.0.5", "10.0.0.6"]).1, ["10.0.0.5", "10.0.0.6"]);
+        assert_eq!(
+            resolve(&source, &["turn.example.org/10.0.0.5"], &["10.0.0.5", "10.0.0.6"]),
+            (known, vec![])
+        );
+    }
+
+    #[test]
+    fn only_public_addresses_are_believed() {
+        for text in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "127.0.0.1",
+            "169.254.169.254",
+            "100.64.1.1",
+            "192.168.0.1",
+            "172.16.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:8.8.8.8",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "64:ff9b::808:808",
+        ] {
+            assert!(valid(one(ip(text), "AWS")).is_err(), "{text}");
+            assert!(!is_public(ip(text)), "{text}");
+        }
+        for text in ["8.8.8.8", "203.0.113.5", "2001:db8::1", "2a00::1"] {
+            assert!(valid(one(ip(text), "AWS")).is_ok(), "{text}");
+        }
+        assert!(is_public(ip("8.8.8.8")) && is_public(ip("2a00::1")) && !is_public(ip("203.0.113.5")));
+    }
+}
