@@ -218,7 +218,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.relay.external_ip_interval },
         default: "300",
         example: "",
-        doc: "Seconds until a public address that is `auto` or a DNS name is asked for again.",
+        doc: "Seconds until a public address that is `auto` or a DNS name is asked for again. A reload asks at once.",
         reload: Reload::Live,
         coturn: &[],
     },

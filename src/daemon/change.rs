@@ -108,7 +108,7 @@ impl RunningRelay {
         let mut pages = self.pages.changing();
         (pages.addresses, pages.limits) = (summary(&place), serving.room.limits(&serving.settings));
         drop(pages);
-        self.external.ask(&place.questions);
+        self.external.ask_now(&place.questions);
         self.place = place;
         self.certificates.adopt(certificates, Cause::Reload);
         let Serving { settings, site, auth, identities: _, room } = serving;

@@ -155,6 +155,11 @@ impl ExternalSource {
         });
     }
 
+    /// Asks these from now on, and immediately.
+    pub fn ask_now(&self, questions: &Questions) {
+        self.questions.send_replace(questions.clone());
+    }
+
     /// For metrics.
     pub fn stats(&self) -> Arc<ExternalStats> {
         self.stats.clone()

@@ -24,7 +24,10 @@ fn read(
     environment: &BTreeMap<String, OsString>,
 ) -> Result<Loaded, Vec<String>> {
     let reads = |path: &Path| {
-        let text = pem(path).unwrap_or_else(|| "a secret in a file\n".to_owned());
+        let text = match path.ends_with("tokens") {
+            true => "prometheus:read:0123456789abcdef0123456789abcdef\n".to_owned(),
+            false => pem(path).unwrap_or_else(|| "a secret in a file\n".to_owned()),
+        };
         Ok(text.as_str().into())
     };
     let context = ReadContext {
@@ -158,6 +161,21 @@ fn flags_precede_the_environment_and_that_the_file() {
           the file"
         ]
     );
+}
+
+/// Flags of their own are settings like any other.
+#[test]
+fn flags_of_their_own_precede_the_environment() {
+    let flag = [Argument::flag("--relay-ports", "relay.ports", "2000-3000")];
+    let environment = BTreeMap::from([("HAIRPIN_RELAY_PORTS".to_owned(), "4000-5000".into())]);
+    let found = read(None, &flag, &environment).unwrap();
+    assert_eq!(found.settings.relay.ports, 2000..=3000);
+    let note = "arguments: note: --relay-ports = 2000-3000: sets relay.ports instead of HAIRPIN_RELAY_PORTS in the environment, \
+                which is not used;";
+    assert!(found.overrides[0].to_string().starts_with(note), "{:?}", found.overrides);
+    let both = [Argument::set("relay.ports=4000-5000"), flag[0].clone()];
+    let mistakes = read(None, &both, &BTreeMap::new()).unwrap_err();
+    assert!(mistakes[0].starts_with("arguments: --relay-ports: relay.ports is set twice"), "{mistakes:?}");
 }
 
 #[test]

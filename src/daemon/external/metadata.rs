@@ -148,8 +148,20 @@ async fn google(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure>
 async fn azure(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure> {
     let header = Some(("Metadata", "true"));
     let network = "/metadata/instance/network?api-version=2021-02-01&format=json";
-    let network = http::ask(server, Method::GET, network, header).await?;
-    let mut pairs = azure_network(&network);
+    let network = match http::ask(server, Method::GET, network, header).await {
+        Err(Failure::Silent(why)) => return Err(Failure::Silent(why)),
+        network => network,
+    };
+    let mut pairs = azure_network(network.as_deref().unwrap_or_default());
+    if pairs.is_empty() {
+        // The address alone, which older services have, too
+        let path = "/metadata/instance/network/interface/0/ipv4/ipAddress/0/publicIpAddress\
+                    ?api-version=2017-08-01&format=text";
+        add_primary(&mut pairs, locals, "", &optional(server, path, header).await?);
+    }
+    if pairs.is_empty() {
+        network?;
+    }
     if !locals.iter().all(|local| pairs.contains_key(local)) {
         let path = "/metadata/loadbalancer?api-version=2021-02-01&format=json";
         let found = azure_load_balancer(&optional(server, path, header).await?);
