@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use tracing::{info, warn};
 
 use super::addresses::{self, Chosen};
+use super::external::ASKING;
 use super::place::{Place, Waiting};
 use crate::config::external::Misfit;
 use crate::config::{Listener, ListenerPeers, PeersMode, ReadContext, Settings, Site, own_addresses};
@@ -159,14 +160,19 @@ fn missing(place: &Place, told: &[Waiting]) {
                 "correct relay.addresses if this is a mistake; `ip addr` lists those that can be used"
             }
             Some(Waiting::Unknown(..)) => {
-                "or write the public address in relay.external_ip; docs/configuration.md says who is asked"
+                "write the public address in relay.external_ip, or correct what the reason names; docs/configuration.md says who is \
+                 asked"
             }
             _ => {
                 "connect this machine to a network, or list addresses of this machine in relay.addresses in a configuration \
                  and start with --config"
             }
         };
-        if !new.is_empty() {
+        let is_asked =
+            |waiting: &Waiting| matches!(waiting, Waiting::Unknown(_, why) if why.ends_with(ASKING));
+        if !new.is_empty() && place.waiting.iter().all(is_asked) {
+            info!("{reason}; the relay waits for the answer, and clients get 508 until then");
+        } else if !new.is_empty() {
             warn!("{reason}; the relay waits for one, and clients get 508 until then: {fix}");
         }
         return;

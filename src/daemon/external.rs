@@ -36,7 +36,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const KEPT: usize = 64;
 
 /// What is not known, and nobody was asked yet.
-const ASKING: &str = "it is being asked for";
+pub const ASKING: &str = "it is being asked for";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -149,8 +149,8 @@ def test_nothing_is_guessed(begin, cloud, connect):
     service = cloud("silent", None)
     relay = begin(wait=False)
     eventually(lambda: any("is not known" in line["message"] for line in relay.lines() if line["level"] == "WARN"))
-    status, body = reason(relay)
-    assert status == 503 and "its external address is not known" in body and "relay.stun_server is not set" in body
+    eventually(lambda: "its external address is not known" in (body := reason(relay)[1]) and "stun_server" in body)
+    assert reason(relay)[0] == 503
     assert relay.get("/livez")[0] == 200
     assert error_code(connect().allocate) == 508
     assert relay.metric("external_address_queries_total", outcome="failed") >= 1

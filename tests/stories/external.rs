@@ -115,10 +115,10 @@ fn clients_meet_at_the_former_external_address() {
     assert_eq!(named(world.peer_sends(one.relay(), &inside_two, b"x").unwrap().header), "0x4000");
     assert_eq!(one.refresh(&mut world, 600).code(), 0);
 
-    let mut three = Client::new("198.51.100.3:40000");
-    let told = three.allocate(&mut world, |_| {}).relayed();
+    let told = Client::new("198.51.100.4:40000").allocate(&mut world, |_| {}).relayed();
     assert_eq!(told[0].ip(), new, "new allocations are told the new address");
-    let at_three = told[0].to_string();
+    let mut three = world.allocated("198.51.100.3:40000");
+    let at_three = name(&world, &three, "203.0.113.2");
     let inside_three = world.relayed(three.relay()).unwrap().to_string();
     assert_eq!(one.permit(&mut world, &[&at_three]).code(), 0);
     assert_eq!(three.permit(&mut world, &[&at_one]).code(), 0);
