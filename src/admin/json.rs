@@ -8,6 +8,7 @@ use super::routes::API_VERSION;
 use super::times::rfc3339_of;
 use crate::config::{Change, Reload};
 use crate::daemon::drain::{Drain, DrainStatus};
+use crate::daemon::overlays::Overlay;
 use crate::daemon::status::{Counts, LastReload, PeerEntry, Status};
 use crate::datapath::RatedAllocation;
 use crate::turn::{PeerRows, Transport};
@@ -40,6 +41,7 @@ pub fn status(status: &Status, drain: Drain) -> Value {
         "limits": limits,
         "counts": counts(&status.counts),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
+        "overlays": status.overlays.iter().map(overlay).collect::<Vec<_>>(),
         "last_reload": status.last_reload.as_ref().map(last_reload),
     })
 }
@@ -74,6 +76,25 @@ fn peer(entry: &PeerEntry) -> Value {
         "peer": entry.peer,
         "action": if entry.allowed { "allow" } else { "deny" },
         "origin": entry.origin,
+        "what": entry.what,
+    })
+}
+
+/// The rules about peers.
+pub fn peer_rules(status: &Status) -> Value {
+    json!({
+        "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
+        "overlays": status.overlays.iter().map(overlay).collect::<Vec<_>>(),
+    })
+}
+
+/// What a program has set.
+pub fn overlay(overlay: &Overlay) -> Value {
+    json!({
+        "owner": overlay.owner,
+        "mode": overlay.mode.as_str(),
+        "addresses": overlay.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "since": rfc3339_of(overlay.since),
     })
 }
 

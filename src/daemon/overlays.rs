@@ -155,6 +155,11 @@ impl OverlayStore {
         rules(&self.overlays)
     }
 
+    /// All of them, by owner.
+    pub fn all(&self) -> impl Iterator<Item = &Overlay> {
+        self.overlays.values()
+    }
+
     /// Logs what was kept, and what of it has no effect now.
     pub fn announce(&self, settings: &Settings, site: &Site) {
         for overlay in self.overlays.values() {

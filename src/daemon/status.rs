@@ -7,11 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::main_loop::Daemon;
+use super::overlays::Overlay;
 use super::reload::{ReloadError, ReloadReport};
 use super::{ice, random, unix_now};
+use crate::config::Settings;
 use crate::datapath::WorkerStats;
 use crate::plural::counted;
-use crate::turn::peers::PeerRule;
+use crate::turn::peers::{PeerRule, refused_by_default};
 use crate::turn::{PerFamily, Transport};
 
 /// What tells this process from every other relay, and from itself before a restart.
@@ -49,8 +51,10 @@ pub struct Status {
     pub limits: Vec<(&'static str, u64)>,
     /// What there is now.
     pub counts: Counts,
-    /// Which peers may be reached or not beside the defaults, in the order of the configuration.
+    /// Which peers may be reached or not.
     pub peers: Vec<PeerEntry>,
+    /// What programs have set over them.
+    pub overlays: Vec<Overlay>,
     /// The last reload.
     pub last_reload: Option<LastReload>,
 }
@@ -77,6 +81,8 @@ pub struct PeerEntry {
     pub allowed: bool,
     /// `default`, `file`, or who else has set it.
     pub origin: String,
+    /// What is there, of the defaults.
+    pub what: Option<&'static str>,
 }
 
 /// How a reload went.
@@ -133,11 +139,6 @@ impl Daemon<'_> {
     pub(super) fn status(&self) -> Status {
         let (settings, site) = (self.relay.settings(), self.relay.site());
         let outside = |ip: &IpAddr| Some(site.outside(*ip)).filter(|outside| outside != ip);
-        let rules = |rules: &[PeerRule], allowed| {
-            let entry =
-                |rule: &PeerRule| PeerEntry { peer: rule.to_string(), allowed, origin: "file".into() };
-            rules.iter().map(entry).collect::<Vec<_>>()
-        };
         Status {
             uptime: self.instance.at.elapsed(),
             instance: self.instance.clone(),
@@ -150,8 +151,40 @@ impl Daemon<'_> {
             ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
             limits: self.relay.room.limits(settings),
             counts: Counts::of(&self.relay.stats()),
-            peers: [rules(&settings.peers.allow, true), rules(&settings.peers.deny, false)].concat(),
+            peers: peers(settings, self.overlays.all()),
+            overlays: self.overlays.all().cloned().collect(),
             last_reload: self.last_reload.clone(),
         }
     }
+}
+
+/// Every rule about peers with its origin: those of programs, of the configuration, of its listeners, and the defaults.
+fn peers<'a>(settings: &Settings, overlays: impl Iterator<Item = &'a Overlay>) -> Vec<PeerEntry> {
+    let mut entries = Vec::new();
+    let mut add = |rules: &[PeerRule], allowed, origin: &str| {
+        let entry = |rule: &PeerRule| PeerEntry {
+            peer: rule.to_string(),
+            allowed,
+            origin: origin.to_owned(),
+            what: None,
+        };
+        entries.extend(rules.iter().map(entry));
+    };
+    for overlay in overlays {
+        add(&overlay.addresses, true, &format!("overlay {}", overlay.owner));
+    }
+    add(&settings.peers.allow, true, "file");
+    add(&settings.peers.deny, false, "file");
+    for listener in settings.listeners() {
+        let origin = format!("listener {listener}");
+        add(&listener.peers.allow, true, &origin);
+        add(&listener.peers.deny, false, &origin);
+    }
+    entries.extend(refused_by_default().map(|(range, what)| PeerEntry {
+        peer: range.to_owned(),
+        allowed: false,
+        origin: "default".to_owned(),
+        what: Some(what),
+    }));
+    entries
 }

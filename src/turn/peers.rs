@@ -96,6 +96,11 @@ struct Judged {
     is_own: bool,
 }
 
+/// The ranges that are refused unless they are allowed, and those that always are, each with what it is.
+pub fn refused_by_default() -> impl Iterator<Item = (&'static str, &'static str)> {
+    special::DENIED.into_iter().chain(special::TUNNELS)
+}
+
 impl PeerRules {
     /// Prepares the rules.
     pub fn new(rules: Rules) -> PeerRules {

@@ -1,6 +1,7 @@
 //! What each operation does. It reads its parameters first, and acts only if all of them are understood.
 
 mod allocations;
+mod overlays;
 
 use serde_json::{Value, json};
 
@@ -49,6 +50,19 @@ pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
         Operation::EndUser => {
             nothing(query, body)?;
             allocations::end_user(&control, route.subject).await
+        }
+        Operation::ListPeers => {
+            nothing(query, body)?;
+            let status = control.status().await.map_err(Failure::unavailable)?;
+            Ok(json::peer_rules(&status))
+        }
+        Operation::SetPeers => {
+            query.finish(&[])?;
+            overlays::set(&control, &route.subject, body).await
+        }
+        Operation::ClearPeers => {
+            nothing(query, body)?;
+            overlays::clear(&control, &route.subject).await
         }
         _ => Err(Failure::unavailable("this build does not have it")),
     }

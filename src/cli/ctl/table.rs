@@ -170,7 +170,7 @@ pub fn status(value: &Value) -> String {
         let _ = writeln!(out, "  {} {}", safe(name), cell(limit));
     }
     out.push('\n');
-    out + &peers(value)
+    out + &special_peers(value)
 }
 
 /// `hairpin ctl list`.
@@ -318,14 +318,53 @@ pub fn reloaded(value: &Value) -> String {
 
 /// `hairpin ctl peers list`.
 pub fn peers(value: &Value) -> String {
-    let row = |one: &Value| vec![cell(&one["peer"]), cell(&one["action"]), cell(&one["origin"])];
-    table(&["PEER", "ACTION", "ORIGIN"], &items(&value["peers"]).map(row).collect::<Vec<_>>())
+    let rows: Vec<_> = items(&value["peers"]).map(peer).collect();
+    table(&["PEER", "ACTION", "ORIGIN"], &rows) + &only(value)
+}
+
+fn peer(one: &Value) -> Vec<String> {
+    let origin = match &one["what"] {
+        Value::Null => cell(&one["origin"]),
+        what => format!("{} ({})", cell(&one["origin"]), cell(what)),
+    };
+    vec![cell(&one["peer"]), cell(&one["action"]), origin]
+}
+
+/// What overlays with the mode `only` mean for all others.
+fn only(value: &Value) -> String {
+    let owners: Vec<String> = items(&value["overlays"])
+        .filter(|overlay| overlay["mode"] == "only")
+        .map(|overlay| cell(&overlay["owner"]))
+        .collect();
+    match owners.is_empty() {
+        true => String::new(),
+        false => {
+            format!("only peers of overlays are reached, because of the mode of {}\n", owners.join(", "))
+        }
+    }
+}
+
+/// The rules about peers that are not the defaults.
+fn special_peers(value: &Value) -> String {
+    let (special, defaults): (Vec<&Value>, Vec<&Value>) =
+        items(&value["peers"]).partition(|one| one["origin"] != "default");
+    let rows: Vec<_> = special.into_iter().map(peer).collect();
+    let others =
+        format!("{} refused by default; see `hairpin ctl peers list`\n", counted(defaults.len(), "range"));
+    match rows.is_empty() {
+        true => format!("peers: {others}"),
+        false => table(&["PEER", "ACTION", "ORIGIN"], &rows) + &only(value) + &others,
+    }
 }
 
 /// `hairpin ctl peers set`.
 pub fn overlay(value: &Value) -> String {
     let n = items(&value["addresses"]).count();
-    format!("{} ({}): {}\n", cell(&value["owner"]), cell(&value["mode"]), counted(n, "peer"))
+    let mut out = format!("{} ({}): {}\n", cell(&value["owner"]), cell(&value["mode"]), counted(n, "peer"));
+    for warning in items(&value["warnings"]) {
+        let _ = writeln!(out, "{}", cell(warning));
+    }
+    out
 }
 
 /// `hairpin ctl peers clear`.
