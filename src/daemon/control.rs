@@ -16,7 +16,8 @@ use crate::turn::{CloseReason, Selector};
 /// Orders that wait at most.
 const ORDERS: usize = 64;
 
-const STOPPING: &str = "the relay is stopping";
+/// Why no order is carried out any more.
+pub const STOPPING: &str = "the relay is stopping";
 
 /// An order, with a channel for the outcome.
 pub(super) enum Order {

@@ -9,7 +9,7 @@ use super::json;
 use super::request::{Call, Fields};
 use super::response::Failure;
 use super::routes::Operation;
-use crate::daemon::control::Control;
+use crate::daemon::control::{Control, STOPPING};
 
 /// Carries out a call.
 pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
@@ -85,6 +85,7 @@ async fn reload(control: &Control) -> Result<Value, Failure> {
             "changed": report.changed.iter().map(json::change).collect::<Vec<_>>(),
             "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
+        Err(error) if error.what == STOPPING => Err(Failure::unavailable(error.what)),
         Err(error) => {
             let findings = error.findings.iter().map(ToString::to_string).collect::<Vec<_>>();
             Err(Failure::refused(error.to_string()).with("findings", findings.into()))
