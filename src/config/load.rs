@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use toml_edit::{Document, TableLike};
 
@@ -197,7 +198,11 @@ impl<'a> Loading<'a> {
     /// Reads the settings of arguments and the environment, and notes what of the file they replace.
     fn overrides(&mut self, settings: &mut Settings) {
         let overrides = std::mem::take(&mut self.overrides);
-        let context = ReadContext { read: self.source.context.read_here, ..*self.source.context };
+        let context = ReadContext {
+            read: self.source.context.read_here,
+            folder: Some(Path::new("")),
+            ..*self.source.context
+        };
         for one in overrides.iter() {
             let (key, text) = (one.setting.key, one.line());
             let in_file = self.places.insert(key, 0..0).filter(|span| span.end > 0);

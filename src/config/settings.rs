@@ -10,7 +10,7 @@ use super::external::ExternalEntry;
 use super::listener::ListenerSettings;
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
-use crate::auth::{Secret, StaticUser};
+use crate::auth::{OnRemoval, Secret, StaticUser};
 use crate::turn::Transport;
 use crate::turn::peers::{Cidr, PeerRule};
 
@@ -115,6 +115,8 @@ pub struct AuthSettings {
     pub user_before_expiry: bool,
     /// The longest time in seconds until a time-limited credential expires.
     pub max_lifetime: u64,
+    /// What happens to allocations whose credential was removed.
+    pub on_removal: OnRemoval,
     /// Lifetime of a nonce in seconds.
     pub nonce_lifetime: u32,
 }

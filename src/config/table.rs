@@ -14,6 +14,7 @@ use super::settings::{Format, Level, Settings, SiblingSettings};
 use super::sibling;
 use super::tls::{self, CertificateDraft};
 use super::user::{self, UserDraft};
+use crate::auth::OnRemoval;
 use crate::tls::UnknownName;
 use crate::wire::Family;
 
@@ -334,6 +335,20 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               credential that expires later is refused with 401, and the log gives the reason `expiry_too_far`. Without a bound, a \
               credential whose expiry was written in milliseconds would be valid for 57,000 years.",
         reload: Reload::NewAllocations,
+        coturn: &[],
+    },
+    Setting {
+        key: "auth.on_removal",
+        kind: &Choice {
+            words: &[("keep", OnRemoval::Keep), ("end", OnRemoval::End)],
+            at: |s: &mut Settings| &mut s.auth.on_removal,
+        },
+        default: r#""keep""#,
+        example: "",
+        doc: "What happens to running allocations whose credential is gone after a reload, because its user or its shared secret was \
+              removed or its password was changed: \"keep\" lets them run until their clients end them, \"end\" ends them, as after \
+              a secret has leaked. A credential that has merely expired is not gone.",
+        reload: Reload::Live,
         coturn: &[],
     },
     Setting {

@@ -59,7 +59,7 @@ impl RunningRelay {
     pub async fn prepare(&self, new: &Settings) -> Result<PreparedReload> {
         let changes = self.settings.changes(new);
         let settings = new.until_restart(&self.settings);
-        let auth = auth(&settings, &self.keys.nonce)?;
+        let auth = auth(&settings, &self.keys)?;
         // One that cannot be used keeps nothing else from being applied.
         let certificates = self.certificates.prepare(&settings.tls);
         let (wanted, mut skipped) = listeners(&settings)?;

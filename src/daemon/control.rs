@@ -1,17 +1,15 @@
 //! Orders to the running relay. Signals and the control interface give them; the daemon's main loop carries them out one
 //! after the other, so that no two changes overlap.
 
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::control_operators::Operators;
 use super::drain::{Drain, DrainEnd, DrainReport, DrainWatch};
 use super::overlays::OverlayOrder;
 use super::reload::{ReloadError, ReloadReport};
 use super::status::Status;
-use crate::datapath::{AllocationPage, AllocationQuery, EndedAllocations, Workers};
-use crate::turn::{CloseReason, Selector};
 
 /// Orders that wait at most.
 const ORDERS: usize = 64;
@@ -38,34 +36,19 @@ pub(super) enum Order {
 pub struct Control {
     orders: mpsc::Sender<Order>,
     drain: DrainWatch,
-    workers: Weak<Workers>,
+    pub(super) operators: Operators,
 }
 
 impl Control {
     /// A handle, and the orders that are given with it and its clones.
-    pub(super) fn new(drain: DrainWatch, workers: &Arc<Workers>) -> (Control, mpsc::Receiver<Order>) {
+    pub(super) fn new(drain: DrainWatch, operators: Operators) -> (Control, mpsc::Receiver<Order>) {
         let (orders, receiver) = mpsc::channel(ORDERS);
-        (Control { orders, drain, workers: Arc::downgrade(workers) }, receiver)
+        (Control { orders, drain, operators }, receiver)
     }
 
-    /// A page of the allocations. It takes a few seconds at most, and holds up neither packets nor changes.
-    ///
-    /// # Errors
-    /// The relay is stopping.
-    pub async fn allocations(&self, query: &AllocationQuery) -> Result<AllocationPage, String> {
-        Ok(self.workers()?.list(query).await)
-    }
-
-    /// Ends the selected allocations.
-    ///
-    /// # Errors
-    /// The relay is stopping.
-    pub async fn end(&self, selector: Selector) -> Result<EndedAllocations, String> {
-        Ok(self.workers()?.end(selector, CloseReason::Ended).await)
-    }
-
-    fn workers(&self) -> Result<Arc<Workers>, String> {
-        self.workers.upgrade().filter(|_| !self.orders.is_closed()).ok_or_else(|| STOPPING.to_owned())
+    /// Whether the relay is stopping.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.orders.is_closed()
     }
 
     /// Reads the configuration again and applies what has changed.
@@ -128,6 +111,6 @@ impl Control {
     /// For tests of what gives orders: those of a relay that is stopping.
     pub fn stopping() -> Control {
         let (orders, _) = mpsc::channel(1);
-        Control { orders, drain: DrainWatch::none(), workers: Weak::new() }
+        Control { orders, drain: DrainWatch::none(), operators: Operators::none() }
     }
 }

@@ -203,7 +203,13 @@ async fn a_reload_does_with_every_key_what_the_table_says() {
     let start: Vec<&str> = REPEATED.iter().map(|(_, text)| *text).collect();
     let start = place.settings(&base, &start);
     assert!(!before.changes(&start).is_empty());
-    let mut relay = RunningRelay::start(&start, Overlays::default(), LostLines::none()).unwrap();
+    let mut relay = RunningRelay::start(
+        &start,
+        Overlays::default(),
+        LostLines::none(),
+        crate::daemon::revocations::RevokedUsers::none(),
+    )
+    .unwrap();
     for (key, holds) in every_key() {
         let (reported, new) = with(&place, &base, &key);
         let changes = reload(&mut relay, &new).await.unwrap_or_else(|error| panic!("{key}: {error:#}"));

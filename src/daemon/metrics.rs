@@ -73,6 +73,18 @@ pub fn page(
     String::from_utf8(page).unwrap_or_default()
 }
 
+/// The lines of the page about revoked users: how many there are, and how many revocations were made.
+pub fn revocations(users: u64, made: u64) -> String {
+    TextEncoder::new().encode_to_string(&revocation_families(users, made)).unwrap_or_default()
+}
+
+fn revocation_families(users: u64, made: u64) -> Vec<MetricFamily> {
+    vec![
+        gauge("hairpin_revocations", "Users that are revoked now.", [row([], users)]),
+        counter("hairpin_revocations_total", "Revocations made since the start.", [row([], made)]),
+    ]
+}
+
 fn families(
     workers: &[WorkerStats],
     addresses: AddressCounts,
@@ -477,7 +489,7 @@ mod tests {
 
     fn all() -> Vec<MetricFamily> {
         let limits = Settings::default().limits_by_name();
-        families(
+        let mut all = families(
             &[worker()],
             AddressCounts::default(),
             &limits,
@@ -486,7 +498,9 @@ mod tests {
             &[("ipv4", "memory", 5)],
             false,
             &certificates(),
-        )
+        );
+        all.extend(revocation_families(1, 2));
+        all
     }
 
     #[test]
@@ -502,6 +516,7 @@ mod tests {
             false,
             &certificates(),
         );
+        let page = page + &revocations(1, 2);
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");

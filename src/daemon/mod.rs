@@ -11,6 +11,7 @@
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
 //! - [`overlays`]: peers that programs name
+//! - [`control_operators`], [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`], `connections`, `metrics`, `host` and `heartbeat`: metrics and health
 
@@ -23,6 +24,7 @@ mod change;
 pub mod configuration;
 mod connections;
 pub mod control;
+pub mod control_operators;
 pub mod control_socket;
 pub mod drain;
 mod drain_orders;
@@ -47,6 +49,7 @@ pub mod random;
 mod reading;
 mod relay;
 pub mod reload;
+pub mod revocations;
 mod signals;
 pub mod state;
 pub mod status;
@@ -74,6 +77,7 @@ use logging::Logging;
 use main_loop::{Daemon, Inputs};
 use overlays::OverlayStore;
 use relay::RunningRelay;
+use revocations::RevokedUsers;
 use signals::{BlockedSignals, Signals};
 use status::Instance;
 use stop::StopGuard;
@@ -205,11 +209,15 @@ fn run(
     let loaded = loaded;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let store = Arc::new(Store::open(args.state_directory()));
-    let overlays = OverlayStore::load(store)?;
+    if let Some(problem) = store.problem() {
+        warn!("revocations and peer overlays cannot be changed: {problem}");
+    }
+    let overlays = OverlayStore::load(store.clone())?;
+    let revoked = Arc::new(RevokedUsers::load(store)?);
     runtime.block_on(async {
-        let relay = RunningRelay::start(&loaded.settings, overlays.rules(), logging.lost())?;
+        let relay = RunningRelay::start(&loaded.settings, overlays.rules(), logging.lost(), revoked)?;
         overlays.announce(relay.settings(), relay.site());
-        let (control, orders) = Control::new(relay.draining.watch(), &relay.workers);
+        let (control, orders) = Control::new(relay.draining.watch(), relay.operators());
         let mut admin = AdminSockets::new(api(control));
         admin.apply(admin.open(&loaded.settings.admin)?, relay.identities())?;
         let mut inputs = Inputs::new(signals, orders);

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use super::certificates::{CertificateBoard, Certificates};
+use super::control_operators::Operators;
 use super::drain::{Drain, DrainControl, DrainWatch};
 use super::external::{ExternalSource, ExternalStats};
 use super::files::{self, FileBudget, FileRoom};
@@ -24,6 +25,7 @@ use super::listeners::{ClientListener, Listeners};
 use super::logging::LostLines;
 use super::metrics::{self, AddressCounts, ReloadCounts};
 use super::place::Place;
+use super::revocations::{self, RevokedUsers};
 use super::{announce, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
@@ -64,6 +66,8 @@ pub(super) struct RelayKeys {
     pub(super) nonce: NonceKeys,
     /// Keys the hash that assigns UDP clients to workers.
     pub(super) steering: u32,
+    /// Users that an operator has revoked, whatever the settings are.
+    pub(super) revoked: Arc<RevokedUsers>,
 }
 
 /// What HTTP serves.
@@ -77,6 +81,7 @@ pub(super) struct RelayPages {
     lost: LostLines,
     host: HostTables,
     external: Arc<ExternalStats>,
+    revoked: Arc<RevokedUsers>,
 }
 
 /// What of it changes with settings and addresses.
@@ -91,7 +96,12 @@ pub(super) struct ChangingPages {
 impl RunningRelay {
     /// Opens every socket and starts the workers, which serve by these overlays from the first request on. Must be called on a
     /// tokio runtime.
-    pub fn start(settings: &Settings, overlays: Overlays, lost: LostLines) -> Result<RunningRelay> {
+    pub fn start(
+        settings: &Settings,
+        overlays: Overlays,
+        lost: LostLines,
+        revoked: Arc<RevokedUsers>,
+    ) -> Result<RunningRelay> {
         // Low descriptors, opened before others need them.
         let (reserve, host) = (Reserve::open(), HostTables::open());
         let (external, asker) = ExternalSource::new();
@@ -118,6 +128,7 @@ impl RunningRelay {
         let keys = RelayKeys {
             nonce: NonceKeys { current: random::bytes()?, previous: None },
             steering: u32::from_ne_bytes(random::bytes()?),
+            revoked: revoked.clone(),
         };
         let mut listeners = Listeners::default();
         let mut change =
@@ -125,7 +136,7 @@ impl RunningRelay {
         let room = files.divide(settings, &site, listeners.descriptors(&change, datapath.workers as u64));
 
         let mut rng = StdRng::from_seed(random::bytes()?);
-        let auth = auth(settings, &keys.nonce)?;
+        let auth = auth(settings, &keys)?;
         let certificates = Certificates::start(&settings.tls)?;
         let mut snapshot = settings.snapshot(1, &site, auth.clone(), certificates.identities());
         room.apply(&mut snapshot);
@@ -150,13 +161,15 @@ impl RunningRelay {
             lost,
             host,
             external: external.stats(),
+            revoked: revoked.clone(),
         });
         let http = http::Server::new(pages.clone(), reserve);
         for (addr, listener) in change.http_opened.drain(..) {
             listeners.add_http(addr, serve(&http, listener));
         }
         listeners.keep(&mut change);
-        let mut tasks = vec![tokio::spawn(heartbeat::run(workers.clone(), heartbeat))];
+        let pruning = tokio::spawn(revocations::prune(revoked));
+        let mut tasks = vec![pruning, tokio::spawn(heartbeat::run(workers.clone(), heartbeat))];
         tasks.push(certificates.watch());
         let changed = Arc::new(Notify::new());
         let notified = changed.clone();
@@ -182,6 +195,11 @@ impl RunningRelay {
             changed,
             tasks,
         })
+    }
+
+    /// What serves operators.
+    pub(super) fn operators(&self) -> Operators {
+        Operators { workers: Arc::downgrade(&self.workers), revoked: self.keys.revoked.clone() }
     }
 
     /// The addresses of this relay.
@@ -262,7 +280,7 @@ impl http::Pages for RelayPages {
         let host = self.host.udp_errors();
         let draining = self.drain.now() != Drain::Off;
         let addresses = AddressCounts { relay: addresses.0, external: self.external.counts() };
-        metrics::page(
+        let page = metrics::page(
             &self.workers.stats(),
             addresses,
             &limits,
@@ -271,7 +289,8 @@ impl http::Pages for RelayPages {
             &host,
             draining,
             &certificates,
-        )
+        );
+        page + &metrics::revocations(self.revoked.table().len() as u64, self.revoked.made())
     }
 
     fn is_live(&self) -> Result<(), String> {
@@ -307,8 +326,10 @@ pub(super) fn summary(place: &Place) -> (PerFamily<u64>, Result<(), String>) {
     (PerFamily { v4: count(IpAddr::is_ipv4), v6: count(IpAddr::is_ipv6) }, place.is_ready())
 }
 
-pub(super) fn auth(settings: &Settings, nonce_keys: &NonceKeys) -> Result<Arc<Auth>> {
-    let auth = Auth::new(settings.auth(), nonce_keys.clone())?;
+pub(super) fn auth(settings: &Settings, keys: &RelayKeys) -> Result<Arc<Auth>> {
+    let auth = Auth::new(settings.auth(), keys.nonce.clone())?
+        .with_revocations(keys.revoked.table().clone())
+        .on_removal(settings.auth.on_removal);
     auth.warnings().iter().for_each(|warning| warn!("{warning}"));
     Ok(Arc::new(auth))
 }
@@ -351,7 +372,8 @@ mod tests {
         settings.relay.addresses = relayed.iter().map(|ip| ip.parse().unwrap()).collect();
         settings.auth.secrets = vec![Secret::new("a secret for these tests")];
         let http = settings.http.listen[0];
-        (RunningRelay::start(&settings, Overlays::default(), LostLines::none()).unwrap(), http)
+        let lost = LostLines::none();
+        (RunningRelay::start(&settings, Overlays::default(), lost, RevokedUsers::none()).unwrap(), http)
     }
 
     async fn reload(relay: &mut RunningRelay, new: &Settings) -> Result<Vec<Change>> {

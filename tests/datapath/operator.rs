@@ -4,13 +4,14 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hairpin::auth::{self, Auth, NonceKeys, Password, Revocation, Revocations, Secret, StaticUser};
 use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::datapath::{AllocationQuery, DatapathSnapshot, RatedAllocation};
 use hairpin::turn::{self, CloseReason, Selector, Transport};
 use tokio::runtime;
+use tokio::time::Instant;
 
 use crate::client::{Client, channel_message};
 use crate::world::{REALM, Relay, Setup, addr, peer, receive, setup};

@@ -159,7 +159,13 @@ fn relay(ip: &str, overlays: Overlays) -> RunningRelay {
     (settings.listen.udp, settings.http.listen) = (vec![free()], Vec::new());
     settings.relay.addresses = vec![ip.parse().unwrap()];
     settings.auth.secrets = vec![Secret::new("a secret for these tests")];
-    RunningRelay::start(&settings, overlays, LostLines::none()).unwrap()
+    RunningRelay::start(
+        &settings,
+        overlays,
+        LostLines::none(),
+        crate::daemon::revocations::RevokedUsers::none(),
+    )
+    .unwrap()
 }
 
 /// Whether clients of a relay may have a permission for an address, by what its workers were given last.
