@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::API_VERSION;
 use super::times::rfc3339_of;
+use crate::auth::Revocation;
 use crate::config::{Change, Reload};
 use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::overlays::Overlay;
@@ -158,6 +159,15 @@ fn peers(peers: &PeerRows) -> Value {
     json!({
         "permissions": permissions.collect::<Vec<_>>(),
         "channels": channels.collect::<Vec<_>>(),
+    })
+}
+
+/// The revocation of a user. That of a static user has no end.
+pub fn revocation(user: &str, revocation: &Revocation) -> Value {
+    json!({
+        "user": user,
+        "since": rfc3339_of(revocation.since),
+        "until": (!revocation.is_static).then(|| rfc3339_of(revocation.until)),
     })
 }
 

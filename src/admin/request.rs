@@ -67,7 +67,6 @@ impl Call {
     }
 }
 
-#[allow(dead_code, reason = "operations to come use all of it")]
 impl Fields {
     fn of_query(query: &str) -> Result<Fields, Failure> {
         let mut fields = BTreeMap::new();

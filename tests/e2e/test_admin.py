@@ -102,6 +102,20 @@ def test_every_verb(start, host, connect, peers):
         assert error_code(third.refresh) == 437
         works(b"calls of others do not notice")
 
+        third.allocate()
+        assert "1 allocation ended" in relay.ctl("revoke", "bob/1", "--for", "2h")
+        assert error_code(third.refresh) in (437, 401)
+        assert error_code(connect(time_limited(SECRET, "bob/1")).allocate) == 401
+        later = connect(time_limited(SECRET, "bob/1", 3 * 3600))
+        assert later.allocate(), "a credential that was made since"
+        [revoked] = relay.ask("revocations")["revocations"]
+        assert revoked["user"] == "bob/1" and revoked["until"]
+        assert "bob/1" in relay.ctl("revocations")
+        relay.ctl("unrevoke", "bob/1")
+        assert connect(time_limited(SECRET, "bob/1")).allocate()
+        assert "is not revoked" in relay.ctl("unrevoke", "bob/1", status=1)
+        assert relay.ask("end-user", "bob/1")["ended"] == 2
+
         assert "nothing has changed" in relay.ctl("reload")
         sfu = "%s:%d" % peer.getsockname()
         relay.ctl("peers", "set", "sfu", "--mode", "only", sfu)
@@ -132,6 +146,8 @@ def test_every_verb(start, host, connect, peers):
     for action, outcome in [
         (f"end {bobs['id']}", "ok"),
         ("end-user bob/1", "ok"),
+        ("revoke bob/1", "ok"),
+        ("unrevoke bob/1", "ok"),
         ("reload", "ok"),
         ("peers set sfu", "ok"),
         ("peers clear sfu", "ok"),
@@ -141,6 +157,29 @@ def test_every_verb(start, host, connect, peers):
         line = audit(relay, action)
         assert (line["uid"], line["outcome"], line["level"]) == (0, outcome, "INFO"), line
     assert any("not_found" in line["outcome"] for line in relay.lines("audit", action=f"end {bobs['id']}"))
+
+
+def test_revocations_and_overlays_survive_a_kill(start, host, connect, peers, tmp_path):
+    """kill -9 directly after the answer: both hold from the first Allocate after the next start."""
+    state = ("--state-dir", tmp_path / "state")
+    relay = start(host, *state)
+    call, alice = connect(time_limited(SECRET, "bob")), connect()
+    call.allocate()
+    alice.allocate()
+    relay.ctl("peers", "set", "sfu", "--mode", "only", f"{peers.v4}:7882")
+    relay.ctl("revoke", "bob")
+    relay.kill()
+    relay = start(host, *state)
+    assert error_code(connect(time_limited(SECRET, "bob")).allocate) == 401
+    assert [one["user"] for one in relay.ask("revocations")["revocations"]] == ["bob"]
+    client = connect()
+    client.allocate()
+    assert error_code(client.bind, (peers.v4, 7883)) == 403 or not reaches(client, (peers.v4, 7883))
+    assert client.bind((peers.v4, 7882))
+    relay.ctl("peers", "clear", "sfu")
+    relay.ctl("unrevoke", "bob")
+    with peers.udp() as peer, running(client, peer):
+        assert connect(time_limited(SECRET, "bob")).allocate()
 
 
 def test_the_mode_of_the_socket_is_the_gate(start, host):
@@ -160,7 +199,7 @@ def test_the_mode_of_the_socket_is_the_gate(start, host):
         assert f"permission denied: {path} is for the group {NOBODY - 1}" in refused.stderr, refused
         done = ctl(NOBODY - 1, "reload")
         assert done.returncode == 0, done
-        [line] = relay.lines("audit")
+        [line] = eventually(lambda: relay.lines("audit"))
         assert (line["uid"], line["gid"], line["action"], line["outcome"]) == (NOBODY, NOBODY - 1, "reload", "ok")
 
 
@@ -209,7 +248,7 @@ def test_the_api_over_tcp(start, host, clients, connect, authority, tmp_path):
     client = connect()
     client.allocate()
     assert error_code(client.bind, (host.v4, 9642)) == 403 or not reaches(client, (host.v4, 9642))
-    lines = relay.lines("audit")
+    lines = eventually(lambda: relay.lines("audit", outcome="ok") and relay.lines("audit"))
     assert [(line["token"], line["outcome"].split(":")[0]) for line in lines] == [("watch", "read_only"), ("ops", "ok")]
     assert relay.lines(level="WARN") and ADMIN[1:] not in relay.log and READ not in relay.log
 

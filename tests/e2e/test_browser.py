@@ -141,3 +141,19 @@ def test_relay_restart(way, serve, host, page):
     page.run("call.negotiate()")
     page.run("call.connected(true)")
     flows(page, way[1])
+
+
+def test_a_revoked_user_loses_its_call_alone(serve, switch, host, authority, page):
+    """Revoking a user ends the call of its browser, and no other's."""
+    relay = serve()
+    other = Browser(switch.host("other", default_route=True), authority=authority.certificate, names={NAME: host.v4})
+    try:
+        other.open(CALL)
+        call(other, ice_server(UDP, host, time_limited(SECRET, "alice-2")))
+        call(page, ice_server(UDP, host, time_limited(SECRET, "bob")))
+        assert relay.ask("revoke", "bob")["ended"] >= 2
+        page.run("call.connected(false)")
+        flows(other, "udp")
+        assert set(refused(page, ice_server(UDP, host, time_limited(SECRET, "bob")))) == {401}
+    finally:
+        other.close()

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod overlays;
+mod revocations;
 
 use serde_json::{Value, json};
 
@@ -64,7 +65,22 @@ pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
             nothing(query, body)?;
             overlays::clear(&control, &route.subject).await
         }
-        _ => Err(Failure::unavailable("this build does not have it")),
+        Operation::ListRevocations => {
+            body.finish(&[])?;
+            revocations::list(&control, query).await
+        }
+        Operation::ShowRevocation => {
+            nothing(query, body)?;
+            revocations::show(&control, &route.subject).await
+        }
+        Operation::Revoke => {
+            query.finish(&[])?;
+            revocations::revoke(&control, body).await
+        }
+        Operation::Unrevoke => {
+            nothing(query, body)?;
+            revocations::unrevoke(&control, &route.subject).await
+        }
     }
 }
 
