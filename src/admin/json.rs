@@ -8,6 +8,7 @@ use super::routes::API_VERSION;
 use super::times::rfc3339_of;
 use crate::auth::Revocation;
 use crate::config::{Change, Reload};
+use crate::daemon::certificates::CertificateStatus;
 use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::overlays::Overlay;
 use crate::daemon::status::{Counts, LastReload, PeerEntry, Status};
@@ -43,6 +44,8 @@ pub fn status(status: &Status, drain: Drain) -> Value {
         "counts": counts(&status.counts),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
         "overlays": status.overlays.iter().map(overlay).collect::<Vec<_>>(),
+        "certificates": status.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "revoked_users": status.revoked,
         "last_reload": status.last_reload.as_ref().map(last_reload),
     })
 }
@@ -96,6 +99,14 @@ pub fn overlay(overlay: &Overlay) -> Value {
         "mode": overlay.mode.as_str(),
         "addresses": overlay.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "since": rfc3339_of(overlay.since),
+    })
+}
+
+fn certificate(certificate: &CertificateStatus) -> Value {
+    json!({
+        "file": certificate.file,
+        "expires": certificate.expiry.map(rfc3339_of),
+        "failing": certificate.is_failing,
     })
 }
 

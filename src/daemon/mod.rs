@@ -19,7 +19,7 @@ pub mod addresses;
 pub mod admin;
 mod announce;
 mod certificate;
-mod certificates;
+pub mod certificates;
 mod change;
 pub mod configuration;
 mod connections;

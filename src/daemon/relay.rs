@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
-use super::certificates::{CertificateBoard, Certificates};
+use super::certificates::{CertificateBoard, CertificateStatus, Certificates};
 use super::control_operators::Operators;
 use super::drain::{Drain, DrainControl, DrainWatch};
 use super::external::{ExternalSource, ExternalStats};
@@ -231,6 +231,16 @@ impl RunningRelay {
     /// The counters of each worker.
     pub fn stats(&self) -> Vec<WorkerStats> {
         self.workers.stats()
+    }
+
+    /// The certificates for TLS clients.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        self.pages.certificates.stats().certificates
+    }
+
+    /// How many users are revoked.
+    pub fn revoked(&self) -> u64 {
+        self.pages.revoked.table().len() as u64
     }
 
     /// Why it cannot serve clients, if it cannot.

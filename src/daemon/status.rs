@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::certificates::CertificateStatus;
 use super::main_loop::Daemon;
 use super::overlays::Overlay;
 use super::reload::{ReloadError, ReloadReport};
@@ -55,6 +56,10 @@ pub struct Status {
     pub peers: Vec<PeerEntry>,
     /// What programs have set over them.
     pub overlays: Vec<Overlay>,
+    /// The certificates for TLS clients.
+    pub certificates: Vec<CertificateStatus>,
+    /// How many users are revoked.
+    pub revoked: u64,
     /// The last reload.
     pub last_reload: Option<LastReload>,
 }
@@ -153,6 +158,8 @@ impl Daemon<'_> {
             counts: Counts::of(&self.relay.stats()),
             peers: peers(settings, self.overlays.all()),
             overlays: self.overlays.all().cloned().collect(),
+            certificates: self.relay.certificates(),
+            revoked: self.relay.revoked(),
             last_reload: self.last_reload.clone(),
         }
     }

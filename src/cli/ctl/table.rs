@@ -155,10 +155,10 @@ pub fn status(value: &Value) -> String {
         ("last reload", reload),
     ];
     for certificate in items(&value["certificates"]) {
-        rows.push((
-            "certificate",
-            format!("{}, valid until {}", list(&certificate["names"]), cell(&certificate["expires"])),
-        ));
+        let failing = if certificate["failing"] == true { "; its files cannot be used" } else { "" };
+        let line =
+            format!("{}, expires {}{failing}", cell(&certificate["file"]), cell(&certificate["expires"]));
+        rows.push(("certificate", line));
     }
     let mut out = pairs(&rows);
     let _ = writeln!(out, "\nICE URLs for clients:");
