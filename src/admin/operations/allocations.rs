@@ -20,7 +20,7 @@ const PARAMETERS: [&str; 9] =
 /// A page of the allocations.
 pub async fn list(control: &Control, mut query: Fields) -> Result<Value, Failure> {
     let seconds = |query: &mut Fields, key| Ok(query.duration(key)?.map(|time| time.as_secs()));
-    let query = AllocationQuery {
+    let wanted = AllocationQuery {
         selector: Selector {
             name: None,
             user: query.text("user")?,
@@ -36,9 +36,9 @@ pub async fn list(control: &Control, mut query: Fields) -> Result<Value, Failure
         })?,
         rates: query.switch("rates")?.unwrap_or(true),
         peers: false,
-        ..finished(query, &PARAMETERS)?
     };
-    let page = control.allocations(&query).await.map_err(Failure::unavailable)?;
+    query.finish(&PARAMETERS)?;
+    let page = control.allocations(&wanted).await.map_err(Failure::unavailable)?;
     Ok(json!({
         "allocations": page.rows.iter().map(json::allocation).collect::<Vec<_>>(),
         "next": page.next.map(|next| next.to_string()),
@@ -54,11 +54,6 @@ pub fn limit(query: &mut Fields) -> Result<usize, Failure> {
         return Err(Failure::bad_request(format!("limit: write a number from {first} to {last}")));
     }
     Ok(limit as usize)
-}
-
-fn finished(query: Fields, known: &[&str]) -> Result<AllocationQuery, Failure> {
-    query.finish(known)?;
-    Ok(AllocationQuery::default())
 }
 
 /// One allocation with its peers.
