@@ -9,7 +9,6 @@ use super::own_addresses;
 use super::report::{Finding, Note};
 use super::section::{Refusal, Source};
 use super::settings::{PeersSettings, Settings};
-use super::tls::TlsSettings;
 use crate::turn::peers::{ListenerRules, PeerRule, PeerRules};
 use crate::turn::{ListenerPolicy, Transport};
 
@@ -254,7 +253,7 @@ pub fn agreement(settings: &Settings, source: Source<'_>) -> Vec<Finding> {
         found.extend(relay_ports(settings, section, source));
         let Places { address, transports, .. } = &section.places;
         if section.transports.contains(&Transport::Tls)
-            && settings.tls == TlsSettings::default()
+            && !settings.tls.has_certificate()
             && !source.context.generates
         {
             let fix = "set tls.cert and tls.key, or remove \"tls\" here";

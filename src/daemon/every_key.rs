@@ -90,6 +90,23 @@ const SECTIONS: &[(&str, &str)] = &[
     ("auth.user.password_file", "[[auth.user]]\nname = \"alice\"\npassword_file = \"password\""),
     ("auth.user.key", "[[auth.user]]\nname = \"alice\"\nkey = \"00112233445566778899aabbccddeeff\""),
     ("auth.user.allocations", "[[auth.user]]\nname = \"alice\"\npassword = \"one\"\nallocations = 7"),
+    ("tls.certificate.cert", "[[tls.certificate]]\ncert = \"other.pem\"\nkey = \"other.key\""),
+    ("tls.certificate.key", "[[tls.certificate]]\ncert = \"cert.pem\"\nkey = \"key.pem\""),
+    (
+        "tls.certificate.names",
+        "[[tls.certificate]]\ncert = \"cert.pem\"\nkey = \"other.key\"\nnames = [\"a.example\"]",
+    ),
+    ("listener.address", "[[listener]]\naddress = \"127.1.15.1:OTHER\""),
+    ("listener.transports", "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\ntransports = [\"udp\"]"),
+    ("listener.peers.mode", "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\npeers = { mode = \"alone\" }"),
+    (
+        "listener.peers.allow",
+        "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\npeers = { allow = [\"10.0.0.0/8\"] }",
+    ),
+    (
+        "listener.peers.deny",
+        "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\npeers = { deny = [\"198.51.100.0/24\"] }",
+    ),
     ("sibling.v4", "[[sibling]]\nv4 = \"192.0.2.8\"\nudp = 3478"),
     ("sibling.v6", "[[sibling]]\nv4 = \"192.0.2.7\"\nv6 = \"2001:db8::7\"\nudp = 3478"),
     ("sibling.udp", "[[sibling]]\nv4 = \"192.0.2.7\"\nudp = 3479"),
@@ -105,6 +122,8 @@ const SECTIONS: &[(&str, &str)] = &[
 /// The sections that can be repeated, at first.
 const REPEATED: &[(&str, &str)] = &[
     ("auth.user", "[[auth.user]]\nname = \"alice\"\npassword = \"one\""),
+    ("tls.certificate", "[[tls.certificate]]\ncert = \"cert.pem\"\nkey = \"other.key\""),
+    ("listener", "[[listener]]\naddress = \"127.1.15.1:LISTENER\""),
     ("sibling", "[[sibling]]\nv4 = \"192.0.2.7\"\nudp = 3478"),
 ];
 
@@ -136,6 +155,8 @@ fn free_port() -> u16 {
 struct Place {
     _folder: tempfile::TempDir,
     file: PathBuf,
+    /// The ports of a `[[listener]]`, before and after its address changes.
+    ports: [u16; 2],
 }
 
 impl Place {
@@ -154,7 +175,7 @@ impl Place {
         write("tokens", &format!("one:admin:{}\n", "a".repeat(40)));
         write("other-tokens", &format!("one:admin:{}\n", "b".repeat(40)));
         let file = folder.path().join("hairpin.toml");
-        Place { _folder: folder, file }
+        Place { _folder: folder, file, ports: [free_port(), free_port()] }
     }
 
     fn settings(&self, values: &BTreeMap<&str, String>, repeated: &[&str]) -> Settings {
@@ -169,6 +190,8 @@ impl Place {
         };
         let text: Vec<String> = sections.iter().map(section).collect();
         let text = [text.join("\n"), repeated.join("\n")].join("\n");
+        let [listener, other] = self.ports.map(|port| port.to_string());
+        let text = text.replace("LISTENER", &listener).replace("OTHER", &other);
         std::fs::write(&self.file, &text).unwrap();
         let read = configuration::read(Path::new(&self.file), &[], false);
         read.unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}")).settings
@@ -179,10 +202,11 @@ impl Place {
 fn with(place: &Place, base: &BTreeMap<&'static str, String>, key: &str) -> (String, Settings) {
     let at_first: Vec<&str> = REPEATED.iter().map(|(_, text)| *text).collect();
     if let Some((_, text)) = SECTIONS.iter().find(|(one, _)| *one == key) {
-        let section = key.rsplit_once('.').unwrap().0;
-        let others = REPEATED.iter().map(|(one, at_first)| if *one == section { text } else { at_first });
+        let is_of = |section: &str| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+        let (section, _) = REPEATED.iter().find(|(section, _)| is_of(section)).unwrap();
+        let others = REPEATED.iter().map(|(one, at_first)| if one == section { text } else { at_first });
         let sections: Vec<&str> = others.copied().collect();
-        return (section.to_owned(), place.settings(base, &sections));
+        return ((*section).to_owned(), place.settings(base, &sections));
     }
     let Some((key, value)) = VALUES.iter().find(|(one, _)| *one == key) else {
         panic!("add a value for {key} to this test: what a reload makes of each key is tested");

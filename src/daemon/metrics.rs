@@ -50,22 +50,35 @@ impl ReloadCounts {
     }
 }
 
-/// The page with the counters of `workers`, the number of relay addresses, the configured `limits`, the dropped log lines, the
-/// kernel's counters of this host, whether the relay drains, and the state of the certificates.
-pub fn page(
-    workers: &[WorkerStats],
-    addresses: AddressCounts,
-    limits: &NamedLimits,
-    reloads: &ReloadCounts,
-    log_lines_dropped: u64,
-    host: &[UdpErrors],
-    draining: bool,
-    certificates: &CertificateStats,
-) -> String {
+/// What the page shows, read at one time.
+pub struct Readings {
+    /// The counters of each worker.
+    pub workers: Vec<WorkerStats>,
+    pub addresses: AddressCounts,
+    pub limits: NamedLimits,
+    pub reloads: ReloadCounts,
+    pub log_lines_dropped: u64,
+    /// The kernel's counters of this host.
+    pub host: Vec<UdpErrors>,
+    pub draining: bool,
+    pub certificates: CertificateStats,
+    pub revocations: RevocationCounts,
+}
+
+/// Revoked users.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RevocationCounts {
+    /// Users that are revoked now.
+    pub users: u64,
+    /// Revocations since the start.
+    pub made: u64,
+}
+
+/// The page with these readings.
+pub fn page(readings: &Readings) -> String {
     let mut page = Vec::new();
     // Encoding only fails for a family without rows, or if writing fails.
-    let mut families =
-        families(workers, addresses, limits, reloads, log_lines_dropped, host, draining, certificates);
+    let mut families = families(readings);
     // Without /proc the host has no counters, and not every relay has a certificate.
     families.retain(|family| !family.get_metric().is_empty());
     let written = TextEncoder::new().encode(&families, &mut page);
@@ -73,28 +86,8 @@ pub fn page(
     String::from_utf8(page).unwrap_or_default()
 }
 
-/// The lines of the page about revoked users: how many there are, and how many revocations were made.
-pub fn revocations(users: u64, made: u64) -> String {
-    TextEncoder::new().encode_to_string(&revocation_families(users, made)).unwrap_or_default()
-}
-
-fn revocation_families(users: u64, made: u64) -> Vec<MetricFamily> {
-    vec![
-        gauge("hairpin_revocations", "Users that are revoked now.", [row([], users)]),
-        counter("hairpin_revocations_total", "Revocations made since the start.", [row([], made)]),
-    ]
-}
-
-fn families(
-    workers: &[WorkerStats],
-    addresses: AddressCounts,
-    limits: &NamedLimits,
-    reloads: &ReloadCounts,
-    log_lines_dropped: u64,
-    host: &[UdpErrors],
-    draining: bool,
-    certificates: &CertificateStats,
-) -> Vec<MetricFamily> {
+fn families(readings: &Readings) -> Vec<MetricFamily> {
+    let Readings { workers, addresses, limits, reloads, host, certificates, revocations, .. } = readings;
     let mut sum = WorkerStats::default();
     workers.iter().for_each(|worker| sum.add(worker));
     let turn = &sum.turn;
@@ -135,7 +128,7 @@ fn families(
         gauge(
             "hairpin_draining",
             "Whether the relay drains: 1 while it makes no new allocations, and stops when the running ones have ended; otherwise 0.",
-            [row([], draining.into())],
+            [row([], readings.draining.into())],
         ),
         gauge("hairpin_permissions", "Current permissions.", [row([], turn.permissions)]),
         gauge("hairpin_channels", "Current channel bindings.", [row([], turn.channels)]),
@@ -256,7 +249,7 @@ fn families(
         counter(
             "hairpin_log_lines_dropped_total",
             "Log lines dropped because the reader of standard error did not keep up.",
-            [row([], log_lines_dropped)],
+            [row([], readings.log_lines_dropped)],
         ),
         counter(
             "hairpin_host_udp_errors_total",
@@ -287,6 +280,12 @@ fn families(
             "hairpin_build_info",
             "Always 1; the label is the version.",
             [row([("version", env!("CARGO_PKG_VERSION"))], 1)],
+        ),
+        gauge("hairpin_revocations", "Users that are revoked now.", [row([], revocations.users)]),
+        counter(
+            "hairpin_revocations_total",
+            "Revocations made since the start.",
+            [row([], revocations.made)],
         ),
     ]
 }
@@ -436,19 +435,20 @@ mod tests {
         let mut reloads = ReloadCounts::new(7);
         reloads.count(true, 8);
         reloads.count(false, 9);
-        let page = page(
-            &[worker(), worker()],
-            AddressCounts {
+        let page = page(&Readings {
+            workers: vec![worker(), worker()],
+            addresses: AddressCounts {
                 relay: PerFamily { v4: 2, v6: 0 },
                 external: ExternalCounts { changes: 3, answered: 9, failed: 2 },
             },
-            &vec![("channels", 256)],
-            &reloads,
-            11,
-            &[("ipv6", "memory", 5)],
-            true,
-            &certificates(),
-        );
+            limits: vec![("channels", 256)],
+            reloads,
+            log_lines_dropped: 11,
+            host: vec![("ipv6", "memory", 5)],
+            draining: true,
+            certificates: certificates(),
+            revocations: RevocationCounts { users: 1, made: 2 },
+        });
         for line in [
             "hairpin_external_address_changes_total 3",
             "hairpin_external_address_queries_total{outcome=\"failed\"} 2",
@@ -477,6 +477,8 @@ mod tests {
             "hairpin_draining 1",
             "hairpin_limit{name=\"channels\"} 256",
             "hairpin_log_lines_dropped_total 11",
+            "hairpin_revocations 1",
+            "hairpin_revocations_total 2",
             "hairpin_config_reloads_total{result=\"ok\"} 1",
             "hairpin_config_reloads_total{result=\"failed\"} 1",
             "hairpin_config_last_reload_successful 0",
@@ -487,36 +489,27 @@ mod tests {
         }
     }
 
+    fn readings(host: Vec<UdpErrors>) -> Readings {
+        Readings {
+            workers: vec![worker()],
+            addresses: AddressCounts::default(),
+            limits: Settings::default().limits_by_name(),
+            reloads: ReloadCounts::new(7),
+            log_lines_dropped: 0,
+            host,
+            draining: false,
+            certificates: certificates(),
+            revocations: RevocationCounts::default(),
+        }
+    }
+
     fn all() -> Vec<MetricFamily> {
-        let limits = Settings::default().limits_by_name();
-        let mut all = families(
-            &[worker()],
-            AddressCounts::default(),
-            &limits,
-            &ReloadCounts::new(7),
-            0,
-            &[("ipv4", "memory", 5)],
-            false,
-            &certificates(),
-        );
-        all.extend(revocation_families(1, 2));
-        all
+        families(&readings(vec![("ipv4", "memory", 5)]))
     }
 
     #[test]
     fn every_family_has_a_help_text_and_a_type() {
-        let limits = Settings::default().limits_by_name();
-        let page = page(
-            &[worker()],
-            AddressCounts::default(),
-            &limits,
-            &ReloadCounts::new(7),
-            0,
-            &[],
-            false,
-            &certificates(),
-        );
-        let page = page + &revocations(1, 2);
+        let page = page(&readings(Vec::new()));
         let (help, kinds) =
             (page.matches("# HELP hairpin_").count(), page.matches("# TYPE hairpin_").count());
         assert!(page.contains("hairpin_limit{name=\"user_allocations\"} 1000\n"), "{page}");

@@ -23,7 +23,7 @@ use super::host::HostTables;
 use super::http::{self, Reserve};
 use super::listeners::{ClientListener, Listeners};
 use super::logging::LostLines;
-use super::metrics::{self, AddressCounts, ReloadCounts};
+use super::metrics::{self, AddressCounts, Readings, ReloadCounts, RevocationCounts};
 use super::place::Place;
 use super::revocations::{self, RevokedUsers};
 use super::{announce, own, random, unix_now, watch};
@@ -285,22 +285,20 @@ pub(super) fn serve(server: &Arc<http::Server<RelayPages>>, listener: TcpListene
 impl http::Pages for RelayPages {
     fn metrics(&self) -> String {
         let ChangingPages { addresses, limits, reloads } = self.changing().clone();
-        let lost = self.lost.lines() as u64;
-        let certificates = self.certificates.stats();
-        let host = self.host.udp_errors();
-        let draining = self.drain.now() != Drain::Off;
-        let addresses = AddressCounts { relay: addresses.0, external: self.external.counts() };
-        let page = metrics::page(
-            &self.workers.stats(),
-            addresses,
-            &limits,
-            &reloads,
-            lost,
-            &host,
-            draining,
-            &certificates,
-        );
-        page + &metrics::revocations(self.revoked.table().len() as u64, self.revoked.made())
+        metrics::page(&Readings {
+            workers: self.workers.stats(),
+            addresses: AddressCounts { relay: addresses.0, external: self.external.counts() },
+            limits,
+            reloads,
+            log_lines_dropped: self.lost.lines() as u64,
+            host: self.host.udp_errors(),
+            draining: self.drain.now() != Drain::Off,
+            certificates: self.certificates.stats(),
+            revocations: RevocationCounts {
+                users: self.revoked.table().len() as u64,
+                made: self.revoked.made(),
+            },
+        })
     }
 
     fn is_live(&self) -> Result<(), String> {

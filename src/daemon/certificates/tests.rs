@@ -210,7 +210,7 @@ async fn unreadable_files_are_errors_and_missing_ones_may_come() {
     fs::remove_dir(folder.path("a.key")).unwrap();
     folder.write("a.key", "cut off");
     assert!(failure(&folder.settings(&["a"])));
-    fs::set_permissions(folder.path("a.key"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder.path("a.key"), fs::Permissions::from_mode(0o000)).unwrap();
     if reading::read(&folder.path("a.key")).is_err() {
         assert!(!failure(&folder.settings(&["a"])), "not for this user");
     }
