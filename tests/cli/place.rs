@@ -55,11 +55,21 @@ impl Place {
         command.env("RUNTIME_DIRECTORY", self.folder.path());
         let running = Running(command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).is_err() {
+        while !self.is_served() {
             assert!(Instant::now() < deadline, "the relay does not serve");
             std::thread::sleep(Duration::from_millis(20));
         }
         running
+    }
+
+    /// Whether the relay responds to requests. That a connection is accepted says less: the kernel does that, while the relay
+    /// still opens its other sockets.
+    fn is_served(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)) else { return false };
+        let mut response = String::new();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").is_ok()
+            && stream.read_to_string(&mut response).is_ok()
+            && !response.is_empty()
     }
 
     /// Starts the relay, which must fail, and returns its log.

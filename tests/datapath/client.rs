@@ -17,7 +17,7 @@ pub struct Client {
     pub user: &'static str,
     /// Bytes of a stream that were received after the last message.
     buffer: Vec<u8>,
-    nonce: Vec<u8>,
+    pub nonce: Vec<u8>,
     /// The relayed transport addresses from the last successful Allocate.
     pub relayed: Vec<SocketAddr>,
 }
