@@ -411,7 +411,7 @@ def test_credentials_survive_a_change_of_addresses(start, host, connect):
     file = relay.folder / "hairpin.toml"
     file.write_text(file.read_text().replace(PASSWORD, "another password"))
     relay.process.send_signal(signal.SIGHUP)
-    relay.line("SIGHUP: credentials are reloaded; running calls continue")
+    relay.line("SIGHUP: the configuration is reloaded: 1 setting has changed; running calls continue")
     host.add_address("203.0.113.98/32")
     time.sleep(1)
     assert client.refresh() == 600

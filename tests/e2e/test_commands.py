@@ -167,7 +167,7 @@ def test_credentials_need_a_secret(host, tmp_path):
     assert status == 1 and output == "" and "auth.secrets" in errors, errors
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve", "--secret", "x"], ["credentials"], ["check"], ["fly"]])
+@pytest.mark.parametrize("arguments", [[], ["serve", "--secret", "x"], ["credentials"], ["check", "--secret", "x"], ["fly"]])
 def test_wrong_arguments(arguments, host):
     """Wrong arguments print the usage on standard error; the status is 2."""
     status, output, errors = run(host, *arguments)
@@ -179,4 +179,4 @@ def test_help(host):
     status, output, _ = run(host, "--help")
     assert status == 0 and all(word in output for word in ("serve", "check", "credentials"))
     status, output, _ = run(host, "--version")
-    assert status == 0 and re.fullmatch(r"hairpin \d+\.\d+\.\d+\n", output)
+    assert status == 0 and re.fullmatch(r"hairpin \d+\.\d+\.\d+ \(\S+\) features: [\w. -]+\n", output), output

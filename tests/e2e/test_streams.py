@@ -278,6 +278,8 @@ def test_health_checks_are_not_logged(serve, dial, knock):
     the default level.
     """
     relay = serve()
+    # The last line of the start; the log is written beside what it tells.
+    eventually(lambda: "to get ICE servers" in relay.log)
     before = len(relay.lines())
     for reset in (False, True):
         for connection in (knock("tcp"), knock("tls"), dial("tls").socket.connection):
