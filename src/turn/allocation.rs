@@ -9,9 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::address::IpKey;
+use super::allocation_name::AllocationName;
 use super::bucket;
 use super::channels::{Channel, Channels};
-use super::operator::AllocationName;
 use super::own_ports::OwnPorts;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;

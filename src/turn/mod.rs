@@ -9,7 +9,7 @@
 //! - `icmp`: ICMP errors from peers (section 11.5)
 //! - `requests`: one file per method
 //! - `expiry`: how things end
-//! - [`operator`](Selector): what operators list and end
+//! - [`operator`](Selector): what operators list and end; [`AllocationName`]: what they call an allocation
 //! - `handover`: allocations that move to another server; `mirror`: forwarding tables outside of the server
 //! - [`Snapshot`], `apply`, `sweep`: what an operator can change while the server runs
 //! - `pending`: requests that wait for the answer to a question
@@ -27,6 +27,7 @@
 
 mod address;
 mod allocation;
+mod allocation_name;
 mod apply;
 pub mod bucket;
 mod channels;
@@ -60,13 +61,11 @@ pub use address::{
     AllocationId, ClientAddr, FiveTuple, PeerAddr, RelayId, RelaySocketId, RelayedAddr, Ticket, Transport,
 };
 pub use allocation::Allocation;
+pub use allocation_name::{AllocationName, AllocationNameError, AllocationNames};
 pub use config::{AllocationLimits, Lifetimes, TurnConfig};
 pub use external::External;
 pub use listeners::{ListenerPolicy, ListenerTable};
-pub use operator::{
-    AllocationName, AllocationNames, AllocationRow, EndStep, EndedStep, ListStep, ListedStep, PeerRows,
-    RelayedRow, Selector, UnknownName,
-};
+pub use operator::{AllocationRow, EndStep, EndedStep, ListStep, ListedStep, PeerRows, RelayedRow, Selector};
 pub use output::{
     Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Header, Icmp, Opened,
     OpenedRelay, Output, PortRequest, Refused, RelayRequest, Shortage, ToClient, ToPeer, Token, Totals,

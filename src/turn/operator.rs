@@ -4,14 +4,12 @@
 //! Allocations are walked in the order of their names, which is the order of their creation over all workers. So a walk
 //! neither misses nor repeats an allocation that lives all the time, whatever begins and ends meanwhile.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::allocation::Allocation;
+use super::allocation_name::AllocationName;
 use super::peers::PeerRule;
 use super::server::Server;
 use super::{AllocationId, CloseReason, Now, SECOND, Totals, Transport};
@@ -19,14 +17,6 @@ use crate::wire::Family;
 
 /// What one step may cost: each allocation is one, and so is each of its permissions and channels that is looked at.
 const STEP: usize = 256;
-
-/// The name of an allocation for operators. It is unique in a process and stays with an allocation that moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AllocationName(pub u64);
-
-/// Names for the allocations of all servers of a process, in the order of their creation.
-#[derive(Debug)]
-pub struct AllocationNames(AtomicU64);
 
 /// Which allocations are meant: those that meet every criterion. Without any, all of them are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,40 +130,6 @@ pub struct PeerRows {
     /// Channels: the number, the peer, and in how many seconds they end. Sorted.
     pub channels: Vec<(u16, SocketAddr, u64)>,
 }
-
-impl AllocationNames {
-    /// Names from `first` on. It is random, so that a name of an earlier process hardly ever means another allocation.
-    pub fn new(first: u64) -> AllocationNames {
-        // Short enough to be typed, and followed by more names than there will ever be
-        AllocationNames(AtomicU64::new(first >> 20))
-    }
-
-    pub(super) fn next(&self) -> AllocationName {
-        AllocationName(self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl fmt::Display for AllocationName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:011x}", self.0)
-    }
-}
-
-impl FromStr for AllocationName {
-    type Err = UnknownName;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Only digits, because `from_str_radix` accepts a leading plus sign.
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let value = u64::from_str_radix(text, 16).ok().filter(|_| digits);
-        value.map(AllocationName).ok_or(UnknownName)
-    }
-}
-
-/// Text that is not the name of an allocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of an allocation, which has hexadecimal digits only")]
-pub struct UnknownName;
 
 impl Selector {
     /// Whether an allocation is meant, and what it cost to find that out.
@@ -364,22 +320,4 @@ fn age(now: Now, allocation: &Allocation) -> u64 {
 
 fn seconds_until(now: Now, at: u64) -> u64 {
     at.saturating_sub(now.mono).div_ceil(SECOND)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_short_hexadecimal_numbers() {
-        let names = AllocationNames::new(u64::MAX);
-        let (one, two) = (names.next(), names.next());
-        assert_eq!((one.to_string(), one < two), ("fffffffffff".into(), true));
-        for name in [one, two, AllocationName(0), AllocationName(u64::MAX)] {
-            assert_eq!(name.to_string().parse(), Ok(name));
-        }
-        for text in ["", "+1", "-1", " 1", "1 ", "0x1", "g", "10000000000000000"] {
-            assert_eq!(text.parse::<AllocationName>(), Err(UnknownName), "{text:?}");
-        }
-    }
 }

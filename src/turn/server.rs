@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use slotmap::SlotMap;
 
 use super::allocation::Allocation;
+use super::allocation_name::{AllocationName, AllocationNames};
 use super::bucket::RateLimiter;
-use super::operator::{AllocationName, AllocationNames};
 use super::pending::PendingRequests;
 use super::snapshot::Snapshot;
 use super::stats::{Dropped, Stats};
