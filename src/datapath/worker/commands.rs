@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::budget::Budget;
 use super::listener::Listener;
-use super::operator::OperatorRequest;
+use super::operator_request::OperatorRequest;
 use super::state::Worker;
 use crate::datapath::clock;
 use crate::datapath::listen::group::ListenerGroup;

@@ -6,7 +6,7 @@
 //! - `state`, `listener`: a worker and what it owns
 //! - `event_loop`: its passes; `budget`: the time that a pass may spend
 //! - `datagrams`, `streams`, `outputs`: packets in, packets out, and what the core asks for
-//! - `commands`, [`operator`](AllocationQuery): what other threads and operators want of a worker
+//! - `commands`, `operator_request`: what other threads want of a worker; [`operator`](AllocationQuery): what operators ask of all
 //! - `log`, `losses`: what is logged, and what the kernel's queues dropped
 
 mod budget;
@@ -17,6 +17,7 @@ mod listener;
 mod log;
 mod losses;
 mod operator;
+mod operator_request;
 mod outputs;
 mod state;
 mod streams;

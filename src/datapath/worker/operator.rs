@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::commands::{WorkerCommand, WorkerSender};
+use super::operator_request::{Ending, OperatorRequest};
 use super::state::Worker;
 use super::{WorkerThread, Workers};
 use crate::turn::{
@@ -80,22 +81,6 @@ pub struct EndedAllocations {
     pub ended: u64,
     /// Workers that gave no answer. They end theirs as soon as they go on.
     pub silent: Vec<usize>,
-}
-
-/// What an operator asks of a worker.
-pub(in crate::datapath) enum OperatorRequest {
-    List(ListStep, oneshot::Sender<ListedStep>),
-    /// The totals of these allocations, and when they were read.
-    Totals(Vec<AllocationName>, oneshot::Sender<(u64, Vec<(AllocationName, Totals)>)>),
-    /// End allocations; replies how many when all have ended.
-    End(EndStep, oneshot::Sender<u64>),
-}
-
-/// Allocations that a worker ends, a few per pass.
-pub(super) struct Ending {
-    step: EndStep,
-    ended: u64,
-    reply: oneshot::Sender<u64>,
 }
 
 impl Workers {

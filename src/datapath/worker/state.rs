@@ -11,7 +11,7 @@ use slotmap::SlotMap;
 use super::listener::Listener;
 use super::log::Log;
 use super::losses::LossMonitor;
-use super::operator::Ending;
+use super::operator_request::Ending;
 use crate::datapath::clock;
 use crate::datapath::packet::arena::Arena;
 use crate::datapath::packet::outbox::Outbox;
