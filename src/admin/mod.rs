@@ -5,7 +5,7 @@
 //! - `request`: the bodies and parameters of requests; `response`: errors and results
 //! - `operations`: what each operation does; `json`: how results are written
 //! - `audit`: the log of changing calls
-//! - [`times`]: durations and times as people write them
+//! - [`times`]: durations and times as people write them; [`percent`]: names in paths and queries
 //!
 //! The sockets are the daemon's, which passes requests with their [`Caller`].
 
@@ -13,6 +13,7 @@ mod access;
 mod audit;
 mod json;
 mod operations;
+pub mod percent;
 mod request;
 mod response;
 mod routes;

@@ -11,6 +11,7 @@ use hyper::http::request::Parts;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
+use super::percent::decoded;
 use super::response::Failure;
 use super::routes::{Operation, Route};
 use super::times;
@@ -73,8 +74,7 @@ impl Fields {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decode = |text| {
-                percent_decoded(text, true)
-                    .map_err(|wrong| Failure::bad_request(format!("the query {wrong}")))
+                decoded(text, true).map_err(|wrong| Failure::bad_request(format!("the query {wrong}")))
             };
             let key = decode(key)?;
             if fields.insert(key.clone(), Value::String(decode(value)?)).is_some() {
@@ -202,33 +202,6 @@ async fn read<B: Body<Data = Bytes>>(body: B) -> Result<Vec<u8>, Failure> {
         }
     }
     Ok(bytes)
-}
-
-/// Decodes `%2F` and the like (RFC 3986 section 2.1), and `+` as a space if it is a `form`.
-///
-/// # Errors
-/// What is wrong; completes a sentence.
-pub fn percent_decoded(text: &str, form: bool) -> Result<String, &'static str> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-                    return Err("has a % that two hex digits do not follow");
-                };
-                (high * 16 + low) as u8
-            }
-            b'+' if form => b' ',
-            byte => byte,
-        });
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) if text.contains('\0') => Err("contains a NUL byte"),
-        Ok(text) => Ok(text),
-        Err(_) => Err("is not UTF-8"),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::request::percent_decoded;
+use super::percent::decoded;
 use super::response::Failure;
 
 /// The version of this API: the first segment of every path.
@@ -107,8 +107,8 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Failure> {
     for (known, pattern, operation) in ROUTES {
         let Some(subject) = subject(pattern, path) else { continue };
         if known == method {
-            let subject = percent_decoded(subject, false)
-                .map_err(|wrong| Failure::bad_request(format!("the path {wrong}")))?;
+            let subject =
+                decoded(subject, false).map_err(|wrong| Failure::bad_request(format!("the path {wrong}")))?;
             return Ok(Route { operation: *operation, subject });
         }
         allowed.push(known.as_str());

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
-use super::client::encoded;
+use crate::admin::percent::encoded;
 use crate::admin::times;
 use crate::cli::parse;
 
@@ -115,8 +115,8 @@ pub enum PeersCommand {
         /// Who sets it
         owner: String,
         /// Whether these peers may be reached in addition, or no other than those of overlays
-        #[arg(long, value_enum, default_value = "add")]
-        mode: OverlayMode,
+        #[arg(long, value_parser = ["add", "only"], default_value = "add")]
+        mode: String,
         /// Exact addresses, with ports or without: 203.0.113.7:7882, 10.0.0.7:50000-60000, [2001:db8::7]:7882
         #[arg(value_name = "ADDR", required = true)]
         addresses: Vec<String>,
@@ -126,21 +126,6 @@ pub enum PeersCommand {
         /// Who has set it
         owner: String,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum OverlayMode {
-    Add,
-    Only,
-}
-
-impl OverlayMode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            OverlayMode::Add => "add",
-            OverlayMode::Only => "only",
-        }
-    }
 }
 
 /// Which allocations are listed.

@@ -13,7 +13,9 @@ use tokio::time::timeout;
 
 use super::arguments::CtlArgs;
 use super::connection::Target;
+use super::failure::Failure;
 use crate::admin::VERSION;
+use crate::admin::percent::encoded;
 
 /// The version of this program.
 const OURS: &str = env!("CARGO_PKG_VERSION");
@@ -23,25 +25,6 @@ const RESPONSE: Duration = Duration::from_secs(90);
 
 /// The most bytes of a response: a page of a thousand allocations, each with many peers.
 const RESPONSE_MAX: usize = 64 << 20;
-
-/// Why a command has failed.
-#[derive(Debug)]
-pub struct Failure {
-    /// What happened, and what to do.
-    pub message: String,
-    /// The mistakes of a configuration.
-    pub findings: Vec<String>,
-    /// Nobody listens there.
-    pub is_gone: bool,
-    /// The relay is stopping.
-    pub is_stopping: bool,
-}
-
-impl Failure {
-    pub fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), findings: Vec::new(), is_gone: false, is_stopping: false }
-    }
-}
 
 /// Sends requests to a relay, each over its own connection.
 pub struct Client {
@@ -186,15 +169,6 @@ async fn read(body: Incoming) -> Result<String, Failure> {
 pub fn path(segments: &[&str]) -> String {
     let segments: String = segments.iter().map(|segment| format!("/{}", encoded(segment))).collect();
     format!("/v1{segments}")
-}
-
-/// Text as a part of a path or query (RFC 3986 section 2.1).
-pub fn encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::arguments::CtlArgs;
-use super::client::Failure;
+use super::failure::Failure;
 use crate::daemon::{self, control_socket};
 
 /// The environment variable with the token.

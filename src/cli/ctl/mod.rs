@@ -1,11 +1,12 @@
 //! `hairpin ctl`: looks at a running relay and changes it, through its admin API.
 //!
-//! - `arguments`: what can be written; `connection`: how the relay is reached; `client`: requests and their failures
+//! - `arguments`: what can be written; `connection`: how the relay is reached; `client`: requests; `failure`: why they fail
 //! - `table`: results as tables, safe to print whatever clients call themselves
 
 mod arguments;
 mod client;
 mod connection;
+mod failure;
 mod table;
 
 use std::io::{self, Write};
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 
 pub use arguments::CtlArgs;
 use arguments::{CtlCommand, Page, PeersCommand};
-use client::{Client, Failure, path};
+use client::{Client, path};
+use failure::Failure;
 
 /// How often a drain that is waited for is asked about.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -82,7 +84,7 @@ async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
         CtlCommand::Reload => show(&client.post("/v1/reload", &json!({})).await?, table::reloaded),
         CtlCommand::Peers(PeersCommand::List) => show(&client.get("/v1/peers").await?, table::peers),
         CtlCommand::Peers(PeersCommand::Set { owner, mode, addresses }) => {
-            let body = json!({ "mode": mode.as_str(), "addresses": addresses });
+            let body = json!({ "mode": mode, "addresses": addresses });
             show(&client.put(&path(&["peers", owner]), &body).await?, table::overlay);
         }
         CtlCommand::Peers(PeersCommand::Clear { owner }) => {
