@@ -21,10 +21,6 @@ pub fn status(status: &Status, drain: Drain) -> Value {
     let relay = |(ip, external): &(IpAddr, Option<IpAddr>)| json!({ "address": ip.to_string(), "external": external.map(|ip| ip.to_string()) });
     let limits: Map<String, Value> =
         status.limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-    let draining = match drain {
-        Drain::On(status) => self::drain(&status),
-        Drain::Off | Drain::Ended(..) => Value::Null,
-    };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "api": API_VERSION,
@@ -33,7 +29,7 @@ pub fn status(status: &Status, drain: Drain) -> Value {
         "uptime": status.uptime.as_secs(),
         "ready": status.not_ready.is_none(),
         "not_ready": status.not_ready,
-        "draining": draining,
+        "draining": draining(drain),
         "listeners": status.listeners.iter().map(listener).collect::<Vec<_>>(),
         "http": status.http.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "control_socket": status.control_socket.as_ref().map(|path| path.display().to_string()),
@@ -48,6 +44,12 @@ pub fn status(status: &Status, drain: Drain) -> Value {
         "revoked_users": status.revoked,
         "last_reload": status.last_reload.as_ref().map(last_reload),
     })
+}
+
+/// Whether the relay drains. A drain that has ended counts until the process has: whoever waits for it must not take it for one
+/// that was taken back.
+fn draining(drain: Drain) -> Value {
+    drain.status().map_or(Value::Null, |status| self::drain(&status))
 }
 
 /// A drain that goes on.
@@ -190,4 +192,19 @@ pub fn change(change: &Change) -> Value {
         Reload::Restart => "restart",
     };
     json!({ "key": change.key, "change": change.what, "holds": holds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::drain::DrainEnd;
+
+    #[test]
+    fn a_relay_that_stops_after_its_drain_still_drains() {
+        let status = DrainStatus { since: 0, deadline: None, allocations: 0 };
+        for drain in [Drain::On(status), Drain::Ended(DrainEnd::Complete, status)] {
+            assert_eq!(draining(drain)["since"], "1970-01-01T00:00:00Z");
+        }
+        assert_eq!(draining(Drain::Off), Value::Null);
+    }
 }
