@@ -1,18 +1,21 @@
 //! The control socket: a Unix socket whose mode decides who may use it.
 //!
-//! It gets its mode and group under another name and takes its own when it is ready, so that at no moment more can connect, and
-//! that a socket which a dead process has left is replaced without a gap.
+//! It gets its mode and group under a temporary name, and its own name when it is ready. So nobody else can connect at any time,
+//! and the socket of a dead process is replaced without a gap.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, fchmod};
@@ -34,6 +37,10 @@ const MODE: u32 = 0o660;
 
 /// Connections that may wait in the kernel's accept queue.
 const BACKLOG: i32 = 64;
+
+/// How often, and after what time, a lock that another relay holds is tried again. It is held for moments.
+const ATTEMPTS: u32 = 10;
+const RETRY: Duration = Duration::from_millis(50);
 
 /// The default path; `None` where there is no folder for it.
 pub fn default_path(
@@ -71,7 +78,14 @@ pub struct BoundSocket {
     file: (u64, u64),
     listener: UnixListener,
     /// Keeps other relays from taking the path until it is published.
-    lock: Option<Flock<File>>,
+    lock: Option<PathLock>,
+}
+
+/// Held by the relay that is about to take a path. Its file belongs to this user alone: a lock on the folder could be held by
+/// everyone who may read that (flock(2)), and for ever.
+struct PathLock {
+    name: PathBuf,
+    file: Flock<File>,
 }
 
 impl BoundSocket {
@@ -133,6 +147,11 @@ impl BoundSocket {
         self.listener.try_clone()
     }
 
+    /// Whether its file is where it was published.
+    pub fn is_in_place(&self) -> bool {
+        self.is_at(&self.path)
+    }
+
     /// Whether the file of this path is that of this socket.
     fn is_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == self.file)
@@ -142,6 +161,48 @@ impl BoundSocket {
 impl Drop for BoundSocket {
     fn drop(&mut self) {
         if self.is_at(&self.name) {
+            let _ = fs::remove_file(&self.name);
+        }
+    }
+}
+
+impl PathLock {
+    fn new(path: &Path) -> Result<PathLock> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let name = PathBuf::from(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        for _ in 0..ATTEMPTS {
+            let file = options.open(&name).map_err(|error| refused(&name, &error))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => {
+                    let lock = PathLock { name: name.clone(), file };
+                    if lock.is_in_place() {
+                        return Ok(lock);
+                    }
+                    // Whoever had it has removed the file.
+                }
+                Err((_, Errno::EWOULDBLOCK)) => thread::sleep(RETRY),
+                Err((_, error)) => bail!("cannot lock {}: {error}", name.display()),
+            }
+        }
+        bail!("another relay is about to use it; try again, or set another path in admin.socket")
+    }
+
+    fn is_in_place(&self) -> bool {
+        let same =
+            |file: fs::Metadata, other: fs::Metadata| (file.dev(), file.ino()) == (other.dev(), other.ino());
+        fs::symlink_metadata(&self.name)
+            .and_then(|found| Ok(same(found, self.file.metadata()?)))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        // While it is locked, nobody else relies on it.
+        if self.is_in_place() {
             let _ = fs::remove_file(&self.name);
         }
     }
@@ -172,8 +233,7 @@ fn create_folder(path: &Path) -> Result<()> {
 
 fn bind(path: &Path, group: Option<Gid>, held: Option<&BoundSocket>) -> Result<BoundSocket> {
     let folder = path.parent().context("not a path of a file; change admin.socket")?;
-    let opened = File::open(folder).map_err(|error| refused(folder, &error))?;
-    let metadata = opened.metadata().with_context(|| format!("cannot examine {}", folder.display()))?;
+    let metadata = fs::metadata(folder).map_err(|error| refused(folder, &error))?;
     if metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0 {
         bail!(
             "every user may write to {}, and could replace the socket; choose another folder in admin.socket, or run `chmod o-w` \
@@ -182,8 +242,7 @@ fn bind(path: &Path, group: Option<Gid>, held: Option<&BoundSocket>) -> Result<B
         );
     }
     // Two relays that start at once do not both replace a dead one's socket.
-    let lock = Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, error)| error);
-    let lock = lock.with_context(|| format!("cannot lock {}", folder.display()))?;
+    let lock = PathLock::new(path)?;
     if held.is_none_or(|held| !held.is_at(path)) {
         check_is_free(path)?;
     }
@@ -317,6 +376,28 @@ mod tests {
             0,
             "it is removed, and nothing else is left"
         );
+    }
+
+    /// Anyone who may read a folder can lock it; the relay must not wait for that.
+    #[test]
+    fn a_lock_of_others_on_the_folder_holds_nothing_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let _other = Flock::lock(File::open(folder.path()).unwrap(), FlockArg::LockExclusive).ok().unwrap();
+        assert!(open(&path).is_ok());
+    }
+
+    #[test]
+    fn two_relays_do_not_take_the_same_path_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let first = BoundSocket::of(&at(&path), None, None).unwrap().unwrap();
+        let error = format!("{:#}", open(&path).map(drop).unwrap_err());
+        assert!(error.contains("another relay is about to use it"), "{error}");
+        drop(first);
+        fs::write(folder.path().join("control.sock.lock"), "").unwrap();
+        assert!(open(&path).is_ok(), "the file of a dead process is no lock");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
     }
 
     #[test]
