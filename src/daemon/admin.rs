@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tracing::{debug, info, warn};
 
-use super::connections::{Asked, Connections};
+use super::connections::{Asked, Connections, WhenFull};
 use super::control::Control;
 use super::control_socket::{self, BoundSocket};
 use super::http;
@@ -93,10 +93,28 @@ pub struct OpenedSockets {
 
 struct AdminServer {
     api: Arc<dyn Api>,
-    /// Who this server is, if the TCP listeners speak TLS.
-    identities: Mutex<Option<Identities>>,
+    security: Mutex<Security>,
     local: Connections,
     remote: Connections,
+}
+
+/// What the TCP listeners speak.
+#[derive(Clone, Default)]
+enum Security {
+    /// HTTP.
+    #[default]
+    Plain,
+    /// HTTPS. `None` while no certificate can be used: then nobody is served, because tokens must not be read on the way.
+    Tls(Option<Identities>),
+}
+
+impl Security {
+    fn of(settings: &AdminSettings, identities: Option<Identities>) -> Security {
+        match settings.tls {
+            true => Security::Tls(identities),
+            false => Security::Plain,
+        }
+    }
 }
 
 /// A task that ends when it is dropped.
@@ -113,25 +131,25 @@ impl AdminSockets {
     pub fn new(api: Arc<dyn Api>) -> AdminSockets {
         let server = AdminServer {
             api,
-            identities: Mutex::default(),
-            local: Connections::new(CONNECTIONS),
-            remote: Connections::new(CONNECTIONS),
+            security: Mutex::default(),
+            local: Connections::new(CONNECTIONS, WhenFull::Wait),
+            remote: Connections::new(CONNECTIONS, WhenFull::Wait),
         };
         let settings = AdminSettings { socket: ControlSocket::Off, ..AdminSettings::default() };
         AdminSockets { server: Arc::new(server), settings, control: None, listeners: Vec::new() }
     }
 
     /// Opens what these settings need and is not open yet. Nothing changes until the result is [applied](Self::apply).
+    /// `identities` are those that it will be applied with.
     ///
     /// # Errors
-    /// A socket cannot be opened.
-    pub fn open(&self, settings: &AdminSettings) -> Result<OpenedSockets> {
-        let is_same = (&settings.socket, &settings.group) == (&self.settings.socket, &self.settings.group);
+    /// A socket cannot be opened, or a listener for TLS has no certificate.
+    pub fn open(&self, settings: &AdminSettings, identities: Option<&Identities>) -> Result<OpenedSockets> {
         let default = || {
             let is_root = nix::unistd::geteuid().is_root();
             control_socket::default_path(&super::variable, super::is_service(), is_root)
         };
-        let control = match is_same {
+        let control = match self.keeps_control(settings) {
             true => None,
             false => {
                 let held = self.control.as_ref().map(|(bound, _)| bound);
@@ -143,9 +161,29 @@ impl AdminSockets {
             let removed = self.listeners().filter(|open| !settings.listen.contains(open));
             removed.into_iter().any(|open| open.port() == addr.port())
         };
+        let begins = |addr: &SocketAddr| !self.settings.tls || self.listeners().all(|open| open != *addr);
+        if settings.tls
+            && identities.is_none()
+            && let Some(addr) = settings.listen.iter().find(|addr| begins(addr))
+        {
+            bail!(
+                "admin {addr}: there is no certificate that can be used for TLS (admin.tls); repair the files of [tls], or remove \
+                 the address from admin.listen"
+            );
+        }
         let listeners = new.map(|addr| Ok((*addr, http::open_for(*addr, closes(addr), "admin")?)));
         let listeners = listeners.collect::<Result<Vec<_>>>()?;
         Ok(OpenedSockets { settings: settings.clone(), control, listeners })
+    }
+
+    /// Whether the control socket stays. One that has disappeared is opened again.
+    fn keeps_control(&self, settings: &AdminSettings) -> bool {
+        let is_same = (&settings.socket, &settings.group) == (&self.settings.socket, &self.settings.group);
+        is_same
+            && match &self.control {
+                Some((bound, _)) => bound.is_in_place(),
+                None => settings.socket == ControlSocket::Off,
+            }
     }
 
     /// Serves by opened sockets, and closes those that the settings do not have any more. `identities` are for TLS.
@@ -155,7 +193,9 @@ impl AdminSockets {
     pub fn apply(&mut self, opened: OpenedSockets, identities: Option<Identities>) -> Result<()> {
         let OpenedSockets { settings, control, listeners } = opened;
         self.server.api.configure(&settings);
-        self.server.use_certificates(identities.filter(|_| settings.tls));
+        if !settings.listen.is_empty() {
+            self.server.secure(Security::of(&settings, identities));
+        }
         if let Some(control) = control {
             self.control = match control {
                 Some(mut bound) => {
@@ -179,7 +219,9 @@ impl AdminSockets {
 
     /// Uses these certificates for TLS from now on.
     pub fn use_certificates(&self, identities: Option<Identities>) {
-        self.server.use_certificates(identities.filter(|_| self.settings.tls));
+        if !self.settings.listen.is_empty() {
+            self.server.secure(Security::of(&self.settings, identities));
+        }
     }
 
     /// The addresses of the TCP listeners.
@@ -194,8 +236,15 @@ impl AdminSockets {
 }
 
 impl AdminServer {
-    fn use_certificates(&self, identities: Option<Identities>) {
-        *self.identities.lock().unwrap_or_else(PoisonError::into_inner) = identities;
+    fn secure(&self, security: Security) {
+        let is_closed = |security: &Security| matches!(security, Security::Tls(None));
+        let mut current = self.security.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_closed(&security) && !is_closed(&current) {
+            warn!(
+                "the admin API serves nobody over TCP until a certificate of [tls] can be used (admin.tls)"
+            );
+        }
+        *current = security;
     }
 
     fn serve_control(self: Arc<Self>, bound: &BoundSocket) -> io::Result<Task> {
@@ -237,16 +286,21 @@ impl AdminServer {
         let Ok(to) = stream.local_addr() else { return };
         let caller = Caller::Remote { from, to };
         let api = self.api.clone();
-        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let security = self.security.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let serve = |asked| async move {
             let served = async {
-                match identities {
-                    None => connection(stream, caller, api, asked).await,
-                    Some(identities) => match timeout(REQUEST, handshake(stream, &identities)).await {
-                        Ok(Ok(stream)) => connection(stream, caller, api, asked).await,
-                        Ok(Err(error)) => debug!(%error, "a TLS handshake of the admin API failed"),
-                        Err(_) => debug!("a TLS handshake of the admin API took too long"),
-                    },
+                match security {
+                    Security::Plain => connection(stream, caller, api, asked).await,
+                    Security::Tls(None) => {
+                        debug!(%from, "a connection to the admin API is closed: no certificate can be used");
+                    }
+                    Security::Tls(Some(identities)) => {
+                        match timeout(REQUEST, handshake(stream, &identities)).await {
+                            Ok(Ok(stream)) => connection(stream, caller, api, asked).await,
+                            Ok(Err(error)) => debug!(%error, "a TLS handshake of the admin API failed"),
+                            Err(_) => debug!("a TLS handshake of the admin API took too long"),
+                        }
+                    }
                 }
             };
             let _ = timeout(CONNECTION, served).await;
@@ -301,3 +355,6 @@ async fn connection(
         debug!(%error, "a connection to the admin API failed");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,13 @@ pub struct PreparedReload {
     skipped: Vec<ClientListener>,
 }
 
+impl PreparedReload {
+    /// Who the relay will be for TLS clients.
+    pub fn identities(&self) -> Option<Identities> {
+        self.certificates.identities()
+    }
+}
+
 impl RunningRelay {
     /// Checks settings and binds every socket that is missing for them. Nothing changes yet.
     ///

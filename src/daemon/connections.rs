@@ -1,17 +1,30 @@
 //! A bounded set of HTTP connections, each a task. One that finds no place takes that of the oldest one that has not sent its
-//! request, so that silent connections hold up nobody.
+//! request, so that silent connections hold up nobody. Whether it may take that of a request in progress depends on what is
+//! served.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// The open connections.
 pub struct Connections {
-    most: usize,
+    /// One permit per place.
+    places: Arc<Semaphore>,
+    full: WhenFull,
     /// The oldest one first.
     open: Mutex<VecDeque<Connection>>,
+}
+
+/// What happens if every connection has sent its request and another one comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest one is closed.
+    Close,
+    /// The new one waits until a response is complete: a change that has begun must be answered.
+    Wait,
 }
 
 /// Notes that a connection has sent its request.
@@ -32,35 +45,42 @@ impl Asked {
 
 impl Connections {
     /// No connection yet, and `most` at a time.
-    pub fn new(most: usize) -> Connections {
-        Connections { most, open: Mutex::default() }
+    pub fn new(most: usize, full: WhenFull) -> Connections {
+        Connections { places: Arc::new(Semaphore::new(most)), full, open: Mutex::default() }
     }
 
-    /// Starts to serve a connection, if need be in the place of another.
+    /// Starts to serve a connection, if need be in the place of another, or after it.
     pub async fn start<F>(&self, serve: impl FnOnce(Asked) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let is_full = {
-            let mut open = self.open();
-            open.retain(|connection| !connection.task.is_finished());
-            open.len() >= self.most
-        };
-        if is_full {
+        if self.places.available_permits() == 0 {
             self.close_oldest().await;
         }
+        // The semaphore is never closed.
+        let Ok(place) = self.places.clone().acquire_owned().await else { return };
         let asked = Asked(Arc::new(AtomicBool::new(false)));
-        let task = tokio::spawn(serve(asked.clone()));
-        self.open().push_back(Connection { task, asked });
+        let served = serve(asked.clone());
+        let task = tokio::spawn(async move {
+            served.await;
+            drop(place);
+        });
+        let mut open = self.open();
+        open.retain(|connection| !connection.task.is_finished());
+        open.push_back(Connection { task, asked });
     }
 
-    /// Closes the oldest connection that has not sent its request, otherwise the oldest one.
+    /// Closes the oldest connection that has not sent its request, otherwise the oldest one if requests may be given up. Returns
+    /// whether there was one.
     pub async fn close_oldest(&self) -> bool {
         let oldest = {
             let mut open = self.open();
             open.retain(|connection| !connection.task.is_finished());
-            let idle = open.iter().position(|one| !one.asked.0.load(Ordering::Relaxed));
-            open.remove(idle.unwrap_or(0))
+            match (open.iter().position(|one| !one.asked.0.load(Ordering::Relaxed)), self.full) {
+                (Some(silent), _) => open.remove(silent),
+                (None, WhenFull::Close) => open.pop_front(),
+                (None, WhenFull::Wait) => None,
+            }
         };
         let Some(Connection { task, .. }) = oldest else { return false };
         task.abort();
@@ -84,5 +104,58 @@ impl Connections {
 impl Drop for Connections {
     fn drop(&mut self) {
         self.open().iter().for_each(|connection| connection.task.abort());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_secs(1);
+
+    /// A request that takes effect must be answered: a new connection waits for it, but not for one that is silent.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_progress_is_not_given_up() {
+        let connections = Connections::new(2, WhenFull::Wait);
+        let (answer, answered) = oneshot::channel::<()>();
+        let (report, reported) = oneshot::channel();
+        connections
+            .start(|asked| {
+                asked.note();
+                async move {
+                    let _ = report.send(answered.await);
+                }
+            })
+            .await;
+        let silent = |_| std::future::pending();
+        connections.start(silent).await;
+        let asks = |asked: Asked| {
+            asked.note();
+            std::future::pending()
+        };
+        timeout(MOMENT, connections.start(asks)).await.expect("it takes the place of the silent one");
+        assert!(timeout(MOMENT, connections.start(silent)).await.is_err(), "it waits");
+        assert!(!connections.close_oldest().await, "not even if there are no descriptors");
+        answer.send(()).unwrap();
+        timeout(MOMENT, connections.start(silent)).await.expect("the response is complete");
+        assert_eq!(reported.await, Ok(Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_nobody_reads_is_given_up() {
+        let connections = Connections::new(1, WhenFull::Close);
+        for _ in 0..3 {
+            let asks = |asked: Asked| {
+                asked.note();
+                std::future::pending()
+            };
+            timeout(MOMENT, connections.start(asks)).await.unwrap();
+            assert_eq!(connections.len(), 1);
+        }
     }
 }

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::connections::{Asked, Connections};
+use super::connections::{Asked, Connections, WhenFull};
 use crate::datapath::allow_missing_address;
 
 /// Connections at a time.
@@ -117,7 +117,8 @@ impl<P: Pages> Server<P> {
     /// A server of these pages. It is to be created early: a reserve of low descriptors is of use even if the limit on open
     /// files is lowered later.
     pub fn new(pages: Arc<P>, reserve: Reserve) -> Arc<Server<P>> {
-        let (connections, spares) = (Connections::new(CONNECTIONS), Mutex::new(reserve.0));
+        let connections = Connections::new(CONNECTIONS, WhenFull::Close);
+        let spares = Mutex::new(reserve.0);
         Arc::new(Server { pages, connections, spares })
     }
 

@@ -202,7 +202,7 @@ impl Daemon<'_> {
         complete(&mut new.settings, self.args).map_err(failed)?;
         // Every socket is bound before anything changes.
         let prepared = self.relay.prepare(&new.settings).await.map_err(failed)?;
-        let admin = self.admin.open(&new.settings.admin).map_err(failed)?;
+        let admin = self.admin.open(&new.settings.admin, prepared.identities().as_ref()).map_err(failed)?;
         let changed = self.relay.reload(prepared).await.map_err(failed)?;
         self.admin.apply(admin, self.relay.identities()).map_err(failed)?;
         if changed.iter().any(|change| change.key.starts_with("log.")) {

@@ -219,7 +219,8 @@ fn run(
         overlays.announce(relay.settings(), relay.site());
         let (control, orders) = Control::new(relay.draining.watch(), relay.operators());
         let mut admin = AdminSockets::new(api(control));
-        admin.apply(admin.open(&loaded.settings.admin)?, relay.identities())?;
+        let identities = relay.identities();
+        admin.apply(admin.open(&loaded.settings.admin, identities.as_ref())?, identities)?;
         let mut inputs = Inputs::new(signals, orders);
         let mut daemon = Daemon {
             args,
