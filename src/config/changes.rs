@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kind::{FieldValue, Reload};
-use super::listener;
+use super::listener::{Listener, ListenerSettings};
 use super::settings::{Settings, SiblingSettings};
 use super::table::SETTINGS;
 use super::tls::CertificateSettings;
@@ -31,7 +31,7 @@ type RepeatedChanges = (&'static str, Reload, fn(&Settings, &Settings) -> Vec<St
 
 /// The sections of [`REPEATED`](super::table::REPEATED).
 static REPEATED_CHANGES: &[RepeatedChanges] = &[
-    ("listener", Reload::Live, listener::changes),
+    ("listener", Reload::Live, listeners),
     ("tls.certificate", Reload::Live, certificates),
     ("sibling", Reload::Live, siblings),
     ("auth.user", Reload::NewAllocations, users),
@@ -92,6 +92,24 @@ fn shortened(value: &str) -> String {
         Some((end, _)) => format!("{}...", &value[..end]),
         None => value.to_owned(),
     }
+}
+
+/// `[[listener]]`
+fn listeners(old: &Settings, new: &Settings) -> Vec<String> {
+    let each = |settings: &Settings| -> Vec<Listener> {
+        settings.listener.iter().flat_map(ListenerSettings::each).collect()
+    };
+    let (old, new) = (each(old), each(new));
+    let find = |list: &[Listener], one: &Listener| {
+        list.iter().find(|other| (other.transport, other.address) == (one.transport, one.address)).cloned()
+    };
+    let added = new.iter().filter(|one| find(&old, one).is_none()).map(|one| format!("{one} added"));
+    let removed = old.iter().filter(|one| find(&new, one).is_none()).map(|one| format!("{one} removed"));
+    let changed = new.iter().filter_map(|one| {
+        let before = find(&old, one).filter(|before| before.peers != one.peers)?;
+        Some(format!("{one}: peers {} -> {}", before.peers, one.peers))
+    });
+    added.chain(removed).chain(changed).collect()
 }
 
 /// `[[auth.user]]`

@@ -3,27 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::external;
+use super::report::Disagreement;
 use super::settings::{ListenSettings, Settings};
 use super::table::SECRET_VARIABLE;
 use super::tls::TlsSettings;
 use crate::turn::peers::Cidr;
-
-/// Settings that do not fit together.
-pub struct Disagreement {
-    /// The settings concerned; the first of them that the file has is reported.
-    pub keys: Vec<&'static str>,
-    pub what: String,
-    pub fix: String,
-    /// Whether the relay runs nevertheless.
-    pub warning: bool,
-}
 
 /// Every disagreement, in the order of the table. `generates`: what is missing is generated.
 pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let ListenSettings { udp, tcp, tls, .. } = &settings.listen;
     if settings.listeners().is_empty() {
-        found.push(mistake(
+        found.push(Disagreement::mistake(
             &["listen.udp", "listen.tcp", "listen.tls", "listener"],
             "there is no listener for clients",
             "list an address, or remove the line to use the default",
@@ -45,13 +36,13 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     if !relay.addresses.is_empty()
         && let Err(misfit) = external::pair(&external::written(&relay.external_ip), &relay.addresses)
     {
-        found.push(mistake(&["relay.external_ip", "relay.addresses"], misfit.what, misfit.fix));
+        found.push(Disagreement::mistake(&["relay.external_ip", "relay.addresses"], misfit.what, misfit.fix));
     }
     let asked = relay.external_ip.iter().filter(|entry| entry.local.is_none() && entry.written().is_none());
     if asked.count() > 1 {
         let what = "several entries ask for the external address of the same relayed addresses";
         let fix = "remove all but one, or write which relayed address each is for, like \"auto/10.0.0.7\"";
-        found.push(mistake(&["relay.external_ip"], what, fix));
+        found.push(Disagreement::mistake(&["relay.external_ip"], what, fix));
     }
     let ports = &settings.relay.ports;
     let in_range =
@@ -60,7 +51,11 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     if !inside.is_empty() {
         let (listeners, first, last) = (inside.join(" and "), ports.start(), ports.end());
         let what = format!("the relay ports {first}-{last} include the port of {listeners}");
-        found.push(mistake(&["relay.ports", "listen.udp"], what, "change relay.ports or listen.udp"));
+        found.push(Disagreement::mistake(
+            &["relay.ports", "listen.udp"],
+            what,
+            "change relay.ports or listen.udp",
+        ));
     }
     if settings.limits.max_allocation_lifetime < settings.limits.allocation_lifetime {
         let what = format!(
@@ -68,7 +63,11 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
             settings.limits.max_allocation_lifetime, settings.limits.allocation_lifetime
         );
         let keys = &["limits.max_allocation_lifetime", "limits.allocation_lifetime"];
-        found.push(mistake(keys, what, "raise max_allocation_lifetime or lower allocation_lifetime"));
+        found.push(Disagreement::mistake(
+            keys,
+            what,
+            "raise max_allocation_lifetime or lower allocation_lifetime",
+        ));
     }
     let public: Vec<_> = settings
         .limits
@@ -84,12 +83,12 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
             "{public} {are} public: a flood of forged packets in the name of such an address gets a hundred times as many responses"
         );
         let fix = "list only addresses of your own balancers, NAT gateways and proxies";
-        found.push(warning(&["limits.exempt_sources"], what, fix));
+        found.push(Disagreement::warning(&["limits.exempt_sources"], what, fix));
     }
     for listener in settings.http.listen.iter().filter(|listener| !listener.ip().is_loopback()) {
         let what = format!("{listener} is not a loopback address, and HTTP has no access control");
         let fix = "make sure that only your own machines can connect";
-        found.push(warning(&["http.listen"], what, fix));
+        found.push(Disagreement::warning(&["http.listen"], what, fix));
     }
     found
 }
@@ -102,7 +101,7 @@ fn admin_access(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     }
     let mut found = Vec::new();
     if admin.tokens.is_empty() {
-        found.push(mistake(
+        found.push(Disagreement::mistake(
             &["admin.listen", "admin.tokens_file"],
             "there is no token, so nobody could use the API over TCP",
             "set admin.tokens_file to a file with lines like NAME:admin:TOKEN, or remove admin.listen (the control socket needs \
@@ -111,14 +110,14 @@ fn admin_access(settings: &Settings, generates: bool) -> Vec<Disagreement> {
     }
     let exposed = admin.listen.iter().find(|listener| !listener.ip().is_loopback());
     if let Some(listener) = exposed.filter(|_| !admin.tls) {
-        found.push(mistake(
+        found.push(Disagreement::mistake(
             &["admin.listen", "admin.tls"],
             format!("{listener} is not a loopback address, and tokens must not cross a network without TLS"),
             "set admin.tls = true, tls.cert and tls.key, or list a loopback address like 127.0.0.1",
         ));
     }
     if admin.tls && !generates && !tls.has_certificate() && tls.key.is_none() {
-        found.push(mistake(
+        found.push(Disagreement::mistake(
             &["admin.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
             "set tls.cert and tls.key, or remove admin.tls",
@@ -147,7 +146,7 @@ pub fn missing(settings: &Settings, has_address: &dyn Fn(IpAddr) -> bool) -> Vec
         for address in addresses.iter().filter(|ip| !ip.is_unspecified() && !has_address(**ip)) {
             let what = format!("{address} is not an address of this machine now");
             let fix = format!("{consequence}; if it is a mistake, `ip addr` lists those that it has");
-            found.push(warning(&[key], what, fix));
+            found.push(Disagreement::warning(&[key], what, fix));
         }
     }
     found
@@ -161,7 +160,7 @@ fn ips(sockets: &[SocketAddr]) -> Vec<IpAddr> {
 pub fn credentials(settings: &Settings) -> Option<Disagreement> {
     let auth = &settings.auth;
     (auth.secrets.is_empty() && auth.users.is_empty()).then(|| {
-        mistake(
+        Disagreement::mistake(
             &["auth.secrets", "auth.secret_files", "auth.user", SECRET_VARIABLE],
             "there are no credentials, and hairpin never runs as an anonymous relay",
             "set auth.secrets, auth.secret_files, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment, or start with \
@@ -181,7 +180,7 @@ fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
         };
         let (_, other_key, other) =
             all().find(|(m, _, other)| covers(one, other) || (n < *m && one == *other))?;
-        Some(mistake(&[key, other_key], what(other), "remove or change one of them"))
+        Some(Disagreement::mistake(&[key, other_key], what(other), "remove or change one of them"))
     })
 }
 
@@ -199,13 +198,17 @@ fn covers(wildcard: &SocketAddr, other: &SocketAddr) -> bool {
 /// Files of certificates that are missing. There must be a certificate if `listens`.
 fn certificate(tls: &TlsSettings, listens: bool) -> Option<Disagreement> {
     match (&tls.cert, &tls.key) {
-        (Some(_), None) => {
-            Some(mistake(&["tls.cert", "tls.key"], "the certificate has no private key", "set tls.key"))
-        }
-        (None, Some(_)) => {
-            Some(mistake(&["tls.key", "tls.cert"], "the private key has no certificate", "set tls.cert"))
-        }
-        (None, None) if listens && !tls.has_certificate() => Some(mistake(
+        (Some(_), None) => Some(Disagreement::mistake(
+            &["tls.cert", "tls.key"],
+            "the certificate has no private key",
+            "set tls.key",
+        )),
+        (None, Some(_)) => Some(Disagreement::mistake(
+            &["tls.key", "tls.cert"],
+            "the private key has no certificate",
+            "set tls.cert",
+        )),
+        (None, None) if listens && !tls.has_certificate() => Some(Disagreement::mistake(
             &["listen.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
             "set tls.cert and tls.key, or remove listen.tls",
@@ -228,18 +231,6 @@ fn is_private(range: &Cidr) -> bool {
         "fe80::/10",
     ];
     PRIVATE.iter().any(|private| private.parse::<Cidr>().is_ok_and(|private| private.covers(range)))
-}
-
-fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
-    Disagreement { keys: keys.to_vec(), what: what.into(), fix: fix.into(), warning: false }
-}
-
-pub(super) fn warning(
-    keys: &[&'static str],
-    what: impl Into<String>,
-    fix: impl Into<String>,
-) -> Disagreement {
-    Disagreement { warning: true, ..mistake(keys, what, fix) }
 }
 
 /// Whether relay sockets may be bound to the listener's address. Discovered addresses may be any.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use toml_edit::Value;
 
-use super::overrides::Argument;
+use super::argument::Argument;
 use crate::turn::peers::Cidr;
 
 /// One setting of a `T`: a row of the table.

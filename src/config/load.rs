@@ -6,14 +6,14 @@ use std::path::Path;
 
 use toml_edit::{Document, TableLike};
 
-use super::checks::{self, Disagreement};
+use super::checks;
 use super::kind::ReadContext;
-use super::listener;
+use super::listener_checks;
 use super::overrides::Overrides;
 use super::own_addresses;
-use super::report::{Finding, Note};
+use super::report::{Disagreement, Finding, HIDDEN, Note};
 use super::secrets::shared_secret;
-use super::section::{HIDDEN, Source, key_span, line_starts};
+use super::section::{Source, key_span, line_starts};
 use super::server_certificate::{self, Wrong};
 use super::settings::Settings;
 use super::table::{REPEATED, SECRET_VARIABLE, SECTIONS, SETTINGS};
@@ -65,7 +65,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     for disagreement in agreed.chain(credentials) {
         loading.disagreement(disagreement);
     }
-    loading.findings.extend(listener::agreement(&settings, loading.source));
+    loading.findings.extend(listener_checks::agreement(&settings, loading.source));
     if !context.keeps_certificates {
         loading.certificates(&settings);
     }
@@ -336,6 +336,6 @@ impl<'a> Loading<'a> {
             self.overrides.rename(&mut finding);
             self.notes.push(Note(finding));
         }
-        self.notes.extend(listener::notes(settings, self.source));
+        self.notes.extend(listener_checks::notes(settings, self.source));
     }
 }

@@ -6,11 +6,12 @@
 //! - [`files`]: sentences about files that cannot be read
 //! - `kind`, `kinds`: how the values of each kind are read
 //! - `secrets`: which texts are shared secrets and passwords, and how files hold them
-//! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`
-//! - `listener`: `[[listener]]`, and the listeners altogether
+//! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`;
+//!   `certificate_section`: `[[tls.certificate]]`; `listener_section`: `[[listener]]`
+//! - `listener`: listeners and their settings; `listener_checks`: whether these agree with other settings
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `changes`: what differs between two configurations
-//! - `overrides`: settings of arguments and the environment; `service_links`: variables that are Kubernetes' and no settings
+//! - `argument`, `overrides`: settings of arguments and the environment; `service_links`: variables that are Kubernetes' and no settings
 //! - `checks`: whether settings agree with each other
 //! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
@@ -21,7 +22,9 @@
 //!
 //! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
 
+mod argument;
 pub mod certificate;
+mod certificate_section;
 mod changes;
 mod checks;
 pub mod external;
@@ -30,6 +33,8 @@ mod kind;
 mod kinds;
 mod layers;
 mod listener;
+mod listener_checks;
+mod listener_section;
 mod load;
 mod overrides;
 pub mod own_addresses;
@@ -48,6 +53,7 @@ pub mod tls;
 pub mod tokens;
 mod user;
 
+pub use argument::Argument;
 pub use changes::Change;
 #[cfg(test)]
 pub use changes::every_key;
@@ -56,7 +62,7 @@ pub use kinds::port_range;
 pub use layers::Site;
 pub use listener::{Listener, ListenerPeers, ListenerSettings, PeersMode};
 pub use load::{Loaded, load, without_file};
-pub use overrides::{Argument, PREFIX};
+pub use overrides::PREFIX;
 pub use report::{Finding, Note};
 pub use secrets::{WrongLine, secrets_in_file};
 pub use settings::Settings;

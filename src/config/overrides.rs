@@ -5,13 +5,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use toml_edit::Value;
 
+use super::argument::Argument;
 use super::kind::{ReadContext, Setting, Shape};
-use super::report::{Finding, Note};
-use super::section::HIDDEN;
+use super::report::{Finding, HIDDEN, Note};
 use super::service_links;
 use super::settings::Settings;
 use super::table::{REPEATED, SECRET_VARIABLE, SETTINGS};
@@ -23,38 +21,6 @@ pub const PREFIX: &str = "HAIRPIN_";
 const OTHERS: [&str; 2] = [SECRET_VARIABLE, "HAIRPIN_ADMIN_TOKEN"];
 
 const PRECEDENCE: &str = "flags precede the environment, and the environment precedes the file";
-
-/// A setting among the arguments of the program. `Debug` does not show its value, which may be a secret by mistake.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Argument {
-    /// What was written before the value: `--set listen.udp` or `--relay-ports`.
-    flag: String,
-    key: String,
-    /// `None` without an equals sign.
-    value: Option<String>,
-}
-
-impl Argument {
-    /// An argument of `--set`, `key=value`; the loader reports one without a value.
-    pub fn set(text: &str) -> Argument {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key.trim(), Some(value)),
-            None => (text, None),
-        };
-        Argument { flag: format!("--set {key}"), key: key.to_owned(), value: value.map(str::to_owned) }
-    }
-
-    /// A flag of its own for the setting `key`.
-    pub fn flag(flag: &str, key: &'static str, value: impl Into<String>) -> Argument {
-        Argument { flag: flag.to_owned(), key: key.to_owned(), value: Some(value.into()) }
-    }
-}
-
-impl fmt::Debug for Argument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("--set ***")
-    }
-}
 
 /// Where a setting comes from that is not in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::checks::{Disagreement, warning};
 use super::external;
 use super::kind::ReadContext;
 use super::listener::ListenerSettings;
+use super::report::Disagreement;
 use super::settings::Settings;
 use crate::turn::peers::{Cidr, PeerRule, PeerRules, Rules};
 use crate::turn::{External, Transport};
@@ -134,7 +134,7 @@ fn too_wide(rule: &PeerRule, own: &[Cidr], machine: &Machine) -> Option<Disagree
     let example = SocketAddr::new(example, 7882);
     let what = format!("{rule} does not open this machine's own addresses ({})", list(&closed));
     let fix = format!("to reach a server on this machine, name it exactly, like \"{example}\"");
-    Some(warning(&["peers.allow"], what, fix))
+    Some(Disagreement::warning(&["peers.allow"], what, fix))
 }
 
 /// A rule that opens own addresses at ports that relayed addresses have too.
@@ -159,7 +159,7 @@ fn relay_ports(
             "{rule} is this machine's own, and opens every UDP port there, also the relay ports {first}-{last}"
         );
         let fix = format!("name the ports of the server, like \"{ip}\", outside of relay.ports");
-        return Some(warning(&["peers.allow", "relay.ports"], what, fix));
+        return Some(Disagreement::warning(&["peers.allow", "relay.ports"], what, fix));
     }
     let what =
         format!("the ports of {rule} overlap the relay ports {first}-{last}, so both may want the same one");
@@ -167,7 +167,7 @@ fn relay_ports(
         Some(rest) => format!("set relay.ports to others, like \"{}-{}\"", rest.start(), rest.end()),
         None => "set relay.ports to ports that the server does not use".to_owned(),
     };
-    Some(warning(&["peers.allow", "relay.ports"], what, fix))
+    Some(Disagreement::warning(&["peers.allow", "relay.ports"], what, fix))
 }
 
 /// A rule that opens own addresses and names ports that the relay itself listens on. They stay closed at every own address.
@@ -201,7 +201,11 @@ fn listeners(rule: &PeerRule, own: &[Cidr], machine: &Machine, settings: &Settin
         ports.join(", "),
         if taken.len() == 1 { "a port that" } else { "ports that" },
     );
-    Some(warning(&["peers.allow"], what, "give the server another port, and name only its ports"))
+    Some(Disagreement::warning(
+        &["peers.allow"],
+        what,
+        "give the server another port, and name only its ports",
+    ))
 }
 
 /// The larger part of the relay's ports that is left without `taken`.
@@ -230,7 +234,7 @@ fn denied(settings: &Settings, relay: Vec<IpAddr>) -> Option<Disagreement> {
             list(&denied),
             if all { "" } else { " at the ports that it denies" },
         );
-        warning(&["peers.deny"], what, "if they should, deny ranges that do not include it")
+        Disagreement::warning(&["peers.deny"], what, "if they should, deny ranges that do not include it")
     })
 }
 
@@ -255,5 +259,5 @@ fn never(rule: &PeerRule, own: &[Cidr], rules: &PeerRules) -> Option<Disagreemen
         }
         _ => "remove it".to_owned(),
     };
-    Some(warning(&["peers.allow"], format!("{rule} has no effect: {why}"), fix))
+    Some(Disagreement::warning(&["peers.allow"], format!("{rule} has no effect: {why}"), fix))
 }

@@ -28,6 +28,22 @@ const SHOWN: usize = 60;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note(pub Finding);
 
+/// Settings that do not fit together.
+pub struct Disagreement {
+    /// The settings concerned; the first of them that the file has is reported.
+    pub keys: Vec<&'static str>,
+    pub what: String,
+    pub fix: String,
+    /// Whether the relay runs nevertheless.
+    pub warning: bool,
+}
+
+/// What is shown instead of a secret.
+pub const HIDDEN: &str = "***";
+
+/// The most errors about one value that are reported: a list may be long.
+pub const ERRORS_MAX: usize = 100;
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, if self.warning { " warning:" } else { "" })
@@ -55,6 +71,18 @@ impl Finding {
             write!(f, ":")?;
         }
         write!(f, " {}; {}", self.what, self.fix)
+    }
+}
+
+impl Disagreement {
+    /// What keeps the relay from running.
+    pub fn mistake(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+        Disagreement { keys: keys.to_vec(), what: what.into(), fix: fix.into(), warning: false }
+    }
+
+    /// What the relay runs with nevertheless.
+    pub fn warning(keys: &[&'static str], what: impl Into<String>, fix: impl Into<String>) -> Disagreement {
+        Disagreement { warning: true, ..Disagreement::mistake(keys, what, fix) }
     }
 }
 

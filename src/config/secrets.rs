@@ -2,7 +2,7 @@
 //!
 //! A sentence from here never quotes what it is about.
 
-use super::kinds::ERRORS_MAX;
+use super::report::ERRORS_MAX;
 use crate::auth::{Password, Secret, password_problem};
 use crate::plural::counted;
 use crate::text;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml_edit::{Item, TableLike, Value};
 
 use super::kind::{ReadContext, Reload, Setting};
-use super::report::Finding;
+use super::report::{Finding, HIDDEN};
 
 /// The file that is read.
 #[derive(Clone, Copy)]
@@ -260,9 +260,6 @@ impl Source<'_> {
         }
     }
 }
-
-/// What is shown instead of a secret.
-pub const HIDDEN: &str = "***";
 
 fn is_in_auth(key: &str) -> bool {
     key.starts_with("auth.")

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 
 use super::certificate::Certificate;
-use super::section::HIDDEN;
+use super::report::HIDDEN;
 use super::tls::{CertificateSettings, Pem, TlsSettings, Unreadable, quoted};
 use crate::tls::{self, CertificateName, Identity, IdentityError, IdentityFile, NamedIdentity};
 
@@ -71,8 +71,32 @@ impl fmt::Display for CertificateError {
     }
 }
 
+impl TlsSettings {
+    /// Whether the default certificate is self-signed, so that browsers refuse it.
+    pub fn is_self_signed(&self) -> bool {
+        let default = self.all().into_iter().next();
+        default.and_then(|default| default.load().ok()).is_some_and(|default| default.is_self_signed())
+    }
+
+    /// Whether a certificate is valid for clients that connect to `host`.
+    pub fn is_valid_for(&self, host: &str) -> bool {
+        let is_valid = |one: &CertificateSettings| one.load().is_ok_and(|one| one.is_valid_for(host));
+        self.all().iter().any(is_valid)
+    }
+}
+
+impl CertificateSettings {
+    /// The certificate, ready for TLS.
+    ///
+    /// # Errors
+    /// A file cannot be used, or the two do not belong together.
+    pub fn load(&self) -> Result<ServerCertificate, CertificateError> {
+        ServerCertificate::load(self)
+    }
+}
+
 impl ServerCertificate {
-    pub(super) fn load(settings: &CertificateSettings) -> Result<ServerCertificate, CertificateError> {
+    fn load(settings: &CertificateSettings) -> Result<ServerCertificate, CertificateError> {
         let CertificateSettings { cert, key, names } = settings;
         let (chain, key_bytes) = (read(cert, IdentityFile::Certificate)?, read(key, IdentityFile::Key)?);
         let named = |IdentityError { file, what, fix }: IdentityError| {

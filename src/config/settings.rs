@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::external::ExternalEntry;
-use super::listener::ListenerSettings;
+use super::listener::{Listener, ListenerPeers, ListenerSettings};
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
 use crate::auth::{OnRemoval, Secret, StaticUser};
@@ -289,6 +289,37 @@ impl Settings {
     /// Whether a listener or the admin API speaks TLS.
     pub fn uses_tls(&self) -> bool {
         self.listens_for_tls() || self.admin.tls && !self.admin.listen.is_empty()
+    }
+
+    /// Every listener, of `[listen]` and of `[[listener]]`.
+    pub fn listeners(&self) -> Vec<Listener> {
+        let short = self.listen.all().into_iter();
+        let short = short.map(|(transport, address)| Listener {
+            transport,
+            address,
+            peers: ListenerPeers::default(),
+        });
+        short.chain(self.listener.iter().flat_map(ListenerSettings::each)).collect()
+    }
+
+    /// Listeners that these settings have or `earlier` ones had, as they are or were there.
+    pub fn recall(&self, earlier: &[Listener], addresses: &[(Transport, SocketAddr)]) -> Vec<Listener> {
+        let known = [self.listeners(), earlier.to_vec()].concat();
+        let recall = |&(transport, address): &(Transport, SocketAddr)| {
+            let found = known.iter().find(|one| (one.transport, one.address) == (transport, address));
+            found.cloned().unwrap_or(Listener { transport, address, peers: ListenerPeers::default() })
+        };
+        addresses.iter().map(recall).collect()
+    }
+
+    /// The transport and the address of every listener.
+    pub fn listener_addresses(&self) -> Vec<(Transport, SocketAddr)> {
+        self.listeners().into_iter().map(|one| (one.transport, one.address)).collect()
+    }
+
+    /// Whether there are TLS clients.
+    pub fn listens_for_tls(&self) -> bool {
+        self.listeners().iter().any(|one| one.transport == Transport::Tls)
     }
 
     /// Settings that have yet to be filled in from the table.

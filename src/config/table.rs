@@ -1,6 +1,7 @@
 //! The table of settings: the key, kind, field, default, documentation and coturn names of each setting, in one row. The
 //! loader, the reference page and the sample configuration are made from it. A key is a promise once released.
 
+use super::certificate_section::{self, CertificateDraft};
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
     Addresses, Advice, CertificateNames, Choice, DomainName, ExternalIps, FamilyAddress, Host, HostNames,
@@ -8,11 +9,11 @@ use super::kinds::{
     PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch,
     Text, TokensFile,
 };
-use super::listener::{self, ListenerDraft, PeersMode};
+use super::listener::PeersMode;
+use super::listener_section::{self, ListenerDraft};
 use super::section::{Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings, SiblingSettings};
 use super::sibling;
-use super::tls::{self, CertificateDraft};
 use super::user::{self, UserDraft};
 use crate::auth::OnRemoval;
 use crate::tls::UnknownName;
@@ -772,7 +773,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
 pub static REPEATED: &[RepeatedSection<Settings>] = &[
     RepeatedSection {
         key: "listener",
-        entry: &Draft { settings: LISTENER, required: &["address"], add: listener::add },
+        entry: &Draft { settings: LISTENER, required: &["address"], add: listener_section::add },
         doc: "A listener with settings of its own. A file with this section opens the listeners that it lists, here and in \
               `[listen]`, and none by default: `listen.udp`, `listen.tcp` and `listen.tls` are empty unless they are written. \
               `[listen]` is the short form for listeners without settings of their own.",
@@ -789,7 +790,7 @@ pub static REPEATED: &[RepeatedSection<Settings>] = &[
     },
     RepeatedSection {
         key: "tls.certificate",
-        entry: &Draft { settings: CERTIFICATE, required: &["cert", "key"], add: tls::add },
+        entry: &Draft { settings: CERTIFICATE, required: &["cert", "key"], add: certificate_section::add },
         doc: "One more certificate. Write the section once per certificate. A client gets the certificate for the name that it asks \
               for (SNI), otherwise the default one: that of `tls.cert`, or the first section if that is not set. For one name there \
               may be certificates with ECDSA and RSA keys; a client gets one that it can verify, preferably ECDSA. Of two with the \

@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 
 use super::files::unreadable;
 use super::kind::FileContents;
-use super::section::Refusal;
-use super::server_certificate::{CertificateError, ServerCertificate};
-use super::settings::Settings;
 use crate::tls::{CertificateName, UnknownName};
 
 /// `[tls]`.
@@ -62,9 +59,6 @@ pub struct Unreadable {
     /// Whether it does not exist.
     pub is_missing: bool,
 }
-
-/// The most `[[tls.certificate]]` sections, so that the files of all of them can be read and watched.
-const CERTIFICATES_MAX: usize = 1000;
 
 impl Pem {
     /// The contents of a file that is not read again.
@@ -169,69 +163,14 @@ impl TlsSettings {
         let all = self.all().into_iter();
         all.flat_map(|CertificateSettings { cert, key, .. }| [cert.path, key.path]).flatten().collect()
     }
-
-    /// Whether the default certificate is self-signed, so that browsers refuse it.
-    pub fn is_self_signed(&self) -> bool {
-        let default = self.all().into_iter().next();
-        default.and_then(|default| default.load().ok()).is_some_and(|default| default.is_self_signed())
-    }
-
-    /// Whether a certificate is valid for clients that connect to `host`.
-    pub fn is_valid_for(&self, host: &str) -> bool {
-        let is_valid = |one: &CertificateSettings| one.load().is_ok_and(|one| one.is_valid_for(host));
-        self.all().iter().any(is_valid)
-    }
 }
 
 impl CertificateSettings {
-    /// The certificate, ready for TLS.
-    ///
-    /// # Errors
-    /// A file cannot be used, or the two do not belong together.
-    pub fn load(&self) -> Result<ServerCertificate, CertificateError> {
-        ServerCertificate::load(self)
-    }
-
     /// Whether `other` names the same files.
     pub fn has_the_files_of(&self, other: &CertificateSettings) -> bool {
         let files = |one: &CertificateSettings| (one.cert.path.clone(), one.key.path.clone());
         files(self) == files(other)
     }
-}
-
-/// A `[[tls.certificate]]` section that is being read.
-#[derive(Default)]
-pub struct CertificateDraft {
-    /// `cert`.
-    pub cert: Option<Pem>,
-    /// `key`.
-    pub key: Option<Pem>,
-    /// `names`.
-    pub names: Vec<CertificateName>,
-}
-
-/// Adds a certificate to the settings.
-///
-/// # Errors
-/// The section cannot be used together with the others.
-pub fn add(settings: &mut Settings, draft: CertificateDraft) -> Result<(), Refusal> {
-    let CertificateDraft { cert: Some(cert), key: Some(key), names } = draft else {
-        return Err(Refusal { key: "cert", what: "the file is missing", fix: "set cert and key" });
-    };
-    let new = CertificateSettings { cert, key, names };
-    let certificates = &mut settings.tls.certificates;
-    if certificates.iter().any(|one| one.has_the_files_of(&new)) {
-        return Err(Refusal { key: "cert", what: "this certificate is listed twice", fix: "remove one" });
-    }
-    if certificates.len() == CERTIFICATES_MAX {
-        return Err(Refusal {
-            key: "cert",
-            what: "there are more than 1000 certificates",
-            fix: "remove some",
-        });
-    }
-    certificates.push(new);
-    Ok(())
 }
 
 /// The name of a file in a command for a shell.

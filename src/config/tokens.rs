@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::kinds::ERRORS_MAX;
+use super::report::ERRORS_MAX;
 use super::secrets::{WrongLine, lines};
 
 /// The fewest characters of a token: it alone is the proof of who calls.

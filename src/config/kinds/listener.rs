@@ -7,7 +7,7 @@ use toml_edit::Value;
 use super::network::{peer_rule, socket};
 use super::{list, set_of, text};
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
-use crate::config::listener::{IpAndPort, Placed};
+use crate::config::listener_section::{IpAndPort, Placed};
 use crate::turn::Transport;
 use crate::turn::peers::PeerRule;
 

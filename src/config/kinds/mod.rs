@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use toml_edit::Value;
 
 use super::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
+use super::report::ERRORS_MAX;
 use crate::plural::counted;
 
 pub use admin::{HostNames, SocketPath, TokensFile};
@@ -25,9 +26,6 @@ pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secre
 
 /// The longest lifetime: a year.
 const LIFETIME_MAX: u64 = 31_536_000;
-
-/// The most errors about one value that are reported: a list may be long.
-pub const ERRORS_MAX: usize = 100;
 
 /// On or off.
 pub struct Switch<T: 'static>(pub fn(&mut T) -> &mut bool);

@@ -8,12 +8,12 @@ use std::path::{Component, Path};
 
 use toml_edit::Value;
 
-use super::{ERRORS_MAX, list};
+use super::list;
 use crate::auth::{Password, Secret, password_problem};
 use crate::config::files;
 use crate::config::kind::{FieldValue, FileContents, ReadContext, SettingKind, Shape, ValueError};
+use crate::config::report::{ERRORS_MAX, HIDDEN};
 use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
-use crate::config::section::HIDDEN;
 use crate::config::tls::Pem;
 use crate::text;
 

@@ -1,6 +1,7 @@
 //! `[[listener]]` sections, valid and invalid.
 
 use super::*;
+use crate::config::listener::PeersMode;
 use crate::config::load;
 use crate::config::tests::{GOOD, lines, note, one, read, reader};
 use crate::turn::External;
