@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::control_operators::Operators;
 use super::drain::{Drain, DrainEnd, DrainReport, DrainWatch};
+use super::operators::Operators;
 use super::overlays::OverlayOrder;
 use super::reload::{ReloadError, ReloadReport};
 use super::status::Status;

@@ -1,12 +1,12 @@
 //! What operators ask of the running relay that needs no turn in the main loop: they list and end allocations, and revoke users.
 //! A reload or a stuck worker holds none of it up.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
 use super::control::{Control, STOPPING};
-use super::revocations::{RevokeError, RevokedUsers};
+use super::revocations::RevokeError;
 use super::unix_now;
 use crate::auth::Revocation;
 use crate::datapath::{AllocationPage, AllocationQuery, EndedAllocations, Workers};
@@ -17,14 +17,6 @@ const FURTHEST: u64 = 10 * 366 * 86_400;
 
 /// The most revocations on a page.
 const PAGE: usize = 1000;
-
-/// What serves operators.
-#[derive(Clone)]
-pub(super) struct Operators {
-    /// They end with the relay, whoever still has a handle.
-    pub(super) workers: Weak<Workers>,
-    pub(super) revoked: Arc<RevokedUsers>,
-}
 
 /// A user was revoked.
 #[derive(Clone, Debug)]
@@ -137,12 +129,4 @@ impl Control {
 async fn end(workers: Arc<Workers>, selector: Selector, reason: CloseReason) -> EndedAllocations {
     let ended = tokio::spawn(async move { workers.end(selector, reason).await });
     ended.await.unwrap_or_default()
-}
-
-#[cfg(test)]
-impl Operators {
-    /// Those of a relay that is stopping.
-    pub(super) fn none() -> Operators {
-        Operators { workers: Weak::new(), revoked: RevokedUsers::none() }
-    }
 }

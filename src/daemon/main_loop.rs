@@ -2,7 +2,8 @@
 //! changes overlap. A signal to stop does not wait for any of them.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -17,9 +18,9 @@ use super::overlays::OverlayStore;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
 use super::signals::{Signal, Signals};
-use super::status::{Instance, LastReload};
+use super::status::{self, Counts, Instance, LastReload, Status};
 use super::stop::StopGuard;
-use super::{ServeArgs, complete, configuration, load, offer_ice_servers};
+use super::{ServeArgs, complete, configuration, ice, load, offer_ice_servers};
 use crate::config::Reload;
 use crate::plural::counted;
 
@@ -149,6 +150,30 @@ impl Daemon<'_> {
             // Whoever asked may have stopped waiting.
             Order::Drain(deadline, reply) => drop(reply.send(self.relay.drain("drain", deadline).await)),
             Order::Undrain(reply) => drop(reply.send(self.relay.undrain("undrain").await)),
+        }
+    }
+
+    /// What the relay is and does now.
+    fn status(&self) -> Status {
+        let (settings, site) = (self.relay.settings(), self.relay.site());
+        let outside = |ip: &IpAddr| Some(site.outside(*ip)).filter(|outside| outside != ip);
+        Status {
+            uptime: self.instance.uptime(),
+            instance: self.instance.clone(),
+            listeners: site.listeners.clone(),
+            http: settings.http.listen.clone(),
+            control_socket: self.admin.control_path().map(Path::to_owned),
+            admin: self.admin.listeners().collect(),
+            relay: site.relay.iter().map(|ip| (*ip, outside(ip))).collect(),
+            not_ready: self.relay.not_ready(),
+            ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
+            limits: self.relay.room.limits(settings),
+            counts: Counts::of(&self.relay.stats()),
+            peers: status::peers(settings, self.overlays.all()),
+            overlays: self.overlays.all().cloned().collect(),
+            certificates: self.relay.certificates(),
+            revoked: self.relay.revoked(),
+            last_reload: self.last_reload.clone(),
         }
     }
 

@@ -10,8 +10,8 @@
 //! - `certificates`: those that serve, which are read again when `file_watch` notices changes
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
-//! - [`overlays`]: peers that programs name
-//! - [`control_operators`], [`revocations`]: what operators list, end and revoke
+//! - [`overlays`], `overlay_orders`: peers that programs name
+//! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
 //! - [`logging`]; [`http`], `connections`, `metrics`, `host` and `heartbeat`: metrics and health
 
@@ -42,6 +42,8 @@ pub mod logging;
 mod main_loop;
 mod metrics;
 mod netlink;
+mod operators;
+mod overlay_orders;
 pub mod overlays;
 mod own;
 mod place;

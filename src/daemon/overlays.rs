@@ -14,10 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::control::{Control, Order};
-use super::relay::RunningRelay;
 use super::store::Store;
-use super::unix_now;
 use crate::config::{Settings, Site};
 use crate::plural::counted;
 use crate::turn::peers::{Cidr, OverlayMode, Overlays, PeerRule, PeerRuleError, PeerRules, Rules};
@@ -81,7 +78,7 @@ pub enum OverlayError {
     Stopping(String),
 }
 
-/// An order about overlays.
+/// An order about overlays. `overlay_orders` carries it out.
 pub(super) enum OverlayOrder {
     /// Replace the overlay of an owner.
     Set(Overlay, oneshot::Sender<Result<OverlaySet, OverlayError>>),
@@ -91,44 +88,9 @@ pub(super) enum OverlayOrder {
     List(oneshot::Sender<Vec<Overlay>>),
 }
 
-impl Control {
-    /// Sets the overlay of `owner`; one that it had before is replaced. `addresses` are written as in `peers.allow`, but each names
-    /// a single address.
-    ///
-    /// # Errors
-    /// Why nothing has changed.
-    pub async fn set_overlay(
-        &self,
-        owner: &str,
-        mode: OverlayMode,
-        addresses: &[String],
-    ) -> Result<OverlaySet, OverlayError> {
-        let overlay = Overlay::new(owner, mode, addresses, unix_now())?;
-        let set = |reply| Order::Overlay(OverlayOrder::Set(overlay, reply));
-        self.order(set).await.map_err(OverlayError::Stopping)?
-    }
-
-    /// Removes the overlay of `owner`, and returns it.
-    ///
-    /// # Errors
-    /// Why nothing has changed.
-    pub async fn clear_overlay(&self, owner: &str) -> Result<Overlay, OverlayError> {
-        let clear = |reply| Order::Overlay(OverlayOrder::Clear(owner.to_owned(), reply));
-        self.order(clear).await.map_err(OverlayError::Stopping)?
-    }
-
-    /// Every overlay, by owner.
-    ///
-    /// # Errors
-    /// The relay is stopping.
-    pub async fn overlays(&self) -> Result<Vec<Overlay>, OverlayError> {
-        self.order(|reply| Order::Overlay(OverlayOrder::List(reply))).await.map_err(OverlayError::Stopping)
-    }
-}
-
 /// The overlays of a relay, in memory and in its state directory.
 pub struct OverlayStore {
-    overlays: BTreeMap<String, Overlay>,
+    pub(super) overlays: BTreeMap<String, Overlay>,
     store: Arc<Store>,
 }
 
@@ -168,65 +130,8 @@ impl OverlayStore {
         }
     }
 
-    /// Carries out an order. Whoever gave it may have stopped waiting.
-    pub(super) async fn carry_out(&mut self, order: OverlayOrder, relay: &mut RunningRelay) {
-        match order {
-            OverlayOrder::Set(overlay, reply) => {
-                let _ = reply.send(self.set(overlay, relay).await);
-            }
-            OverlayOrder::Clear(owner, reply) => {
-                let _ = reply.send(self.clear(&owner, relay).await);
-            }
-            OverlayOrder::List(reply) => {
-                let _ = reply.send(self.overlays.values().cloned().collect());
-            }
-        }
-    }
-
-    async fn set(&mut self, overlay: Overlay, relay: &mut RunningRelay) -> Result<OverlaySet, OverlayError> {
-        overlay.check_own(relay.site())?;
-        let replaced = self.overlays.contains_key(&overlay.owner);
-        if !replaced && self.overlays.len() >= OWNERS {
-            let what = format!("there are {OWNERS} overlays already; clear one that is not needed");
-            return Err(OverlayError::Full(what));
-        }
-        let mut new = self.overlays.clone();
-        new.insert(overlay.owner.clone(), overlay.clone());
-        self.change(new, relay).await?;
-        let warnings = overlay.warnings(relay.settings(), relay.site());
-        info!("peers: {overlay}");
-        warnings.iter().for_each(|warning| warn!("{warning}"));
-        Ok(OverlaySet { overlay, replaced, warnings })
-    }
-
-    async fn clear(&mut self, owner: &str, relay: &mut RunningRelay) -> Result<Overlay, OverlayError> {
-        let mut new = self.overlays.clone();
-        let overlay = new.remove(owner).ok_or_else(|| OverlayError::Unknown(owner.to_owned()))?;
-        self.change(new, relay).await?;
-        info!("peers: the overlay of {owner} is cleared");
-        Ok(overlay)
-    }
-
-    /// Keeps the overlays, then serves by them: after a success they hold even if the process is killed.
-    async fn change(
-        &mut self,
-        new: BTreeMap<String, Overlay>,
-        relay: &mut RunningRelay,
-    ) -> Result<(), OverlayError> {
-        let failed = |error: anyhow::Error| OverlayError::Failed(format!("{error:#}"));
-        self.keep(&new).await.map_err(failed)?;
-        if let Err(error) = relay.set_overlays(rules(&new)).await {
-            // What holds now is what holds after a restart, too.
-            if let Err(kept) = self.keep(&self.overlays).await {
-                warn!("overlays that do not hold now will hold after a restart: {kept:#}");
-            }
-            return Err(failed(error));
-        }
-        self.overlays = new;
-        Ok(())
-    }
-
-    async fn keep(&self, overlays: &BTreeMap<String, Overlay>) -> Result<()> {
+    /// Writes them to the state directory.
+    pub(super) async fn keep(&self, overlays: &BTreeMap<String, Overlay>) -> Result<()> {
         let (store, bytes) = (self.store.clone(), text(overlays));
         let kept = tokio::task::spawn_blocking(move || store.replace(FILE, bytes.as_bytes())).await;
         kept.context("the overlays cannot be kept")?
@@ -235,7 +140,7 @@ impl OverlayStore {
 
 impl Overlay {
     /// Checks the owner and the addresses.
-    fn new(
+    pub(super) fn new(
         owner: &str,
         mode: OverlayMode,
         addresses: &[String],
@@ -263,7 +168,7 @@ impl Overlay {
     }
 
     /// Refuses this machine's own addresses without ports: every UDP service of the machine would be open.
-    fn check_own(&self, site: &Site) -> Result<(), OverlayError> {
+    pub(super) fn check_own(&self, site: &Site) -> Result<(), OverlayError> {
         let outside: Vec<IpAddr> = site.relay.iter().map(|ip| site.outside(*ip)).collect();
         let is_own = |ip: IpAddr| {
             site.own.iter().any(|range| range.contains(ip))
@@ -280,7 +185,7 @@ impl Overlay {
     }
 
     /// The addresses that have no effect now.
-    fn warnings(&self, settings: &Settings, site: &Site) -> Vec<String> {
+    pub(super) fn warnings(&self, settings: &Settings, site: &Site) -> Vec<String> {
         let alone = Overlays::new([(OverlayMode::Add, &self.addresses[..])]);
         let turn = settings.turn(&Site { overlays: alone, ..site.clone() });
         let why = |rule: &PeerRule| {
@@ -311,7 +216,8 @@ impl fmt::Display for Overlay {
     }
 }
 
-fn rules(overlays: &BTreeMap<String, Overlay>) -> Overlays {
+/// Overlays for `turn`.
+pub(super) fn rules(overlays: &BTreeMap<String, Overlay>) -> Overlays {
     Overlays::new(overlays.values().map(|overlay| (overlay.mode, &overlay.addresses[..])))
 }
 

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use super::certificates::{CertificateBoard, CertificateStatus, Certificates};
-use super::control_operators::Operators;
 use super::drain::{Drain, DrainControl, DrainWatch};
 use super::external::{ExternalSource, ExternalStats};
 use super::files::{self, FileBudget, FileRoom};
@@ -24,6 +23,7 @@ use super::http::{self, Reserve};
 use super::listeners::{ClientListener, Listeners};
 use super::logging::LostLines;
 use super::metrics::{self, AddressCounts, Readings, ReloadCounts, RevocationCounts};
+use super::operators::Operators;
 use super::place::Place;
 use super::revocations::{self, RevokedUsers};
 use super::{announce, own, random, unix_now, watch};

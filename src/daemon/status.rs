@@ -1,16 +1,15 @@
 //! What a running relay is and does, for operators.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::certificates::CertificateStatus;
-use super::main_loop::Daemon;
 use super::overlays::Overlay;
 use super::reload::{ReloadError, ReloadReport};
-use super::{ice, random, unix_now};
+use super::{random, unix_now};
 use crate::config::Settings;
 use crate::datapath::WorkerStats;
 use crate::plural::counted;
@@ -110,6 +109,11 @@ impl Instance {
         let id = random::bytes::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Instance { id, started: unix_now(), at: Instant::now() })
     }
+
+    /// How long it has run.
+    pub fn uptime(&self) -> Duration {
+        self.at.elapsed()
+    }
 }
 
 impl LastReload {
@@ -125,7 +129,8 @@ impl LastReload {
 }
 
 impl Counts {
-    fn of(workers: &[WorkerStats]) -> Counts {
+    /// What these workers have, all together.
+    pub(super) fn of(workers: &[WorkerStats]) -> Counts {
         let mut counts = Counts::default();
         for WorkerStats { turn, .. } in workers {
             counts.allocations += turn.allocations;
@@ -140,33 +145,8 @@ impl Counts {
     }
 }
 
-impl Daemon<'_> {
-    pub(super) fn status(&self) -> Status {
-        let (settings, site) = (self.relay.settings(), self.relay.site());
-        let outside = |ip: &IpAddr| Some(site.outside(*ip)).filter(|outside| outside != ip);
-        Status {
-            uptime: self.instance.at.elapsed(),
-            instance: self.instance.clone(),
-            listeners: site.listeners.clone(),
-            http: settings.http.listen.clone(),
-            control_socket: self.admin.control_path().map(Path::to_owned),
-            admin: self.admin.listeners().collect(),
-            relay: site.relay.iter().map(|ip| (*ip, outside(ip))).collect(),
-            not_ready: self.relay.not_ready(),
-            ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
-            limits: self.relay.room.limits(settings),
-            counts: Counts::of(&self.relay.stats()),
-            peers: peers(settings, self.overlays.all()),
-            overlays: self.overlays.all().cloned().collect(),
-            certificates: self.relay.certificates(),
-            revoked: self.relay.revoked(),
-            last_reload: self.last_reload.clone(),
-        }
-    }
-}
-
 /// Every rule about peers with its origin: those of programs, of the configuration, of its listeners, and the defaults.
-fn peers<'a>(settings: &Settings, overlays: impl Iterator<Item = &'a Overlay>) -> Vec<PeerEntry> {
+pub(super) fn peers<'a>(settings: &Settings, overlays: impl Iterator<Item = &'a Overlay>) -> Vec<PeerEntry> {
     let mut entries = Vec::new();
     let mut add = |rules: &[PeerRule], allowed, origin: &str| {
         let entry = |rule: &PeerRule| PeerEntry {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::auth::Secret;
 use crate::daemon::logging::LostLines;
+use crate::daemon::relay::RunningRelay;
 use crate::turn::External;
 
 fn overlay(owner: &str, addresses: &[&str]) -> Result<Overlay, OverlayError> {
