@@ -4,10 +4,10 @@
 use super::certificate_section::{self, CertificateDraft};
 use super::kind::{ReadContext, Reload, Setting};
 use super::kinds::{
-    Addresses, Advice, CertificateNames, Choice, DomainName, ExternalIps, FamilyAddress, Host, HostNames,
-    ListenAddress, ListenTransports, Md5Key, Nat64, Number, PasswordFile, PasswordText, PeerLists,
-    PeerRanges, PemFile, PortRange, Prefixes, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch,
-    Text, TokensFile,
+    ADDRESSES, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, HOST_NAMES,
+    Host, List, ListenAddress, ListenTransports, Md5Key, NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES,
+    PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles, Secrets, SocketPath,
+    Sockets, Switch, Text, TokensFile,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -189,7 +189,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "relay.addresses",
-        kind: &Addresses(|s: &mut Settings| &mut s.relay.addresses),
+        kind: &List { of: ADDRESSES, at: |s: &mut Settings| &mut s.relay.addresses },
         default: "[]",
         example: r#"["203.0.113.7", "2001:db8::7"]"#,
         doc: "Addresses of this machine for relayed transport addresses, one or more per family. A client gets the one that it \
@@ -201,7 +201,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "relay.external_ip",
-        kind: &ExternalIps(|s: &mut Settings| &mut s.relay.external_ip),
+        kind: &List { of: EXTERNAL_ADDRESSES, at: |s: &mut Settings| &mut s.relay.external_ip },
         default: "[]",
         example: r#"["198.51.100.7/203.0.113.7"]"#,
         doc: "The public addresses of relayed addresses behind a 1:1 NAT, as most clouds have. Write `public` if the family has one \
@@ -487,7 +487,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "limits.exempt_sources",
-        kind: &Prefixes(|s: &mut Settings| &mut s.limits.exempt_sources),
+        kind: &List { of: PREFIXES, at: |s: &mut Settings| &mut s.limits.exempt_sources },
         default: "[]",
         example: r#"["10.0.0.0/24"]"#,
         doc: "Addresses behind which many clients are: balancers, NAT gateways and proxies of your own. Limits per source address, on \
@@ -633,7 +633,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "peers.allow",
-        kind: &PeerRanges(|s: &mut Settings| &mut s.peers.allow),
+        kind: &List { of: PEER_RANGES, at: |s: &mut Settings| &mut s.peers.allow },
         default: "[]",
         example: r#"["10.20.0.0/16", "203.0.113.7:7882"]"#,
         doc: "Peers that may be reached although they are refused by default, such as the network of a media server, or a media \
@@ -645,7 +645,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "peers.deny",
-        kind: &PeerRanges(|s: &mut Settings| &mut s.peers.deny),
+        kind: &List { of: PEER_RANGES, at: |s: &mut Settings| &mut s.peers.deny },
         default: "[]",
         example: r#"["198.51.100.128/25"]"#,
         doc: "Peers that are refused in addition to those refused by default, written as in `allow`. A range with the relay's own \
@@ -655,7 +655,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "peers.nat64",
-        kind: &Nat64(|s: &mut Settings| &mut s.peers.nat64),
+        kind: &List { of: NAT64_PREFIXES, at: |s: &mut Settings| &mut s.peers.nat64 },
         default: "[]",
         example: r#"["2001:db8:64::/96"]"#,
         doc: "NAT64 prefixes of this network in addition to 64:ff9b::/96. The embedded IPv4 address is judged like any other, so \
@@ -716,7 +716,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "admin.hosts",
-        kind: &HostNames(|s: &mut Settings| &mut s.admin.hosts),
+        kind: &List { of: HOST_NAMES, at: |s: &mut Settings| &mut s.admin.hosts },
         default: "[]",
         example: r#"["turn.example.org"]"#,
         doc: "Names of this machine in requests over TCP. Requests for other names are refused, because a page in a browser could make \

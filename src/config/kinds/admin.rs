@@ -6,9 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use toml_edit::Value;
 
 use super::secret::{FileKind, file, public};
-use super::{set, set_of, text};
+use super::{Elements, set, text};
 use crate::config::files;
-use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
+use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::config::settings::ControlSocket;
 use crate::config::tokens::Tokens;
 
@@ -63,31 +63,7 @@ fn socket_path(value: &Value, text: &str) -> Result<ControlSocket, ValueError> {
 }
 
 /// Host names and addresses.
-pub struct HostNames<T: 'static>(pub fn(&mut T) -> &mut Vec<String>);
-
-impl<T> SettingKind<T> for HostNames<T> {
-    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (hosts, errors) = set_of(value, host);
-        *(self.0)(target) = hosts;
-        errors
-    }
-
-    fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::list((self.0)(target))
-    }
-
-    fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
-    }
-
-    fn describe(&self) -> String {
-        "list of host names".into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::List
-    }
-}
+pub const HOST_NAMES: Elements<String> = Elements { read: host, differ: true, name: "host names" };
 
 /// A name as a request has it, in lower case; without a port, because names of one machine differ and not its ports.
 fn host(value: &Value) -> Result<String, ValueError> {

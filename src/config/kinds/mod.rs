@@ -16,11 +16,11 @@ use super::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use super::report::ERRORS_MAX;
 use crate::plural::counted;
 
-pub use admin::{HostNames, SocketPath, TokensFile};
+pub use admin::{HOST_NAMES, SocketPath, TokensFile};
 pub use listener::{ListenAddress, ListenTransports, PeerLists};
 pub use network::{
-    Addresses, CertificateNames, DomainName, ExternalIps, FamilyAddress, Host, Nat64, PeerRanges, PortRange,
-    Prefixes, Sockets, port_range,
+    ADDRESSES, CertificateNames, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, Host, NAT64_PREFIXES,
+    PEER_RANGES, PREFIXES, PortRange, Sockets, port_range,
 };
 pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets};
 
@@ -201,6 +201,50 @@ impl<T, X: Copy + PartialEq + Sync> SettingKind<T> for Choice<T, X> {
     fn describe(&self) -> String {
         let words: Vec<_> = self.words.iter().map(|(word, _)| format!("`\"{word}\"`")).collect();
         format!("one of {}", words.join(", "))
+    }
+}
+
+/// A list.
+pub struct List<T: 'static, X: 'static> {
+    /// What it consists of.
+    pub of: Elements<X>,
+    pub at: fn(&mut T) -> &mut Vec<X>,
+}
+
+/// What a list consists of.
+pub struct Elements<X> {
+    /// Reads one.
+    read: fn(&Value) -> Result<X, ValueError>,
+    /// Whether it is a mistake to list one twice.
+    differ: bool,
+    /// Their name on the reference page.
+    name: &'static str,
+}
+
+impl<T, X: Clone + Display> SettingKind<T> for List<T, X> {
+    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
+        let (items, errors) = match self.of.differ {
+            true => set_of(value, self.of.read),
+            false => list(value, self.of.read),
+        };
+        *(self.at)(target) = items;
+        errors
+    }
+
+    fn value(&self, target: &mut T) -> FieldValue {
+        FieldValue::list((self.at)(target))
+    }
+
+    fn copy(&self, from: &mut T, to: &mut T) {
+        (self.at)(to).clone_from((self.at)(from));
+    }
+
+    fn describe(&self) -> String {
+        format!("list of {}", self.of.name)
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::List
     }
 }
 

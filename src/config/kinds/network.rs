@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use toml_edit::Value;
 
-use super::{list, set, set_of, text};
+use super::{Elements, set, set_of, text};
 use crate::config::external::{ExternalEntry, Public, is_host_name};
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use crate::tls::CertificateName;
@@ -79,31 +79,7 @@ fn host_name(value: &Value) -> Result<CertificateName, ValueError> {
 }
 
 /// Addresses of this machine.
-pub struct Addresses<T: 'static>(pub fn(&mut T) -> &mut Vec<IpAddr>);
-
-impl<T> SettingKind<T> for Addresses<T> {
-    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (addresses, errors) = set_of(value, address);
-        *(self.0)(target) = addresses;
-        errors
-    }
-
-    fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::list((self.0)(target))
-    }
-
-    fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
-    }
-
-    fn describe(&self) -> String {
-        "list of addresses".into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::List
-    }
-}
+pub const ADDRESSES: Elements<IpAddr> = Elements { read: address, differ: true, name: "addresses" };
 
 /// An address of one family, of another machine.
 pub struct FamilyAddress<T: 'static> {
@@ -152,31 +128,11 @@ impl<T> SettingKind<T> for DomainName<T> {
 }
 
 /// External addresses, `public` or `public/local`; instead of the public address a DNS name or `auto`.
-pub struct ExternalIps<T: 'static>(pub fn(&mut T) -> &mut Vec<ExternalEntry>);
-
-impl<T> SettingKind<T> for ExternalIps<T> {
-    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (addresses, errors) = set_of(value, external);
-        *(self.0)(target) = addresses;
-        errors
-    }
-
-    fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::list((self.0)(target))
-    }
-
-    fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
-    }
-
-    fn describe(&self) -> String {
-        "list of addresses, `public` or `public/local`; instead of `public` a DNS name or `auto`".into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::List
-    }
-}
+pub const EXTERNAL_ADDRESSES: Elements<ExternalEntry> = Elements {
+    read: external,
+    differ: true,
+    name: "addresses, `public` or `public/local`; instead of `public` a DNS name or `auto`",
+};
 
 /// A host name or an address, with or without a port; empty text for none.
 pub struct Host<T: 'static> {
@@ -226,85 +182,18 @@ impl<T> SettingKind<T> for PortRange<T> {
 }
 
 /// Ranges of addresses.
-pub struct Prefixes<T: 'static>(pub fn(&mut T) -> &mut Vec<Cidr>);
-
-impl<T> SettingKind<T> for Prefixes<T> {
-    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (prefixes, errors) = list(value, prefix);
-        *(self.0)(target) = prefixes;
-        errors
-    }
-
-    fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::list((self.0)(target))
-    }
-
-    fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
-    }
-
-    fn describe(&self) -> String {
-        "list of ranges in CIDR notation".into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::List
-    }
-}
+pub const PREFIXES: Elements<Cidr> =
+    Elements { read: prefix, differ: false, name: "ranges in CIDR notation" };
 
 /// Ranges of peers' addresses, all of their ports or some.
-pub struct PeerRanges<T: 'static>(pub fn(&mut T) -> &mut Vec<PeerRule>);
-
-impl<T> SettingKind<T> for PeerRanges<T> {
-    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (rules, errors) = list(value, peer_rule);
-        *(self.0)(target) = rules;
-        errors
-    }
-
-    fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::list((self.0)(target))
-    }
-
-    fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
-    }
-
-    fn describe(&self) -> String {
-        "list of addresses or ranges in CIDR notation, each with or without ports".into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::List
-    }
-}
+pub const PEER_RANGES: Elements<PeerRule> = Elements {
+    read: peer_rule,
+    differ: false,
+    name: "addresses or ranges in CIDR notation, each with or without ports",
+};
 
 /// NAT64 prefixes: IPv6, of the lengths of RFC 6052 section 2.2.
-pub struct Nat64<T: 'static>(pub fn(&mut T) -> &mut Vec<Cidr>);
-
-impl<T> SettingKind<T> for Nat64<T> {
-    fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
-        let (prefixes, errors) = list(value, nat64);
-        *(self.0)(target) = prefixes;
-        errors
-    }
-
-    fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::list((self.0)(target))
-    }
-
-    fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
-    }
-
-    fn describe(&self) -> String {
-        "list of IPv6 prefixes".into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::List
-    }
-}
+pub const NAT64_PREFIXES: Elements<Cidr> = Elements { read: nat64, differ: false, name: "IPv6 prefixes" };
 
 pub(super) fn socket(value: &Value, port: u16) -> Result<SocketAddr, ValueError> {
     let text = text(value)?;
