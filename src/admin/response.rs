@@ -129,6 +129,6 @@ fn respond(status: StatusCode, value: &Value) -> Response<String> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    headers.insert(VERSION, HeaderValue::from_static(crate::VERSION));
     response
 }

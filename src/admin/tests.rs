@@ -32,7 +32,7 @@ async fn call(
         Ok(value) => response::ok(&value),
         Err(failure) => failure.into_response(),
     };
-    assert_eq!(response.headers()[VERSION], env!("CARGO_PKG_VERSION"));
+    assert_eq!(response.headers()[VERSION], crate::VERSION);
     let value: serde_json::Value = serde_json::from_str(response.body()).unwrap();
     (response.status().as_u16(), value["error"]["code"].as_str().unwrap().to_owned())
 }

@@ -249,23 +249,7 @@ fn log_report(by: &str, report: &ReloadReport) {
     for change in &restart {
         warn!("not reloaded: {}: {}; it needs a restart", change.key, change.what);
     }
-    let settings = |n: usize| match n {
-        0 => "no setting has".to_owned(),
-        1 => "1 setting has".to_owned(),
-        n => format!("{n} settings have"),
-    };
-    let waiting = match restart.len() {
-        0 => String::new(),
-        1 => format!("; 1 more needs a restart: {}", restart[0].key),
-        n => {
-            let keys: Vec<_> = restart.iter().map(|change| change.key).collect();
-            format!("; {n} more need a restart: {}", keys.join(", "))
-        }
-    };
-    info!(
-        "{by}: the configuration is reloaded: {} changed{waiting}; running calls continue",
-        settings(changed.len())
-    );
+    info!("{by}: the configuration is reloaded: {}; running calls continue", report.summary());
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use super::reload::{ReloadError, ReloadReport};
 use super::{random, unix_now};
 use crate::config::Settings;
 use crate::datapath::WorkerStats;
-use crate::plural::counted;
 use crate::turn::peers::{PeerRule, refused_by_default};
 use crate::turn::{PerFamily, Transport};
 
@@ -120,8 +119,7 @@ impl LastReload {
     /// A reload that has just ended.
     pub fn new(by: &str, outcome: &Result<ReloadReport, ReloadError>) -> LastReload {
         let outcome = match outcome {
-            Ok(report) if report.changed.is_empty() => Ok("nothing has changed".into()),
-            Ok(report) => Ok(format!("{} changed", counted(report.changed.len(), "setting"))),
+            Ok(report) => Ok(report.summary()),
             Err(error) => Err(error.to_string()),
         };
         LastReload { at: unix_now(), by: by.into(), outcome }

@@ -23,6 +23,12 @@ fn failure(output: &Output) -> &str {
     text(&output.stderr)
 }
 
+/// The message about a mistake in the arguments.
+fn usage(output: &Output) -> &str {
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
+    text(&output.stderr)
+}
+
 fn json(output: &Output) -> serde_json::Value {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -95,7 +101,7 @@ fn a_token_allows_what_its_scope_says() {
     let file = hairpin(&["ctl", "--url", &url, "--token-file", tokens.to_str().unwrap(), "reload"]);
     assert_eq!(file.status.code(), Some(0), "{file:?}");
     let none = hairpin(&["ctl", "--url", &url, "status"]);
-    assert!(failure(&none).contains("set HAIRPIN_ADMIN_TOKEN"), "{none:?}");
+    assert!(usage(&none).contains("set HAIRPIN_ADMIN_TOKEN"), "{none:?}");
     let log = fs::read_to_string(log).unwrap();
     let audited: Vec<_> = log.lines().map(|line| line.split("audit").nth(1).unwrap_or(line)).collect();
     assert_eq!(audited.len(), 3, "{log}");
@@ -127,7 +133,7 @@ fn a_relay_that_is_not_there_is_named() {
     let clear = command(&["ctl", "--url", "http://192.0.2.1:9642", "status"])
         .env("HAIRPIN_ADMIN_TOKEN", ADMIN)
         .output();
-    assert!(failure(&clear.unwrap()).contains("the token is not sent to 192.0.2.1 without TLS"));
+    assert!(usage(&clear.unwrap()).contains("the token is not sent to 192.0.2.1 without TLS"));
 }
 
 /// A relay that has not been restarted after an update knows less than `ctl`.
@@ -141,9 +147,13 @@ fn an_older_relay_is_named_with_its_version() {
             let mut stream = stream.unwrap();
             let mut head = [0; 4096];
             let n = stream.read(&mut head).unwrap();
-            let (status, body) = match head[..n].starts_with(b"GET /v1/status ") {
-                true => ("200 OK", "{\"version\":\"0.0.9\"}"),
-                false => ("404 Not Found", "{\"error\":{\"code\":\"unknown_route\",\"message\":\"?\"}}"),
+            let (status, body) = match &head[..n] {
+                head if head.starts_with(b"GET /v1/status ") => ("200 OK", "{\"version\":\"0.0.9\"}"),
+                head if head.starts_with(b"POST /v1/drain ") => (
+                    "400 Bad Request\r\nHairpin-Version: 0.0.9",
+                    "{\"error\":{\"code\":\"bad_request\",\"message\":\"deadline: unknown\"}}",
+                ),
+                _ => ("404 Not Found", "{\"error\":{\"code\":\"unknown_route\",\"message\":\"?\"}}"),
             };
             write!(
                 stream,
@@ -160,10 +170,14 @@ fn an_older_relay_is_named_with_its_version() {
             format!(
                 "hairpin: the relay is version 0.0.9 and does not know this command of version {}; restart it with the installed \
                  version\n",
-                env!("CARGO_PKG_VERSION")
+                hairpin::VERSION
             )
         );
     }
+    assert_eq!(
+        failure(&ctl(&socket, &["drain", "--deadline", "5"])),
+        format!("hairpin: deadline: unknown (the relay is version 0.0.9, this is {})\n", hairpin::VERSION)
+    );
 }
 
 #[test]
@@ -180,6 +194,8 @@ fn mistakes_in_arguments_have_their_own_status() {
         &["ctl", "peers", "set", "livekit"],
         &["ctl", "peers", "set", "livekit", "--mode", "none", "192.0.2.1:5"],
         &["ctl", "--token-file", "x", "status"],
+        &["ctl", "--url", "turn.example.org", "status"],
+        &["ctl", "--url", "https://127.0.0.1:9642", "--token-file", "/nonexistent", "status"],
         &["completions", "tcsh"],
     ] {
         let output = hairpin(args);

@@ -100,6 +100,7 @@ async fn reload(control: &Control) -> Result<Value, Failure> {
         Ok(report) => Ok(json!({
             "changed": report.changed.iter().map(json::change).collect::<Vec<_>>(),
             "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "certificates": report.certificates,
         })),
         Err(error) if error.what == STOPPING => Err(Failure::unavailable(error.what)),
         Err(error) => {

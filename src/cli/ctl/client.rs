@@ -18,7 +18,7 @@ use crate::admin::VERSION;
 use crate::admin::percent::encoded;
 
 /// The version of this program.
-const OURS: &str = env!("CARGO_PKG_VERSION");
+const OURS: &str = crate::VERSION;
 
 /// Time for a response. A reload may wait for a worker.
 const RESPONSE: Duration = Duration::from_secs(90);
@@ -69,6 +69,12 @@ impl Client {
             return Err(self.unknown_command(version).await);
         }
         let message = match error["message"].as_str() {
+            // An older relay does not know the parameters of newer programs.
+            Some(message) if status == StatusCode::BAD_REQUEST => {
+                let other = version.filter(|version| version != OURS);
+                let note = other.map(|version| format!(" (the relay is version {version}, this is {OURS})"));
+                format!("{message}{}", note.unwrap_or_default())
+            }
             Some(message) => message.to_owned(),
             None => format!("{} has responded with {status}, and not as a relay does", self.target),
         };
@@ -131,7 +137,7 @@ impl Client {
         let request = request.body(body.map(without_nulls).unwrap_or_default());
         let request = request.map_err(|_| Failure::new("this cannot be sent"))?;
         let broken = |_| Failure {
-            is_gone: true,
+            is_broken: true,
             ..Failure::new(format!("{} has closed the connection without a response", self.target))
         };
         let stream = self.target.connect().await?;
@@ -154,7 +160,10 @@ async fn read(body: Incoming) -> Result<String, Failure> {
     let mut body = pin!(body);
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|error| Failure::new(format!("the response was cut off: {error}")))?;
+        let frame = frame.map_err(|error| Failure {
+            is_broken: true,
+            ..Failure::new(format!("the response was cut off: {error}"))
+        })?;
         if let Ok(data) = frame.into_data() {
             bytes.extend_from_slice(&data);
         }

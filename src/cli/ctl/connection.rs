@@ -90,6 +90,12 @@ impl Target {
             Target::Url { host, port, tls, .. } => {
                 let failed = |error: io::Error| Failure {
                     is_gone: error.kind() == io::ErrorKind::ConnectionRefused,
+                    is_broken: matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::BrokenPipe
+                            | io::ErrorKind::UnexpectedEof
+                    ),
                     ..Failure::new(format!("cannot connect to {}: {error}", self.host()))
                 };
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
@@ -139,7 +145,11 @@ fn explained(path: &Path, error: &io::Error) -> Failure {
                 "no relay listens on {shown}: the one that made it has ended; is the relay running?"
             ))
         },
-        _ => Failure::new(format!("cannot connect to the control socket {shown}: {error}")),
+        _ => Failure {
+            // The relay has not accepted the connections that wait (unix(7): EAGAIN).
+            is_broken: error.kind() == io::ErrorKind::WouldBlock,
+            ..Failure::new(format!("cannot connect to the control socket {shown}: {error}"))
+        },
     }
 }
 
@@ -159,20 +169,23 @@ fn list(paths: &[PathBuf]) -> String {
 
 /// `admin.socket` of a configuration. Nothing else of it is read: whoever may use the socket need not be able to read the secrets.
 fn socket_of(file: &Path) -> Result<Option<PathBuf>, Failure> {
-    let failed = |error: String| Failure::new(format!("{}: {error}", file.display()));
+    let failed = |error: String| Failure::usage(format!("{}: {error}", file.display()));
     let contents = fs::read_to_string(file).map_err(|error| failed(format!("cannot be read: {error}")))?;
     let document = toml_edit::Document::parse(contents.as_str())
         .map_err(|_| failed("not valid TOML; `hairpin check` names the line".into()))?;
     match document.get("admin").and_then(|admin| admin.get("socket")).and_then(|socket| socket.as_str()) {
         None => Ok(None),
-        Some("") => Err(failed("admin.socket is \"\", so the relay has no control socket; use --url".into())),
+        Some("") => Err(Failure::new(format!(
+            "{}: admin.socket is \"\", so the relay has no control socket; use --url",
+            file.display()
+        ))),
         Some(path) => Ok(Some(path.into())),
     }
 }
 
 fn of_url(url: &str, args: &CtlArgs) -> Result<Target, Failure> {
     let wrong =
-        || Failure::new("--url: write it like http://127.0.0.1:9642 or https://turn.example.org:9642");
+        || Failure::usage("--url: write it like http://127.0.0.1:9642 or https://turn.example.org:9642");
     let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let is_tls = match scheme {
@@ -200,7 +213,7 @@ fn of_url(url: &str, args: &CtlArgs) -> Result<Target, Failure> {
     }
     let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if !is_tls && !is_loopback {
-        return Err(Failure::new(format!(
+        return Err(Failure::usage(format!(
             "--url: the token is not sent to {host} without TLS, where others could read it; use https://"
         )));
     }
@@ -213,12 +226,12 @@ fn token(args: &CtlArgs) -> Result<String, Failure> {
     let (text, place) = match &args.token_file {
         Some(file) => {
             let text = fs::read_to_string(file)
-                .map_err(|error| Failure::new(format!("{} cannot be read: {error}", file.display())))?;
+                .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
             (text, file.display().to_string())
         }
         None => {
             let text = daemon::variable(TOKEN).ok_or_else(|| {
-                Failure::new(format!(
+                Failure::usage(format!(
                     "there is no token; name the file that has it with --token-file, or set {TOKEN} in the environment"
                 ))
             })?;
@@ -229,7 +242,7 @@ fn token(args: &CtlArgs) -> Result<String, Failure> {
     // The line may be one of the relay's own file, name:scope:token.
     let token = lines.next().map(|line| line.rsplit(':').next().unwrap_or(line)).unwrap_or_default();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Failure::new(format!("{place} has no token; write it alone on a line")));
+        return Err(Failure::usage(format!("{place} has no token; write it alone on a line")));
     }
     Ok(token.to_owned())
 }
@@ -239,7 +252,7 @@ fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {
     match ca_file {
         Some(file) => {
             let wrong =
-                || Failure::new(format!("{} has no certificates in PEM that can be read", file.display()));
+                || Failure::usage(format!("{} has no certificates in PEM that can be read", file.display()));
             let certificates = CertificateDer::pem_file_iter(file).map_err(|_| wrong())?;
             for certificate in certificates {
                 roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;

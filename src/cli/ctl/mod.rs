@@ -9,12 +9,14 @@ mod connection;
 mod failure;
 mod table;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::daemon::MISTAKES;
 pub use arguments::CtlArgs;
 use arguments::{CtlCommand, Page, PeersCommand};
 use client::{Client, path};
@@ -22,6 +24,9 @@ use failure::Failure;
 
 /// How often a drain that is waited for is asked about.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often in a row a connection may break meanwhile.
+const ATTEMPTS: u32 = 10;
 
 /// Carries out a command.
 pub fn run(args: &CtlArgs) -> ExitCode {
@@ -41,13 +46,17 @@ fn failed(failure: &Failure) -> ExitCode {
     for finding in &failure.findings {
         let _ = writeln!(stderr, "{}", table::safe(finding));
     }
-    ExitCode::FAILURE
+    match failure.is_usage {
+        true => MISTAKES.into(),
+        false => ExitCode::FAILURE,
+    }
 }
 
 async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
     let client = Client::new(args)?;
     let show = |value: &Value, table: fn(&Value) -> String| {
         print(&if args.json { table::json(value) } else { table(value) });
+        table::silent_workers(value).for_each(|silent| note(&silent));
     };
     match &args.command {
         CtlCommand::Status => show(&client.get("/v1/status").await?, table::status),
@@ -73,11 +82,16 @@ async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
             list(args, &client, "/v1/revocations?", "revocations", page, table::revocations).await?;
         }
         CtlCommand::Drain { deadline, wait } => {
+            // A relay without allocations may have ended before it can be asked.
+            let instance = match wait {
+                true => Some(client.get("/v1/status").await?["instance"].take()),
+                false => None,
+            };
             let body = json!({ "deadline": deadline.map(|time| time.as_secs()) });
             let drained = client.post("/v1/drain", &body).await?;
             show(&drained, table::drain);
-            if *wait {
-                wait_for_the_end(&client).await?;
+            if let Some(instance) = instance {
+                wait_for_the_end(&client, &instance).await?;
             }
         }
         CtlCommand::Undrain => show(&client.post("/v1/undrain", &json!({})).await?, table::undrained),
@@ -105,6 +119,7 @@ async fn list(
 ) -> Result<(), Failure> {
     let (mut items, mut cursor): (Vec<Value>, _) = (Vec::new(), page.cursor.clone());
     let mut rest;
+    let mut silent = BTreeSet::new();
     loop {
         // A page may be short and not the last.
         let limit = if page.all { page.limit() } else { page.limit() - items.len() as u64 };
@@ -114,20 +129,22 @@ async fn list(
         if let Some(Value::Array(page)) = rest.get_mut(key).map(Value::take) {
             items.extend(page);
         }
+        silent.extend(rest["silent_workers"].as_array().into_iter().flatten().filter_map(Value::as_u64));
         cursor = rest["next"].as_str().map(str::to_owned);
         if cursor.is_none() || !page.all && items.len() as u64 >= page.limit() {
             break;
         }
     }
+    if rest["silent_workers"].is_array() {
+        rest["silent_workers"] = silent.into_iter().collect();
+    }
+    table::silent_workers(&rest).for_each(|silent| note(&silent));
     if args.json {
         rest[key] = items.into();
         print(&table::json(&rest));
         return Ok(());
     }
     print(&table(&items));
-    for worker in rest["silent_workers"].as_array().into_iter().flatten() {
-        note(&format!("worker {worker} does not respond; what it has is missing"));
-    }
     if let Some(cursor) = cursor {
         note(&format!("there are more; use --all, or --cursor {}", table::safe(&cursor)));
     }
@@ -135,9 +152,9 @@ async fn list(
 }
 
 /// Waits until the relay that drains has ended.
-async fn wait_for_the_end(client: &Client) -> Result<(), Failure> {
+async fn wait_for_the_end(client: &Client, instance: &Value) -> Result<(), Failure> {
     let mut told = String::new();
-    let mut instance = None;
+    let mut attempts = 0;
     loop {
         let status = match client.get("/v1/status").await {
             Ok(status) => status,
@@ -145,14 +162,16 @@ async fn wait_for_the_end(client: &Client) -> Result<(), Failure> {
                 note("the relay has ended");
                 return Ok(());
             }
-            Err(failure) if failure.is_stopping => {
+            // A relay that ends closes its connections before its socket is gone, and a busy one may close some, too.
+            Err(failure) if failure.is_stopping || failure.is_broken && attempts < ATTEMPTS => {
+                attempts += 1;
                 tokio::time::sleep(INTERVAL).await;
                 continue;
             }
             Err(failure) => return Err(failure),
         };
-        let id = status["instance"].as_str().map(str::to_owned);
-        if instance.get_or_insert_with(|| id.clone()) != &id {
+        attempts = 0;
+        if status["instance"] != *instance {
             note("the relay has ended, and another one has started");
             return Ok(());
         }

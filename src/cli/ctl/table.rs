@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::admin::times;
+use crate::daemon::reload::summary;
 use crate::plural::counted;
 use crate::text;
 
@@ -241,6 +242,13 @@ pub fn allocation(value: &Value) -> String {
     out
 }
 
+/// Which workers did not respond, one sentence each: what they have is unknown.
+pub fn silent_workers(value: &Value) -> impl Iterator<Item = String> {
+    items(&value["silent_workers"]).map(|worker| {
+        format!("worker {} does not respond; allocations that it has are not included", cell(worker))
+    })
+}
+
 /// `hairpin ctl end` and `end-user`.
 pub fn ended(value: &Value) -> String {
     format!("{} ended\n", counted(value["ended"].as_u64().unwrap_or(0) as usize, "allocation"))
@@ -309,10 +317,14 @@ pub fn reloaded(value: &Value) -> String {
         };
         let _ = writeln!(out, "{}: {}; it holds {holds}", cell(&change["key"]), cell(&change["change"]));
     }
-    let n = items(&value["changed"]).count();
-    let changed =
-        if n == 0 { "nothing has changed".into() } else { format!("{} changed", counted(n, "setting")) };
-    let _ = writeln!(out, "the configuration is reloaded: {changed}");
+    for certificate in items(&value["certificates"]) {
+        let _ = writeln!(out, "the files of a certificate cannot be used: {}", cell(certificate));
+    }
+    let (restart, changed): (Vec<_>, Vec<_>) =
+        items(&value["changed"]).partition(|change| change["holds"] == "restart");
+    let restart: Vec<_> = restart.iter().map(|change| cell(&change["key"])).collect();
+    let restart: Vec<_> = restart.iter().map(String::as_str).collect();
+    let _ = writeln!(out, "the configuration is reloaded: {}", summary(changed.len(), &restart));
     out
 }
 
@@ -391,6 +403,21 @@ mod tests {
         let read: Value = serde_json::from_str(&json(&json!({ "user": hostile }))).unwrap();
         assert_eq!(read["user"], hostile, "JSON says the same");
         assert_eq!(safe("Zo\u{eb} \u{65e5}\u{672c}"), "Zo\u{eb} \u{65e5}\u{672c}");
+    }
+
+    /// What needs a restart has not changed yet, and a certificate that cannot be used is no success.
+    #[test]
+    fn a_reload_says_what_it_has_not_done() {
+        let change = |key, holds| json!({ "key": key, "change": "1 -> 2", "holds": holds });
+        let reload = json!({
+            "changed": [change("limits.channels", "live"), change("workers", "restart")],
+            "warnings": [],
+            "certificates": ["cert.pem: no permission"],
+        });
+        let text = reloaded(&reload);
+        assert!(text.contains("workers: 1 -> 2; it holds after a restart\n"), "{text}");
+        assert!(text.contains("cannot be used: cert.pem: no permission\n"), "{text}");
+        assert!(text.ends_with("1 setting has changed; 1 more needs a restart: workers\n"), "{text}");
     }
 
     #[test]
