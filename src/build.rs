@@ -27,9 +27,10 @@ fn checkout(root: &Path) -> Option<String> {
     if fs::canonicalize(top).ok()? != fs::canonicalize(root).ok()? {
         return None;
     }
-    // A commit changes one of these files: HEAD names a branch, whose commit is in a file of its own or in packed-refs.
+    // A commit changes one of these files: HEAD names a branch, whose commit is in a file of its own or in packed-refs. The log of
+    // HEAD is there even if the file of a packed branch is not yet.
     let branch = git(root, &["rev-parse", "--symbolic-full-name", "HEAD"]).unwrap_or_default();
-    for name in ["HEAD", branch.as_str(), "packed-refs"] {
+    for name in ["HEAD", "logs/HEAD", branch.as_str(), "packed-refs"] {
         if let Some(file) = git(root, &["rev-parse", "--git-path", name]).map(|file| root.join(file))
             && file.is_file()
         {

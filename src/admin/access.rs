@@ -106,7 +106,7 @@ impl Access {
             let ip = ip.to_canonical();
             return ip == to.to_canonical()
                 || ip.is_loopback()
-                || self.hosts.iter().any(|known| known == host);
+                || self.hosts.iter().any(|known| address(known).is_some_and(|known| known == ip));
         }
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         host == "localhost" || self.hosts.contains(&host)
@@ -147,6 +147,11 @@ impl FailureLines {
     }
 }
 
+/// An entry of `admin.hosts` that is an address.
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
 /// The host of `host:port`, without the brackets of an IPv6 address.
 fn name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
@@ -175,7 +180,7 @@ mod tests {
         let text = format!("ops:admin:{TOKEN}\nwatch:read:{TOKEN}x\n");
         let settings = AdminSettings {
             tokens: Tokens::in_file(text.as_bytes()).0,
-            hosts: vec!["turn.example.org".into()],
+            hosts: vec!["turn.example.org".into(), "2001:db8:0:0::7".into(), "198.51.100.7".into()],
             ..AdminSettings::default()
         };
         Access::default().renewed(&settings)
@@ -231,12 +236,18 @@ mod tests {
             "[::1]:9642",
             "Turn.Example.org",
             "turn.example.org:443",
+            "198.51.100.7",
+            "[2001:DB8::7]:9642",
         ] {
             assert_eq!(status(&[("Host", host), authorization]), 200, "{host}");
         }
-        for host in
-            ["evil.example", "192.0.2.2:9642", "turn.example.org.evil.example", "localhost.evil.example"]
-        {
+        for host in [
+            "evil.example",
+            "192.0.2.2:9642",
+            "[2001:db8::8]",
+            "turn.example.org.evil.example",
+            "localhost.evil.example",
+        ] {
             assert_eq!(status(&[("Host", host), authorization]), 403, "{host}");
         }
         assert_eq!(status(&[authorization]), 400, "HTTP/1.1 requires a Host");

@@ -8,18 +8,21 @@ use super::access::Who;
 use super::response::Failure;
 use crate::daemon::logging::AUDIT;
 
-/// Writes the line of a changing call.
+/// Writes the line of a changing call. Where the result has them, it says until when a user is revoked, and what mode an overlay
+/// has.
 pub fn write(who: &Who, action: &str, outcome: &Result<Value, Failure>) {
+    let of_result = |key| outcome.as_ref().ok().and_then(|value| value.get(key)?.as_str());
+    let (until, mode) = (of_result("until"), of_result("mode"));
     let outcome = match outcome {
         Ok(_) => "ok".to_owned(),
         Err(failure) => format!("{}: {}", failure.code, failure.message),
     };
     match who {
         Who::Process { uid, gid, pid } => {
-            info!(target: AUDIT, uid, gid, pid = pid.unwrap_or_default(), action, outcome, "audit");
+            info!(target: AUDIT, uid, gid, pid = pid.unwrap_or_default(), action, until, mode, outcome, "audit");
         }
         Who::Token { name, from, .. } => {
-            info!(target: AUDIT, token = name, %from, action, outcome, "audit");
+            info!(target: AUDIT, token = name, %from, action, until, mode, outcome, "audit");
         }
     }
 }

@@ -71,13 +71,26 @@ async fn respond<B: Body<Data = Bytes>>(
     let (head, body) = request.into_parts();
     let who = access.identify(caller, &head)?;
     let route = routes::find(&head.method, head.uri.path())?;
+    if route.changes() && who.scope() != Scope::Admin {
+        // Whoever may not call need not send a body.
+        let outcome = Err(Failure::read_only());
+        audit::write(&who, &route.action(), &outcome);
+        return outcome;
+    }
     let call = request::Call::new(route.clone(), &head, body).await;
     if !route.changes() {
         return operations::carry_out(control, call?).await;
     }
     // A changing call is carried out to its end and audited, also if the client does not wait.
-    let task = tokio::spawn(change(control, who, route, call));
-    task.await.unwrap_or_else(|_| Err(Failure::internal("the call has failed; this is a bug in hairpin")))
+    completed(change(control, who, route, call)).await
+}
+
+/// Carries out a call to its end, even if the caller does not wait, and even if it panics.
+async fn completed(
+    call: impl Future<Output = Result<serde_json::Value, Failure>> + Send + 'static,
+) -> Result<serde_json::Value, Failure> {
+    let failed = |_| Err(Failure::internal("the call has failed; this is a bug in hairpin"));
+    tokio::spawn(call).await.unwrap_or_else(failed)
 }
 
 /// Carries out a changing call, and writes its audit line.
@@ -90,8 +103,7 @@ async fn change(
     let action = call.as_ref().map_or_else(|_| route.action(), request::Call::action);
     let outcome = match call {
         Err(failure) => Err(failure),
-        Ok(_) if who.scope() != Scope::Admin => Err(Failure::read_only()),
-        Ok(call) => operations::carry_out(control, call).await,
+        Ok(call) => completed(operations::carry_out(control, call)).await,
     };
     audit::write(&who, &action, &outcome);
     outcome

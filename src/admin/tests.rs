@@ -112,3 +112,10 @@ async fn mistakes_are_found_before_anything_is_done() {
         assert_eq!((status, &*code), (415, "unsupported_media_type"), "{media_type}");
     }
 }
+
+/// A panic is an outcome, too: the audit line of the call is written.
+#[tokio::test]
+async fn a_panic_is_an_internal_error() {
+    let outcome = completed(async { panic!("for this test") }).await;
+    assert_eq!(outcome.unwrap_err().code, "internal");
+}

@@ -91,8 +91,9 @@ enum CliCommand {
     /// a self-signed certificate once and keeps them. If standard output is a terminal, it prints ICE servers with
     /// credentials for 24 hours. It logs to standard error.
     ///
-    /// SIGHUP reloads the configuration. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second
-    /// one stops it immediately. Other signals are ignored, with a line in the log.
+    /// SIGHUP reloads the configuration. SIGUSR1 drains: the relay takes no new allocations and stops when the last one has
+    /// ended. SIGTERM, SIGINT and SIGQUIT end every allocation and stop the relay; a second one stops it immediately. Other
+    /// signals are ignored, with a line in the log.
     #[command(after_help = "\
 Examples:
   hairpin serve
@@ -151,8 +152,8 @@ are separated by commas or line breaks).")]
     /// Report every mistake in a configuration
     ///
     /// Prints one line per mistake, with its place and how to fix it. The exit status is 0 if there is none, otherwise 2.
-    /// Flags precede the environment, and the environment precedes the file: a line says of each setting that they have which
-    /// value is used. Without a file, what `hairpin serve` without --config would use is checked.
+    /// Flags precede the environment, and the environment precedes the file: for each setting given by a flag or a variable, a
+    /// line says which value is used. Without a file, what `hairpin serve` without --config would use is checked.
     #[command(after_help = "\
 Examples:
   hairpin check /etc/hairpin/hairpin.toml

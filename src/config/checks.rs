@@ -113,14 +113,14 @@ fn admin_access(settings: &Settings, generates: bool) -> Vec<Disagreement> {
         found.push(Disagreement::mistake(
             &["admin.listen", "admin.tls"],
             format!("{listener} is not a loopback address, and tokens must not cross a network without TLS"),
-            "set admin.tls = true, tls.cert and tls.key, or list a loopback address like 127.0.0.1",
+            "set admin.tls = true and a certificate (tls.cert and tls.key, or [[tls.certificate]]), or list a loopback address like 127.0.0.1",
         ));
     }
     if admin.tls && !generates && !tls.has_certificate() && tls.key.is_none() {
         found.push(Disagreement::mistake(
             &["admin.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
-            "set tls.cert and tls.key, or remove admin.tls",
+            "set tls.cert and tls.key, add a [[tls.certificate]], or remove admin.tls",
         ));
     }
     found
@@ -211,7 +211,7 @@ fn certificate(tls: &TlsSettings, listens: bool) -> Option<Disagreement> {
         (None, None) if listens && !tls.has_certificate() => Some(Disagreement::mistake(
             &["listen.tls", "tls.cert", "tls.key"],
             "TLS requires a certificate and its private key",
-            "set tls.cert and tls.key, or remove listen.tls",
+            "set tls.cert and tls.key, add a [[tls.certificate]], or remove listen.tls",
         )),
         _ => None,
     }

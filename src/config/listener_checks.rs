@@ -21,7 +21,7 @@ pub fn agreement(settings: &Settings, source: Source<'_>) -> Vec<Finding> {
             && !settings.tls.has_certificate()
             && !source.context.generates
         {
-            let fix = "set tls.cert and tls.key, or remove \"tls\" here";
+            let fix = "set tls.cert and tls.key, add a [[tls.certificate]], or remove \"tls\" here";
             let what = "TLS requires a certificate and its private key";
             found.push(at("transports", transports, what, fix, source));
         }

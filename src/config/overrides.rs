@@ -109,7 +109,8 @@ impl Overrides {
         };
         let known = SETTINGS.iter().find(|setting| setting.key == key);
         let Some(setting) = known.filter(|setting| !setting.kind.is_secret()) else {
-            let nearest = closest(&key.replace('.', "_"));
+            // Names of coturn have hyphens.
+            let nearest = closest(&key.replace(['.', '-'], "_"));
             return if known.is_some()
                 || is_repeated(key) && key.starts_with("auth.")
                 || nearest.is_some_and(is_secret)
@@ -147,19 +148,19 @@ impl Overrides {
         }
         let known = SETTINGS.iter().find(|setting| variable_of(setting.key) == name);
         let Some(setting) = known.filter(|setting| !setting.kind.is_secret()) else {
+            let nearest = nearest_variable(name);
+            let is_near = nearest.as_ref().is_some_and(|near| strsim::damerau_levenshtein(name, near) <= 2);
             let repeated = REPEATED.iter().find(|one| is_below(name, &variable_of(one.key), '_'));
             let (what, fix) = match (known, repeated) {
                 (Some(_), _) => {
                     let what = format!("is not used: {SECRET_VARIABLE} is the variable for shared secrets");
                     (what, format!("rename it to {SECRET_VARIABLE}"))
                 }
-                (None, Some(section)) => {
+                (None, Some(section)) if !is_near => {
                     let what = "is not used: only a file can have sections that can be repeated".to_owned();
                     (what, format!("write [[{}]] in a configuration file", section.key))
                 }
-                (None, None) => {
-                    ("unknown variable, which has no effect".into(), did_you_mean(nearest_variable(name)))
-                }
+                (None, _) => ("unknown variable, which has no effect".into(), did_you_mean(nearest)),
             };
             let finding = about(Origin::Environment, name, &what, fix);
             return self.findings.push(Finding { warning: true, ..finding });

@@ -131,8 +131,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Sockets { port: 5349, at: |s: &mut Settings| &mut s.listen.tls },
         default: r#"["0.0.0.0:5349", "[::]:5349"]"#,
         example: "",
-        doc: "Addresses and ports for TLS clients, written as for `listen.udp`; the default port is 5349. TLS requires `tls.cert` and \
-              `tls.key`. It is off if the file has none of the three settings.",
+        doc: "Addresses and ports for TLS clients, written as for `listen.udp`; the default port is 5349. TLS requires a certificate: \
+              `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections. It is off if the file has neither this nor a certificate.",
         reload: Reload::Live,
         coturn: &["tls-listening-port", "no-tls"],
     },
@@ -784,8 +784,8 @@ pub static REPEATED: &[RepeatedSection<Settings>] = &[
         entry: &Draft { settings: SIBLING, required: &[], add: sibling::add },
         doc: "Another relay that accepts the same credentials, with the same realm. While this relay drains, a client that asks for \
               an allocation is sent to one of them (300, ALTERNATE-SERVER): one with an address of the client's family and a port \
-              for its transport. Without such a sibling it is refused with 508. Several siblings share the clients evenly. What of \
-              the list is this relay itself is passed over, so that all relays may have the same list.",
+              for its transport. Without such a sibling it is refused with 508. Several siblings share the clients evenly. A \
+              relay ignores the entry that names itself, so all relays may have the same list.",
         coturn: &["alternate-server", "tls-alternate-server"],
     },
     RepeatedSection {
@@ -821,8 +821,8 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         kind: &ListenTransports(|l: &mut ListenerDraft| &mut l.transports),
         default: r#"["udp", "tcp"]"#,
         example: "",
-        doc: "The transports of its clients. UDP can share an address and port with TCP or with TLS. TLS requires `tls.cert` and \
-              `tls.key`.",
+        doc: "The transports of its clients. UDP can share an address and port with TCP or with TLS. TLS requires a certificate: \
+              `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections.",
         reload: Reload::Live,
         coturn: &[],
     },

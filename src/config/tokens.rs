@@ -128,12 +128,12 @@ fn token(line: &str) -> Result<Token, (&'static str, String)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(is_name) {
         let fix = "use 1 to 64 letters, digits, dots, hyphens and underscores".to_owned();
-        return Err(("the name of a token is not one", fix));
+        return Err(("not a valid name for a token", fix));
     }
     let scope = match scope {
         "read" => Scope::Read,
         "admin" => Scope::Admin,
-        _ => return Err(("the scope of a token is not one", "write read or admin".into())),
+        _ => return Err(("not a valid scope", "write read or admin".into())),
     };
     // RFC 6750 section 2.1
     let is_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
@@ -201,8 +201,8 @@ mod tests {
         for (text, line, said) in [
             (ONE, "Some(1)", "is not a token with its name and scope"),
             (&format!("ops:write:{ONE}"), "Some(1)", "write read or admin"),
-            (&format!("o ps:read:{ONE}"), "Some(1)", "the name of a token is not one"),
-            (&format!(":read:{ONE}"), "Some(1)", "the name of a token is not one"),
+            (&format!("o ps:read:{ONE}"), "Some(1)", "not a valid name for a token"),
+            (&format!(":read:{ONE}"), "Some(1)", "not a valid name for a token"),
             ("ops:read:0123456789abcdef", "Some(1)", "use at least 32 characters"),
             (&format!("ops:read:\"{ONE}\""), "Some(1)", "a character that HTTP does not transport"),
             (&format!("ops:read:{}", "x".repeat(513)), "Some(1)", "at most 512"),

@@ -88,9 +88,9 @@ impl fmt::Display for DrainReport {
         let begun = if already { "already" } else { "from now on, and makes no new allocations" };
         write!(f, "the relay drains {begun}; ")?;
         match allocations {
-            0 => return f.write_str("there is none, so it stops now"),
-            1 => f.write_str("it stops when the one that is left has ended")?,
-            _ => write!(f, "it stops when the {allocations} that are left have ended")?,
+            0 => return f.write_str("no allocation is left, so it stops now"),
+            1 => f.write_str("it stops when the last allocation has ended")?,
+            _ => write!(f, "it stops when the last of {allocations} allocations has ended")?,
         }
         match deadline {
             Some(at) => write!(f, ", in {} s at the latest", at.saturating_sub(unix_now())),

@@ -155,7 +155,7 @@ impl Overlay {
         }
         if addresses.len() > ADDRESSES {
             let n = addresses.len();
-            return Err(OverlayError::Full(format!(
+            return Err(OverlayError::Invalid(format!(
                 "{n} addresses are more than {ADDRESSES}, the most of an overlay"
             )));
         }

@@ -55,7 +55,7 @@ pub async fn unrevoke(control: &Control, user: &str) -> Result<Value, Failure> {
         Ok(true) => Ok(json!({ "user": user })),
         Ok(false) => Err(not_revoked(user)),
         Err(error) if error == STOPPING => Err(Failure::unavailable(error)),
-        Err(error) => Err(Failure::refused(format!("the user stays revoked: {error}"))),
+        Err(error) => Err(Failure::refused(error)),
     }
 }
 

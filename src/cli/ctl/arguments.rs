@@ -64,7 +64,7 @@ pub enum CtlCommand {
     },
     /// Refuse a user from now on, and end its allocations
     ///
-    /// Credentials are refused that expire up to the given time. Without one it is now and auth.max_lifetime, so that every
+    /// Credentials are refused that expire up to the given time. By default the time is now plus auth.max_lifetime, so that every
     /// credential that exists is refused. A static user is refused until `unrevoke`.
     Revoke {
         /// The user: the name of a static user, otherwise the part of the user name beside the expiry

@@ -200,6 +200,7 @@ fn mistakes_name_the_argument_or_the_variable() {
         ("limits.channels=0", "--set limits.channels=0: out of range: 0 does not mean no limit here"),
         ("listen.upd=0.0.0.0", "--set listen.upd: unknown setting; did you mean listen.udp?"),
         ("realm=x", "--set realm: unknown setting; did you mean auth.realm?"),
+        ("min-port=x", "--set min-port: unknown setting; did you mean relay.ports?"),
         ("quite.different=x", "--set quite.different: unknown setting; remove it"),
         ("listen.udp", "--set: expected key=value; write it like --set listen.udp=0.0.0.0:3478"),
         (
@@ -291,6 +292,14 @@ fn unknown_variables_are_warned_about() {
         ),
         (
             "HAIRPIN_AUTH_USER",
+            "is not used: only a file can have sections that can be repeated; write [[auth.user]] in a configuration file",
+        ),
+        (
+            "HAIRPIN_AUTH_USER_BEFORE_EXPIRE",
+            "unknown variable, which has no effect; did you mean HAIRPIN_AUTH_USER_BEFORE_EXPIRY?",
+        ),
+        (
+            "HAIRPIN_AUTH_USER_PASSWORD",
             "is not used: only a file can have sections that can be repeated; write [[auth.user]] in a configuration file",
         ),
         ("HAIRPIN_SOMETHING_ELSE_ENTIRELY", "unknown variable, which has no effect; remove it"),

@@ -88,7 +88,7 @@ fn an_overlay_has_a_bound() {
     let addresses: Vec<String> = (0..=ADDRESSES).map(|n| format!("10.0.{}.{}", n / 256, n % 256)).collect();
     let new = |n: usize| Overlay::new("a", OverlayMode::Only, &addresses[..n], 0);
     assert_eq!(new(ADDRESSES).unwrap().addresses.len(), ADDRESSES);
-    assert!(matches!(new(ADDRESSES + 1), Err(OverlayError::Full(_))));
+    assert!(matches!(new(ADDRESSES + 1), Err(OverlayError::Invalid(_))));
 }
 
 /// Own addresses need ports; what the file denies and the relay's listeners have no effect, and the answer says so.
