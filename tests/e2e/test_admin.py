@@ -116,7 +116,7 @@ def test_every_verb(start, host, connect, peers):
         assert "is not revoked" in relay.ctl("unrevoke", "bob/1", status=1)
         assert relay.ask("end-user", "bob/1")["ended"] == 2
 
-        assert "nothing has changed" in relay.ctl("reload")
+        assert "no setting has changed" in relay.ctl("reload")
         sfu = "%s:%d" % peer.getsockname()
         relay.ctl("peers", "set", "sfu", "--mode", "only", sfu)
         overlays = relay.ask("peers", "list")["overlays"]
