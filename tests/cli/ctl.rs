@@ -110,6 +110,29 @@ fn a_token_allows_what_its_scope_says() {
     assert!(!log.contains(&ADMIN[1..]) && !log.contains(READ), "a token is in the log");
 }
 
+/// A reload to TLS without a certificate that can be used must not serve tokens in the clear.
+#[test]
+fn the_api_over_tls_is_not_opened_without_a_certificate() {
+    let place = Place::new("");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tokens = place.folder.path().join("tokens");
+    fs::write(&tokens, format!("ops:admin:{ADMIN}\n")).unwrap();
+    fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["cert.pem", "key.pem"] {
+        fs::write(place.folder.path().join(name), "damaged\n").unwrap();
+    }
+    let _relay = place.start(Stdio::null());
+    let config = fs::read_to_string(place.file()).unwrap();
+    let more = format!(
+        "[admin]\nlisten = \"0.0.0.0:{port}\"\ntls = true\ntokens_file = \"tokens\"\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n"
+    );
+    fs::write(place.file(), config + &more).unwrap();
+    let socket = place.folder.path().join("control.sock");
+    let reload = ctl(&socket, &["reload"]);
+    assert!(failure(&reload).contains("no certificate that can be used for TLS (admin.tls)"), "{reload:?}");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
 #[test]
 fn a_relay_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
