@@ -110,6 +110,7 @@ def test_every_verb(start, host, connect, peers):
         assert later.allocate(), "a credential that was made since"
         [revoked] = relay.ask("revocations")["revocations"]
         assert revoked["user"] == "bob/1" and revoked["until"]
+        assert relay.line("audit", action="revoke bob/1", outcome="ok")["until"] == revoked["until"]
         assert "bob/1" in relay.ctl("revocations")
         relay.ctl("unrevoke", "bob/1")
         assert connect(time_limited(SECRET, "bob/1")).allocate()
@@ -122,6 +123,7 @@ def test_every_verb(start, host, connect, peers):
         overlays = relay.ask("peers", "list")["overlays"]
         assert [(one["owner"], one["mode"], one["addresses"]) for one in overlays] == [("sfu", "only", [sfu])]
         assert "overlay sfu" in relay.ctl("peers", "list")
+        assert relay.line("audit", action="peers set sfu", outcome="ok")["mode"] == "only"
         relay.ctl("peers", "clear", "sfu")
         assert "has no overlay" in relay.ctl("peers", "clear", "sfu", status=1)
         assert "never opens those" in relay.ctl("peers", "set", "sfu", "127.0.0.1:80", status=1)
