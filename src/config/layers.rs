@@ -138,9 +138,9 @@ impl Settings {
             relay: site
                 .relay
                 .iter()
+                .chain(&site.former)
                 .flat_map(|ip| [Some(*ip), Some(site.outside(*ip)), site.external.former_of(*ip)])
                 .flatten()
-                .chain(site.former.iter().copied())
                 .collect(),
             own: site.own.clone(),
             widened: site.widened,

@@ -72,6 +72,11 @@ impl Prepared {
     pub fn identities(&self) -> Option<Identities> {
         self.identities.clone()
     }
+
+    /// Why the files of some certificates cannot be used, one sentence each.
+    pub fn failures(&self) -> Vec<String> {
+        failures(&self.served)
+    }
 }
 
 /// A certificate of the settings.
@@ -143,7 +148,7 @@ impl Certificates {
 
     /// Why the files of some certificates cannot be used, one sentence each.
     pub fn failures(&self) -> Vec<String> {
-        self.served.iter().filter_map(|one| Some(one.failure.as_ref()?.to_string())).collect()
+        failures(&self.served)
     }
 
     /// What metrics tell.
@@ -351,6 +356,10 @@ fn prepare(settings: &TlsSettings, earlier: &[Served], sessions: &Sessions) -> P
     let named: Vec<NamedIdentity> = usable.map(|one| one.named_identity()).collect();
     let identities = Identities::new(&named, settings.unknown_name, sessions);
     Prepared { settings: settings.clone(), served, identities }
+}
+
+fn failures(served: &[Served]) -> Vec<String> {
+    served.iter().filter_map(|one| Some(one.failure.as_ref()?.to_string())).collect()
 }
 
 fn log_clashes(served: &[Served]) {

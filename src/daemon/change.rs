@@ -69,6 +69,14 @@ impl RunningRelay {
         let auth = auth(&settings, &self.keys)?;
         // One that cannot be used keeps nothing else from being applied.
         let certificates = self.certificates.prepare(&settings.tls);
+        // The workers refuse a listener for TLS without one, but only after they serve by everything else.
+        if settings.uses_tls() && certificates.identities().is_none() {
+            let why = certificates.failures().into_iter().next();
+            bail!(
+                "{}",
+                why.unwrap_or_else(|| "TLS: there is no certificate; set tls.cert and tls.key".to_owned())
+            );
+        }
         let (wanted, mut skipped) = listeners(&settings)?;
         let before = listeners(&self.settings).map(|(_, skipped)| skipped).unwrap_or_default();
         skipped.retain(|one| !before.contains(one));
@@ -175,12 +183,12 @@ impl RunningRelay {
     /// Serves by these overlays from now on. Permissions and channels that they refuse end.
     ///
     /// # Errors
-    /// A worker does not respond. Those that do serve as before.
+    /// A worker does not respond; the others serve as before.
     pub async fn set_overlays(&mut self, overlays: Overlays) -> Result<()> {
         let serving = Serving { site: Site { overlays, ..self.site.clone() }, ..self.serving() };
         if let Err(error) = self.apply(&serving).await {
             if let Err(error) = self.apply(&self.serving()).await {
-                error!("not every worker serves by the overlays of before yet: {error:#}");
+                error!("a worker still serves by the new overlays: it does not respond: {error:#}");
             }
             return Err(error);
         }
@@ -222,11 +230,17 @@ impl RunningRelay {
 
     /// Serves as before a change that has failed.
     async fn give_up(&mut self, change: &ListenerChange) {
-        for listener in &change.opened {
-            self.unlisten(listener).await;
-        }
         if let Err(error) = self.apply(&self.serving()).await {
-            error!("not every worker serves by the settings before the reload yet: {error:#}");
+            error!("a worker still serves by the new settings: it does not respond: {error:#}");
+        }
+        // One deadline for all of them: a worker that takes no commands takes none of these.
+        let unlisten = async {
+            for OpenListener { group, .. } in &change.opened {
+                self.workers.unlisten(group.transport(), group.local_addr()).await;
+            }
+        };
+        if timeout(APPLY, unlisten).await.is_err() {
+            error!("new listeners are not closed: a worker takes no commands");
         }
     }
 
@@ -273,7 +287,7 @@ impl RunningRelay {
 
     fn site_at(&self, place: &Place) -> Site {
         Site {
-            external: place.external.clone(),
+            external: place.external.clone().after(&self.site.external, |ip| place.own.may_contain(ip)),
             former: former(&self.site, place),
             relay: place.addresses(),
             own: place.own.ranges.clone(),

@@ -112,7 +112,15 @@ impl BoundSocket {
             }
             (ControlSocket::Default, Some(path)) => {
                 let opened = create_folder(&path).and_then(|()| BoundSocket::open(&path, group, held));
-                Ok(opened.map_err(|error| warn!("{error:#}; the relay runs without a control socket")).ok())
+                match opened {
+                    Ok(socket) => Ok(Some(socket)),
+                    // The one that there is would disappear.
+                    Err(error) if held.is_some() => Err(error),
+                    Err(error) => {
+                        warn!("{error:#}; the relay runs without a control socket");
+                        Ok(None)
+                    }
+                }
             }
         }
     }
@@ -429,7 +437,12 @@ mod tests {
         assert!(published(&settings, Some(path.clone()), None).unwrap().is_none());
         assert!(UnixStream::connect(&path).is_ok());
         let off = AdminSettings { socket: ControlSocket::Off, ..AdminSettings::default() };
-        assert!(published(&off, Some(path), None).unwrap().is_none());
+        assert!(published(&off, Some(path.clone()), None).unwrap().is_none());
+        // Settings that cannot be applied take it from nobody who uses it.
+        fs::set_permissions(folder.path().join("hairpin"), Permissions::from_mode(0o777)).unwrap();
+        let other = AdminSettings { group: nix::unistd::getegid().to_string(), ..settings };
+        assert!(published(&other, Some(path.clone()), first.as_ref()).is_err());
+        assert!(UnixStream::connect(&path).is_ok());
     }
 
     #[test]

@@ -75,8 +75,6 @@ struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     states: BTreeMap<Question, State>,
-    /// The external addresses that relayed addresses had before the present ones.
-    former: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// What `relay.external_ip` means for the relayed addresses of a moment.
@@ -234,11 +232,6 @@ impl Known {
         resolved
     }
 
-    /// The external addresses that clients of these relayed addresses may still use, because they were told.
-    pub fn former(&self) -> Vec<(IpAddr, IpAddr)> {
-        self.former.iter().map(|(local, public)| (*local, *public)).collect()
-    }
-
     fn answer(&self, question: &Question) -> Result<Answer, String> {
         let state = self.states.get(question);
         state.and_then(|state| state.answer).ok_or_else(|| {
@@ -351,7 +344,6 @@ impl Asker {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.states.len() > asked.len() + KEPT {
             known.states.retain(|question, _| asked.contains(question));
-            known.former.retain(|local, _| asked.contains(&Question::Auto(*local)));
         }
     }
 
@@ -375,10 +367,6 @@ impl Asker {
                     None => info!("relay.external_ip: {}", told(&question, &answer)),
                     Some(last) if last.addresses != answer.addresses => {
                         self.stats.changes.fetch_add(1, Ordering::Relaxed);
-                        if let Question::Auto(local) = question {
-                            let before = if local.is_ipv4() { last.addresses.v4 } else { last.addresses.v6 };
-                            before.map(|before| known.former.insert(local, before));
-                        }
                         info!(
                             "relay.external_ip has changed: {} instead of {}; new allocations are told the new address, running ones \
                              keep what they were told",
@@ -570,7 +558,6 @@ mod tests {
 
         assert!(asker.learn(local, Ok(one(ip("203.0.113.6"), "AWS"))));
         assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]).0, ["203.0.113.6/10.0.0.5"]);
-        assert_eq!(source.known().former(), [(ip("10.0.0.5"), ip("203.0.113.5"))]);
         let counts = source.stats().counts();
         assert_eq!((counts.changes, counts.answered, counts.failed), (1, 3, 3));
     }

@@ -70,7 +70,6 @@ impl Place {
         let Resolved { entries, unknown, questions } = known.resolve(&settings.relay, &addresses);
         relay.retain(|chosen| unknown.iter().all(|(ip, _)| *ip != chosen.address));
         let (external, misfit) = pair(&settings.relay, &entries, &relay);
-        let external = external.with_former(known.former());
         waiting.extend(late_external(&settings.relay, &relay));
         waiting.extend(unknown.into_iter().map(|(ip, why)| Waiting::Unknown(ip, why)));
         let listeners = settings.listener_addresses().into_iter();

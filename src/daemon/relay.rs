@@ -473,6 +473,39 @@ mod tests {
         tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
     }
 
+    /// A listener for TLS needs a certificate, and without one nothing is applied, so no call ends.
+    #[tokio::test]
+    async fn a_reload_without_a_certificate_for_tls_changes_nothing() {
+        let (mut relay, _) = relay("127.1.14.7", &["127.1.14.7"]);
+        let before = relay.settings().clone();
+        let mut new = before.clone();
+        new.listen.tls = vec![free_port("127.1.14.7")];
+        new.limits.channels = 7;
+        let error = reload(&mut relay, &new).await.unwrap_err().to_string();
+        assert_eq!(error, "TLS: there is no certificate; set tls.cert and tls.key");
+        assert_eq!((relay.settings().changes(&before), relay.generation), (vec![], 1));
+        tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
+    }
+
+    /// Two clients of the relay meet at the external address that they were told, although a reload has written another one.
+    #[tokio::test]
+    async fn a_reload_remembers_the_external_address_of_running_calls() {
+        let (mut relay, _) = relay("127.1.14.8", &["127.1.14.8"]);
+        let [local, old, new]: [IpAddr; 3] =
+            ["127.1.14.8", "203.0.113.5", "203.0.113.6"].map(|ip| ip.parse().unwrap());
+        let mut settings = relay.settings().clone();
+        for (external, known) in
+            [(vec![old], [true, false]), (vec![new], [true, true]), (vec![], [false, true])]
+        {
+            settings.relay.external_ip = external.iter().map(|ip| ip.to_string().parse().unwrap()).collect();
+            reload(&mut relay, &settings).await.unwrap();
+            relay.adapt().await;
+            let found = [old, new].map(|ip| relay.site().external.inside_of(ip));
+            assert_eq!(found, known.map(|known| known.then_some(local)), "{external:?}");
+        }
+        tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
+    }
+
     /// Without an address to relay with, the relay is alive but not ready, and it says what it waits for.
     #[tokio::test]
     async fn a_relay_without_an_address_is_alive_but_not_ready() {

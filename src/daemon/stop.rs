@@ -48,7 +48,7 @@ impl StopGuard {
         let guard = self.clone();
         let watch = move || {
             let seconds = guard.seconds.load(Ordering::Relaxed);
-            thread::sleep(Duration::from_secs(seconds.into()));
+            thread::sleep(Duration::from_secs(seconds.into()).saturating_sub(LAST_LINES));
             error!("{}", guard.overdue(seconds));
             cut_short();
         };

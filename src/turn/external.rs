@@ -7,6 +7,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+/// The most former external addresses that are remembered.
+const FORMER: usize = 256;
+
 /// Pairs of a local and an external address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct External {
@@ -21,11 +24,18 @@ impl External {
         External { pairs, former: Vec::new() }
     }
 
-    /// Knows the external addresses that local ones had before, at most one each. Two clients of the relay that were told them
-    /// still meet there.
-    pub fn with_former(mut self, former: Vec<(IpAddr, IpAddr)>) -> External {
+    /// Knows the external addresses that local ones had `before`, at most one each, while they are this machine's. Two clients
+    /// of the relay that were told them still meet there.
+    pub fn after(mut self, before: &External, is_own: impl Fn(IpAddr) -> bool) -> External {
         let is_used = |ip: &IpAddr| self.pairs.iter().any(|(local, external)| local == ip || external == ip);
-        self.former = former.into_iter().filter(|(_, external)| !is_used(external)).collect();
+        let mut former: Vec<(IpAddr, IpAddr)> = Vec::new();
+        for &(local, external) in before.pairs.iter().chain(&before.former) {
+            let is_known = former.iter().any(|(known, _)| *known == local);
+            if former.len() < FORMER && !is_known && !is_used(&external) && is_own(local) {
+                former.push((local, external));
+            }
+        }
+        self.former = former;
         self
     }
 
@@ -71,5 +81,31 @@ mod tests {
                 (local.parse().unwrap(), outside.parse().unwrap());
             assert_eq!((external.outside(local), external.inside(outside)), (outside, local));
         }
+    }
+
+    /// Clients that were told an external address are reached there, whatever it is replaced by, and until this machine does not
+    /// have the relayed address any more.
+    #[test]
+    fn a_former_external_address_still_leads_to_its_relayed_one() {
+        let [local, a, b, c]: [IpAddr; 4] =
+            ["10.0.0.5", "203.0.113.1", "203.0.113.2", "203.0.113.3"].map(|ip| ip.parse().unwrap());
+        let first = External::new(vec![(local, a)]);
+        let same = External::new(vec![(local, a)]).after(&first, |_| true);
+        assert_eq!(same, first);
+        let second = External::new(vec![(local, b)]).after(&first, |_| true);
+        assert_eq!((second.outside_of(local), second.former_of(local)), (Some(b), Some(a)));
+        assert_eq!([a, b].map(|ip| second.inside_of(ip)), [Some(local); 2]);
+        assert_eq!(
+            External::new(vec![(local, b)]).after(&second, |_| true),
+            second,
+            "another change forgets nothing"
+        );
+        let third = External::new(vec![(local, c)]).after(&second, |_| true);
+        assert_eq!([a, b, c].map(|ip| third.inside_of(ip)), [None, Some(local), Some(local)]);
+        let none = External::default().after(&third, |_| true);
+        assert_eq!((none.outside_of(local), none.inside_of(c)), (None, Some(local)));
+        assert_eq!(External::default().after(&third, |_| false), External::default());
+        let back = External::new(vec![(local, a)]).after(&second, |_| true);
+        assert_eq!((back.outside_of(local), back.former_of(local)), (Some(a), Some(b)));
     }
 }

@@ -103,7 +103,7 @@ fn clients_meet_at_the_former_external_address() {
     let [local, former, new] = ["192.0.2.1", "203.0.113.1", "203.0.113.2"].map(|ip| ip.parse().unwrap());
     let changed = TurnConfig {
         peers: PeerRules::new(Rules { relay: vec![local, former, new], ..rules() }),
-        external: External::new(vec![(local, new)]).with_former(vec![(local, former)]),
+        external: External::new(vec![(local, new)]).after(&External::new(vec![(local, former)]), |_| true),
         ..config()
     };
     world.apply(changed, credentials());
