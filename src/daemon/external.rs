@@ -114,6 +114,16 @@ pub struct ExternalSource {
     stats: Arc<ExternalStats>,
 }
 
+/// What a round of questions came to.
+enum Asked {
+    /// Everything is known.
+    All,
+    /// Something is not.
+    Some,
+    /// There are other questions, or somebody wants to know anew.
+    Again,
+}
+
 /// The task that asks.
 pub struct Asker {
     questions: watch::Receiver<Questions>,
@@ -286,22 +296,57 @@ impl Asker {
         let mut retry = RETRY;
         loop {
             let questions = self.questions.borrow_and_update().clone();
-            let round = async {
-                if questions.list.is_empty() {
-                    return std::future::pending().await;
+            let mut orders = self.questions.clone();
+            let Some(asked) = self.unless_replaced(&questions, &mut orders, &changed).await else { return };
+            let pause = match asked {
+                Asked::All => questions.interval,
+                Asked::Some => retry.min(questions.interval),
+                Asked::Again => {
+                    retry = RETRY;
+                    continue;
                 }
-                let all = self.round(&questions, &changed).await;
-                let pause = if all { questions.interval } else { retry.min(questions.interval) };
-                retry = if all { RETRY } else { RETRY_MAX.min(retry * 2) };
-                sleep(pause).await;
             };
-            let mut others = self.questions.clone();
+            retry = if matches!(asked, Asked::All) { RETRY } else { RETRY_MAX.min(retry * 2) };
             tokio::select! {
-                () = round => {}
-                more = others.changed() => match more {
+                () = sleep(pause) => {}
+                more = orders.changed() => match more {
                     Ok(()) => retry = RETRY,
                     Err(_) => return,
                 },
+            }
+        }
+    }
+
+    /// Asks everything once. Other questions end that at once; an order to ask the same again waits until it is done, because a
+    /// round that is given up every time would never have an answer. `None` if the [`ExternalSource`] is dropped.
+    async fn unless_replaced(
+        &self,
+        questions: &Questions,
+        orders: &mut watch::Receiver<Questions>,
+        changed: &Notify,
+    ) -> Option<Asked> {
+        let round = async {
+            match questions.list.is_empty() {
+                true => std::future::pending().await,
+                false => self.round(questions, changed).await,
+            }
+        };
+        tokio::pin!(round);
+        let mut again = false;
+        loop {
+            tokio::select! {
+                all = &mut round => return Some(match (again, all) {
+                    (true, _) => Asked::Again,
+                    (false, true) => Asked::All,
+                    (false, false) => Asked::Some,
+                }),
+                more = orders.changed() => {
+                    more.ok()?;
+                    if *orders.borrow_and_update() != *questions {
+                        return Some(Asked::Again);
+                    }
+                    again = true;
+                }
             }
         }
     }
@@ -321,7 +366,7 @@ impl Asker {
                         vec![(Question::Name(name), answer.and_then(valid))]
                     });
                 }
-                Question::Auto(local) => locals.push(*local),
+                Question::Auto(local) => locals.push((*local, self.last(question))),
             }
         }
         if !locals.is_empty() {
@@ -399,9 +444,12 @@ impl Asker {
     }
 }
 
-/// Asks for the external addresses of these relayed addresses.
-async fn automatic(locals: Vec<IpAddr>, stun_server: &str) -> Vec<(Question, Result<Answer, String>)> {
-    let v4: Vec<IpAddr> = locals.iter().copied().filter(IpAddr::is_ipv4).collect();
+/// Asks for the external addresses of these relayed addresses, each with those that it had.
+async fn automatic(
+    locals: Vec<(IpAddr, Option<PerFamily<Option<IpAddr>>>)>,
+    stun_server: &str,
+) -> Vec<(Question, Result<Answer, String>)> {
+    let v4: Vec<IpAddr> = locals.iter().map(|(local, _)| *local).filter(IpAddr::is_ipv4).collect();
     // IPv6 is not translated in clouds.
     let (pairs, cloud, none) = match v4.is_empty() {
         true => (metadata::Pairs::new(), "", "no metadata service is asked about IPv6".to_owned()),
@@ -414,7 +462,7 @@ async fn automatic(locals: Vec<IpAddr>, stun_server: &str) -> Vec<(Question, Res
         },
     };
     let mut answers = Vec::new();
-    for local in locals {
+    for (local, last) in locals {
         let answer = match pairs.get(&local) {
             Some(public) => valid(one(*public, cloud)),
             None if stun_server.is_empty() => {
@@ -434,13 +482,16 @@ async fn automatic(locals: Vec<IpAddr>, stun_server: &str) -> Vec<(Question, Res
                 Err(why) => Err(format!("{none}; {why}")),
             },
         };
-        let answer = match answer {
-            Err(_) if is_public(local) => Ok(one(local, "it is public itself, and nobody says otherwise")),
-            answer => answer,
-        };
-        answers.push((Question::Auto(local), answer));
+        answers.push((Question::Auto(local), answer.or_else(|why| itself(local, last).ok_or(why))));
     }
     answers
+}
+
+/// A public address is its own external one if nobody has ever said otherwise. A service that is silent for a moment takes back
+/// nothing.
+fn itself(local: IpAddr, last: Option<PerFamily<Option<IpAddr>>>) -> Option<Answer> {
+    let own = one(local, "it is public itself, and nobody says otherwise");
+    (is_public(local) && last.is_none_or(|last| last == own.addresses)).then_some(own)
 }
 
 /// An answer with one address.
@@ -560,6 +611,41 @@ mod tests {
         assert_eq!(resolve(&source, &["auto"], &["10.0.0.5"]).0, ["203.0.113.6/10.0.0.5"]);
         let counts = source.stats().counts();
         assert_eq!((counts.changes, counts.answered, counts.failed), (1, 3, 3));
+    }
+
+    /// A service that is silent for a moment does not make a public relayed address its own external one.
+    #[test]
+    fn silence_takes_no_answer_back() {
+        let (local, other) = (ip("9.9.9.9"), ip("203.0.113.5"));
+        let itself = |local: IpAddr, last: Option<IpAddr>| {
+            super::itself(local, last.map(|last| one(last, "AWS").addresses))
+                .map(|answer| answer.addresses.v4)
+        };
+        assert_eq!(itself(local, None), Some(Some(local)));
+        assert_eq!(itself(local, Some(local)), Some(Some(local)));
+        assert_eq!(itself(local, Some(other)), None);
+        assert_eq!(itself(ip("10.0.0.5"), None), None);
+    }
+
+    /// Reloads ask anew, but a round is given up for other questions alone: otherwise frequent reloads would prevent every answer.
+    #[tokio::test(start_paused = true)]
+    async fn frequent_reloads_keep_no_answer_away() {
+        let (source, asker) = asker();
+        let questions = Questions {
+            list: vec![Question::Auto(ip("127.0.0.1"))],
+            stun_server: "127.0.0.1:9".into(),
+            interval: Duration::from_secs(3600),
+        };
+        source.ask(&questions);
+        let asking = tokio::spawn(asker.run(Arc::new(Notify::new())));
+        let since = tokio::time::Instant::now();
+        while source.stats().counts().failed == 0 {
+            assert!(since.elapsed() < Duration::from_secs(60), "no round came to its end");
+            source.ask_now(&questions);
+            sleep(Duration::from_millis(100)).await;
+        }
+        drop(source);
+        asking.await.unwrap();
     }
 
     #[test]

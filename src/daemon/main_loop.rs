@@ -1,7 +1,6 @@
 //! The daemon's main loop: it waits for what a running relay is asked to do, and does one thing after the other, so that no two
 //! changes overlap. A signal to stop does not wait for any of them.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -17,10 +16,10 @@ use super::logging::Logging;
 use super::overlays::OverlayStore;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
-use super::signals::{Signal, Signals};
+use super::signals::Signals;
 use super::status::{self, Counts, Instance, LastReload, Status};
 use super::stop::StopGuard;
-use super::{ServeArgs, complete, configuration, ice, load, offer_ice_servers};
+use super::{ServeArgs, complete_certificate, complete_secrets, configuration, ice, load, offer_ice_servers};
 use crate::config::Reload;
 use crate::plural::counted;
 
@@ -28,8 +27,8 @@ use crate::plural::counted;
 pub(super) struct Inputs {
     pub(super) signals: Signals,
     pub(super) orders: mpsc::Receiver<Order>,
-    /// Signals that arrived while a change was carried out, each once.
-    waiting: VecDeque<Signal>,
+    /// A signal has stopped the relay while something was carried out.
+    interrupted: bool,
 }
 
 /// What the main loop works on.
@@ -87,46 +86,42 @@ pub(super) async fn run(daemon: &mut Daemon<'_>, inputs: &mut Inputs) -> &'stati
 
 impl Inputs {
     pub(super) fn new(signals: Signals, orders: mpsc::Receiver<Order>) -> Inputs {
-        Inputs { signals, orders, waiting: VecDeque::new() }
+        Inputs { signals, orders, interrupted: false }
     }
 
-    /// Waits for something to do.
+    /// Waits for something to do. Whatever happens all the time, everything else has its turn: `select!` looks at its branches
+    /// in random order.
     async fn next(&mut self, relay: &RunningRelay) -> Event {
-        loop {
-            let signal = match self.waiting.pop_front() {
-                Some(signal) => signal,
-                None => tokio::select! {
-                    signal = self.signals.next() => signal,
-                    Some(order) = self.orders.recv() => return Event::Order(order),
-                    () = relay.changed() => return Event::Addresses,
-                    () = relay.drained() => return Event::Drained,
-                    end = relay.drain_ended() => return Event::DrainEnded(end),
-                    () = relay.certificates_changed() => return Event::Certificates,
-                },
-            };
-            match signal {
-                Signal::Stop(name) => return Event::Stop(name),
-                Signal::Reload => return Event::Reload,
-                Signal::Drain => return Event::Drain,
-                Signal::Ignored(_) => {}
-            }
+        tokio::select! {
+            name = self.signals.stopped() => Event::Stop(name),
+            () = self.signals.reload() => Event::Reload,
+            () = self.signals.drain() => Event::Drain,
+            Some(order) = self.orders.recv() => Event::Order(order),
+            () = relay.changed() => Event::Addresses,
+            () = relay.drained() => Event::Drained,
+            end = relay.drain_ended() => Event::DrainEnded(end),
+            () = relay.certificates_changed() => Event::Certificates,
         }
     }
 
     /// Completes a change, or gives it up when a signal stops the relay; returns the name of that signal. A stuck worker
-    /// can hold up a change for seconds. Other signals are kept for later.
+    /// can hold up a change for seconds. Other signals wait.
     async fn unless_stopped(&mut self, change: impl Future<Output = ()>) -> Option<&'static str> {
-        tokio::pin!(change);
-        loop {
-            tokio::select! {
-                signal = self.signals.next() => match signal {
-                    Signal::Stop(name) => return Some(name),
-                    signal if !self.waiting.contains(&signal) => self.waiting.push_back(signal),
-                    _ => {}
-                },
-                () = &mut change => return None,
+        tokio::select! {
+            biased;
+            name = self.signals.stopped() => {
+                self.interrupted = true;
+                Some(name)
             }
+            () = change => None,
         }
+    }
+
+    /// Takes no more orders: whoever gave one is told that the relay stops. Returns whether anybody is told.
+    pub(super) fn refuse_orders(mut self) -> bool {
+        self.orders.close();
+        let waiting = std::iter::from_fn(|| self.orders.try_recv().ok()).count();
+        self.interrupted || waiting > 0
     }
 }
 
@@ -141,13 +136,12 @@ impl Daemon<'_> {
         }
     }
 
+    /// Carries out an order. Whoever gave it may have stopped waiting.
     async fn carry_out(&mut self, order: Order) {
         match order {
-            // Whoever asked may have stopped waiting.
             Order::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Order::Overlay(order) => self.overlays.carry_out(order, &mut self.relay).await,
             Order::Reload(reply) => self.reload_by_order(reply).await,
-            // Whoever asked may have stopped waiting.
             Order::Drain(deadline, reply) => drop(reply.send(self.relay.drain("drain", deadline).await)),
             Order::Undrain(reply) => drop(reply.send(self.relay.undrain("undrain").await)),
         }
@@ -198,7 +192,6 @@ impl Daemon<'_> {
     }
 
     async fn reload_by_order(&mut self, reply: oneshot::Sender<Result<ReloadReport, ReloadError>>) {
-        // Whoever asked may have stopped waiting.
         let _ = reply.send(self.reload("reload").await);
     }
 
@@ -224,7 +217,20 @@ impl Daemon<'_> {
             findings,
         })?;
         let failed = |error: anyhow::Error| ReloadError::new(format!("{error:#}"));
-        complete(&mut new.settings, self.args).map_err(failed)?;
+        if complete_secrets(&mut new.settings, self.args).map_err(failed)?.is_some_and(|one| one.generated) {
+            info!("a shared secret was generated, because the configuration has none any more");
+        }
+        // A certificate that cannot be used keeps nothing else from being applied, such as new credentials.
+        let mut certificates = Vec::new();
+        if let Err(error) = complete_certificate(&mut new.settings, self.args) {
+            if self.relay.identities().is_none() {
+                return Err(failed(error));
+            }
+            let sentence = format!("{error:#}");
+            error!("the certificate cannot be read; the earlier one is used: {sentence}");
+            certificates.push(sentence);
+            new.settings.tls = self.relay.settings().tls.clone();
+        }
         // Every socket is bound before anything changes.
         let prepared = self.relay.prepare(&new.settings).await.map_err(failed)?;
         let admin = self.admin.open(&new.settings.admin, prepared.identities().as_ref()).map_err(failed)?;
@@ -233,7 +239,7 @@ impl Daemon<'_> {
         if changed.iter().any(|change| change.key.starts_with("log.")) {
             self.logging.apply(&self.relay.settings().log);
         }
-        let certificates = self.relay.certificate_failures();
+        certificates.extend(self.relay.certificate_failures());
         Ok(ReloadReport { changed, warnings: new.warnings, certificates })
     }
 }
@@ -262,15 +268,24 @@ mod tests {
     /// forgotten while the change goes on.
     #[tokio::test(start_paused = true)]
     async fn a_stuck_change_holds_up_no_signal() {
-        let (stop, others, signals) = Signals::given();
+        let (stop, pending, signals) = Signals::given();
         let mut inputs = Inputs::new(signals, mpsc::channel(1).1);
-        for _ in 0..3 {
-            others.send(Signal::Reload).await.unwrap();
-            let stopped = inputs.unless_stopped(sleep(Duration::from_millis(50))).await;
-            assert_eq!((stopped, inputs.waiting.len()), (None, 1));
-        }
-        assert_eq!(inputs.waiting.pop_front(), Some(Signal::Reload));
+        pending.reload();
+        assert_eq!(inputs.unless_stopped(sleep(Duration::from_millis(50))).await, None);
+        inputs.signals.reload().await;
         stop.send_replace(Some("SIGTERM"));
         assert_eq!(inputs.unless_stopped(std::future::pending()).await, Some("SIGTERM"));
+        assert!(inputs.refuse_orders(), "whoever waits for the change is told");
+    }
+
+    /// Orders that wait when the relay stops are refused, and so are later ones.
+    #[tokio::test]
+    async fn a_relay_that_stops_refuses_orders() {
+        let (orders, receiver) = mpsc::channel(2);
+        let (reply, replied) = oneshot::channel();
+        orders.send(Order::Undrain(reply)).await.unwrap();
+        assert!(Inputs::new(Signals::given().2, receiver).refuse_orders());
+        assert!(replied.await.is_err() && orders.is_closed());
+        assert!(!Inputs::new(Signals::given().2, mpsc::channel(1).1).refuse_orders(), "nobody waits");
     }
 }

@@ -64,9 +64,11 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::auth::Secret;
@@ -207,8 +209,13 @@ fn run(
     // What `peers.allow` does not open is said where it is announced.
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     loaded.overrides.iter().for_each(|note| info!("{note}"));
-    let secret_directory = complete(&mut loaded.settings, args)?;
-    let loaded = loaded;
+    let secrets = complete_secrets(&mut loaded.settings, args)?;
+    if let Some(KeptSecrets { directory, generated }) = &secrets {
+        let origin = if *generated { "generated now" } else { "from an earlier start" };
+        info!("the shared secret is in {} ({origin})", directory.display());
+    }
+    complete_certificate(&mut loaded.settings, args)?;
+    let (loaded, secret_directory) = (loaded, secrets.map(|secrets| secrets.directory));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let store = Arc::new(Store::open(args.state_directory()));
     if let Some(problem) = store.problem() {
@@ -216,7 +223,7 @@ fn run(
     }
     let overlays = OverlayStore::load(store.clone())?;
     let revoked = Arc::new(RevokedUsers::load(store)?);
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let relay = RunningRelay::start(&loaded.settings, overlays.rules(), logging.lost(), revoked)?;
         overlays.announce(relay.settings(), relay.site());
         let (control, orders) = Control::new(relay.draining.watch(), relay.operators());
@@ -242,38 +249,58 @@ fn run(
         stop.arm();
         stop.begin(relay.unfinished());
         let drained = relay.draining.watch().now() != Drain::Off;
-        tokio::task::spawn_blocking(move || relay.stop()).await?;
-        if drained {
-            // Whoever waits for the end of the drain is told of it.
+        let told = inputs.refuse_orders() || drained;
+        // A thread of its own: lookups and writes that hang may have all of the runtime's.
+        let (ended, end) = oneshot::channel();
+        let stopping = move || {
+            relay.stop();
+            drop(relay);
+            let _ = ended.send(());
+        };
+        thread::Builder::new().name("stop".into()).spawn(stopping)?;
+        end.await?;
+        if told {
+            // Whoever waits for the end of the drain or for the outcome of an order gets an answer.
             tokio::time::sleep(ANSWERS).await;
         }
         info!("hairpin has stopped");
         Ok(())
-    })
+    });
+    // Dropping it would wait for a lookup or a write that hangs.
+    runtime.shutdown_background();
+    done
 }
 
-/// Adds what the settings need and do not have: a shared secret and a certificate. Without a configuration, the realm, too.
-/// Returns the directory of a shared secret that the settings do not have.
-fn complete(settings: &mut Settings, args: &ServeArgs) -> Result<Option<PathBuf>> {
+/// Where a shared secret is kept that the settings do not have.
+struct KeptSecrets {
+    directory: PathBuf,
+    /// Whether it is new.
+    generated: bool,
+}
+
+/// Adds a shared secret if the settings need one and do not have it. Without a configuration, the realm, too.
+fn complete_secrets(settings: &mut Settings, args: &ServeArgs) -> Result<Option<KeptSecrets>> {
     if let Some(domain) = &args.domain {
         settings.auth.realm = domain.clone();
     }
-    if !args.generates() {
+    if !args.generates() || !settings.auth.secrets.is_empty() || !settings.auth.users.is_empty() {
         return Ok(None);
     }
-    let mut secret_directory = None;
-    if settings.auth.secrets.is_empty() && settings.auth.users.is_empty() {
-        let directory = args.state_directory()?;
-        let (secrets, generated) = state::secrets_or_new(&directory)?;
-        let origin = if generated { "generated now" } else { "from an earlier start" };
-        info!("the shared secret is in {} ({origin})", directory.display());
-        settings.auth.secrets = secrets;
-        secret_directory = Some(directory);
+    let directory = args.state_directory()?;
+    let (secrets, generated) = state::secrets_or_new(&directory)?;
+    settings.auth.secrets = secrets;
+    Ok(Some(KeptSecrets { directory, generated }))
+}
+
+/// Adds a certificate if the settings need one and do not have it.
+fn complete_certificate(settings: &mut Settings, args: &ServeArgs) -> Result<()> {
+    if !args.generates() {
+        return Ok(());
     }
     if (!settings.tls.has_certificate() || args.certificate.is_some()) && settings.uses_tls() {
         settings.tls = certificate::obtain(args, || args.state_directory())?;
     }
-    Ok(secret_directory)
+    Ok(())
 }
 
 /// Prints ICE servers for a browser to a terminal, or if asked to; otherwise the log says how to get them, because whatever

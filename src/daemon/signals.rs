@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -38,21 +38,25 @@ const SIGRTMIN: u32 = 34;
 /// The signals that a relay handles, from the beginning of its start.
 pub struct BlockedSignals(SignalFd);
 
-/// Signals that wait at most; more of them would ask for the same again.
-const WAITING: usize = 16;
-
 /// What signals ask for.
 pub struct Signals {
     /// The first signal to stop.
     stop: watch::Receiver<Option<&'static str>>,
-    others: mpsc::Receiver<Signal>,
+    pending: Arc<Pending>,
+}
+
+/// What is to be done, each at most once: many signals of one kind take the place of no other.
+#[derive(Default)]
+pub struct Pending {
+    reload: Notify,
+    drain: Notify,
 }
 
 /// The thread that reads signals.
 struct SignalReader {
     descriptor: SignalFd,
     stop: watch::Sender<Option<&'static str>>,
-    others: mpsc::Sender<Signal>,
+    pending: Arc<Pending>,
     guard: Arc<StopGuard>,
     /// When each ignored signal was last logged.
     logged: HashMap<u32, Instant>,
@@ -60,7 +64,7 @@ struct SignalReader {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+enum Signal {
     /// To stop; the name of the signal.
     Stop(&'static str),
     /// To reload the configuration.
@@ -91,29 +95,51 @@ impl Signals {
     /// Reads signals from now on. The first one to stop arms `guard`, and the second one ends the process.
     pub fn new(blocked: BlockedSignals, guard: Arc<StopGuard>) -> io::Result<Signals> {
         let (stop, stopped) = watch::channel(None);
-        let (others, waiting) = mpsc::channel(WAITING);
-        let reader = SignalReader { descriptor: blocked.0, stop, others, guard, logged: HashMap::new() };
+        let pending = Arc::<Pending>::default();
+        let logged = HashMap::new();
+        let reader = SignalReader { descriptor: blocked.0, stop, pending: pending.clone(), guard, logged };
         thread::Builder::new().name("signals".into()).spawn(move || reader.run())?;
-        Ok(Signals { stop: stopped, others: waiting })
+        Ok(Signals { stop: stopped, pending })
     }
 
     /// Signals that a test gives.
     #[cfg(test)]
-    pub fn given() -> (watch::Sender<Option<&'static str>>, mpsc::Sender<Signal>, Signals) {
+    pub fn given() -> (watch::Sender<Option<&'static str>>, Arc<Pending>, Signals) {
         let (stop, stopped) = watch::channel(None);
-        let (others, waiting) = mpsc::channel(WAITING);
-        (stop, others, Signals { stop: stopped, others: waiting })
+        let pending = Arc::<Pending>::default();
+        (stop, pending.clone(), Signals { stop: stopped, pending })
     }
 
-    /// Waits for a signal that asks for something. One to stop is returned again and again.
-    pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            biased;
-            Ok(name) = self.stop.wait_for(Option::is_some) => Signal::Stop(name.unwrap_or_default()),
-            Some(signal) = self.others.recv() => signal,
+    /// Waits for a signal to stop, and returns its name. It is returned again and again.
+    pub async fn stopped(&self) -> &'static str {
+        let mut stop = self.stop.clone();
+        match stop.wait_for(Option::is_some).await {
+            Ok(name) => name.unwrap_or_default(),
             // The thread cannot fail; if it does, the relay serves on without signals.
-            else => std::future::pending().await,
+            Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Waits for a signal to reload the configuration.
+    pub async fn reload(&self) {
+        self.pending.reload.notified().await;
+    }
+
+    /// Waits for a signal to drain.
+    pub async fn drain(&self) {
+        self.pending.drain.notified().await;
+    }
+}
+
+impl Pending {
+    /// A signal has arrived.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// A signal has arrived.
+    pub fn drain(&self) {
+        self.drain.notify_one();
     }
 }
 
@@ -139,7 +165,8 @@ impl SignalReader {
                 self.stop.send_replace(Some(name));
             }
             Signal::Ignored(number) => self.log(number),
-            Signal::Reload | Signal::Drain => drop(self.others.try_send(signal)),
+            Signal::Reload => self.pending.reload(),
+            Signal::Drain => self.pending.drain(),
         }
     }
 
@@ -199,6 +226,8 @@ fn name(number: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -207,6 +236,20 @@ mod tests {
             (1..=64).filter(|number| matches!(meaning(*number), Signal::Stop(_))).collect();
         assert_eq!(stopping, [2, 3, 15]);
         assert_eq!([1, 10, 12].map(meaning), [Signal::Reload, Signal::Drain, Signal::Ignored(12)]);
+    }
+
+    /// Each kind of signal waits for its own turn, once, however many of another kind there are.
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_reloads_loses_no_drain() {
+        let (_stop, pending, signals) = Signals::given();
+        for _ in 0..100 {
+            pending.reload();
+        }
+        pending.drain();
+        for expected in [true, false] {
+            assert_eq!(timeout(LINE_INTERVAL, signals.drain()).await.is_ok(), expected);
+            assert_eq!(timeout(LINE_INTERVAL, signals.reload()).await.is_ok(), expected);
+        }
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Asks the system's resolver for the addresses of a host.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use tokio::net::lookup_host;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::turn::PerFamily;
 
 /// How long the resolver may take.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// Lookups at a time. One that nobody waits for any more goes on in its thread until the resolver gives up.
+static LOOKUPS: Semaphore = Semaphore::const_new(4);
 
 /// The only address of each family that a name has. `last` are those that it had: of several, that one is taken.
 ///
@@ -28,9 +32,18 @@ pub async fn addresses(
 /// # Errors
 /// The host has no address.
 pub async fn sockets(host: &str) -> Result<Vec<SocketAddr>, String> {
-    let found = timeout(WAIT, lookup_host(host)).await;
+    let host = host.to_owned();
+    let lookup = async {
+        let permit = LOOKUPS.acquire().await;
+        spawn_blocking(move || {
+            let _permit = permit;
+            Ok::<Vec<SocketAddr>, std::io::Error>(host.to_socket_addrs()?.collect())
+        })
+        .await?
+    };
+    let found = timeout(WAIT, lookup).await;
     let found = found.map_err(|_| "the resolver does not answer in time".to_owned())?;
-    let mut found: Vec<SocketAddr> = found.map_err(|error| error.to_string())?.collect();
+    let mut found = found.map_err(|error| error.to_string())?;
     found.sort_unstable();
     found.dedup();
     Ok(found)
