@@ -16,6 +16,7 @@ pub fn unreadable(error: &io::Error) -> (String, &'static str) {
         Kind::IsADirectory => ("it is a directory", "name a file in it"),
         Kind::NotADirectory => ("a part of the path is a file and not a directory", "correct the path"),
         Kind::InvalidFilename | Kind::InvalidInput => ("it is not the name of a file", "correct the path"),
+        Kind::NotSeekable => ("it is a FIFO, which cannot be read again by a reload", "name a regular file"),
         Kind::FileTooLarge => ("it is larger than 16 MiB", "name another file, or make it smaller"),
         _ if error.raw_os_error() == Some(libc::ELOOP) => {
             ("a link of the path leads to itself", "correct the link")

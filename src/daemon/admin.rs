@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 use super::connections::{Asked, Connections, WhenFull};
 use super::control::Control;
 use super::control_socket::{self, BoundSocket};
-use super::http;
+use super::{http, listeners};
 use crate::config::settings::{AdminSettings, ControlSocket};
 use crate::tls::Identities;
 
@@ -87,8 +87,8 @@ pub struct AdminSockets {
 pub struct OpenedSockets {
     settings: AdminSettings,
     /// `None` to keep the one that there is.
-    control: Option<Option<BoundSocket>>,
-    listeners: Vec<(SocketAddr, std::net::TcpListener)>,
+    control: Option<Option<(BoundSocket, UnixListener)>>,
+    listeners: Vec<(SocketAddr, TcpListener)>,
 }
 
 struct AdminServer {
@@ -140,11 +140,16 @@ impl AdminSockets {
     }
 
     /// Opens what these settings need and is not open yet. Nothing changes until the result is [applied](Self::apply).
-    /// `identities` are those that it will be applied with.
+    /// `identities` are those that it will be applied with, and `leaving` listeners of others that are about to be closed.
     ///
     /// # Errors
     /// A socket cannot be opened, or a listener for TLS has no certificate.
-    pub fn open(&self, settings: &AdminSettings, identities: Option<&Identities>) -> Result<OpenedSockets> {
+    pub fn open(
+        &self,
+        settings: &AdminSettings,
+        identities: Option<&Identities>,
+        leaving: &[SocketAddr],
+    ) -> Result<OpenedSockets> {
         let default = || {
             let is_root = nix::unistd::geteuid().is_root();
             control_socket::default_path(&super::variable, super::is_service(), is_root)
@@ -153,13 +158,18 @@ impl AdminSockets {
             true => None,
             false => {
                 let held = self.control.as_ref().map(|(bound, _)| bound);
-                Some(BoundSocket::of(settings, default(), held)?)
+                let bound = BoundSocket::of(settings, default(), held)?;
+                let register = |bound: BoundSocket| {
+                    let listener = bound.listener().and_then(UnixListener::from_std);
+                    Ok::<_, anyhow::Error>((bound, listener.context("control socket")?))
+                };
+                Some(bound.map(register).transpose()?)
             }
         };
         let new = settings.listen.iter().filter(|addr| self.listeners.iter().all(|(open, _)| open != *addr));
         let closes = |addr: &SocketAddr| {
-            let removed = self.listeners().filter(|open| !settings.listen.contains(open));
-            removed.into_iter().any(|open| open.port() == addr.port())
+            let removed = self.closes(settings);
+            removed.iter().chain(leaving).any(|open| listeners::overlap(*open, *addr))
         };
         let begins = |addr: &SocketAddr| !self.settings.tls || self.listeners().all(|open| open != *addr);
         if settings.tls
@@ -171,9 +181,17 @@ impl AdminSockets {
                  the address from admin.listen"
             );
         }
-        let listeners = new.map(|addr| Ok((*addr, http::open_for(*addr, closes(addr), "admin")?)));
-        let listeners = listeners.collect::<Result<Vec<_>>>()?;
+        let open = |addr: &SocketAddr| {
+            let listener = TcpListener::from_std(http::open_for(*addr, closes(addr), "admin")?);
+            Ok((*addr, listener.with_context(|| format!("admin {addr}"))?))
+        };
+        let listeners = new.map(open).collect::<Result<Vec<_>>>()?;
         Ok(OpenedSockets { settings: settings.clone(), control, listeners })
+    }
+
+    /// The TCP listeners that these settings close.
+    pub fn closes(&self, settings: &AdminSettings) -> Vec<SocketAddr> {
+        self.listeners().filter(|open| !settings.listen.contains(open)).collect()
     }
 
     /// Whether the control socket stays. One that has disappeared is opened again.
@@ -189,32 +207,38 @@ impl AdminSockets {
     /// Serves by opened sockets, and closes those that the settings do not have any more. `identities` are for TLS.
     ///
     /// # Errors
-    /// A socket cannot be registered with the runtime.
+    /// The control socket cannot take its name, so that the one that there is stays. Everything else is done.
     pub fn apply(&mut self, opened: OpenedSockets, identities: Option<Identities>) -> Result<()> {
-        let OpenedSockets { settings, control, listeners } = opened;
+        let OpenedSockets { mut settings, control, listeners } = opened;
+        let mut published = Ok(());
         self.server.api.configure(&settings);
         if !settings.listen.is_empty() {
             self.server.secure(Security::of(&settings, identities));
         }
-        if let Some(control) = control {
-            self.control = match control {
-                Some(mut bound) => {
-                    bound.publish()?;
-                    let task = self.server.clone().serve_control(&bound).context("control socket")?;
+        match control {
+            None => {}
+            Some(None) => self.control = None,
+            Some(Some((mut bound, listener))) => match bound.publish() {
+                Ok(()) => {
                     info!("control socket: {}", bound.path().display());
-                    Some((bound, task))
+                    self.control = Some((bound, self.server.clone().serve_control(listener)));
                 }
-                None => None,
-            };
+                Err(error) => {
+                    published = Err(error);
+                    // The next reload tries again.
+                    (settings.socket, settings.group) =
+                        (self.settings.socket.clone(), self.settings.group.clone());
+                }
+            },
         }
         self.listeners.retain(|(addr, _)| settings.listen.contains(addr));
         for (addr, listener) in listeners {
-            let task = self.server.clone().serve_remote(listener).with_context(|| format!("admin {addr}"))?;
+            let task = self.server.clone().serve_remote(listener);
             info!("serving the admin API on {} {addr}", if settings.tls { "https" } else { "http" });
             self.listeners.push((addr, task));
         }
         self.settings = settings;
-        Ok(())
+        published
     }
 
     /// Uses these certificates for TLS from now on.
@@ -247,16 +271,15 @@ impl AdminServer {
         *current = security;
     }
 
-    fn serve_control(self: Arc<Self>, bound: &BoundSocket) -> io::Result<Task> {
-        let listener = UnixListener::from_std(bound.listener()?)?;
-        Ok(Task(tokio::spawn(async move {
+    fn serve_control(self: Arc<Self>, listener: UnixListener) -> Task {
+        Task(tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => self.start_local(stream).await,
                     Err(error) => accept_failed(&error, &self.local).await,
                 }
             }
-        })))
+        }))
     }
 
     async fn start_local(&self, stream: UnixStream) {
@@ -270,16 +293,15 @@ impl AdminServer {
         self.local.start(serve).await;
     }
 
-    fn serve_remote(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<Task> {
-        let listener = TcpListener::from_std(listener)?;
-        Ok(Task(tokio::spawn(async move {
+    fn serve_remote(self: Arc<Self>, listener: TcpListener) -> Task {
+        Task(tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, from)) => self.start_remote(stream, from).await,
                     Err(error) => accept_failed(&error, &self.remote).await,
                 }
             }
-        })))
+        }))
     }
 
     async fn start_remote(&self, stream: TcpStream, from: SocketAddr) {

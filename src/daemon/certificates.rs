@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::{file_watch, reading, unix_now};
@@ -19,6 +19,9 @@ use crate::tls::{Identities, NamedIdentity, Sessions};
 /// How often an error says that a certificate has expired.
 const EXPIRED: Duration = Duration::from_secs(24 * 3600);
 
+/// How long everything else waits for files of certificates; a thread of their own waits on.
+const READ: Duration = Duration::from_secs(2);
+
 /// The certificates that serve, and the files that they come from.
 pub struct Certificates {
     /// The files as they were last read.
@@ -27,6 +30,8 @@ pub struct Certificates {
     identities: Option<Identities>,
     /// The same for the whole life of the process, so that TLS sessions can be resumed.
     sessions: Sessions,
+    /// Files that are being read for longer than [`READ`], and what they were read for.
+    reading: Option<(TlsSettings, JoinHandle<TlsSettings>)>,
     board: Arc<CertificateBoard>,
     /// Files may have changed, or it is time to look at the clock.
     changed: Arc<Notify>,
@@ -111,7 +116,9 @@ impl Certificates {
         let Prepared { settings, served, identities } = prepared;
         let (paths, _) = watch::channel(settings.paths());
         let (board, changed) = Default::default();
-        let mut started = Certificates { settings, served, identities, sessions, board, changed, paths };
+        let reading = None;
+        let mut started =
+            Certificates { settings, served, identities, sessions, reading, board, changed, paths };
         started.log_start();
         started.publish(0, 0);
         Ok(started)
@@ -169,11 +176,19 @@ impl Certificates {
 
     /// Reads the files again. Returns whether there are other certificates now.
     pub async fn renew(&mut self) -> bool {
-        let settings = self.settings.clone();
-        // A file may be on a network file system that does not respond.
-        let read = spawn_blocking(move || settings.reread(&|path| reading::read(path))).await;
-        let renewed = match read {
-            Ok(settings) if settings != self.settings => {
+        let (before, mut read) = self.reading.take().unwrap_or_else(|| {
+            let settings = self.settings.clone();
+            (settings.clone(), spawn_blocking(move || settings.reread(&|path| reading::read(path))))
+        });
+        // A file may be on a network file system that does not respond, and everything else must go on.
+        let Ok(read_now) = timeout(READ, &mut read).await else {
+            warn!("TLS: the files of certificates cannot be read: their file system does not respond");
+            self.reading = Some((before, read));
+            return false;
+        };
+        let renewed = match read_now {
+            // A reload may have other ones meanwhile.
+            Ok(settings) if before == self.settings && settings != self.settings => {
                 let prepared = self.prepare(&settings);
                 self.adopt(prepared, Cause::Files)
             }

@@ -1,7 +1,7 @@
 //! How a running relay changes: settings that were reloaded, addresses that come and go, removed listeners that have served
 //! their last allocation. Running allocations stay.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,11 @@ pub struct PreparedReload {
 }
 
 impl PreparedReload {
+    /// The stream listeners that it closes.
+    pub fn closes(&self) -> Vec<SocketAddr> {
+        self.listeners.closes().collect()
+    }
+
     /// Who the relay will be for TLS clients.
     pub fn identities(&self) -> Option<Identities> {
         self.certificates.identities()
@@ -59,18 +64,19 @@ impl PreparedReload {
 }
 
 impl RunningRelay {
-    /// Checks settings and binds every socket that is missing for them. Nothing changes yet.
+    /// Checks settings and binds every socket that is missing for them. Nothing changes yet. `leaving` are stream listeners
+    /// beside those of the relay that are about to be closed.
     ///
     /// # Errors
     /// They cannot be used, or a socket cannot be bound.
-    pub async fn prepare(&self, new: &Settings) -> Result<PreparedReload> {
+    pub async fn prepare(&self, new: &Settings, leaving: &[SocketAddr]) -> Result<PreparedReload> {
         let changes = self.settings.changes(new);
         let settings = new.until_restart(&self.settings);
         let auth = auth(&settings, &self.keys)?;
         // One that cannot be used keeps nothing else from being applied.
         let certificates = self.certificates.prepare(&settings.tls);
         // The workers refuse a listener for TLS without one, but only after they serve by everything else.
-        if settings.uses_tls() && certificates.identities().is_none() {
+        if settings.listens_for_tls() && certificates.identities().is_none() {
             let why = certificates.failures().into_iter().next();
             bail!(
                 "{}",
@@ -83,7 +89,7 @@ impl RunningRelay {
         let place = self.place_for(&settings)?;
         let datapath = self.settings.datapath(&self.site);
         let listeners =
-            self.listeners.prepare(&wanted, &settings.http.listen, &datapath, self.keys.steering)?;
+            self.listeners.prepare(&wanted, &settings.http.listen, leaving, &datapath, self.keys.steering)?;
         if let Some(silent) = self.workers.silent_threads(RESPOND).await.first() {
             bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
         }

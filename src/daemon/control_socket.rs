@@ -115,7 +115,7 @@ impl BoundSocket {
                 match opened {
                     Ok(socket) => Ok(Some(socket)),
                     // The one that there is would disappear.
-                    Err(error) if held.is_some() => Err(error),
+                    Err(error) if held.is_some_and(BoundSocket::is_in_place) => Err(error),
                     Err(error) => {
                         warn!("{error:#}; the relay runs without a control socket");
                         Ok(None)

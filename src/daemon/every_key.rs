@@ -217,7 +217,7 @@ fn with(place: &Place, base: &BTreeMap<&'static str, String>, key: &str) -> (Str
 }
 
 async fn reload(relay: &mut RunningRelay, new: &Settings) -> anyhow::Result<Vec<Change>> {
-    let prepared = relay.prepare(new).await?;
+    let prepared = relay.prepare(new, &[]).await?;
     relay.reload(prepared).await
 }
 

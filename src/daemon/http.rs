@@ -97,6 +97,10 @@ fn bind(address: SocketAddr, beside: bool) -> io::Result<std::net::TcpListener> 
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(beside)?;
+    if address.is_ipv6() {
+        // An address is for its own family, as those of clients are.
+        socket.set_only_v6(true)?;
+    }
     allow_missing_address(&socket, address);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -330,6 +334,14 @@ mod tests {
         let mut response = String::new();
         latest.read_to_string(&mut response).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    }
+
+    /// The wildcards of both families have room beside each other.
+    #[test]
+    fn an_ipv6_listener_takes_no_ipv4() {
+        let Ok(six) = open("[::]:0".parse().unwrap(), false) else { return };
+        let port = six.local_addr().unwrap().port();
+        open(SocketAddr::new("0.0.0.0".parse().unwrap(), port), false).unwrap();
     }
 
     #[test]

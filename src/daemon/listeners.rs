@@ -59,10 +59,13 @@ pub struct ListenerChange {
     pub removed: Vec<ClientListener>,
     pub http_opened: Vec<(SocketAddr, TcpListener)>,
     pub http_removed: Vec<SocketAddr>,
+    /// Stream listeners of others that are about to be closed.
+    leaving: Vec<SocketAddr>,
 }
 
 impl Listeners {
-    /// Binds what is missing for these listeners. Nothing changes yet.
+    /// Binds what is missing for these listeners. Nothing changes yet. `leaving` are stream listeners of this process beside these
+    /// that are about to be closed.
     ///
     /// # Errors
     /// One of them cannot be bound, or overlaps one that still serves its allocations.
@@ -70,6 +73,7 @@ impl Listeners {
         &self,
         wanted: &[ClientListener],
         http: &[SocketAddr],
+        leaving: &[SocketAddr],
         config: &DatapathConfig,
         key: u32,
     ) -> Result<ListenerChange> {
@@ -80,6 +84,7 @@ impl Listeners {
         let mut change = ListenerChange {
             removed: gone.collect(),
             http_removed: http_gone.collect(),
+            leaving: leaving.to_vec(),
             ..ListenerChange::default()
         };
         for &listener in wanted.iter().filter(|listener| !is_open(listener)) {
@@ -220,13 +225,18 @@ impl Listeners {
 impl ListenerChange {
     /// Whether a socket that this change closes keeps a stream socket from being bound to `addr`.
     fn makes_room_for(&self, addr: SocketAddr) -> bool {
+        self.closes().chain(self.leaving.iter().copied()).any(|old| overlap(old, addr))
+    }
+
+    /// The stream listeners that this change closes.
+    pub fn closes(&self) -> impl Iterator<Item = SocketAddr> {
         let streams = self.removed.iter().filter(|(transport, _)| transport.is_stream());
-        streams.map(|(_, old)| old).chain(&self.http_removed).any(|old| overlap(*old, addr))
+        streams.map(|(_, old)| *old).chain(self.http_removed.iter().copied())
     }
 }
 
 /// Whether sockets at both addresses would receive some of the same packets.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_any || one.ip() == other.ip())
 }
@@ -256,7 +266,7 @@ mod tests {
     fn after(lists: &[&[ClientListener]]) -> (Vec<ClientListener>, Vec<ClientListener>) {
         let mut listeners = Listeners::default();
         for list in lists {
-            let mut change = listeners.prepare(list, &[], &config(), 1).unwrap();
+            let mut change = listeners.prepare(list, &[], &[], &config(), 1).unwrap();
             let after = listeners.after(&change);
             listeners.keep(&mut change);
             assert_eq!(listeners.after(&ListenerChange::default()), after, "a change is as it was announced");
@@ -286,7 +296,7 @@ mod tests {
         let [any, one, other] = at(Transport::Udp, ["0.0.0.0", "127.1.16.3", "127.1.16.4"]);
         let mut listeners = Listeners::default();
         let open = |listeners: &Listeners, list: &[ClientListener]| {
-            listeners.prepare(list, &[], &config(), 1).map_err(|error| error.to_string())
+            listeners.prepare(list, &[], &[], &config(), 1).map_err(|error| error.to_string())
         };
         let mut change = open(&listeners, &[one]).unwrap();
         listeners.keep(&mut change);

@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::admin::AdminSockets;
@@ -19,9 +22,15 @@ use super::reload::{ReloadError, ReloadReport};
 use super::signals::Signals;
 use super::status::{self, Counts, Instance, LastReload, Status};
 use super::stop::StopGuard;
-use super::{ServeArgs, complete_certificate, complete_secrets, configuration, ice, load, offer_ice_servers};
-use crate::config::Reload;
+use super::{
+    KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, ice, load,
+    offer_ice_servers,
+};
+use crate::config::{Finding, Loaded, Reload};
 use crate::plural::counted;
+
+/// How long reading the configuration may take.
+const READ: Duration = Duration::from_secs(10);
 
 /// What the main loop waits for.
 pub(super) struct Inputs {
@@ -212,17 +221,14 @@ impl Daemon<'_> {
     }
 
     async fn try_reload(&mut self) -> Result<ReloadReport, ReloadError> {
-        let mut new = load(self.args, configuration::reread).map_err(|findings| ReloadError {
-            what: format!("the configuration has {}", counted(findings.len(), "mistake")),
-            findings,
-        })?;
         let failed = |error: anyhow::Error| ReloadError::new(format!("{error:#}"));
-        if complete_secrets(&mut new.settings, self.args).map_err(failed)?.is_some_and(|one| one.generated) {
+        let Reread { loaded: mut new, secrets, certificate } = reread(self.args.clone()).await?;
+        if secrets.map_err(failed)?.is_some_and(|one| one.generated) {
             info!("a shared secret was generated, because the configuration has none any more");
         }
         // A certificate that cannot be used keeps nothing else from being applied, such as new credentials.
         let mut certificates = Vec::new();
-        if let Err(error) = complete_certificate(&mut new.settings, self.args) {
+        if let Err(error) = certificate {
             if self.relay.identities().is_none() {
                 return Err(failed(error));
             }
@@ -232,16 +238,62 @@ impl Daemon<'_> {
             new.settings.tls = self.relay.settings().tls.clone();
         }
         // Every socket is bound before anything changes.
-        let prepared = self.relay.prepare(&new.settings).await.map_err(failed)?;
-        let admin = self.admin.open(&new.settings.admin, prepared.identities().as_ref()).map_err(failed)?;
+        let prepared = self
+            .relay
+            .prepare(&new.settings, &self.admin.closes(&new.settings.admin))
+            .await
+            .map_err(failed)?;
+        let identities = prepared.identities();
+        let admin =
+            self.admin.open(&new.settings.admin, identities.as_ref(), &prepared.closes()).map_err(failed)?;
         let changed = self.relay.reload(prepared).await.map_err(failed)?;
-        self.admin.apply(admin, self.relay.identities()).map_err(failed)?;
+        if let Err(error) = self.admin.apply(admin, self.relay.identities()) {
+            new.warnings.push(self.control_socket_stays(&error));
+        }
         if changed.iter().any(|change| change.key.starts_with("log.")) {
             self.logging.apply(&self.relay.settings().log);
         }
         certificates.extend(self.relay.certificate_failures());
         Ok(ReloadReport { changed, warnings: new.warnings, certificates })
     }
+
+    /// Everything else of a reload is done when this turns out.
+    fn control_socket_stays(&self, error: &anyhow::Error) -> Finding {
+        let file =
+            self.args.config.as_ref().map_or("environment".to_owned(), |file| file.display().to_string());
+        Finding {
+            file,
+            line: None,
+            key: "admin.socket".to_owned(),
+            value: String::new(),
+            what: format!("the control socket stays where it was: {error:#}"),
+            fix: "reload again after that".to_owned(),
+            warning: true,
+        }
+    }
+}
+
+/// What a reload has read.
+struct Reread {
+    loaded: Loaded,
+    secrets: anyhow::Result<Option<KeptSecrets>>,
+    certificate: anyhow::Result<()>,
+}
+
+/// Reads the configuration again. Its files may be on a network file system that does not respond, and everything else must go on.
+async fn reread(args: ServeArgs) -> Result<Reread, ReloadError> {
+    let read = spawn_blocking(move || {
+        let mut loaded = load(&args, configuration::reread)?;
+        let secrets = complete_secrets(&mut loaded.settings, &args);
+        let certificate = complete_certificate(&mut loaded.settings, &args);
+        Ok(Reread { loaded, secrets, certificate })
+    });
+    let unread = |why: &str| ReloadError::new(format!("the configuration cannot be read: {why}"));
+    let read = timeout(READ, read).await.map_err(|_| unread("its file system does not respond"))?;
+    read.map_err(|_| unread("there is no thread for it"))?.map_err(|findings: Vec<Finding>| ReloadError {
+        what: format!("the configuration has {}", counted(findings.len(), "mistake")),
+        findings,
+    })
 }
 
 /// Logs what a reload has changed, one line per setting, and then how many.
@@ -260,7 +312,7 @@ fn log_report(by: &str, report: &ReloadReport) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Duration, sleep};
+    use tokio::time::sleep;
 
     use super::*;
 

@@ -229,7 +229,7 @@ fn run(
         let (control, orders) = Control::new(relay.draining.watch(), relay.operators());
         let mut admin = AdminSockets::new(api(control));
         let identities = relay.identities();
-        admin.apply(admin.open(&loaded.settings.admin, identities.as_ref())?, identities)?;
+        admin.apply(admin.open(&loaded.settings.admin, identities.as_ref(), &[])?, identities)?;
         let mut inputs = Inputs::new(signals, orders);
         let mut daemon = Daemon {
             args,

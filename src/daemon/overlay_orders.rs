@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::control::{Control, Order};
 use super::overlays::{OWNERS, Overlay, OverlayError, OverlayOrder, OverlaySet, OverlayStore, rules};
 use super::relay::RunningRelay;
+use super::store::Unconfirmed;
 use super::unix_now;
 use crate::turn::peers::OverlayMode;
 
@@ -100,7 +101,14 @@ impl OverlayStore {
         relay: &mut RunningRelay,
     ) -> Result<(), OverlayError> {
         let failed = |error: anyhow::Error| OverlayError::Failed(format!("{error:#}"));
-        self.keep(&new).await.map_err(failed)?;
+        if let Err(error) = self.keep(&new).await {
+            if error.is::<Unconfirmed>()
+                && let Err(kept) = self.keep(&self.overlays).await
+            {
+                warn!("overlays that do not hold now may hold after a restart: {kept:#}");
+            }
+            return Err(failed(error));
+        }
         if let Err(error) = relay.set_overlays(rules(&new)).await {
             // What holds now is what holds after a restart, too.
             if let Err(kept) = self.keep(&self.overlays).await {

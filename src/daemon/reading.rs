@@ -1,8 +1,8 @@
 //! Reads the files of an operator: the configuration and the files that it names.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::config::FileContents;
@@ -12,10 +12,14 @@ use crate::config::files::FILE_MAX;
 ///
 /// # Errors
 ///
-/// Returns an error if the file is a directory, cannot be read, or is too large.
+/// Returns an error if the file is a directory or a FIFO, cannot be read, or is too large.
 pub fn read(path: &Path) -> io::Result<FileContents> {
-    let file = File::open(path)?;
+    // Opening a FIFO would otherwise wait for somebody who writes to it (fifo(7)).
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
+    if metadata.file_type().is_fifo() {
+        return Err(io::ErrorKind::NotSeekable.into());
+    }
     let is_public = metadata.is_file() && metadata.permissions().mode() & 0o004 != 0;
     Ok(FileContents { bytes: bytes(file)?, is_public })
 }
@@ -41,6 +45,17 @@ mod tests {
         assert_eq!(kind("/dev/zero"), io::ErrorKind::FileTooLarge);
         assert_eq!(kind("/proc"), io::ErrorKind::IsADirectory);
         assert_eq!(kind("/proc/version/x"), io::ErrorKind::NotADirectory);
+    }
+
+    /// A FIFO holds up neither a start nor a reload.
+    #[test]
+    fn fifos_are_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let error = read(&path).map(|_| ()).unwrap_err();
+        let (what, fix) = crate::config::files::unreadable(&error);
+        assert!(what.contains("it is a FIFO") && fix == "name a regular file", "{what}; {fix}");
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl RunningRelay {
         };
         let mut listeners = Listeners::default();
         let mut change =
-            listeners.prepare(&site.listeners, &settings.http.listen, &datapath, keys.steering)?;
+            listeners.prepare(&site.listeners, &settings.http.listen, &[], &datapath, keys.steering)?;
         let room = files.divide(settings, &site, listeners.descriptors(&change, datapath.workers as u64));
 
         let mut rng = StdRng::from_seed(random::bytes()?);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     async fn reload(relay: &mut RunningRelay, new: &Settings) -> Result<Vec<Change>> {
-        let prepared = relay.prepare(new).await?;
+        let prepared = relay.prepare(new, &[]).await?;
         relay.reload(prepared).await
     }
 

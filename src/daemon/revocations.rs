@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::store::{Appender, Store};
+use super::store::{Appender, Store, Unconfirmed};
 use super::unix_now;
 use crate::auth::{Revocation, Revocations};
 use crate::plural::counted;
@@ -202,13 +202,13 @@ impl RevokedUsers {
         if log.lines > 2 * self.table.len() + HISTORY
             && let Err(error) = self.rewrite(log)
         {
-            warn!("{} keeps growing: {error:#}", self.store.shown(NAME));
+            warn!("the log of revocations could not be shortened: {error:#}");
         }
     }
 
     fn rewrite(&self, log: &mut Log) -> Result<()> {
         let (mut len, mut lines) = (0, 0);
-        self.store.replace_with(NAME, |file| {
+        let replaced = self.store.replace_with(NAME, |file| {
             let mut out = BufWriter::new(file);
             let mut write = |text: &str| {
                 len += text.len() as u64;
@@ -228,10 +228,12 @@ impl RevokedUsers {
                 }
             }
             out.flush()
-        })?;
-        // The old file has no name any more.
-        *log = Log { file: None, complete: len, lines };
-        Ok(())
+        });
+        // The old file has no name any more, even if the disk has not confirmed that.
+        if replaced.as_ref().err().is_none_or(|error| error.is::<Unconfirmed>()) {
+            *log = Log { file: None, complete: len, lines };
+        }
+        replaced
     }
 }
 

@@ -141,6 +141,14 @@ fn stored_or_new(
     Ok((bytes, generated))
 }
 
+/// Why a file is not replaced for certain.
+pub(super) enum ReplaceError {
+    /// The old one is still there.
+    Unchanged(io::Error),
+    /// The new one is there, but after a power failure it may be the old one again.
+    Unconfirmed(io::Error),
+}
+
 /// A directory that only its owner can write to.
 pub(super) struct StateDirectory {
     path: PathBuf,
@@ -274,14 +282,14 @@ impl StateDirectory {
         &self,
         name: &str,
         write: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let temporary = self.temporary(name, write)?;
+    ) -> Result<(), ReplaceError> {
+        let temporary = self.temporary(name, write).map_err(ReplaceError::Unchanged)?;
         let renamed = renameat(&self.directory, &*temporary, &self.directory, name);
         if renamed.is_err() {
             let _ = unlinkat(&self.directory, &*temporary, UnlinkatFlags::NoRemoveDir);
         }
-        renamed?;
-        self.directory.sync_all()
+        renamed.map_err(|error| ReplaceError::Unchanged(error.into()))?;
+        self.directory.sync_all().map_err(ReplaceError::Unconfirmed)
     }
 
     /// Creates a complete file or none; false if it existed already.

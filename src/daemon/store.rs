@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::state::StateDirectory;
+use super::state::{ReplaceError, StateDirectory};
 
 /// The file that is locked by the process that may change the others.
 const LOCK: &str = "lock";
@@ -29,6 +29,16 @@ pub struct Store {
     access: Mutex<Access>,
     /// Files that did not exist when they were read.
     missing: Mutex<BTreeSet<String>>,
+}
+
+/// A file is replaced, but its disk has not confirmed that it stays so.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file} was written, but may be the old one again after a power failure: {error}; check its disk, then try again"
+)]
+pub struct Unconfirmed {
+    file: String,
+    error: io::Error,
 }
 
 enum Access {
@@ -101,7 +111,8 @@ impl Store {
         Ok(Some(bytes))
     }
 
-    /// Replaces a file as a whole. It is on disk when this returns, and after a failure the old one is still there. It blocks.
+    /// Replaces a file as a whole. It is on disk when this returns, and after a failure other than [`Unconfirmed`] the old one is
+    /// still there. It blocks.
     ///
     /// # Errors
     /// This process cannot change the files, or the disk refused.
@@ -115,9 +126,11 @@ impl Store {
     /// As [`Store::replace`].
     pub fn replace_with(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
         self.changing(|directory| {
-            directory
-                .replace(name, write)
-                .with_context(|| format!("cannot write {}, so nothing has changed", self.shown(name)))
+            directory.replace(name, write).map_err(|error| match error {
+                ReplaceError::Unchanged(error) => anyhow::Error::new(error)
+                    .context(format!("cannot write {}, so nothing has changed", self.shown(name))),
+                ReplaceError::Unconfirmed(error) => Unconfirmed { file: self.shown(name), error }.into(),
+            })
         })
     }
 
