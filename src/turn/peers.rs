@@ -182,7 +182,7 @@ impl PeerRules {
         match why {
             Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint => None,
             Forbidden::Own | Forbidden::NoAllocation if self.shared.endpoints.contains(&peer.port()) => None,
-            Forbidden::Denied if self.stands_alone() => Some(Remedy::Listener(named)),
+            Forbidden::Denied if self.stands_alone() => Some(Remedy::ListenerDenied(named)),
             Forbidden::Denied => Some(Remedy::Denied(named)),
             _ if self.shared.overlays.is_only() => Some(Remedy::Overlay(here)),
             _ if self.stands_alone() => Some(Remedy::Listener(here)),
@@ -270,16 +270,29 @@ impl PeerRules {
             }
             // A port is the inside address's if an allocation lives there or the operator opens it there; otherwise it may
             // be another machine's behind the same external address
-            Some(inside) => decisions.zip(&self.decisions(inside, true)).map(|(outer, inner)| {
-                let denial = outer.filter(|rule| rule.denies);
-                let opening = inner.filter(|rule| !rule.denies && self.opens_own(*rule, inside));
-                match (opening, denial) {
-                    (Some(opening), denial) if denial.is_none_or(|denial| denial < opening) => Access::Inside,
-                    (_, Some(_)) => Access::Closed(Forbidden::Denied),
-                    _ if outer.is_some_and(|rule| self.opens_own(rule, ip)) => Access::LiveOrOpen,
-                    _ => Access::Live,
-                }
-            }),
+            Some(inside) => {
+                let outer = decisions.zip(&self.denied_by_others(ip));
+                let inner = self.decisions(inside, true).zip(&self.operator.decisions(inside));
+                outer.zip(&inner).map(|((outer, is_denied), (inner, operators))| {
+                    let denial = outer.filter(|rule| rule.denies);
+                    let opens = |rule: Option<Weight>| {
+                        rule.filter(|rule| !rule.denies && self.opens_own(*rule, inside))
+                    };
+                    let opening = match opens(inner) {
+                        // An overlay does not open by one name what the operator denies by another
+                        Some(_) if is_denied || denial.is_some() => opens(operators),
+                        opening => opening,
+                    };
+                    match (opening, denial) {
+                        (Some(opening), denial) if denial.is_none_or(|denial| denial < opening) => {
+                            Access::Inside
+                        }
+                        (_, Some(_)) => Access::Closed(Forbidden::Denied),
+                        _ if outer.is_some_and(|rule| self.opens_own(rule, ip)) => Access::LiveOrOpen,
+                        _ => Access::Live,
+                    }
+                })
+            }
         };
         for &port in &self.shared.endpoints {
             access.update(port..=port, |_| Access::Closed(Forbidden::Endpoint));
@@ -295,11 +308,7 @@ impl PeerRules {
         if overlays.is_empty() {
             return decisions;
         }
-        let denied = match &self.others {
-            Some(others) => others.decisions(ip).map(|rule| rule.is_some_and(|rule| rule.denies)),
-            None => PortMap::new(false),
-        };
-        let named = overlays.names(ip, is_here).zip(&denied);
+        let named = overlays.names(ip, is_here).zip(&self.denied_by_others(ip));
         decisions.zip(&named).map(|(rule, (is_named, is_denied))| match rule {
             Some(rule) if rule.denies => Some(rule),
             // A listener that stands alone may allow what is denied at others
@@ -307,6 +316,14 @@ impl PeerRules {
             _ if overlays.is_only() => None,
             rule => rule,
         })
+    }
+
+    /// For a listener that stands alone, which ports of an address the rules of the others deny.
+    fn denied_by_others(&self, ip: IpAddr) -> PortMap<bool> {
+        match &self.others {
+            Some(others) => others.decisions(ip).map(|rule| rule.is_some_and(|rule| rule.denies)),
+            None => PortMap::new(false),
+        }
     }
 
     /// Why an address that no rule is about is refused, even if it is a global one.

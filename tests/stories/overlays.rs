@@ -179,3 +179,43 @@ fn overlays_are_found_by_every_name() {
         assert_eq!(six.bind(&mut world, 0x4001, "[64:ff9b::10.0.0.6]:7882").code(), 403);
     }
 }
+
+/// RFC 8656 §9: an overlay that names a server on this machine by its inside address does not open it by an external one that
+/// the operator denies; only what the operator allows inside does that.
+#[test]
+fn an_overlay_opens_no_external_address_that_the_file_denies() {
+    let pair = ("192.0.2.1".parse().unwrap(), "203.0.113.5".parse().unwrap());
+    let (inside, outside) = ("192.0.2.1:7000", "203.0.113.5:7000");
+    let reached = |mode, allow: &[&str], deny: &[&str], own: Option<ListenerRules>| {
+        let set = overlays(&[(mode, &[inside])]);
+        let file = Rules { allow: parsed(allow), deny: parsed(deny), overlays: set, ..rules() };
+        let peers = PeerRules::new(file);
+        let policy = own.map(|own| ListenerPolicy {
+            transport: Transport::Udp,
+            address: addr("192.0.2.1:3478"),
+            peers: Some(Arc::new(peers.for_listener(&own))),
+            closing: false,
+        });
+        let listeners = ListenerTable::new(policy.into_iter().collect());
+        let config = TurnConfig { peers, listeners, external: External::new(vec![pair]), ..config() };
+        let mut world = World::new(config, credentials());
+        let mut client = world.allocated(A);
+        [(0x4000, outside), (0x4001, inside)].map(|(channel, name)| {
+            client.bind(&mut world, channel, name).code() == 0
+                && client.channel_data(&mut world, channel, b"x").is_some()
+        })
+    };
+    for mode in [Add, Only] {
+        assert_eq!(reached(mode, &[], &[], None), [true, true]);
+        for deny in ["203.0.113.5", outside, "203.0.113.0/24", "203.0.113.5:6000-8000", "0.0.0.0/0"] {
+            let is_inside_denied = deny == "0.0.0.0/0";
+            assert_eq!(reached(mode, &[], &[deny], None), [false, !is_inside_denied], "{mode:?} {deny}");
+        }
+        let deny = ["203.0.113.0/24"];
+        assert_eq!(reached(mode, &[inside], &deny, None), [true, true], "the file opens it itself");
+        // What the other listeners are denied is opened by no overlay at a listener that stands alone
+        let alone = |allow: &[&str]| Some(ListenerRules::Alone { allow: parsed(allow), deny: Vec::new() });
+        assert_eq!(reached(mode, &[], &deny, alone(&[])), [false, true]);
+        assert_eq!(reached(mode, &[], &deny, alone(&[inside])), [true, true]);
+    }
+}

@@ -15,7 +15,7 @@ pub enum ListenerRules {
         /// What clients may not reach.
         deny: Vec<PeerRule>,
     },
-    /// Nothing else counts: what they do not allow is refused, but for live relayed addresses of this relay.
+    /// No others count: what neither they nor an overlay allows is refused, but for live relayed addresses of this relay.
     Alone {
         /// What clients may reach.
         allow: Vec<PeerRule>,

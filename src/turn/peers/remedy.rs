@@ -19,6 +19,8 @@ pub enum Remedy {
     Denied(SocketAddr),
     /// The listener of the client has peers of its own and does not allow this one.
     Listener(SocketAddr),
+    /// The listener of the client has peers of its own and denies this one.
+    ListenerDenied(SocketAddr),
     /// An overlay limits clients to what overlays name.
     Overlay(SocketAddr),
     /// The relay itself listens on the port.
@@ -49,12 +51,18 @@ impl fmt::Display for Remedy {
             Remedy::Other(peer) => {
                 write!(f, "if clients need this peer, add \"{}\" to peers.allow", entry(peer))
             }
-            Remedy::Listener(peer) => write!(
-                f,
-                "the client's listener has peers of its own: if its clients need this peer, add \"{}\" to peers.allow of that \
-                 [[listener]]",
-                entry(peer)
-            ),
+            Remedy::Listener(peer) | Remedy::ListenerDenied(peer) => {
+                let entry = entry(peer);
+                write!(
+                    f,
+                    "the client's listener has peers of its own: if its clients need this peer, add \"{entry}\" to peers.allow of \
+                     that [[listener]]"
+                )?;
+                match self {
+                    Remedy::ListenerDenied(_) => write!(f, ", or deny less there"),
+                    _ => Ok(()),
+                }
+            }
             Remedy::Overlay(peer) => write!(
                 f,
                 "an overlay of mode \"only\" limits clients to the peers that overlays name (`hairpin ctl peers` lists them): if \
