@@ -21,6 +21,10 @@ use crate::keyed::KeyedState;
 /// The size of a table: half a megabyte.
 const SLOTS: usize = 1 << 16;
 
+/// How far the clocks of two workers may be apart, since each reads its own once per pass. A bucket that is fuller ahead than this
+/// has been used with a lower rate.
+const SKEW: u64 = SECOND / 10;
+
 /// So many tokens at once, then so many per second. 0 in either is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
@@ -125,6 +129,10 @@ impl Buckets {
         let cost = (cost / u64::from(factor)).max(1);
         let full_at = self.0.get_or_init(|| (0..SLOTS).map(|_| AtomicU64::new(0)).collect());
         let slot = &full_at[hash() as usize % SLOTS];
+        let latest = now + depth;
+        if slot.load(Ordering::Relaxed) > latest + SKEW {
+            slot.fetch_min(latest, Ordering::Relaxed);
+        }
         let take = |full_at| take(full_at, now, cost, depth);
         slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
@@ -236,5 +244,25 @@ mod tests {
         assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 0);
         assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.2"), 2);
         assert_eq!(taken(&limiter, 5, Binding, "192.0.2.1"), 300_000, "without a limit");
+    }
+
+    /// A source that has used up its tokens at a low rate gets new ones at the higher rate from now on.
+    #[test]
+    fn a_higher_rate_holds_at_once_for_empty_buckets() {
+        let mut limiter = limiter(rates((1000, 1), (0, 0)));
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 1000);
+        limiter.1 = rates((1000, 200), (0, 0));
+        assert_eq!(taken(&limiter, 5, Challenge, "192.0.2.1"), 0);
+        assert_eq!(taken(&limiter, 5 + SECOND, Challenge, "192.0.2.1"), 200);
+        assert_eq!(taken(&limiter, 5 + 2 * SECOND, Challenge, "192.0.2.1"), 200);
+    }
+
+    /// A worker whose clock is a pass behind adds no tokens.
+    #[test]
+    fn clocks_of_workers_that_differ_add_no_tokens() {
+        let limiter = limiter(rates((1000, 200), (0, 0)));
+        assert_eq!(taken(&limiter, SECOND, Challenge, "192.0.2.1"), 1000);
+        assert_eq!(taken(&limiter, SECOND - SKEW, Challenge, "192.0.2.1"), 0);
+        assert_eq!(taken(&limiter, SECOND, Challenge, "192.0.2.1"), 0);
     }
 }
