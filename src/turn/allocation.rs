@@ -344,22 +344,18 @@ impl Allocation {
         Ok(&known.verdict)
     }
 
-    /// The name of a peer at the first of these names, an address of this machine that the client may also call by its
-    /// external addresses, the others: the one that packets get there by; of several, the one that the client used last.
+    /// The name of a peer at `inside`, an address of this machine that the client may also call by its external addresses, given
+    /// what is known of each of the names: the one that packets get there by; of several, the one that the client used last.
     ///
     /// # Errors
     /// By neither name may packets come from there.
     pub(super) fn name(
         &self,
-        names: [(SocketAddr, Option<&Peer>); 3],
+        inside: SocketAddr,
+        names: [Option<(SocketAddr, &Peer)>; 3],
         is_live: impl Fn(SocketAddr) -> bool,
     ) -> Result<SocketAddr, Dropped> {
-        let (inside, _) = names[0];
-        let permitted = || {
-            names
-                .into_iter()
-                .filter_map(|(name, peer)| Some((name, peer.filter(|peer| peer.is_permitted())?)))
-        };
+        let permitted = || names.into_iter().flatten().filter(|(_, peer)| peer.is_permitted());
         let mut here =
             permitted().filter(|(name, peer)| peer.verdict.scope.send_to(*name, &is_live) == Ok(inside));
         let Some(first) = here.next() else {

@@ -216,17 +216,17 @@ impl Server {
         source: SocketAddr,
         outside: [Option<IpAddr>; 2],
     ) -> Result<SocketAddr, Dropped> {
-        // Without an external address, the inside one is the only name
-        let [outside, former] = outside.map(|ip| SocketAddr::new(ip.unwrap_or(source.ip()), source.port()));
-        let names = [source, former, outside];
+        let [outside, former] = outside.map(|ip| Some(SocketAddr::new(ip?, source.port())));
+        let names = [Some(source), former, outside];
         loop {
             let allocation = self.allocations.get(id).ok_or(Dropped::NoRelay)?;
-            let named = names.map(|name| (name, allocation.peer(name.ip())));
-            let is_outdated = |peer: &Peer| peer.verdict.generation != self.snapshot.generation;
+            let named = names.map(|name| name.and_then(|name| Some((name, allocation.peer(name.ip())?))));
+            let is_outdated =
+                |(_, peer): &&(SocketAddr, &Peer)| peer.verdict.generation != self.snapshot.generation;
             // Judged anew, a peer is up to date or gone
-            match named.iter().find(|(_, peer)| peer.is_some_and(is_outdated)) {
+            match named.iter().flatten().find(is_outdated) {
                 Some((name, _)) => self.rejudge(id, name.ip()),
-                None => return allocation.name(named, |relayed| self.shared.live.is_live(relayed)),
+                None => return allocation.name(source, named, |relayed| self.shared.live.is_live(relayed)),
             };
         }
     }

@@ -25,7 +25,8 @@ impl Server {
         // several names
         let external = &self.snapshot.config.external;
         let former = external.former_of(peer.0.ip()).map(|ip| SocketAddr::new(ip, peer.0.port()));
-        let names = [peer.0, external.outside(peer.0), former.unwrap_or(peer.0)];
+        // In the order of packets from the peer: the last of those that were used equally late is its name there, too
+        let names = [peer.0, former.unwrap_or(peer.0), external.outside(peer.0)];
         let is_permitted =
             |name: &SocketAddr| allocation.peer(name.ip()).is_some_and(|peer| peer.is_permitted());
         let named = names.into_iter().filter(is_permitted).max_by_key(|name| allocation.used(*name));
