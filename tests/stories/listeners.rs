@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hairpin::turn::peers::{ListenerRules, PeerRule, PeerRules, Rules};
-use hairpin::turn::{ListenerPolicy, ListenerTable, RelayId, Transport, TurnConfig};
+use hairpin::turn::{
+    Admission, ListenerPolicy, ListenerTable, PerFamily, RelayId, Sibling, Transport, TurnConfig,
+};
 use hairpin::wire::{Family, Method, attribute};
 
 use crate::world::{Client, PEER, World, addr, config, credentials, rules};
@@ -199,4 +201,16 @@ fn a_closing_listener_takes_no_new_allocation() {
     assert_eq!(client.allocate(&mut world, |_| {}).code(), 508, "not even for a client that had one");
     world.apply(config(), credentials());
     assert_eq!(new.allocate(&mut world, |_| {}).code(), 0, "the listener is back");
+}
+
+/// RFC 8656 §7.2: a relay that drains sends clients of a removed listener to its siblings, as all others.
+#[test]
+fn a_draining_relay_sends_clients_of_a_closing_listener_to_its_siblings() {
+    let servers = PerFamily { v4: Some(addr("203.0.113.8:3478")), v6: None };
+    let sibling = Sibling { servers: [servers; 3], domain: None, certificate_names_address: false };
+    let admission = Admission::Draining([sibling].into());
+    let mut world = World::new(TurnConfig { admission, ..closing(OTHER) }, credentials());
+    let mut client = Client::new(A);
+    client.tuple.server = addr(OTHER);
+    assert_eq!(client.allocate(&mut world, |_| {}).code(), 300);
 }

@@ -96,13 +96,14 @@ impl Server {
             return Err(Reject::new(437, "the 5-tuple has an allocation"));
         }
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
+        let request = AllocateRequest::parse(message)?;
+        // A relay that drains sends clients of a removed listener to its siblings, too.
+        self.admit(&origin.tuple, message)?;
         if self.snapshot.config.is_closing(&origin.tuple) {
             return Err(Reject::new(508, "its listener is being removed").fix(
                 "the configuration does not have this listener any more: clients must use another one, or list it again",
             ));
         }
-        let request = AllocateRequest::parse(message)?;
-        self.admit(&origin.tuple, message)?;
         let user = authenticated.credential().account();
         let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), &origin.tuple)?;
         let limits = &self.snapshot.config.limits;
