@@ -14,10 +14,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::budget::Budget;
 use super::commands::{WorkerCommand, WorkerSender};
 use super::operator_request::{Ending, OperatorRequest};
 use super::state::Worker;
 use super::{WorkerThread, Workers};
+use crate::datapath::clock;
 use crate::turn::{
     AllocationName, AllocationRow, CloseReason, EndStep, ListStep, ListedStep, SECOND, Selector, Snapshot,
     Totals,
@@ -25,6 +27,9 @@ use crate::turn::{
 
 /// How long a worker may take to carry out a step.
 const SILENT: Duration = Duration::from_secs(3);
+
+/// The time slice for what operators have ended in one pass, in nanoseconds.
+const SLICE: u64 = 2_000_000;
 
 /// How long one call lists; what is left is on the next page.
 const LISTING: Duration = Duration::from_secs(2);
@@ -258,12 +263,20 @@ impl Worker {
         self.drain();
     }
 
-    /// Goes on with what operators have ended, one step of each.
+    /// Goes on with what operators have ended, at most one step of each and within a time slice.
     pub(super) fn continue_ending(&mut self) {
+        let mut budget = Budget::new(SLICE);
         for _ in 0..self.ending.len() {
-            if let Some(ending) = self.ending.pop_front() {
-                self.end_some(ending);
+            let Some(ending) = self.ending.pop_front() else { return };
+            self.end_some(ending);
+            budget.check(clock::mono());
+            if budget.is_exhausted() {
+                break;
             }
+        }
+        if !self.ending.is_empty() {
+            // The rest is for the next pass.
+            self.waker.wake();
         }
     }
 
