@@ -87,12 +87,13 @@ impl RunningRelay {
         let before = listeners(&self.settings).map(|(_, skipped)| skipped).unwrap_or_default();
         skipped.retain(|one| !before.contains(one));
         let place = self.place_for(&settings)?;
-        let datapath = self.settings.datapath(&self.site);
-        let listeners =
-            self.listeners.prepare(&wanted, &settings.http.listen, leaving, &datapath, self.keys.steering)?;
         if let Some(silent) = self.workers.silent_threads(RESPOND).await.first() {
             bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
         }
+        // Last, since clients may connect to what is bound.
+        let datapath = self.settings.datapath(&self.site);
+        let listeners =
+            self.listeners.prepare(&wanted, &settings.http.listen, leaving, &datapath, self.keys.steering)?;
         Ok(PreparedReload { changes, settings, auth, certificates, place, listeners, skipped })
     }
 

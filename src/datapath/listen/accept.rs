@@ -25,7 +25,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Opens one listener per worker. Returns the address they are bound to. `beside`: a listener of this process that is about to be
-/// closed has the address, or a part of it.
+/// closed has the address, or a part of it. Then they do not [`listen`] yet, so that they take no connections from it before it is
+/// certain that they will be served.
 pub(super) fn open(
     addr: SocketAddr,
     workers: usize,
@@ -34,18 +35,26 @@ pub(super) fn open(
     // The first one listens before it shares its address, so no other process can have the address. With `beside`, the listener
     // that is there has seen to that.
     let first = bind(addr, beside)?;
-    first.listen(BACKLOG)?;
+    if !beside {
+        first.listen(BACKLOG)?;
+    }
     let first: TcpListener = first.into();
     let addr = address::normalize(first.local_addr()?);
     option::share_address(first.as_fd())?;
     let mut listeners = vec![first];
     for _ in 1..workers.max(1) {
-        let next = bind(addr, true)?;
-        next.listen(BACKLOG)?;
-        listeners.push(next.into());
+        listeners.push(bind(addr, true)?.into());
     }
     listeners.iter().try_for_each(|listener| prepare(SockRef::from(listener)))?;
+    if !beside {
+        listen(&listeners)?;
+    }
     Ok((addr, listeners))
+}
+
+/// Makes the kernel accept connections, if it does not yet.
+pub(super) fn listen(listeners: &[TcpListener]) -> io::Result<()> {
+    listeners.iter().try_for_each(|listener| SockRef::from(listener).listen(BACKLOG))
 }
 
 fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {

@@ -91,6 +91,7 @@ impl ListenerGroup {
     }
 
     /// The same at an address that a listener for streams of this process has, or a part of it, and which is about to be closed.
+    /// That one gets all connections until workers serve this group.
     ///
     /// # Errors
     /// The address cannot be bound: it is in use, not this machine's, or this process may not.
@@ -112,6 +113,16 @@ impl ListenerGroup {
             .map_err(|error| OpenError::new(transport, addr, error))?;
         info!(%addr, transport = transport.as_str(), sockets = listeners.len(), "stream listeners are open");
         Ok(ListenerGroup::new(transport, addr, ListenerSockets::Streams(listeners)))
+    }
+
+    /// Makes the kernel accept connections, if this group is for streams.
+    pub(in crate::datapath) fn accept(&self) -> Result<(), OpenError> {
+        match &self.sockets {
+            ListenerSockets::Datagrams(_) => Ok(()),
+            ListenerSockets::Streams(listeners) => {
+                accept::listen(listeners).map_err(|error| OpenError::new(self.transport, self.addr, error))
+            }
+        }
     }
 
     /// The address that all its sockets are bound to.
@@ -153,7 +164,11 @@ impl ListenerGroup {
         let Some(count) = self.allocations.get(worker) else { return };
         if begins {
             count.fetch_add(1, Ordering::SeqCst);
-        } else if count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return;
+        }
+        // The allocation may have been counted by other sockets that this address had before.
+        let less = |count: usize| count.checked_sub(1);
+        if count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) == Ok(1) {
             self.notify_if_empty();
         }
     }
@@ -363,6 +378,34 @@ mod tests {
             drop(group);
             assert!(open(addr).is_ok(), "free again");
         }
+    }
+
+    /// An allocation that other sockets of the address have counted may end here.
+    #[test]
+    fn a_count_of_allocations_never_falls_below_zero() {
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let group = ListenerGroup::open(addr, &DatapathConfig::for_workers(2), 1).unwrap();
+        group.count_allocation(0, false);
+        assert_eq!(group.allocations(), 0);
+        group.count_allocation(1, true);
+        group.count_allocation(0, false);
+        assert_eq!(group.allocations(), 1);
+    }
+
+    /// Sockets beside those of a listener that is to be closed take none of its connections before they are served.
+    #[test]
+    fn a_group_beside_another_takes_no_connections_until_it_is_served() {
+        let config = DatapathConfig::for_workers(2);
+        let any = ListenerGroup::open_stream(Transport::Tcp, "0.0.0.0:0".parse().unwrap(), &config).unwrap();
+        let addr = SocketAddr::new("127.1.16.9".parse().unwrap(), any.local_addr().port());
+        let accepted = |group: &ListenerGroup| {
+            let _client = std::net::TcpStream::connect(addr).unwrap();
+            (0..group.workers()).any(|worker| group.listener(worker).unwrap().accept().is_ok())
+        };
+        let group = ListenerGroup::open_stream_beside(Transport::Tcp, addr, &config).unwrap();
+        assert!(accepted(&any), "the listener that is there");
+        group.accept().unwrap();
+        assert!(accepted(&group), "the new one");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use self::operator::{AllocationPage, AllocationQuery, EndedAllocations, Rate
 use self::state::{Parts, Worker};
 use super::DatapathConfig;
 use super::descriptors::Descriptors;
-use super::listen::group::{self, ListenerGroup};
+use super::listen::group::{self, ListenerGroup, OpenError};
 use super::listen::stages::{StageCommand, StageConfig, Stages};
 use super::listen::steering::QueueKind;
 use super::relay::ports::{Ports, TooManyAddresses};
@@ -91,6 +91,9 @@ pub enum StartError {
     /// There is a TLS listener, but no identity.
     #[error("tls {0}: TLS clients need a certificate and its key")]
     NoIdentity(SocketAddr),
+    /// Another process has taken the address of a group since.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// There are too many relay addresses.
     #[error(transparent)]
     Addresses(#[from] TooManyAddresses),
@@ -139,7 +142,8 @@ struct WorkerSeed {
 }
 
 impl Workers {
-    /// Starts `config.workers` threads on the sockets of `groups`. `rates` limits what clients cause; `rng` is seeded from the operating system.
+    /// Starts `config.workers` threads on the sockets of `groups`. `rates` limits what clients cause; `rng` is seeded from
+    /// the operating system.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -262,6 +266,7 @@ impl Workers {
     /// sockets; no thread serves it.
     pub async fn listen(&self, group: Arc<ListenerGroup>) -> Result<(), StartError> {
         check(self.workers, &group, self.has_identity.load(Ordering::Relaxed))?;
+        group.accept()?;
         let mut replies = Vec::new();
         for handle in &self.handles {
             if group.transport().is_stream() {
