@@ -309,7 +309,15 @@ fn apply(table: &Revocations, line: &str) -> bool {
         _ => return false,
     };
     match (since.parse(), until.parse(), serde_json::from_str::<String>(user)) {
-        (Ok(since), Ok(until), Ok(user)) => table.insert(&user, Revocation { since, until, is_static }),
+        (Ok(since), Ok(until), Ok(user)) => {
+            let revocation = Revocation { since, until, is_static };
+            // The log may name more users than could be revoked at once, of whom many are not any more.
+            if revocation.is_over(unix_now()) {
+                table.remove(&user);
+                return true;
+            }
+            table.insert(&user, revocation)
+        }
         _ => false,
     }
 }
@@ -371,6 +379,18 @@ mod tests {
         let second = users(folder.path());
         assert_eq!(names(&second), expected);
         assert_eq!(second.table.get("bob"), Some(Revocation { is_static: true, ..until(5) }));
+    }
+
+    /// The log of a relay that has never revoked too many users at once may name more than that: whoever is not revoked any more
+    /// takes no room when it is read.
+    #[test]
+    fn revocations_that_are_over_take_no_room_at_the_start() {
+        let table = Revocations::default();
+        let read = |line: &str| apply(&table, line.trim_end());
+        assert!(read(&line("alice", &until(LATER))) && read(&line("bob", &until(1_700_000_001))));
+        assert_eq!(table.len(), 1);
+        assert!(read(&line("bob", &Revocation { is_static: true, ..until(1_700_000_001) })));
+        assert_eq!(table.len(), 2, "a static user stays revoked");
     }
 
     #[test]
