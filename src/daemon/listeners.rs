@@ -177,10 +177,13 @@ impl Listeners {
         let excess = self.removed.len().saturating_sub(REMOVED);
         self.removed.drain(..excess);
         for OpenListener { listener: (_, addr), group } in &datagrams {
-            let serves = counted(group.allocations(), "allocation");
-            info!(
-                "udp {addr}: removed; it refuses new allocations, serves {serves} until they end, and then closes"
-            );
+            match group.allocations() {
+                0 => info!("udp {addr}: removed; it has no allocation and closes now"),
+                serves => info!(
+                    "udp {addr}: removed; it refuses new allocations, serves {} until they end, and then closes",
+                    counted(serves, "allocation")
+                ),
+            }
             group.notify_when_empty(&self.emptied);
         }
         self.closing = closing.into_iter().chain(datagrams).collect();

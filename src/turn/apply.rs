@@ -1,5 +1,6 @@
-//! A new snapshot takes effect: permissions and channels that its rules refuse end, and allocations whose credential was removed
-//! if that is wanted, a few per step, so that a large table does not delay packets. A packet that meets an older verdict judges that peer at once.
+//! Applies a new snapshot in bounded steps, so that a large table does not delay packets. Permissions and channels that the new
+//! rules refuse end; so do allocations whose credential was removed, with `auth.on_removal = "end"`. A packet that meets an older
+//! verdict judges that peer at once.
 
 use std::net::IpAddr;
 use std::sync::Arc;

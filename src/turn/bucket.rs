@@ -21,8 +21,8 @@ use crate::keyed::KeyedState;
 /// The size of a table: half a megabyte.
 const SLOTS: usize = 1 << 16;
 
-/// How far the clocks of two workers may be apart, since each reads its own once per pass. A bucket that is fuller ahead than this
-/// has been used with a lower rate.
+/// How far apart the clocks of two workers may be, since each reads the time once per pass. A bucket that needs longer than this
+/// beside its depth to be full again has been used with a lower rate.
 const SKEW: u64 = SECOND / 10;
 
 /// So many tokens at once, then so many per second. 0 in either is no limit.

@@ -188,7 +188,7 @@ impl Server {
     }
 
     /// Ends some of the allocations that are meant. Those of a revoked user include the ones that are about to open: their
-    /// requests were authenticated before the user was revoked.
+    /// requests were authenticated before the user was revoked, and whoever opens sockets may take its time.
     pub fn end(&mut self, now: Now, step: &EndStep) -> EndedStep {
         self.expire(now);
         let mut ended = EndedStep::default();

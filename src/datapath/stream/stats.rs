@@ -89,7 +89,9 @@ impl ConnectionEnd {
             ),
             (Some(Foreign::Tls), _) => (
                 ConnectionEnd::UnexpectedTls,
-                "the client speaks TLS, but this port is for plain TCP; its URL needs turns: with a port of listen.tls".to_owned(),
+                "the client speaks TLS, but this port is for plain TCP; its URL needs turns: with a port of listen.tls, or of a \
+                 [[listener]] with tls"
+                    .to_owned(),
             ),
             (Some(Foreign::Http), _) => {
                 (ConnectionEnd::Http, "the client speaks HTTP, but this port is for TURN".to_owned())
@@ -110,7 +112,8 @@ impl HandshakeFailure {
     pub(in crate::datapath) fn not_tls(bytes: &[u8]) -> &'static str {
         match Foreign::recognise(bytes) {
             Some(Foreign::Stun) => {
-                "the client speaks plain TURN, but this port is for TLS; its URL needs turns: instead of turn:, or a port of listen.tcp"
+                "the client speaks plain TURN, but this port is for TLS; its URL needs turns: instead of turn:, or a port of listen.tcp \
+                 or of a [[listener]] with tcp"
             }
             Some(Foreign::Http) => "the client speaks plain HTTP, but this port is for TURN over TLS",
             Some(Foreign::Proxy) => PROXY_HEADER,

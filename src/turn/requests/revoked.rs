@@ -1,4 +1,7 @@
 //! Requests that were authenticated before their user was revoked.
+//!
+//! An owner of sockets may take its time to answer an [`Ask`](crate::turn::Ask), and meanwhile a request is pending. That of
+//! the datapath answers at once, so it never has one; this is for owners that do not.
 
 use super::{Now, Reject, Server, unsigned_error};
 use crate::auth::AuthReason;
