@@ -159,6 +159,58 @@ fn a_step_is_bounded_whether_or_not_it_finds_anything() {
     world.assert_empty();
 }
 
+/// A large table is walked in as many steps as it takes, none of which looks at more than a few hundred allocations: neither a
+/// list of all of them nor the end of a user among them delays packets.
+#[test]
+fn a_table_of_20_000_allocations_is_listed_and_thinned_out_in_bounded_steps() {
+    const ALL: usize = 20_000;
+    const STEP: usize = 256;
+    let mut world = World { next_port: 1024, ..World::default() };
+    let mut users = [Client::new(A), Client::new(B).named("bob", "builder")];
+    for n in 0..ALL {
+        let client = &mut users[usize::from(n % 10 == 0)];
+        client.tuple.client.0.set_port(2000 + n as u16);
+        assert_eq!(client.allocate(&mut world, |_| {}).code(), 0);
+    }
+
+    let (mut after, mut rows, mut steps) = (None, Vec::new(), 0);
+    loop {
+        // More than a step may cost
+        let step = ListStep { selector: Arc::default(), after, limit: 1000, peers: false };
+        let listed = world.server.list(world.now, &step);
+        assert!(listed.rows.len() <= STEP, "{} rows in a step", listed.rows.len());
+        (after, steps) = (listed.next, steps + 1);
+        rows.extend(listed.rows.into_iter().map(|row| row.name));
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(rows.len() == ALL && rows.is_sorted(), "each of them once, in the order of their creation");
+    assert!(steps <= ALL / STEP + 1, "{steps} steps");
+
+    let (selector, mut after, mut ended, mut steps) = (Arc::new(user("bob")), None, 0, 0);
+    loop {
+        let step = EndStep { selector: selector.clone(), after, reason: CloseReason::Ended };
+        let one = world.server.end(world.now, &step);
+        world.drain();
+        assert!(
+            one.ended as usize <= STEP / 8,
+            "{} ended in a step, each of which costs as much as 8",
+            one.ended
+        );
+        (after, ended, steps) = (one.next, ended + one.ended, steps + 1);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(ended as usize, ALL / 10);
+    assert!(world.closed.iter().all(|closed| &*closed.user == "bob"));
+    // Each of all allocations is looked at once, and what ends costs 8 more
+    assert!(steps <= 2 * ALL / STEP, "{steps} steps");
+    assert_eq!(list(&mut world, user("bob")).len(), 0);
+    assert_eq!(world.server.stats().allocations as usize, ALL - ALL / 10);
+}
+
 /// Permissions cost as much as allocations: a few allocations can have tens of thousands.
 #[test]
 fn permissions_count_towards_a_step() {
