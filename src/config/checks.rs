@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::external;
 use super::report::Disagreement;
-use super::settings::{ListenSettings, Settings};
+use super::settings::{ListenSettings, Settings, SiblingSettings};
 use super::table::SECRET_VARIABLE;
 use super::tls::TlsSettings;
 use crate::turn::peers::Cidr;
@@ -84,6 +84,17 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
         );
         let fix = "list only addresses of your own balancers, NAT gateways and proxies";
         found.push(Disagreement::warning(&["limits.exempt_sources"], what, fix));
+    }
+    let nameless = |one: &&SiblingSettings| one.certificate_names_address && one.domain.is_empty();
+    for sibling in settings.siblings.iter().filter(nameless) {
+        let address = sibling.v4.or(sibling.v6);
+        let shown = address.map(|ip| ip.to_string()).unwrap_or_default();
+        // RFC 8489 §10: ALTERNATE-DOMAIN
+        let what = format!(
+            "the sibling {shown} has no `domain`: TLS clients of RFC 8489 look for the name of this relay in its certificate"
+        );
+        let fix = "add the host name in its certificate, such as domain = \"turn-2.example.org\"";
+        found.push(Disagreement::warning(&["sibling"], what, fix));
     }
     for listener in settings.http.listen.iter().filter(|listener| !listener.ip().is_loopback()) {
         let what = format!("{listener} is not a loopback address, and HTTP has no access control");

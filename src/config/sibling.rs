@@ -129,6 +129,22 @@ mod tests {
         }
     }
 
+    /// RFC 8489 §10: without ALTERNATE-DOMAIN, a client over TLS looks for the name that it knows.
+    #[test]
+    fn a_sibling_for_tls_clients_without_a_name_is_a_warning() {
+        let warnings = |domain: &str| {
+            let text = format!(
+                "[[sibling]]\nv4 = \"203.0.113.8\"\ntls = 5349\ncertificate_names_address = true\n{domain}\n{SECRET}"
+            );
+            let loaded = crate::config::load("file", &text, &ReadContext::NONE).unwrap();
+            loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(warnings("domain = \"turn-2.example.org\"").is_empty());
+        let found = warnings("");
+        let expected = "the sibling 203.0.113.8 has no `domain`: TLS clients of RFC 8489 look for the name of this relay";
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
+    }
+
     /// Every relay may have the same list: what is this relay itself is left out.
     #[test]
     fn a_relay_is_no_sibling_of_itself() {

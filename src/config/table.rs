@@ -835,9 +835,10 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         default: r#""add""#,
         example: "",
         doc: "What the peers of this listener are to `[peers]`. `add`: its clients are served by the entries of both. `alone`: only \
-              those of this listener count, and its clients reach nothing that its `peers.allow` does not name, public addresses \
-              included. That is for an SFU at a private address that nothing else may be reached from. In both modes clients of \
-              this relay reach each other at its relayed addresses, unless `deny` names them, and never the relay's own listeners.",
+              those of this listener count, and its clients reach nothing that neither its `peers.allow` nor an overlay \
+              (`hairpin ctl peers`) names, public addresses included. That is for an SFU at a private address that nothing else may \
+              be reached from. In both modes clients of this relay reach each other at its relayed addresses, unless `deny` names \
+              them, and never the relay's own listeners.",
         reload: Reload::Live,
         coturn: &[],
     },
