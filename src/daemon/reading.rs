@@ -14,10 +14,13 @@ use crate::config::files::FILE_MAX;
 ///
 /// Returns an error if the file is a directory or a FIFO, cannot be read, or is too large.
 pub fn read(path: &Path) -> io::Result<FileContents> {
+    // /dev/stdin, and what a shell makes of <(...): somebody writes to it.
+    let is_open = path.starts_with("/dev");
     // Opening a FIFO would otherwise wait for somebody who writes to it (fifo(7)).
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let flags = if is_open { 0 } else { libc::O_NONBLOCK };
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
-    if metadata.file_type().is_fifo() {
+    if metadata.file_type().is_fifo() && !is_open {
         return Err(io::ErrorKind::NotSeekable.into());
     }
     let is_public = metadata.is_file() && metadata.permissions().mode() & 0o004 != 0;
