@@ -117,8 +117,12 @@ pub enum PeersCommand {
         /// Whether these peers may be reached in addition, or no other than those of overlays
         #[arg(long, value_parser = ["add", "only"], default_value = "add")]
         mode: String,
-        /// Exact addresses, with ports or without: 203.0.113.7:7882, 10.0.0.7:50000-60000, [2001:db8::7]:7882
-        #[arg(value_name = "ADDR", required = true)]
+        // Not a doc comment, in which rustdoc would take the brackets for a link.
+        #[arg(
+            value_name = "ADDR",
+            required = true,
+            help = "Exact addresses, with ports or without: 203.0.113.7:7882, 10.0.0.7:50000-60000, [2001:db8::7]:7882"
+        )]
         addresses: Vec<String>,
     },
     /// Remove the overlay of a program

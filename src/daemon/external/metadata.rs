@@ -86,7 +86,7 @@ pub async fn ask(locals: &[IpAddr]) -> Result<(Pairs, &'static str), String> {
     Err(format!("no metadata service knows it ({})", said.join("; ")))
 }
 
-/// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html, with the token of IMDSv2.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html>, with the token of IMDSv2.
 async fn aws(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure> {
     let ttl = Some(("X-aws-ec2-metadata-token-ttl-seconds", "60"));
     let token = http::ask(server, Method::PUT, "/latest/api/token", ttl).await?;
@@ -111,7 +111,7 @@ async fn aws(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure> {
     Ok(pairs)
 }
 
-/// https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys
+/// <https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys>
 async fn google(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure> {
     let flavor = Some(("Metadata-Flavor", "Google"));
     const INTERFACES: &str = "/computeMetadata/v1/instance/network-interfaces/";
@@ -143,7 +143,7 @@ async fn google(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure>
     }
 }
 
-/// https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service; the public address of a load balancer is in a
+/// <https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service>; the public address of a load balancer is in a
 /// document of its own.
 async fn azure(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure> {
     let header = Some(("Metadata", "true"));
@@ -192,7 +192,7 @@ fn azure_load_balancer(text: &str) -> Pairs {
     pairs
 }
 
-/// https://docs.hetzner.cloud/#server-metadata
+/// <https://docs.hetzner.cloud/#server-metadata>
 async fn hetzner(server: SocketAddr, locals: &[IpAddr]) -> Result<Pairs, Failure> {
     let public = http::ask(server, Method::GET, "/hetzner/v1/metadata/public-ipv4", None).await?;
     let mut pairs = Pairs::new();
