@@ -130,7 +130,10 @@ fn the_api_over_tls_is_not_opened_without_a_certificate() {
     let socket = place.folder.path().join("control.sock");
     let reload = ctl(&socket, &["reload"]);
     let said = failure(&reload);
-    assert!(said.contains("the certificate file has no certificate") && said.contains("(tls.cert cert.pem)"), "{said}");
+    assert!(
+        said.contains("the certificate file has no certificate") && said.contains("(tls.cert cert.pem)"),
+        "{said}"
+    );
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 

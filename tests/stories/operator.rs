@@ -170,6 +170,7 @@ fn a_table_of_20_000_allocations_is_listed_and_thinned_out_in_bounded_steps() {
     for n in 0..ALL {
         let client = &mut users[usize::from(n % 10 == 0)];
         client.tuple.client.0.set_port(2000 + n as u16);
+        client.next_id = 0;
         assert_eq!(client.allocate(&mut world, |_| {}).code(), 0);
     }
 
