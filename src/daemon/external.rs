@@ -3,15 +3,18 @@
 //!
 //! Nothing is guessed: until the external address of a relayed address is known, that does not relay. Only an address that is
 //! public itself relays as it is if nobody says otherwise, and the log says so. What was known once stays when nobody answers.
+//!
+//! - `answer`: questions, and which answers are believed; `known`: what is known, and what `relay.external_ip` means by that
+//! - `metadata` with `http`, `stun`, `dns`: who is asked
 
+mod answer;
 mod dns;
 mod http;
+mod known;
 mod metadata;
 mod stun;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,9 +24,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::addresses;
-use crate::config::external::{ExternalIp, Public};
-use crate::config::settings::RelaySettings;
+use self::answer::{Answer, Question, is_public, list, one, told, valid};
+pub use self::known::{ASKING, Known, Questions, Resolved};
 use crate::turn::PerFamily;
 
 /// The first pause while an address is not known; each is twice as long as the one before.
@@ -34,59 +36,6 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Answers that are kept although nothing is about them any more.
 const KEPT: usize = 64;
-
-/// What is not known, and nobody was asked yet.
-pub const ASKING: &str = "it is being asked for";
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Question {
-    /// The addresses of a DNS name.
-    Name(String),
-    /// The external address of a relayed one.
-    Auto(IpAddr),
-}
-
-/// What is asked for, whom, and how often.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Questions {
-    list: Vec<Question>,
-    stun_server: String,
-    interval: Duration,
-}
-
-/// An answer. With `auto`, the family without an address, or both, relays as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Answer {
-    addresses: PerFamily<Option<IpAddr>>,
-    /// Who said it.
-    source: &'static str,
-}
-
-/// What is known about a question.
-#[derive(Clone, Debug, Default)]
-struct State {
-    answer: Option<Answer>,
-    /// Why the last asking failed.
-    failure: Option<String>,
-}
-
-/// The answers so far.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    states: BTreeMap<Question, State>,
-}
-
-/// What `relay.external_ip` means for the relayed addresses of a moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
-    /// External addresses.
-    pub entries: Vec<ExternalIp>,
-    /// Relayed addresses whose external address is not known, and why.
-    pub unknown: Vec<(IpAddr, String)>,
-    /// What is to be asked for.
-    pub questions: Questions,
-}
 
 /// What metrics show.
 #[derive(Debug, Default)]
@@ -131,15 +80,6 @@ pub struct Asker {
     stats: Arc<ExternalStats>,
 }
 
-impl fmt::Display for Question {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Question::Name(name) => write!(f, "the addresses of {name}"),
-            Question::Auto(local) => write!(f, "the external address of {local}"),
-        }
-    }
-}
-
 impl ExternalSource {
     /// Nothing is known yet, and the task asks nothing before [`ExternalSource::ask`].
     pub fn new() -> (ExternalSource, Asker) {
@@ -182,110 +122,6 @@ impl ExternalStats {
             changes: count(&self.changes),
             answered: count(&self.answered),
             failed: count(&self.failed),
-        }
-    }
-}
-
-impl Known {
-    /// What `relay.external_ip` means for these relayed addresses.
-    pub fn resolve(&self, settings: &RelaySettings, relay: &[IpAddr]) -> Resolved {
-        let mut resolved = Resolved {
-            questions: Questions {
-                list: Vec::new(),
-                stun_server: settings.stun_server.clone(),
-                interval: Duration::from_secs(settings.external_ip_interval.into()),
-            },
-            ..Resolved::default()
-        };
-        let entries = &settings.external_ip;
-        // What other entries are for, before `auto` and names are for the rest
-        let is_claimed = |ip: &IpAddr| {
-            entries.iter().any(|entry| match (&entry.public, entry.local) {
-                (_, Some(local)) => local == *ip,
-                (Public::Address(public), None) => public.is_ipv4() == ip.is_ipv4(),
-                _ => false,
-            })
-        };
-        let free: Vec<IpAddr> = relay.iter().copied().filter(|ip| !is_claimed(ip)).collect();
-        for entry in entries {
-            let locals = match entry.local {
-                Some(local) => relay.iter().copied().filter(|ip| *ip == local).collect(),
-                None => free.clone(),
-            };
-            match &entry.public {
-                Public::Address(public) => {
-                    resolved.entries.push(ExternalIp { public: *public, local: entry.local });
-                }
-                Public::Name(name) => {
-                    let question = Question::Name(name.clone());
-                    match self.answer(&question) {
-                        Ok(answer) => resolved.named(name, &answer, &locals),
-                        Err(why) => resolved.unknown.extend(locals.iter().map(|ip| (*ip, why.clone()))),
-                    }
-                    resolved.questions.list.push(question);
-                }
-                Public::Auto => {
-                    for local in locals {
-                        let question = Question::Auto(local);
-                        match self.answer(&question) {
-                            Ok(Answer { addresses, .. }) => {
-                                let public = if local.is_ipv4() { addresses.v4 } else { addresses.v6 };
-                                resolved.pair(local, public.filter(|public| *public != local));
-                            }
-                            Err(why) => resolved.unknown.push((local, why)),
-                        }
-                        resolved.questions.list.push(question);
-                    }
-                }
-            }
-        }
-        resolved
-    }
-
-    fn answer(&self, question: &Question) -> Result<Answer, String> {
-        let state = self.states.get(question);
-        state.and_then(|state| state.answer).ok_or_else(|| {
-            let failure = state.and_then(|state| state.failure.clone());
-            let what = match question {
-                Question::Name(name) => format!("relay.external_ip: {name}"),
-                Question::Auto(_) => "relay.external_ip: its external address is not known".to_owned(),
-            };
-            format!("{what}: {}", failure.as_deref().unwrap_or(ASKING))
-        })
-    }
-}
-
-impl Resolved {
-    /// Pairs the addresses of a name with these relayed ones.
-    fn named(&mut self, name: &str, answer: &Answer, locals: &[IpAddr]) {
-        for (_, public) in answer.addresses.present() {
-            let family = if public.is_ipv4() { "IPv4" } else { "IPv6" };
-            let same: Vec<IpAddr> =
-                locals.iter().copied().filter(|ip| ip.is_ipv4() == public.is_ipv4()).collect();
-            match same[..] {
-                [] => {}
-                [only] => self.pair(only, Some(*public)),
-                [first, ..] => self.unknown.extend(same.iter().map(|ip| {
-                    let why = format!(
-                        "relay.external_ip: {name} could be for any of several {family} relayed addresses; write which one, like \
-                         \"{name}/{first}\""
-                    );
-                    (*ip, why)
-                })),
-            }
-        }
-    }
-
-    fn pair(&mut self, local: IpAddr, public: Option<IpAddr>) {
-        let Some(public) = public else { return };
-        match self.entries.iter().find(|entry| entry.public == public) {
-            None => self.entries.push(ExternalIp { public, local: Some(local) }),
-            Some(_) => {
-                let why = format!(
-                    "relay.external_ip: {public} is the external address of another relayed address, too"
-                );
-                self.unknown.push((local, why));
-            }
         }
     }
 }
@@ -494,74 +330,11 @@ fn itself(local: IpAddr, last: Option<PerFamily<Option<IpAddr>>>) -> Option<Answ
     (is_public(local) && last.is_none_or(|last| last == own.addresses)).then_some(own)
 }
 
-/// An answer with one address.
-fn one(public: IpAddr, source: &'static str) -> Answer {
-    let addresses = match public.is_ipv4() {
-        true => PerFamily { v4: Some(public), v6: None },
-        false => PerFamily { v4: None, v6: Some(public) },
-    };
-    Answer { addresses, source }
-}
-
-/// Refuses answers with an address that cannot be public, whoever gave them.
-fn valid(answer: Answer) -> Result<Answer, String> {
-    match answer.addresses.present().find(|(_, public)| !may_be_public(**public)) {
-        Some((_, public)) => Err(format!("{} says {public}, which is not a public address", answer.source)),
-        None => Ok(answer),
-    }
-}
-
-/// Whether an address may be reached from elsewhere. Addresses for documentation may: networks in laboratories use them.
-fn may_be_public(ip: IpAddr) -> bool {
-    let is_special = match ip {
-        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 224 || v4.is_link_local(),
-        IpAddr::V6(v6) => {
-            v6.is_unspecified()
-                || v6.is_unicast_link_local()
-                || v6.is_multicast()
-                || v6.to_ipv4().is_some()
-                || v6.segments()[0] & 0xE000 != 0x2000
-        }
-    };
-    !is_special && !ip.is_loopback() && !addresses::is_private(ip)
-}
-
-/// Whether an address of this machine is its own external one. IPv6 is not translated, but for private addresses.
-fn is_public(ip: IpAddr) -> bool {
-    const DOCUMENTATION: [(Ipv4Addr, u32); 4] = [
-        (Ipv4Addr::new(192, 0, 2, 0), 24),
-        (Ipv4Addr::new(198, 51, 100, 0), 24),
-        (Ipv4Addr::new(203, 0, 113, 0), 24),
-        (Ipv4Addr::new(198, 18, 0, 0), 15),
-    ];
-    let within = |v4: Ipv4Addr| {
-        DOCUMENTATION.iter().any(|(net, len)| (v4.to_bits() ^ net.to_bits()) >> (32 - len) == 0)
-    };
-    may_be_public(ip) && !matches!(ip, IpAddr::V4(v4) if within(v4))
-}
-
-fn told(question: &Question, answer: &Answer) -> String {
-    let addresses = list(answer);
-    match question {
-        Question::Name(name) => format!("{name} is {addresses} (DNS)"),
-        Question::Auto(local) if answer.addresses.present().any(|(_, public)| public == local) => {
-            format!("{local} is advertised as it is ({})", answer.source)
-        }
-        Question::Auto(local) => {
-            format!("the external address of {local} is {addresses} ({})", answer.source)
-        }
-    }
-}
-
-fn list(answer: &Answer) -> String {
-    let addresses: Vec<_> = answer.addresses.present().map(|(_, public)| public.to_string()).collect();
-    addresses.join(" and ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Settings;
+    use crate::config::settings::RelaySettings;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -685,34 +458,5 @@ mod tests {
             resolve(&source, &["turn.example.org/10.0.0.5"], &["10.0.0.5", "10.0.0.6"]),
             (known, vec![])
         );
-    }
-
-    #[test]
-    fn only_public_addresses_are_believed() {
-        for text in [
-            "0.0.0.0",
-            "10.1.2.3",
-            "127.0.0.1",
-            "169.254.169.254",
-            "100.64.1.1",
-            "192.168.0.1",
-            "172.16.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:8.8.8.8",
-            "fe80::1",
-            "fd00::1",
-            "ff02::1",
-            "64:ff9b::808:808",
-        ] {
-            assert!(valid(one(ip(text), "AWS")).is_err(), "{text}");
-            assert!(!is_public(ip(text)), "{text}");
-        }
-        for text in ["8.8.8.8", "203.0.113.5", "2001:db8::1", "2a00::1"] {
-            assert!(valid(one(ip(text), "AWS")).is_ok(), "{text}");
-        }
-        assert!(is_public(ip("8.8.8.8")) && is_public(ip("2a00::1")) && !is_public(ip("203.0.113.5")));
     }
 }
