@@ -1,7 +1,6 @@
 //! The sockets of the admin API: the control socket, and TCP listeners where they are configured. What the API does with a
 //! request is above this layer, and passed in as an [`Api`]; whether it may is the API's to judge, by its [`Caller`].
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,10 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -23,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tracing::{debug, info, warn};
 
-use super::connections::{Asked, Connections, WhenFull};
+use super::connections::{Asked, Connections, WhenFull, serve_request};
 use super::control::Control;
 use super::control_socket::{self, BoundSocket};
 use super::{http, listeners};
@@ -362,18 +358,8 @@ async fn connection(
     api: Arc<dyn Api>,
     asked: Asked,
 ) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        asked.note();
-        let response = api.call(caller, request);
-        async move { Ok::<_, Infallible>(response.await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+    let respond = |request| api.call(caller, request);
+    if let Err(error) = serve_request(stream, asked, REQUEST, respond).await {
         debug!(%error, "a connection to the admin API failed");
     }
 }

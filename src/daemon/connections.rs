@@ -3,9 +3,17 @@
 //! served.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -101,6 +109,29 @@ impl Connections {
     }
 }
 
+/// Serves one request of a connection and closes it. The head of the request must arrive within `time`.
+///
+/// # Errors
+/// The connection has failed.
+pub async fn serve_request<R: Future<Output = Response<String>>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    asked: Asked,
+    time: Duration,
+    respond: impl Fn(Request<Incoming>) -> R,
+) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        asked.note();
+        let response = respond(request);
+        async { Ok::<_, Infallible>(response.await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(time)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
 impl Drop for Connections {
     fn drop(&mut self) {
         self.open().iter().for_each(|connection| connection.task.abort());
@@ -109,8 +140,6 @@ impl Drop for Connections {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::oneshot;
     use tokio::time::timeout;
 

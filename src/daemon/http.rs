@@ -4,7 +4,6 @@
 //! Monitoring matters most when something is exhausted. So a connection that finds no place takes that of the oldest one
 //! that has not sent its request, and a few file descriptors are kept in reserve for connections that find none.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -14,17 +13,14 @@ use std::time::Duration;
 use anyhow::Result;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::eventfd::EventFd;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::connections::{Asked, Connections, WhenFull};
+use super::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::datapath::allow_missing_address;
 
 /// Connections at a time.
@@ -201,18 +197,10 @@ pub(super) fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 async fn connection(stream: TcpStream, pages: Arc<impl Pages>, asked: Asked) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        asked.note();
-        let response = respond(request.method(), request.uri().path(), &*pages);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+    let respond = |request: Request<Incoming>| {
+        std::future::ready(respond(request.method(), request.uri().path(), &*pages))
+    };
+    if let Err(error) = serve_request(stream, asked, REQUEST, respond).await {
         debug!(%error, "an HTTP connection failed");
     }
 }
