@@ -74,6 +74,7 @@ use tracing::{error, info, warn};
 use crate::auth::Secret;
 use crate::config::tls::quoted;
 use crate::config::{Argument, Finding, Loaded, SECRET_VARIABLE, Settings};
+use crate::datapath::yield_to_workers;
 use admin::{AdminSockets, NewApi};
 use control::Control;
 use drain::Drain;
@@ -225,6 +226,8 @@ fn run(
     let revoked = Arc::new(RevokedUsers::load(store)?);
     let done = runtime.block_on(async {
         let relay = RunningRelay::start(&loaded.settings, overlays.rules(), logging.lost(), revoked)?;
+        // Long lists, scrapes and reloads must not delay packets on a machine whose CPUs are all in use.
+        yield_to_workers();
         overlays.announce(relay.settings(), relay.site());
         let (control, orders) = Control::new(relay.draining.watch(), relay.operators());
         let mut admin = AdminSockets::new(api(control));

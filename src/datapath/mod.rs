@@ -36,6 +36,7 @@ pub use relay::ports::TooManyAddresses;
 pub use snapshot::DatapathSnapshot;
 pub use stats::WorkerStats;
 pub(crate) use sys::option::{allow_missing_address, filter_dumps};
+pub(crate) use sys::yield_to_workers;
 pub use worker::{
     AllocationPage, AllocationQuery, EndedAllocations, RatedAllocation, StartError, WorkerThread, Workers,
 };

@@ -1,6 +1,8 @@
 """State shared between workers: reservations, quotas and ports. Four workers, many 5-tuples."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -231,3 +233,16 @@ def test_a_client_stays_on_its_worker(relay, connect, peers):
             assert peer.recvfrom(100)[0] == b"channel"
             assert client.refresh() == 600
     assert relay.metric("dropped_packets_total", reason="no_allocation") == 0
+
+
+def test_other_threads_yield_to_workers(start, host):
+    """Scrapes, lists, reloads and TLS handshakes have a smaller scheduling weight than packets, on whatever thread they run."""
+    relay = start(host)
+    tasks = Path(f"/proc/{relay.process.pid}/task").iterdir()
+    # proc(5): the name is in parentheses; nice is the 19th field, the 17th after it.
+    stats = [re.fullmatch(r"\d+ \((.*)\) (.*)", (task / "stat").read_text().strip()).groups() for task in tasks]
+    nice = {name: int(fields.split()[16]) for name, fields in stats}
+    workers = {name: value for name, value in nice.items() if re.fullmatch(r"worker-\d+", name)}
+    assert workers == {"worker-0": 0, "worker-1": 0}, nice
+    beside = [value for name, value in nice.items() if name.startswith("worker-") and name not in workers]
+    assert (nice["hairpin"], beside) == (10, [10, 10]), nice

@@ -44,9 +44,6 @@ use crate::turn::{ClientAddr, FiveTuple, Transport};
 /// Commands that wait for the thread at most.
 const COMMANDS: usize = 256;
 
-/// How much the thread yields to others, as nice(1) counts: a tenth of a worker's weight.
-const NICE: i32 = 10;
-
 /// How long accepting pauses when this process has no file descriptors or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -107,7 +104,7 @@ impl Stages {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let counted = counters.clone();
         let thread = thread::Builder::new().name(format!("worker-{worker}-conn")).spawn(move || {
-            sys::lower_priority(NICE);
+            sys::yield_to_workers();
             let (config, log) = (RefCell::new(config), RefCell::default());
             let context = Rc::new(StageContext { worker, admission, counters: counted, config, log, sink });
             let tasks = task::LocalSet::new();

@@ -21,8 +21,12 @@ fn check(result: libc::c_int) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Lowers the scheduling weight of the calling thread, as nice(1) does. `setpriority(2)`.
-pub(super) fn lower_priority(nice: i32) {
+/// How much a thread yields to workers, as nice(1) counts: it has a tenth of their weight.
+const NICE: i32 = 10;
+
+/// Lowers the scheduling weight of the calling thread, and of those that it starts from now on, below that of workers.
+/// `setpriority(2)`.
+pub(crate) fn yield_to_workers() {
     // SAFETY: no pointers. On Linux this affects only the calling thread, and lowering a weight needs no privilege.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
