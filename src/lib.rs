@@ -8,6 +8,7 @@
 //! - [`turn`]: the TURN server of RFC 8656 as a pure state machine: no socket, no clock, no thread.
 //! - [`auth`]: who is this? The long-term credentials of RFC 8489 section 9.2.
 //! - [`tls`]: who this server is to TLS clients: certificates and keys.
+//! - [`http`]: what HTTP servers and clients of the slow plane share.
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
 //! - `version`: which program this is. `build.rs` tells it the commit.
 //! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
@@ -24,6 +25,7 @@ pub mod config;
 mod counted;
 pub mod daemon;
 pub mod datapath;
+pub mod http;
 mod keyed;
 mod plural;
 pub mod text;

@@ -5,12 +5,14 @@
 //! - `request`: the bodies and parameters of requests; `response`: errors and results
 //! - `operations`: what each operation does; `json`: how results are written
 //! - `audit`: the log of changing calls
+//! - [`client`]: asks a relay, for programs that use this API
 //! - [`times`]: durations and times as people write them; [`percent`]: names in paths and queries
 //!
 //! The sockets are the daemon's, which passes requests with their [`Caller`].
 
 mod access;
 mod audit;
+pub mod client;
 mod json;
 mod operations;
 pub mod percent;
@@ -67,7 +69,10 @@ async fn respond<B: Body<Data = Bytes>>(
     access: &Access,
     caller: Caller,
     request: Request<B>,
-) -> Result<serde_json::Value, Failure> {
+) -> Result<serde_json::Value, Failure>
+where
+    B::Error: ToString,
+{
     let (head, body) = request.into_parts();
     let who = access.identify(caller, &head)?;
     let route = routes::find(&head.method, head.uri.path())?;

@@ -1,8 +1,6 @@
 //! What a request says: its query, and its body. Nothing is dropped in silence: an unknown or repeated key is an error.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes};
@@ -15,6 +13,7 @@ use super::percent::decoded;
 use super::response::Failure;
 use super::routes::{Operation, Route};
 use super::times;
+use crate::http::body::{self, BodyError};
 
 /// The most bytes of a body.
 pub const BODY: usize = 64 << 10;
@@ -39,6 +38,7 @@ impl Call {
     pub async fn new<B>(route: Route, head: &Parts, body: B) -> Result<Call, Failure>
     where
         B: Body<Data = Bytes>,
+        B::Error: ToString,
     {
         let query = Fields::of_query(head.uri.query().unwrap_or_default())?;
         let body = match timeout(ARRIVAL, read(body)).await {
@@ -186,22 +186,14 @@ impl Fields {
 }
 
 /// Reads a body, up to a bound.
-async fn read<B: Body<Data = Bytes>>(body: B) -> Result<Vec<u8>, Failure> {
-    let mut body = pin!(body);
-    if body.size_hint().lower() > BODY as u64 {
-        return Err(Failure::too_large(BODY));
-    }
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|_| Failure::bad_request("the body has not arrived as a whole"))?;
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > BODY {
-                return Err(Failure::too_large(BODY));
-            }
-            bytes.extend_from_slice(&data);
-        }
-    }
-    Ok(bytes)
+async fn read<B: Body<Data = Bytes>>(body: B) -> Result<Vec<u8>, Failure>
+where
+    B::Error: ToString,
+{
+    body::bytes(body, BODY).await.map_err(|error| match error {
+        BodyError::TooLong => Failure::too_large(BODY),
+        BodyError::CutOff(_) => Failure::bad_request("the body has not arrived as a whole"),
+    })
 }
 
 #[cfg(test)]

@@ -19,11 +19,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tracing::{debug, info, warn};
 
-use super::connections::{Asked, Connections, WhenFull, serve_request};
 use super::control::Control;
 use super::control_socket::{self, BoundSocket};
 use super::{http, listeners};
 use crate::config::settings::{AdminSettings, ControlSocket};
+use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::tls::Identities;
 
 /// Connections at a time: of the control socket, and of all TCP listeners.

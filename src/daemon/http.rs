@@ -20,8 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::datapath::allow_missing_address;
+use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 
 /// Connections at a time.
 pub const CONNECTIONS: usize = 64;
@@ -316,7 +316,7 @@ mod tests {
         assert!(since.elapsed() < REQUEST / 2, "nothing timed out");
         let mut rest = Vec::new();
         silent[0].read_to_end(&mut rest).await.unwrap();
-        assert!(server.connections.len() <= CONNECTIONS);
+        assert!(server.connections.count() <= CONNECTIONS);
         let mut latest = silent.pop().unwrap();
         latest.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
         let mut response = String::new();

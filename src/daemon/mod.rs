@@ -13,7 +13,7 @@
 //! - [`overlays`], `overlay_orders`: peers that programs name
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
-//! - [`logging`]; [`http`], `connections`, `metrics`, `host` and `heartbeat`: metrics and health
+//! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
 
 pub mod addresses;
 pub mod admin;
@@ -22,7 +22,6 @@ mod certificate;
 pub mod certificates;
 mod change;
 pub mod configuration;
-mod connections;
 pub mod control;
 pub mod control_operators;
 pub mod control_socket;

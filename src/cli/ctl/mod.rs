@@ -1,12 +1,10 @@
 //! `hairpin ctl`: looks at a running relay and changes it, through its admin API.
 //!
-//! - `arguments`: what can be written; `connection`: how the relay is reached; `client`: requests; `failure`: why they fail
+//! - `arguments`: what can be written; `relay`: which relay they name
 //! - `table`: results as tables, safe to print whatever clients call themselves
 
 mod arguments;
-mod client;
-mod connection;
-mod failure;
+mod relay;
 mod table;
 
 use std::collections::BTreeSet;
@@ -16,11 +14,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::admin::client::{Client, Failure, path};
 use crate::daemon::MISTAKES;
 pub use arguments::CtlArgs;
 use arguments::{CtlCommand, Page, PeersCommand};
-use client::{Client, path};
-use failure::Failure;
 
 /// How often a drain that is waited for is asked about.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -42,7 +39,11 @@ pub fn run(args: &CtlArgs) -> ExitCode {
 
 fn failed(failure: &Failure) -> ExitCode {
     let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "hairpin: {}", table::safe(&failure.message));
+    let hint = match failure.is_missing {
+        true => " If its socket is elsewhere, name it with --socket, or its configuration with --config",
+        false => "",
+    };
+    let _ = writeln!(stderr, "hairpin: {}{hint}", table::safe(&failure.message));
     for finding in &failure.findings {
         let _ = writeln!(stderr, "{}", table::safe(finding));
     }
@@ -53,7 +54,7 @@ fn failed(failure: &Failure) -> ExitCode {
 }
 
 async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
-    let client = Client::new(args)?;
+    let client = Client::new(relay::target(args)?);
     let show = |value: &Value, table: fn(&Value) -> String| {
         print(&if args.json { table::json(value) } else { table(value) });
         table::silent_workers(value).for_each(|silent| note(&silent));

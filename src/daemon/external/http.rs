@@ -1,17 +1,18 @@
 //! Asks a metadata service: HTTP without TLS, proxies and redirects, as these services have it, with bounds on time and size. The
 //! services are link-local, so nobody but the cloud's own network sees the requests.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::http::body::{self, BodyError};
 
 /// Time for a connection and for a response.
 const WAIT: Duration = Duration::from_secs(2);
@@ -80,15 +81,10 @@ async fn exchange(
     }
 }
 
-async fn text(mut body: Incoming) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
-            if bytes.len() + data.len() > SIZE {
-                return Err("the response is too long".into());
-            }
-            bytes.extend_from_slice(&data);
-        }
-    }
+async fn text(body: Incoming) -> Result<String, String> {
+    let bytes = body::bytes(body, SIZE).await.map_err(|error| match error {
+        BodyError::TooLong => "the response is too long".to_owned(),
+        BodyError::CutOff(error) => error,
+    })?;
     String::from_utf8(bytes).map_err(|_| "the response is not text".into())
 }

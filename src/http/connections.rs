@@ -99,7 +99,7 @@ impl Connections {
 
     /// How many there are, with those that have just ended.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.open().len()
     }
 
@@ -184,7 +184,7 @@ mod tests {
                 std::future::pending()
             };
             timeout(MOMENT, connections.start(asks)).await.unwrap();
-            assert_eq!(connections.len(), 1);
+            assert_eq!(connections.count(), 1);
         }
     }
 }

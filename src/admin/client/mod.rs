@@ -1,21 +1,26 @@
-//! Requests to a relay, and what their failures mean.
+//! Asks a running relay through its API: requests, and what their failures mean.
+//!
+//! - [`Target`]: how the relay is reached: over its control socket, or over TCP with a token
+//! - [`Failure`]: why it has not done what was asked
 
-use hyper::body::{Body, Incoming};
+mod failure;
+mod target;
+
+use std::time::Duration;
+
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::future::poll_fn;
-use std::pin::pin;
-use std::time::Duration;
 use tokio::time::timeout;
 
-use super::arguments::CtlArgs;
-use super::connection::Target;
-use super::failure::Failure;
-use crate::admin::VERSION;
-use crate::admin::percent::encoded;
+use super::VERSION;
+use super::percent::encoded;
+use crate::http::body::{self, BodyError};
+pub use failure::Failure;
+pub use target::{Target, token_in};
 
 /// The version of this program.
 const OURS: &str = crate::VERSION;
@@ -32,23 +37,44 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the relay that the arguments name.
-    pub fn new(args: &CtlArgs) -> Result<Client, Failure> {
-        Ok(Client { target: Target::new(args)? })
+    /// A client of the relay there.
+    pub fn new(target: Target) -> Client {
+        Client { target }
     }
 
+    /// Where the relay is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.request(Method::GET, path, None).await
     }
 
+    /// Removes something.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
     pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
         self.request(Method::DELETE, path, None).await
     }
 
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.request(Method::POST, path, Some(body)).await
     }
 
+    /// Sets something.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
     pub async fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.request(Method::PUT, path, Some(body)).await
     }
@@ -157,20 +183,12 @@ fn without_nulls(body: &Value) -> String {
 }
 
 async fn read(body: Incoming) -> Result<String, Failure> {
-    let mut body = pin!(body);
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|error| Failure {
-            is_broken: true,
-            ..Failure::new(format!("the response was cut off: {error}"))
-        })?;
-        if let Ok(data) = frame.into_data() {
-            bytes.extend_from_slice(&data);
+    let bytes = body::bytes(body, RESPONSE_MAX).await.map_err(|error| match error {
+        BodyError::TooLong => Failure::new("the response is too long"),
+        BodyError::CutOff(error) => {
+            Failure { is_broken: true, ..Failure::new(format!("the response was cut off: {error}")) }
         }
-        if bytes.len() > RESPONSE_MAX {
-            return Err(Failure::new("the response is too long"));
-        }
-    }
+    })?;
     String::from_utf8(bytes).map_err(|_| Failure::new("the response is not UTF-8"))
 }
 

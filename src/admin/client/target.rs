@@ -16,12 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::arguments::CtlArgs;
 use super::failure::Failure;
 use crate::daemon::{self, control_socket};
-
-/// The environment variable with the token.
-const TOKEN: &str = "HAIRPIN_ADMIN_TOKEN";
 
 /// The environment variable with the control socket, which the relay knows, too.
 const SOCKET: &str = "HAIRPIN_ADMIN_SOCKET";
@@ -31,7 +27,16 @@ pub enum Target {
     /// The paths of its control socket that are tried.
     Socket(Vec<PathBuf>),
     /// Over TCP.
-    Url { host: String, port: u16, tls: Option<TlsConnector>, authorization: String },
+    Url {
+        /// A name or an address, which has no brackets.
+        host: String,
+        /// The port.
+        port: u16,
+        /// TLS, if it is used.
+        tls: Option<TlsConnector>,
+        /// The value of `Authorization`.
+        authorization: String,
+    },
 }
 
 /// A connection to a relay.
@@ -49,21 +54,77 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// What the arguments and the environment name.
-    pub fn new(args: &CtlArgs) -> Result<Target, Failure> {
-        if let Some(url) = &args.url {
-            return of_url(url, args);
+    /// The control socket at `path`, otherwise the one that the environment names, otherwise that of `hairpin serve`.
+    pub fn socket(path: Option<PathBuf>) -> Target {
+        let named = || daemon::variable(SOCKET).filter(|path| !path.is_empty()).map(PathBuf::from);
+        match path.or_else(named) {
+            Some(path) => Target::Socket(vec![path]),
+            None => Target::Socket(control_socket::default_paths(&daemon::variable)),
         }
-        let named = daemon::variable(SOCKET).filter(|path| !path.is_empty()).map(PathBuf::from);
-        if let Some(path) = args.socket.clone().or(named) {
-            return Ok(Target::Socket(vec![path]));
+    }
+
+    /// The control socket of a relay with this configuration.
+    ///
+    /// # Errors
+    /// The configuration cannot be read, or turns the socket off.
+    pub fn of_configuration(file: &Path) -> Result<Target, Failure> {
+        // The relay, too, prefers the environment to the file.
+        let path = match daemon::variable(SOCKET).is_some_and(|path| !path.is_empty()) {
+            true => None,
+            false => socket_of(file)?,
+        };
+        Ok(Target::socket(path))
+    }
+
+    /// The API over TCP, at `http://HOST:PORT` or `https://HOST:PORT`, whose certificate is verified with those of `ca_file` or
+    /// else of this machine. `token` is asked for once the URL may have it. `label` is what messages call the URL.
+    ///
+    /// # Errors
+    /// The URL, the token or the certificates cannot be used.
+    pub fn url(
+        label: &str,
+        url: &str,
+        ca_file: Option<&Path>,
+        token: impl FnOnce() -> Result<String, Failure>,
+    ) -> Result<Target, Failure> {
+        let wrong = || {
+            Failure::usage(format!(
+                "{label}: write it like http://127.0.0.1:9642 or https://turn.example.org:9642"
+            ))
+        };
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let is_tls = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(wrong()),
+        };
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
+                (host, port.strip_prefix(':'))
+            }
+            None => match authority.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        let port = match port {
+            Some(port) => port.parse().map_err(|_| wrong())?,
+            None if is_tls => 443,
+            None => 80,
+        };
+        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
+            return Err(wrong());
         }
-        if let Some(file) = &args.config
-            && let Some(path) = socket_of(file)?
-        {
-            return Ok(Target::Socket(vec![path]));
+        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if !is_tls && !is_loopback {
+            return Err(Failure::usage(format!(
+                "{label}: the token is not sent to {host} without TLS, where others could read it; use https://"
+            )));
         }
-        Ok(Target::Socket(control_socket::default_paths(&daemon::variable)))
+        let tls = is_tls.then(|| connector(ca_file)).transpose()?;
+        Ok(Target::Url { host: host.to_owned(), port, tls, authorization: format!("Bearer {}", token()?) })
     }
 
     /// The value of `Host`.
@@ -84,6 +145,9 @@ impl Target {
     }
 
     /// Connects.
+    ///
+    /// # Errors
+    /// Why there is no connection, and what to do.
     pub async fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
         match self {
             Target::Socket(paths) => connect_socket(paths).await,
@@ -124,11 +188,8 @@ async fn connect_socket(paths: &[PathBuf]) -> Result<Box<dyn Stream>, Failure> {
     }
     Err(refused.unwrap_or_else(|| Failure {
         is_gone: true,
-        ..Failure::new(format!(
-            "there is no control socket at {}; is the relay running? If its socket is elsewhere, name it with --socket, or its \
-             configuration with --config",
-            list(paths)
-        ))
+        is_missing: true,
+        ..Failure::new(format!("there is no control socket at {}; is the relay running?", list(paths)))
     }))
 }
 
@@ -183,68 +244,12 @@ fn socket_of(file: &Path) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-fn of_url(url: &str, args: &CtlArgs) -> Result<Target, Failure> {
-    let wrong =
-        || Failure::usage("--url: write it like http://127.0.0.1:9642 or https://turn.example.org:9642");
-    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let is_tls = match scheme {
-        "https" => true,
-        "http" => false,
-        _ => return Err(wrong()),
-    };
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
-            (host, port.strip_prefix(':'))
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    let port = match port {
-        Some(port) => port.parse().map_err(|_| wrong())?,
-        None if is_tls => 443,
-        None => 80,
-    };
-    if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
-        return Err(wrong());
-    }
-    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !is_tls && !is_loopback {
-        return Err(Failure::usage(format!(
-            "--url: the token is not sent to {host} without TLS, where others could read it; use https://"
-        )));
-    }
-    let tls = is_tls.then(|| connector(args.ca_file.as_deref())).transpose()?;
-    Ok(Target::Url { host: host.to_owned(), port, tls, authorization: format!("Bearer {}", token(args)?) })
-}
-
-/// The token, which is never an argument.
-fn token(args: &CtlArgs) -> Result<String, Failure> {
-    let (text, place) = match &args.token_file {
-        Some(file) => {
-            let text = fs::read_to_string(file)
-                .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
-            (text, file.display().to_string())
-        }
-        None => {
-            let text = daemon::variable(TOKEN).ok_or_else(|| {
-                Failure::usage(format!(
-                    "there is no token; name the file that has it with --token-file, or set {TOKEN} in the environment"
-                ))
-            })?;
-            (text.into_string().unwrap_or_default(), TOKEN.to_owned())
-        }
-    };
+/// The token in the lines of a text: alone, or in a line of the relay's own file, `name:scope:token`.
+pub fn token_in(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    // The line may be one of the relay's own file, name:scope:token.
-    let token = lines.next().map(|line| line.rsplit(':').next().unwrap_or(line)).unwrap_or_default();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Failure::usage(format!("{place} has no token; write it alone on a line")));
-    }
-    Ok(token.to_owned())
+    let token = lines.next().map(|line| line.rsplit(':').next().unwrap_or(line))?;
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then(|| token.to_owned())
 }
 
 fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {

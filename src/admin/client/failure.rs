@@ -1,12 +1,14 @@
-//! The failure of a command.
+//! Why a relay has not done what was asked.
 
-/// Why a command has failed.
+/// Why a relay has not done what was asked.
 #[derive(Debug)]
 pub struct Failure {
     /// What happened, and what to do.
     pub message: String,
     /// The mistakes of a configuration.
     pub findings: Vec<String>,
+    /// There is no control socket at all.
+    pub is_missing: bool,
     /// Nobody listens there.
     pub is_gone: bool,
     /// The connection broke: another attempt may succeed.
@@ -18,10 +20,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// With this message.
     pub fn new(message: impl Into<String>) -> Failure {
         Failure {
             message: message.into(),
             findings: Vec::new(),
+            is_missing: false,
             is_gone: false,
             is_broken: false,
             is_usage: false,

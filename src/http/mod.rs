@@ -1,0 +1,7 @@
+//! HTTP/1.1 beside the packets: what its servers and clients share. Everything has a bound.
+//!
+//! - [`connections`]: a bounded set of connections to a server, and how a request of one is served
+//! - [`body`]: the body of a request or a response
+
+pub mod body;
+pub mod connections;
