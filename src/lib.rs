@@ -1,6 +1,7 @@
 //! hairpin, a TURN and STUN relay. A folder uses only what is below it here.
 //!
 //! - [`cli`]: the commands that a person types: `serve`, `check`, `credentials`, `ctl`.
+//! - [`livekit`]: the sidecar that registers the relay with a LiveKit server.
 //! - [`admin`]: the API of a running relay: HTTP and JSON over its control socket.
 //! - [`daemon`]: the slow plane: start, signals, logs, HTTP for health and metrics.
 //! - [`config`]: one table of settings, made into the layers' own configuration types.
@@ -27,6 +28,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod http;
 mod keyed;
+pub mod livekit;
 mod plural;
 pub mod text;
 pub mod tls;

@@ -1,0 +1,16 @@
+//! The sidecar `hairpin-livekit`: it makes an external LiveKit deployment use a relay. It knows no TURN but for probes of its own,
+//! and passes no packet on; it gives orders to the relay over its admin API.
+//!
+//! - [`commands`]: `init`, `run`, `check` and `render`: their arguments, and what they print
+//! - [`settings`]: what the sidecar is told
+//! - [`sidecar`]: the parts of a running one and what they share
+//! - [`relays`]: the relays that it registers, and what is known of them
+//! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
+//! - [`metrics`]: what it counts
+
+pub mod commands;
+pub mod metrics;
+pub mod relays;
+pub mod settings;
+pub mod sidecar;
+pub mod tags;

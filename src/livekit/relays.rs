@@ -1,0 +1,174 @@
+//! The relays that the sidecar registers: orders to each over its admin API, and what is known of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::settings::RelaySettings;
+use crate::admin::client::{Client, Failure, Target, path};
+
+/// How often a relay is asked for its status.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The owner of the sidecar's peer overlay.
+const OWNER: &str = "livekit";
+
+/// A relay.
+pub struct Relay {
+    /// What the sidecar was told.
+    pub settings: RelaySettings,
+    control: Client,
+    state: watch::Sender<RelayState>,
+}
+
+/// What is known of a relay.
+#[derive(Clone, Debug, Default)]
+pub struct RelayState {
+    /// What it has said last; `None` if it does not answer now.
+    pub status: Option<Arc<RelayStatus>>,
+    /// Why there is no status.
+    pub problem: Option<String>,
+    /// What the last probes have shown, one line for each transport that fails; `None` before the first one.
+    pub probes: Option<Vec<String>>,
+}
+
+/// What a relay says of itself, as far as the sidecar needs it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RelayStatus {
+    /// Random for each start.
+    pub instance: String,
+    /// Its version.
+    pub version: String,
+    /// Whether it can serve clients.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready: Option<String>,
+    /// Not null while it drains.
+    pub draining: Value,
+    /// The URLs for clients.
+    pub ice_urls: Vec<String>,
+    /// The listeners for clients.
+    pub listeners: Vec<Listener>,
+    /// The addresses that relay.
+    pub relay_addresses: Vec<RelayAddress>,
+}
+
+/// A listener for clients.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Listener {
+    /// `udp`, `tcp` or `tls`.
+    pub transport: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// An address that relays.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RelayAddress {
+    /// The address of the relay's machine.
+    pub address: IpAddr,
+    /// The address that peers see, behind a NAT.
+    pub external: Option<IpAddr>,
+}
+
+impl Relay {
+    /// The relay that these settings name.
+    ///
+    /// # Errors
+    /// Its API cannot be reached in this way.
+    pub fn new(settings: RelaySettings) -> Result<Relay, Failure> {
+        let target = match settings.url.is_empty() {
+            true => Target::socket(settings.socket.clone()),
+            false => Target::url("relay.url", &settings.url, settings.ca_file.as_deref(), || {
+                let token = settings.token.as_ref().and_then(|token| str::from_utf8(token.as_bytes()).ok());
+                token.map(str::to_owned).ok_or_else(|| Failure::usage("relay.token_file is missing"))
+            })?,
+        };
+        let state = watch::Sender::new(RelayState::default());
+        Ok(Relay { settings, control: Client::new(target), state })
+    }
+
+    /// What is known of it now.
+    pub fn state(&self) -> RelayState {
+        self.state.borrow().clone()
+    }
+
+    /// Follows what is known of it.
+    pub fn follow(&self) -> watch::Receiver<RelayState> {
+        self.state.subscribe()
+    }
+
+    /// Notes what probes have shown.
+    pub fn probed(&self, failures: Vec<String>) {
+        self.state.send_modify(|state| state.probes = Some(failures));
+    }
+
+    /// Whether clients may be sent to it: it answers, is ready and does not drain.
+    pub fn is_usable(&self) -> bool {
+        self.state.borrow().status.as_ref().is_some_and(|status| status.ready && status.draining.is_null())
+    }
+
+    /// The URLs for clients.
+    pub fn ice_urls(&self) -> Vec<String> {
+        match self.settings.urls.is_empty() {
+            true => {
+                self.state.borrow().status.as_ref().map(|status| status.ice_urls.clone()).unwrap_or_default()
+            }
+            false => self.settings.urls.clone(),
+        }
+    }
+
+    /// Asks for its status, over and over.
+    pub async fn watch(&self) {
+        loop {
+            let (status, problem) = match self.status().await {
+                Ok(status) => (Some(Arc::new(status)), None),
+                Err(failure) => (None, Some(failure.message)),
+            };
+            self.state.send_modify(|state| (state.status, state.problem) = (status, problem));
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Asks for its status once.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a relay does.
+    pub async fn status(&self) -> Result<RelayStatus, Failure> {
+        let status = self.control.get("/v1/status").await?;
+        serde_json::from_value(status).map_err(|error| {
+            Failure::new(format!(
+                "the status of the relay is not that of version {}: {error}",
+                crate::VERSION
+            ))
+        })
+    }
+
+    /// Revokes a user: credentials that expire up to this time are refused, and its allocations end.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
+    pub async fn revoke(&self, user: &str, until: u64) -> Result<(), Failure> {
+        self.control.post("/v1/revocations", &json!({ "user": user, "until": until })).await.map(drop)
+    }
+
+    /// Sets the sidecar's peer overlay; returns the relay's warnings.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
+    pub async fn set_peers(&self, mode: &str, addresses: &[String]) -> Result<Vec<String>, Failure> {
+        let body = json!({ "mode": mode, "addresses": addresses });
+        let set = self.control.put(&path(&["peers", OWNER]), &body).await?;
+        let warnings = set["warnings"].as_array().into_iter().flatten();
+        Ok(warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Its admin API, for what has no method here.
+    pub fn control(&self) -> &Client {
+        &self.control
+    }
+}
