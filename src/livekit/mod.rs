@@ -5,10 +5,12 @@
 //! - [`settings`]: what the sidecar is told
 //! - [`sidecar`]: the parts of a running one and what they share
 //! - [`relays`]: the relays that it registers, and what is known of them
+//! - [`health`]: what works and what does not
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
 //! - [`metrics`]: what it counts
 
 pub mod commands;
+pub mod health;
 pub mod metrics;
 pub mod relays;
 pub mod settings;

@@ -32,8 +32,17 @@ pub struct RelayState {
     pub status: Option<Arc<RelayStatus>>,
     /// Why there is no status.
     pub problem: Option<String>,
-    /// What the last probes have shown, one line for each transport that fails; `None` before the first one.
-    pub probes: Option<Vec<String>>,
+    /// Where the last probes have failed; `None` before the first ones.
+    pub probes: Option<Vec<ProbeFailure>>,
+}
+
+/// A URL for clients at which the relay could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeFailure {
+    /// One of [`Relay::ice_urls`].
+    pub url: String,
+    /// What happened, and what to do.
+    pub problem: String,
 }
 
 /// What a relay says of itself, as far as the sidecar needs it.
@@ -103,13 +112,29 @@ impl Relay {
     }
 
     /// Notes what probes have shown.
-    pub fn probed(&self, failures: Vec<String>) {
+    pub fn probed(&self, failures: Vec<ProbeFailure>) {
         self.state.send_modify(|state| state.probes = Some(failures));
     }
 
     /// Whether clients may be sent to it: it answers, is ready and does not drain.
     pub fn is_usable(&self) -> bool {
-        self.state.borrow().status.as_ref().is_some_and(|status| status.ready && status.draining.is_null())
+        self.obstacle().is_none()
+    }
+
+    /// Why clients cannot be sent to it; `None` if they can.
+    pub fn obstacle(&self) -> Option<String> {
+        let name = &self.settings.name;
+        let state = self.state.borrow();
+        Some(match (&state.status, &state.problem) {
+            (None, None) => format!("relay {name} has not been asked for its status yet"),
+            (None, Some(problem)) => format!("relay {name}: {problem}"),
+            (Some(status), _) if !status.draining.is_null() => format!("relay {name} is draining"),
+            (Some(status), _) if !status.ready => {
+                let why = status.not_ready.as_deref().unwrap_or("it does not say why");
+                format!("relay {name} is not ready: {why}")
+            }
+            (Some(_), _) => return None,
+        })
     }
 
     /// The URLs for clients.

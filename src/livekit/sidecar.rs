@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::health::Health;
 use super::metrics::Metrics;
 use super::relays::Relay;
 use super::settings::Settings;
@@ -17,6 +18,8 @@ pub struct Sidecar {
     pub relays: Vec<Arc<Relay>>,
     /// The tags of participants.
     pub tags: Tags,
+    /// What works and what does not.
+    pub health: Health,
     /// What it counts.
     pub metrics: Metrics,
 }
@@ -31,7 +34,7 @@ impl Sidecar {
         let relays = relays.collect::<Result<_, _>>().map_err(|failure| anyhow::anyhow!(failure.message))?;
         let secret = settings.credentials.secrets.first().context("there is no shared secret")?;
         let tags = Tags::new(secret);
-        Ok(Sidecar { settings, relays, tags, metrics: Metrics::new() })
+        Ok(Sidecar { settings, relays, tags, health: Health::default(), metrics: Metrics::new() })
     }
 
     /// Does its work until it is dropped.
