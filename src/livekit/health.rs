@@ -104,11 +104,13 @@ impl Health {
             false => readiness.problems.extend(unusable),
         }
         for relay in relays {
-            let failures = relay.state().probes.unwrap_or_default();
-            let sentence = |failure: super::relays::ProbeFailure| {
-                format!("relay {}: {}: {}", relay.settings.name, failure.url, failure.problem)
-            };
-            readiness.problems.extend(failures.into_iter().map(sentence));
+            let state = relay.state();
+            let failures = state.probes.iter().flat_map(|probes| probes.iter());
+            let failures = failures.filter_map(|probe| Some((probe, probe.outcome.as_ref().err()?)));
+            let name = &relay.settings.name;
+            let sentences =
+                failures.map(|(probe, problem)| format!("relay {name}: {}: {problem}", probe.target));
+            readiness.problems.extend(sentences);
         }
         let states = self.states();
         if states[Part::LiveKit as usize] == State::Unknown {

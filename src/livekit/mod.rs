@@ -7,10 +7,12 @@
 //! - [`relays`]: the relays that it registers, and what is known of them
 //! - [`health`]: what works and what does not
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
+//! - [`ice_url`]: the URLs of TURN servers
 //! - [`metrics`]: what it counts
 
 pub mod commands;
 pub mod health;
+pub mod ice_url;
 pub mod metrics;
 pub mod relays;
 pub mod settings;

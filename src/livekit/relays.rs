@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::ice_url::{ClientTransport, IceUrl};
 use super::settings::RelaySettings;
 use crate::admin::client::{Client, Failure, Target, path};
 
@@ -32,17 +33,21 @@ pub struct RelayState {
     pub status: Option<Arc<RelayStatus>>,
     /// Why there is no status.
     pub problem: Option<String>,
-    /// Where the last probes have failed; `None` before the first ones.
-    pub probes: Option<Vec<ProbeFailure>>,
+    /// What the last probes have shown; `None` before the first ones.
+    pub probes: Option<Arc<[Probe]>>,
 }
 
-/// A URL for clients at which the relay could not be used.
+/// What a probe of a listener has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeFailure {
-    /// One of [`Relay::ice_urls`].
-    pub url: String,
-    /// What happened, and what to do.
-    pub problem: String,
+pub struct Probe {
+    /// How clients reach it.
+    pub transport: ClientTransport,
+    /// What was probed: the address of the listener, or the URL of a relay elsewhere.
+    pub target: String,
+    /// Its port.
+    pub port: u16,
+    /// How long it took, or what is wrong and how it is mended.
+    pub outcome: Result<Duration, String>,
 }
 
 /// What a relay says of itself, as far as the sidecar needs it.
@@ -84,6 +89,22 @@ pub struct RelayAddress {
     pub external: Option<IpAddr>,
 }
 
+impl Probe {
+    /// Whether it succeeded.
+    pub fn is_ok(&self) -> bool {
+        self.outcome.is_ok()
+    }
+}
+
+/// Whether a URL works as far as probes tell. Those of its port decide, and if a NAT maps ports, those of its transport.
+fn works(url: &str, probes: &[Probe]) -> bool {
+    let Some(url) = IceUrl::parse(url) else { return true };
+    let of_transport = |probe: &&Probe| probe.transport == url.transport;
+    let of_port: Vec<_> = probes.iter().filter(of_transport).filter(|probe| probe.port == url.port).collect();
+    let decisive = if of_port.is_empty() { probes.iter().filter(of_transport).collect() } else { of_port };
+    decisive.is_empty() || decisive.iter().any(|probe| probe.is_ok())
+}
+
 impl Relay {
     /// The relay that these settings name.
     ///
@@ -112,11 +133,11 @@ impl Relay {
     }
 
     /// Notes what probes have shown.
-    pub fn probed(&self, failures: Vec<ProbeFailure>) {
-        self.state.send_modify(|state| state.probes = Some(failures));
+    pub fn probed(&self, probes: Vec<Probe>) {
+        self.state.send_modify(|state| state.probes = Some(probes.into()));
     }
 
-    /// Whether clients may be sent to it: it answers, is ready and does not drain.
+    /// Whether clients may be sent to it: it answers, is ready and does not drain, and not every probe fails.
     pub fn is_usable(&self) -> bool {
         self.obstacle().is_none()
     }
@@ -133,11 +154,29 @@ impl Relay {
                 let why = status.not_ready.as_deref().unwrap_or("it does not say why");
                 format!("relay {name} is not ready: {why}")
             }
-            (Some(_), _) => return None,
+            (Some(_), _) => {
+                let probes = state.probes.as_deref().unwrap_or_default();
+                let failures = probes.iter().filter_map(|probe| probe.outcome.as_ref().err());
+                match failures.clone().count() == probes.len() {
+                    true => {
+                        format!("relay {name}: no probe of a listener succeeds: {}", failures.clone().next()?)
+                    }
+                    false => return None,
+                }
+            }
         })
     }
 
-    /// The URLs for clients.
+    /// The URLs for clients without those that probes have shown to fail.
+    pub fn working_urls(&self) -> Vec<String> {
+        let mut urls = self.ice_urls();
+        if let Some(probes) = self.state.borrow().probes.as_deref() {
+            urls.retain(|url| works(url, probes));
+        }
+        urls
+    }
+
+    /// The URLs for clients, whether they work now or not.
     pub fn ice_urls(&self) -> Vec<String> {
         match self.settings.urls.is_empty() {
             true => {
@@ -195,5 +234,33 @@ impl Relay {
     /// Its admin API, for what has no method here.
     pub fn control(&self) -> &Client {
         &self.control
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(transport: ClientTransport, port: u16, ok: bool) -> Probe {
+        let outcome = if ok { Ok(Duration::ZERO) } else { Err("fails".into()) };
+        Probe { transport, target: String::new(), port, outcome }
+    }
+
+    #[test]
+    fn a_url_is_left_out_if_its_listener_fails() {
+        use ClientTransport::{Tcp, Tls, Udp};
+        let probes =
+            [probe(Udp, 3478, false), probe(Tcp, 3478, true), probe(Tls, 5349, true), probe(Tls, 443, false)];
+        assert!(!works("turn:192.0.2.1:3478?transport=udp", &probes));
+        assert!(works("turn:192.0.2.1:3478?transport=tcp", &probes));
+        assert!(works("turns:turn.example.org:5349?transport=tcp", &probes));
+        assert!(!works("turns:turn.example.org:443?transport=tcp", &probes));
+        // A NAT maps this port to one of the listeners
+        assert!(works("turns:turn.example.org:8443?transport=tcp", &probes));
+        assert!(!works("turn:192.0.2.1:80?transport=udp", &probes));
+        // Two listeners of a port, of which one works
+        let both = [probe(Udp, 3478, false), probe(Udp, 3478, true)];
+        assert!(works("turn:192.0.2.1:3478?transport=udp", &both));
+        assert!(works("stun:192.0.2.1:3478", &probes) && works("turn:192.0.2.1:3478?transport=udp", &[]));
     }
 }
