@@ -8,6 +8,7 @@
 //! - [`health`]: what works and what does not
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
 //! - [`ice_url`]: the URLs of TURN servers
+//! - [`token`]: LiveKit's access tokens
 //! - [`metrics`]: what it counts
 
 pub mod commands;
@@ -18,3 +19,4 @@ pub mod relays;
 pub mod settings;
 pub mod sidecar;
 pub mod tags;
+pub mod token;
