@@ -39,7 +39,7 @@ class Browser:
     def __init__(self, host, authority, names):
         # The path is kept short: Chromium creates a Unix socket in it, whose path is limited to 108 bytes.
         self._home = tempfile.TemporaryDirectory(prefix="hairpin-browser-", ignore_cleanup_errors=True)
-        home = Path(self._home.name)
+        home = self.home = Path(self._home.name)
         _trust(home, authority)
         # The `*` matches the trailing dot that Chromium adds to some names, which it would otherwise look up in the
         # DNS.
@@ -60,8 +60,8 @@ class Browser:
         self._asked = 0
         self._page = {}
 
-    def open(self, script):
-        """Waits for the page and runs a script in it."""
+    def open(self, script, url=None):
+        """Waits for the page, loads a URL into it if one is given, and runs a script in it."""
 
         def pages():
             """a page exists"""
@@ -70,6 +70,14 @@ class Browser:
 
         attached = self._ask("Target.attachToTarget", targetId=eventually(pages)[0], flatten=True)
         self._page = {"sessionId": attached["sessionId"]}
+        if url:
+
+            def loaded():
+                """the page is loaded"""
+                return self.run("location.origin + document.readyState") == f"{url}complete"
+
+            self._ask("Page.navigate", url=url)
+            eventually(loaded)
         self.run(script)
         return self
 

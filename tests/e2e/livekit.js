@@ -1,0 +1,107 @@
+// A member of a LiveKit room: the page of a participant, with LiveKit's own client, which publishes a moving picture or
+// watches what others publish. `until` and `movingPicture` are those of call.js.
+"use strict";
+
+// All peer connections that the client makes, whatever it calls them.
+const connections = [];
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...configuration) {
+    super(...configuration);
+    connections.push(this);
+  }
+};
+
+class Member {
+  constructor() {
+    connections.splice(0);
+    this.room = new LivekitClient.Room({ disconnectOnPageLeave: false });
+    this.events = [];
+    for (const event of ["SignalReconnecting", "Reconnecting", "Reconnected", "Disconnected"]) {
+      this.room.on(LivekitClient.RoomEvent[event], () => this.events.push(event));
+    }
+    this.seen = 0;
+    this.total = 0;
+    this.changed = this.began = performance.now();
+    this.first = null;
+    this.pause = 0;
+    this.timer = setInterval(() => this.look(), 50);
+  }
+
+  // Joins a room. `rtcConfig` replaces the ICE servers that the LiveKit server names.
+  async join(url, token, rtcConfig) {
+    await this.room.connect(url, token, rtcConfig ? { rtcConfig } : {});
+  }
+
+  async publish() {
+    const [track] = movingPicture().getVideoTracks();
+    await this.room.localParticipant.publishTrack(track, { simulcast: false, source: "camera" });
+  }
+
+  async leave() {
+    clearInterval(this.timer);
+    await this.room.disconnect();
+  }
+
+  get state() {
+    return this.room.state;
+  }
+
+  // The server's identifier of this participant, `PA_...`.
+  get sid() {
+    return this.room.localParticipant.sid;
+  }
+
+  open() {
+    return connections.filter(({ connectionState }) => connectionState !== "closed");
+  }
+
+  // The ICE servers in use, without their passwords.
+  iceServers() {
+    const servers = this.open().flatMap((connection) => connection.getConfiguration().iceServers);
+    return servers.map(({ urls, username }) => ({ urls: [urls].flat(), username }));
+  }
+
+  // The candidates of the selected pair of each connected transport.
+  async selected() {
+    const pairs = [];
+    for (const connection of this.open()) {
+      const stats = await connection.getStats();
+      const transport = [...stats.values()].find(({ type }) => type === "transport");
+      const pair = transport?.dtlsState === "connected" && stats.get(transport.selectedCandidatePairId);
+      if (pair) pairs.push({ local: stats.get(pair.localCandidateId), remote: stats.get(pair.remoteCandidateId) });
+    }
+    return pairs;
+  }
+
+  // Notes new frames: when the first came, and the longest time without any.
+  async look() {
+    let frames = 0;
+    for (const connection of this.open()) {
+      for (const { type, kind, framesDecoded } of (await connection.getStats()).values()) {
+        if (type === "inbound-rtp" && kind === "video") frames += framesDecoded ?? 0;
+      }
+    }
+    if (frames === this.seen) return;
+    const now = performance.now();
+    // A new connection counts from zero.
+    this.total += frames > this.seen ? frames - this.seen : frames;
+    this.seen = frames;
+    if (this.first === null) this.first = now - this.began;
+    else this.pause = Math.max(this.pause, now - this.changed);
+    this.changed = now;
+  }
+
+  // Waits for `count` more frames. Returns the seconds from the beginning to the first frame.
+  async watch(count) {
+    const before = this.total;
+    await until(() => this.total >= before + count);
+    return this.first / 1000;
+  }
+
+  // The longest time without a new frame since the last call of this function, in seconds.
+  longestPause() {
+    const longest = Math.max(this.pause, performance.now() - this.changed) / 1000;
+    this.pause = 0;
+    return longest;
+  }
+}
