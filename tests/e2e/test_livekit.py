@@ -10,7 +10,14 @@ from authority import Authority
 from conftest import NAME
 from hosts import Switch
 from livekit import MEDIA, RELAY_PORTS, SIGNAL, LiveKit, Participant, turn_servers
+from nat import INSIDE, OUTSIDE, host_behind, make_router
 from relay import SECRET
+
+# A relay behind a NAT, and one beside the LiveKit server
+NAT_NAME, ONE_NAME = "nat.example.org", "one.example.org"
+
+# On one machine, the relay and the LiveKit server have ranges of their own.
+RELAY_RANGE = "40000-40999"
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +47,21 @@ def sfu(switch):
 
 
 @pytest.fixture(scope="module")
-def pages(switch, host, authority):
+def cloud(switch, tmp_path_factory):
+    """A host behind a one-to-one NAT."""
+    cloud = host_behind(make_router(switch, tmp_path_factory.mktemp("nat")))
+    yield cloud
+    cloud.close()
+
+
+@pytest.fixture(scope="module")
+def pages(switch, host, sfu, authority):
     """Two browsers on hosts of their own."""
+    names = {NAME: host.v4, ONE_NAME: sfu.v4, NAT_NAME: OUTSIDE[0]}
     opened = []
     try:
         for name in ("first", "second"):
-            opened.append(Participant(switch.host(name, default_route=True), authority, {NAME: host.v4}))
+            opened.append(Participant(switch.host(name, default_route=True), authority, names))
         yield opened
     finally:
         for page in opened:
@@ -71,7 +87,7 @@ def peers(at):
     return {"allow": [f"{at}:{MEDIA[0]}-{MEDIA[1]}"]}
 
 
-def meet(pages, livekit, *protocols, at):
+def meet(pages, livekit, *protocols, at=None):
     """Two browsers meet in a room: one receives the video that the other publishes, and both use the relay."""
     publisher, viewer = pages
     publisher.join(livekit, "publisher", publish=True)
@@ -79,16 +95,56 @@ def meet(pages, livekit, *protocols, at):
     print(f"video after {viewer.watch():.1f} s over {'/'.join(protocols)}")
     for page in pages:
         page.relayed(*protocols, at=at)
+    for page in pages:
+        page.leave()
 
 
-@pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
+def certificate(authority, name):
+    """The `[tls]` section of a relay with this name."""
+    cert, key = authority.issue(name)
+    return {"cert": str(cert), "key": str(key)}
+
+
+every_protocol = pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
+
+
+@every_protocol
 def test_turn_servers(protocol, start, livekit, host, sfu, pages, tls):
     """`rtc.turn_servers` with the shared secret."""
-    relay = start(host, tls=tls, peers=peers(sfu.v4))
+    start(host, tls=tls, peers=peers(sfu.v4))
     room = livekit(sfu, rtc={"turn_servers": turn_servers(host.v4, protocol, secret=SECRET, name=NAME)})
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL]), (host.v4, RELAY_PORTS))
     meet(pages, room, protocol, at=host.v4)
-    assert relay.metric("allocations") >= 2
+
+
+@every_protocol
+def test_one_address(protocol, start, livekit, sfu, pages, authority):
+    """The relay and the LiveKit server share their only address."""
+    start(sfu, relay={"addresses": [sfu.v4], "ports": RELAY_RANGE}, tls=certificate(authority, ONE_NAME), peers=peers(sfu.v4))
+    room = livekit(sfu, rtc={"turn_servers": turn_servers(sfu.v4, protocol, secret=SECRET, name=ONE_NAME)})
     for page in pages:
-        page.leave()
+        page.reaches_only((sfu.v4, [SIGNAL, *RELAY_PORTS]))
+    meet(pages, room, protocol, at=sfu.v4)
+
+
+@every_protocol
+def test_one_address_behind_a_nat(protocol, start, livekit, cloud, pages, authority):
+    """The relay and the LiveKit server are on one machine of a cloud: its address is private, and clients know another."""
+    [inside, _], [outside, _] = INSIDE, OUTSIDE
+    where = {"addresses": [inside], "external_ip": [outside], "ports": RELAY_RANGE}
+    start(cloud, relay=where, tls=certificate(authority, NAT_NAME), peers=peers(inside))
+    servers = turn_servers(outside, protocol, secret=SECRET, name=NAT_NAME)
+    room = livekit(cloud, address=outside, rtc={"turn_servers": servers})
+    for page in pages:
+        page.reaches_only((outside, [SIGNAL, *RELAY_PORTS]))
+    meet(pages, room, protocol)
+
+
+def test_a_relay_behind_a_nat(start, livekit, cloud, sfu, pages):
+    """The relay is behind a NAT, the LiveKit server elsewhere."""
+    start(cloud, relay={"addresses": INSIDE[:1], "external_ip": OUTSIDE[:1]}, peers=peers(sfu.v4))
+    room = livekit(sfu, rtc={"turn_servers": turn_servers(OUTSIDE[0], "udp", secret=SECRET)})
+    for page in pages:
+        page.reaches_only((sfu.v4, [SIGNAL]), (OUTSIDE[0], RELAY_PORTS))
+    meet(pages, room, "udp", at=OUTSIDE[0])
