@@ -6,6 +6,7 @@
 //! - [`files`]: sentences about files that cannot be read
 //! - `kind`, `kinds`: how the values of each kind are read
 //! - `secrets`: which texts are shared secrets and passwords, and how files hold them
+//! - `document`: reads files by tables of settings, for the relay and for the sidecar
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`;
 //!   `certificate_section`: `[[tls.certificate]]`; `listener_section`: `[[listener]]`
 //! - `listener`: listeners and their settings; `listener_checks`: whether these agree with other settings
@@ -20,6 +21,8 @@
 //! - [`tokens`]: who may use the admin API over TCP
 //! - [`pages`]: the reference page and the sample
 //!
+//! What reads tables and makes pages of them is the sidecar's, too, which has tables of its own (`livekit::config`).
+//!
 //! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
 
 mod argument;
@@ -27,10 +30,11 @@ pub mod certificate;
 mod certificate_section;
 mod changes;
 mod checks;
+pub(crate) mod document;
 pub mod external;
 pub mod files;
-mod kind;
-mod kinds;
+pub(crate) mod kind;
+pub(crate) mod kinds;
 mod layers;
 mod listener;
 mod listener_checks;
@@ -39,9 +43,9 @@ mod load;
 mod overrides;
 pub mod own_addresses;
 pub mod pages;
-mod report;
-mod secrets;
-mod section;
+pub(crate) mod report;
+pub(crate) mod secrets;
+pub(crate) mod section;
 pub mod server_certificate;
 mod service_links;
 pub mod settings;

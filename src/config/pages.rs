@@ -3,18 +3,28 @@
 
 use std::fmt::Write;
 
+use super::document::Tables;
 use super::kind::Setting;
 use super::section::{RepeatedSection, Row};
-use super::settings::Settings;
-use super::table::{REPEATED, SECTIONS, SETTINGS};
+use super::table::TABLES;
 
 /// `docs/configuration.md`.
 pub fn reference() -> String {
-    let mut page = String::from(REFERENCE_HEAD);
-    for (section, introduction) in SECTIONS {
+    reference_of(&TABLES, REFERENCE_HEAD)
+}
+
+/// `conf/hairpin.toml`.
+pub fn sample() -> String {
+    sample_of(&TABLES, SAMPLE_HEAD)
+}
+
+/// A page with every setting, below `head`.
+pub(crate) fn reference_of<T>(tables: &'static Tables<T>, head: &str) -> String {
+    let mut page = String::from(head);
+    for (section, introduction) in tables.sections {
         let title = if section.is_empty() { "Top of the file".to_owned() } else { format!("`[{section}]`") };
         let _ = write!(page, "\n## {title}\n\n{introduction}\n");
-        let (settings, repeated) = in_section(section);
+        let (settings, repeated) = in_section(tables, section);
         settings.for_each(|row| entry(&mut page, row.key, &row));
         for RepeatedSection { key, entry: inner, doc, coturn: names } in repeated {
             let _ = write!(page, "\n### `[[{key}]]`\n\nSection that can be repeated");
@@ -26,16 +36,16 @@ pub fn reference() -> String {
     page
 }
 
-/// `conf/hairpin.toml`: every setting, commented out, at its default or with an example.
-pub fn sample() -> String {
-    let mut page = String::from(SAMPLE_HEAD);
-    for (section, introduction) in SECTIONS {
+/// A configuration with every setting, commented out, at its default or with an example.
+pub(crate) fn sample_of<T>(tables: &'static Tables<T>, head: &str) -> String {
+    let mut page = String::from(head);
+    for (section, introduction) in tables.sections {
         if !section.is_empty() {
             let _ = write!(page, "\n\n");
             comment(&mut page, introduction);
             let _ = writeln!(page, "[{section}]");
         }
-        let (settings, repeated) = in_section(section);
+        let (settings, repeated) = in_section(tables, section);
         settings.for_each(|row| {
             let name = row.key.rsplit('.').next().unwrap_or(row.key);
             line(&mut page, name, &row);
@@ -102,12 +112,13 @@ const SAMPLE_HEAD: &str = "\
 ";
 
 /// What the pages show of a section: its settings and the sections inside it that may be repeated.
-fn in_section(
+fn in_section<T>(
+    tables: &'static Tables<T>,
     section: &str,
-) -> (impl Iterator<Item = Row>, impl Iterator<Item = &'static RepeatedSection<Settings>>) {
+) -> (impl Iterator<Item = Row>, impl Iterator<Item = &'static RepeatedSection<T>>) {
     let belongs = move |key: &str| key.rsplit_once('.').map_or("", |(section, _)| section) == section;
-    let settings = SETTINGS.iter().filter(move |setting| belongs(setting.key)).map(Setting::row);
-    (settings, REPEATED.iter().filter(move |repeated| belongs(repeated.key)))
+    let settings = tables.settings.iter().filter(move |setting| belongs(setting.key)).map(Setting::row);
+    (settings, tables.repeated.iter().filter(move |repeated| belongs(repeated.key)))
 }
 
 /// An entry of the reference page.
@@ -161,37 +172,36 @@ fn capital(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
+/// Compares a page of the repository with the generated one, which is written if HAIRPIN_WRITE_PAGES is set.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+pub(crate) fn assert_current(path: &str, made: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("HAIRPIN_WRITE_PAGES").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, made).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == made, "{} is out of date: run this test with HAIRPIN_WRITE_PAGES=1", path.display());
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::config::secrets::SAMPLE;
+    use crate::config::table::{REPEATED, SECTIONS, SETTINGS};
     use crate::config::{ReadContext, load, tests};
-
-    /// Compares a page of the repository with the generated one, which is written if HAIRPIN_WRITE_PAGES is set.
-    fn current(path: &str, made: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        if std::env::var_os("HAIRPIN_WRITE_PAGES").is_some() {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, made).unwrap();
-        }
-        let stored = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            stored == made,
-            "{} is out of date: run this test with HAIRPIN_WRITE_PAGES=1",
-            path.display()
-        );
-    }
 
     #[test]
     fn the_reference_is_up_to_date() {
-        current("docs/configuration.md", &reference());
+        assert_current("docs/configuration.md", &reference());
     }
 
     #[test]
     fn the_sample_is_up_to_date() {
-        current("conf/hairpin.toml", &sample());
+        assert_current("conf/hairpin.toml", &sample());
     }
 
     #[test]
@@ -237,7 +247,7 @@ mod tests {
             "coturn's names"
         );
         let in_sections = |(section, _): &(&str, &str)| {
-            let (settings, repeated) = in_section(section);
+            let (settings, repeated) = in_section(&TABLES, section);
             settings.count() + repeated.count()
         };
         assert_eq!(SECTIONS.iter().map(in_sections).sum::<usize>(), rows.len());

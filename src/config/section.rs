@@ -15,6 +15,23 @@ pub struct Source<'a> {
     /// Where the lines of the text begin.
     pub lines: &'a [usize],
     pub context: &'a ReadContext<'a>,
+    pub about: About,
+}
+
+/// What messages about a file know of its settings.
+#[derive(Clone, Copy)]
+pub struct About {
+    /// The page that lists them.
+    pub page: &'static str,
+    /// What the keys begin with where a value of the wrong type, or an unknown key, may be a secret in the wrong place.
+    pub guarded: &'static [&'static str],
+}
+
+impl About {
+    /// Whether a misplaced text at this key may be a secret.
+    pub fn is_guarded(self, key: &str) -> bool {
+        self.guarded.iter().any(|section| key.starts_with(section))
+    }
 }
 
 /// A section that may be written several times, such as `[[auth.user]]`: a row of the table.
@@ -125,7 +142,7 @@ impl<T, D: Default> Entry<T> for Draft<T, D> {
             let value = table.get(name).and_then(Item::span);
             let shown = value.clone().and_then(|value| source.text.get(value)).unwrap_or_default();
             let value = value.unwrap_or(header);
-            let shown = if is_in_auth(key) && shown.contains(':') { HIDDEN } else { shown };
+            let shown = if source.about.is_guarded(key) && shown.contains(':') { HIDDEN } else { shown };
             findings.push(source.finding(&format!("{key}.{name}"), value, shown, what, fix));
         }
         findings
@@ -198,8 +215,9 @@ impl Source<'_> {
         let errors = errors.into_iter();
         let finding = errors.map(|error| {
             let text = self.text.get(error.at.clone()).unwrap_or_default();
-            // A value of the wrong type in [auth] may be a secret that was written in the wrong place.
-            let hidden = setting.kind.is_secret() || error.hidden || error.wrong_type && is_in_auth(key);
+            // A value of the wrong type may be a secret that was written in the wrong place.
+            let hidden =
+                setting.kind.is_secret() || error.hidden || error.wrong_type && self.about.is_guarded(key);
             // So may a name that has coturn's form, user:password.
             let hidden = hidden || key == "auth.user.name" && text.contains(':');
             let shown = if hidden { HIDDEN } else { text };
@@ -223,10 +241,10 @@ impl Source<'_> {
         };
         let fix = match of_coturn.or_else(closest) {
             Some(key) => format!("did you mean {key}?"),
-            None => "remove it; docs/configuration.md lists every setting".to_owned(),
+            None => format!("remove it; {} lists every setting", self.about.page),
         };
-        // A key of [auth] that is like no other may be a secret that was written in the wrong place.
-        match (is_in_auth(key) && fix.starts_with("remove"), key.rsplit_once('.')) {
+        // A key that is like no other may be a secret that was written in the wrong place.
+        match (self.about.is_guarded(key) && fix.starts_with("remove"), key.rsplit_once('.')) {
             (true, Some((section, _))) => {
                 self.finding(&format!("{section}.{HIDDEN}"), at, "", "unknown setting", fix)
             }
@@ -259,10 +277,6 @@ impl Source<'_> {
             warning: false,
         }
     }
-}
-
-fn is_in_auth(key: &str) -> bool {
-    key.starts_with("auth.")
 }
 
 /// Where the lines of a text begin.
@@ -354,7 +368,8 @@ mod tests {
         let mut pairs = Vec::new();
         let document = Document::parse(text).unwrap();
         let lines = line_starts(text);
-        let source = Source { name: "file", text, lines: &lines, context: &ReadContext::NONE };
+        let about = About { page: "a page", guarded: &[] };
+        let source = Source { name: "file", text, lines: &lines, context: &ReadContext::NONE, about };
         let findings = PAIRS.read(&mut pairs, &document["pair"], source);
         (pairs, findings.iter().map(ToString::to_string).collect())
     }

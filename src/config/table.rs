@@ -2,7 +2,8 @@
 //! loader, the reference page and the sample configuration are made from it. A key is a promise once released.
 
 use super::certificate_section::{self, CertificateDraft};
-use super::kind::{ReadContext, Reload, Setting};
+use super::document::Tables;
+use super::kind::{Reload, Setting};
 use super::kinds::{
     ADDRESSES, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, HOST_NAMES,
     Host, List, ListenAddress, ListenTransports, Md5Key, NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES,
@@ -11,7 +12,7 @@ use super::kinds::{
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
-use super::section::{Draft, RepeatedSection};
+use super::section::{About, Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings, SiblingSettings};
 use super::sibling;
 use super::user::{self, UserDraft};
@@ -21,6 +22,14 @@ use crate::wire::Family;
 
 /// The environment variable that may hold shared secrets.
 pub const SECRET_VARIABLE: &str = "HAIRPIN_AUTH_SECRET";
+
+/// Everything that can be set.
+pub static TABLES: Tables<Settings> = Tables {
+    sections: SECTIONS,
+    settings: SETTINGS,
+    repeated: REPEATED,
+    about: About { page: "docs/configuration.md", guarded: &["auth."] },
+};
 
 /// The sections in the order of the reference page, each with its introduction. The empty name is the top of the file.
 pub static SECTIONS: &[(&str, &str)] = &[
@@ -1023,11 +1032,7 @@ impl Default for Settings {
     /// What runs without a configuration file: the defaults of the table, read like the values of a file.
     fn default() -> Self {
         let mut settings = Settings::blank();
-        for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
-            let value = setting.default.parse().expect("a default of the table is TOML");
-            let errors = setting.kind.read(&mut settings, &value, &ReadContext::NONE);
-            assert!(errors.is_empty(), "the default of {} is refused: {errors:?}", setting.key);
-        }
+        TABLES.defaults(&mut settings);
         settings
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds of settings. Here are plain values; `network` has addresses and ports, `secret` has credentials and files, `admin` has
+//! The kinds of settings, which tables of settings of any type use. Here are plain values; `network` has addresses and ports, `secret` has credentials and files, `admin` has
 //! those of `[admin]`, `listener` those of `[[listener]]`.
 
 mod admin;
@@ -214,11 +214,11 @@ pub struct List<T: 'static, X: 'static> {
 /// What a list consists of.
 pub struct Elements<X> {
     /// Reads one.
-    read: fn(&Value) -> Result<X, ValueError>,
+    pub read: fn(&Value) -> Result<X, ValueError>,
     /// Whether it is a mistake to list one twice.
-    differ: bool,
+    pub differ: bool,
     /// Their name on the reference page.
-    name: &'static str,
+    pub name: &'static str,
 }
 
 impl<T, X: Clone + Display> SettingKind<T> for List<T, X> {
@@ -249,7 +249,7 @@ impl<T, X: Clone + Display> SettingKind<T> for List<T, X> {
 }
 
 /// Sets a field to what was read, or returns the error.
-fn set<X>(field: &mut X, read: Result<X, ValueError>) -> Vec<ValueError> {
+pub fn set<X>(field: &mut X, read: Result<X, ValueError>) -> Vec<ValueError> {
     match read {
         Ok(value) => {
             *field = value;
@@ -260,7 +260,7 @@ fn set<X>(field: &mut X, read: Result<X, ValueError>) -> Vec<ValueError> {
 }
 
 /// Reads every element of a list; a single value is a list of one.
-fn list<X>(value: &Value, read: impl Fn(&Value) -> Result<X, ValueError>) -> (Vec<X>, Vec<ValueError>) {
+pub fn list<X>(value: &Value, read: impl Fn(&Value) -> Result<X, ValueError>) -> (Vec<X>, Vec<ValueError>) {
     let (mut items, mut errors) = (Vec::new(), Vec::new());
     let mut element = |element| match read(element) {
         Ok(item) => items.push(item),
@@ -275,7 +275,7 @@ fn list<X>(value: &Value, read: impl Fn(&Value) -> Result<X, ValueError>) -> (Ve
 }
 
 /// Reads a list whose elements must differ.
-fn set_of<X: Display>(
+pub fn set_of<X: Display>(
     value: &Value,
     read: impl Fn(&Value) -> Result<X, ValueError>,
 ) -> (Vec<X>, Vec<ValueError>) {
@@ -299,11 +299,11 @@ fn number(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, ValueError>
     })
 }
 
-fn text(value: &Value) -> Result<&str, ValueError> {
+pub fn text(value: &Value) -> Result<&str, ValueError> {
     value.as_str().ok_or_else(|| wrong_type(value, "text", "write it in quotes"))
 }
 
-fn wrong_type(value: &Value, expected: &str, fix: &str) -> ValueError {
+pub fn wrong_type(value: &Value, expected: &str, fix: &str) -> ValueError {
     let found = match value {
         Value::String(_) => "text",
         Value::Integer(_) => "a number",

@@ -286,7 +286,7 @@ fn add_secrets<P>(
 }
 
 /// The warning about a file with a secret that everybody may read.
-pub(super) fn public(value: &Value, contents: &FileContents) -> Option<ValueError> {
+pub fn public(value: &Value, contents: &FileContents) -> Option<ValueError> {
     contents.is_public.then(|| {
         let what = "every user of this machine may read the file";
         ValueError { warning: true, ..ValueError::of(value, what, "run `chmod o-rwx` on it") }
@@ -314,7 +314,7 @@ fn password_bytes(password: &Password) -> &[u8] {
 
 /// What a file contains that a setting names.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileKind {
+pub enum FileKind {
     Secret,
     Password,
     Pem,
@@ -322,7 +322,7 @@ pub(super) enum FileKind {
 }
 
 /// The name of a file and what it contains.
-pub(super) fn file<'a>(
+pub fn file<'a>(
     value: &'a Value,
     context: &ReadContext<'_>,
     kind: FileKind,
