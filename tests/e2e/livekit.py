@@ -28,7 +28,7 @@ SIDECAR = Path(os.environ.get("HAIRPIN_LIVEKIT") or TARGET / "release" / "hairpi
 
 KEY, API_SECRET = "APIhairpintests", "the API secret of these tests, 32 characters"
 
-SIGNAL, MEDIA_TCP, MEDIA = 7880, 7881, (50000, 50199)
+SIGNAL, MEDIA_TCP, MEDIA = 7880, 7881, (50000, 52999)
 
 # What a browser may reach at a relay
 RELAY_PORTS = (3478, 5349, 443)
@@ -236,6 +236,35 @@ class Sidecar(Program):
         samples = self.metrics()
         assert name in samples, f"no metric {name}: {sorted(samples)}"
         return sum(value for found, value in samples[name].items() if labels.items() <= set(found))
+
+
+class Load:
+    """Participants that join a room at once, from a host, over relays only. They stay until `leave` or the end of the
+    `with` block. `result` is what the client reports once each has joined or failed, described in
+    tests/livekit/load/main.go.
+    """
+
+    def __init__(self, host, livekit, count, room=ROOM):
+        words = ["--url", livekit.url, "--room", room, "--count", count]
+        enter = host.command(TOOLS / "load", *words)
+        variables = {"PATH": os.environ["PATH"], "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": API_SECRET}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(enter, stdin=pipe, stdout=pipe, env=variables, text=True)
+        self.result = json.loads(self.process.stdout.readline())
+
+    def leave(self):
+        """All leave the room."""
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
 
 class Participant:

@@ -9,7 +9,7 @@ import pytest
 from authority import Authority
 from conftest import NAME
 from hosts import Switch
-from livekit import MEDIA, RELAY_PORTS, SIGNAL, LiveKit, Participant, turn_servers
+from livekit import MEDIA, RELAY_PORTS, ROOM, SIGNAL, LiveKit, Load, Participant, turn_servers
 from nat import INSIDE, OUTSIDE, host_behind, make_router
 from relay import SECRET
 
@@ -148,3 +148,15 @@ def test_a_relay_behind_a_nat(start, livekit, cloud, sfu, pages):
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL]), (OUTSIDE[0], RELAY_PORTS))
     meet(pages, room, "udp", at=OUTSIDE[0])
+
+
+def test_200_participants_at_once(start, livekit, switch, host, sfu):
+    """200 participants that join at the same time are all relayed."""
+    start(host, peers=peers(sfu.v4))
+    room = livekit(sfu, rtc={"turn_servers": turn_servers(host.v4, "udp", secret=SECRET)})
+    with Load(switch.host("load", default_route=True), room, 200) as load:
+        took, retries = max(load.result["seconds"]), load.result["retries"]
+        print(f"the last one had joined after {took:.1f} s; {retries} attempts were made again")
+        assert load.result["connected"] == 200, load.result
+        assert load.result["pairs"] == {"relay/udp/udp": 200}
+        assert len(room.participants(ROOM)) == 200

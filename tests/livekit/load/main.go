@@ -24,6 +24,8 @@ type report struct {
 	Connected int `json:"connected"`
 	// Why the others have not.
 	Failed []string `json:"failed"`
+	// How many attempts were made in vain before.
+	Retries int `json:"retries"`
 	// How many connected participants have a selected candidate pair with this type and protocol of the local candidate
 	// and, for a relayed one, of the connection to the relay.
 	Pairs map[string]int `json:"pairs"`
@@ -35,7 +37,8 @@ func main() {
 	url := flag.String("url", "", "URL of the LiveKit server")
 	room := flag.String("room", "load", "name of the room")
 	count := flag.Int("count", 1, "number of participants")
-	timeout := flag.Duration("timeout", time.Minute, "how long each may take to connect")
+	timeout := flag.Duration("timeout", 15*time.Second, "how long an attempt to connect may take")
+	attempts := flag.Int("attempts", 4, "how often each participant tries")
 	flag.Parse()
 	// Each participant that an overloaded machine lets down would write a page.
 	lksdk.SetLogger(protocol.GetDiscardLogger())
@@ -47,10 +50,11 @@ func main() {
 	for n := range *count {
 		all.Go(func() {
 			began := time.Now()
-			joined, pair, err := join(*url, *room, fmt.Sprintf("load-%d", n), *timeout)
+			joined, pair, retries, err := join(*url, *room, fmt.Sprintf("load-%d", n), *timeout, *attempts)
 			took := time.Since(began).Seconds()
 			lock.Lock()
 			defer lock.Unlock()
+			result.Retries += retries
 			if err != nil {
 				result.Failed = append(result.Failed, err.Error())
 				return
@@ -73,23 +77,28 @@ func main() {
 	all.Wait()
 }
 
-// Joins a room and describes the selected candidate pair.
-func join(url, room, identity string, timeout time.Duration) (*lksdk.Room, string, error) {
+// Joins a room and describes the selected candidate pair. On a machine that is overloaded by all participants together,
+// the server may have given a candidate pair up before the client opens its side of it, and only a new attempt helps.
+func join(url, room, identity string, timeout time.Duration, attempts int) (*lksdk.Room, string, int, error) {
 	who := lksdk.ConnectInfo{
 		APIKey:              os.Getenv("LIVEKIT_API_KEY"),
 		APISecret:           os.Getenv("LIVEKIT_API_SECRET"),
 		RoomName:            room,
 		ParticipantIdentity: identity,
 	}
-	joined, err := lksdk.ConnectToRoom(url, who, lksdk.NewRoomCallback(),
-		lksdk.WithICETransportPolicy(webrtc.ICETransportPolicyRelay),
-		lksdk.WithConnectTimeout(timeout),
-		lksdk.WithDisableRegionDiscovery(),
-	)
-	if err != nil {
-		return nil, "", err
+	var failure error
+	for attempt := range attempts {
+		joined, err := lksdk.ConnectToRoom(url, who, lksdk.NewRoomCallback(),
+			lksdk.WithICETransportPolicy(webrtc.ICETransportPolicyRelay),
+			lksdk.WithConnectTimeout(timeout),
+			lksdk.WithDisableRegionDiscovery(),
+		)
+		if err == nil {
+			return joined, selected(joined.LocalParticipant.GetSubscriberPeerConnection()), attempt, nil
+		}
+		failure = err
 	}
-	return joined, selected(joined.LocalParticipant.GetSubscriberPeerConnection()), nil
+	return nil, "", attempts - 1, failure
 }
 
 // Describes the selected candidate pair of a peer connection.
