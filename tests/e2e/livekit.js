@@ -1,8 +1,9 @@
-// A member of a LiveKit room: the page of a participant, with LiveKit's own client, which publishes a moving picture or
-// watches what others publish. `until` and `movingPicture` are those of call.js.
+// Pages that take part in calls: members of a LiveKit room with LiveKit's own client, and streams of a MediaMTX server with
+// that of MediaMTX. They publish a moving picture or watch what others publish. `until` and `movingPicture` are those of
+// call.js.
 "use strict";
 
-// All peer connections that the client makes, whatever it calls them.
+// All peer connections that clients make.
 const connections = [];
 window.RTCPeerConnection = class extends RTCPeerConnection {
   constructor(...configuration) {
@@ -11,14 +12,10 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
   }
 };
 
-class Member {
+// Watches the connections of a page: what they receive, and through which candidates.
+class Watch {
   constructor() {
     connections.splice(0);
-    this.room = new LivekitClient.Room({ disconnectOnPageLeave: false });
-    this.events = [];
-    for (const event of ["SignalReconnecting", "Reconnecting", "Reconnected", "Disconnected"]) {
-      this.room.on(LivekitClient.RoomEvent[event], () => this.events.push(event));
-    }
     this.seen = 0;
     this.total = 0;
     this.changed = this.began = performance.now();
@@ -27,28 +24,8 @@ class Member {
     this.timer = setInterval(() => this.look(), 50);
   }
 
-  // Joins a room. `rtcConfig` replaces the ICE servers that the LiveKit server names.
-  async join(url, token, rtcConfig) {
-    await this.room.connect(url, token, rtcConfig ? { rtcConfig } : {});
-  }
-
-  async publish() {
-    const [track] = movingPicture().getVideoTracks();
-    await this.room.localParticipant.publishTrack(track, { simulcast: false, source: "camera" });
-  }
-
-  async leave() {
+  end() {
     clearInterval(this.timer);
-    await this.room.disconnect();
-  }
-
-  get state() {
-    return this.room.state;
-  }
-
-  // The server's identifier of this participant, `PA_...`.
-  get sid() {
-    return this.room.localParticipant.sid;
   }
 
   open() {
@@ -75,12 +52,10 @@ class Member {
 
   // Notes new frames: when the first came, and the longest time without any.
   async look() {
-    let frames = 0;
-    for (const connection of this.open()) {
-      for (const { type, kind, framesDecoded } of (await connection.getStats()).values()) {
-        if (type === "inbound-rtp" && kind === "video") frames += framesDecoded ?? 0;
-      }
-    }
+    if (this.looking) return;
+    this.looking = true;
+    const frames = await this.frames();
+    this.looking = false;
     if (frames === this.seen) return;
     const now = performance.now();
     // A new connection counts from zero.
@@ -89,6 +64,17 @@ class Member {
     if (this.first === null) this.first = now - this.began;
     else this.pause = Math.max(this.pause, now - this.changed);
     this.changed = now;
+  }
+
+  // How many frames the open connections have decoded.
+  async frames() {
+    let frames = 0;
+    for (const connection of this.open()) {
+      for (const { type, kind, framesDecoded } of (await connection.getStats()).values()) {
+        if (type === "inbound-rtp" && kind === "video") frames += framesDecoded ?? 0;
+      }
+    }
+    return frames;
   }
 
   // Waits for `count` more frames. Returns the seconds from the beginning to the first frame.
@@ -104,4 +90,68 @@ class Member {
     this.pause = 0;
     return longest;
   }
+}
+
+// A member of a LiveKit room.
+class Member extends Watch {
+  constructor() {
+    super();
+    this.room = new LivekitClient.Room({ disconnectOnPageLeave: false });
+    this.events = [];
+    for (const event of ["SignalReconnecting", "Reconnecting", "Reconnected", "Disconnected"]) {
+      this.room.on(LivekitClient.RoomEvent[event], () => this.events.push(event));
+    }
+  }
+
+  // Joins a room. `rtcConfig` replaces the ICE servers that the LiveKit server names.
+  async join(url, token, rtcConfig) {
+    await this.room.connect(url, token, rtcConfig ? { rtcConfig } : {});
+  }
+
+  async publish() {
+    const [track] = movingPicture().getVideoTracks();
+    await this.room.localParticipant.publishTrack(track, { simulcast: false, source: "camera" });
+  }
+
+  async leave() {
+    this.end();
+    await this.room.disconnect();
+  }
+
+  get state() {
+    return this.room.state;
+  }
+
+  // The server's identifier of this participant, `PA_...`.
+  get sid() {
+    return this.room.localParticipant.sid;
+  }
+}
+
+// A stream of a MediaMTX server that this page publishes or reads, with MediaMTX's own client for that.
+class Stream extends Watch {
+  // `url` is that of the stream.
+  async publish(url) {
+    await load(`${url}/publisher.js`);
+    const codecs = { videoCodec: "vp8/90000", videoBitrate: 1000, audioCodec: "opus/48000", audioBitrate: 32 };
+    this.client = new MediaMTXWebRTCPublisher({ url: `${url}/whip`, stream: movingPicture(), ...codecs });
+    await until(() => this.open().some(({ connectionState }) => connectionState === "connected"));
+  }
+
+  async read(url) {
+    await load(`${url}/reader.js`);
+    this.client = new MediaMTXWebRTCReader({ url: `${url}/whep` });
+  }
+
+  async leave() {
+    this.end();
+    this.client.close();
+  }
+}
+
+async function load(url) {
+  const script = document.createElement("script");
+  script.src = url;
+  document.head.append(script);
+  await new Promise((resolve, reject) => Object.assign(script, { onload: resolve, onerror: reject }));
 }

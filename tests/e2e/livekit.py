@@ -268,7 +268,7 @@ class Load:
 
 
 class Participant:
-    """A browser whose page holds LiveKit's client, at http://localhost:8000."""
+    """A browser whose page holds LiveKit's client, at http://localhost:8000. It reads and publishes streams, too."""
 
     PORT = 8000
     ORIGIN = f"http://localhost:{PORT}"
@@ -308,6 +308,10 @@ class Participant:
         if publish:
             self.run("member.publish()")
         return self
+
+    def stream(self, action, url):
+        """Publishes or reads a stream of a MediaMTX server."""
+        self.run(f"globalThis.member?.leave(); globalThis.member = new Stream(); member.{action}({json.dumps(url)})")
 
     def run(self, script, timeout=60):
         """Returns the value of a script in the page."""
