@@ -102,9 +102,11 @@ def connect(host, clients):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Adds the logs of a failed test's relays to its report, because the log files are removed with the test."""
+    """Adds the logs of a failed test's relays and programs to its report, because the log files are removed with the test."""
     outcome = yield
     report = outcome.get_result()
     if report.failed:
         for n, relay in enumerate(getattr(item, "relays", [])):
             report.sections.append((f"log of relay {n}", relay.log[-20_000:]))
+        for program in getattr(item, "programs", []):
+            report.sections.append((f"log of {program.folder.name}", program.log[-20_000:]))

@@ -8,6 +8,7 @@ from conftest import NAME
 from livekit import RELAY_PORTS, Participant
 from mediamtx import MEDIA, WEB, MediaMTX, ice_servers
 from relay import SECRET
+from rooms import programs  # noqa: F401 a fixture
 
 URLS = {
     "udp": f"turn:{NAME}:3478?transport=udp",
@@ -48,12 +49,10 @@ def flows(pages, url, protocol):
         page.leave()
 
 
-def test_its_configuration(start, host, media, pages, tls, tmp_path):
+def test_its_configuration(start, host, media, pages, tls, programs, tmp_path):
     """`webrtcICEServers2` with `AUTH_SECRET`: MediaMTX makes credentials from the shared secret."""
     start(host, tls=tls, peers={"allow": [f"{media.v4}:{MEDIA}"]})
     for protocol, url in URLS.items():
-        server = MediaMTX(media, tmp_path / protocol, webrtcICEServers2=ice_servers(url, secret=SECRET))
-        try:
-            flows(pages, server.start().url, protocol)
-        finally:
-            server.kill()
+        programs.append(MediaMTX(media, tmp_path / protocol, webrtcICEServers2=ice_servers(url, secret=SECRET)))
+        flows(pages, programs[-1].start().url, protocol)
+        programs[-1].kill()
