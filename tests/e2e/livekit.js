@@ -103,9 +103,17 @@ class Member extends Watch {
     }
   }
 
-  // Joins a room. `rtcConfig` replaces the ICE servers that the LiveKit server names.
-  async join(url, token, rtcConfig) {
-    await this.room.connect(url, token, rtcConfig ? { rtcConfig } : {});
+  // Joins a room. ICE servers from the sidecar at `ask`, if that is given, replace those that the LiveKit server names.
+  async join(url, token, ask) {
+    await this.room.connect(url, token, ask ? { rtcConfig: await this.ask(ask, token) } : {});
+  }
+
+  // What the sidecar has for the owner of this token.
+  async ask(url, token) {
+    const response = await fetch(`${url}/v1/ice-servers`, { headers: { Authorization: `Bearer ${token}` } });
+    if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+    const { iceServers } = await response.json();
+    return { iceServers };
   }
 
   async publish() {

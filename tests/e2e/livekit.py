@@ -21,6 +21,7 @@ from pathlib import Path
 
 from browser import Browser
 from hosts import eventually
+from relay import SECRET, toml
 
 TARGET = Path(__file__).parents[2] / "target"
 TOOLS = Path(os.environ.get("LIVEKIT_TOOLS") or TARGET / "livekit").resolve()
@@ -154,8 +155,7 @@ class LiveKit(Program):
                 "logging": {"level": "info", "json": True},
                 **changes,
             }
-            self.file.write_text(yaml(config))
-            self.file.chmod(0o600)
+            _write(self.file, yaml(config))
 
     def start(self):
         """Starts it and waits until it serves."""
@@ -195,30 +195,74 @@ class LiveKit(Program):
         self.call("DeleteRoom", None, room=room)
 
 
-class Sidecar(Program):
-    """The sidecar, run with the configuration in `file`, which is `config` if that is given."""
+class Redis(Program):
+    """Redis, which the nodes of a distributed deployment share."""
 
-    HTTP = ("127.0.0.1", 9643)
+    PORT = 6379
 
-    def __init__(self, host, folder, config=None, *, environment=None):
-        self.file = Path(folder) / "hairpin-livekit.toml"
-        super().__init__(host, folder, SIDECAR, "run", "--config", self.file, environment=environment)
-        if config is not None:
-            self.file.write_text(config)
-            self.file.chmod(0o600)
+    def __init__(self, host, folder):
+        options = ["--port", self.PORT, "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", folder]
+        super().__init__(host, folder, "redis-server", *options)
 
     def start(self):
         """Starts it and waits until it serves."""
         super().start()
-        return self.answers(self.HTTP, "/livez")
+
+        def serves():
+            """Redis serves"""
+            try:
+                self.host.tcp(self.host.v4, self.PORT).close()
+                return True
+            except OSError:
+                return False
+
+        eventually(serves)
+        return self
+
+    @property
+    def address(self):
+        """Where nodes find it."""
+        return f"{self.host.v4}:{self.PORT}"
+
+
+class Sidecar(Program):
+    """The sidecar `hairpin-livekit run` beside a relay. `changes` replace keys of whole sections of its configuration, which is
+    in `file`; a file that exists is used as it is.
+    """
+
+    def __init__(self, relay, livekit, folder, **changes):
+        self.file = Path(folder) / "hairpin-livekit.toml"
+        super().__init__(relay.host, folder, SIDECAR, "run", "--config", self.file)
+        self.http = ("127.0.0.1", 9643)
+        if not self.file.exists():
+            keys, secret = self.folder / "keys", self.folder / "secret"
+            _write(keys, f"{KEY}: {API_SECRET}\n")
+            _write(secret, f"{SECRET}\n")
+            low, high = MEDIA
+            config = {
+                "livekit": {"url": livekit.url, "keys_file": str(keys)},
+                "relay": [{"socket": str(relay.socket)}],
+                "credentials": {"secret_file": str(secret)},
+                "http": {"listen": ["0.0.0.0:9643"], "origins": [Participant.ORIGIN]},
+                "peers": {"addresses": [f"{livekit.address}:{low}-{high}"]},
+                "lifecycle": {"state_dir": str(self.folder / "state")},
+            }
+            for section, keys in changes.items():
+                config[section] = {**config.get(section, {}), **keys} if isinstance(keys, dict) else keys
+            _write(self.file, toml(config))
+
+    def start(self):
+        """Starts it and waits until it serves."""
+        super().start()
+        return self.answers(self.http, "/livez")
 
     def ready(self):
         """Waits until it has found everything to be well."""
-        return self.answers(self.HTTP, "/readyz")
+        return self.answers(self.http, "/readyz")
 
     def get(self, path, headers=None):
         """The status, headers and body of a page."""
-        return request(self.host, self.HTTP, "GET", path, None, headers)
+        return request(self.host, self.http, "GET", path, None, headers)
 
     def metrics(self):
         """All samples of /metrics: {name: {labels: value}}, with labels as a frozenset of pairs."""
@@ -236,6 +280,11 @@ class Sidecar(Program):
         samples = self.metrics()
         assert name in samples, f"no metric {name}: {sorted(samples)}"
         return sum(value for found, value in samples[name].items() if labels.items() <= set(found))
+
+
+def _write(file, text):
+    file.write_text(text)
+    file.chmod(0o600)
 
 
 class Load:
@@ -286,25 +335,30 @@ class Participant:
         self._web.server_close()
 
     def reaches_only(self, *destinations):
-        """Cuts everything but these destinations, each an address and its ports, UDP and TCP. Packets that are no
-        responses to what this host has sent there do not arrive either, so all media takes one of these ways.
+        """Cuts everything but these destinations, each an address, its ports, and `udp` or `tcp` if not both. Packets that
+        are no responses to what this host has sent there do not arrive either, so all media takes one of these ways.
         """
-        rules = [f"ip daddr {at} th dport {{ {', '.join(map(str, ports))} }} accept" for at, ports in destinations]
+        rules = [
+            f"ip daddr {at} {protocol[0] if protocol else 'th'} dport {{ {', '.join(map(str, ports))} }} accept"
+            for at, ports, *protocol in destinations
+        ]
         file = Path(self.browser.home) / "firewall"
         file.write_text(
             "table inet only\ndelete table inet only\ntable inet only {\n"
             "chain out { type filter hook output priority 0; policy drop; oif lo accept; icmpv6 type != echo-request "
-            f"accept; {'; '.join(rules)}; }}\n"
+            f"accept; {' '.join(f'{rule};' for rule in rules)} }}\n"
             "chain in { type filter hook input priority 0; policy drop; iif lo accept; icmpv6 type != echo-request "
             "accept; ct state established,related accept; }\n}\n"
         )
         self.host.run("nft", "-f", file)
 
-    def join(self, livekit, identity, room=ROOM, *, rtc=None, publish=False, url=None, wait=True):
-        """Joins a room. `rtc` is the client's `rtcConfig`. With `wait` false, it does not wait until it has joined."""
-        words = [url or livekit.url, join_token(identity, room), rtc]
+    def join(self, livekit, identity, room=ROOM, *, publish=False, ask=None, pair=None):
+        """Joins a room, with ICE servers from the sidecar at the URL `ask` if that is given. `pair` is an API key and its secret,
+        as arguments of `token`.
+        """
+        words = [livekit.url, join_token(identity, room, **(pair or {})), ask]
         joined = f"member.join({', '.join(map(json.dumps, words))})"
-        self.run(f"globalThis.member?.leave(); globalThis.member = new Member(); {joined if wait else f'void {joined}'}")
+        self.run(f"globalThis.member?.leave(); globalThis.member = new Member(); {joined}")
         if publish:
             self.run("member.publish()")
         return self

@@ -65,6 +65,7 @@ class Relay:
             "RUNTIME_DIRECTORY": str(self.folder),
             **(environment or {}),
         }
+        self._runtime = Path(variables["RUNTIME_DIRECTORY"])
         with open(self._stdout, "wb") as stdout, open(self._stderr, "wb") as log:
             options = {"stdout": stdout, "stderr": log, "env": variables, "cwd": self.folder, **options}
             self.process = host.start(*wrapper, PROGRAM, "serve", *arguments, **options)
@@ -153,7 +154,7 @@ class Relay:
     @property
     def socket(self):
         """The control socket."""
-        return self.folder / "control.sock"
+        return self._runtime / "control.sock"
 
     def ctl(self, *arguments, status=0):
         """Runs `hairpin ctl` with the control socket, which must exit with this status; returns what it printed, on standard
