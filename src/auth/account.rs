@@ -14,7 +14,7 @@ pub struct Account {
 /// Where the name of an [`Account`] comes from. Equal names of different kinds are different accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AccountKind {
-    /// The user in a time-limited username: a person.
+    /// The user in a time-limited username, or a participant of LiveKit: a person.
     Person,
     /// A static user. Many applications give its password to every client.
     Static,
@@ -26,7 +26,7 @@ pub enum AccountKind {
 pub type AccountKey = (AccountKind, Arc<str>);
 
 impl Account {
-    /// The user in a time-limited username.
+    /// The user in a time-limited username, or a participant of LiveKit.
     pub fn person(name: impl Into<Arc<str>>) -> Account {
         Account { name: name.into(), kind: AccountKind::Person, allocations: 0 }
     }

@@ -1,4 +1,4 @@
-//! Configuration of authentication: realm, users and shared secrets. RFC 8489 §9.2.2, §14.9.
+//! Configuration of authentication: realm, users, shared secrets and LiveKit's API keys. RFC 8489 §9.2.2, §14.9.
 //!
 //! Passwords and secrets are never printed, and a running server keeps only keys derived from them. Deliberately not here:
 //! where they come from, and a minimum length.
@@ -18,10 +18,14 @@ pub struct AuthConfig {
     pub users: Vec<StaticUser>,
     /// Shared secrets for time-limited credentials. All are valid at the same time, which allows rotation.
     pub secrets: Vec<Secret>,
+    /// LiveKit's API keys, whose names differ. They verify the credentials that it issues.
+    pub livekit_keys: Vec<LiveKitKey>,
+    /// Also accept credentials of LiveKit up to 1.11, which never expire.
+    pub livekit_two_part: bool,
     /// Also accept time-limited usernames of the form `user:expiry`. A name that starts with a number and a colon is still
     /// parsed as `expiry:user`, so this does not work for users whose names are numbers.
     pub user_before_expiry: bool,
-    /// The longest time in seconds until a time-limited credential expires. Beyond it, a credential that leaks would be valid
+    /// The longest time in seconds until a credential with an expiry expires. Beyond it, a credential that leaks would be valid
     /// for ever, as one made with milliseconds instead of seconds is.
     pub max_lifetime: u64,
     /// Lifetime of a nonce in seconds. RFC 8656 §5 recommends at most an hour.
@@ -37,6 +41,15 @@ pub struct StaticUser {
     pub password: Password,
     /// Allocations of all clients with this name together; 0 is no limit.
     pub allocations: usize,
+}
+
+/// An API key of LiveKit.
+#[derive(Clone, Debug)]
+pub struct LiveKitKey {
+    /// What LiveKit calls the API key, which is in every user name made with it.
+    pub name: String,
+    /// Its secret.
+    pub secret: Secret,
 }
 
 /// The password of a static user.
@@ -90,9 +103,10 @@ pub(super) fn shown(name: &str) -> Cow<'_, str> {
 /// Why an [`AuthConfig`] is invalid, as a message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthConfigError {
-    /// There is neither a user nor a shared secret.
+    /// There is neither a user nor a shared secret nor an API key of LiveKit.
     #[error(
-        "no user and no shared secret is configured: the relay does not start without authentication; add one of them"
+        "no user, no shared secret and no LiveKit API key is configured: the relay does not start without authentication; add one \
+         of them"
     )]
     NoCredentials,
     /// The realm is not allowed (RFC 8489 §14.9).
@@ -128,6 +142,9 @@ pub enum AuthConfigError {
     /// A shared secret is empty, so anyone could make credentials.
     #[error("a shared secret is empty; use at least 16 random bytes")]
     EmptySecret,
+    /// An API key of LiveKit has no secret, so anyone could make credentials.
+    #[error("an API key of LiveKit has no secret; use the one that LiveKit has")]
+    EmptyLiveKitSecret,
     /// The nonce lifetime is zero or exceeds what the 32-bit timestamp of a nonce can measure.
     #[error(
         "a nonce lifetime of {seconds} seconds is out of range; use 1 to 2147483647, preferably at most 3600"
@@ -156,12 +173,14 @@ mod tests {
                 StaticUser { name: "bob".into(), password: Password::Md5Key([0xAB; 16]), allocations: 0 },
             ],
             secrets: vec![Secret::new("north")],
+            livekit_keys: vec![LiveKitKey { name: "APIkey".into(), secret: Secret::new("thesouth") }],
+            livekit_two_part: true,
             user_before_expiry: false,
             max_lifetime: 86_400,
             nonce_lifetime: 3600,
         };
         let printed = format!("{config:?} {config:#?}");
-        for hidden in ["hunter2", "north", "171", "ab, ab", "110, 111"] {
+        for hidden in ["hunter2", "north", "thesouth", "171", "ab, ab", "110, 111"] {
             assert!(!printed.contains(hidden), "{hidden} in {printed}");
         }
         assert!(printed.contains("alice") && printed.contains("***"));

@@ -35,12 +35,24 @@ impl Credential {
         origin: Origin,
         key: Key,
     ) -> Credential {
-        let username: Arc<str> = username.into();
-        let account = match user {
-            Some(user) => Account::person(user),
-            None => Account::expiry_only(username.trim_matches(':')),
-        };
-        Credential { username, account, expires: Some(expires), origin, key }
+        match user {
+            Some(user) => Credential::of_person(username, user, Some(expires), origin, key),
+            None => {
+                let account = Account::expiry_only(username.trim_matches(':'));
+                Credential { username: username.into(), account, expires: Some(expires), origin, key }
+            }
+        }
+    }
+
+    /// A credential of a user whom its username names.
+    pub(super) fn of_person(
+        username: &str,
+        user: &str,
+        expires: Option<u64>,
+        origin: Origin,
+        key: Key,
+    ) -> Credential {
+        Credential { username: username.into(), account: Account::person(user), expires, origin, key }
     }
 
     /// The full USERNAME as sent by the client, which RFC 8656 §5 (441) compares.
@@ -48,12 +60,14 @@ impl Credential {
         &self.username
     }
 
-    /// Whom quotas and rates count: the user in a time-limited username, or a name that many clients share.
+    /// Whom quotas and rates count: the user in a time-limited username, a participant of LiveKit, or a name that many clients
+    /// share.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// The user for logs: a time-limited username without its expiry unless that is all of it, or the name of a static user.
+    /// The user for logs: a time-limited username without its expiry unless that is all of it, the sid of a participant of LiveKit,
+    /// or the name of a static user.
     pub fn user(&self) -> &Arc<str> {
         self.account.name()
     }
@@ -66,7 +80,8 @@ impl Credential {
         }
     }
 
-    /// Unix time in seconds after which a time-limited credential creates no more allocations.
+    /// Unix time in seconds after which a credential creates no more allocations. That of a static user has none, nor has one of
+    /// the older form of LiveKit.
     pub(super) fn expires(&self) -> Option<u64> {
         self.expires
     }

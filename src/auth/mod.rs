@@ -5,21 +5,26 @@
 //! time, and keeps no state between requests that a flood could fill. An allocation holds the [`Credential`] that created it
 //! and passes it to later requests, so its key remains valid even if the user is removed.
 //!
-//! - [`AuthConfig`], [`NonceKeys`]: realm, users, shared secrets, and keys from the operating system.
+//! - [`AuthConfig`], [`NonceKeys`]: realm, users, shared secrets, API keys of LiveKit, and keys from the operating system.
+//! - `time_limited`, `livekit`: user names that carry what their password is made from.
 //! - [`Account`]: whom quotas and rates count.
 //! - [`Auth::authenticate`]: the checks of RFC 8489 §9.2.4, in order.
 //! - [`Authenticated`], [`AuthRefusal`], [`AuthReason`]: the outcome.
 //! - [`Revocations`]: users that an operator has revoked.
 //! - [`Auth::no_longer_accepts`]: credentials that were removed from the configuration.
-//! - [`time_limited_password`], [`md5_key`]: used to issue credentials.
+//! - [`time_limited_password`], [`livekit_credential`], [`md5_key`]: used to issue credentials.
+//! - `fix`: what an operator can change about a failed authentication.
 //!
 //! Deliberately not here: short-term credentials (RFC 8489 §9.1), which TURN does not use, and the rules for clients.
 
 mod account;
 mod algorithms;
+mod base62;
 mod claimed_identity;
 mod config;
 mod credential;
+mod fix;
+mod livekit;
 mod nonce;
 mod origin;
 mod prepare;
@@ -37,8 +42,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use account::{Account, AccountKey, AccountKind};
-pub use config::{AuthConfig, AuthConfigError, Password, Secret, StaticUser};
+pub use config::{AuthConfig, AuthConfigError, LiveKitKey, Password, Secret, StaticUser};
 pub use credential::{Credential, md5_key};
+pub use livekit::livekit_credential;
 pub use nonce::{NonceKeys, REDIRECTED};
 pub use prepare::password_problem;
 pub use revocations::{Revocation, Revocations};
@@ -48,6 +54,7 @@ pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
 use crate::wire::{Encoder, Message, attribute};
 use algorithms::{AlgorithmOffer, PasswordAlgorithm};
 use claimed_identity::{ClaimedIdentity, ClaimedName};
+use livekit::LiveKitKeys;
 use nonce::{NonceStatus, Nonces};
 use origin::OriginKey;
 use prepare::opaque_string;
@@ -65,6 +72,7 @@ pub struct Auth {
     realm: String,
     users: StaticUsers,
     secrets: SharedSecrets,
+    livekit: LiveKitKeys,
     /// See [`AuthConfig::max_lifetime`].
     max_lifetime: u64,
     offer: AlgorithmOffer,
@@ -94,11 +102,14 @@ impl Auth {
     /// user is configured twice.
     pub fn new(config: AuthConfig, nonce_keys: NonceKeys) -> Result<Auth, AuthConfigError> {
         let realm = realm(&config.realm)?;
-        if config.users.is_empty() && config.secrets.is_empty() {
+        if config.users.is_empty() && config.secrets.is_empty() && config.livekit_keys.is_empty() {
             return Err(AuthConfigError::NoCredentials);
         }
         if config.secrets.iter().any(|secret| secret.as_bytes().is_empty()) {
             return Err(AuthConfigError::EmptySecret);
+        }
+        if config.livekit_keys.iter().any(|key| key.secret.as_bytes().is_empty()) {
+            return Err(AuthConfigError::EmptyLiveKitSecret);
         }
         // The age of a nonce is a difference of 32-bit seconds, whose upper half is the future.
         let lifetime = i32::try_from(config.nonce_lifetime)
@@ -120,8 +131,8 @@ impl Auth {
             ));
         }
         let mut features = nonce::PASSWORD_ALGORITHMS;
-        // The USERHASH of a time-limited username cannot be looked up.
-        if config.secrets.is_empty() {
+        // The USERHASH of a username that is not listed cannot be looked up.
+        if config.secrets.is_empty() && config.livekit_keys.is_empty() {
             features |= nonce::USERNAME_ANONYMITY;
         }
         Ok(Auth {
@@ -129,6 +140,7 @@ impl Auth {
             on_removal: OnRemoval::Keep,
             nonces: Nonces::new(&nonce_keys, features, offer, lifetime),
             secrets: SharedSecrets::new(&config.secrets, config.user_before_expiry, &origins),
+            livekit: LiveKitKeys::new(&config.livekit_keys, config.livekit_two_part, &origins),
             max_lifetime: config.max_lifetime,
             realm,
             users,
@@ -147,7 +159,7 @@ impl Auth {
         Auth { on_removal, ..self }
     }
 
-    /// The longest time in seconds until a time-limited credential expires.
+    /// The longest time in seconds until a credential with an expiry expires.
     pub fn max_lifetime(&self) -> u64 {
         self.max_lifetime
     }
@@ -158,7 +170,7 @@ impl Auth {
     }
 
     /// Whether an allocation that was made with this credential is to end, because the credential is no longer in the
-    /// configuration: its user or its shared secret was removed, or the password was changed. That it has expired does not
+    /// configuration: its user, its shared secret or its API key of LiveKit was removed, or the password was changed. That it has expired does not
     /// matter.
     pub fn no_longer_accepts(&self, credential: &Credential) -> bool {
         match self.on_removal {
@@ -168,60 +180,20 @@ impl Auth {
     }
 
     fn knows(&self, credential: &Credential) -> bool {
-        if credential.expires().is_some() {
-            return self.secrets.include(credential.origin());
+        let origin = credential.origin();
+        if self.secrets.include(origin) || self.livekit.include(origin) {
+            return true;
         }
         let user = self.users.by_name(credential.username());
         user.and_then(|user| user.credential(credential.algorithm())).is_some_and(|current| {
             // By the same key, too: a password may have been replaced with the MD5 key made from it
-            current.origin() == credential.origin() || current.key() == credential.key()
+            current.origin() == origin || current.key() == credential.key()
         })
     }
 
     /// Warnings about the configuration, for the operator.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-
-    /// What the operator can change, if anything, so that a user of this name is not refused for this reason.
-    pub fn fix(&self, reason: AuthReason, username: &str) -> Option<&'static str> {
-        let is_expiry = |part: &str| part.len() >= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
-        let ends_with_expiry = username.rsplit_once(':').is_some_and(|(_, expiry)| is_expiry(expiry));
-        match reason {
-            AuthReason::NoCredentials
-            | AuthReason::MissingAttribute
-            | AuthReason::PasswordAlgorithms
-            | AuthReason::StaleNonce
-            | AuthReason::ForeignNonce
-            | AuthReason::OtherUser => None,
-            AuthReason::WrongRealm => Some(
-                "clients must use the realm of the 401 response; if keys were made for another one, set auth.realm to it",
-            ),
-            AuthReason::UnknownUser if self.secrets.lack_user_before_expiry() && ends_with_expiry => {
-                Some("if user names end with their expiry, set auth.user_before_expiry = true")
-            }
-            AuthReason::UnknownUser if ends_with_expiry || is_expiry(username) => Some(
-                "if this is a time-limited user name, add the shared secret it was made with to auth.secrets",
-            ),
-            AuthReason::UnknownUser => Some(
-                "add the user as [[auth.user]], or a shared secret to auth.secrets for names like 1735689600:alice",
-            ),
-            AuthReason::NoKey => Some(
-                "the client wants an algorithm for which [[auth.user]] has no key; configure the password instead",
-            ),
-            AuthReason::WrongPassword => Some(
-                "compare the password, or the shared secret, with what the client's credentials were made from",
-            ),
-            AuthReason::ExpiryTooFar => Some(
-                "the expiry must be in seconds; if it is, issue shorter-lived credentials or raise auth.max_lifetime",
-            ),
-            AuthReason::Revoked => Some(
-                "an operator has revoked this user; to accept it again, run `hairpin ctl unrevoke` with the user's name",
-            ),
-            AuthReason::Expired => Some(
-                "the client's application must ask for new credentials; check the clocks of both machines",
-            ),
-        }
     }
 
     /// Adds the attributes of a challenge to a response with status code 401 or 438.
@@ -355,14 +327,23 @@ impl Auth {
             ClaimedName::Username(name) if user.is_none() => self.secrets.parse(name),
             _ => None,
         };
-        if user.is_none() && time_limited.is_none() {
+        let livekit = match claim.name {
+            ClaimedName::Username(name) if user.is_none() && time_limited.is_none() => {
+                self.livekit.parse(name)
+            }
+            _ => None,
+        };
+        if user.is_none() && time_limited.is_none() && livekit.is_none() {
             return Err(reject_in_equal_time(request, AuthReason::UnknownUser));
         }
         let Some(algorithm) = algorithm else {
             return Err(reject_in_equal_time(request, AuthReason::NoKey));
         };
+        let verify_key = |key: &[u8]| verify_integrity(request, key);
+        if let Some(name) = livekit {
+            return self.livekit.verify(&name, &self.realm, algorithm, verify_key).map(Arc::new);
+        }
         if let Some(name) = time_limited {
-            let verify_key = |key: &[u8]| verify_integrity(request, key);
             let credential = self.secrets.verify(&name, &self.realm, algorithm, verify_key);
             return credential.map(Arc::new).ok_or(AuthReason::WrongPassword);
         }

@@ -1,4 +1,4 @@
-//! What a credential was made from: a shared secret or a user's password, as a keyed hash. It tells after a reload whether that
+//! What a credential was made from: a shared secret, an API key of LiveKit or a user's password, as a keyed hash. It tells after a reload whether that
 //! is still in the configuration, without keeping secrets and passwords, and whatever the realm was.
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,7 +11,7 @@ use super::nonce::NonceKeys;
 const LEN: usize = 16;
 
 /// The keyed hash.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin([u8; LEN]);
 
 /// Makes them, with a key that lasts as long as that of the nonces.
@@ -33,6 +33,12 @@ impl OriginKey {
             Password::Plain(password) => self.of(b"password:", password.as_bytes()),
             Password::Md5Key(key) => self.of(b"key:", key),
         }
+    }
+
+    /// An API key with its secret. The length of the name tells where the secret begins.
+    pub(super) fn of_livekit_key(&self, name: &str, secret: &[u8]) -> Origin {
+        let length = (name.len() as u64).to_be_bytes();
+        self.of(b"livekit:", &[&length, name.as_bytes(), secret].concat())
     }
 
     fn of(&self, kind: &[u8], bytes: &[u8]) -> Origin {

@@ -2,7 +2,8 @@
 //!
 //! Revocation goes by the user part: the name of a static user, or the part of a time-limited user name beside its expiry. A
 //! time-limited credential is refused if it expires no later than the revocation, so one that is issued afterwards works; a static
-//! user has no expiry and is refused until the revocation is taken back.
+//! user has no expiry and is refused until the revocation is taken back. Credentials of LiveKit's older form have no expiry either,
+//! and are refused until the revocation is over.
 //!
 //! A worker looks here when it has verified a request, never for relayed data. The table is a tree, because names are listed in
 //! order, and because a hash table that grows would be locked for as long as it takes to move a million names.

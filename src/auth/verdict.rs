@@ -83,15 +83,15 @@ counted! {
         PasswordAlgorithms = "password_algorithms",
         /// The realm is not that of this server.
         WrongRealm = "wrong_realm",
-        /// The user does not exist, and the username is not a time-limited one.
+        /// The user does not exist, and the username is neither a time-limited one nor made with a known API key of LiveKit.
         UnknownUser = "unknown_user",
         /// The user has no key for the requested algorithm.
         NoKey = "no_key",
         /// The message integrity does not verify.
         WrongPassword = "wrong_password",
-        /// The time-limited credential has expired.
+        /// The time-limited credential, or that of LiveKit, has expired.
         Expired = "expired",
-        /// The time-limited credential expires later than `auth.max_lifetime` allows.
+        /// The credential expires later than `auth.max_lifetime` allows.
         ExpiryTooFar = "expiry_too_far",
         /// An operator has revoked the user.
         Revoked = "revoked",

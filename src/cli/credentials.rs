@@ -72,11 +72,11 @@ fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {
         return Ok(secret.clone());
     }
     if let Some(file) =
-        args.config.as_ref().filter(|_| args.state_dir.is_none() || !settings.auth.users.is_empty())
+        args.config.as_ref().filter(|_| args.state_dir.is_none() || settings.auth.has_credentials())
     {
         bail!(
             "{} has no shared secret to make credentials from; set auth.secrets or auth.secret_files (static users have their \
-             own passwords)",
+             own passwords, and LiveKit issues credentials for its API keys itself)",
             file.display()
         );
     }

@@ -169,13 +169,12 @@ fn ips(sockets: &[SocketAddr]) -> Vec<IpAddr> {
 
 /// Refuses to be an anonymous relay.
 pub fn credentials(settings: &Settings) -> Option<Disagreement> {
-    let auth = &settings.auth;
-    (auth.secrets.is_empty() && auth.users.is_empty()).then(|| {
+    (!settings.auth.has_credentials()).then(|| {
         Disagreement::mistake(
-            &["auth.secrets", "auth.secret_files", "auth.user", SECRET_VARIABLE],
+            &["auth.secrets", "auth.secret_files", "auth.livekit_keys_file", "auth.user", SECRET_VARIABLE],
             "there are no credentials, and hairpin never runs as an anonymous relay",
-            "set auth.secrets, auth.secret_files, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment, or start with \
-             --state-dir, which generates a secret",
+            "set auth.secrets, auth.secret_files, auth.livekit_keys_file, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment, \
+             or start with --state-dir, which generates a secret",
         )
     })
 }

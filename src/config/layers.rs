@@ -83,6 +83,8 @@ impl Settings {
             realm: self.auth.realm.clone(),
             users: self.auth.users.clone(),
             secrets: self.auth.secrets.clone(),
+            livekit_keys: self.auth.livekit_keys.clone(),
+            livekit_two_part: self.auth.livekit_two_part,
             user_before_expiry: self.auth.user_before_expiry,
             max_lifetime: self.auth.max_lifetime,
             nonce_lifetime: self.auth.nonce_lifetime.into(),

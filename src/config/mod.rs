@@ -5,7 +5,7 @@
 //! - `table`: every setting with its key, kind, field, default, documentation and coturn names
 //! - [`files`]: sentences about files that cannot be read
 //! - `kind`, `kinds`: how the values of each kind are read
-//! - `secrets`: which texts are shared secrets and passwords, and how files hold them
+//! - `secrets`: which texts are shared secrets and passwords, and how files hold them; `livekit_keys`: files with LiveKit's API keys
 //! - `document`: reads files by tables of settings, for the relay and for the sidecar
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`;
 //!   `certificate_section`: `[[tls.certificate]]`; `listener_section`: `[[listener]]`
@@ -39,6 +39,7 @@ mod layers;
 mod listener;
 mod listener_checks;
 mod listener_section;
+mod livekit_keys;
 mod load;
 mod overrides;
 pub mod own_addresses;

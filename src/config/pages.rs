@@ -108,7 +108,7 @@ A list with one element may be written without brackets. \"coturn\" names the co
 const SAMPLE_HEAD: &str = "\
 # Sample configuration of hairpin with every setting, commented out. The values are the defaults, or examples where the
 # default is empty or means no limit. `hairpin check` reports the mistakes in a file; docs/configuration.md is the reference.
-# At least one secret or user is required, see [auth].
+# At least one secret, LiveKit API key or user is required, see [auth].
 ";
 
 /// What the pages show of a section: its settings and the sections inside it that may be repeated.
@@ -217,9 +217,10 @@ mod tests {
             // A user has only one of the three.
             .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
-        let file = |path: &Path| match path.ends_with("tokens") {
-            true => "ops:admin:0123456789abcdef0123456789abcdef\n".into(),
-            false => tests::pem(path).unwrap_or_else(|| "a secret in a file\n".into()).as_str().into(),
+        let file = |path: &Path| match path.file_name().and_then(|name| name.to_str()) {
+            Some("tokens") => "ops:admin:0123456789abcdef0123456789abcdef\n".into(),
+            Some("livekit-keys.yaml") => "APIkey: 0123456789abcdef0123456789abcdef\n".into(),
+            _ => tests::pem(path).unwrap_or_else(|| "a secret in a file\n".into()).as_str().into(),
         };
         let reader = ReadContext { read: &|path| Ok(file(path)), now: 1_893_456_000, ..ReadContext::NONE };
         let loaded =

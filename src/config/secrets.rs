@@ -114,13 +114,18 @@ pub fn password_in_file(bytes: &[u8]) -> Result<Password, WrongLine> {
     }
 }
 
-/// The lines of a file that are neither blank nor comments.
-pub(super) fn lines(bytes: &[u8]) -> Result<Vec<(usize, &str)>, WrongLine> {
-    let text = text::of(bytes).map_err(|wrong| WrongLine {
+/// The text of a file.
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, WrongLine> {
+    text::of(bytes).map_err(|wrong| WrongLine {
         line: Some(wrong.line),
         what: if wrong.is_encoding { wrong.sentence() } else { wrong.what.to_owned() },
         fix: wrong.fix.to_owned(),
-    })?;
+    })
+}
+
+/// The lines of a file that are neither blank nor comments.
+pub(super) fn lines(bytes: &[u8]) -> Result<Vec<(usize, &str)>, WrongLine> {
+    let text = text_of(bytes)?;
     // Lines of old Macs end with CR alone.
     let lines: Vec<&str> =
         if text.contains('\n') { text.lines().collect() } else { text.split('\r').collect() };
@@ -152,7 +157,7 @@ fn nothing(bytes: &[u8], what: &str, hint: &str) -> (String, String) {
 
 /// What is left by tools that should have replaced or removed it, or is published in the documentation. Everybody knows it, so
 /// it is no secret.
-fn leftover(text: &str) -> Option<&'static str> {
+pub(super) fn leftover(text: &str) -> Option<&'static str> {
     let begins = |marks: &[&str]| marks.iter().any(|mark| text.starts_with(mark));
     if text == SAMPLE {
         return Some("the secret of the sample configuration is known to everybody");

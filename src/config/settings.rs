@@ -10,7 +10,7 @@ use super::external::ExternalEntry;
 use super::listener::{Listener, ListenerPeers, ListenerSettings};
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
-use crate::auth::{OnRemoval, Secret, StaticUser};
+use crate::auth::{LiveKitKey, OnRemoval, Secret, StaticUser};
 use crate::turn::Transport;
 use crate::turn::peers::{Cidr, PeerRule};
 
@@ -107,13 +107,19 @@ pub struct AuthSettings {
     pub secrets: Vec<Secret>,
     /// Those of them that come from secret files.
     pub(super) file_secrets: Vec<Secret>,
+    /// The secret files; relative ones start at the working directory.
+    pub secret_paths: Vec<PathBuf>,
+    /// LiveKit's API keys.
+    pub livekit_keys: Vec<LiveKitKey>,
+    /// Whether credentials of LiveKit that never expire are accepted.
+    pub livekit_two_part: bool,
     /// Static users.
     pub users: Vec<StaticUser>,
     /// Their names, to find one that is listed twice.
     pub(super) names: HashSet<String>,
     /// Whether `user:expiry` is accepted in addition to `expiry:user`.
     pub user_before_expiry: bool,
-    /// The longest time in seconds until a time-limited credential expires.
+    /// The longest time in seconds until a credential with an expiry expires.
     pub max_lifetime: u64,
     /// What happens to allocations whose credential was removed.
     pub on_removal: OnRemoval,
@@ -275,6 +281,13 @@ pub enum Format {
     Human,
     /// A JSON object.
     Json,
+}
+
+impl AuthSettings {
+    /// Whether anybody could use the relay.
+    pub fn has_credentials(&self) -> bool {
+        !self.secrets.is_empty() || !self.livekit_keys.is_empty() || !self.users.is_empty()
+    }
 }
 
 impl ListenSettings {

@@ -6,9 +6,9 @@ use super::document::Tables;
 use super::kind::{Reload, Setting};
 use super::kinds::{
     ADDRESSES, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, HOST_NAMES,
-    Host, List, ListenAddress, ListenTransports, Md5Key, NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES,
-    PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles, Secrets, SocketPath,
-    Sockets, Switch, Text, TokensFile,
+    Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number,
+    PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles,
+    Secrets, SocketPath, Sockets, Switch, Text, TokensFile,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -43,7 +43,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "auth",
-        "Who may use the relay. At least one secret or user is required: hairpin never runs as an anonymous relay.",
+        "Who may use the relay. At least one secret, LiveKit API key or user is required: hairpin never runs as an anonymous relay.",
     ),
     ("limits", "How much may be used. Everything has a bound."),
     (
@@ -318,12 +318,38 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &SecretFiles {
             at: |s: &mut Settings| &mut s.auth.secrets,
             from_files: |s: &mut Settings| &mut s.auth.file_secrets,
+            paths: |s: &mut Settings| &mut s.auth.secret_paths,
         },
         default: "[]",
         example: r#"["/etc/hairpin/secret"]"#,
         doc: "Files with shared secrets, one per line; blank lines and lines that begin with # are skipped, so a secret that begins \
               with # can only be in `auth.secrets`. A relative path starts at the folder of this file. A file that every user may \
               read causes a warning.",
+        reload: Reload::NewAllocations,
+        coturn: &[],
+    },
+    Setting {
+        key: "auth.livekit_keys_file",
+        kind: &LiveKitKeysFile(|s: &mut Settings| &mut s.auth.livekit_keys),
+        default: "",
+        example: r#""/etc/hairpin/livekit-keys.yaml""#,
+        doc: "A file with LiveKit's API keys and their secrets, or several, so that clients can use the credentials that LiveKit issues \
+              for its embedded TURN server (`turn:` in its configuration). The format is that of LiveKit's `key_file`: YAML, a line \
+              `API_KEY: SECRET` per key. List every pair that LiveKit has, because it picks any of them. The user of quotas, logs, \
+              `hairpin ctl list` and revocations is the participant's sid, `PA_...`, as with time-limited names that LiveKit makes \
+              from a shared secret; the realm may be any. A static user whose name is the same comes first. A relative path starts \
+              at the folder of this file. A file that every user may read causes a warning.",
+        reload: Reload::NewAllocations,
+        coturn: &[],
+    },
+    Setting {
+        key: "auth.livekit_two_part",
+        kind: &Switch(|s: &mut Settings| &mut s.auth.livekit_two_part),
+        default: "true",
+        example: "",
+        doc: "Also accept LiveKit's credentials of two parts (API key and participant), which LiveKit up to 1.11 issues. They never \
+              expire: only a revocation refuses one, until its time, or the removal of the API key. LiveKit 1.12 and later issues \
+              those of three parts, which expire after 5 minutes; with such a version alone, set this to `false`.",
         reload: Reload::NewAllocations,
         coturn: &[],
     },
@@ -341,7 +367,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Number { range: 1..=315_360_000, at: |s: &mut Settings| &mut s.auth.max_lifetime },
         default: "2592000",
         example: "",
-        doc: "The longest time in seconds until a time-limited credential expires; the default is 30 days. An Allocate with a \
+        doc: "The longest time in seconds until a time-limited credential, or one of LiveKit, expires; the default is 30 days. An Allocate with a \
               credential that expires later is refused with 401, and the log gives the reason `expiry_too_far`. Without a bound, a \
               credential whose expiry was written in milliseconds would be valid for 57,000 years.",
         reload: Reload::NewAllocations,
@@ -355,8 +381,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         },
         default: r#""keep""#,
         example: "",
-        doc: "What happens to running allocations whose credential is gone after a reload, because its user or its shared secret was \
-              removed or its password was changed: \"keep\" lets them run until their clients end them, \"end\" ends them, as after \
+        doc: "What happens to running allocations whose credential is gone after a reload, because its user, its shared secret or its \
+              LiveKit API key was removed or its password was changed: \"keep\" lets them run until their clients end them, \"end\" ends them, as after \
               a secret has leaked. A credential that has merely expired is not gone.",
         reload: Reload::Live,
         coturn: &[],
@@ -378,7 +404,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Number { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.limits.user_allocations },
         default: "1000",
         example: "",
-        doc: "Allocations per user in time-limited names (`expiry:user`); requests for more are refused with 486. A browser makes at \
+        doc: "Allocations per user in time-limited names (`expiry:user`) and per participant of LiveKit; requests for more are refused with 486. A browser makes at \
               least one per connection. `0` means no limit. Static users, and time-limited names without a user, stand for many \
               clients: they have no limit, or that of `auth.user.allocations`.",
         reload: Reload::NewAllocations,

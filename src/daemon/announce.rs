@@ -44,8 +44,12 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
         warn!("{warning}");
     }
     let auth = &settings.auth;
+    let livekit = match auth.livekit_keys.len() {
+        0 => String::new(),
+        keys => format!("{} for LiveKit's own credentials, ", count(keys, "API key")),
+    };
     info!(
-        "realm {:?}, {} for time-limited credentials, {}",
+        "realm {:?}, {} for time-limited credentials, {livekit}{}",
         auth.realm,
         count(auth.secrets.len(), "shared secret"),
         count(auth.users.len(), "static user")

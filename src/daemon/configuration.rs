@@ -52,7 +52,7 @@ fn read_by(file: &Path, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
         let fix = "run `chmod o-rwx` on it";
         loaded.warnings.insert(0, Finding { warning: true, ..finding(&name, None, what, fix) });
     }
-    if loaded.settings.auth.secrets.is_empty() && loaded.settings.auth.users.is_empty() {
+    if !loaded.settings.auth.has_credentials() {
         return Ok(loaded);
     }
     // Some mistakes only show when names and passwords are prepared (RFC 8265).

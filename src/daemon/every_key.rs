@@ -40,6 +40,8 @@ const VALUES: &[(&str, &str)] = &[
     ("auth.realm", r#""other""#),
     ("auth.secrets", r#"["another secret for this test"]"#),
     ("auth.secret_files", r#"["secrets"]"#),
+    ("auth.livekit_keys_file", r#""livekit-keys""#),
+    ("auth.livekit_two_part", "false"),
     ("auth.user_before_expiry", "true"),
     ("auth.max_lifetime", "100"),
     ("auth.nonce_lifetime", "100"),
@@ -171,6 +173,7 @@ impl Place {
         write("key.pem", &key.serialize_pem());
         write("other.key", &format!("\n{}", key.serialize_pem()));
         write("secrets", "a secret in a file of this test\n");
+        write("livekit-keys", "APIkey: a secret of this test\n");
         write("password", "two\n");
         write("tokens", &format!("one:admin:{}\n", "a".repeat(40)));
         write("other-tokens", &format!("one:admin:{}\n", "b".repeat(40)));

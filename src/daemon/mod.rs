@@ -285,7 +285,7 @@ fn complete_secrets(settings: &mut Settings, args: &ServeArgs) -> Result<Option<
     if let Some(domain) = &args.domain {
         settings.auth.realm = domain.clone();
     }
-    if !args.generates() || !settings.auth.secrets.is_empty() || !settings.auth.users.is_empty() {
+    if !args.generates() || settings.auth.has_credentials() {
         return Ok(None);
     }
     let directory = args.state_directory()?;
@@ -317,7 +317,7 @@ fn offer_ice_servers(
         if args.print_ice_servers {
             warn!(
                 "--print-ice-servers: there is no shared secret to make credentials from; set auth.secrets or auth.secret_files \
-                 (static users have their own passwords)"
+                 (static users have their own passwords, and LiveKit issues credentials for its API keys itself)"
             );
         }
         return;

@@ -69,6 +69,9 @@ fn values_in_the_wrong_place_are_not_shown() {
         "[auth]\nsecret_files = \"TOKEN\"",
         "[auth]\nsecret_files = [\"TOKEN\", \"/TOKEN/TOKEN\"]",
         "[auth]\nsecret_files = { a = \"TOKEN\" }",
+        "[auth]\nlivekit_keys_file = \"TOKEN\"",
+        "[auth]\nlivekit_keys_file = \"TOKEN: TOKEN\"",
+        "[auth]\nlivekit_keys_file = { TOKEN = \"TOKEN\" }",
         "[auth]\nrealm = [\"TOKEN\"]\nsecrets = \"a good shared secret\"",
         "[auth]\nuser_before_expiry = \"TOKEN\"",
         "[auth]\nnonce_lifetime = \"TOKEN\"",
@@ -158,6 +161,57 @@ fn secret_files_are_named_and_not_quoted() {
             "{said}"
         );
         fs::remove_dir(file(name)).unwrap();
+    }
+}
+
+/// A file with LiveKit's API keys is read as LiveKit reads it, or there is an error with file, line and fix. It is all the
+/// credentials that a relay needs.
+#[test]
+fn files_with_livekits_keys_are_named_and_not_quoted() {
+    let place = place("[auth]\nlivekit_keys_file = \"the-keys\"\n");
+    let file = place.folder.path().join("the-keys");
+    for (content, status, reason) in [
+        (
+            format!("# of the SFU\r\nAPIkey: \"{TOKEN}{TOKEN}\" # new\r\nAPIold: '{TOKEN}-{TOKEN}'\r\n"),
+            0,
+            "ok",
+        ),
+        (
+            format!("APIkey: {TOKEN}\n"),
+            0,
+            ":1: has a secret of 24 characters, which may be guessed; LiveKit asks for at least 32",
+        ),
+        (
+            format!("APIkey:{TOKEN}\n"),
+            2,
+            ":1: is not an API key with its secret; write lines like API_KEY: SECRET",
+        ),
+        (format!("a: {TOKEN}\n{TOKEN}\n"), 2, ":2: is not valid YAML"),
+        (
+            format!("{TOKEN}: x\n{TOKEN}: {TOKEN}\n"),
+            2,
+            ":2: has an API key that the file has already; remove one",
+        ),
+        (format!("a: [{TOKEN}]\n"), 2, ":1: has a list or a map in the place of a secret"),
+        (
+            format!("keys:\n  {TOKEN}: {TOKEN}\n"),
+            2,
+            ":2: is of a configuration of LiveKit, and not of its key_file",
+        ),
+        (format!("a: !{TOKEN}\n"), 2, ":1: has a tag"),
+        (format!("a: @{TOKEN}\n"), 2, ":1: is not valid YAML"),
+        (format!("a: *{TOKEN}\n"), 2, ":1: is not valid YAML"),
+        (format!("a: \"{TOKEN}\n"), 2, "is not valid YAML"),
+        (format!("a|{TOKEN}: {TOKEN}\n"), 2, ":1: has an API key with a |"),
+        (format!("a: {TOKEN}\u{200B}\n"), 2, ":1: has a secret with an invisible character"),
+        ("\n".to_owned(), 2, "the file is empty"),
+    ] {
+        fs::write(&file, &content).unwrap();
+        let (found, said) = said_about(&place.file(), TOKEN);
+        assert!(found == Some(status) && said.contains(reason), "{content}: {said}");
+        assert!(status == 0 || said.contains("the-keys"), "{said}");
+        // The file is public, as tests write it.
+        assert_eq!(said.contains("every user of this machine may read the file"), status == 0, "{said}");
     }
 }
 

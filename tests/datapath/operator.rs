@@ -173,6 +173,8 @@ fn with_revocations(snapshot: DatapathSnapshot, revocations: &Arc<Revocations>) 
         realm: REALM.into(),
         users: users.into(),
         secrets: Vec::new(),
+        livekit_keys: Vec::new(),
+        livekit_two_part: true,
         user_before_expiry: false,
         max_lifetime: 2_592_000,
         nonce_lifetime: 3600,

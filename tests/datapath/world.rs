@@ -128,6 +128,8 @@ impl Setup {
             realm: REALM.into(),
             users: vec![user("alice"), user("bob")],
             secrets: Vec::new(),
+            livekit_keys: Vec::new(),
+            livekit_two_part: true,
             user_before_expiry: false,
             max_lifetime: 2_592_000,
             nonce_lifetime: 3600,

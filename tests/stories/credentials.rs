@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use hairpin::auth::{Secret, time_limited_password};
+use hairpin::auth::{AuthConfig, LiveKitKey, Secret, livekit_credential, time_limited_password};
 use hairpin::turn::Transport;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
@@ -96,6 +96,67 @@ fn a_call_outlives_its_time_limited_credential() {
     let mut renewed =
         Client { nonce: client.nonce.clone(), ..time_limited(&format!("{}:carol", START + 3600)) };
     assert_eq!(renewed.refresh(&mut world, 600).code(), 441);
+}
+
+fn with_livekit_keys() -> AuthConfig {
+    let key = LiveKitKey { name: "APIkey".into(), secret: Secret::new("a secret of LiveKit") };
+    AuthConfig { livekit_keys: vec![key], ..credentials() }
+}
+
+/// A participant of LiveKit with LiveKit's own credentials.
+fn participant(tuple: &str, sid: &str, expires: Option<u64>) -> Client {
+    let (name, password) = livekit_credential("APIkey", b"a secret of LiveKit", sid, expires);
+    Client::new(tuple).named(&name, &password)
+}
+
+/// LiveKit's own credentials live for 5 minutes and the call goes on: Refresh, CreatePermission and ChannelBind do not judge the
+/// expiry. After a resume the client has a fresh one for the same sid, with which it makes another allocation.
+#[test]
+fn a_call_outlives_its_credential_of_livekit() {
+    let mut world = World::new(config(), with_livekit_keys());
+    let mut client = participant(A, "PA_carol", Some(START + 300));
+    assert_eq!(client.allocate(&mut world, |_| {}).code(), 0);
+    assert_eq!(&*world.opened[0].user, "PA_carol");
+    world.pass(400);
+    assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    assert_eq!(client.permit(&mut world, &[PEER]).code(), 0);
+    assert_eq!(client.bind(&mut world, 0x4000, PEER).code(), 0);
+    let mut late =
+        Client { tuple: Client::new("198.51.100.1:40001").tuple, nonce: Vec::new(), ..client.clone() };
+    assert_eq!(late.allocate(&mut world, |_| {}).code(), 401);
+    let refused = world.refused.last().unwrap();
+    assert_eq!(refused.reason, "expired");
+    assert!(refused.fix.as_ref().unwrap().contains("clocks"), "{refused:?}");
+
+    // RFC 8656 §5: 441 compares the whole USERNAME, so the fresh credential is for an allocation of its own
+    let mut fresh = participant("198.51.100.1:40002", "PA_carol", Some(START + 700));
+    let mut intruder = Client { tuple: client.tuple, nonce: client.nonce.clone(), ..fresh.clone() };
+    assert_eq!(intruder.refresh(&mut world, 600).code(), 441);
+    assert_eq!(fresh.allocate(&mut world, |_| {}).code(), 0);
+    assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    assert_eq!((world.opened.len(), &*world.opened[1].user), (2, "PA_carol"));
+}
+
+/// What the log says about a credential of LiveKit that is refused: which API key, and which setting.
+#[test]
+fn a_refused_credential_of_livekit_is_explained() {
+    let mut world = World::new(config(), with_livekit_keys());
+    for (api_key, secret, reason, said) in [
+        (
+            "APIother",
+            "a secret of LiveKit",
+            "unknown_user",
+            "API key APIother; add that key and its secret to the file of",
+        ),
+        ("APIkey", "another secret", "wrong_password", "compare the secret of LiveKit's API key APIkey"),
+    ] {
+        let (name, password) = livekit_credential(api_key, secret.as_bytes(), "PA_x", Some(START + 300));
+        let mut client = Client::new(A).named(&name, &password);
+        assert_eq!(client.allocate(&mut world, |_| {}).code(), 401);
+        let refused = world.refused.last().unwrap();
+        assert_eq!((refused.reason, refused.user.as_deref()), (reason, Some(&*name)));
+        assert!(refused.fix.as_ref().unwrap().contains(said), "{refused:?}");
+    }
 }
 
 /// RFC 8656 §6: an allocation keeps its key, so removing its user or secret ends no call.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hairpin::auth::{
-    Auth, AuthConfig, NonceKeys, OnRemoval, Password, Revocation, Revocations, Secret, time_limited_password,
+    Auth, AuthConfig, LiveKitKey, NonceKeys, OnRemoval, Password, Revocation, Revocations, Secret,
+    livekit_credential, time_limited_password,
 };
 use hairpin::turn::{AllocationName, AllocationRow, CloseReason, EndStep, ListStep, Selector, Snapshot};
 use hairpin::wire::{Method, attribute};
@@ -409,6 +410,38 @@ fn allocations_end_with_their_credential_if_that_is_wanted() {
     changed.secrets = vec![Secret::new("south")];
     serve(&mut world, auth(changed).on_removal(OnRemoval::End));
     assert_eq!(users(&mut world), "");
+    assert!(world.closed.iter().all(|closed| closed.reason == CloseReason::Removed));
+    world.assert_empty();
+}
+
+/// `auth.on_removal`: allocations with LiveKit's own credentials end with the pair that these were made from.
+#[test]
+fn allocations_end_with_the_api_key_of_livekit() {
+    let with_keys = |pairs: &[(&str, &str)]| {
+        let pair =
+            |(name, secret): &(&str, &str)| LiveKitKey { name: (*name).into(), secret: Secret::new(*secret) };
+        AuthConfig { livekit_keys: pairs.iter().map(pair).collect(), ..credentials() }
+    };
+    let (one, two) = (("APIone", "secret of one"), ("APItwo", "secret of two"));
+    let mut world = World::new(config(), with_keys(&[one, two]));
+    for (client, (key, secret), sid) in [(A, one, "PA_one"), (B, two, "PA_two")] {
+        let (name, password) = livekit_credential(key, secret.as_bytes(), sid, Some(START + 60));
+        let allocated = Client::new(client).named(&name, &password).allocate(&mut world, |_| {});
+        assert_eq!(allocated.code(), 0);
+    }
+    let mut serve_with = |pairs: &[(&str, &str)], on_removal| -> Vec<String> {
+        serve(&mut world, auth(with_keys(pairs)).on_removal(on_removal));
+        world.pass(100);
+        list(&mut world, Selector::default()).iter().map(|row| row.user.to_string()).collect()
+    };
+    assert_eq!(serve_with(&[two], OnRemoval::Keep), ["PA_one", "PA_two"]);
+    assert_eq!(
+        serve_with(&[two, one], OnRemoval::End),
+        ["PA_one", "PA_two"],
+        "that they have expired does not matter"
+    );
+    assert_eq!(serve_with(&[two], OnRemoval::End), ["PA_two"]);
+    assert_eq!(serve_with(&[("APItwo", "another secret")], OnRemoval::End), [""; 0]);
     assert!(world.closed.iter().all(|closed| closed.reason == CloseReason::Removed));
     world.assert_empty();
 }

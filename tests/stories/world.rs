@@ -113,6 +113,8 @@ pub fn credentials() -> AuthConfig {
         realm: REALM.into(),
         users: vec![user("alice", "wonder"), user("bob", "builder")],
         secrets: Vec::new(),
+        livekit_keys: Vec::new(),
+        livekit_two_part: true,
         user_before_expiry: false,
         max_lifetime: 2_592_000,
         nonce_lifetime: 3600,

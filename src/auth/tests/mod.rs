@@ -3,6 +3,7 @@
 
 mod allocations;
 mod bid_down;
+mod livekit;
 mod names;
 mod order;
 mod setup;
@@ -42,6 +43,8 @@ fn config(users: &[StaticUser], secrets: &[&str]) -> AuthConfig {
         realm: REALM.into(),
         users: users.to_vec(),
         secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),
+        livekit_keys: Vec::new(),
+        livekit_two_part: true,
         user_before_expiry: false,
         max_lifetime: u64::MAX,
         nonce_lifetime: 600,

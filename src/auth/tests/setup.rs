@@ -40,7 +40,7 @@ fn invalid_configurations_are_rejected() {
     for (change, expected) in [
         (
             (|config| (config.users, config.secrets) = (vec![], vec![])) as fn(&mut AuthConfig),
-            "no user and no shared secret is configured",
+            "no user, no shared secret and no LiveKit API key is configured",
         ),
         (|config| config.realm = String::new(), r#"the realm "" is empty"#),
         (|config| config.realm = "a\"b".into(), "contains a quote or a backslash"),

@@ -1,8 +1,10 @@
-//! The kinds of settings, which tables of settings of any type use. Here are plain values; `network` has addresses and ports, `secret` has credentials and files, `admin` has
-//! those of `[admin]`, `listener` those of `[[listener]]`.
+//! The kinds of settings, which tables of settings of any type use. Here are plain values; `network` has addresses and ports,
+//! `secret` has credentials and files, `livekit` files with LiveKit's API keys, `admin` has those of `[admin]`, `listener` those of
+//! `[[listener]]`.
 
 mod admin;
 mod listener;
+mod livekit;
 mod network;
 mod secret;
 
@@ -18,6 +20,7 @@ use crate::plural::counted;
 
 pub use admin::{HOST_NAMES, SocketPath, TokensFile};
 pub use listener::{ListenAddress, ListenTransports, PeerLists};
+pub use livekit::LiveKitKeysFile;
 pub use network::{
     ADDRESSES, CertificateNames, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, Host, NAT64_PREFIXES,
     PEER_RANGES, PREFIXES, PortRange, Sockets, port_range,

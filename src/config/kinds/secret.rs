@@ -4,7 +4,7 @@
 //! does: it may be the secret itself.
 
 use std::collections::HashSet;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use toml_edit::Value;
 
@@ -70,6 +70,8 @@ pub struct SecretFiles<T: 'static> {
     pub at: fn(&mut T) -> &mut Vec<Secret>,
     /// Those of the files.
     pub from_files: fn(&mut T) -> &mut Vec<Secret>,
+    /// The files.
+    pub paths: fn(&mut T) -> &mut Vec<PathBuf>,
 }
 
 impl<T> SettingKind<T> for SecretFiles<T> {
@@ -86,6 +88,8 @@ impl<T> SettingKind<T> for SecretFiles<T> {
             match file(one, context, FileKind::Secret) {
                 Ok((name, contents)) => {
                     errors.extend(public(one, &contents));
+                    let path = context.folder.map_or_else(|| name.into(), |folder| folder.join(name));
+                    (self.paths)(target).push(path);
                     let (secrets, wrong) = secrets_in_file(&contents.bytes);
                     let at = |line: Option<usize>| files::place(name, line);
                     errors.extend(wrong.into_iter().map(|wrong| {
@@ -113,6 +117,7 @@ impl<T> SettingKind<T> for SecretFiles<T> {
     fn copy(&self, from: &mut T, to: &mut T) {
         (self.at)(to).clone_from((self.at)(from));
         (self.from_files)(to).clone_from((self.from_files)(from));
+        (self.paths)(to).clone_from((self.paths)(from));
     }
 
     fn describe(&self) -> String {
@@ -319,6 +324,7 @@ pub enum FileKind {
     Password,
     Pem,
     Tokens,
+    LiveKitKeys,
 }
 
 /// The name of a file and what it contains.
@@ -348,11 +354,12 @@ fn file_name(value: &Value) -> Result<&str, ValueError> {
 }
 
 /// How to fix a name that may be the secret itself.
-const OR_A_SECRET: [&str; 4] = [
+const OR_A_SECRET: [&str; 5] = [
     "correct the path, or if this is the secret itself, move it to auth.secrets",
     "correct the path, or if this is the password itself, write it as `password`",
     "correct the path",
     "correct the path, or if this is a token itself, write it into a file, and its name here",
+    "correct the path, or if this is an API key or a secret itself, write it into a file, and its name here",
 ];
 
 /// Whether the name of a file that cannot be read may be shown.

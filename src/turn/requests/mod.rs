@@ -292,7 +292,7 @@ impl Server {
             auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
         ) {
             let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
-            let fix = self.snapshot.auth.fix(refusal.reason, name.unwrap_or_default()).map(Cow::Borrowed);
+            let fix = self.snapshot.auth.fix(refusal.reason, name.unwrap_or_default());
             self.outputs.push_back(Output::Refused(Refused {
                 tuple: origin.tuple,
                 user: name.map(Into::into),
