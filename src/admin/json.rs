@@ -7,16 +7,17 @@ use serde_json::{Map, Value, json};
 use super::routes::API_VERSION;
 use super::times::rfc3339_of;
 use crate::auth::Revocation;
+use crate::config::tokens::Scope;
 use crate::config::{Change, Reload};
 use crate::daemon::certificates::CertificateStatus;
 use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::overlays::Overlay;
-use crate::daemon::status::{Counts, LastReload, PeerEntry, Status};
+use crate::daemon::status::{AuthStatus, Counts, LastReload, PeerEntry, Status};
 use crate::datapath::RatedAllocation;
 use crate::turn::{PeerRows, Transport};
 
-/// A status.
-pub fn status(status: &Status, drain: Drain) -> Value {
+/// A status, as those see it who may do as much as `scope`.
+pub fn status(status: &Status, drain: Drain, scope: Scope) -> Value {
     let listener = |(transport, addr): &(Transport, std::net::SocketAddr)| json!({ "transport": transport.as_str(), "address": addr.to_string() });
     let relay = |(ip, external): &(IpAddr, Option<IpAddr>)| json!({ "address": ip.to_string(), "external": external.map(|ip| ip.to_string()) });
     let limits: Map<String, Value> =
@@ -36,6 +37,8 @@ pub fn status(status: &Status, drain: Drain) -> Value {
         "admin": status.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "relay_addresses": status.relay.iter().map(relay).collect::<Vec<_>>(),
         "ice_urls": status.ice_urls,
+        "domain": status.domain,
+        "auth": auth(&status.auth, scope),
         "limits": limits,
         "counts": counts(&status.counts),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
@@ -58,6 +61,20 @@ pub fn drain(status: &DrainStatus) -> Value {
         "since": rfc3339_of(status.since),
         "deadline": status.deadline.map(rfc3339_of),
         "allocations": status.allocations,
+    })
+}
+
+/// Who may use the relay. Whoever may only look learns nothing about where secrets are.
+fn auth(auth: &AuthStatus, scope: Scope) -> Value {
+    let files = || auth.secret_files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    json!({
+        "realm": auth.realm,
+        "shared_secrets": auth.shared_secrets,
+        "secret_files": (scope == Scope::Admin).then(files),
+        "livekit_keys": auth.livekit_keys,
+        "livekit_two_part": auth.livekit_two_part,
+        "users": auth.users,
+        "max_lifetime": auth.max_lifetime,
     })
 }
 
@@ -108,6 +125,8 @@ fn certificate(certificate: &CertificateStatus) -> Value {
     json!({
         "file": certificate.file,
         "expires": certificate.expiry.map(rfc3339_of),
+        "names": certificate.names,
+        "self_signed": certificate.is_self_signed,
         "failing": certificate.is_failing,
     })
 }
@@ -198,6 +217,28 @@ pub fn change(change: &Change) -> Value {
 mod tests {
     use super::*;
     use crate::daemon::drain::DrainEnd;
+
+    /// Paths of secrets are for those who may change the relay.
+    #[test]
+    fn who_may_only_look_does_not_see_where_secrets_are() {
+        let status = AuthStatus {
+            realm: "example.org".into(),
+            shared_secrets: 2,
+            secret_files: vec!["/etc/hairpin/secret".into()],
+            livekit_keys: 1,
+            livekit_two_part: true,
+            users: 3,
+            max_lifetime: 86_400,
+        };
+        let expected = |files: Value| {
+            json!({
+                "realm": "example.org", "shared_secrets": 2, "secret_files": files, "livekit_keys": 1,
+                "livekit_two_part": true, "users": 3, "max_lifetime": 86_400,
+            })
+        };
+        assert_eq!(auth(&status, Scope::Admin), expected(json!(["/etc/hairpin/secret"])));
+        assert_eq!(auth(&status, Scope::Read), expected(Value::Null));
+    }
 
     #[test]
     fn a_relay_that_stops_after_its_drain_still_drains() {

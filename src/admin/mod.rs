@@ -84,7 +84,7 @@ where
     }
     let call = request::Call::new(route.clone(), &head, body).await;
     if !route.changes() {
-        return operations::carry_out(control, call?).await;
+        return operations::carry_out(control, call?, who.scope()).await;
     }
     // A changing call is carried out to its end and audited, also if the client does not wait.
     completed(change(control, who, route, call)).await
@@ -108,7 +108,7 @@ async fn change(
     let action = call.as_ref().map_or_else(|_| route.action(), request::Call::action);
     let outcome = match call {
         Err(failure) => Err(failure),
-        Ok(call) => completed(operations::carry_out(control, call)).await,
+        Ok(call) => completed(operations::carry_out(control, call, who.scope())).await,
     };
     audit::write(&who, &action, &outcome);
     outcome

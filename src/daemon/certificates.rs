@@ -61,6 +61,10 @@ pub struct CertificateStatus {
     pub file: String,
     /// When the certificate that serves expires, in Unix seconds; `None` if none does.
     pub expiry: Option<u64>,
+    /// The host names that clients get it for; empty if none serves.
+    pub names: Vec<String>,
+    /// Whether it is self-signed, so that browsers refuse it.
+    pub is_self_signed: bool,
     /// Whether the files cannot be used, so that an earlier certificate serves, or none.
     pub is_failing: bool,
 }
@@ -261,6 +265,8 @@ impl Certificates {
         let status = |one: &Served| CertificateStatus {
             file: one.settings.cert.name.clone(),
             expiry: one.certificate.as_ref().and_then(|one| Some(one.own()?.until.unix())),
+            names: one.certificate.as_ref().map(|one| told_names(one)).unwrap_or_default(),
+            is_self_signed: one.certificate.as_ref().is_some_and(|one| one.is_self_signed()),
             is_failing: one.failure.is_some(),
         };
         let mut stats = self.board.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -336,6 +342,13 @@ impl Served {
 
 /// The most names of a certificate that a log line shows.
 const NAMES: usize = 10;
+
+/// The most names of a certificate that a status has.
+const STATUS_NAMES: usize = 100;
+
+fn told_names(certificate: &ServerCertificate) -> Vec<String> {
+    certificate.names().iter().take(STATUS_NAMES).map(ToString::to_string).collect()
+}
 
 impl Told {
     /// Whether the log should say how much is left of a certificate now.

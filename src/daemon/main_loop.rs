@@ -20,7 +20,7 @@ use super::overlays::OverlayStore;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
 use super::signals::Signals;
-use super::status::{self, Counts, Instance, LastReload, Status};
+use super::status::{self, AuthStatus, Counts, Instance, LastReload, Status};
 use super::stop::StopGuard;
 use super::{
     KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, ice, load,
@@ -168,6 +168,8 @@ impl Daemon<'_> {
             control_socket: self.admin.control_path().map(Path::to_owned),
             admin: self.admin.listeners().collect(),
             relay: site.relay.iter().map(|ip| (*ip, outside(ip))).collect(),
+            domain: self.args.domain.clone(),
+            auth: AuthStatus::of(&settings.auth, self.secret_directory.as_deref()),
             not_ready: self.relay.not_ready(),
             ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
             limits: self.relay.room.limits(settings),
@@ -223,7 +225,8 @@ impl Daemon<'_> {
     async fn try_reload(&mut self) -> Result<ReloadReport, ReloadError> {
         let failed = |error: anyhow::Error| ReloadError::new(format!("{error:#}"));
         let Reread { loaded: mut new, secrets, certificate } = reread(self.args.clone()).await?;
-        if secrets.map_err(failed)?.is_some_and(|one| one.generated) {
+        let secrets = secrets.map_err(failed)?;
+        if secrets.as_ref().is_some_and(|one| one.generated) {
             info!("a shared secret was generated, because the configuration has none any more");
         }
         // A certificate that cannot be used keeps nothing else from being applied, such as new credentials.
@@ -247,6 +250,7 @@ impl Daemon<'_> {
         let admin =
             self.admin.open(&new.settings.admin, identities.as_ref(), &prepared.closes()).map_err(failed)?;
         let changed = self.relay.reload(prepared).await.map_err(failed)?;
+        self.secret_directory = secrets.map(|secrets| secrets.directory);
         if let Err(error) = self.admin.apply(admin, self.relay.identities()) {
             new.warnings.push(self.control_socket_stays(&error));
         }

@@ -425,8 +425,12 @@ mod tests {
     }
 
     fn certificates() -> CertificateStats {
-        let one =
-            CertificateStatus { file: "fullchain.pem".into(), expiry: Some(1_800_000_000), is_failing: true };
+        let one = CertificateStatus {
+            file: "fullchain.pem".into(),
+            expiry: Some(1_800_000_000),
+            is_failing: true,
+            ..CertificateStatus::default()
+        };
         CertificateStats { certificates: vec![one], renewed: 3, failed: 2 }
     }
 

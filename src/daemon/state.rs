@@ -95,6 +95,11 @@ pub fn certificate_or_new(directory: &Path, new: impl FnOnce() -> Result<String>
     stored_or_new(directory, CERTIFICATE, new)
 }
 
+/// The path of the file with the secrets.
+pub fn secret_path(directory: &Path) -> PathBuf {
+    directory.join(SECRET)
+}
+
 /// The path of the certificate.
 pub fn certificate_path(directory: &Path) -> PathBuf {
     directory.join(CERTIFICATE)
@@ -102,7 +107,7 @@ pub fn certificate_path(directory: &Path) -> PathBuf {
 
 /// The secrets of a file, which the operator may have edited.
 fn parse(directory: &Path, bytes: &[u8]) -> Result<Vec<Secret>> {
-    let path = directory.join(SECRET);
+    let path = secret_path(directory);
     let (secrets, wrong) = secrets_in_file(bytes);
     if let Some(wrong) = wrong.into_iter().next() {
         let place = place(&path.display().to_string(), wrong.line);

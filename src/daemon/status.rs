@@ -1,7 +1,7 @@
 //! What a running relay is and does, for operators.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::certificates::CertificateStatus;
 use super::overlays::Overlay;
 use super::reload::{ReloadError, ReloadReport};
-use super::{random, unix_now};
+use super::{random, state, unix_now};
 use crate::config::Settings;
+use crate::config::settings::AuthSettings;
 use crate::datapath::WorkerStats;
 use crate::turn::peers::{PeerRule, refused_by_default};
 use crate::turn::{PerFamily, Transport};
@@ -42,6 +43,10 @@ pub struct Status {
     pub admin: Vec<SocketAddr>,
     /// The addresses that relay, each with its external address if it has one.
     pub relay: Vec<(IpAddr, Option<IpAddr>)>,
+    /// Its domain name, if the arguments have one.
+    pub domain: Option<String>,
+    /// Who may use it.
+    pub auth: AuthStatus,
     /// Why the relay cannot serve clients, if it cannot.
     pub not_ready: Option<String>,
     /// The URLs for ICE servers of clients.
@@ -60,6 +65,25 @@ pub struct Status {
     pub revoked: u64,
     /// The last reload.
     pub last_reload: Option<LastReload>,
+}
+
+/// Who may use a relay: what a program needs that issues credentials, and no secret.
+#[derive(Clone, Debug)]
+pub struct AuthStatus {
+    /// The realm.
+    pub realm: String,
+    /// How many shared secrets there are.
+    pub shared_secrets: usize,
+    /// The files that hold shared secrets.
+    pub secret_files: Vec<PathBuf>,
+    /// How many API keys of LiveKit there are.
+    pub livekit_keys: usize,
+    /// Whether credentials of LiveKit that never expire are accepted.
+    pub livekit_two_part: bool,
+    /// How many static users there are.
+    pub users: usize,
+    /// The longest time in seconds until a credential with an expiry expires.
+    pub max_lifetime: u64,
 }
 
 /// How many of everything there are.
@@ -123,6 +147,24 @@ impl LastReload {
             Err(error) => Err(error.to_string()),
         };
         LastReload { at: unix_now(), by: by.into(), outcome }
+    }
+}
+
+impl AuthStatus {
+    /// That of settings. `generated` is the state directory, if it holds a shared secret.
+    pub(super) fn of(settings: &AuthSettings, generated: Option<&Path>) -> AuthStatus {
+        let generated = generated.map(state::secret_path);
+        // Whoever asks may have another working directory.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        AuthStatus {
+            realm: settings.realm.clone(),
+            shared_secrets: settings.secrets.len(),
+            secret_files: settings.secret_paths.iter().chain(&generated).map(absolute).collect(),
+            livekit_keys: settings.livekit_keys.len(),
+            livekit_two_part: settings.livekit_two_part,
+            users: settings.users.len(),
+            max_lifetime: settings.max_lifetime,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import relay as daemon
 import stun
 from hosts import eventually
 from relay import SECRET
@@ -153,3 +154,26 @@ def test_a_removed_key_after_a_reload(on_removal, livekit, connect, tmp_path):
     assert second.refresh() == 600
     assert error_code(connect(participant("PA_one")).allocate) == 401
     connect(participant("PA_3", key="APIthree", secret="the secret of the third API key of LiveKit")).allocate()
+
+
+def test_the_status_tells_who_may_use_the_relay(livekit, tmp_path):
+    """A program that registers the relay learns what it needs, and no secret."""
+    secrets = tmp_path / "secrets"
+    secrets.write_text(f"{SECRET}\na second secret of this test\n")
+    secrets.chmod(0o600)
+    relay = livekit(secret_files=[str(secrets)], max_lifetime=86400)
+    status = relay.ask("status")
+    assert status["auth"] == {
+        "realm": daemon.REALM,
+        "shared_secrets": 2,
+        "secret_files": [str(secrets)],
+        "livekit_keys": 2,
+        "livekit_two_part": True,
+        "users": 0,
+        "max_lifetime": 86400,
+    }
+    text = relay.ctl("status")
+    line = next(line for line in text.splitlines() if line.startswith("auth "))
+    assert "2 shared secrets" in line and "2 LiveKit API keys" in line and str(secrets) in line, line
+    everything = text + str(status) + relay.log
+    assert not any(secret in everything for secret in [SECRET, *KEYS.values()])

@@ -10,15 +10,16 @@ use super::json;
 use super::request::{Call, Fields};
 use super::response::Failure;
 use super::routes::Operation;
+use crate::config::tokens::Scope;
 use crate::daemon::control::{Control, STOPPING};
 
-/// Carries out a call.
-pub async fn carry_out(control: Control, call: Call) -> Result<Value, Failure> {
+/// Carries out a call of somebody who may do as much as `scope`.
+pub async fn carry_out(control: Control, call: Call, scope: Scope) -> Result<Value, Failure> {
     let Call { route, query, mut body } = call;
     match route.operation {
         Operation::Status => {
             nothing(query, body)?;
-            status(&control).await
+            status(&control, scope).await
         }
         Operation::Reload => {
             nothing(query, body)?;
@@ -90,9 +91,9 @@ fn nothing(query: Fields, body: Fields) -> Result<(), Failure> {
     body.finish(&[])
 }
 
-async fn status(control: &Control) -> Result<Value, Failure> {
+async fn status(control: &Control, scope: Scope) -> Result<Value, Failure> {
     let status = control.status().await.map_err(Failure::unavailable)?;
-    Ok(json::status(&status, control.drain_status()))
+    Ok(json::status(&status, control.drain_status(), scope))
 }
 
 async fn reload(control: &Control) -> Result<Value, Failure> {

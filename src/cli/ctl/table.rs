@@ -142,6 +142,7 @@ pub fn status(value: &Value) -> String {
         ("listeners", listeners.join(", ")),
         ("relay addresses", if relay.is_empty() { "none yet".into() } else { relay.join("; ") }),
         ("metrics", list(&value["http"])),
+        ("auth", auth(&value["auth"])),
         ("control socket", cell(&value["control_socket"])),
         ("admin API", list(&value["admin"])),
         (
@@ -157,8 +158,13 @@ pub fn status(value: &Value) -> String {
     ];
     for certificate in items(&value["certificates"]) {
         let failing = if certificate["failing"] == true { "; its files cannot be used" } else { "" };
-        let line =
-            format!("{}, expires {}{failing}", cell(&certificate["file"]), cell(&certificate["expires"]));
+        let signed = if certificate["self_signed"] == true { ", self-signed" } else { "" };
+        let line = format!(
+            "{} for {}{signed}, expires {}{failing}",
+            cell(&certificate["file"]),
+            list(&certificate["names"]),
+            cell(&certificate["expires"])
+        );
         rows.push(("certificate", line));
     }
     let mut out = pairs(&rows);
@@ -172,6 +178,21 @@ pub fn status(value: &Value) -> String {
     }
     out.push('\n');
     out + &special_peers(value)
+}
+
+/// Who may use the relay.
+fn auth(value: &Value) -> String {
+    let count = |key: &str, what| counted(value[key].as_u64().unwrap_or(0) as usize, what);
+    let files: Vec<String> = items(&value["secret_files"]).map(cell).collect();
+    let files = if files.is_empty() { String::new() } else { format!(" (files: {})", files.join(", ")) };
+    format!(
+        "realm {}, {}{files}, {}, {}, credentials for up to {}",
+        cell(&value["realm"]),
+        count("shared_secrets", "shared secret"),
+        count("livekit_keys", "LiveKit API key"),
+        count("users", "static user"),
+        duration(&value["max_lifetime"])
+    )
 }
 
 /// `hairpin ctl list`.
