@@ -10,12 +10,14 @@
 //! - [`ice_url`]: the URLs of TURN servers
 //! - [`token`]: LiveKit's access tokens
 //! - [`metrics`]: what it counts
+//! - [`render`]: the sections of configurations that register relays
 
 pub mod commands;
 pub mod health;
 pub mod ice_url;
 pub mod metrics;
 pub mod relays;
+pub mod render;
 pub mod settings;
 pub mod sidecar;
 pub mod tags;
