@@ -4,32 +4,24 @@
 //! browser do is served: not under a foreign name of this machine (DNS rebinding), and not across sites.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use hyper::http::request::Parts;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::response::Failure;
 use crate::config::settings::AdminSettings;
 use crate::config::tokens::{Scope, Tokens};
 use crate::daemon::admin::Caller;
-use crate::plural::counted;
-
-/// Lines about wrong tokens per period.
-const LINES: u32 = 10;
-
-/// The period.
-const PERIOD: Duration = Duration::from_secs(10);
+use crate::http::lines::LineLimit;
 
 /// Who may call.
 #[derive(Default)]
 pub struct Access {
     tokens: Tokens,
     hosts: Vec<String>,
-    failures: Arc<Mutex<FailureLines>>,
+    failures: Arc<LineLimit>,
 }
 
 /// Who calls.
@@ -113,37 +105,9 @@ impl Access {
     }
 
     fn note_failure(&self, from: SocketAddr) {
-        let line = self.failures.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-        if let Some(suppressed) = line {
-            let more = match suppressed {
-                0 => String::new(),
-                n => format!(" ({} suppressed)", counted(n as usize, "line")),
-            };
-            warn!(%from, "a call of the admin API with a wrong token was refused{more}");
+        if let Some(suppressed) = self.failures.take() {
+            warn!(%from, "a call of the admin API with a wrong token was refused{suppressed}");
         }
-    }
-}
-
-/// How many lines about wrong tokens may still be written.
-#[derive(Default)]
-struct FailureLines {
-    since: Option<Instant>,
-    written: u32,
-    suppressed: u64,
-}
-
-impl FailureLines {
-    /// Takes one line; returns how many were suppressed before it, or `None` if this one is suppressed too.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if self.since.is_none_or(|since| now - since >= PERIOD) {
-            (self.since, self.written) = (Some(now), 0);
-        }
-        if self.written == LINES {
-            self.suppressed += 1;
-            return None;
-        }
-        self.written += 1;
-        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -261,14 +225,5 @@ mod tests {
         for origin in ["https://evil.example", "null", "http://localhost:9642"] {
             assert_eq!(status(&[("Host", "localhost"), ("Origin", origin), authorization]), 403, "{origin}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lines_about_wrong_tokens_are_bounded() {
-        let mut lines = FailureLines::default();
-        let written = (0..1000).filter(|_| lines.take(Instant::now()).is_some()).count();
-        assert_eq!(written as u32, LINES);
-        tokio::time::advance(PERIOD).await;
-        assert_eq!(lines.take(Instant::now()), Some(1000 - u64::from(LINES)));
     }
 }

@@ -340,7 +340,11 @@ async fn accept_failed(error: &io::Error, connections: &Connections) {
     }
 }
 
-async fn handshake(
+/// The handshake of a TLS server with these certificates.
+///
+/// # Errors
+/// The connection has failed, or no certificate is for the name that the client asks for.
+pub async fn handshake(
     stream: TcpStream,
     identities: &Identities,
 ) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {

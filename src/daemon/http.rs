@@ -192,7 +192,7 @@ fn spare() -> Option<OwnedFd> {
 }
 
 /// Whether `accept` failed because there is no descriptor or memory left.
-pub(super) fn is_exhaustion(error: &io::Error) -> bool {
+pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 

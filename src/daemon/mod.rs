@@ -47,7 +47,7 @@ pub mod overlays;
 mod own;
 mod place;
 pub mod random;
-mod reading;
+pub mod reading;
 mod relay;
 pub mod reload;
 pub mod revocations;

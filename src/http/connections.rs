@@ -17,6 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+/// The most bytes of a request's head, and of what is read of its body at once.
+const HEAD: usize = 64 << 10;
+
 /// The open connections.
 pub struct Connections {
     /// One permit per place.
@@ -127,6 +130,7 @@ pub async fn serve_request<R: Future<Output = Response<String>>>(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(time)
+        .max_buf_size(HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await

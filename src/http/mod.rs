@@ -2,6 +2,8 @@
 //!
 //! - [`connections`]: a bounded set of connections to a server, and how a request of one is served
 //! - [`body`]: the body of a request or a response
+//! - [`lines`]: log lines that clients cause
 
 pub mod body;
 pub mod connections;
+pub mod lines;
