@@ -7,7 +7,8 @@ Here the relay is registered by hand; test_sidecar.py has the sidecar do it.
 import pytest
 
 from conftest import NAME
-from livekit import RELAY_PORTS, ROOM, SIGNAL, Load, turn_servers
+from hosts import eventually
+from livekit import API_SECRET, KEY, RELAY_PORTS, ROOM, SIGNAL, Load, turn_servers
 from nat import INSIDE, OUTSIDE
 from relay import SECRET
 from rooms import NAT_NAME, ONE_NAME, RELAY_RANGE, certificate, meet, peers
@@ -58,6 +59,66 @@ def test_a_relay_behind_a_nat(start, start_livekit, cloud, sfu, pages):
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL]), (OUTSIDE[0], RELAY_PORTS))
     meet(pages, room, "udp", at=OUTSIDE[0])
+
+
+# LiveKit's own TURN server is on its loopback interface. Clients are told node_ip and the domain, whose ports the relay has.
+EMBEDDED = {"enabled": True, "domain": ONE_NAME, "udp_port": 3478, "tls_port": 5349, "external_tls": True}
+EMBEDDED |= {"bind_addresses": ["127.0.0.1"]}
+
+TAKEN_OVER = ["turn:{}:3478?transport=udp", f"turns:{ONE_NAME}:443?transport=tcp"]
+
+
+@pytest.fixture
+def takeover(start, start_livekit, sfu, authority, tmp_path):
+    """A relay in the place of LiveKit's embedded TURN server, which verifies what LiveKit issues for that; a server, and
+    the relay.
+    """
+    keys = tmp_path / "keys"
+    keys.write_text(f"{KEY}: {API_SECRET}\nAPIanother: {API_SECRET}, another\n")
+    keys.chmod(0o600)
+    relay = start(
+        sfu,
+        listen={"udp": [f"{sfu.v4}:3478"], "tcp": [], "tls": [f"{sfu.v4}:443"]},
+        relay={"addresses": [sfu.v4], "ports": RELAY_RANGE},
+        tls=certificate(authority, ONE_NAME),
+        auth={"secrets": [], "user": [], "livekit_keys_file": str(keys)},
+        peers=peers(sfu.v4),
+    )
+    all_keys = {KEY: API_SECRET, "APIanother": f"{API_SECRET}, another"}
+    return start_livekit(sfu, turn=EMBEDDED, keys=all_keys), relay
+
+
+@pytest.mark.parametrize("protocol, port", [("udp", 3478), ("tls", 443)])
+def test_takeover_of_the_embedded_server(protocol, port, takeover, sfu, pages):
+    """LiveKit's own credentials, which expire after 5 minutes, at node_ip and at the domain."""
+    room, _ = takeover
+    for page in pages:
+        page.reaches_only((sfu.v4, [SIGNAL, port]))
+    meet(pages, room, protocol, at=sfu.v4, leave=False)
+    for page in pages:
+        assert set(page.urls) == {url.format(sfu.v4) for url in TAKEN_OVER}
+        page.leave()
+
+
+def test_forced_tls(takeover, sfu, pages):
+    """With "force TLS", a client gets the TLS URL alone of the relay, and the call goes on through it."""
+    room, relay = takeover
+    for page in pages:
+        page.reaches_only((sfu.v4, [SIGNAL, *RELAY_PORTS]))
+    meet(pages, room, "udp", at=sfu.v4, leave=False)
+    pages[1].run("member.room.simulateScenario('force-tls')")
+
+    def moved():
+        """the viewer uses TLS"""
+        return [url for url in pages[1].urls if url.startswith("turn")] == [f"turns:{ONE_NAME}:443?transport=tcp"]
+
+    eventually(moved)
+    pages[1].watch()
+    pages[1].relayed("tls", at=sfu.v4)
+    assert pages[1].run("member.events").count("Disconnected") == 0
+    relay.line("allocation opened", transport="tls", user=pages[1].sid)
+    for page in pages:
+        page.leave()
 
 
 def test_200_participants_at_once(start, start_livekit, switch, host, sfu):
