@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml_edit::{Document, TableLike, TomlError};
 
 use super::kind::{ReadContext, Setting};
-use super::report::{Finding, HIDDEN};
+use super::report::{Disagreement, Finding, HIDDEN};
 use super::secrets::shared_secret;
 use super::section::{About, RepeatedSection, Source, key_span};
 use crate::auth::Secret;
@@ -164,6 +164,16 @@ impl<'a, T> FileReading<'a, T> {
                 Ok(secret) => secrets.push(secret),
                 Err((what, fix)) => self.findings.push(finding(&what, &fix)),
             }
+        }
+    }
+
+    /// Reports settings that disagree, at the first of them that the file has. Where one of them could not be read, only that is
+    /// reported.
+    pub fn disagreement(&mut self, disagreement: Disagreement) {
+        let Disagreement { keys, what, fix, warning } = disagreement;
+        if !self.is_mistaken(&keys) {
+            let finding = self.place(&keys, what, fix);
+            self.findings.push(Finding { warning, ..finding });
         }
     }
 

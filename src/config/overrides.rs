@@ -17,8 +17,8 @@ use super::table::{REPEATED, SECRET_VARIABLE, SETTINGS};
 /// What the names of all variables begin with.
 pub const PREFIX: &str = "HAIRPIN_";
 
-/// Variables that are no settings: the shared secrets, and the token of `hairpin ctl`.
-const OTHERS: [&str; 2] = [SECRET_VARIABLE, "HAIRPIN_ADMIN_TOKEN"];
+/// Variables that are no settings: the shared secrets, also that of the sidecar, and the token of `hairpin ctl`.
+const OTHERS: [&str; 3] = [SECRET_VARIABLE, "HAIRPIN_LIVEKIT_SECRET", "HAIRPIN_ADMIN_TOKEN"];
 
 const PRECEDENCE: &str = "flags precede the environment, and the environment precedes the file";
 

@@ -6,7 +6,7 @@
 //! - `place`, [`addresses`], `own`, `netlink`, `watch`: this machine's addresses, which come and go
 //! - `external`: the external addresses that are asked for
 //! - [`configuration`], [`state`], [`store`], `files`, [`random`]: what is read from and kept on this machine
-//! - `reading`: the files of an operator; `certificate`: the certificate of a relay without a configuration
+//! - [`reading`]: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `certificates`: those that serve, which are read again when `file_watch` notices changes
 //! - `announce`: the log lines of a start
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to

@@ -2,7 +2,7 @@
 //! and passes no packet on; it gives orders to the relay over its admin API.
 //!
 //! - [`commands`]: `init`, `run`, `check` and `render`: their arguments, and what they print
-//! - [`settings`]: what the sidecar is told
+//! - [`settings`]: what the sidecar is told; [`config`]: the file that says it
 //! - [`sidecar`]: the parts of a running one and what they share
 //! - [`relays`]: the relays that it registers, and what is known of them
 //! - [`health`]: what works and what does not
@@ -13,6 +13,7 @@
 //! - [`render`]: the sections of configurations that register relays
 
 pub mod commands;
+pub mod config;
 pub mod health;
 pub mod ice_url;
 pub mod metrics;

@@ -9,8 +9,8 @@ use crate::config::settings::LogSettings;
 use crate::config::tokens::Tokens;
 use crate::turn::peers::{Cidr, PeerRule};
 
-/// Everything that can be set.
-#[derive(Clone, Debug, Default)]
+/// Everything that can be set. `config` has the table of its keys, and reads it.
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The LiveKit deployment.
     pub livekit: LiveKitSettings,
@@ -28,6 +28,22 @@ pub struct Settings {
     pub health: HealthSettings,
     /// The log.
     pub log: LogSettings,
+}
+
+impl Settings {
+    /// Settings without the defaults of the table, which sets them.
+    pub(super) fn blank() -> Settings {
+        Settings {
+            livekit: LiveKitSettings::default(),
+            relays: Vec::new(),
+            credentials: CredentialSettings::default(),
+            http: HttpSettings::default(),
+            peers: PeerSettings::default(),
+            lifecycle: LifecycleSettings::default(),
+            health: HealthSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
 }
 
 /// `[livekit]`

@@ -25,7 +25,7 @@ pub use network::{
     ADDRESSES, CertificateNames, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, Host, NAT64_PREFIXES,
     PEER_RANGES, PREFIXES, PortRange, Sockets, port_range,
 };
-pub use secret::{Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets};
+pub use secret::{FileKind, Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, file, public};
 
 /// The longest lifetime: a year.
 const LIFETIME_MAX: u64 = 31_536_000;
@@ -292,7 +292,7 @@ pub fn set_of<X: Display>(
     (items, errors)
 }
 
-fn number(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, ValueError> {
+pub fn number(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, ValueError> {
     let Some(n) = value.as_integer() else {
         return Err(wrong_type(value, "a number", "write a whole number, without quotes"));
     };

@@ -1,0 +1,26 @@
+//! What differs between two configurations, key by key, for the log of a reload. Values are not shown: some are secret, and the file
+//! has them.
+
+use super::table::{RELAY, TABLES};
+use crate::config::kind::{FieldValue, Setting};
+use crate::livekit::settings::{RelaySettings, Settings};
+
+/// The keys whose values differ, in the order of the reference page.
+pub fn changes(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let (mut before, mut after) = (old.clone(), new.clone());
+    let differs = |key: &&Setting<Settings>| key.kind.value(&mut before) != key.kind.value(&mut after);
+    let mut keys: Vec<&'static str> =
+        TABLES.settings.iter().filter(differs).map(|setting| setting.key).collect();
+    if values(&old.relays) != values(&new.relays) {
+        keys.insert(0, "relay");
+    }
+    keys
+}
+
+fn values(relays: &[RelaySettings]) -> Vec<FieldValue> {
+    let of = |relay: &RelaySettings| {
+        let mut relay = relay.clone();
+        RELAY.iter().map(move |setting| setting.kind.value(&mut relay))
+    };
+    relays.iter().flat_map(of).collect()
+}
