@@ -60,11 +60,19 @@ fn http(settings: &Settings) -> Vec<Disagreement> {
     match (&http.cert, &http.key) {
         (Some(_), None) => {
             let fix = "add http.key with its private key";
-            return vec![Disagreement::mistake(&["http.cert", "http.key"], "the certificate has no private key", fix)];
+            return vec![Disagreement::mistake(
+                &["http.cert", "http.key"],
+                "the certificate has no private key",
+                fix,
+            )];
         }
         (None, Some(_)) => {
             let fix = "add http.cert with the certificate chain";
-            return vec![Disagreement::mistake(&["http.key", "http.cert"], "the private key has no certificate", fix)];
+            return vec![Disagreement::mistake(
+                &["http.key", "http.cert"],
+                "the private key has no certificate",
+                fix,
+            )];
         }
         (Some(_), Some(_)) => return Vec::new(),
         (None, None) => {}
