@@ -176,6 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::auth::{NonceKeys, Secret};
 
     type Parts = (String, String, Option<u64>);
 
@@ -222,6 +223,32 @@ mod tests {
             let decoded = base62::decode(&text, &mut [0; DECODED_MAX]).map(<[u8]>::to_vec);
             assert!(decoded.is_none_or(|bytes| !bytes.is_ascii()), "{n}");
         }
+    }
+
+    /// RFC 8489 §9.2.4 does not ask for it, but response times must not reveal which API keys exist: whoever sends a name of this
+    /// form makes the relay derive one key and verify it once.
+    #[test]
+    fn known_and_unknown_api_keys_cost_the_same() {
+        let origins = OriginKey::new(&NonceKeys { current: [7; 32], previous: None });
+        let key = LiveKitKey { name: "known".into(), secret: Secret::new("a secret") };
+        let keys = LiveKitKeys::new(&[key], false, &origins);
+        for (decoded, expected) in [
+            ("known|PA_x|1800000000", AuthReason::WrongPassword),
+            ("unknown|PA_x|1800000000", AuthReason::UnknownUser),
+            ("known|PA_x", AuthReason::UnknownUser),
+        ] {
+            let username = base62::encode(decoded.as_bytes());
+            let (name, verified) = (keys.parse(&username).unwrap(), std::cell::Cell::new(0));
+            let verify_key = |key: &[u8]| {
+                verified.set(verified.get() + key.len());
+                false
+            };
+            let refused = keys.verify(&name, "realm", PasswordAlgorithm::Md5, verify_key);
+            assert_eq!((refused.err(), verified.get()), (Some(expected), 16), "{decoded}");
+        }
+        let accepted = LiveKitUsername::parse(&base62::encode(b"unknown|PA_x|1800000000"))
+            .map(|name| keys.verify(&name, "realm", PasswordAlgorithm::Md5, |_| true).err());
+        assert_eq!(accepted, Some(Some(AuthReason::UnknownUser)), "even if the placeholder were right");
     }
 
     proptest! {

@@ -227,6 +227,8 @@ def test_the_api_over_tcp(start, host, clients, connect, authority, tmp_path):
         return int(head.split()[1]), head.lower(), json.loads(body)
 
     assert call("/v1/status")[2]["admin"] == [f"{host.v4}:9642"]
+    assert call("/v1/status")[2]["auth"]["secret_files"] == []
+    assert call("/v1/status", token=READ)[2]["auth"]["secret_files"] is None, "only for those who may change the relay"
     assert call("/v1/status", token=READ)[0] == 200 and call("/v1/status", name=host.v4)[0] == 200
     status, head, _ = call("/v1/status", token=None)
     assert status == 401 and "www-authenticate: bearer" in head

@@ -3,11 +3,13 @@
 import hashlib
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 import relay as daemon
 import stun
+from conftest import NAME
 from hosts import eventually
 from relay import SECRET
 from turn import User, error_code, named
@@ -177,3 +179,24 @@ def test_the_status_tells_who_may_use_the_relay(livekit, tmp_path):
     assert "2 shared secrets" in line and "2 LiveKit API keys" in line and str(secrets) in line, line
     everything = text + str(status) + relay.log
     assert not any(secret in everything for secret in [SECRET, *KEYS.values()])
+
+
+def test_the_status_tells_of_a_generated_secret(start, host, tls, tmp_path):
+    """A secret that the relay has generated is in a file of the state directory, until the configuration has others. The names of
+    the certificate are those by which clients verify it.
+    """
+    state = tmp_path / "state"
+    nobody = {"secrets": [], "user": []}
+    listen = {"tls": ["0.0.0.0:5349"]}
+    relay = start(host, "--state-dir", state, auth=nobody, tls=tls, listen=listen)
+    status = relay.ask("status")
+    assert status["domain"] is None and status["auth"]["shared_secrets"] == 1
+    [file] = status["auth"]["secret_files"]
+    assert file == str(state / "secret") and Path(file).read_text().strip() not in str(status)
+    [certificate] = status["certificates"]
+    assert NAME in certificate["names"] and not certificate["self_signed"]
+    assert NAME in next(line for line in relay.ctl("status").splitlines() if line.startswith("certificate "))
+    (relay.folder / "hairpin.toml").write_text(daemon.toml(daemon.configuration(host, tls=tls, listen=listen)))
+    relay.ctl("reload")
+    auth = relay.ask("status")["auth"]
+    assert (auth["secret_files"], auth["shared_secrets"], auth["users"]) == ([], 1, 1)

@@ -117,6 +117,7 @@ def test_domain(start, switch):
     with Client(host, ("127.0.0.1", 3478), User("nobody", ""), source="127.0.0.1") as client:
         client.challenge()
         assert client.realm == "turn.example.org"
+    assert relay.ask("status")["domain"] == "turn.example.org"
 
 
 def test_private_addresses_only(start, switch):
