@@ -28,6 +28,10 @@ pub fn read(path: &Path) -> io::Result<FileContents> {
 }
 
 /// The rest of a file, up to the same bound.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, or is too large.
 pub fn bytes(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
