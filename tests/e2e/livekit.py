@@ -20,6 +20,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from browser import Browser
+from conftest import NAME
 from hosts import eventually
 from relay import SECRET, toml
 
@@ -33,6 +34,9 @@ SIGNAL, MEDIA_TCP, MEDIA = 7880, 7881, (50000, 52999)
 
 # What a browser may reach at a relay
 RELAY_PORTS = (3478, 5349, 443)
+
+# Those of a relay with the default ports, given its address and its name
+URLS = ["turn:{0}:3478?transport=udp", "turn:{0}:3478?transport=tcp", "turns:{1}:5349?transport=tcp"]
 
 ROOM = "the room"
 
@@ -241,7 +245,7 @@ class Sidecar(Program):
             low, high = MEDIA
             config = {
                 "livekit": {"url": livekit.url, "keys_file": str(keys)},
-                "relay": [{"socket": str(relay.socket)}],
+                "relay": [{"socket": str(relay.socket), "urls": [url.format(relay.host.v4, NAME) for url in URLS]}],
                 "credentials": {"secret_file": str(secret)},
                 "http": {"listen": ["0.0.0.0:9643"], "origins": [Participant.ORIGIN]},
                 "peers": {"addresses": [f"{livekit.address}:{low}-{high}"]},
@@ -280,6 +284,18 @@ class Sidecar(Program):
         samples = self.metrics()
         assert name in samples, f"no metric {name}: {sorted(samples)}"
         return sum(value for found, value in samples[name].items() if labels.items() <= set(found))
+
+
+def sidecar_command(host, *arguments, environment=None, status=0):
+    """Runs the sidecar's program, which must exit with this status; returns what it printed, on standard error if it had to
+    fail.
+    """
+    variables = {"PATH": os.environ["PATH"], **(environment or {})}
+    pipe = subprocess.PIPE
+    process = host.start(SIDECAR, *arguments, stdout=pipe, stderr=pipe, env=variables, text=True)
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == status, f"{arguments}: {process.returncode}: {error or output}"
+    return error if status else output
 
 
 def _write(file, text):
@@ -339,7 +355,7 @@ class Participant:
         are no responses to what this host has sent there do not arrive either, so all media takes one of these ways.
         """
         rules = [
-            f"ip daddr {at} {protocol[0] if protocol else 'th'} dport {{ {', '.join(map(str, ports))} }} accept"
+            f"ip{'6' if ':' in at else ''} daddr {at} {protocol[0] if protocol else 'th'} dport {{ {', '.join(map(str, ports))} }} accept"
             for at, ports, *protocol in destinations
         ]
         file = Path(self.browser.home) / "firewall"

@@ -1,8 +1,11 @@
 """MediaMTX: the real server, whose streams browsers publish (WHIP) and read (WHEP)."""
 
+import contextlib
+import http.client
 import json
 from pathlib import Path
 
+from hosts import eventually
 from livekit import TOOLS, Program, request, yaml
 
 WEB, MEDIA, API = 8889, 8189, 9997
@@ -42,9 +45,15 @@ class MediaMTX(Program):
     @property
     def settings(self):
         """Its global configuration as it is now."""
-        status, _, body = request(self.host, ("127.0.0.1", API), "GET", "/v3/config/global/get")
-        assert status == 200, body
-        return json.loads(body)
+
+        def answer():
+            """MediaMTX's API answers"""
+            # The API is away for a moment after a change.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                status, _, body = request(self.host, ("127.0.0.1", API), "GET", "/v3/config/global/get")
+                return status == 200 and body
+
+        return json.loads(eventually(answer))
 
 
 def ice_servers(*urls, secret):

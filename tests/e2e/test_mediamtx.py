@@ -1,14 +1,15 @@
-"""Streams of a real MediaMTX server whose media takes the relay only: everything else between the browsers and the server is
-cut, but for WHIP and WHEP.
+"""Streams of a real MediaMTX server whose media takes the relay only: everything else between browsers and server is cut, but
+for WHIP and WHEP.
 """
 
 import pytest
 
 from conftest import NAME
-from livekit import RELAY_PORTS, Participant
 from mediamtx import MEDIA, WEB, MediaMTX, ice_servers
 from relay import SECRET
-from rooms import programs  # noqa: F401 a fixture
+
+# Fixtures
+from rooms import authority, host, pages, programs, sfu, switch  # noqa: F401
 
 URLS = {
     "udp": f"turn:{NAME}:3478?transport=udp",
@@ -16,43 +17,45 @@ URLS = {
     "tls": f"turns:{NAME}:5349?transport=tcp",
 }
 
-
-@pytest.fixture
-def media(switch):
-    """The host of the MediaMTX server."""
-    return switch.host("media")
+PORTS = {"udp": (3478, "udp"), "tcp": (3478, "tcp"), "tls": (5349, "tcp")}
 
 
 @pytest.fixture
-def pages(switch, host, media, authority):
-    """Two browsers on hosts of their own, which reach the relay, and WHIP and WHEP."""
-    opened = []
-    try:
-        for name in ("first", "second"):
-            opened.append(Participant(switch.host(name, default_route=True), authority, {NAME: host.v4}))
-            opened[-1].reaches_only((media.v4, [WEB]), (host.v4, RELAY_PORTS))
-        yield opened
-    finally:
-        for page in opened:
-            page.close()
+def relay(start, host, sfu, tls):
+    """A relay that reaches the media port of the server, and nothing else."""
+    return start(host, tls=tls, peers={"allow": [f"{sfu.v4}:{MEDIA}"]})
 
 
-def flows(pages, url, protocol):
-    """One browser publishes a stream and the other reads it, both through the relay."""
+@pytest.fixture
+def start_mediamtx(programs, sfu, tmp_path):
+    """Starts MediaMTX servers, of which the last one runs."""
+
+    def start_mediamtx(folder="mediamtx", **changes):
+        for program in programs:
+            program.kill()
+        programs.append(MediaMTX(sfu, tmp_path / folder, **changes))
+        return programs[-1].start()
+
+    return start_mediamtx
+
+
+def flows(pages, server, relay, *protocols):
+    """One browser publishes a stream and the other reads it, through the relay, over each of these protocols."""
     publisher, reader = pages
-    publisher.stream("publish", url)
-    reader.stream("read", url)
-    print(f"video after {reader.watch():.1f} s over {protocol}")
-    for page in pages:
-        page.relayed(protocol)
-    for page in pages:
-        page.leave()
+    for protocol in protocols:
+        port, transport = PORTS[protocol]
+        for page in pages:
+            page.reaches_only((server.host.v4, [WEB]), (relay.host.v4, [port], transport))
+        publisher.stream("publish", server.url)
+        reader.stream("read", server.url)
+        print(f"video after {reader.watch():.1f} s over {protocol}")
+        for page in pages:
+            page.relayed(protocol, at=relay.host.v4)
+        for page in pages:
+            page.leave()
 
 
-def test_its_configuration(start, host, media, pages, tls, programs, tmp_path):
+def test_its_configuration(relay, start_mediamtx, pages):
     """`webrtcICEServers2` with `AUTH_SECRET`: MediaMTX makes credentials from the shared secret."""
-    start(host, tls=tls, peers={"allow": [f"{media.v4}:{MEDIA}"]})
-    for protocol, url in URLS.items():
-        programs.append(MediaMTX(media, tmp_path / protocol, webrtcICEServers2=ice_servers(url, secret=SECRET)))
-        flows(pages, programs[-1].start().url, protocol)
-        programs[-1].kill()
+    server = start_mediamtx(webrtcICEServers2=ice_servers(*URLS.values(), secret=SECRET))
+    flows(pages, server, relay, *URLS)
