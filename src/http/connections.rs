@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// The most bytes of a request's head, and of what is read of its body at once.
-const HEAD: usize = 64 << 10;
+const HEAD: usize = 32 << 10;
 
 /// The open connections.
 pub struct Connections {
