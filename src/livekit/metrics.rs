@@ -2,15 +2,21 @@
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use super::http::counters::HttpCounters;
+
 /// The metrics.
 pub struct Metrics {
     registry: Registry,
+    /// Those of the HTTP server.
+    pub http: HttpCounters,
 }
 
 impl Metrics {
     /// All of them, at zero.
     pub fn new() -> Metrics {
-        Metrics { registry: Registry::new() }
+        let registry = Registry::new();
+        let http = HttpCounters::new(&registry);
+        Metrics { registry, http }
     }
 
     /// The page for Prometheus.

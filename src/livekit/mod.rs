@@ -9,12 +9,14 @@
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
 //! - [`ice_url`]: the URLs of TURN servers
 //! - [`token`]: LiveKit's access tokens
+//! - [`http`]: its HTTP server
 //! - [`metrics`]: what it counts
 //! - [`render`]: the sections of configurations that register relays
 
 pub mod commands;
 pub mod config;
 pub mod health;
+pub mod http;
 pub mod ice_url;
 pub mod metrics;
 pub mod relays;

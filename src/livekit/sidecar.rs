@@ -5,10 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::health::Health;
+use super::http::server::HttpServer;
 use super::metrics::Metrics;
 use super::relays::Relay;
 use super::settings::Settings;
 use super::tags::Tags;
+use super::token::Keys;
 
 /// What the parts of a running sidecar share.
 pub struct Sidecar {
@@ -16,6 +18,8 @@ pub struct Sidecar {
     pub settings: Settings,
     /// The relays.
     pub relays: Vec<Arc<Relay>>,
+    /// The API keys of LiveKit.
+    pub keys: Keys,
     /// The tags of participants.
     pub tags: Tags,
     /// What works and what does not.
@@ -34,16 +38,19 @@ impl Sidecar {
         let relays = relays.collect::<Result<_, _>>().map_err(|failure| anyhow::anyhow!(failure.message))?;
         let secret = settings.credentials.secrets.first().context("there is no shared secret")?;
         let tags = Tags::new(secret);
-        Ok(Sidecar { settings, relays, tags, health: Health::default(), metrics: Metrics::new() })
+        let keys = Keys::new(&settings.livekit.keys);
+        Ok(Sidecar { settings, relays, keys, tags, health: Health::default(), metrics: Metrics::new() })
     }
 
-    /// Does its work until it is dropped.
-    pub async fn work(self: Arc<Self>) {
+    /// Does its work, and serves HTTP, until it is dropped.
+    pub async fn work(self: Arc<Self>, http: Arc<HttpServer>) {
         let mut parts = tokio::task::JoinSet::new();
         for relay in &self.relays {
             let relay = relay.clone();
             parts.spawn(async move { relay.watch().await });
         }
+        let sidecar = self.clone();
+        parts.spawn(async move { http.serve(sidecar).await });
         // No part ends by itself.
         parts.join_next().await;
     }

@@ -1,0 +1,148 @@
+//! What is done with a request.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use super::cors::Origin;
+use super::counters::OTHER;
+use super::ice_servers::{self, Now};
+use super::rate_limit::RateLimit;
+use super::response::{Failure, json_response, text};
+use super::routes::{Operation, Route, list};
+use crate::daemon::unix_now;
+use crate::http::body::{self, BodyError};
+use crate::http::lines::LineLimit;
+use crate::livekit::health::Readiness;
+use crate::livekit::sidecar::Sidecar;
+
+/// The most bytes of a body.
+const BODY: usize = 64 << 10;
+
+/// Time for a body to arrive.
+const ARRIVAL: Duration = Duration::from_secs(5);
+
+/// What requests leave behind.
+pub struct Api {
+    limit: RateLimit,
+    rng: Mutex<StdRng>,
+    opened: Instant,
+    refusals: LineLimit,
+}
+
+impl Api {
+    /// An API nobody has asked yet. `seed` is random.
+    pub fn new(seed: [u8; 32]) -> Api {
+        let rng = Mutex::new(StdRng::from_seed(seed));
+        Api { limit: RateLimit::new(), rng, opened: Instant::now(), refusals: LineLimit::default() }
+    }
+
+    /// Responds to a request that came from this address.
+    pub async fn respond<B>(
+        &self,
+        sidecar: &Sidecar,
+        from: SocketAddr,
+        request: Request<B>,
+    ) -> Response<String>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: ToString,
+    {
+        let (head, body) = request.into_parts();
+        let route = Route::find(head.uri.path());
+        let response = match route {
+            None => Failure::unknown_route(&list()).into_response(),
+            Some(route) if head.method == Method::OPTIONS && route.operation == Operation::IceServers => {
+                let origin = Origin::of(&head.headers, &sidecar.settings.http.origins);
+                let mut response = origin.preflight(&head.headers);
+                origin.complete(&mut response);
+                response
+            }
+            Some(route) if !route.takes(&head.method) => Failure::method(route.allowed()).into_response(),
+            Some(route) => match route.operation {
+                Operation::IceServers => self.ice_servers(sidecar, from, &head),
+                Operation::Webhook => self.webhook(sidecar, &head, body).await,
+                Operation::Live => text("text/plain; charset=utf-8", "ok\n".into()),
+                Operation::Ready => ready(&sidecar.health.readiness(&sidecar.relays)),
+                Operation::Metrics => {
+                    text("text/plain; version=0.0.4; charset=utf-8", sidecar.metrics.page())
+                }
+            },
+        };
+        let route = route.map_or(OTHER, |route| route.path);
+        sidecar.metrics.http.responded(route, response.status().as_u16());
+        response
+    }
+
+    fn ice_servers(&self, sidecar: &Sidecar, from: SocketAddr, head: &Parts) -> Response<String> {
+        let now = Now { unix: unix_now(), since: self.opened.elapsed() };
+        let outcome = {
+            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            ice_servers::respond(sidecar, &self.limit, head, now, &mut *rng)
+        };
+        let mut response = match outcome {
+            Ok((answer, caller)) => {
+                sidecar.metrics.http.issued(caller.kind());
+                json_response(&answer)
+            }
+            Err(failure) => {
+                sidecar.metrics.http.refused(failure.code);
+                self.log(&failure, from);
+                failure.into_response()
+            }
+        };
+        Origin::of(&head.headers, &sidecar.settings.http.origins).complete(&mut response);
+        response
+    }
+
+    /// Says why clients get no ICE servers. The address may be that of a proxy.
+    fn log(&self, failure: &Failure, from: SocketAddr) {
+        let Failure { status, code, message, .. } = failure;
+        // What anybody can cause, without a token, is no news for the operator.
+        if *status == StatusCode::BAD_REQUEST || ["unauthorized", "malformed_token"].contains(code) {
+            return debug!(%from, "a request for ICE servers was refused: {message}");
+        }
+        if let Some(suppressed) = self.refusals.take() {
+            warn!(%from, "a request for ICE servers was refused: {message}{suppressed}");
+        }
+    }
+
+    async fn webhook<B>(&self, sidecar: &Sidecar, head: &Parts, body: B) -> Response<String>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: ToString,
+    {
+        let body = match timeout(ARRIVAL, body::bytes(body, BODY)).await {
+            Err(_) => return Failure::timeout().into_response(),
+            Ok(Err(BodyError::TooLong)) => return Failure::too_large(BODY).into_response(),
+            Ok(Err(BodyError::CutOff(_))) => {
+                return Failure::bad_request("the body has not arrived as a whole").into_response();
+            }
+            Ok(Ok(body)) => body,
+        };
+        let _ = (sidecar, head, body);
+        Failure::unavailable("unavailable", "webhooks are not taken yet", ARRIVAL).into_response()
+    }
+}
+
+/// `/readyz`: the reasons, one per line.
+fn ready(Readiness { obstacles, problems }: &Readiness) -> Response<String> {
+    let first = obstacles.is_empty().then(|| "ok".to_owned());
+    let lines: Vec<String> = first.into_iter().chain(obstacles.iter().chain(problems).cloned()).collect();
+    let mut response = text("text/plain; charset=utf-8", lines.join("\n") + "\n");
+    if !obstacles.is_empty() {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;
