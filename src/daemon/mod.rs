@@ -183,6 +183,12 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Milliseconds since the Unix epoch.
+#[allow(clippy::disallowed_methods, reason = "only the daemon and datapath read the clock")]
+pub fn unix_millis() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64
+}
+
 /// Whether systemd runs this process as a service. Desktop terminals are children of systemd too, but not services.
 pub fn is_service() -> bool {
     let named = ["INVOCATION_ID", "NOTIFY_SOCKET"].iter().any(|name| std::env::var_os(name).is_some());

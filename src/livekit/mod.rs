@@ -12,15 +12,20 @@
 //! - [`http`]: its HTTP server
 //! - [`metrics`]: what it counts
 //! - [`render`]: the sections of configurations that register relays
+//! - [`server`]: LiveKit's API; [`clock`]: how far its clock differs
 
+pub mod clock;
 pub mod commands;
 pub mod config;
+#[cfg(test)]
+mod fakes;
 pub mod health;
 pub mod http;
 pub mod ice_url;
 pub mod metrics;
 pub mod relays;
 pub mod render;
+pub mod server;
 pub mod settings;
 pub mod sidecar;
 pub mod tags;

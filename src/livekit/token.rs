@@ -161,6 +161,11 @@ impl Keys {
         Keys { pairs: pairs.to_vec() }
     }
 
+    /// The API key that signs; it is no secret.
+    pub fn first(&self) -> &str {
+        self.pairs.first().map_or("", |pair| &pair.key)
+    }
+
     /// A token for something that the sidecar asks of LiveKit now.
     ///
     /// # Errors
@@ -197,7 +202,7 @@ impl Keys {
         }
     }
 
-    /// Whether the token of a webhook was made for this body; returns when it expires, in Unix seconds.
+    /// Whether the token of a webhook was made for this body; returns until when it is accepted, in Unix seconds.
     ///
     /// # Errors
     /// Why it is refused.
@@ -205,7 +210,7 @@ impl Keys {
         let claims: Signed = self.verified(jwt)?;
         let expires = claims.times.judge(unix)?;
         match claims.sha256 == STANDARD.encode(Sha256::digest(body)) {
-            true => Ok(expires),
+            true => Ok(expires.saturating_add(EXPIRED_FOR)),
             false => Err(TokenError::OtherBody),
         }
     }
@@ -355,7 +360,7 @@ pub(in crate::livekit) mod tests {
         let body = br#"{"event":"room_started"}"#;
         let hash = STANDARD.encode(Sha256::digest(body));
         let token = signed("APIOther", &json!({ "exp": NOW + 300, "nbf": NOW, "sha256": hash }));
-        assert_eq!(keys().webhook(&token, body, NOW), Ok(NOW + 300));
+        assert_eq!(keys().webhook(&token, body, NOW), Ok(NOW + 300 + EXPIRED_FOR));
         assert_eq!(keys().webhook(&token, b"{}", NOW), Err(TokenError::OtherBody));
         assert_eq!(keys().webhook(&token, body, NOW + 400), Err(TokenError::Expired));
         let token = signed("APIOther", &json!({ "exp": NOW + 300 }));
