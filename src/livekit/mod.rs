@@ -13,6 +13,7 @@
 //! - [`metrics`]: what it counts
 //! - [`render`]: the sections of configurations that register relays
 //! - [`server`]: LiveKit's API; [`clock`]: how far its clock differs
+//! - [`webhook`]: what LiveKit tells of its own accord
 
 pub mod clock;
 pub mod commands;
@@ -30,3 +31,4 @@ pub mod settings;
 pub mod sidecar;
 pub mod tags;
 pub mod token;
+pub mod webhook;
