@@ -14,6 +14,7 @@
 //! - [`render`]: the sections of configurations that register relays
 //! - [`server`]: LiveKit's API; [`clock`]: how far its clock differs
 //! - [`webhook`]: what LiveKit tells of its own accord
+//! - [`rooms`]: who is where, and what to revoke when they leave
 
 pub mod clock;
 pub mod commands;
@@ -26,6 +27,7 @@ pub mod ice_url;
 pub mod metrics;
 pub mod relays;
 pub mod render;
+pub mod rooms;
 pub mod server;
 pub mod settings;
 pub mod sidecar;
