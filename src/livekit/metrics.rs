@@ -1,22 +1,27 @@
 //! What the sidecar counts. Labels have few values, none of which a client chooses: rooms and participants never appear.
 
+use std::sync::Arc;
+
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::http::counters::HttpCounters;
+use super::lifecycle_metrics::LifecycleMetrics;
 
 /// The metrics.
 pub struct Metrics {
     registry: Registry,
     /// Those of the HTTP server.
     pub http: HttpCounters,
+    /// What is counted of participants that leave.
+    pub lifecycle: Arc<LifecycleMetrics>,
 }
 
 impl Metrics {
     /// All of them, at zero.
     pub fn new() -> Metrics {
         let registry = Registry::new();
-        let http = HttpCounters::new(&registry);
-        Metrics { registry, http }
+        let (http, lifecycle) = (HttpCounters::new(&registry), Arc::new(LifecycleMetrics::new(&registry)));
+        Metrics { registry, http, lifecycle }
     }
 
     /// The page for Prometheus.
@@ -31,5 +36,30 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/livekit.md has a row for each family, with its labels and its help text.
+    #[test]
+    fn every_family_is_documented() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/livekit.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let mut documented: Vec<_> =
+            page.lines().filter(|line| line.starts_with("| `hairpin_livekit_")).collect();
+        documented.sort_unstable();
+        let metrics = Metrics::new();
+        metrics.lifecycle.relays(["relay"].into_iter());
+        let rows: Vec<_> = metrics.registry.gather().iter().map(documentation).collect();
+        assert_eq!(documented, rows, "{}", rows.join("\n"));
+    }
+
+    fn documentation(family: &prometheus::proto::MetricFamily) -> String {
+        let labels = family.get_metric()[0].get_label().iter().map(|label| format!("`{}`", label.name()));
+        let labels: Vec<_> = labels.collect();
+        format!("| `{}` | {} | {} |", family.name(), labels.join(", "), family.help())
     }
 }

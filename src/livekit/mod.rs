@@ -13,8 +13,9 @@
 //! - [`metrics`]: what it counts
 //! - [`render`]: the sections of configurations that register relays
 //! - [`server`]: LiveKit's API; [`clock`]: how far its clock differs
-//! - [`webhook`]: what LiveKit tells of its own accord
-//! - [`rooms`]: who is where, and what to revoke when they leave
+//! - [`lifecycle`]: what happens when participants leave: [`webhook`] and [`reconcile`] tell who does, [`rooms`] decides what is
+//!   revoked, [`revoke`] tells the relays, [`kept`] is what survives a restart, [`relayed`] counts who uses a relay,
+//!   [`lifecycle_metrics`] counts the rest
 
 pub mod clock;
 pub mod commands;
@@ -24,9 +25,15 @@ mod fakes;
 pub mod health;
 pub mod http;
 pub mod ice_url;
+pub mod kept;
+pub mod lifecycle;
+pub mod lifecycle_metrics;
 pub mod metrics;
+pub mod reconcile;
+pub mod relayed;
 pub mod relays;
 pub mod render;
+pub mod revoke;
 pub mod rooms;
 pub mod server;
 pub mod settings;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,6 +25,7 @@ pub struct Relay {
     pub settings: RelaySettings,
     control: Client,
     state: watch::Sender<RelayState>,
+    tags_read: AtomicBool,
 }
 
 /// What is known of a relay.
@@ -119,7 +121,7 @@ impl Relay {
             })?,
         };
         let state = watch::Sender::new(RelayState::default());
-        Ok(Relay { settings, control: Client::new(target), state })
+        Ok(Relay { settings, control: Client::new(target), state, tags_read: AtomicBool::new(false) })
     }
 
     /// What is known of it now.
@@ -137,7 +139,13 @@ impl Relay {
         self.state.send_modify(|state| state.probes = Some(probes.into()));
     }
 
-    /// Whether clients may be sent to it: it answers, is ready and does not drain, and not every probe fails.
+    /// Notes that the tags are known which are revoked there. A credential that is issued before might be refused.
+    pub fn note_tags_read(&self) {
+        self.tags_read.store(true, Ordering::Release);
+    }
+
+    /// Whether clients may be sent to it: it answers, is ready and does not drain, what is revoked there is known, and not every
+    /// probe fails.
     pub fn is_usable(&self) -> bool {
         self.obstacle().is_none()
     }
@@ -153,6 +161,9 @@ impl Relay {
             (Some(status), _) if !status.ready => {
                 let why = status.not_ready.as_deref().unwrap_or("it does not say why");
                 format!("relay {name} is not ready: {why}")
+            }
+            (Some(_), _) if !self.tags_read.load(Ordering::Acquire) => {
+                format!("relay {name} has not said yet who is revoked")
             }
             (Some(_), _) => {
                 let probes = state.probes.as_deref().unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::auth::Secret;
 const LEN: usize = 16;
 
 /// What every tag begins with, so that logs of the relay show what it is.
-const PREFIX: &str = "lk-";
+pub const PREFIX: &str = "lk-";
 
 /// The most revoked tags that are remembered. A relay remembers as many.
 const REVOKED: usize = 1_000_000;
