@@ -39,7 +39,7 @@ mod layers;
 mod listener;
 mod listener_checks;
 mod listener_section;
-mod livekit_keys;
+pub(crate) mod livekit_keys;
 mod load;
 mod overrides;
 pub mod own_addresses;

@@ -3,6 +3,7 @@
 //!
 //! - [`commands`]: `init`, `run`, `check` and `render`: their arguments, and what they print
 //! - [`settings`]: what the sidecar is told; [`config`]: the file that says it
+//! - [`service`]: its life; `signals`: what ends it, or reads its configuration again
 //! - [`sidecar`]: the parts of a running one and what they share
 //! - [`relays`]: the relays that it registers, and what is known of them
 //! - [`health`]: what works and what does not
@@ -36,8 +37,10 @@ pub mod render;
 pub mod revoke;
 pub mod rooms;
 pub mod server;
+pub mod service;
 pub mod settings;
 pub mod sidecar;
+mod signals;
 pub mod tags;
 pub mod token;
 pub mod webhook;

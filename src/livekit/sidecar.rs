@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
+use tokio::task::JoinSet;
 
 use super::health::Health;
 use super::http::server::HttpServer;
@@ -11,10 +12,12 @@ use super::lifecycle::{Lifecycle, Shared};
 use super::metrics::Metrics;
 use super::relays::Relay;
 use super::server::Server;
-use super::settings::Settings;
+use super::settings::{RelaySettings, Settings};
 use super::tags::Tags;
 use super::token::Keys;
 use super::{reconcile, relayed};
+use crate::auth::Secret;
+use crate::daemon::random;
 
 /// What the parts of a running sidecar share.
 pub struct Sidecar {
@@ -29,7 +32,7 @@ pub struct Sidecar {
     /// What works and what does not.
     pub health: Arc<Health>,
     /// What it counts.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The API of LiveKit.
     pub livekit: Arc<Server>,
     /// What happens when participants leave.
@@ -42,13 +45,36 @@ impl Sidecar {
     /// # Errors
     /// A relay or LiveKit cannot be reached in the way that its settings say.
     pub fn new(settings: Settings) -> Result<Sidecar> {
-        let relays = settings.relays.iter().cloned().map(|one| Relay::new(one).map(Arc::new));
-        let relays: Vec<_> =
-            relays.collect::<Result<_, _>>().map_err(|failure| anyhow::anyhow!(failure.message))?;
-        let secret = settings.credentials.secrets.first().context("there is no shared secret")?;
+        Sidecar::build(settings, None)
+    }
+
+    /// The same with other settings. Counts, revocations, and what is known of relays that stay are kept.
+    ///
+    /// # Errors
+    /// A relay or LiveKit cannot be reached in the way that its settings say.
+    pub fn renewed(running: &Sidecar, settings: Settings) -> Result<Sidecar> {
+        Sidecar::build(settings, Some(running))
+    }
+
+    fn build(settings: Settings, running: Option<&Sidecar>) -> Result<Sidecar> {
+        let relay = |one: &RelaySettings| match running.and_then(|running| running.relay_like(one)) {
+            Some(relay) => Ok(relay),
+            None => Relay::new(one.clone()).map(Arc::new).map_err(|failure| anyhow!(failure.message)),
+        };
+        let relays = settings.relays.iter().map(relay).collect::<Result<Vec<_>>>()?;
+        let secret = settings.credentials.secrets.first();
+        let kept = running.filter(|running| same(running.settings.credentials.secrets.first(), secret));
+        let tags = match (kept, secret) {
+            (Some(running), _) => running.tags.clone(),
+            (None, Some(secret)) => Arc::new(Tags::new(secret)),
+            // Nothing is issued without a secret, so nobody sees these tags.
+            (None, None) => Arc::new(Tags::new(&Secret::new(random::bytes::<32>()?))),
+        };
+        let (health, metrics) = match running {
+            Some(running) => (running.health.clone(), running.metrics.clone()),
+            None => (Arc::new(Health::default()), Arc::new(Metrics::new())),
+        };
         let keys = Keys::new(&settings.livekit.keys);
-        let (tags, health, metrics) =
-            (Arc::new(Tags::new(secret)), Arc::new(Health::default()), Metrics::new());
         let livekit = Arc::new(Server::new(&settings.livekit)?);
         let shared = Shared {
             server: livekit.clone(),
@@ -56,13 +82,16 @@ impl Sidecar {
             health: health.clone(),
             metrics: metrics.lifecycle.clone(),
         };
-        let lifecycle = Arc::new(Lifecycle::new(&settings, &relays, shared));
+        let lifecycle = Arc::new(match running {
+            Some(running) => running.lifecycle.renewed(&settings, &relays, shared),
+            None => Lifecycle::new(&settings, &relays, shared),
+        });
         Ok(Sidecar { settings, relays, keys, tags, health, metrics, livekit, lifecycle })
     }
 
-    /// Does its work, and serves HTTP, until it is dropped.
-    pub async fn work(self: Arc<Self>, http: Arc<HttpServer>) {
-        let mut parts = tokio::task::JoinSet::new();
+    /// Does its work, and serves HTTP, until it is dropped, or a part ends, which is a bug. The log has what the part has died of.
+    pub async fn work(self: Arc<Self>, http: Arc<HttpServer>) -> anyhow::Error {
+        let mut parts = JoinSet::new();
         for relay in &self.relays {
             let relay = relay.clone();
             parts.spawn(async move { relay.watch().await });
@@ -73,7 +102,19 @@ impl Sidecar {
         parts.spawn(self.lifecycle.clone().work());
         parts.spawn(reconcile::run(self.lifecycle.clone(), interval));
         parts.spawn(relayed::run(self.lifecycle.clone(), self.relays.clone()));
-        // No part ends by itself.
-        parts.join_next().await;
+        let ended = match parts.join_next().await {
+            Some(Err(error)) if error.is_panic() => "has panicked, as the line above says",
+            _ => "has ended",
+        };
+        anyhow!("a part of the sidecar {ended}; a supervisor like systemd starts it again")
     }
+
+    /// The relay with exactly these settings, files included.
+    fn relay_like(&self, settings: &RelaySettings) -> Option<Arc<Relay>> {
+        self.relays.iter().find(|relay| relay.settings.is_like(settings)).cloned()
+    }
+}
+
+fn same(one: Option<&Secret>, other: Option<&Secret>) -> bool {
+    one.map(Secret::as_bytes) == other.map(Secret::as_bytes)
 }

@@ -11,16 +11,20 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = |key: &&Setting<Settings>| key.kind.value(&mut before) != key.kind.value(&mut after);
     let mut keys: Vec<&'static str> =
         TABLES.settings.iter().filter(differs).map(|setting| setting.key).collect();
-    if values(&old.relays) != values(&new.relays) {
+    let relays = old.relays.iter().zip(&new.relays);
+    if old.relays.len() != new.relays.len() || relays.into_iter().any(|(old, new)| !old.is_like(new)) {
         keys.insert(0, "relay");
     }
     keys
 }
 
-fn values(relays: &[RelaySettings]) -> Vec<FieldValue> {
-    let of = |relay: &RelaySettings| {
-        let mut relay = relay.clone();
-        RELAY.iter().map(move |setting| setting.kind.value(&mut relay))
-    };
-    relays.iter().flat_map(of).collect()
+impl RelaySettings {
+    /// Whether nothing about a relay has changed but contents of certificates.
+    pub fn is_like(&self, other: &RelaySettings) -> bool {
+        let values = |relay: &RelaySettings| -> Vec<FieldValue> {
+            let mut relay = relay.clone();
+            RELAY.iter().map(|setting| setting.kind.value(&mut relay)).collect()
+        };
+        values(self) == values(other)
+    }
 }

@@ -12,10 +12,10 @@ use crate::config::FileContents;
 use crate::config::files;
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, ValueError};
 use crate::config::kinds::{FileKind, file, list, number, public, set, text};
-use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
+use crate::config::livekit_keys::livekit_keys_in_file;
+use crate::config::secrets::{WrongLine, password_in_file, secrets_in_file, shared_secret};
 use crate::livekit::settings::{ApiKey, CredentialSettings, LiveKitSettings};
 
-use super::keys::keys_in_file;
 use super::urls::{BaseUrl, redis_url};
 
 /// A URL of a server, without a path; kept without a final slash.
@@ -185,22 +185,21 @@ pub struct KeysFile<T: 'static>(pub fn(&mut T) -> &mut LiveKitSettings);
 
 impl<T> SettingKind<T> for KeysFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let (name, contents) = match file(value, context, FileKind::Tokens) {
+        let (name, contents) = match file(value, context, FileKind::LiveKitKeys) {
             Ok(read) => read,
-            Err(error) => {
-                let fix = "correct the path; the file has lines like API_KEY: SECRET, as LiveKit's key_file";
-                return vec![with_fix(error, fix)];
-            }
+            Err(error) => return vec![error],
         };
         let settings = (self.0)(target);
-        let (keys, wrong) = keys_in_file(&contents.bytes);
-        settings.keys = keys;
+        let read = livekit_keys_in_file(&contents.bytes);
+        let keys = read.keys.into_iter().map(|(_, key)| ApiKey { key: key.name, secret: key.secret });
+        settings.keys = keys.collect();
         settings.keys_file = Some(in_folder(Path::new(name), context));
-        let wrong = wrong.into_iter().map(|wrong| {
-            let what = format!("{} {}", files::place(name, wrong.line), wrong.what);
-            ValueError { warning: wrong.warning, ..ValueError::of(value, what, wrong.fix) }
-        });
-        public(value, &contents).into_iter().chain(wrong).collect()
+        let about = |line: WrongLine| {
+            ValueError::of(value, format!("{} {}", files::place(name, line.line), line.what), line.fix)
+        };
+        let wrong = read.wrong.into_iter().map(about);
+        let weak = read.weak.into_iter().map(about).map(|weak| ValueError { warning: true, ..weak });
+        public(value, &contents).into_iter().chain(wrong).chain(weak).collect()
     }
 
     fn value(&self, target: &mut T) -> FieldValue {
@@ -287,25 +286,25 @@ impl<T> SettingKind<T> for SecretText<T> {
 
 /// A file with a token or a password, alone on its line.
 pub struct LoneSecret<T: 'static> {
-    pub read: fn(&FileContents) -> Result<Secret, (Option<usize>, String, String)>,
+    pub read: fn(&FileContents) -> Result<Secret, WrongLine>,
     pub at: fn(&mut T) -> &mut Option<Secret>,
 }
 
 /// The token of a relay's admin API: alone, or a line of the relay's own file.
-pub fn relay_token(contents: &FileContents) -> Result<Secret, (Option<usize>, String, String)> {
+pub fn relay_token(contents: &FileContents) -> Result<Secret, WrongLine> {
     let token = str::from_utf8(&contents.bytes).ok().and_then(token_in);
     token.map(Secret::new).ok_or_else(|| {
         let fix = "write the token, which is in a line NAME:admin:TOKEN of the relay's admin.tokens_file";
-        (None, "the file has no token".into(), fix.into())
+        WrongLine { line: None, what: "the file has no token".into(), fix: fix.into() }
     })
 }
 
 /// A password.
-pub fn password(contents: &FileContents) -> Result<Secret, (Option<usize>, String, String)> {
+pub fn password(contents: &FileContents) -> Result<Secret, WrongLine> {
     match password_in_file(&contents.bytes) {
         Ok(Password::Plain(password)) => Ok(password),
         Ok(Password::Md5Key(_)) => unreachable!("a file has no keys"),
-        Err(wrong) => Err((wrong.line, wrong.what, wrong.fix)),
+        Err(wrong) => Err(wrong),
     }
 }
 
@@ -315,8 +314,8 @@ impl<T> SettingKind<T> for LoneSecret<T> {
             Ok(read) => read,
             Err(error) => return vec![error],
         };
-        let read = (self.read)(&contents).map(Some).map_err(|(line, what, fix)| {
-            ValueError::of(value, format!("{} {what}", files::place(name, line)), fix)
+        let read = (self.read)(&contents).map(Some).map_err(|wrong| {
+            ValueError::of(value, format!("{} {}", files::place(name, wrong.line), wrong.what), wrong.fix)
         });
         let errors = set((self.at)(target), read);
         public(value, &contents).into_iter().chain(errors).collect()

@@ -1,14 +1,13 @@
 //! The sidecar's configuration: one table of settings, as the relay has, made into [`Settings`].
 //!
 //! - `table`: every setting with its key, kind, field, default and documentation
-//! - `kinds`, `urls`, `keys`: how values are read that the relay has not; `relay`: `[[relay]]`
+//! - `kinds`, [`urls`]: how values are read that the relay has not; `relay`: `[[relay]]`
 //! - `checks`: whether settings agree with each other; `changes`: what differs between two configurations
 //! - [`load`]: from the text of a file to settings, with every mistake; [`read`]: the same with the files of this machine
 //! - [`pages`]: the reference page and the sample
 
 mod changes;
 mod checks;
-mod keys;
 mod kinds;
 mod load;
 pub mod pages;

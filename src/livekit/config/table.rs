@@ -50,7 +50,7 @@ static SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "http",
-        "The sidecar's own HTTP server: the ICE-server API at `/v1/ice-servers`, LiveKit's webhooks at `/webhook`, and `/livez`, \
+        "The sidecar's own HTTP server: the ICE-server API at `/v1/ice-servers`, LiveKit's webhooks at `/v1/webhook`, and `/livez`, \
          `/readyz` and `/metrics`.",
     ),
     (

@@ -86,7 +86,10 @@ fn split_port(authority: &str) -> Option<(String, Option<u16>)> {
     fits.then(|| (host.to_ascii_lowercase(), port))
 }
 
-/// Reads the URL of a Redis server: `redis://[USER@]HOST[:PORT][/DB]`.
+/// Reads the URL of a Redis server: `redis://USER@HOST:PORT/DB`, of which only the host has to be written.
+///
+/// # Errors
+/// What is wrong with it and how to fix that, without quoting it.
 pub fn redis_url(text: &str) -> Result<String, (String, String)> {
     let example = "write it like \"redis://10.0.0.5:6379/0\", or \"rediss://...\" for TLS";
     let wrong = |what: &str| (what.to_owned(), example.to_owned());
