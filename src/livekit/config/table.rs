@@ -199,7 +199,8 @@ static SETTINGS: &[Setting<Settings>] = &[
         kind: &List { of: ORIGINS, at: |s: &mut Settings| &mut s.http.origins },
         default: "[]",
         example: r#"["https://meet.example.org"]"#,
-        doc: "The origins of web pages that may use the ICE-server API from a browser (CORS).",
+        doc: "The origins of web pages that may use the ICE-server API from a browser (CORS), exactly as browsers send them. `\"*\"` stands \
+              for every page, with participants' tokens only.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -208,7 +209,7 @@ static SETTINGS: &[Setting<Settings>] = &[
         kind: &Count { range: 0..=1_000_000, at: |s: &mut Settings| &mut s.http.burst },
         default: "20",
         example: "",
-        doc: "How many answers of the ICE-server API a participant gets at once, before `http.per_minute` limits it.",
+        doc: "How many answers of the ICE-server API a participant gets at once, before `http.per_minute` limits it. `0` means no limit.",
         reload: Reload::Live,
         coturn: &[],
     },

@@ -142,7 +142,7 @@ fn settings_that_disagree_are_reported() {
             "[http]\nlisten = \"0.0.0.0\"",
             "warning: http.listen = \"0.0.0.0\": 0.0.0.0:9643 is not a loopback address",
         ),
-        ("[http]\norigins = \"*\"", "not an origin"),
+        ("[http]\norigins = \"https://*.example.org\"", "not an origin"),
         ("[http]\ntokens_file = \"none\"", "http.tokens_file = ***: cannot be read"),
         ("[peers]\naddresses = [\"10.0.0.0/8:50000-60000\"]", "is not an exact address with ports"),
         ("[peers]\naddresses = [\"203.0.113.7\"]", "is not an exact address with ports"),

@@ -148,13 +148,22 @@ fn ice_url(value: &Value) -> Result<String, ValueError> {
     }
 }
 
+/// The origin that stands for every page.
+pub const ANY_ORIGIN: &str = "*";
+
+/// The schemes of origins: those of web pages, and of applications that show pages in a web view.
+const ORIGIN_SCHEMES: [&str; 5] = ["https", "http", "capacitor", "ionic", "tauri"];
+
 /// Origins of web pages.
 pub const ORIGINS: Elements<String> = Elements { read: origin, differ: true, name: "origins" };
 
 /// RFC 6454 section 6.2: scheme, host and port, as browsers send them.
 fn origin(value: &Value) -> Result<String, ValueError> {
     let fix = "write it like \"https://meet.example.org\", without a path; the port only if it is not that of the scheme";
-    let url = BaseUrl::parse(text(value)?, &["https", "http"])
+    if text(value)? == ANY_ORIGIN {
+        return Ok(ANY_ORIGIN.to_owned());
+    }
+    let url = BaseUrl::parse(text(value)?, &ORIGIN_SCHEMES)
         .map_err(|what| ValueError::of(value, format!("not an origin: {what}"), fix))?;
     let default = BaseUrl { port: None, ..url.clone() }.port();
     Ok(BaseUrl { port: url.port.filter(|port| *port != default), ..url }.to_string())
@@ -238,10 +247,12 @@ mod tests {
             ("https://Meet.example.org/", "https://meet.example.org"),
             ("https://meet.example.org:443", "https://meet.example.org"),
             ("http://localhost:3000", "http://localhost:3000"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("*", "*"),
         ] {
             assert_eq!(origin(&value(text)).as_deref(), Ok(kept));
         }
-        for text in ["*", "meet.example.org", "https://meet.example.org/room", "null"] {
+        for text in ["https://*.example.org", "meet.example.org", "https://meet.example.org/room", "null"] {
             assert!(origin(&value(text)).is_err(), "{text}");
         }
     }

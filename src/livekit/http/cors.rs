@@ -11,9 +11,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::response::Failure;
-
-/// The entry of `http.origins` that stands for every page.
-pub const ANY: &str = "*";
+use crate::livekit::config::urls::ANY_ORIGIN as ANY;
 
 /// The methods of the ICE-server API.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
