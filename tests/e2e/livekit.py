@@ -106,14 +106,18 @@ class Program:
     def answers(self, address, path, status=200):
         """Waits until it answers a GET request with this status."""
 
+        last = None
+
         def answers():
+            nonlocal last
             assert self.process.poll() is None, f"it exited with status {self.process.returncode}:\n{self.log}"
             try:
-                return request(self.host, address, "GET", path)[0] == status
-            except OSError:
-                return False
+                last = request(self.host, address, "GET", path)
+            except OSError as error:
+                last = [error]
+            answers.__doc__ = f"{self.folder.name} answers at {address}{path} with {status}; last {last}"
+            return last[0] == status
 
-        answers.__doc__ = f"{self._argv[0]} answers at {address}{path} with {status}:\n{self.log[-4000:]}"
         eventually(answers, 30)
         return self
 
@@ -173,7 +177,7 @@ class LiveKit(Program):
 
     def call(self, method, room=None, **arguments):
         """Calls a method of the room API; returns its response."""
-        grants = {"roomAdmin": True, "room": room} if room else {"roomList": True, "roomCreate": True}
+        grants = {"roomAdmin": True, "room": room, "roomList": True, "roomCreate": True}
         headers = {"Authorization": f"Bearer {token(grants)}", "Content-Type": "application/json"}
         body = json.dumps(({"room": room} if room else {}) | arguments)
         path = f"/twirp/livekit.RoomService/{method}"
@@ -196,7 +200,7 @@ class LiveKit(Program):
 
     def delete(self, room=ROOM):
         """Deletes a room."""
-        self.call("DeleteRoom", None, room=room)
+        self.call("DeleteRoom", room)
 
 
 class Redis(Program):

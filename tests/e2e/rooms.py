@@ -53,7 +53,7 @@ def cloud(switch, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pages(switch, host, sfu, authority):
+def browsers(switch, host, sfu, authority):
     """Two browsers on hosts of their own."""
     names = {NAME: host.v4, ONE_NAME: sfu.v4, NAT_NAME: OUTSIDE[0]}
     opened = []
@@ -64,6 +64,14 @@ def pages(switch, host, sfu, authority):
     finally:
         for page in opened:
             page.close()
+
+
+@pytest.fixture
+def pages(browsers):
+    """The browsers' pages. Whatever they have joined, they leave after the test."""
+    yield browsers
+    for page in browsers:
+        page.leave()
 
 
 @pytest.fixture
@@ -91,7 +99,7 @@ def peers(at):
     return {"allow": [f"{at}:{MEDIA[0]}-{MEDIA[1]}"]}
 
 
-def meet(pages, livekit, *protocols, at=None, leave=True):
+def meet(pages, livekit, *protocols, at=None):
     """Two browsers meet in a room: one receives the video that the other publishes, and both use the relay."""
     publisher, viewer = pages
     publisher.join(livekit, "publisher", publish=True)
@@ -99,8 +107,6 @@ def meet(pages, livekit, *protocols, at=None, leave=True):
     print(f"video after {viewer.watch():.1f} s over {'/'.join(protocols)}")
     for page in pages:
         page.relayed(*protocols, at=at)
-    for page in pages if leave else []:
-        page.leave()
 
 
 def certificate(authority, name):

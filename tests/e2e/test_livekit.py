@@ -14,7 +14,7 @@ from relay import SECRET
 from rooms import NAT_NAME, ONE_NAME, RELAY_RANGE, certificate, meet, peers
 
 # Fixtures
-from rooms import authority, cloud, host, pages, programs, sfu, start_livekit, switch  # noqa: F401
+from rooms import authority, browsers, cloud, host, pages, programs, sfu, start_livekit, switch  # noqa: F401
 
 every_protocol = pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
 
@@ -94,10 +94,9 @@ def test_takeover_of_the_embedded_server(protocol, port, takeover, sfu, pages):
     room, _ = takeover
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL, port]))
-    meet(pages, room, protocol, at=sfu.v4, leave=False)
+    meet(pages, room, protocol, at=sfu.v4)
     for page in pages:
         assert set(page.urls) == {url.format(sfu.v4) for url in TAKEN_OVER}
-        page.leave()
 
 
 def test_forced_tls(takeover, sfu, pages):
@@ -105,7 +104,7 @@ def test_forced_tls(takeover, sfu, pages):
     room, relay = takeover
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL, *RELAY_PORTS]))
-    meet(pages, room, "udp", at=sfu.v4, leave=False)
+    meet(pages, room, "udp", at=sfu.v4)
     pages[1].run("member.room.simulateScenario('force-tls')")
 
     def moved():
@@ -117,8 +116,6 @@ def test_forced_tls(takeover, sfu, pages):
     pages[1].relayed("tls", at=sfu.v4)
     assert pages[1].run("member.events").count("Disconnected") == 0
     relay.line("allocation opened", transport="tls", user=pages[1].sid)
-    for page in pages:
-        page.leave()
 
 
 def test_200_participants_at_once(start, start_livekit, switch, host, sfu):
