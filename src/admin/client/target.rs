@@ -252,7 +252,11 @@ pub fn token_in(text: &str) -> Option<String> {
     is_token.then(|| token.to_owned())
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {
+/// TLS whose certificates are verified with those of `ca_file` or else of this machine.
+///
+/// # Errors
+/// There are none.
+pub fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(file) => {

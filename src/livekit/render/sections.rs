@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::servers::{Server, Transport};
+use super::servers::Server;
 use super::yaml::{Body, Section, Value};
 use crate::auth::Secret;
+use crate::livekit::ice_url::ClientTransport;
 
 /// LiveKit's own TURN port for TLS, where it listens on loopback only.
 const TLS_PORT: u16 = 5349;
@@ -51,7 +52,7 @@ pub fn turn_servers(servers: &[Server], secret: &SecretSource, ttl: u64) -> Rend
         vec![
             ("host", Value::Text(server.host.clone())),
             ("port", Value::Number(server.port.into())),
-            ("protocol", Value::Text(server.transport.name().into())),
+            ("protocol", Value::Text(server.transport.as_str().into())),
             (key, value.clone()),
             ("ttl", Value::Number(ttl)),
         ]
@@ -79,25 +80,40 @@ pub struct Takeover {
     pub node_ip: Option<IpAddr>,
     /// The ways to reach the relay.
     pub servers: Vec<Server>,
-    /// The relay's listeners, if it is on LiveKit's machine and has said what they are.
-    pub listeners: Vec<(Transport, SocketAddr)>,
+    /// The relay's listeners, if it has said what they are.
+    pub listeners: Vec<(ClientTransport, SocketAddr)>,
+    /// The addresses that relay, each with its external one behind a NAT, if it has said what they are.
+    pub addresses: Vec<(IpAddr, Option<IpAddr>)>,
+}
+
+impl Takeover {
+    /// Whether LiveKit's URL for UDP, which has its `node_ip`, leads to the relay. It is believed to if nothing says otherwise.
+    fn is_at_node_ip(&self) -> bool {
+        let Some(node_ip) = self.node_ip else { return true };
+        let told = self.addresses.iter().flat_map(|(inside, outside)| [Some(*inside), *outside]);
+        let known: Vec<_> = told.flatten().chain(self.listeners.iter().map(|(_, at)| at.ip())).collect();
+        known.is_empty() || known.contains(&node_ip)
+    }
+
+    /// The address of the relay's machine that clients reach as LiveKit's `node_ip`.
+    fn inside(&self) -> Option<IpAddr> {
+        let behind = self.addresses.iter().find(|(_, outside)| outside.is_some() && *outside == self.node_ip);
+        behind.map(|(inside, _)| *inside).or(self.node_ip)
+    }
 }
 
 /// `turn`: LiveKit issues credentials of its own and keeps its TURN server on loopback, while the relay is what clients reach.
 pub fn turn(takeover: &Takeover) -> Rendered {
-    let Takeover { domain, node_ip, servers, listeners } = takeover;
-    let udp_port = match servers.iter().find(|server| server.transport == Transport::Udp) {
-        Some(server) => Some(server.port),
-        // Nothing is known of the relay: as hairpin's default.
-        None => servers.is_empty().then_some(3478),
-    };
+    let Takeover { domain, node_ip, servers, listeners, .. } = takeover;
+    let udp = servers.iter().find(|server| server.transport == ClientTransport::Udp);
+    let udp_port = udp.map(|server| server.port).filter(|_| takeover.is_at_node_ip());
     let loopback: IpAddr = match node_ip {
         Some(IpAddr::V6(_)) => std::net::Ipv6Addr::LOCALHOST.into(),
         _ => std::net::Ipv4Addr::LOCALHOST.into(),
     };
     let is_taken = |is_udp: bool, port: u16| {
         listeners.iter().find(|(transport, at)| {
-            (*transport == Transport::Udp) == is_udp
+            (*transport == ClientTransport::Udp) == is_udp
                 && at.port() == port
                 && (at.ip().is_unspecified() || at.ip() == loopback)
         })
@@ -113,12 +129,11 @@ pub fn turn(takeover: &Takeover) -> Rendered {
     entry.extend(udp_port.map(|port| ("udp_port", Value::Number(port.into()))));
     entry.push(("bind_addresses", Value::Texts(vec![loopback.to_string()])));
 
-    let node = node_ip.map_or("NODE_IP".to_owned(), |ip| ip.to_string());
     let mut needs = vec!["auth.livekit_keys_file with every API key of this file".to_owned()];
     if let Some(port) = udp_port {
-        let at = match node_ip {
-            Some(ip) => SocketAddr::new(*ip, port).to_string(),
-            None => format!("{node}:{port}"),
+        let at = match takeover.inside() {
+            Some(ip) => SocketAddr::new(ip, port).to_string(),
+            None => format!("NODE_IP:{port}"),
         };
         let which = if node_ip.is_some() { "" } else { ", where NODE_IP is LiveKit's rtc.node_ip" };
         needs.insert(0, format!("listen.udp = [\"{at}\"]{which}"));
@@ -127,7 +142,7 @@ pub fn turn(takeover: &Takeover) -> Rendered {
     let needs = format!("the relay needs {}", needs.join("; "));
 
     let mut notes = vec![needs.clone()];
-    let serves = |server: &&Server| server.transport == Transport::Tls && server.port == TLS_PUBLIC;
+    let serves = |server: &&Server| server.transport == ClientTransport::Tls && server.port == TLS_PUBLIC;
     if !servers.is_empty() && servers.iter().find(serves).is_none() {
         notes.push(format!(
             "the relay tells no TLS listener on port {TLS_PUBLIC}, where LiveKit sends clients whatever `tls_port` is; add it to \
@@ -138,6 +153,9 @@ pub fn turn(takeover: &Takeover) -> Rendered {
         notes.push(format!(
             "the relay listens on {taken}, so LiveKit cannot listen on {loopback}; name the address in listen.udp instead"
         ));
+    }
+    if let (Some(ip), false) = (node_ip, takeover.is_at_node_ip()) {
+        notes.push(format!("the relay is not at LiveKit's node_ip, {ip}, so there is no `udp_port`: its URL would lead to that address"));
     }
     if udp_port.is_none() {
         notes.push("without `udp_port`, LiveKit also gives its clients public STUN servers".to_owned());
@@ -177,7 +195,8 @@ pub fn mediamtx(servers: &[Server], secret: &Secret) -> Rendered {
 
 /// Certificates rarely have addresses.
 fn about_tls_names(servers: &[Server]) -> Vec<String> {
-    let unnamed = servers.iter().find(|server| server.transport == Transport::Tls && !server.is_named());
+    let unnamed =
+        servers.iter().find(|server| server.transport == ClientTransport::Tls && !server.is_named());
     let note = |server: &Server| {
         format!(
             "clients over TLS need a certificate for the address {}; if it has a name, give that with --domain",
@@ -204,7 +223,13 @@ mod tests {
 
     fn takeover(urls: &[&str]) -> Takeover {
         let node_ip = Some("203.0.113.20".parse().unwrap());
-        Takeover { domain: "turn.example.org".into(), node_ip, servers: servers(urls), listeners: Vec::new() }
+        Takeover {
+            domain: "turn.example.org".into(),
+            node_ip,
+            servers: servers(urls),
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+        }
     }
 
     #[test]
@@ -261,13 +286,14 @@ turn:
         let notes = turn(&takeover(&URLS)).notes;
         assert!(notes.iter().any(|note| note.contains("no TLS listener on port 443")), "{notes:?}");
         let listeners = vec![
-            (Transport::Udp, "0.0.0.0:3478".parse().unwrap()),
-            (Transport::Tls, "0.0.0.0:443".parse().unwrap()),
-            (Transport::Tls, "0.0.0.0:5349".parse().unwrap()),
+            (ClientTransport::Udp, "0.0.0.0:3478".parse().unwrap()),
+            (ClientTransport::Tls, "0.0.0.0:443".parse().unwrap()),
+            (ClientTransport::Tls, "0.0.0.0:5349".parse().unwrap()),
         ];
         let urls =
             ["turn:turn.example.org:3478", "turns:turn.example.org:443", "turns:turn.example.org:5349"];
-        let rendered = turn(&Takeover { listeners, ..takeover(&urls) });
+        let addresses = vec![("203.0.113.20".parse().unwrap(), None)];
+        let rendered = turn(&Takeover { listeners, addresses, ..takeover(&urls) });
         assert!(rendered.section.print().contains("tls_port: 5350\n"));
         assert!(
             rendered.notes.iter().any(|note| note.contains("listens on 0.0.0.0:3478")),
@@ -277,9 +303,31 @@ turn:
         let only_tls = turn(&takeover(&["turns:turn.example.org:443"]));
         assert!(!only_tls.section.print().contains("udp_port"));
         assert!(only_tls.notes.iter().any(|note| note.contains("public STUN servers")));
-        let unknown = turn(&Takeover { node_ip: None, ..takeover(&[]) });
+        let unknown = turn(&Takeover { node_ip: None, ..takeover(&["turn:a:3478"]) });
         assert!(
             unknown.section.print().contains("[\"NODE_IP:3478\"], where NODE_IP is LiveKit's rtc.node_ip")
+        );
+    }
+
+    /// LiveKit's URL for UDP has its own address, whatever the relay's is.
+    #[test]
+    fn a_relay_elsewhere_has_no_udp_port_and_one_behind_a_nat_its_inside_address() {
+        let urls = ["turn:turn.example.org:3478", "turns:turn.example.org:443"];
+        let at = |inside: &str, outside: Option<&str>| {
+            let addresses = vec![(inside.parse().unwrap(), outside.map(|outside| outside.parse().unwrap()))];
+            turn(&Takeover { addresses, ..takeover(&urls) })
+        };
+        let elsewhere = at("203.0.113.7", None);
+        assert!(!elsewhere.section.print().contains("udp"), "{}", elsewhere.section.print());
+        assert!(
+            elsewhere.notes.iter().any(|note| note.contains("not at LiveKit's node_ip")),
+            "{:?}",
+            elsewhere.notes
+        );
+        let behind = at("10.0.0.5", Some("203.0.113.20")).section.print();
+        assert!(
+            behind.contains("listen.udp = [\"10.0.0.5:3478\"]") && behind.contains("udp_port: 3478"),
+            "{behind}"
         );
     }
 

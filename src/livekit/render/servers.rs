@@ -1,6 +1,8 @@
-//! The relays as a client sees them: hosts, ports and transports, from ICE URLs (RFC 7065).
+//! The relays as TURN servers in the configuration of LiveKit and MediaMTX, from their ICE URLs.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::livekit::ice_url::{ClientTransport, IceUrl};
 
 /// A way to reach a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,29 +12,7 @@ pub struct Server {
     /// The port.
     pub port: u16,
     /// The transport.
-    pub transport: Transport,
-}
-
-/// Between a client and a relay, in the order in which clients should try them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Transport {
-    /// TURN over UDP.
-    Udp,
-    /// TURN over TCP.
-    Tcp,
-    /// TURN over TLS.
-    Tls,
-}
-
-impl Transport {
-    /// Its name in LiveKit's configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-            Transport::Tls => "tls",
-        }
-    }
+    pub transport: ClientTransport,
 }
 
 impl Server {
@@ -40,49 +20,19 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL.
+    /// The URL is none of TURN over UDP, TCP or TLS.
     pub fn of(url: &str) -> Result<Server, String> {
-        let wrong = |what: &str| {
-            Err(format!("{url}: {what}; write it like turn:turn.example.org:3478?transport=udp"))
+        let wrong = || {
+            format!(
+                "{url:?} is not the URL of a TURN server that LiveKit and MediaMTX know; write it like \
+                 turn:turn.example.org:3478?transport=udp or turns:turn.example.org:443"
+            )
         };
-        let (scheme, rest) = url.split_once(':').unwrap_or_default();
-        let is_tls = match scheme.to_ascii_lowercase().as_str() {
-            "turn" => false,
-            "turns" => true,
-            _ => return wrong("not the URL of a TURN server"),
-        };
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let transport = match (is_tls, query.to_ascii_lowercase().as_str()) {
-            (false, "" | "transport=udp") => Transport::Udp,
-            (false, "transport=tcp") => Transport::Tcp,
-            (true, "" | "transport=tcp") => Transport::Tls,
-            (true, "transport=udp") => return wrong("LiveKit and MediaMTX know no TURN over DTLS"),
-            _ => return wrong("not a transport"),
-        };
-        let (host, port) = match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
-            Some((host, port)) => (host, port.strip_prefix(':').or(port.is_empty().then_some(""))),
-            None => place.split_once(':').map_or((place, Some("")), |(host, port)| (host, Some(port))),
-        };
-        let port = match port {
-            // RFC 7065 §3.1
-            Some("") => {
-                if is_tls {
-                    5349
-                } else {
-                    3478
-                }
-            }
-            Some(port) => match port.parse() {
-                Ok(port) if port > 0 => port,
-                _ => return wrong("not a port"),
-            },
-            None => return wrong("not a host"),
-        };
-        let is_bracketed = place.starts_with('[');
+        let IceUrl { transport, host, port } = IceUrl::parse(url).ok_or_else(wrong)?;
         let host = match host.parse::<Ipv6Addr>() {
-            Ok(address) if is_bracketed => format!("[{address}]"),
-            Err(_) if !is_bracketed && is_name(host) => host.to_owned(),
-            _ => return wrong("not a host"),
+            Ok(address) => format!("[{address}]"),
+            Err(_) if is_name(&host) => host,
+            Err(_) => return Err(wrong()),
         };
         Ok(Server { host, port, transport })
     }
@@ -90,9 +40,9 @@ impl Server {
     /// Its ICE URL.
     pub fn url(&self) -> String {
         let (scheme, over) = match self.transport {
-            Transport::Udp => ("turn", "udp"),
-            Transport::Tcp => ("turn", "tcp"),
-            Transport::Tls => ("turns", "tcp"),
+            ClientTransport::Udp => ("turn", "udp"),
+            ClientTransport::Tcp => ("turn", "tcp"),
+            ClientTransport::Tls => ("turns", "tcp"),
         };
         format!("{scheme}:{}:{}?transport={over}", self.host, self.port)
     }
@@ -110,7 +60,8 @@ impl Server {
 /// A URL that is none.
 pub fn all(urls: impl IntoIterator<Item = String>, domain: Option<&str>) -> Result<Vec<Server>, String> {
     let mut servers: Vec<Server> = Vec::new();
-    for url in urls {
+    // An entry of its own for STUN is not needed: a relay answers that, too.
+    for url in urls.into_iter().filter(|url| !url.starts_with("stun")) {
         let mut server = Server::of(&url)?;
         if let Some(domain) = domain {
             domain.clone_into(&mut server.host);

@@ -115,6 +115,15 @@ impl Section {
         section
     }
 
+    /// Whether it has a secret itself.
+    pub fn has_secret(&self) -> bool {
+        let entries = match &self.body {
+            Body::List(entries) => &entries[..],
+            Body::Map(entry) => std::slice::from_ref(entry),
+        };
+        entries.iter().flatten().any(|(_, value)| matches!(value, Value::Hidden(_)))
+    }
+
     /// The value, for comparisons.
     pub fn value(&self) -> serde_json::Value {
         let entry = |entry: &Entry| {
