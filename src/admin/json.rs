@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::API_VERSION;
 use super::times::rfc3339_of;
-use crate::auth::Revocation;
+use crate::auth::{ProbeCredential, Revocation};
 use crate::config::tokens::Scope;
 use crate::config::{Change, Reload};
 use crate::daemon::certificates::CertificateStatus;
@@ -36,6 +36,7 @@ pub fn status(status: &Status, drain: Drain, scope: Scope) -> Value {
         "control_socket": status.control_socket.as_ref().map(|path| path.display().to_string()),
         "admin": status.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "relay_addresses": status.relay.iter().map(relay).collect::<Vec<_>>(),
+        "relay_ports": format!("{}-{}", status.relay_ports.start(), status.relay_ports.end()),
         "ice_urls": status.ice_urls,
         "domain": status.domain,
         "auth": auth(&status.auth, scope),
@@ -200,6 +201,16 @@ pub fn revocation(user: &str, revocation: &Revocation) -> Value {
         "user": user,
         "since": rfc3339_of(revocation.since),
         "until": (!revocation.is_static).then(|| rfc3339_of(revocation.until)),
+    })
+}
+
+/// A credential for a probe.
+pub fn probe_credential(made: &ProbeCredential) -> Value {
+    json!({
+        "username": made.username,
+        "password": made.password,
+        "realm": made.realm,
+        "expires": rfc3339_of(made.expires),
     })
 }
 

@@ -76,7 +76,7 @@ where
     let (head, body) = request.into_parts();
     let who = access.identify(caller, &head)?;
     let route = routes::find(&head.method, head.uri.path())?;
-    if route.changes() && who.scope() != Scope::Admin {
+    if route.needs_admin() && who.scope() != Scope::Admin {
         // Whoever may not call need not send a body.
         let outcome = Err(Failure::read_only());
         audit::write(&who, &route.action(), &outcome);

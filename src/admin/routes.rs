@@ -26,6 +26,7 @@ pub enum Operation {
     ListPeers,
     SetPeers,
     ClearPeers,
+    ProbeCredentials,
 }
 
 /// Every operation with its method and path. A segment in braces stands for any text.
@@ -45,6 +46,7 @@ pub static ROUTES: &[(Method, &str, Operation)] = &[
     (Method::GET, "/v1/peers", Operation::ListPeers),
     (Method::PUT, "/v1/peers/{owner}", Operation::SetPeers),
     (Method::DELETE, "/v1/peers/{owner}", Operation::ClearPeers),
+    (Method::POST, "/v1/probe-credentials", Operation::ProbeCredentials),
 ];
 
 /// An operation, and the segment of the path that a braced one of the pattern stands for.
@@ -65,7 +67,8 @@ impl Route {
             | Op::ShowAllocation
             | Op::ListRevocations
             | Op::ShowRevocation
-            | Op::ListPeers => false,
+            | Op::ListPeers
+            | Op::ProbeCredentials => false,
             Op::EndAllocation
             | Op::EndUser
             | Op::Drain
@@ -76,6 +79,12 @@ impl Route {
             | Op::SetPeers
             | Op::ClearPeers => true,
         }
+    }
+
+    /// Whether a token must have the scope `admin` for it.
+    pub fn needs_admin(&self) -> bool {
+        // Credentials let someone in, although making them changes nothing.
+        self.changes() || self.operation == Operation::ProbeCredentials
     }
 
     /// What it does, in the words of `hairpin ctl`, for the audit log.
@@ -95,6 +104,7 @@ impl Route {
             Operation::ListPeers => "peers list",
             Operation::SetPeers => "peers set",
             Operation::ClearPeers => "peers clear",
+            Operation::ProbeCredentials => "probe-credentials",
         };
         if self.subject.is_empty() { verb.to_owned() } else { format!("{verb} {}", self.subject) }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::probe::PROBE_USER;
+
 /// A user as quotas, rates and logs see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -20,12 +22,17 @@ pub enum AccountKind {
     Static,
     /// A time-limited username that is an expiry and nothing else: everyone whose credentials were made in the same second.
     ExpiryOnly,
+    /// The reserved user of probes, which count nowhere but in a bound of their own.
+    Probe,
 }
 
 /// What identifies an account in tables.
 pub type AccountKey = (AccountKind, Arc<str>);
 
 impl Account {
+    /// How many allocations all probes together may have in a process.
+    pub const PROBES: usize = 16;
+
     /// The user in a time-limited username, or a participant of LiveKit.
     pub fn person(name: impl Into<Arc<str>>) -> Account {
         Account { name: name.into(), kind: AccountKind::Person, allocations: 0 }
@@ -39,6 +46,11 @@ impl Account {
     /// A time-limited username without a user.
     pub fn expiry_only(name: impl Into<Arc<str>>) -> Account {
         Account { name: name.into(), kind: AccountKind::ExpiryOnly, allocations: 0 }
+    }
+
+    /// The reserved user of probes.
+    pub fn probe() -> Account {
+        Account { name: PROBE_USER.into(), kind: AccountKind::Probe, allocations: 0 }
     }
 
     /// The name in logs.
@@ -56,11 +68,16 @@ impl Account {
         (self.kind, self.name.clone())
     }
 
+    /// Whether it is that of probes.
+    pub fn is_probe(&self) -> bool {
+        self.kind == AccountKind::Probe
+    }
+
     /// Whether many clients are expected to have this name.
     pub fn is_shared(&self) -> bool {
         match self.kind {
             AccountKind::Person => false,
-            AccountKind::Static | AccountKind::ExpiryOnly => true,
+            AccountKind::Static | AccountKind::ExpiryOnly | AccountKind::Probe => true,
         }
     }
 
@@ -68,6 +85,7 @@ impl Account {
     pub fn allocations(&self, per_person: usize) -> usize {
         match (self.kind, self.allocations) {
             (AccountKind::Person, _) => per_person,
+            (AccountKind::Probe, _) => Account::PROBES,
             (AccountKind::Static | AccountKind::ExpiryOnly, 0) => usize::MAX,
             (AccountKind::Static | AccountKind::ExpiryOnly, own) => own,
         }

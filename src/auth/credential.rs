@@ -55,6 +55,17 @@ impl Credential {
         Credential { username: username.into(), account: Account::person(user), expires, origin, key }
     }
 
+    /// The credential of a probe.
+    pub(super) fn of_probe(username: &str, expires: u64, origin: Origin, key: Key) -> Credential {
+        Credential {
+            username: username.into(),
+            account: Account::probe(),
+            expires: Some(expires),
+            origin,
+            key,
+        }
+    }
+
     /// The full USERNAME as sent by the client, which RFC 8656 §5 (441) compares.
     pub(super) fn username(&self) -> &Arc<str> {
         &self.username

@@ -12,6 +12,7 @@
 //! - [`Authenticated`], [`AuthRefusal`], [`AuthReason`]: the outcome.
 //! - [`Revocations`]: users that an operator has revoked.
 //! - [`Auth::no_longer_accepts`]: credentials that were removed from the configuration.
+//! - [`ProbeCredential`]: the reserved user of probes.
 //! - [`time_limited_password`], [`livekit_credential`], [`md5_key`]: used to issue credentials.
 //! - `fix`: what an operator can change about a failed authentication.
 //!
@@ -28,6 +29,7 @@ mod livekit;
 mod nonce;
 mod origin;
 mod prepare;
+mod probe;
 mod revocations;
 mod time_limited;
 mod users;
@@ -47,6 +49,7 @@ pub use credential::{Credential, md5_key};
 pub use livekit::livekit_credential;
 pub use nonce::{NonceKeys, REDIRECTED};
 pub use prepare::password_problem;
+pub use probe::{PROBE_USER, ProbeCredential, is_reserved};
 pub use revocations::{Revocation, Revocations};
 pub use time_limited::time_limited_password;
 pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
@@ -56,8 +59,9 @@ use algorithms::{AlgorithmOffer, PasswordAlgorithm};
 use claimed_identity::{ClaimedIdentity, ClaimedName};
 use livekit::LiveKitKeys;
 use nonce::{NonceStatus, Nonces};
-use origin::OriginKey;
+use origin::{Origin, OriginKey};
 use prepare::opaque_string;
+use probe::{ProbeKeys, ProbeName};
 use time_limited::SharedSecrets;
 use users::StaticUsers;
 
@@ -73,6 +77,9 @@ pub struct Auth {
     users: StaticUsers,
     secrets: SharedSecrets,
     livekit: LiveKitKeys,
+    probes: ProbeKeys,
+    /// What credentials of probes are made from.
+    probe_origin: Origin,
     /// See [`AuthConfig::max_lifetime`].
     max_lifetime: u64,
     offer: AlgorithmOffer,
@@ -141,6 +148,8 @@ impl Auth {
             nonces: Nonces::new(&nonce_keys, features, offer, lifetime),
             secrets: SharedSecrets::new(&config.secrets, config.user_before_expiry, &origins),
             livekit: LiveKitKeys::new(&config.livekit_keys, config.livekit_two_part, &origins),
+            probes: ProbeKeys::new(&nonce_keys),
+            probe_origin: origins.of_probes(),
             max_lifetime: config.max_lifetime,
             realm,
             users,
@@ -164,6 +173,11 @@ impl Auth {
         self.max_lifetime
     }
 
+    /// A credential for a probe of this relay, which is no user of the configuration. `random` sets it apart from others.
+    pub fn probe_credential(&self, unix: u64, random: [u8; 9]) -> ProbeCredential {
+        self.probes.issue(unix, &self.realm, random)
+    }
+
     /// Whether there is a static user of this name.
     pub fn has_static_user(&self, name: &str) -> bool {
         self.users.by_name(name).is_some()
@@ -181,7 +195,8 @@ impl Auth {
 
     fn knows(&self, credential: &Credential) -> bool {
         let origin = credential.origin();
-        if self.secrets.include(origin) || self.livekit.include(origin) {
+        let is_probe = credential.account().is_probe();
+        if is_probe || self.secrets.include(origin) || self.livekit.include(origin) {
             return true;
         }
         let user = self.users.by_name(credential.username());
@@ -235,7 +250,8 @@ impl Auth {
             return Err(AuthReason::Expired.into());
         }
         let latest = unix.saturating_add(self.max_lifetime);
-        if purpose == AuthPurpose::Allocate && credential.expires().is_some_and(|expires| expires > latest) {
+        let is_too_far = credential.expires().is_some_and(|expires| expires > latest);
+        if purpose == AuthPurpose::Allocate && is_too_far && !credential.account().is_probe() {
             return Err(AuthReason::ExpiryTooFar.into());
         }
         // Sixth check: the nonce is valid.
@@ -317,6 +333,14 @@ impl Auth {
         // A user name is valid in its realm only (RFC 8489 §9.2.5). The realm is public, so timing does not matter.
         if claim.realm != self.realm.as_bytes() {
             return Err(AuthReason::WrongRealm);
+        }
+        if let ClaimedName::Username(name) = claim.name
+            && let Some(name) = ProbeName::parse(name)
+        {
+            let algorithm = algorithm.ok_or_else(|| reject_in_equal_time(request, AuthReason::NoKey))?;
+            let verify_key = |key: &[u8]| verify_integrity(request, key);
+            let credential = self.probes.verify(&name, &self.realm, algorithm, self.probe_origin, verify_key);
+            return credential.map(Arc::new).ok_or(AuthReason::WrongPassword);
         }
         let user = match claim.name {
             ClaimedName::Username(name) => self.users.by_name(name),

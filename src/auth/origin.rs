@@ -41,6 +41,11 @@ impl OriginKey {
         self.of(b"livekit:", &[&length, name.as_bytes(), secret].concat())
     }
 
+    /// The keys of this process.
+    pub(super) fn of_probes(&self) -> Origin {
+        self.of(b"probe:", b"")
+    }
+
     fn of(&self, kind: &[u8], bytes: &[u8]) -> Origin {
         let hash = self.0.clone().chain_update(kind).chain_update(bytes).finalize().into_bytes();
         let mut kept = [0; LEN];

@@ -11,6 +11,7 @@ use super::config::{AuthConfigError, Password, StaticUser};
 use super::credential::{Credential, Key, userhash};
 use super::origin::OriginKey;
 use super::prepare::{opaque_string, strip_quotes};
+use super::probe::is_reserved;
 
 /// RFC 8489 §14.3: a USERNAME is shorter than 509 bytes.
 const NAME_MAX: usize = 508;
@@ -45,6 +46,9 @@ impl UserCredentials {
         let name = opaque_string(&configured.name).map_err(refuse)?;
         if name.len() > NAME_MAX {
             return Err(refuse("is longer than 508 bytes"));
+        }
+        if is_reserved(&name) {
+            return Err(refuse("is kept for probes of the relay; use another name"));
         }
         if strip_quotes(name.as_bytes()) != name.as_bytes() {
             return Err(refuse("is in quotes, which are not part of the name; remove them"));

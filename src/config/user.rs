@@ -2,7 +2,7 @@
 
 use super::section::Refusal;
 use super::settings::Settings;
-use crate::auth::{Password, StaticUser};
+use crate::auth::{Password, StaticUser, is_reserved};
 
 /// A user that is being read.
 #[derive(Default)]
@@ -19,6 +19,9 @@ pub fn add(settings: &mut Settings, mut draft: UserDraft) -> Result<(), Refusal>
     let refusal = |what, fix| Err(Refusal { key: "name", what, fix });
     if !settings.auth.names.insert(draft.name.clone()) {
         return refusal("this user is listed twice", "remove one");
+    }
+    if is_reserved(&draft.name) {
+        return refusal("this name is kept for probes of the relay", "use another name");
     }
     match (draft.passwords.pop(), draft.passwords.len()) {
         (Some(password), 0) => {

@@ -7,8 +7,8 @@ use tokio::task::spawn_blocking;
 
 use super::control::{Control, STOPPING};
 use super::revocations::RevokeError;
-use super::unix_now;
-use crate::auth::Revocation;
+use super::{random, unix_now};
+use crate::auth::{ProbeCredential, Revocation};
 use crate::datapath::{AllocationPage, AllocationQuery, EndedAllocations, Workers};
 use crate::turn::{CloseReason, Selector};
 
@@ -53,6 +53,15 @@ impl Control {
     /// The relay is stopping.
     pub async fn end(&self, selector: Selector) -> Result<EndedAllocations, String> {
         Ok(end(self.workers()?, selector, CloseReason::Ended).await)
+    }
+
+    /// A credential for a probe of this relay, which is no load and no user of the configuration.
+    ///
+    /// # Errors
+    /// The relay is stopping, or the operating system provides no random bytes.
+    pub fn probe_credential(&self) -> Result<ProbeCredential, String> {
+        let random = random::bytes().map_err(|error| format!("no random bytes: {error}"))?;
+        Ok(self.workers()?.serving().auth.probe_credential(unix_now(), random))
     }
 
     fn workers(&self) -> Result<Arc<Workers>, String> {

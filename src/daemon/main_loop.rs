@@ -170,6 +170,7 @@ impl Daemon<'_> {
             relay: site.relay.iter().map(|ip| (*ip, outside(ip))).collect(),
             domain: self.args.domain.clone(),
             auth: AuthStatus::of(&settings.auth, self.secret_directory.as_deref()),
+            relay_ports: settings.relay.ports.clone(),
             not_ready: self.relay.not_ready(),
             ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
             limits: self.relay.room.limits(settings),

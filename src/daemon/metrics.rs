@@ -108,6 +108,11 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
             "Allocations that have ended, by reason.",
             turn.closed.iter().map(|(why, n)| row([("reason", why.as_str())], n)),
         ),
+        counter(
+            "hairpin_probe_allocations_total",
+            "Allocations created by probes of the relay, which are not among the others.",
+            [row([], turn.probe_allocations)],
+        ),
         gauge(
             "hairpin_relay_addresses",
             "Addresses that relayed transport addresses are made of now; without any, /readyz fails.",

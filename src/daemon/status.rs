@@ -1,6 +1,7 @@
 //! What a running relay is and does, for operators.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct Status {
     pub domain: Option<String>,
     /// Who may use it.
     pub auth: AuthStatus,
+    /// The ports of relayed addresses.
+    pub relay_ports: RangeInclusive<u16>,
     /// Why the relay cannot serve clients, if it cannot.
     pub not_ready: Option<String>,
     /// The URLs for ICE servers of clients.

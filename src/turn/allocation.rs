@@ -15,7 +15,7 @@ use super::channels::{Channel, Channels};
 use super::own_ports::OwnPorts;
 use super::pending::RequestOrigin;
 use super::snapshot::Verdict;
-use super::stats::Dropped;
+use super::stats::{Dropped, PROBE_TRAFFIC};
 use super::timers::{Deadline, Timers};
 use super::{
     AllocationId, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, SECOND, Token, Totals,
@@ -45,6 +45,8 @@ pub struct Allocation {
     pub(super) missing: Option<(Family, u16)>,
     pub(super) opened_at: u64,
     pub(super) totals: Totals,
+    /// Where the traffic of all allocations is counted for this one; see [`Stats::to_peer`](super::stats::Stats).
+    pub(super) traffic_row: usize,
     relays: PerFamily<Option<RelayLease>>,
     /// Permissions and channels by the peer's address: each packet from a peer looks here.
     peers: HashMap<IpKey, Peer, KeyedState>,
@@ -144,6 +146,10 @@ impl Allocation {
             missing: None,
             opened_at: now,
             totals: Totals::default(),
+            traffic_row: match authenticated.credential().account().is_probe() {
+                true => PROBE_TRAFFIC,
+                false => origin.tuple.transport.index(),
+            },
             relays: PerFamily::default(),
             peers: HashMap::with_hasher(hash),
             channels: Channels::default(),
@@ -153,6 +159,16 @@ impl Allocation {
             icmp_full_at: 0,
             bandwidth_full_at: [0; 2],
         }
+    }
+
+    /// Whether it is a probe's: it is no load, and counts in no gauge.
+    pub(super) fn is_probe(&self) -> bool {
+        self.traffic_row == PROBE_TRAFFIC
+    }
+
+    /// How much it counts in gauges.
+    pub(super) fn weight(&self) -> u64 {
+        (!self.is_probe()).into()
     }
 
     /// The 5-tuple of the client.

@@ -38,7 +38,7 @@ impl Server {
         let Some(allocation) = self.allocations.get_mut(id) else { return 1 };
         let channels = allocation.channels_to(ip).to_vec();
         let before = allocation.peer(ip).map(|peer| peer.verdict.scope.clone());
-        let judged = self.snapshot.judge(&allocation.tuple, ip);
+        let judged = self.snapshot.judge(allocation, ip);
         if let Ok(verdict) = &judged {
             allocation.set_verdict(ip, verdict);
         }

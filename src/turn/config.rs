@@ -3,6 +3,7 @@
 use super::bucket::Rates;
 use super::peers::PeerRules;
 use super::{Admission, External, Families, ListenerTable};
+use crate::auth::Account;
 use crate::wire::ChannelRange;
 
 /// Settings of a [`Server`](super::Server), read-only and shared by all workers.
@@ -30,6 +31,9 @@ pub struct TurnConfig {
     pub software: Option<String>,
 }
 
+/// How long the allocation of a probe lives, in seconds, unless it is refreshed.
+const PROBE_LIFETIME: u32 = 30;
+
 /// Lifetimes in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -56,8 +60,11 @@ impl Default for Lifetimes {
 
 impl Lifetimes {
     /// The lifetime granted to a client that asked for `wanted` seconds (RFC 8656 section 7.2): at most the maximum, at
-    /// least the default.
-    pub fn grant(&self, wanted: Option<u32>) -> u32 {
+    /// least the default. A probe takes seconds, and one that was cut off leaves its place to the next.
+    pub fn grant(&self, user: &Account, wanted: Option<u32>) -> u32 {
+        if user.is_probe() {
+            return PROBE_LIFETIME;
+        }
         wanted.unwrap_or(0).min(self.max_allocation_lifetime).max(self.allocation_lifetime)
     }
 }

@@ -57,13 +57,14 @@ impl Server {
         else {
             return;
         };
-        self.stats.permissions -= permissions as u64;
-        self.stats.channels -= channels.len() as u64;
-        *self.stats.relay_gauge(allocation.tuple.transport, family) -= 1;
+        let weight = allocation.weight();
+        self.stats.permissions -= permissions as u64 * weight;
+        self.stats.channels -= channels.len() as u64 * weight;
+        *self.stats.relay_gauge(allocation.tuple.transport, family) -= weight;
         self.outputs.extend(channels.into_iter().map(|channel| Output::ChannelUnbound { relay, channel }));
         self.outputs.push_back(Output::CloseRelay(lease.socket));
         if allocation.relays().next().is_none() {
-            self.stats.allocations -= 1;
+            self.stats.allocations -= weight;
             self.outputs.push_back(Output::Closed(Closed {
                 id,
                 tuple: allocation.tuple,
@@ -71,8 +72,9 @@ impl Server {
                 reason,
                 lived: (now.mono - allocation.opened_at) / SECOND,
                 totals: allocation.totals,
+                is_probe: allocation.is_probe(),
             }));
-            self.stats.closed[reason] += 1;
+            self.stats.closed[reason] += weight;
             self.by_tuple.remove(&allocation.tuple);
             self.by_name.remove(&allocation.name);
             self.allocations.remove(id);
@@ -85,7 +87,7 @@ impl Server {
         if !allocation.forbid(id, ip, &mut self.timers) {
             return;
         }
-        self.stats.permissions -= 1;
+        self.stats.permissions -= allocation.weight();
         if !allocation.channels_to(ip).is_empty() {
             let relay = RelayId { allocation: id, family: Family::of(ip) };
             self.outputs.push_back(Output::PermissionLapsed { relay, peer: ip });
@@ -96,7 +98,7 @@ impl Server {
     pub(super) fn unbind(&mut self, id: AllocationId, channel: u16) {
         let Some(allocation) = self.allocations.get_mut(id) else { return };
         let Some(bound) = allocation.unbind(id, channel, &mut self.timers) else { return };
-        self.stats.channels -= 1;
+        self.stats.channels -= allocation.weight();
         let relay = RelayId { allocation: id, family: Family::of(bound.peer.0.ip()) };
         self.outputs.push_back(Output::ChannelUnbound { relay, channel });
     }

@@ -71,7 +71,7 @@ impl Server {
         let (packets, bytes) = (packets as u64, bytes.len() as u64);
         allocation.totals.to_client_packets += packets;
         allocation.totals.to_client_bytes += bytes;
-        self.stats.to_client[allocation.tuple.transport.index()].add(packets, bytes);
+        self.stats.to_client[allocation.traffic_row].add(packets, bytes);
         Some(ToClient { tuple: allocation.tuple, header, tos })
     }
 
@@ -285,5 +285,5 @@ fn count_to_peer(allocation: &mut Allocation, stats: &mut Stats, packets: usize,
     let (packets, bytes) = (packets as u64, bytes as u64);
     allocation.totals.to_peer_packets += packets;
     allocation.totals.to_peer_bytes += bytes;
-    stats.to_peer[allocation.tuple.transport.index()].add(packets, bytes);
+    stats.to_peer[allocation.traffic_row].add(packets, bytes);
 }

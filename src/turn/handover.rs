@@ -14,11 +14,12 @@ impl Server {
         for (at, deadline) in allocation.deadlines(id) {
             self.timers.stop(at, deadline);
         }
-        self.stats.allocations -= 1;
-        self.stats.permissions -= allocation.permissions() as u64;
-        self.stats.channels -= allocation.channels() as u64;
+        let weight = allocation.weight();
+        self.stats.allocations -= weight;
+        self.stats.permissions -= allocation.permissions() as u64 * weight;
+        self.stats.channels -= allocation.channels() as u64 * weight;
         for (family, _) in allocation.relays() {
-            *self.stats.relay_gauge(allocation.tuple.transport, family) -= 1;
+            *self.stats.relay_gauge(allocation.tuple.transport, family) -= weight;
         }
         self.outputs.extend(allocation.channel_families().map(|(channel, family)| {
             let relay = RelayId { allocation: id, family };
@@ -44,11 +45,12 @@ impl Server {
             return Err(allocation);
         }
         allocation.forget_verdicts();
-        self.stats.allocations += 1;
-        self.stats.permissions += allocation.permissions() as u64;
-        self.stats.channels += allocation.channels() as u64;
+        let weight = allocation.weight();
+        self.stats.allocations += weight;
+        self.stats.permissions += allocation.permissions() as u64 * weight;
+        self.stats.channels += allocation.channels() as u64 * weight;
         for (family, _) in allocation.relays() {
-            *self.stats.relay_gauge(tuple.transport, family) += 1;
+            *self.stats.relay_gauge(tuple.transport, family) += weight;
         }
         if self.by_name.contains_key(&allocation.name) {
             // It comes from another process.

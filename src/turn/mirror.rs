@@ -37,8 +37,8 @@ impl Server {
     pub fn counted_elsewhere(&mut self, relay: RelayId, totals: Totals) {
         let Some(allocation) = self.allocations.get_mut(relay.allocation) else { return };
         allocation.totals.add(&totals);
-        let transport = allocation.tuple.transport.index();
-        self.stats.to_peer[transport].add(totals.to_peer_packets, totals.to_peer_bytes);
-        self.stats.to_client[transport].add(totals.to_client_packets, totals.to_client_bytes);
+        let row = allocation.traffic_row;
+        self.stats.to_peer[row].add(totals.to_peer_packets, totals.to_peer_bytes);
+        self.stats.to_client[row].add(totals.to_client_packets, totals.to_client_bytes);
     }
 }

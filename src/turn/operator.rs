@@ -139,7 +139,10 @@ impl Selector {
             let client = allocation.tuple.client.0;
             rule.range.contains(client.ip()) && rule.ports().contains(&client.port())
         };
-        let cheap = self.name.is_none_or(|name| name == allocation.name)
+        // Probes are no load; they are listed for who asks for them
+        let is_hidden = allocation.is_probe() && self.name.is_none() && self.user.is_none();
+        let cheap = !is_hidden
+            && self.name.is_none_or(|name| name == allocation.name)
             && self.user.as_deref().is_none_or(|user| user == &**allocation.credential.user())
             && self.client.as_ref().is_none_or(is_client)
             && self.transport.is_none_or(|transport| transport == allocation.tuple.transport)

@@ -288,6 +288,8 @@ pub struct Opened {
     pub relays: PerFamily<Option<OpenedRelay>>,
     /// Seconds granted.
     pub lifetime: u32,
+    /// It is a probe's.
+    pub is_probe: bool,
 }
 
 /// A bound channel: everything that a forwarding table outside of the server needs to relay its data.
@@ -332,6 +334,8 @@ pub struct Closed {
     pub lived: u64,
     /// What it relayed.
     pub totals: Totals,
+    /// It was a probe's.
+    pub is_probe: bool,
 }
 
 counted! {

@@ -173,6 +173,23 @@ impl PeerRules {
         }
     }
 
+    /// Judges a peer's address for a probe: relayed addresses of this relay while an allocation lives there, whatever the rules
+    /// for clients are.
+    ///
+    /// # Errors
+    /// No allocation can live at this address.
+    pub fn judge_for_probe(&self, ip: IpAddr, external: &External) -> Result<Scope, Forbidden> {
+        let inside = external.inside_of(ip).unwrap_or(ip);
+        if !self.shared.relay.contains(&inside) {
+            return Err(Forbidden::NotForProbes);
+        }
+        let mut access = PortMap::new(Access::Live);
+        for &port in &self.shared.endpoints {
+            access.update(port..=port, |_| Access::Closed(Forbidden::Endpoint));
+        }
+        Ok(Scope::Ports(Arc::new(PortRules { access, live: inside, inside, is_own: true })))
+    }
+
     /// What the operator can do about a peer that is refused for this reason. Port 0 means any port.
     pub fn remedy(&self, peer: SocketAddr, why: Forbidden, external: &External) -> Option<Remedy> {
         let named = self.inside_nat64(peer.ip()).ok()?.map_or(peer.ip(), IpAddr::V4);
@@ -180,7 +197,7 @@ impl PeerRules {
         let inside = external.inside_of(named.ip());
         let here = SocketAddr::new(inside.unwrap_or(named.ip()), named.port());
         match why {
-            Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint => None,
+            Forbidden::PortZero | Forbidden::Never(_) | Forbidden::Endpoint | Forbidden::NotForProbes => None,
             Forbidden::Own | Forbidden::NoAllocation if self.shared.endpoints.contains(&peer.port()) => None,
             Forbidden::Denied if self.stands_alone() => Some(Remedy::ListenerDenied(named)),
             Forbidden::Denied => Some(Remedy::Denied(named)),

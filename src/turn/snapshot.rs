@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::peers::{Forbidden, Scope};
-use super::{FiveTuple, TurnConfig};
+use super::{Allocation, TurnConfig};
 use crate::auth::Auth;
 
 /// What a server works by until [`Server::apply`](super::Server::apply) replaces it.
@@ -33,9 +33,14 @@ impl Verdict {
 }
 
 impl Snapshot {
-    /// Judges the address of a peer of the client with this 5-tuple (RFC 8656 section 21).
-    pub(super) fn judge(&self, tuple: &FiveTuple, ip: IpAddr) -> Result<Verdict, Forbidden> {
-        let scope = self.config.peers_of(tuple).judge(ip, &self.config.external)?;
+    /// Judges the address of a peer of an allocation (RFC 8656 section 21). Probes meet on this relay and reach nothing else, so
+    /// they prove that it relays, and are no way around the rules.
+    pub(super) fn judge(&self, allocation: &Allocation, ip: IpAddr) -> Result<Verdict, Forbidden> {
+        let (peers, external) = (self.config.peers_of(&allocation.tuple), &self.config.external);
+        let scope = match allocation.is_probe() {
+            false => peers.judge(ip, external)?,
+            true => peers.judge_for_probe(ip, external)?,
+        };
         Ok(Verdict { scope, generation: self.generation })
     }
 }

@@ -14,6 +14,9 @@ pub const OUTCOMES: [u16; 14] = [0, 300, 400, 401, 403, 420, 437, 438, 440, 441,
 pub const REQUESTS: [Method; 5] =
     [Method::Binding, Method::Allocate, Method::Refresh, Method::CreatePermission, Method::ChannelBind];
 
+/// Where the traffic of probes is counted: behind that of clients.
+pub const PROBE_TRAFFIC: usize = Transport::ALL.len();
+
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficCount {
@@ -91,10 +94,10 @@ pub struct Stats {
     pub auth_failures: Counters<AuthReason>,
     /// Packets that were dropped, by reason.
     pub dropped: Counters<Dropped>,
-    /// Relayed towards peers, by the client's transport.
-    pub to_peer: [TrafficCount; Transport::ALL.len()],
-    /// Relayed towards clients, by the client's transport.
-    pub to_client: [TrafficCount; Transport::ALL.len()],
+    /// Relayed towards peers, by the client's transport; at last, for probes ([`PROBE_TRAFFIC`]).
+    pub to_peer: [TrafficCount; PROBE_TRAFFIC + 1],
+    /// Relayed towards clients, in the same way.
+    pub to_client: [TrafficCount; PROBE_TRAFFIC + 1],
     /// Relayed addresses that exist now, by the client's transport and the address family.
     pub relays: [PerFamily<u64>; Transport::ALL.len()],
     /// Allocations that exist now.
@@ -107,6 +110,8 @@ pub struct Stats {
     pub permissions: u64,
     /// Channels that are bound now.
     pub channels: u64,
+    /// Allocations of probes, created since the start. They are not among the others.
+    pub probe_allocations: u64,
 }
 
 impl Stats {

@@ -17,6 +17,7 @@ mod operator;
 mod overlays;
 mod own;
 mod permissions;
+mod probes;
 mod refresh;
 mod send_and_data;
 mod siblings;

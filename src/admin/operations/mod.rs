@@ -78,6 +78,11 @@ pub async fn carry_out(control: Control, call: Call, scope: Scope) -> Result<Val
             query.finish(&[])?;
             revocations::revoke(&control, body).await
         }
+        Operation::ProbeCredentials => {
+            nothing(query, body)?;
+            let made = control.probe_credential().map_err(Failure::unavailable)?;
+            Ok(json::probe_credential(&made))
+        }
         Operation::Unrevoke => {
             nothing(query, body)?;
             revocations::unrevoke(&control, &route.subject).await

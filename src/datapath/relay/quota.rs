@@ -21,6 +21,7 @@ struct QuotaCounts {
     user_allocations: usize,
     allocations: usize,
     users: HashMap<AccountKey, usize>,
+    /// Those of clients. Probes are no load, and a drain does not wait for them.
     total: usize,
 }
 
@@ -48,15 +49,15 @@ impl QuotaLedger {
     pub(in crate::datapath) fn reserve(self: &Arc<Self>, user: &Account) -> Result<Quota, Denial> {
         let mut counts = self.counts();
         counts.check(user)?;
-        if counts.total >= counts.allocations {
+        if counts.total >= counts.allocations && !user.is_probe() {
             return Err(Denial::Total);
         }
-        counts.total += 1;
+        counts.total += weight(user);
         counts.add(user);
         Ok(Quota { ledger: self.clone(), user: user.clone() })
     }
 
-    /// The number of allocations and reservations.
+    /// The number of allocations and reservations, without those of probes.
     pub(in crate::datapath) fn total(&self) -> usize {
         self.counts().total
     }
@@ -65,6 +66,11 @@ impl QuotaLedger {
         // Nothing panics while the lock is held, so the counts are consistent.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How much an allocation of this user counts in the total.
+fn weight(user: &Account) -> usize {
+    (!user.is_probe()).into()
 }
 
 impl QuotaCounts {
@@ -101,6 +107,9 @@ impl Quota {
         if self.user.key() == user.key() {
             return Ok(());
         }
+        if self.user.is_probe() != user.is_probe() {
+            return Err(Denial::Token);
+        }
         let ledger = self.ledger.clone();
         let mut counts = ledger.counts();
         counts.check(user)?;
@@ -124,7 +133,7 @@ impl Quota {
 impl Drop for Quota {
     fn drop(&mut self) {
         let mut counts = self.ledger.counts();
-        counts.total -= 1;
+        counts.total -= weight(&self.user);
         counts.remove(&self.user);
     }
 }
@@ -188,6 +197,21 @@ mod tests {
         drop(made);
         assert!(ledger.counts().users.is_empty(), "no entry is left");
         assert_eq!(ledger.total(), 0);
+    }
+
+    /// Probes work at a full relay, take nothing from clients, and have a small bound of their own.
+    #[test]
+    fn probes_count_apart() {
+        let ledger = QuotaLedger::new(1, 1);
+        let mut probes: Vec<Quota> =
+            (0..Account::PROBES).map(|_| ledger.reserve(&Account::probe()).unwrap()).collect();
+        assert_eq!((ledger.reserve(&Account::probe()).err(), ledger.total()), (Some(Denial::Quota), 0));
+        let mut client = ledger.reserve(&user("alice")).unwrap();
+        assert_eq!(ledger.reserve(&user("bob")).err(), Some(Denial::Total));
+        assert_eq!(client.transfer_to(&Account::probe()), Err(Denial::Token));
+        assert_eq!(probes[0].transfer_to(&user("bob")), Err(Denial::Token));
+        probes.pop();
+        assert!(ledger.reserve(&Account::probe()).is_ok() && ledger.total() == 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! What the kernel dropped is logged at once, then summed up every ten seconds, with the remedy.
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::datapath::drops::QueueLoss;
 use crate::datapath::line_budget::{COMMON, EXPECTED, LineBudget, LineBudgets, LineRate};
@@ -63,6 +63,10 @@ impl Default for Log {
 impl Log {
     /// An allocation was created.
     pub(super) fn opened(&mut self, now: u64, opened: &Opened) {
+        if opened.is_probe {
+            let Opened { tuple, .. } = opened;
+            return debug!(client = %tuple.client, server = %tuple.server, "a probe has an allocation");
+        }
         let Some(suppressed) = self.opened.take(now) else { return };
         let relayed = |family| opened.relays[family].map(|relay| tracing::field::display(relay.addr));
         info!(
@@ -80,6 +84,10 @@ impl Log {
 
     /// An allocation has ended.
     pub(super) fn closed(&mut self, now: u64, closed: &Closed) {
+        if closed.is_probe {
+            let reason = closed.reason.text();
+            return debug!(client = %closed.tuple.client, reason, "the allocation of a probe has ended");
+        }
         let Some(suppressed) = self.closed.take(now) else { return };
         info!(
             client = %closed.tuple.client,

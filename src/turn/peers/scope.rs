@@ -25,6 +25,8 @@ pub enum Forbidden {
     Own,
     /// A relayed address of this machine, at a port where no allocation lives.
     NoAllocation,
+    /// Probes reach relayed addresses of this relay only.
+    NotForProbes,
 }
 
 impl Forbidden {
@@ -38,6 +40,7 @@ impl Forbidden {
             Forbidden::NotInOverlay => "not among the peers that overlays limit clients to",
             Forbidden::Endpoint => "this server's own endpoint",
             Forbidden::Own => "the address is this relay's own",
+            Forbidden::NotForProbes => "no relayed address of this relay, and probes reach nothing else",
             Forbidden::NoAllocation => "the address is this relay's own and no allocation lives on that port",
         }
     }

@@ -107,7 +107,9 @@ impl Server {
         let user = authenticated.credential().account();
         let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), &origin.tuple)?;
         let limits = &self.snapshot.config.limits;
-        if self.allocations.len() + self.pending.allocates() >= limits.allocations {
+        // Probes have a bound of their own, which the owner of the sockets keeps
+        let is_full = self.allocations.len() + self.pending.allocates() >= limits.allocations;
+        if is_full && !user.is_probe() {
             return Err(Reject::new(508, "too many allocations").fix("raise limits.allocations"));
         }
         if self.pending.len() >= limits.pending {
@@ -115,12 +117,12 @@ impl Server {
         }
         // Last, so that only requests that would open sockets count
         let (rates, source) = (&self.snapshot.config.rates, origin.tuple.client.0.ip());
-        if !self.shared.rates.take_allocation(rates, now.mono, user, source) {
+        if !user.is_probe() && !self.shared.rates.take_allocation(rates, now.mono, user, source) {
             // RFC 8656 §7.2, 12.: 486 is for quotas that depend on the user. 508 would say that the relay is full.
             return Err(Reject::new(486, "the user makes new allocations too fast")
                 .fix("raise limits.new_allocations_rate"));
         }
-        let lifetime = self.snapshot.config.lifetimes.grant(request.lifetime);
+        let lifetime = self.snapshot.config.lifetimes.grant(user, request.lifetime);
         let request = PendingRequest {
             origin: *origin,
             authenticated: authenticated.clone(),
@@ -216,6 +218,7 @@ impl Server {
                     match authenticated.credential().account().kind() {
                         AccountKind::Static => "raise allocations in the [[auth.user]] of this name",
                         AccountKind::Person | AccountKind::ExpiryOnly => "raise limits.user_allocations",
+                        AccountKind::Probe => "let fewer programs probe the relay at a time",
                     },
                 ),
                 Denial::Total => Reject::new(508, "too many allocations").fix("raise limits.allocations"),
@@ -243,6 +246,7 @@ impl Server {
         opened: PerFamily<Option<OpenedRelay>>,
         lifetime: u32,
     ) -> AllocationId {
+        let weight = allocation.weight();
         let (tuple, name, user) = (allocation.tuple, allocation.name, allocation.credential.user().clone());
         let id = self.allocations.insert(Box::new(allocation));
         self.by_tuple.insert(tuple, id);
@@ -255,11 +259,20 @@ impl Server {
         for (family, &OpenedRelay { addr, socket }) in opened.present() {
             let lease = RelayLease { addr, socket, expires };
             self.allocations[id].set_relay(id, family, lease, &mut self.timers);
-            *self.stats.relay_gauge(tuple.transport, family) += 1;
+            *self.stats.relay_gauge(tuple.transport, family) += weight;
         }
-        self.stats.allocations += 1;
-        self.stats.allocations_total += 1;
-        self.outputs.push_back(Output::Opened(Opened { id, tuple, user, relays: opened, lifetime }));
+        self.stats.allocations += weight;
+        self.stats.allocations_total += weight;
+        self.stats.probe_allocations += 1 - weight;
+        let is_probe = weight == 0;
+        self.outputs.push_back(Output::Opened(Opened {
+            id,
+            tuple,
+            user,
+            relays: opened,
+            lifetime,
+            is_probe,
+        }));
         id
     }
 

@@ -33,7 +33,7 @@ impl Server {
             return refused(400, "the peer is bound to another channel");
         }
         family_fits(allocation, peer.ip()).map_err(|reject| reject.about(peer))?;
-        let judged = self.snapshot.judge(&origin.tuple, peer.ip()).and_then(|verdict| {
+        let judged = self.snapshot.judge(allocation, peer.ip()).and_then(|verdict| {
             verdict.scope.check(peer.port(), |relayed| self.shared.live.is_live(relayed))?;
             Ok(verdict)
         });
@@ -55,11 +55,11 @@ impl Server {
         let until = now.mono + u64::from(lifetimes.permission_lifetime) * SECOND;
         let expires = now.mono + u64::from(lifetimes.channel_lifetime) * SECOND;
         if allocation.permit(id, peer.ip(), verdict.clone(), until, &mut self.timers) {
-            self.stats.permissions += 1;
+            self.stats.permissions += allocation.weight();
             self.outputs.extend(restored(allocation, id, peer.ip()));
         }
         if allocation.bind(id, number, PeerAddr(peer), verdict, expires, &mut self.timers) {
-            self.stats.channels += 1;
+            self.stats.channels += allocation.weight();
         }
         self.announce_channel(id, number);
         Ok(Success::Empty)

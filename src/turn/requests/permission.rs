@@ -29,7 +29,7 @@ impl Server {
             let ip = peer.ip();
             family_fits(allocation, ip).map_err(|reject| reject.about(peer))?;
             // RFC 8656 §10.2: the port is ignored
-            let verdict = self.snapshot.judge(&origin.tuple, ip);
+            let verdict = self.snapshot.judge(allocation, ip);
             let verdict =
                 verdict.map_err(|why| Reject::forbidden(why, peer, &origin.tuple, &self.snapshot.config))?;
             peers.insert(ip, verdict);
@@ -44,7 +44,7 @@ impl Server {
         let until = now.mono + u64::from(self.snapshot.config.lifetimes.permission_lifetime) * SECOND;
         for (ip, verdict) in peers {
             if allocation.permit(id, ip, verdict, until, &mut self.timers) {
-                self.stats.permissions += 1;
+                self.stats.permissions += allocation.weight();
                 self.outputs.extend(restored(allocation, id, ip));
             }
         }

@@ -28,7 +28,7 @@ impl Server {
             }
             return Ok(Success::Lifetime(0));
         }
-        let lifetime = self.snapshot.config.lifetimes.grant(wanted);
+        let lifetime = self.snapshot.config.lifetimes.grant(allocation.credential.account(), wanted);
         let expires = now.mono + u64::from(lifetime) * SECOND;
         for family in families {
             let Some(relay) = allocation.relay(family).copied() else { continue };
