@@ -6,6 +6,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::http::counters::HttpCounters;
 use super::lifecycle_metrics::LifecycleMetrics;
+use super::probe::metrics::ProbeMetrics;
 
 /// The metrics.
 pub struct Metrics {
@@ -14,6 +15,8 @@ pub struct Metrics {
     pub http: HttpCounters,
     /// What is counted of participants that leave.
     pub lifecycle: Arc<LifecycleMetrics>,
+    /// What probes of relays show.
+    pub probes: ProbeMetrics,
 }
 
 impl Metrics {
@@ -21,7 +24,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         let registry = Registry::new();
         let (http, lifecycle) = (HttpCounters::new(&registry), Arc::new(LifecycleMetrics::new(&registry)));
-        Metrics { registry, http, lifecycle }
+        Metrics { probes: ProbeMetrics::new(&registry), registry, http, lifecycle }
     }
 
     /// The page for Prometheus.

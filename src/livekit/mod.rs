@@ -1,6 +1,7 @@
 //! The sidecar `hairpin-livekit`: it makes an external LiveKit deployment use a relay. It knows no TURN but for probes of its own,
 //! and passes no packet on; it gives orders to the relay over its admin API.
 //!
+//! - [`check`]: whether the whole path works, and what is wrong
 //! - [`commands`]: `init`, `run`, `check` and `render`: their arguments, and what they print
 //! - [`settings`]: what the sidecar is told; [`config`]: the file that says it
 //! - [`service`]: its life; `signals`: what ends it, or reads its configuration again
@@ -11,6 +12,7 @@
 //! - [`ice_url`]: the URLs of TURN servers
 //! - [`token`]: LiveKit's access tokens
 //! - [`http`]: its HTTP server
+//! - [`probe`]: allocations of its own, which prove that relays work
 //! - [`metrics`]: what it counts
 //! - [`render`]: the sections of configurations that register relays
 //! - [`server`]: LiveKit's API; [`clock`]: how far its clock differs
@@ -18,6 +20,7 @@
 //!   revoked, [`revoke`] tells the relays, [`kept`] is what survives a restart, [`relayed`] counts who uses a relay,
 //!   [`lifecycle_metrics`] counts the rest
 
+pub mod check;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -30,6 +33,7 @@ pub mod kept;
 pub mod lifecycle;
 pub mod lifecycle_metrics;
 pub mod metrics;
+pub mod probe;
 pub mod reconcile;
 pub mod relayed;
 pub mod relays;

@@ -71,6 +71,8 @@ pub struct RelayStatus {
     pub listeners: Vec<Listener>,
     /// The addresses that relay.
     pub relay_addresses: Vec<RelayAddress>,
+    /// The ports of relayed addresses: `49152-65535`.
+    pub relay_ports: Option<String>,
 }
 
 /// A listener for clients.
@@ -207,6 +209,11 @@ impl Relay {
             self.state.send_modify(|state| (state.status, state.problem) = (status, problem));
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// Notes what it has said of itself.
+    pub fn saw(&self, status: RelayStatus) {
+        self.state.send_modify(|state| (state.status, state.problem) = (Some(Arc::new(status)), None));
     }
 
     /// Asks for its status once.

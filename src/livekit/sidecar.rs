@@ -10,6 +10,7 @@ use super::health::Health;
 use super::http::server::HttpServer;
 use super::lifecycle::{Lifecycle, Shared};
 use super::metrics::Metrics;
+use super::probe::rounds;
 use super::relays::Relay;
 use super::server::Server;
 use super::settings::{RelaySettings, Settings};
@@ -102,6 +103,11 @@ impl Sidecar {
         parts.spawn(self.lifecycle.clone().work());
         parts.spawn(reconcile::run(self.lifecycle.clone(), interval));
         parts.spawn(relayed::run(self.lifecycle.clone(), self.relays.clone()));
+        let health = &self.settings.health;
+        for relay in self.relays.iter().filter(|_| health.probe) {
+            let interval = Duration::from_secs(health.interval.max(1).into());
+            parts.spawn(rounds::watch(relay.clone(), interval, self.metrics.probes.clone()));
+        }
         let ended = match parts.join_next().await {
             Some(Err(error)) if error.is_panic() => "has panicked, as the line above says",
             _ => "has ended",

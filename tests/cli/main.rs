@@ -5,6 +5,7 @@
 
 mod ctl;
 mod place;
+mod probes;
 mod secrets;
 mod settings;
 mod signals;

@@ -1,0 +1,224 @@
+//! Probes of each relay, over and over: the outcome goes to the [relay](Relay), to metrics, and once per change to the log. One round
+//! follows the other, so that a relay that does not respond is not probed more than others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::client::TurnCredential;
+use super::failure::Failure;
+use super::meeting;
+use super::metrics::ProbeMetrics;
+use super::targets::{self, ProbeTarget};
+use super::tls::Roots;
+use crate::livekit::relays::{Probe, Relay};
+use crate::wire::Family;
+
+/// How many targets are probed at a time. Each has two allocations, of which a relay has few for probes.
+const AT_A_TIME: usize = 3;
+
+/// Time for the answer of a resolver.
+const RESOLVE: Duration = Duration::from_secs(5);
+
+/// Time before a target that has failed is probed again: one lost packet is no failure.
+const SECOND_TRY: Duration = Duration::from_millis(500);
+
+/// How often a relay is looked at between rounds.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Deserialize)]
+struct Issued {
+    username: String,
+    password: String,
+}
+
+/// A credential of the relay's own for probes.
+///
+/// # Errors
+/// The relay does not make one, in a sentence.
+pub async fn credential(relay: &Relay) -> Result<TurnCredential, String> {
+    let made = relay.control().post("/v1/probe-credentials", &json!({})).await;
+    let made = made.map_err(|failure| format!("no credential for a probe: {}", failure.message))?;
+    let Issued { username, password } = serde_json::from_value(made)
+        .map_err(|_| "the relay has answered with something else than a credential".to_owned())?;
+    Ok(TurnCredential { username, password })
+}
+
+/// What is to be probed of a relay, and the family of addresses to ask for.
+pub async fn targets(relay: &Relay) -> (Vec<(ProbeTarget, Result<(), String>)>, Family) {
+    let Some(status) = relay.state().status else { return (Vec::new(), Family::V4) };
+    let family = targets::family(&status);
+    let urls = relay.ice_urls();
+    match relay.settings.url.is_empty() {
+        true => {
+            let found = targets::listeners(&status, &urls);
+            (found.into_iter().map(|target| (target, Ok(()))).collect(), family)
+        }
+        false => (targets::elsewhere(&urls, resolve).await, family),
+    }
+}
+
+/// The addresses of a name, IPv4 first, as this machine resolves it.
+///
+/// # Errors
+/// What the resolver says, or that it does not answer.
+pub async fn resolve(name: String) -> Result<Vec<IpAddr>, String> {
+    let found = timeout(RESOLVE, tokio::net::lookup_host((name, 0))).await;
+    let found = found.map_err(|_| "the resolver does not answer".to_owned())?;
+    let mut ips: Vec<IpAddr> = found.map_err(|error| error.to_string())?.map(|addr| addr.ip()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    Ok(ips)
+}
+
+/// Probes every target of a relay once.
+///
+/// # Errors
+/// The relay makes no credential, in a sentence.
+pub async fn round(relay: &Relay, roots: &Arc<Roots>) -> Result<Vec<Probe>, String> {
+    let probed = outcomes(relay, roots).await?;
+    let probes = probed.into_iter().map(|(target, outcome)| {
+        let outcome = outcome.map_err(|failure| failure.sentence(&target));
+        Probe { transport: target.transport, port: target.address.port(), target: target.shown, outcome }
+    });
+    Ok(probes.collect())
+}
+
+/// The same, with the failures themselves.
+///
+/// # Errors
+/// The relay makes no credential, in a sentence.
+pub async fn outcomes(relay: &Relay, roots: &Arc<Roots>) -> Result<Vec<(ProbeTarget, Outcome)>, String> {
+    let (targets, family) = targets(relay).await;
+    let credential = credential(relay).await?;
+    let (mut running, mut probes) = (JoinSet::new(), BTreeMap::new());
+    for (index, (target, found)) in targets.into_iter().enumerate() {
+        while running.len() >= AT_A_TIME {
+            collect(running.join_next().await, &mut probes);
+        }
+        let (credential, roots) = (credential.clone(), roots.clone());
+        running.spawn(async move {
+            let outcome = match found {
+                Ok(()) => twice(&target, family, &credential, &roots).await,
+                Err(why) => Err(Failure::Unresolved(why)),
+            };
+            (index, (target, outcome))
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        collect(Some(done), &mut probes);
+    }
+    Ok(probes.into_values().collect())
+}
+
+/// How long a probe took, or why it has failed.
+pub type Outcome = Result<Duration, Failure>;
+
+fn collect<E, P>(done: Option<Result<(usize, P), E>>, probes: &mut BTreeMap<usize, P>) {
+    if let Some(Ok((index, probe))) = done {
+        probes.insert(index, probe);
+    }
+}
+
+/// Probes a target, and once more if that has failed.
+async fn twice(
+    target: &ProbeTarget,
+    family: Family,
+    credential: &TurnCredential,
+    roots: &Roots,
+) -> Result<Duration, Failure> {
+    match meeting::probe(target, family, credential, roots).await {
+        Ok(took) => Ok(took),
+        // It will not be another one so soon.
+        Err(failure @ (Failure::Certificate(..) | Failure::NoTlsName(_) | Failure::NoRoots)) => Err(failure),
+        Err(_) => {
+            sleep(SECOND_TRY).await;
+            meeting::probe(target, family, credential, roots).await
+        }
+    }
+}
+
+/// Probes a relay until it is dropped: every `interval`, and as soon as it serves again.
+pub async fn watch(relay: Arc<Relay>, interval: Duration, metrics: ProbeMetrics) {
+    let name = relay.settings.name.clone();
+    let mut changes = Changes::default();
+    loop {
+        let serving = serving(&relay);
+        if serving.is_some() {
+            let started = Instant::now();
+            // Read anew, so that another file of authorities holds at once.
+            let probed = match Roots::load(relay.settings.ca_file.as_deref()) {
+                Ok(roots) => round(&relay, &Arc::new(roots)).await,
+                Err(problem) => Err(format!("{problem}; correct relay.ca_file")),
+            };
+            match probed {
+                Ok(probes) => {
+                    changes.log(&name, &probes);
+                    metrics.publish(&name, &probes);
+                    relay.probed(probes);
+                }
+                Err(problem) => changes.not_probed(&name, &problem),
+            }
+            let next = started + interval;
+            while Instant::now() < next && self::serving(&relay) == serving {
+                sleep_until(next.min(Instant::now() + LOOK)).await;
+            }
+        }
+        // A relay that does not serve is not probed: its own status says why.
+        while self::serving(&relay).is_none() {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Which process serves, if it does.
+fn serving(relay: &Relay) -> Option<String> {
+    let status = relay.state().status?;
+    (status.ready && status.draining.is_null()).then(|| status.instance.clone())
+}
+
+/// What was logged last.
+#[derive(Default)]
+struct Changes {
+    failing: BTreeMap<String, String>,
+    not_probed: Option<String>,
+}
+
+impl Changes {
+    /// Logs what has changed since the last round.
+    fn log(&mut self, relay: &str, probes: &[Probe]) {
+        self.not_probed = None;
+        for probe in probes {
+            let at = format!("{} at {}", probe.transport, probe.target);
+            match &probe.outcome {
+                Ok(took) => {
+                    if self.failing.remove(&at).is_some() {
+                        info!(relay, seconds = took.as_secs_f32(), "the relay can be reached again: {at}");
+                    }
+                }
+                Err(problem) => {
+                    if self.failing.insert(at.clone(), problem.clone()).as_ref() != Some(problem) {
+                        warn!(relay, "clients cannot use the relay over {at}: {problem}");
+                    }
+                }
+            }
+        }
+        let known =
+            |at: &str| probes.iter().any(|probe| format!("{} at {}", probe.transport, probe.target) == at);
+        self.failing.retain(|at, _| known(at));
+    }
+
+    fn not_probed(&mut self, relay: &str, problem: &str) {
+        if self.not_probed.as_deref() != Some(problem) {
+            warn!(relay, "the relay is not probed: {problem}");
+            self.not_probed = Some(problem.to_owned());
+        }
+    }
+}
