@@ -104,8 +104,9 @@ impl Sidecar {
         parts.spawn(reconcile::run(self.lifecycle.clone(), interval));
         parts.spawn(relayed::run(self.lifecycle.clone(), self.relays.clone()));
         let health = &self.settings.health;
-        for relay in self.relays.iter().filter(|_| health.probe) {
-            let interval = Duration::from_secs(health.interval.max(1).into());
+        let interval = Duration::from_secs(health.interval.max(1).into());
+        for relay in &self.relays {
+            let interval = health.probe.then_some(interval);
             parts.spawn(rounds::watch(relay.clone(), interval, self.metrics.probes.clone()));
         }
         let ended = match parts.join_next().await {

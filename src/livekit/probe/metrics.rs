@@ -8,6 +8,7 @@ use crate::livekit::relays::Probe;
 /// The metrics of probes.
 #[derive(Clone)]
 pub struct ProbeMetrics {
+    up: IntGaugeVec,
     success: IntGaugeVec,
     seconds: GaugeVec,
 }
@@ -19,6 +20,10 @@ impl ProbeMetrics {
     /// They are registered twice.
     pub fn new(registry: &Registry) -> ProbeMetrics {
         let labels = ["relay", "transport"];
+        let up = Opts::new(
+            "hairpin_livekit_relay_up",
+            "Whether clients are sent to a relay: 1 if it answers, is ready, does not drain and can be reached, else 0.",
+        );
         let success = Opts::new(
             "hairpin_livekit_probe_success",
             "Whether the last probe of each listener of this transport has succeeded: 1, else 0.",
@@ -28,12 +33,19 @@ impl ProbeMetrics {
             "How long the last successful probe has taken, of several listeners the longest: two allocations, and data in both directions.",
         );
         let metrics = ProbeMetrics {
+            up: IntGaugeVec::new(up, &["relay"]).expect("a metric of ours"),
             success: IntGaugeVec::new(success, &labels).expect("a metric of ours"),
             seconds: GaugeVec::new(seconds, &labels).expect("a metric of ours"),
         };
+        registry.register(Box::new(metrics.up.clone())).expect("registered once");
         registry.register(Box::new(metrics.success.clone())).expect("registered once");
         registry.register(Box::new(metrics.seconds.clone())).expect("registered once");
         metrics
+    }
+
+    /// Shows whether clients are sent to a relay.
+    pub fn relay(&self, relay: &str, is_up: bool) {
+        self.up.with_label_values(&[relay]).set(is_up.into());
     }
 
     /// Shows a round of a relay.

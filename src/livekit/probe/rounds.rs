@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::client::TurnCredential;
@@ -30,7 +30,7 @@ const RESOLVE: Duration = Duration::from_secs(5);
 /// Time before a target that has failed is probed again: one lost packet is no failure.
 const SECOND_TRY: Duration = Duration::from_millis(500);
 
-/// How often a relay is looked at between rounds.
+/// How often a relay is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
@@ -145,20 +145,22 @@ async fn twice(
     }
 }
 
-/// Probes a relay until it is dropped: every `interval`, and as soon as it serves again.
-pub async fn watch(relay: Arc<Relay>, interval: Duration, metrics: ProbeMetrics) {
+/// Watches over a relay until it is dropped: probes it every `interval`, and as soon as it serves again, unless there is none. A relay
+/// that does not serve is not probed: its own status says why.
+pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: ProbeMetrics) {
     let name = relay.settings.name.clone();
-    let mut changes = Changes::default();
+    let (mut changes, mut probed, mut next) = (Changes::default(), None, Instant::now());
     loop {
         let serving = serving(&relay);
-        if serving.is_some() {
-            let started = Instant::now();
+        let is_due = serving.is_some() && (serving != probed || Instant::now() >= next);
+        if let Some(interval) = interval.filter(|_| is_due) {
+            next = Instant::now() + interval;
             // Read anew, so that another file of authorities holds at once.
-            let probed = match Roots::load(relay.settings.ca_file.as_deref()) {
+            let outcome = match Roots::load(relay.settings.ca_file.as_deref()) {
                 Ok(roots) => round(&relay, &Arc::new(roots)).await,
                 Err(problem) => Err(format!("{problem}; correct relay.ca_file")),
             };
-            match probed {
+            match outcome {
                 Ok(probes) => {
                     changes.log(&name, &probes);
                     metrics.publish(&name, &probes);
@@ -166,15 +168,10 @@ pub async fn watch(relay: Arc<Relay>, interval: Duration, metrics: ProbeMetrics)
                 }
                 Err(problem) => changes.not_probed(&name, &problem),
             }
-            let next = started + interval;
-            while Instant::now() < next && self::serving(&relay) == serving {
-                sleep_until(next.min(Instant::now() + LOOK)).await;
-            }
+            probed = serving;
         }
-        // A relay that does not serve is not probed: its own status says why.
-        while self::serving(&relay).is_none() {
-            sleep(LOOK).await;
-        }
+        metrics.relay(&name, relay.is_usable());
+        sleep(LOOK).await;
     }
 }
 
