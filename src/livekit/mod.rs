@@ -7,7 +7,7 @@
 //! - [`service`]: its life; `signals`: what ends it, or reads its configuration again
 //! - [`sidecar`]: the parts of a running one and what they share
 //! - [`relays`]: the relays that it registers, and what is known of them
-//! - [`health`]: what works and what does not
+//! - [`health`]: what works and what does not; [`sfu_health`]: whether LiveKit does
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
 //! - [`ice_url`]: the URLs of TURN servers
 //! - [`token`]: LiveKit's access tokens
@@ -43,6 +43,7 @@ pub mod rooms;
 pub mod server;
 pub mod service;
 pub mod settings;
+pub mod sfu_health;
 pub mod sidecar;
 mod signals;
 pub mod tags;

@@ -16,7 +16,7 @@ use super::server::Server;
 use super::settings::{RelaySettings, Settings};
 use super::tags::Tags;
 use super::token::Keys;
-use super::{reconcile, relayed};
+use super::{reconcile, relayed, sfu_health};
 use crate::auth::Secret;
 use crate::daemon::random;
 
@@ -105,6 +105,7 @@ impl Sidecar {
         parts.spawn(relayed::run(self.lifecycle.clone(), self.relays.clone()));
         let health = &self.settings.health;
         let interval = Duration::from_secs(health.interval.max(1).into());
+        parts.spawn(sfu_health::watch(self.livekit.clone(), self.health.clone(), interval));
         for relay in &self.relays {
             let interval = health.probe.then_some(interval);
             parts.spawn(rounds::watch(relay.clone(), interval, self.metrics.probes.clone()));

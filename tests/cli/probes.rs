@@ -17,7 +17,7 @@ use hairpin::livekit::probe::rounds::{credential, round};
 use hairpin::livekit::probe::targets::ProbeTarget;
 use hairpin::livekit::probe::tls::Roots;
 use hairpin::livekit::relays::Relay;
-use hairpin::livekit::settings::{RelaySettings, Settings};
+use hairpin::livekit::settings::{ApiKey, RelaySettings, Settings};
 use hairpin::wire::{Class, Encoder, Family, Message, Method, attribute};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -166,6 +166,28 @@ async fn a_relay_is_probed_on_every_transport() {
     assert_eq!(running.stop("TERM"), Some(0));
 }
 
+/// Answers `GET /` as LiveKit does, by a clock of long ago, and refuses every key.
+async fn livekit() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while let Ok(len @ 1..) = stream.read(&mut request).await {
+                    let head = match request[..len].starts_with(b"GET / ") {
+                        true => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n",
+                        false => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n",
+                    };
+                    let response = format!("{head}Date: Tue, 01 Sep 2026 00:00:00 GMT\r\n\r\nOK");
+                    let _ = stream.write_all(response.as_bytes()).await;
+                }
+            });
+        }
+    });
+    at
+}
+
 async fn checked(settings: &Settings) -> Vec<String> {
     check::run(settings).await.iter().map(ToString::to_string).collect()
 }
@@ -194,6 +216,8 @@ async fn the_path_is_checked_from_the_relay_on() {
     settings.credentials.secrets = vec![Secret::new(SECRET)];
     settings.credentials.ttl = 600;
     settings.livekit.config_file = Some(file("livekit.yaml"));
+    settings.livekit.url = format!("http://{}", livekit().await);
+    settings.livekit.keys = vec![ApiKey { key: "APIkey".into(), secret: Secret::new("a secret of LiveKit") }];
     settings.http.listen = vec![SocketAddr::from(([127, 0, 0, 1], 9643))];
     let has = |lines: &[String], begin: &str, rest: &str| {
         assert!(
@@ -208,6 +232,9 @@ async fn the_path_is_checked_from_the_relay_on() {
     has(&lines, &format!("ok     probe local TCP 127.0.0.1:{}: ", place.tcp), "two clients meet in");
     has(&lines, "ok     credentials local: ", "accepts");
     has(&lines, "FAILED peers local: ", "start `hairpin-livekit run`");
+    has(&lines, "ok     livekit http://127.0.0.1:", "it answers");
+    has(&lines, "FAILED livekit-key ", "its clock is");
+    has(&lines, "FAILED clock livekit: ", "s behind this machine's");
     has(&lines, "hint   livekit-config ", "has no rtc.turn_servers");
     has(&lines, "FAILED webhook: ", "add webhook.urls: [http://127.0.0.1:9643/v1/webhook]");
     has(&lines, "hint   outside local: ", "20000-20099");
@@ -219,10 +246,13 @@ async fn the_path_is_checked_from_the_relay_on() {
     let lines = checked(&settings).await;
     has(&lines, "ok     peers local: ", "10.0.0.9:7882 (only)");
     has(&lines, "FAILED credentials local: ", "7200 s, more than the relay accepts (3600 s)");
+    settings.livekit.url =
+        format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     settings.credentials.secrets = vec![Secret::new("another secret for these tests")];
     settings.credentials.ttl = 600;
     let lines = checked(&settings).await;
     has(&lines, "FAILED credentials local: ", "put the same secret into auth.secret_files");
+    has(&lines, "FAILED livekit http://127.0.0.1:", "cannot be reached");
     assert!(!lines.iter().any(|line| line.contains("secret for these tests")), "{lines:#?}");
     assert_eq!(running.stop("TERM"), Some(0));
 }

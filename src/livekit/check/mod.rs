@@ -1,11 +1,13 @@
 //! Proves the whole path from clients over the relays to LiveKit, and says what is wrong, each in one sentence with the fix.
 //!
 //! - [`run`](run()): looks at everything, in order
+//! - [`livekit`](mod@livekit): whether LiveKit answers, and takes the API key
 //! - [`dns`], [`clock`], [`credentials`], [`sfu`], [`ports`]: what to make of it, as pure functions
 
 pub mod clock;
 pub mod credentials;
 pub mod dns;
+pub mod livekit;
 pub mod ports;
 pub mod run;
 pub mod sfu;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::sfu::{self, SfuConfig};
-use super::{Finding, Verdict, clock, credentials, dns, ports};
+use super::{Finding, Verdict, clock, credentials, dns, livekit, ports};
 use crate::admin::times::unix_time;
 use crate::auth::{livekit_credential, time_limited_password};
 use crate::daemon::unix_now;
@@ -57,6 +57,7 @@ pub async fn run(settings: &Settings) -> Vec<Finding> {
         probe(one, settings, &mut findings).await;
     }
     names(&seen, &mut findings).await;
+    findings.extend(livekit::look(&settings.livekit).await);
     let config = configuration(settings, &mut findings);
     for one in &seen {
         let mut overlays = one.raw["overlays"].as_array().into_iter().flatten();
