@@ -106,6 +106,17 @@ impl Lifecycle {
         }
     }
 
+    /// Whether a webhook with this header `Authorization` is worth its body.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn may_send(&self, authorization: Option<&str>) -> Result<(), Refused> {
+        match self.webhooks.may_send(authorization, unix_now()) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.counted(Err(refused)).map(drop),
+        }
+    }
+
     /// A webhook has arrived with these headers `Authorization` and `Content-Type` and this body, of at most
     /// [`BODY_MAX`](super::webhook::BODY_MAX) bytes. The response to an accepted one is 200.
     ///
@@ -118,16 +129,7 @@ impl Lifecycle {
         body: &[u8],
     ) -> Result<(), Refused> {
         let received = self.webhooks.receive(authorization, content_type, body, unix_now());
-        let outcome = match &received {
-            Ok(Event::Other) => "ignored",
-            Ok(_) => "accepted",
-            Err(Refused::NoToken | Refused::Token(_)) => "unauthorized",
-            Err(Refused::ContentType | Refused::Malformed) => "malformed",
-            Err(Refused::Repeated) => "repeated",
-            Err(Refused::Busy) => "busy",
-        };
-        self.shared.metrics.webhooks.with_label_values(&[outcome]).inc();
-        let event = received?;
+        let event = self.counted(received)?;
         if self.is_on {
             self.happened(&event);
         }
@@ -223,6 +225,19 @@ impl Lifecycle {
         self.with_rooms(|rooms| rooms.prune(moment));
         self.shared.tags.prune(moment.unix);
         self.revoker.prune(moment.unix);
+    }
+
+    fn counted(&self, received: Result<Event, Refused>) -> Result<Event, Refused> {
+        let outcome = match &received {
+            Ok(Event::Other) => "ignored",
+            Ok(_) => "accepted",
+            Err(Refused::NoToken | Refused::Token(_)) => "unauthorized",
+            Err(Refused::ContentType | Refused::Malformed) => "malformed",
+            Err(Refused::Repeated) => "repeated",
+            Err(Refused::Busy) => "busy",
+        };
+        self.shared.metrics.webhooks.with_label_values(&[outcome]).inc();
+        received
     }
 
     fn happened(&self, event: &Event) {

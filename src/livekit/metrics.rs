@@ -56,6 +56,7 @@ mod tests {
         documented.sort_unstable();
         let metrics = Metrics::new();
         metrics.lifecycle.relays(["relay"].into_iter());
+        metrics.http.set_certificate_expiry("fullchain.pem", 1);
         let rows: Vec<_> = metrics.registry.gather().iter().map(documentation).collect();
         assert_eq!(documented, rows, "{}", rows.join("\n"));
     }

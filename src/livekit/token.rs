@@ -202,15 +202,28 @@ impl Keys {
         }
     }
 
+    /// The hash of the body that the token of a webhook was made for, and until when it is accepted, in Unix seconds.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn webhook(&self, jwt: &str, unix: u64) -> Result<(String, u64), TokenError> {
+        let claims: Signed = self.verified(jwt)?;
+        let expires = claims.times.judge(unix)?;
+        match claims.sha256.is_empty() {
+            // Tokens of participants are signed with the same keys.
+            true => Err(TokenError::OtherBody),
+            false => Ok((claims.sha256, expires.saturating_add(EXPIRED_FOR))),
+        }
+    }
+
     /// Whether the token of a webhook was made for this body; returns until when it is accepted, in Unix seconds.
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn webhook(&self, jwt: &str, body: &[u8], unix: u64) -> Result<u64, TokenError> {
-        let claims: Signed = self.verified(jwt)?;
-        let expires = claims.times.judge(unix)?;
-        match claims.sha256 == STANDARD.encode(Sha256::digest(body)) {
-            true => Ok(expires.saturating_add(EXPIRED_FOR)),
+    pub fn webhook_of(&self, jwt: &str, body: &[u8], unix: u64) -> Result<u64, TokenError> {
+        let (hash, until) = self.webhook(jwt, unix)?;
+        match hash == STANDARD.encode(Sha256::digest(body)) {
+            true => Ok(until),
             false => Err(TokenError::OtherBody),
         }
     }
@@ -360,12 +373,15 @@ pub(in crate::livekit) mod tests {
         let body = br#"{"event":"room_started"}"#;
         let hash = STANDARD.encode(Sha256::digest(body));
         let token = signed("APIOther", &json!({ "exp": NOW + 300, "nbf": NOW, "sha256": hash }));
-        assert_eq!(keys().webhook(&token, body, NOW), Ok(NOW + 300 + EXPIRED_FOR));
-        assert_eq!(keys().webhook(&token, b"{}", NOW), Err(TokenError::OtherBody));
-        assert_eq!(keys().webhook(&token, body, NOW + 400), Err(TokenError::Expired));
+        assert_eq!(keys().webhook_of(&token, body, NOW), Ok(NOW + 300 + EXPIRED_FOR));
+        assert_eq!(keys().webhook_of(&token, b"{}", NOW), Err(TokenError::OtherBody));
+        assert_eq!(keys().webhook_of(&token, body, NOW + 400), Err(TokenError::Expired));
         let token = signed("APIOther", &json!({ "exp": NOW + 300 }));
-        assert_eq!(keys().webhook(&token, body, NOW), Err(TokenError::OtherBody), "there must be a hash");
-        assert_eq!(keys().webhook(&signed("APITestKey", &joining()), body, NOW), Err(TokenError::OtherBody));
+        assert_eq!(keys().webhook_of(&token, body, NOW), Err(TokenError::OtherBody), "there must be a hash");
+        assert_eq!(
+            keys().webhook_of(&signed("APITestKey", &joining()), body, NOW),
+            Err(TokenError::OtherBody)
+        );
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub enum Refused {
     #[error("there is no token in Authorization; only LiveKit itself may send this")]
     NoToken,
     /// The token does not prove that LiveKit has sent this.
-    #[error("the token is refused: {0}")]
+    #[error("its token cannot be used: {0}")]
     Token(#[from] TokenError),
     /// The body is no webhook.
     #[error("a webhook has the Content-Type application/webhook+json")]
@@ -140,6 +140,15 @@ impl Webhooks {
         Webhooks { keys, seen: self.seen.clone() }
     }
 
+    /// Whether the header `Authorization` has the token of a webhook. Nobody else may send a long body.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn may_send(&self, authorization: Option<&str>, unix: u64) -> Result<(), Refused> {
+        self.keys.webhook(token(authorization)?, unix)?;
+        Ok(())
+    }
+
     /// The event of a webhook, given its headers `Authorization` and `Content-Type`, its body, and the time in Unix seconds.
     ///
     /// # Errors
@@ -151,13 +160,8 @@ impl Webhooks {
         body: &[u8],
         unix: u64,
     ) -> Result<Event, Refused> {
-        let token = authorization.map(str::trim).filter(|token| !token.is_empty()).ok_or(Refused::NoToken)?;
-        // LiveKit sends the token alone; proxies and tests may write it as usual.
-        let token = match token.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token.trim(),
-            _ => token,
-        };
-        let until = self.keys.webhook(token, body, unix)?;
+        let token = token(authorization)?;
+        let until = self.keys.webhook_of(token, body, unix)?;
         let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !["application/webhook+json", "application/json"].iter().any(|one| one.eq_ignore_ascii_case(kind))
         {
@@ -175,6 +179,16 @@ impl Webhooks {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).note(id, until, unix)?;
         Ok(event)
     }
+}
+
+/// The token of a header.
+fn token(authorization: Option<&str>) -> Result<&str, Refused> {
+    let token = authorization.map(str::trim).filter(|token| !token.is_empty()).ok_or(Refused::NoToken)?;
+    // LiveKit sends the token alone; proxies and tests may write it as usual.
+    Ok(match token.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token.trim(),
+        _ => token,
+    })
 }
 
 impl Seen {

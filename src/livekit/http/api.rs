@@ -5,10 +5,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -23,9 +25,8 @@ use crate::http::body::{self, BodyError};
 use crate::http::lines::LineLimit;
 use crate::livekit::health::Readiness;
 use crate::livekit::sidecar::Sidecar;
-
-/// The most bytes of a body.
-const BODY: usize = 64 << 10;
+use crate::livekit::token::TokenError;
+use crate::livekit::webhook::{BODY_MAX, Refused};
 
 /// Time for a body to arrive.
 const ARRIVAL: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ impl Api {
             Some(route) if !route.takes(&head.method) => Failure::method(route.allowed()).into_response(),
             Some(route) => match route.operation {
                 Operation::IceServers => self.ice_servers(sidecar, from, &head),
-                Operation::Webhook => self.webhook(sidecar, &head, body).await,
+                Operation::Webhook => self.webhook(sidecar, from, &head, body).await,
                 Operation::Live => text("text/plain; charset=utf-8", "ok\n".into()),
                 Operation::Ready => ready(&sidecar.health.readiness(&sidecar.relays)),
                 Operation::Metrics => {
@@ -115,21 +116,50 @@ impl Api {
         }
     }
 
-    async fn webhook<B>(&self, sidecar: &Sidecar, head: &Parts, body: B) -> Response<String>
+    async fn webhook<B>(&self, sidecar: &Sidecar, from: SocketAddr, head: &Parts, body: B) -> Response<String>
     where
         B: Body<Data = Bytes>,
         B::Error: ToString,
     {
-        let body = match timeout(ARRIVAL, body::bytes(body, BODY)).await {
+        let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let (authorization, kind) = (text(AUTHORIZATION), text(CONTENT_TYPE));
+        if let Err(refused) = sidecar.lifecycle.may_send(authorization) {
+            return self.refuse(from, refused);
+        }
+        let body = match timeout(ARRIVAL, body::bytes(body, BODY_MAX)).await {
             Err(_) => return Failure::timeout().into_response(),
-            Ok(Err(BodyError::TooLong)) => return Failure::too_large(BODY).into_response(),
+            Ok(Err(BodyError::TooLong)) => return Failure::too_large(BODY_MAX).into_response(),
             Ok(Err(BodyError::CutOff(_))) => {
                 return Failure::bad_request("the body has not arrived as a whole").into_response();
             }
             Ok(Ok(body)) => body,
         };
-        let _ = (sidecar, head, body);
-        Failure::unavailable("unavailable", "webhooks are not taken yet", ARRIVAL).into_response()
+        match sidecar.lifecycle.webhook(authorization, kind, &body) {
+            Ok(()) => json_response(&json!({})),
+            Err(refused) => self.refuse(from, refused),
+        }
+    }
+
+    /// Refuses a webhook. The operator is told about tokens that LiveKit may have made with a key that the sidecar does not have.
+    fn refuse(&self, from: SocketAddr, refused: Refused) -> Response<String> {
+        let (code, message) = (refused.code(), format!("the webhook is refused: {refused}"));
+        let is_news = match refused {
+            Refused::Token(error) => error != TokenError::Malformed,
+            Refused::Busy => true,
+            Refused::NoToken | Refused::ContentType | Refused::Malformed | Refused::Repeated => false,
+        };
+        if !is_news {
+            debug!(%from, "{message}");
+        } else if let Some(suppressed) = self.refusals.take() {
+            warn!(%from, "{message}{suppressed}");
+        }
+        let failure = match StatusCode::from_u16(refused.status()) {
+            Ok(StatusCode::UNAUTHORIZED) => Failure::unauthorized(code, message),
+            Ok(StatusCode::SERVICE_UNAVAILABLE) => Failure::unavailable(code, message, ARRIVAL),
+            Ok(status) => Failure::new(status, code, message),
+            Err(_) => Failure::bad_request(message),
+        };
+        failure.into_response()
     }
 }
 

@@ -106,6 +106,10 @@ fn only_livekit_s_signature_of_this_body_is_believed() {
         let refused = receive(Some(&token(body.as_bytes(), NOW)), TYPE, body.as_bytes());
         assert_eq!(refused, Refused::Malformed, "{body}");
     }
+    let participant = signed("APITestKey", &json!({ "exp": NOW + 60, "video": { "roomJoin": true } }));
+    let may_send = |authorization| webhooks.may_send(authorization, NOW);
+    assert_eq!(may_send(Some(&participant)), Err(Refused::Token(TokenError::OtherBody)));
+    assert_eq!((may_send(None), may_send(Some(&good))), (Err(Refused::NoToken), Ok(())));
     // None of these has used up the event's id.
     let bearer = format!("Bearer {good}");
     let accepted = webhooks.receive(Some(&bearer), Some("application/json; charset=utf-8"), body, NOW);

@@ -74,6 +74,8 @@ impl Place {
             .map(|(name, region, urls)| FakeRelay::new(folder.path(), name, region, urls))
             .collect();
         let mut settings = Settings::default();
+        settings.livekit.url = "ws://127.0.0.1:1".into();
+        settings.lifecycle.state_dir = Some(folder.path().join("state"));
         settings.livekit.keys = vec![ApiKey { key: "APITestKey".into(), secret: Secret::new("TestSecret") }];
         settings.relays = relays.iter().map(|relay| relay.settings.clone()).collect();
         settings.credentials.secrets =
@@ -367,13 +369,41 @@ async fn other_paths_methods_and_bodies_are_refused() {
         assert!(allow.is_none_or(|allow| head.contains(allow)), "{line}: {head}");
         assert!(serde_json::from_str::<Value>(&body).unwrap()["error"]["code"].is_string());
     }
-    let (status, ..) = place.request("POST /v1/webhook", &[], &"x".repeat(BODY + 1)).await;
-    assert_eq!(status, 413);
+    let long = "x".repeat(BODY_MAX + 1);
+    let (status, ..) = place.request("POST /v1/webhook", &[], &long).await;
+    assert_eq!(status, 401, "only LiveKit may send a body");
+    let token = signed("APITestKey", &json!({ "exp": unix_now() + 60, "sha256": "of another body" }));
+    let (status, ..) = place.request("POST /v1/webhook", &[("Authorization", &token)], &long).await;
+    assert!([0, 413].contains(&status), "{status}");
     let long = "x".repeat(200_000);
     let (status, ..) = place.request("GET /livez", &[("Authorization", &long)], "").await;
     assert!([0, 431].contains(&status), "{status}");
     let page = place.request("GET /metrics", &[], "").await.2;
     assert!(page.contains("hairpin_livekit_http_requests_total{route=\"other\",status=\"4xx\"} 2"), "{page}");
+}
+
+/// LiveKit's events: accepted once, and only with its signature.
+#[tokio::test]
+async fn webhooks_are_taken_once() {
+    let place = Place::new(&[("turn-1", "", &[UDP])], |_| ()).await;
+    let body = r#"{"event":"room_started","id":"EV_1","room":{"name":"a-room"}}"#;
+    let token = crate::livekit::webhook::tests::token(body.as_bytes(), unix_now());
+    let other = signed("APITestKey", &json!({ "exp": unix_now() + 60, "sha256": "of another body" }));
+    let kind = ("Content-Type", "application/webhook+json");
+    for (authorization, expected, code) in [
+        ("nonsense", 401, "malformed_token"),
+        (other.as_str(), 401, "body_hash"),
+        (token.as_str(), 200, ""),
+        (token.as_str(), 409, "repeated"),
+    ] {
+        let headers = [("Authorization", authorization), kind];
+        let (status, _, answer) = place.request("POST /v1/webhook", &headers, body).await;
+        assert_eq!(status, expected, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["error"]["code"].as_str().unwrap_or_default(), code);
+    }
+    let page = place.request("GET /metrics", &[], "").await.2;
+    assert!(page.contains("hairpin_livekit_webhooks_total{outcome=\"repeated\"} 1"), "{page}");
 }
 
 /// Clients that send nothing hold up nobody.
