@@ -3,11 +3,14 @@
 //!
 //! - [`check`]: whether the whole path works, and what is wrong
 //! - [`commands`]: `init`, `run`, `check` and `render`: their arguments, and what they print
+//! - [`init`]: a first configuration, from what the relay and LiveKit say
 //! - [`settings`]: what the sidecar is told; [`config`]: the file that says it
 //! - [`service`]: its life; `signals`: what ends it, or reads its configuration again
 //! - [`sidecar`]: the parts of a running one and what they share
 //! - [`relays`]: the relays that it registers, and what is known of them
 //! - [`health`]: what works and what does not; [`sfu_health`]: whether LiveKit does
+//! - [`peers`]: peers only towards the SFU
+//! - [`health`]: what works and what does not
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
 //! - [`ice_url`]: the URLs of TURN servers
 //! - [`token`]: LiveKit's access tokens
@@ -29,11 +32,13 @@ mod fakes;
 pub mod health;
 pub mod http;
 pub mod ice_url;
+pub mod init;
 pub mod kept;
 pub mod lifecycle;
 pub mod lifecycle_metrics;
 pub mod metrics;
 pub mod probe;
+pub mod peers;
 pub mod reconcile;
 pub mod relayed;
 pub mod relays;

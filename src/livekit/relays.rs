@@ -17,7 +17,7 @@ use crate::admin::client::{Client, Failure, Target, path};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The owner of the sidecar's peer overlay.
-const OWNER: &str = "livekit";
+pub const OWNER: &str = "livekit";
 
 /// A relay.
 pub struct Relay {
@@ -73,6 +73,20 @@ pub struct RelayStatus {
     pub relay_addresses: Vec<RelayAddress>,
     /// The ports of relayed addresses: `49152-65535`.
     pub relay_ports: Option<String>,
+    /// The peer overlays of all owners.
+    #[serde(default)]
+    pub overlays: Vec<OverlayStatus>,
+}
+
+/// A peer overlay.
+#[derive(Clone, Debug, Deserialize)]
+pub struct OverlayStatus {
+    /// Who has set it.
+    pub owner: String,
+    /// `only` or `add`.
+    pub mode: String,
+    /// Exact addresses.
+    pub addresses: Vec<String>,
 }
 
 /// A listener for clients.
@@ -247,6 +261,14 @@ impl Relay {
         let set = self.control.put(&path(&["peers", OWNER]), &body).await?;
         let warnings = set["warnings"].as_array().into_iter().flatten();
         Ok(warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Removes the sidecar's peer overlay.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or refuses.
+    pub async fn clear_peers(&self) -> Result<(), Failure> {
+        self.control.delete(&path(&["peers", OWNER])).await.map(drop)
     }
 
     /// Its admin API, for what has no method here.

@@ -16,7 +16,7 @@ use super::server::Server;
 use super::settings::{RelaySettings, Settings};
 use super::tags::Tags;
 use super::token::Keys;
-use super::{reconcile, relayed, sfu_health};
+use super::{reconcile, relayed, sfu_health, peers};
 use crate::auth::Secret;
 use crate::daemon::random;
 
@@ -110,6 +110,7 @@ impl Sidecar {
             let interval = health.probe.then_some(interval);
             parts.spawn(rounds::watch(relay.clone(), interval, self.metrics.probes.clone()));
         }
+        parts.spawn(peers::run(self.clone()));
         let ended = match parts.join_next().await {
             Some(Err(error)) if error.is_panic() => "has panicked, as the line above says",
             _ => "has ended",
