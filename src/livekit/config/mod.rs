@@ -18,7 +18,7 @@ pub mod urls;
 
 pub use changes::changes;
 pub use load::{Loaded, Purpose, load};
-pub use read::{default_path, read};
+pub use read::{LOCAL_FILE, SYSTEM_FILE, default_path, read};
 pub use relay::is_loopback;
 pub use table::SECRET_VARIABLE;
 

@@ -1,0 +1,167 @@
+//! What `init` prints: what is missing, what to put where, ready to paste, and the next command.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{Found, Wish};
+use crate::livekit::ice_url::{ClientTransport, IceUrl};
+
+/// The ttl of LiveKit's own default, which is that of the sidecar.
+const TTL: u32 = 14_400;
+
+/// Everything that is printed after the configuration was written to `output`.
+pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> String {
+    let mut page = String::new();
+    let mut line = |text: &str| {
+        let _ = writeln!(page, "{text}");
+    };
+    if !found.problems.is_empty() {
+        line("To do first:");
+        found.problems.iter().for_each(|problem| line(&format!("  - {problem}")));
+        line("");
+    }
+    let file = wish
+        .livekit_config
+        .as_ref()
+        .map_or_else(|| "livekit.yaml".to_owned(), |file| file.display().to_string());
+    match (turn_servers(&found.ice_urls, found.secret_file.as_deref()), &found.secret_file) {
+        (Some(section), Some(secret)) => {
+            line(&format!(
+                "1. Put this into {file}, so that LiveKit gives the relay to its clients, and restart LiveKit once"
+            ));
+            line(&format!(
+                "   (`hairpin-livekit render --into {file}` does it; LiveKit 1.13 or later must be able to read"
+            ));
+            line(&format!("   {}, which others must not):", secret.display()));
+            line("");
+            line(&section);
+        }
+        _ => {
+            line(&format!(
+                "1. `hairpin-livekit render` prints the section of {file} that gives the relay to clients, once the above is"
+            ));
+            line("   done.");
+            line("");
+        }
+    }
+    line("   Two other ways (docs/livekit.md):");
+    line("   - where networks let only TLS through: LiveKit's own credentials, which the relay verifies");
+    line("     (`hairpin-livekit render --mode turn`, and auth.livekit_keys_file of the relay)");
+    line(
+        "   - without touching LiveKit: clients or your backend get ICE servers from http://127.0.0.1:9643/v1/ice-servers",
+    );
+    line("");
+    line(&format!("2. Put this into {file} as well, so that participants who leave lose the relay at once:"));
+    line("");
+    line("     webhook:");
+    line(&format!("       api_key: {}", found.api_key.as_deref().map_or("API_KEY".into(), scalar)));
+    line("       urls:");
+    line("         - http://127.0.0.1:9643/v1/webhook");
+    line("");
+    if !found.notes.is_empty() {
+        line("Notes:");
+        found.notes.iter().for_each(|note| line(&format!("  - {note}")));
+        line("");
+    }
+    let argument = if is_default { String::new() } else { format!(" --config {}", output.display()) };
+    line(&format!("3. Run the sidecar:  hairpin-livekit run{argument}"));
+    line(&format!("   Prove the path:   hairpin-livekit check{argument}"));
+    page
+}
+
+/// The section `rtc.turn_servers`, indented; `None` if the relay or its secret is not known.
+fn turn_servers(urls: &[String], secret: Option<&Path>) -> Option<String> {
+    let secret = secret?;
+    let mut servers: Vec<IceUrl> = urls.iter().filter_map(|url| IceUrl::parse(url)).collect();
+    // A client tries UDP first.
+    servers.sort_by_key(|server| match server.transport {
+        ClientTransport::Udp => 0,
+        ClientTransport::Tcp => 1,
+        ClientTransport::Tls => 2,
+    });
+    if servers.is_empty() {
+        return None;
+    }
+    let mut text = String::from("     rtc:\n       turn_servers:\n");
+    for server in servers {
+        // LiveKit does not add the brackets of an IPv6 address.
+        let host =
+            if server.host.contains(':') { format!("\"[{}]\"", server.host) } else { server.host.clone() };
+        let _ = writeln!(text, "         - host: {host}");
+        let _ = writeln!(text, "           port: {}", server.port);
+        let _ = writeln!(text, "           protocol: {}", server.transport.as_str());
+        let _ = writeln!(text, "           secret_file: {}", scalar(&secret.display().to_string()));
+        let _ = writeln!(text, "           ttl: {TTL}");
+    }
+    Some(text)
+}
+
+/// A text in YAML.
+fn scalar(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    match begins && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        // JSON's strings are YAML's.
+        false => serde_json::Value::from(text).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use saphyr::{LoadableYamlNode as _, Yaml};
+
+    use super::*;
+
+    fn wish() -> Wish {
+        Wish {
+            livekit_url: "wss://livekit.example.org".into(),
+            api_url: None,
+            keys_file: "/etc/hairpin/livekit-keys".into(),
+            livekit_config: None,
+            ca_file: None,
+            socket: None,
+            secret_file: None,
+        }
+    }
+
+    /// UDP first, a port in every entry, brackets around IPv6 addresses, and no secret.
+    #[test]
+    fn the_section_is_yaml_that_livekit_takes() {
+        let urls = [
+            "turns:turn.example.org:5349?transport=tcp",
+            "turn:203.0.113.7:3478?transport=tcp",
+            "turn:[2001:db8::7]:3478?transport=udp",
+        ];
+        let section = turn_servers(&urls.map(str::to_owned), Some(Path::new("/var/lib/a b/secret"))).unwrap();
+        let yaml = &Yaml::load_from_str(&section).unwrap()[0];
+        let servers = yaml.as_mapping_get("rtc").and_then(|rtc| rtc.as_mapping_get("turn_servers")).unwrap();
+        let servers = servers.as_vec().unwrap();
+        let hosts: Vec<_> =
+            servers.iter().map(|one| one.as_mapping_get("host").unwrap().as_str().unwrap()).collect();
+        assert_eq!(hosts, ["[2001:db8::7]", "203.0.113.7", "turn.example.org"]);
+        let last = &servers[2];
+        assert_eq!(last.as_mapping_get("port").and_then(|port| port.as_integer()), Some(5349));
+        assert_eq!(last.as_mapping_get("protocol").and_then(|one| one.as_str()), Some("tls"));
+        assert_eq!(
+            last.as_mapping_get("secret_file").and_then(|one| one.as_str()),
+            Some("/var/lib/a b/secret")
+        );
+    }
+
+    #[test]
+    fn what_is_missing_comes_first_and_the_next_command_last() {
+        let output = Path::new("/etc/hairpin/hairpin-livekit.toml");
+        let found = Found {
+            problems: vec!["the relay: it is not there; start it".into()],
+            api_key: Some("APIkey".into()),
+            ..Found::default()
+        };
+        let page = text(&wish(), &found, output, true);
+        assert!(page.starts_with("To do first:\n  - the relay"), "{page}");
+        assert!(page.contains("api_key: APIkey\n") && page.contains("http://127.0.0.1:9643/v1/webhook"));
+        assert!(page.ends_with("hairpin-livekit check\n") && page.contains("hairpin-livekit run\n"));
+        let page = text(&wish(), &Found::default(), Path::new("x.toml"), false);
+        assert!(page.contains("hairpin-livekit run --config x.toml\n") && !page.contains("To do first"));
+    }
+}
