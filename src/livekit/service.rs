@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,21 +63,26 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
     let mut http = Arc::new(HttpServer::open(&loaded.settings.http)?);
     let mut sidecar = Arc::new(Sidecar::new(loaded.settings)?);
     loop {
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
-            ended = sidecar.clone().work(http.clone()) => return Err(ended),
-        };
-        match signal {
-            Signal::Stop(name) => {
-                info!("{name}: stopping; calls and what the relays were told go on");
-                return Ok(());
-            }
-            Signal::Reload => {
-                if let Some(renewed) = reload(file, &sidecar, &http, logging) {
-                    (sidecar, http) = renewed;
+        // A reload that changes nothing does not interrupt it.
+        let mut working = pin!(sidecar.clone().work(http.clone()));
+        let renewed = loop {
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                ended = &mut working => return Err(ended),
+            };
+            match signal {
+                Signal::Stop(name) => {
+                    info!("{name}: stopping; calls and what the relays were told go on");
+                    return Ok(());
+                }
+                Signal::Reload => {
+                    if let Some(renewed) = reload(file, &sidecar, &http, logging) {
+                        break renewed;
+                    }
                 }
             }
-        }
+        };
+        (sidecar, http) = renewed;
     }
 }
 

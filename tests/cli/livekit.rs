@@ -123,7 +123,8 @@ fn every_command_has_a_help_that_teaches() {
     let folder = tempfile::tempdir().unwrap();
     let output = sidecar(folder.path(), &["--help"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    for word in ["init", "run", "check", "render", "completions", "hairpin-livekit init --livekit-url wss://"] {
+    for word in ["init", "run", "check", "render", "completions", "hairpin-livekit init --livekit-url wss://"]
+    {
         assert!(text(&output.stdout).contains(word), "{word}");
     }
     for name in ["init", "run", "check", "render"] {
@@ -143,7 +144,11 @@ fn two_commands_make_a_relay_reach_the_sfu() {
     let _relay = place.start(Stdio::null());
     let socket = folder.join("control.sock");
     let api = livekit();
-    fs::write(folder.join("livekit.yaml"), format!("port: {}\nrtc:\n  node_ip: {SFU}\n  udp_port: 7882\n", api.port())).unwrap();
+    fs::write(
+        folder.join("livekit.yaml"),
+        format!("port: {}\nrtc:\n  node_ip: {SFU}\n  udp_port: 7882\n", api.port()),
+    )
+    .unwrap();
     let output = init(folder, &format!("ws://{api}"), &["--livekit-config", "livekit.yaml"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -151,7 +156,8 @@ fn two_commands_make_a_relay_reach_the_sfu() {
         "turn_servers:".to_owned(),
         format!("- host: 127.0.0.1\n           port: {}\n           protocol: udp\n", place.udp),
         format!("secret_file: {}", folder.join("secret").display()),
-        "webhook:\n       api_key: APIfirst\n       urls:\n         - http://127.0.0.1:9643/v1/webhook\n".to_owned(),
+        "webhook:\n       api_key: APIfirst\n       urls:\n         - http://127.0.0.1:9643/v1/webhook\n"
+            .to_owned(),
         "hairpin-livekit run --config sidecar.toml\n".to_owned(),
     ] {
         assert!(said.contains(&words), "{words} is not in\n{said}");
@@ -172,7 +178,8 @@ fn two_commands_make_a_relay_reach_the_sfu() {
     let sidecar = Running::start(folder, "sidecar.toml");
     wait_for_overlay(&socket, Some("only [\"198.51.100.7:7882\"]"));
     // LiveKit's configuration is followed
-    fs::write(folder.join("livekit.yaml"), format!("rtc:\n  node_ip: {SFU}\n  udp_port: 7883-7890\n")).unwrap();
+    fs::write(folder.join("livekit.yaml"), format!("rtc:\n  node_ip: {SFU}\n  udp_port: 7883-7890\n"))
+        .unwrap();
     wait_for_overlay(&socket, Some("only [\"198.51.100.7:7883-7890\"]"));
     // Somebody clears it
     let cleared = hairpin(&["ctl", "--socket", socket.to_str().unwrap(), "peers", "clear", "livekit"]);
@@ -220,13 +227,22 @@ fn what_is_missing_gets_a_sentence_each() {
     let output = init(folder.path(), &format!("ws://{unused}"), &["--socket", "/nonexistent/control.sock"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = text(&output.stdout);
-    for words in ["To do first:", "the API keys:", "No such file", "the relay: there is no control socket", "start it (`hairpin serve`)"] {
+    for words in [
+        "To do first:",
+        "the API keys:",
+        "No such file",
+        "the relay: there is no control socket",
+        "start it (`hairpin serve`)",
+    ] {
         assert!(said.contains(words), "{words} is not in\n{said}");
     }
     assert!(folder.path().join("sidecar.toml").exists());
     let wrong = init(folder.path(), "livekit.example.org", &[]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(text(&wrong.stderr).contains("--livekit-url: not a URL; write it like wss://livekit.example.org"), "{wrong:?}");
+    assert!(
+        text(&wrong.stderr).contains("--livekit-url: not a URL; write it like wss://livekit.example.org"),
+        "{wrong:?}"
+    );
 }
 
 /// Run reports every mistake in the configuration, and needs neither relay nor LiveKit to start.
@@ -238,7 +254,10 @@ fn a_sidecar_starts_without_anybody_else() {
     let output = sidecar(folder.path(), &["run", "--config", "wrong.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    assert!(said.contains("wrong.toml:2: livekit.url") && said.contains("did you mean peers.mode?"), "{said}");
+    assert!(
+        said.contains("wrong.toml:2: livekit.url") && said.contains("did you mean peers.mode?"),
+        "{said}"
+    );
     let output = sidecar(folder.path(), &["run", "--config", "none.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("let `hairpin-livekit init` write a configuration"), "{output:?}");

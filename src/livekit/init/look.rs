@@ -17,6 +17,8 @@ use crate::livekit::config::is_loopback;
 use crate::livekit::config::urls::BaseUrl;
 use crate::livekit::peers::machine;
 use crate::livekit::peers::sfu::{DEFAULT_PORTS, DEV_PORT, SfuConfig};
+use crate::livekit::server::{Server, ServerError};
+use crate::livekit::settings::{ApiKey, LiveKitSettings};
 
 /// Ports for a relay beside an SFU with LiveKit's ports.
 const RELAY_PORTS: &str = "40000-49999";
@@ -24,22 +26,65 @@ const RELAY_PORTS: &str = "40000-49999";
 /// Looks at everything. `url` is that of `wish`.
 pub async fn look(wish: &Wish, url: &BaseUrl) -> Found {
     let mut found = Found::default();
-    keys(wish, &mut found);
+    let keys = keys(wish, &mut found);
     sfu(wish, url, &mut found);
     relay(wish, &mut found).await;
+    livekit(wish, keys, &mut found).await;
     found
 }
 
+/// LiveKit: whether it answers, and takes the key.
+async fn livekit(wish: &Wish, keys: Vec<ApiKey>, found: &mut Found) {
+    let settings = |api_url: Option<&String>| LiveKitSettings {
+        url: wish.livekit_url.clone(),
+        api_url: api_url.cloned().unwrap_or_default(),
+        keys: keys.clone(),
+        ca_file: wish.ca_file.clone(),
+        ..LiveKitSettings::default()
+    };
+    let mut answer = ask(&settings(found.api_url.as_ref())).await;
+    // Its configuration may be for another machine, or for a container.
+    if wish.api_url.is_none() && matches!(answer, Err(Silence::NotThere(_))) && found.api_url.is_some() {
+        let other = ask(&settings(None)).await;
+        if !matches!(other, Err(Silence::NotThere(_))) {
+            (answer, found.api_url) = (other, None);
+        }
+    }
+    match answer {
+        Ok(()) => {}
+        Err(Silence::NotThere(why)) => found.problems.push(format!("LiveKit: {why}")),
+        Err(Silence::Refuses(why)) => found.problems.push(format!("LiveKit: {why}")),
+    }
+}
+
+/// Why LiveKit has not answered as it should.
+enum Silence {
+    NotThere(String),
+    Refuses(String),
+}
+
+async fn ask(settings: &LiveKitSettings) -> Result<(), Silence> {
+    let not_there = |error: ServerError| Silence::NotThere(error.to_string());
+    let server = Server::new(settings).map_err(not_there)?;
+    server.live().await.map_err(not_there)?;
+    if settings.keys.is_empty() {
+        // That is said already.
+        return Ok(());
+    }
+    server.rooms().await.map(drop).map_err(|error| Silence::Refuses(error.to_string()))
+}
+
 /// The file with API keys: one that is wrong is named now, and not by LiveKit's 401.
-fn keys(wish: &Wish, found: &mut Found) {
+fn keys(wish: &Wish, found: &mut Found) -> Vec<ApiKey> {
     let shown = wish.keys_file.display();
     let contents = match reading::read(&wish.keys_file) {
         Ok(contents) => contents,
         Err(error) => {
             let (what, fix) = unreadable(&error);
-            return found.problems.push(format!(
+            found.problems.push(format!(
                 "the API keys: {shown} {what}; {fix}, or write a line API_KEY: SECRET of LiveKit's `keys` into it"
             ));
+            return Vec::new();
         }
     };
     let read = livekit_keys_in_file(&contents.bytes);
@@ -53,6 +98,7 @@ fn keys(wish: &Wish, found: &mut Found) {
             .problems
             .push(format!("{shown} can be read by every user of this machine; run `chmod o-rwx {shown}`"));
     }
+    read.keys.into_iter().map(|(_, key)| ApiKey { key: key.name, secret: key.secret }).collect()
 }
 
 /// Where LiveKit's API is, and which addresses and ports its media has.

@@ -503,11 +503,11 @@ fn rooms_are_apart() {
     let other = Seat { room: "another-room", ..seat("PA_2", "lk-a2") };
     story.rooms.joined(story.moment(), other);
     story.rooms.left(story.moment(), other, (None, START), Departure::Final);
-    assert_eq!(story.rooms.asks(story.moment().now, 9), ["another-room".into()]);
+    assert_eq!(story.rooms.asks(story.moment().now, 9), [Box::<str>::from("another-room")]);
     let moment = story.moment();
     story.rooms.listed(moment, moment, "another-room", &[]);
     assert_eq!(story.revoked(), ["PA_2", "lk-a2"]);
-    assert_eq!(story.rooms.names(), ["a-room".into()]);
+    assert_eq!(story.rooms.names(), [Box::<str>::from("a-room")]);
 }
 
 /// The bound: what is beyond it is counted, sessions that leave are revoked all the same, and room is made by those who leave.
