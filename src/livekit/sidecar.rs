@@ -16,7 +16,7 @@ use super::server::Server;
 use super::settings::{RelaySettings, Settings};
 use super::tags::Tags;
 use super::token::Keys;
-use super::{reconcile, relayed, sfu_health, peers};
+use super::{peers, reconcile, relayed, sfu_health};
 use crate::auth::Secret;
 use crate::daemon::random;
 
