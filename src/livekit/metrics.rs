@@ -44,7 +44,11 @@ impl Default for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::livekit::ice_url::ClientTransport;
+    use crate::livekit::relays::Probe;
 
     /// docs/livekit.md has a row for each family, with its labels and its help text.
     #[test]
@@ -57,6 +61,9 @@ mod tests {
         let metrics = Metrics::new();
         metrics.lifecycle.relays(["relay"].into_iter());
         metrics.http.set_certificate_expiry("fullchain.pem", 1);
+        metrics.probes.relay("relay", true);
+        let (transport, outcome) = (ClientTransport::Udp, Ok(Duration::ZERO));
+        metrics.probes.publish("relay", &[Probe { transport, target: String::new(), port: 1, outcome }]);
         let rows: Vec<_> = metrics.registry.gather().iter().map(documentation).collect();
         assert_eq!(documented, rows, "{}", rows.join("\n"));
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -197,6 +198,11 @@ async fn checked(settings: &Settings) -> Vec<String> {
 async fn the_path_is_checked_from_the_relay_on() {
     let place = Place::new("max_lifetime = 3600\n[peers]\nallow = \"10.0.0.0/8\"\n");
     let file = |name: &str| place.folder.path().join(name);
+    fs::write(file("keys"), "APIkey: a secret of LiveKit that is long\n").unwrap();
+    fs::set_permissions(file("keys"), fs::Permissions::from_mode(0o600)).unwrap();
+    let config = fs::read_to_string(place.file()).unwrap();
+    let keys = format!("livekit_keys_file = {:?}\nmax_lifetime", file("keys"));
+    fs::write(place.file(), config.replace("max_lifetime", &keys)).unwrap();
     fs::write(file("livekit.yaml"), "rtc:\n  node_ip: 10.0.0.9\n  udp_port: 7882\n").unwrap();
     // Overlays are kept in its own folder.
     let state = file("state").to_str().unwrap().to_owned();
@@ -217,7 +223,8 @@ async fn the_path_is_checked_from_the_relay_on() {
     settings.credentials.ttl = 600;
     settings.livekit.config_file = Some(file("livekit.yaml"));
     settings.livekit.url = format!("http://{}", livekit().await);
-    settings.livekit.keys = vec![ApiKey { key: "APIkey".into(), secret: Secret::new("a secret of LiveKit") }];
+    settings.livekit.keys =
+        vec![ApiKey { key: "APIkey".into(), secret: Secret::new("a secret of LiveKit that is long") }];
     settings.http.listen = vec![SocketAddr::from(([127, 0, 0, 1], 9643))];
     let has = |lines: &[String], begin: &str, rest: &str| {
         assert!(
@@ -231,6 +238,7 @@ async fn the_path_is_checked_from_the_relay_on() {
     has(&lines, &format!("ok     probe local UDP 127.0.0.1:{}: ", place.udp), "two clients meet in");
     has(&lines, &format!("ok     probe local TCP 127.0.0.1:{}: ", place.tcp), "two clients meet in");
     has(&lines, "ok     credentials local: ", "accepts");
+    has(&lines, "ok     livekit-keys local: ", "APIkey");
     has(&lines, "FAILED peers local: ", "start `hairpin-livekit run`");
     has(&lines, "ok     livekit http://127.0.0.1:", "it answers");
     has(&lines, "FAILED livekit-key ", "its clock is");
@@ -248,11 +256,13 @@ async fn the_path_is_checked_from_the_relay_on() {
     has(&lines, "FAILED credentials local: ", "7200 s, more than the relay accepts (3600 s)");
     settings.livekit.url =
         format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    settings.livekit.keys[0].secret = Secret::new("another secret of LiveKit");
     settings.credentials.secrets = vec![Secret::new("another secret for these tests")];
     settings.credentials.ttl = 600;
     let lines = checked(&settings).await;
     has(&lines, "FAILED credentials local: ", "put the same secret into auth.secret_files");
     has(&lines, "FAILED livekit http://127.0.0.1:", "cannot be reached");
+    has(&lines, "FAILED livekit-keys local: ", "auth.livekit_keys_file");
     assert!(!lines.iter().any(|line| line.contains("secret for these tests")), "{lines:#?}");
     assert_eq!(running.stop("TERM"), Some(0));
 }
