@@ -91,6 +91,11 @@ fn place() -> Place {
     place
 }
 
+/// A TCP port that nobody uses.
+fn free() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
 fn private(path: &Path, contents: &str) {
     fs::write(path, contents).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -174,7 +179,7 @@ fn two_commands_make_a_relay_reach_the_sfu() {
     assert!(text(&again.stderr).contains("is there already; use --force"), "{again:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), written);
 
-    fs::write(&file, written.replace("127.0.0.1:9643", "127.0.0.1:0")).unwrap();
+    fs::write(&file, written.replace("127.0.0.1:9643", &format!("127.0.0.1:{}", free()))).unwrap();
     let sidecar = Running::start(folder, "sidecar.toml");
     wait_for_overlay(&socket, Some("only [\"198.51.100.7:7882\"]"));
     // LiveKit's configuration is followed
@@ -264,8 +269,9 @@ fn a_sidecar_starts_without_anybody_else() {
 
     private(&folder.path().join("keys"), KEYS);
     let config = format!(
-        "[[relay]]\nsocket = \"{}/control.sock\"\n[livekit]\nurl = \"ws://{unused}\"\nkeys_file = \"keys\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
-        folder.path().display()
+        "[[relay]]\nsocket = \"{}/control.sock\"\n[livekit]\nurl = \"ws://{unused}\"\nkeys_file = \"keys\"\n[http]\nlisten = \"127.0.0.1:{}\"\n",
+        folder.path().display(),
+        free()
     );
     fs::write(folder.path().join("sidecar.toml"), config).unwrap();
     let mut running = Running::start(folder.path(), "sidecar.toml");
