@@ -7,6 +7,7 @@ mod ctl;
 mod livekit;
 mod place;
 mod probes;
+mod render;
 mod secrets;
 mod settings;
 mod signals;

@@ -1,21 +1,24 @@
-//! `hairpin-livekit render`: its arguments. What is rendered is in the folder of that name.
+//! `hairpin-livekit render`: which configuration it uses. What is rendered is in the folder of that name.
 
 use std::process::ExitCode;
 
 use super::configuration::ConfigArgs;
+use crate::daemon::print_findings;
 use crate::livekit::config::Purpose;
+pub use crate::livekit::render::arguments::RenderArgs;
+use crate::livekit::render::command;
 
-/// Print the section that registers the relay
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  hairpin-livekit render")]
-pub struct RenderArgs {
-    #[command(flatten)]
-    pub configuration: ConfigArgs,
-}
-
-/// Renders what the arguments name.
+/// Renders what the arguments name. Without a configuration they must say all of it.
 pub fn run(args: &RenderArgs) -> ExitCode {
-    args.configuration.read(Purpose::Render).map_or_else(|status| status, |_| ExitCode::FAILURE)
+    let configuration = ConfigArgs { config: args.config.clone() };
+    if args.config.is_none() && configuration.path().symlink_metadata().is_err() {
+        return command::run(args, None);
+    }
+    match configuration.read(Purpose::Render) {
+        Ok(loaded) => {
+            print_findings(&loaded.warnings);
+            command::run(args, Some(loaded.settings))
+        }
+        Err(status) => status,
+    }
 }

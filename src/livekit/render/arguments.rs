@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use super::kinds::Kind;
 use crate::admin::times::duration;
 
-/// The arguments of `hairpin-livekit render`.
+/// Print the section that registers the relay, or write it into the configuration of LiveKit or MediaMTX
 #[derive(Args)]
 #[command(group = ArgGroup::new("target").args(["into", "write"]))]
 #[command(after_help = "\
@@ -26,7 +26,8 @@ printed, to be pasted.
 LiveKit reads its configuration once, at its start, and SIGHUP ends it. A restart that lets it finish (SIGTERM) takes until the last
 participant has left. docs/livekit.md says more.")]
 pub struct RenderArgs {
-    // Not doc comments, where rustdoc would take the brackets for a link.
+    /// The configuration of the sidecar.
+    // Its help is no doc comment, where rustdoc would take the brackets for a link; so are others below.
     #[arg(
         long,
         value_name = "FILE",
@@ -54,6 +55,7 @@ pub struct RenderArgs {
     /// How long LiveKit may take to answer again
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub wait: Duration,
+    /// Where LiveKit answers.
     #[arg(
         long,
         value_name = "URL",
@@ -61,6 +63,7 @@ pub struct RenderArgs {
         the file on this machine]"
     )]
     pub livekit_url: Option<String>,
+    /// The file with the shared secret.
     #[arg(
         long,
         value_name = "FILE",
@@ -83,6 +86,7 @@ pub struct RenderArgs {
     /// A file with `user:password` for that API; otherwise HAIRPIN_MEDIAMTX_CREDENTIALS has them, or none are needed
     #[arg(long, value_name = "FILE", requires = "api")]
     pub api_credentials: Option<PathBuf>,
+    /// Authorities for certificates.
     #[arg(
         long,
         value_name = "FILE",
