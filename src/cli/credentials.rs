@@ -60,7 +60,7 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
     }
     let external = external::written(&settings.relay.external_ip);
     let external = external::pair(&external, &relay).context("relay.external_ip")?;
-    let urls = ice::urls(&settings.listener_addresses(), &relay, &external, args.domain.as_deref());
+    let urls = ice::urls(&settings.listener_addresses(), &relay, &external, args.domain.as_deref(), &[]);
     if urls.is_empty() {
         bail!("this machine has no address that clients can reach; name the relay with --domain");
     }

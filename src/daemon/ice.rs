@@ -16,13 +16,18 @@ pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Val
 }
 
 /// The URL of every listener (RFC 7065). Wildcard listeners are reached at the external address of the first of `addresses` of
-/// their family. With a `domain`, every URL has that instead of an address.
+/// their family. With a `domain`, every URL has that instead of an address. Otherwise URLs for TLS have the first name of the
+/// certificate, given all of them, because clients refuse an address that is not one of these.
 pub fn urls(
     listeners: &[(Transport, SocketAddr)],
     addresses: &[IpAddr],
     external: &External,
     domain: Option<&str>,
+    certified: &[String],
 ) -> Vec<String> {
+    // A wildcard stands for many names.
+    let is_name = |name: &&String| !name.starts_with('*') && name.parse::<IpAddr>().is_err();
+    let name = certified.iter().find(is_name);
     let host = |ip| host(external.outside(SocketAddr::new(ip, 0)).ip());
     let mut urls = Vec::new();
     for (transport, listener) in listeners {
@@ -36,6 +41,12 @@ pub fn urls(
             (None, ip) if !ip.is_unspecified() => Some(host(ip)),
             (None, any) => addresses.iter().find(|ip| ip.is_ipv4() == any.is_ipv4()).map(|ip| host(*ip)),
         };
+        let host = host.map(|host| match name {
+            Some(name) if *transport == Transport::Tls && domain.is_none() && !certified.contains(&host) => {
+                name.clone()
+            }
+            _ => host,
+        });
         let url = host.map(|host| format!("{scheme}:{host}:{}?transport={over}", listener.port()));
         urls.extend(url.filter(|url| !urls.contains(url)));
     }
@@ -71,7 +82,7 @@ mod tests {
         let external = External::new(vec![pair("10.0.0.5", "203.0.113.5"), pair("10.0.0.6", "203.0.113.6")]);
         let udp = listeners(&["0.0.0.0:3478", "10.0.0.6:3479"]);
         let expected = ["turn:203.0.113.5:3478?transport=udp", "turn:203.0.113.6:3479?transport=udp"];
-        assert_eq!(urls(&udp, &addresses(&["10.0.0.5", "10.0.0.6"]), &external, None), expected);
+        assert_eq!(urls(&udp, &addresses(&["10.0.0.5", "10.0.0.6"]), &external, None, &[]), expected);
     }
 
     #[test]
@@ -79,10 +90,10 @@ mod tests {
         let udp = listeners(&["0.0.0.0:3478", "[::]:3478"]);
         let both = addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
         let expected = ["turn:192.0.2.1:3478?transport=udp", "turn:[2001:db8::1]:3478?transport=udp"];
-        assert_eq!(urls(&udp, &both, &none(), None), expected);
-        assert_eq!(urls(&udp, &both[..1], &none(), None), expected[..1]);
+        assert_eq!(urls(&udp, &both, &none(), None, &[]), expected);
+        assert_eq!(urls(&udp, &both[..1], &none(), None, &[]), expected[..1]);
         assert_eq!(
-            urls(&udp, &both, &none(), Some("turn.example.org")),
+            urls(&udp, &both, &none(), Some("turn.example.org"), &[]),
             ["turn:turn.example.org:3478?transport=udp"]
         );
     }
@@ -91,7 +102,7 @@ mod tests {
     fn specific_listeners_keep_their_address() {
         let udp = listeners(&["192.0.2.7:4000", "[2001:db8::7]:4001"]);
         let expected = ["turn:192.0.2.7:4000?transport=udp", "turn:[2001:db8::7]:4001?transport=udp"];
-        assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), &none(), None), expected);
+        assert_eq!(urls(&udp, &addresses(&["192.0.2.1"]), &none(), None, &[]), expected);
     }
 
     /// RFC 7065 §3.1
@@ -104,7 +115,26 @@ mod tests {
             "turn:192.0.2.7:4000?transport=tcp",
             "turns:192.0.2.7:4000?transport=tcp",
         ];
-        assert_eq!(urls(&listeners, &[], &none(), None), expected);
+        assert_eq!(urls(&listeners, &[], &none(), None, &[]), expected);
+    }
+
+    /// RFC 9525 §6: a client verifies the certificate by the host of the URL.
+    #[test]
+    fn tls_has_a_name_of_the_certificate() {
+        let both: Vec<_> =
+            [Transport::Tcp, Transport::Tls].map(|one| (one, "192.0.2.7:4000".parse().unwrap())).into();
+        let host = |names: &[&str], domain| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let urls = urls(&both, &[], &none(), domain, &names);
+            assert_eq!(urls[0], format!("turn:{}:4000?transport=tcp", domain.unwrap_or("192.0.2.7")));
+            urls[1].clone()
+        };
+        let named = "turns:turn.example.org:4000?transport=tcp";
+        assert_eq!(host(&["*.example.org", "turn.example.org", "www.example.org"], None), named);
+        assert_eq!(host(&["www.example.org"], Some("turn.example.org")), named);
+        for names in [&["turn.example.org", "192.0.2.7"][..], &["*.example.org"], &["192.0.2.8"], &[]] {
+            assert_eq!(host(names, None), "turns:192.0.2.7:4000?transport=tcp", "{names:?}");
+        }
     }
 
     #[test]

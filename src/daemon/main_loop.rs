@@ -23,8 +23,7 @@ use super::signals::Signals;
 use super::status::{self, AuthStatus, Counts, Instance, LastReload, Status};
 use super::stop::StopGuard;
 use super::{
-    KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, ice, load,
-    offer_ice_servers,
+    KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, load, offer_ice_servers,
 };
 use crate::config::{Finding, Loaded, Reload};
 use crate::plural::counted;
@@ -172,7 +171,7 @@ impl Daemon<'_> {
             auth: AuthStatus::of(&settings.auth, self.secret_directory.as_deref()),
             relay_ports: settings.relay.ports.clone(),
             not_ready: self.relay.not_ready(),
-            ice_urls: ice::urls(&site.listeners, &site.relay, &site.external, self.args.domain.as_deref()),
+            ice_urls: self.relay.ice_urls(self.args.domain.as_deref()),
             limits: self.relay.room.limits(settings),
             counts: Counts::of(&self.relay.stats()),
             peers: status::peers(settings, self.overlays.all()),

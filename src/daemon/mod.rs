@@ -338,8 +338,7 @@ fn offer_ice_servers(
         );
         return;
     }
-    let site = relay.site();
-    let urls = ice::urls(&site.listeners, &site.relay, &site.external, args.domain.as_deref());
+    let urls = relay.ice_urls(args.domain.as_deref());
     let expiry = unix_now() + PRINTED_FOR.as_secs().min(settings.auth.max_lifetime);
     let servers = ice::servers(&urls, secret, PRINTED_USER, expiry);
     let _ = writeln!(io::stdout().lock(), "{servers}");

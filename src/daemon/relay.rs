@@ -26,7 +26,7 @@ use super::metrics::{self, AddressCounts, Readings, ReloadCounts, RevocationCoun
 use super::operators::Operators;
 use super::place::Place;
 use super::revocations::{self, RevokedUsers};
-use super::{announce, own, random, unix_now, watch};
+use super::{announce, ice, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
 use crate::datapath::{WorkerStats, WorkerThread, Workers};
@@ -236,6 +236,15 @@ impl RunningRelay {
     /// The certificates for TLS clients.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
         self.pages.certificates.stats().certificates
+    }
+
+    /// The URLs for clients.
+    pub fn ice_urls(&self, domain: Option<&str>) -> Vec<String> {
+        let site = self.site();
+        // Browsers refuse a self-signed one whatever the name.
+        let certificates = self.certificates().into_iter().filter(|one| !one.is_self_signed);
+        let certified: Vec<String> = certificates.flat_map(|one| one.names).collect();
+        ice::urls(&site.listeners, &site.relay, &site.external, domain, &certified)
     }
 
     /// How many users are revoked.
