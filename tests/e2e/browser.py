@@ -71,15 +71,20 @@ class Browser:
         attached = self._ask("Target.attachToTarget", targetId=eventually(pages)[0], flatten=True)
         self._page = {"sessionId": attached["sessionId"]}
         if url:
-
-            def loaded():
-                """the page is loaded"""
-                return self.run("location.origin + document.readyState") == f"{url}complete"
-
-            self._ask("Page.navigate", url=url)
-            eventually(loaded)
+            self.load(url)
         self.run(script)
         return self
+
+    def load(self, url):
+        """Loads a URL into the page; whatever ran there ends."""
+
+        def loaded():
+            """the page is loaded"""
+            return self.run("globalThis.earlier ? '' : location.origin + document.readyState") == f"{url}complete"
+
+        self.run("globalThis.earlier = true")
+        self._ask("Page.navigate", url=url)
+        eventually(loaded)
 
     def run(self, script, timeout=60):
         """Returns the value of a script, or the value its promise resolves to. Fails if the script throws."""

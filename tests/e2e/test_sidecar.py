@@ -31,6 +31,9 @@ from rooms import authority, browsers, host, pages, programs, sfu, start_livekit
 
 API = "http://{}:9643"
 
+# What a browser may choose that gets all URLs
+EVERY = ("udp", "tcp", "tls")
+
 
 @pytest.fixture
 def start_relay(start, host, tls):
@@ -193,7 +196,7 @@ def test_a_tag_is_revoked(relay, start_room, start_sidecar, reach, host, pages):
     reach()
     viewer.join(room, "viewer", ask=API.format(host.v4))
     viewer.watch()
-    viewer.relayed("udp")
+    viewer.relayed(*EVERY)
     assert users(relay) == {stays, left}, "the tag of the same identity in the same room is the same"
 
 
@@ -212,12 +215,12 @@ def test_livekit_is_restarted(relay, start_room, start_sidecar, reach, host, pag
     viewer.watch()
     print(f"LiveKit restarted in a call: video was away for {viewer.longest_pause():.1f} s")
     for page in pages:
-        page.relayed("udp")
+        page.relayed(*EVERY)
     # Longer than the sidecar takes to compare
     time.sleep(8)
     viewer.watch()
     for page in pages:
-        page.relayed("udp")
+        page.relayed(*EVERY)
         assert page.state == "connected"
     assert publisher.sid in users(relay)
 
@@ -274,6 +277,13 @@ def test_a_cluster(relay, start_livekit, start_sidecar, programs, switch, host, 
     start_sidecar(first, peers={"addresses": [], "redis": f"redis://{redis.address}/0", "allow": allow})
     another = switch.host("sfu-2")
     second = start_livekit(another, **shared)
+
+    def known():
+        """the sidecar knows both nodes"""
+        addresses = [entry for overlay in relay.ask("peers", "list")["overlays"] for entry in overlay["addresses"]]
+        return all(any(at in entry for entry in addresses) for at in (sfu.v4, another.v4))
+
+    eventually(known)
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL]), (another.v4, [SIGNAL]), (host.v4, RELAY_PORTS))
     publisher, viewer = pages
@@ -289,3 +299,50 @@ def test_a_cluster(relay, start_livekit, start_sidecar, programs, switch, host, 
         if len(remotes) == 2:
             break
     assert remotes == {sfu.v4, another.v4}, "rooms are on both nodes"
+
+
+def test_two_commands_from_nothing_to_a_call(start, start_livekit, programs, sfu, pages, authority, tmp_path):
+    """One machine with LiveKit and a relay that know nothing of each other: `init`, what it says is pasted, `run`, a call."""
+    secret, keys, written = (tmp_path / name for name in ("secret", "keys", "hairpin-livekit.toml"))
+    write_private(secret, f"{SECRET}\n")
+    write_private(keys, f"{KEY}: {API_SECRET}\n")
+    relay = start(
+        sfu,
+        relay={"addresses": [sfu.v4], "ports": RELAY_RANGE},
+        auth={"secrets": [], "user": [], "secret_files": [str(secret)]},
+        tls=certificate(authority, ONE_NAME),
+        peers={"allow": []},
+    )
+    room = start_livekit(sfu)
+    trust = {"SSL_CERT_FILE": str(authority.certificate)}
+
+    where = ["--livekit-config", room.file, "--socket", relay.socket, "--output", written]
+    told = sidecar_command(sfu, "init", "--livekit-url", room.url, "--api-key-file", keys, *where, environment=trust)
+    blocks = {block.split()[0]: block for block in re.findall(r"(?:^     .*\n)+", told, flags=re.M)}
+    servers, webhook = blocks["rtc:"], blocks["webhook:"]
+    section, _, servers = servers.partition("\n")
+    before = room.file.read_text()
+    assert section.strip() == "rtc:" and before.count("\nrtc:\n") == 1
+    dedented = [re.sub("^     ", "", block, flags=re.M) for block in (servers, webhook)]
+    room.file.write_text(before.replace("\nrtc:\n", f"\nrtc:\n{dedented[0]}") + dedented[1])
+    room.kill()
+    room.start()
+
+    sidecar = Sidecar(relay, room, written.parent, environment=trust)
+    programs.append(sidecar)
+    sidecar.start().ready()
+    publisher, viewer = pages
+    publisher.reaches_only((sfu.v4, [SIGNAL]), (sfu.v4, [3478], "udp"))
+    viewer.reaches_only((sfu.v4, [SIGNAL]), (sfu.v4, [5349], "tcp"))
+    publisher.join(room, "publisher", publish=True)
+    viewer.join(room, "viewer")
+    viewer.watch()
+    publisher.relayed("udp", at=sfu.v4)
+    viewer.relayed("tls", at=sfu.v4)
+    left = viewer.sid
+    viewer.reaches_only()
+    room.remove("viewer")
+    gone(relay, left)
+    # There is no DNS here; all else is well.
+    found = sidecar_command(sfu, "check", "--config", written, environment=trust, status=1)
+    assert re.findall(r"^FAILED (\S+ \S+)", found, flags=re.M) == [f"dns {ONE_NAME}:"], found
