@@ -159,7 +159,7 @@ fn two_commands_make_a_relay_reach_the_sfu() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     for words in [
         "turn_servers:".to_owned(),
-        format!("- host: 127.0.0.1\n           port: {}\n           protocol: udp\n", place.udp),
+        format!("host: 127.0.0.1\n           port: {}\n", place.udp),
         format!("secret_file: {}", folder.join("secret").display()),
         "webhook:\n       api_key: APIfirst\n       urls:\n         - http://127.0.0.1:9643/v1/webhook\n"
             .to_owned(),

@@ -105,8 +105,14 @@ pub fn run(args: &InitArgs) -> ExitCode {
     }
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "The configuration is in {}.\n", output.display());
-    let _ = write!(stdout, "{}", paste::text(&wish, &found, &output, output == default_path()));
+    let _ = write!(stdout, "{}", paste::text(&wish, &found, &output, is_default(&output)));
     if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether the other commands find the configuration without being told.
+fn is_default(output: &Path) -> bool {
+    let same = |path: &Path| path.canonicalize().ok();
+    same(output).is_some_and(|output| same(&default_path()) == Some(output))
 }
 
 /// What the arguments say, with absolute paths: the configuration may be elsewhere.

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{Found, Wish};
-use crate::livekit::ice_url::{ClientTransport, IceUrl};
-
-/// The ttl of LiveKit's own default, which is that of the sidecar.
-const TTL: u32 = 14_400;
+use crate::livekit::render::sections::{self, SecretSource};
+use crate::livekit::render::servers;
+use crate::livekit::render::yaml::scalar;
+use crate::livekit::settings::CredentialSettings;
 
 /// Everything that is printed after the configuration was written to `output`.
 pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> String {
@@ -69,42 +69,12 @@ pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> Stri
     page
 }
 
-/// The section `rtc.turn_servers`, indented; `None` if the relay or its secret is not known.
+/// The section `rtc.turn_servers`, as `render` prints it, indented; `None` if the relay or its secret is not known.
 fn turn_servers(urls: &[String], secret: Option<&Path>) -> Option<String> {
-    let secret = secret?;
-    let mut servers: Vec<IceUrl> = urls.iter().filter_map(|url| IceUrl::parse(url)).collect();
-    // A client tries UDP first.
-    servers.sort_by_key(|server| match server.transport {
-        ClientTransport::Udp => 0,
-        ClientTransport::Tcp => 1,
-        ClientTransport::Tls => 2,
-    });
-    if servers.is_empty() {
-        return None;
-    }
-    let mut text = String::from("     rtc:\n       turn_servers:\n");
-    for server in servers {
-        // LiveKit does not add the brackets of an IPv6 address.
-        let host =
-            if server.host.contains(':') { format!("\"[{}]\"", server.host) } else { server.host.clone() };
-        let _ = writeln!(text, "         - host: {host}");
-        let _ = writeln!(text, "           port: {}", server.port);
-        let _ = writeln!(text, "           protocol: {}", server.transport.as_str());
-        let _ = writeln!(text, "           secret_file: {}", scalar(&secret.display().to_string()));
-        let _ = writeln!(text, "           ttl: {TTL}");
-    }
-    Some(text)
-}
-
-/// A text in YAML.
-fn scalar(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
-    match begins && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        // JSON's strings are YAML's.
-        false => serde_json::Value::from(text).to_string(),
-    }
+    let secret = SecretSource::File(secret?.to_owned());
+    let servers = servers::all(urls.iter().cloned(), None).ok().filter(|servers| !servers.is_empty())?;
+    let section = sections::turn_servers(&servers, &secret, CredentialSettings::default().ttl).section;
+    Some(section.print().lines().map(|line| format!("     {line}\n")).collect())
 }
 
 #[cfg(test)]
