@@ -213,11 +213,12 @@ fn report(sidecar: &Sidecar, found: &SfuAddresses, problems: &[String], failures
         return;
     }
     let failure = failures.into_iter().next();
-    // Problems that leave addresses are warnings.
-    let nothing = || problems.first().filter(|_| found.rules.is_empty()).cloned();
-    let outcome = failure.or_else(nothing).map_or(Ok(()), Err);
-    if let (true, Err(problem)) = (sidecar.health.report(Part::Peers, outcome.clone()), &outcome) {
-        warn!("{problem}");
+    // Problems that leave addresses are warnings, and in the log already.
+    let nothing = problems.first().filter(|_| found.rules.is_empty()).cloned();
+    let outcome = failure.clone().or(nothing).map_or(Ok(()), Err);
+    let is_news = sidecar.health.report(Part::Peers, outcome);
+    if let Some(failure) = failure.filter(|_| is_news) {
+        warn!("{failure}");
     }
 }
 
