@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::probe::PROBE_USER;
+/// The user of every probe, in logs and lists.
+pub const PROBE_USER: &str = "hairpin-probe";
 
 /// A user as quotas, rates and logs see it.
 #[derive(Clone, Debug, PartialEq, Eq)]

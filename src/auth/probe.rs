@@ -9,13 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::account::PROBE_USER;
 use super::algorithms::PasswordAlgorithm;
 use super::credential::{Credential, Key};
 use super::nonce::NonceKeys;
 use super::origin::Origin;
-
-/// The user of every probe, in logs and lists.
-pub const PROBE_USER: &str = "hairpin-probe";
 
 /// How long a credential can make allocations, in seconds.
 const LIFETIME: u64 = 300;

@@ -4,7 +4,9 @@
 use std::ops::Range;
 
 use super::outline::{Node, Shape};
-use super::section::MARK;
+
+/// Begins every comment line that is written into a section, so that the next writing recognises and replaces it.
+pub const OURS: &str = "# hairpin-livekit: ";
 
 /// The comments of a section.
 #[derive(Default)]
@@ -52,7 +54,7 @@ impl Comments {
         let Some(next) = next else { return };
         let whole = text[line.clone()].trim_end();
         if leaf.is_none() && (whole.is_empty() || whole.trim_start().starts_with('#')) {
-            if !whole.trim_start().starts_with(MARK.trim_end()) {
+            if !whole.trim_start().starts_with(OURS.trim_end()) {
                 self.above.push((next.clone(), whole.to_owned()));
             }
             return;

@@ -5,11 +5,8 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, json};
 
-use super::comments::Comments;
+use super::comments::{Comments, OURS};
 use crate::auth::Secret;
-
-/// Begins every comment line that is written into a section, so that the next writing recognises and replaces it.
-pub const MARK: &str = "# hairpin-livekit: ";
 
 /// A section, and where it belongs.
 #[derive(Clone, Debug)]
@@ -69,7 +66,7 @@ impl Section {
 
     /// The lines below the key, at this column, together with the comments of the section that is replaced.
     pub fn lines(&self, indent: usize, old: &Comments) -> Vec<String> {
-        let notes = self.notes.iter().map(|note| format!("{:indent$}{MARK}{note}", ""));
+        let notes = self.notes.iter().map(|note| format!("{:indent$}{OURS}{note}", ""));
         let mut lines: Vec<String> = notes.collect();
         let (entries, dash) = match &self.body {
             Body::List(entries) => (&entries[..], "- "),
