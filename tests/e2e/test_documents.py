@@ -97,4 +97,4 @@ def test_mediamtx(documented_relay, host, media, pages, programs, tmp_path):
     reader.stream("read", url)
     reader.watch()
     for page in pages:
-        page.relayed("udp", at=host.v4)
+        page.relayed("udp", "tcp", "tls", at=host.v4)

@@ -104,12 +104,15 @@ def test_forced_tls(takeover, sfu, pages):
     room, relay = takeover
     for page in pages:
         page.reaches_only((sfu.v4, [SIGNAL, *RELAY_PORTS]))
-    meet(pages, room, "udp", at=sfu.v4)
+    # While both ways are open, a browser takes the one that answers first.
+    meet(pages, room, "udp", "tls", at=sfu.v4)
     pages[1].run("member.room.simulateScenario('force-tls')")
 
     def moved():
         """the viewer uses TLS"""
-        return [url for url in pages[1].urls if url.startswith("turn")] == [f"turns:{ONE_NAME}:443?transport=tcp"]
+        protocols = {pair["local"].get("relayProtocol") for pair in pages[1].run("member.selected()")}
+        urls = [url for url in pages[1].urls if url.startswith("turn")]
+        return protocols == {"tls"} and urls == [f"turns:{ONE_NAME}:443?transport=tcp"]
 
     eventually(moved)
     pages[1].watch()
