@@ -90,11 +90,12 @@ impl Lifecycle {
             true => self.store.clone(),
             false => Arc::new(Store::open(directory.as_ref().cloned().map_err(|error| anyhow!("{error:#}")))),
         };
-        self.rooms().set_ttl(settings.credentials.ttl);
-        let is_same = Arc::ptr_eq(&self.shared.tags, &shared.tags);
+        self.rooms().set_ttl(settings.credentials.ttl, unix_now());
+        // The tasks of this one end with it.
+        self.rooms().abandon();
         Lifecycle {
             webhooks: self.webhooks.with_keys(Keys::new(&settings.livekit.keys)),
-            revoker: self.revoker.with_relays(relays, is_same, shared.health.clone(), shared.metrics.clone()),
+            revoker: self.revoker.with_relays(relays, shared.health.clone(), shared.metrics.clone()),
             rooms: self.rooms.clone(),
             wake: self.wake.clone(),
             origin: self.origin,
@@ -271,7 +272,7 @@ impl Lifecycle {
     }
 
     fn tag(&self, room: &str, identity: &str) -> String {
-        if identity.is_empty() { String::new() } else { self.shared.tags.tag(room, identity) }
+        if identity.is_empty() { String::new() } else { self.shared.tags.all(room, identity) }
     }
 
     /// Lists rooms that events ask about.

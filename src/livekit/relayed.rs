@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::lifecycle::Lifecycle;
 use super::relays::Relay;
+use super::tags;
 use crate::admin::client::Failure;
 use crate::admin::percent::encoded;
 
@@ -35,7 +36,8 @@ pub async fn run(lifecycle: Arc<Lifecycle>, relays: Vec<Arc<Relay>>) {
                 .seats()
                 .map(|seats| {
                     seats.fold((0, 0), |(all, some), (seat, _)| {
-                        let is_relayed = users.contains(seat.sid) || users.contains(seat.tag);
+                        let is_relayed =
+                            users.contains(seat.sid) || tags::each(seat.tag).any(|tag| users.contains(tag));
                         (all + 1, some + usize::from(is_relayed))
                     })
                 })

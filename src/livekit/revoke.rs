@@ -95,12 +95,10 @@ impl Revoker {
         Revoker { relays, queue: Arc::default(), health, metrics, origin }
     }
 
-    /// The same with other relays, to take the place of this one. One that this one has keeps its place; if the tags are not the
-    /// same, it starts over.
+    /// The same with other relays, to take the place of this one. One that this one has keeps its place.
     pub fn with_relays(
         &self,
         relays: &[Arc<Relay>],
-        are_tags_known: bool,
         health: Arc<Health>,
         metrics: Arc<LifecycleMetrics>,
     ) -> Revoker {
@@ -111,9 +109,6 @@ impl Revoker {
             };
             let known = self.relays.iter().find(|(other, _)| is_it(other)).map(|(_, place)| place.clone());
             let place = known.unwrap_or_default();
-            if !are_tags_known {
-                lock(&place.instance).clear();
-            }
             (relay.clone(), place)
         });
         Revoker { relays: places.collect(), queue: self.queue.clone(), health, metrics, origin: self.origin }

@@ -63,13 +63,14 @@ impl Sidecar {
             None => Relay::new(one.clone()).map(Arc::new).map_err(|failure| anyhow!(failure.message)),
         };
         let relays = settings.relays.iter().map(relay).collect::<Result<Vec<_>>>()?;
-        let secret = settings.credentials.secrets.first();
-        let kept = running.filter(|running| same(running.settings.credentials.secrets.first(), secret));
-        let tags = match (kept, secret) {
-            (Some(running), _) => running.tags.clone(),
-            (None, Some(secret)) => Arc::new(Tags::new(secret)),
-            // Nothing is issued without a secret, so nobody sees these tags.
-            (None, None) => Arc::new(Tags::new(&Secret::new(random::bytes::<32>()?))),
+        // Nothing is issued without a secret, so nobody sees the tags of this one.
+        let fresh = || Ok::<_, anyhow::Error>(Tags::new(&Secret::new(random::bytes::<32>()?)));
+        let secrets = &settings.credentials.secrets;
+        let tags = match running.map(|running| &running.tags) {
+            Some(tags) if secrets.is_empty() => tags.clone(),
+            Some(tags) => Arc::new(tags.with_secrets(secrets)),
+            None if secrets.is_empty() => Arc::new(fresh()?),
+            None => Arc::new(fresh()?.with_secrets(secrets)),
         };
         let (health, metrics) = match running {
             Some(running) => (running.health.clone(), running.metrics.clone()),
@@ -122,8 +123,4 @@ impl Sidecar {
     fn relay_like(&self, settings: &RelaySettings) -> Option<Arc<Relay>> {
         self.relays.iter().find(|relay| relay.settings.is_like(settings)).cloned()
     }
-}
-
-fn same(one: Option<&Secret>, other: Option<&Secret>) -> bool {
-    one.map(Secret::as_bytes) == other.map(Secret::as_bytes)
 }

@@ -5,7 +5,7 @@
 //! a page that is loaded again works at once.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,28 +23,38 @@ pub const PREFIX: &str = "lk-";
 /// The most revoked tags that are remembered. A relay remembers as many.
 const REVOKED: usize = 1_000_000;
 
+/// The most tags of a participant that are remembered: of that many shared secrets.
+const SECRETS: usize = 4;
+
 /// Makes tags, and knows until when they are revoked.
 pub struct Tags {
-    key: Hmac<Sha256>,
+    /// One for each shared secret. The first one makes the tags of credentials.
+    keys: Vec<Hmac<Sha256>>,
     /// The latest T of each revoked tag, in Unix seconds.
-    revoked: Mutex<HashMap<String, u64>>,
+    revoked: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Tags {
     /// Tags of relays with this shared secret.
     pub fn new(secret: &Secret) -> Tags {
-        let hmac = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-        let key =
-            hmac(secret.as_bytes()).chain_update("hairpin-livekit participant tags").finalize().into_bytes();
-        Tags { key: hmac(&key), revoked: Mutex::default() }
+        Tags { keys: vec![key(secret)], revoked: Arc::default() }
     }
 
-    /// The tag of a participant.
+    /// Tags of relays with these shared secrets, at least one. What is revoked stays known.
+    pub fn with_secrets(&self, secrets: &[Secret]) -> Tags {
+        Tags { keys: secrets.iter().take(SECRETS).map(key).collect(), revoked: self.revoked.clone() }
+    }
+
+    /// The tag of a participant in credentials that are issued now.
     pub fn tag(&self, room: &str, identity: &str) -> String {
-        // The length keeps a room `a` with `bc` apart from a room `ab` with `c`.
-        let hash = self.key.clone().chain_update((room.len() as u64).to_be_bytes());
-        let hash = hash.chain_update(room).chain_update(identity).finalize().into_bytes();
-        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&hash[..LEN]))
+        self.keys.first().map(|key| tag(key, room, identity)).unwrap_or_default()
+    }
+
+    /// All tags that a participant may have, separated by spaces: one for each shared secret, that of the first secret first.
+    /// Credentials that were issued before the first secret was replaced have another one.
+    pub fn all(&self, room: &str, identity: &str) -> String {
+        let tags: Vec<_> = self.keys.iter().map(|key| tag(key, room, identity)).collect();
+        tags.join(" ")
     }
 
     /// When a credential that is issued now expires: after `ttl` seconds, and later than any revocation of its tag. One more second
@@ -78,6 +88,36 @@ impl Tags {
     }
 }
 
+/// Each of the tags of a participant.
+pub fn each(tags: &str) -> impl Iterator<Item = &str> {
+    tags.split(' ').filter(|tag| !tag.is_empty())
+}
+
+/// Whether these are tags of the same participant.
+pub fn shares(some: &str, others: &str) -> bool {
+    each(some).any(|tag| each(others).any(|other| other == tag))
+}
+
+/// The tags that are in one or the other. The oldest ones, at the end, make room.
+pub fn union(some: &str, others: &str) -> String {
+    let more = each(others).filter(|tag| !shares(some, tag));
+    let all: Vec<_> = each(some).chain(more).take(SECRETS).collect();
+    all.join(" ")
+}
+
+fn key(secret: &Secret) -> Hmac<Sha256> {
+    let hmac = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    let key = hmac(secret.as_bytes()).chain_update("hairpin-livekit participant tags");
+    hmac(&key.finalize().into_bytes())
+}
+
+fn tag(key: &Hmac<Sha256>, room: &str, identity: &str) -> String {
+    // The length keeps a room `a` with `bc` apart from a room `ab` with `c`.
+    let hash = key.clone().chain_update((room.len() as u64).to_be_bytes());
+    let hash = hash.chain_update(room).chain_update(identity).finalize().into_bytes();
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&hash[..LEN]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +143,21 @@ mod tests {
         ];
         assert!(!others.contains(&tag));
         assert_ne!(Tags::new(&Secret::new("another secret")).tag("a-room", "an-identity"), tag);
+    }
+
+    #[test]
+    fn each_secret_has_its_tag_and_a_new_first_secret_forgets_no_revocation() {
+        let (old, new) = (Secret::new("the former secret"), Secret::new("the new secret"));
+        let before = Tags::new(&old);
+        let tag = before.tag("a-room", "alice");
+        assert!(before.revoke(&tag, 9000));
+        let after = before.with_secrets(&[new, old]);
+        let all = after.all("a-room", "alice");
+        assert_eq!(each(&all).collect::<Vec<_>>(), [&after.tag("a-room", "alice"), &tag]);
+        assert_eq!((tag != after.tag("a-room", "alice"), after.expiry(&tag, 1000, 60)), (true, 9001));
+        assert!(shares(&all, &tag) && !shares(&all, "") && !shares("", "") && !shares("lk-a", "lk-b lk-c"));
+        assert_eq!(union("b a", "a c"), "b a c");
+        assert_eq!((union("", "a"), union("a b c d", "e")), ("a".into(), "a b c d".into()));
     }
 
     #[test]

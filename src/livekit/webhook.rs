@@ -79,6 +79,8 @@ pub enum Departure {
     Lost,
     /// Another session of the same identity has replaced it.
     Replaced,
+    /// LiveKit is shut down, or moves it to another node: all of the room are about to join again.
+    Shutdown,
 }
 
 /// Why a webhook is refused.
@@ -307,8 +309,8 @@ fn departure(reason: Option<&Word>) -> Departure {
     };
     match name {
         "DUPLICATE_IDENTITY" => Departure::Replaced,
-        "SERVER_SHUTDOWN" | "STATE_MISMATCH" | "MIGRATION" | "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT"
-        | "MEDIA_FAILURE" => Departure::Lost,
+        "SERVER_SHUTDOWN" | "MIGRATION" => Departure::Shutdown,
+        "STATE_MISMATCH" | "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT" | "MEDIA_FAILURE" => Departure::Lost,
         _ => Departure::Final,
     }
 }

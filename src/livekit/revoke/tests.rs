@@ -163,7 +163,7 @@ async fn a_renewed_sidecar_goes_on_where_the_former_one_has_stopped() {
     });
     let relay = fakes::relay_at(socket);
     let relays = [relay.clone(), fakes::relay_at("/nowhere".into())];
-    let renewed = Arc::new(pushing.revoker.with_relays(&relays, true, Arc::default(), metrics.clone()));
+    let renewed = Arc::new(pushing.revoker.with_relays(&relays, Arc::default(), metrics.clone()));
     renewed.push(order("PA_3", unix_now() + 1000));
     let (watched, pushed, tags) = (relay.clone(), renewed.clone(), pushing.tags.clone());
     pushing.tasks.push(tokio::spawn(async move { watched.watch().await }));

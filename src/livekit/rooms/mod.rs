@@ -7,6 +7,8 @@
 //!   events come late, twice, in the wrong order, or never.
 //! - A list that failed or is empty proves nothing. A session whose event was lost has left if two lists in a row, which have others,
 //!   lack it.
+//! - When LiveKit itself is shut down, its participants are about to return, with the credentials that they have: their sessions are
+//!   revoked, and their tags only if they are missing when the others have been there for a while.
 //!
 //! A tag is revoked up to the time of the event plus the lifetime of credentials: what was issued later, to a page that was loaded
 //! again, stays valid.
@@ -15,13 +17,17 @@ mod left;
 mod room;
 #[cfg(test)]
 mod tests;
+mod ttl;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use super::tags;
 use super::webhook::Departure;
 use left::Left;
 use room::{Check, Present, Room};
+use ttl::Ttl;
 
 /// The most sessions and pending decisions. What is beyond is counted and not followed.
 pub const MOST: usize = 200_000;
@@ -36,7 +42,10 @@ const AHEAD: u64 = 60;
 const RETURN: Duration = Duration::from_secs(2);
 
 /// When a room is listed again after a list that lacks a session: an answer and its confirmation are apart.
-const CONFIRM: Duration = Duration::from_millis(1500);
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// For how long after LiveKit's shutdown the end of a room is one of its consequences.
+const SHUTDOWN: Duration = Duration::from_secs(60);
 
 /// A time by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +63,7 @@ pub struct Seat<'a> {
     pub room: &'a str,
     /// The id of the session, `PA_...`.
     pub sid: &'a str,
-    /// The tag of its participant.
+    /// The tags of its participant, separated by spaces: one for each shared secret. Empty if it has no identity.
     pub tag: &'a str,
 }
 
@@ -93,8 +102,8 @@ pub struct Rooms {
     shed: u64,
     /// Whether who is where has changed since it was saved.
     changed: bool,
-    /// How long credentials for tags are valid, in seconds.
-    ttl: u64,
+    /// How long credentials for tags are valid.
+    ttl: Ttl,
     orders: VecDeque<Order>,
 }
 
@@ -108,14 +117,19 @@ impl Rooms {
             held: 0,
             shed: 0,
             changed: false,
-            ttl,
+            ttl: Ttl::new(ttl),
             orders: VecDeque::new(),
         }
     }
 
-    /// Credentials for tags are valid for so long from now on.
-    pub fn set_ttl(&mut self, ttl: u64) {
-        self.ttl = ttl;
+    /// Credentials for tags that are issued from now on, in Unix seconds, are valid for so long.
+    pub fn set_ttl(&mut self, ttl: u64, unix: u64) {
+        self.ttl.set(ttl, unix);
+    }
+
+    /// Answers that are outstanding will not come: whoever has asked has ended.
+    pub fn abandon(&mut self) {
+        self.rooms.values_mut().for_each(|room| room.asking = false);
     }
 
     /// A session has joined, says an event.
@@ -126,17 +140,18 @@ impl Rooms {
     /// A session has left, says an event, which has the times when it has joined and left, in Unix seconds of this machine.
     pub fn left(&mut self, moment: Moment, seat: Seat<'_>, (joined, at): (Option<u64>, u64), how: Departure) {
         let at = at.min(moment.unix);
-        let mut joined = joined;
+        let (mut joined, mut tag) = (joined, Cow::Borrowed(seat.tag));
         let since = happened(moment, at);
         if self.left.insert(moment.now, seat.sid) {
-            let until = sid_until(moment.unix, self.ttl);
+            let until = sid_until(&self.ttl, moment.unix);
             self.orders.push_back(Order { user: seat.sid.into(), kind: UserKind::Sid, until, since });
         }
         if let Some(room) = self.rooms.get_mut(seat.room) {
             let gone = room.present.remove(seat.sid);
             room.shadow(seat.tag, gone.as_ref());
             if let Some(gone) = gone {
-                joined = Some(joined.map_or(gone.joined, |joined| joined.min(gone.joined)));
+                joined = joined.map(|joined| joined.min(gone.joined));
+                tag = tags::union(seat.tag, &gone.tag).into();
                 (self.held, self.changed) = (self.held - 1, true);
             }
         }
@@ -147,14 +162,18 @@ impl Rooms {
         }
         let room = self.rooms.entry(seat.room.into()).or_default();
         let grace = if how == Departure::Lost { RETURN } else { Duration::ZERO };
+        let is_doubtful = how == Departure::Shutdown;
+        if is_doubtful {
+            room.shutdown = Some(moment.now);
+        }
         // Its own credential was issued before it has joined. One that was issued in the second in which it has left is another's,
-        // unless all that happened in one second.
-        let until = at + self.ttl + u64::from(joined.is_none_or(|joined| joined >= at));
-        let check = Check { until, due: moment.now + grace, received: moment.now, since };
-        match room.checks.get_mut(seat.tag) {
+        // unless LiveKit says that all that happened in one second.
+        let until = self.ttl.expiry(at) + u64::from(joined.is_some_and(|joined| joined >= at));
+        let check = Check { until, due: moment.now + grace, received: moment.now, since, is_doubtful };
+        match room.checks.get_mut(&*tag) {
             Some(known) => known.merge(check),
             None if self.held < MOST => {
-                room.checks.insert(seat.tag.into(), check);
+                room.checks.insert(tag.into(), check);
                 self.held += 1;
             }
             None => self.shed += 1,
@@ -212,14 +231,18 @@ impl Rooms {
         let Some(room) = self.rooms.get_mut(name) else { return };
         (room.asking, room.failures) = (false, 0);
         let listed: HashSet<&str> = list.iter().map(|(sid, _)| *sid).collect();
-        let here: HashSet<&str> =
-            list.iter().filter(|(sid, _)| !self.left.contains(sid)).map(|(_, tag)| *tag).collect();
+        let here: HashSet<&str> = list
+            .iter()
+            .filter(|(sid, _)| !self.left.contains(sid))
+            .flat_map(|(_, tag)| tags::each(tag))
+            .collect();
         let lost = room.missing(asked.now, &listed, moment.now + CONFIRM);
         let closed = room.closed_with(asked.now, &listed);
         // Whoever was there at the same time as the lost session and is there still: the room has not been opened anew since, when
         // its participants would be about to return.
         let oldest = room.oldest(&listed);
-        let mut tags: Vec<(Box<str>, u64, Duration)> = Vec::new();
+        let is_shutdown = room.shutdown.is_some_and(|received| moment.now < received + SHUTDOWN);
+        let mut gone_tags: Vec<(Box<str>, u64, Duration)> = Vec::new();
         for sid in lost.iter().chain(&closed) {
             let Some(gone) = room.present.remove(sid) else { continue };
             (self.held, self.changed) = (self.held - 1, true);
@@ -229,22 +252,38 @@ impl Rooms {
                 _ => oldest.is_some_and(|oldest| oldest <= gone.last).then_some(gone.seen),
             };
             let since = happened(moment, at.unwrap_or(moment.unix));
-            let until = sid_until(moment.unix, self.ttl);
+            let until = sid_until(&self.ttl, moment.unix);
             self.orders.push_back(Order { user: sid.clone(), kind: UserKind::Sid, until, since });
-            if let Some(at) = at.filter(|_| !gone.tag.is_empty()) {
-                tags.push((gone.tag, (at + self.ttl).max(gone.floor), since));
+            let Some(at) = at.filter(|_| !gone.tag.is_empty()) else { continue };
+            // It may have been seen last long ago, and have an allocation still.
+            let until = self.ttl.expiry(at).max(gone.floor).max(moment.unix + 1);
+            if is_shutdown && closed.contains(sid) {
+                let (due, received) = (moment.now, moment.now);
+                let check = Check { until, due, received, since, is_doubtful: true };
+                match room.checks.get_mut(&gone.tag) {
+                    Some(known) => known.merge(check),
+                    None => {
+                        room.checks.insert(gone.tag, check);
+                        self.held += 1;
+                    }
+                }
+            } else {
+                gone_tags.push((gone.tag, until, since));
             }
         }
         room.finished = room.finished.filter(|(received, _)| *received > asked.now);
-        for (tag, check) in room.decidable(asked.now) {
+        for (tag, check) in room.decidable(asked.now, oldest) {
             self.held -= 1;
-            tags.push((tag, check.until, check.since));
+            gone_tags.push((tag, check.until, check.since));
         }
-        for (tag, until, since) in tags {
-            if here.contains(&*tag) || room.defer(&tag, until) || until < moment.unix {
+        for (tag, until, since) in gone_tags {
+            let is_there = tags::each(&tag).any(|one| here.contains(one));
+            if is_there || room.defer(&tag, until) || until < moment.unix {
                 continue;
             }
-            self.orders.push_back(Order { user: tag, kind: UserKind::Tag, until, since });
+            let orders =
+                tags::each(&tag).map(|one| Order { user: one.into(), kind: UserKind::Tag, until, since });
+            self.orders.extend(orders);
         }
         self.tidy(name);
     }
@@ -262,12 +301,14 @@ impl Rooms {
 
     /// Forgets those whose credentials have expired long ago.
     pub fn prune(&mut self, moment: Moment) {
-        let life = self.ttl.max(DAY);
+        // By the clock of this run: what an earlier one has seen is compared with lists first.
+        let life = Duration::from_secs(self.ttl.longest().max(DAY));
+        self.ttl.prune(moment.unix);
         self.left.prune(moment.now);
         let (mut held, mut changed) = (0, self.changed);
         self.rooms.retain(|_, room| {
             let before = room.present.len();
-            room.present.retain(|_, present| present.seen + life >= moment.unix);
+            room.present.retain(|_, present| present.last + life >= moment.now);
             room.checks.retain(|_, check| check.until >= moment.unix);
             changed |= room.present.len() != before;
             held += room.present.len() + room.checks.len();
@@ -315,7 +356,10 @@ impl Rooms {
         let full = self.held >= MOST;
         let known = self.rooms.get_mut(seat.room).and_then(|room| room.present.get_mut(seat.sid));
         match known {
-            Some(known) => known.saw(now, unix),
+            Some(known) => {
+                known.saw(now, unix);
+                self.changed |= known.has_tags(seat.tag);
+            }
             None if full => self.shed += 1,
             None => {
                 let room = self.rooms.entry(seat.room.into()).or_default();
@@ -341,8 +385,8 @@ impl Rooms {
 }
 
 /// The last expiry that a credential of a session can have which has left by now.
-fn sid_until(unix: u64, ttl: u64) -> u64 {
-    unix + ttl.max(DAY) + AHEAD
+fn sid_until(ttl: &Ttl, unix: u64) -> u64 {
+    unix + ttl.longest().max(DAY) + AHEAD
 }
 
 /// When an event of the time `at` has happened, by the clock that is never set. Its time has whole seconds.

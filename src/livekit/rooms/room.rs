@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use crate::livekit::tags;
+
 /// The shortest time between two lists of a room.
 const LISTS: Duration = Duration::from_secs(1);
 
@@ -11,6 +13,9 @@ const RETRY: Duration = Duration::from_secs(8);
 
 /// When an answer that has not come will not come any more.
 const ABANDONED: Duration = Duration::from_secs(15);
+
+/// When everybody who comes back has come back: after a shutdown of LiveKit, and after the first ones are in the room again.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// In how many lists in a row a session is missing that has left.
 const MISSING: u8 = 2;
@@ -24,6 +29,8 @@ pub struct Room {
     pub checks: HashMap<Box<str>, Check>,
     /// When an event has been received that the room is closed, and its time.
     pub finished: Option<(Duration, u64)>,
+    /// When an event has been received that a participant has left because LiveKit is shut down.
+    pub shutdown: Option<Duration>,
     /// When it was asked last who is there.
     pub asked: Option<Duration>,
     /// Whether the answer is outstanding.
@@ -36,7 +43,7 @@ pub struct Room {
 
 /// A session that is there.
 pub struct Present {
-    /// The tag of its participant.
+    /// The tags of its participant.
     pub tag: Box<str>,
     /// When it was seen first, in Unix seconds.
     pub joined: u64,
@@ -64,6 +71,8 @@ pub struct Check {
     pub received: Duration,
     /// When the event happened.
     pub since: Duration,
+    /// LiveKit was shut down, so it may come back: only a list of a room in which others are settled decides.
+    pub is_doubtful: bool,
 }
 
 impl Present {
@@ -86,11 +95,24 @@ impl Present {
         (self.seen, self.last) = (self.seen.max(unix), self.last.max(now));
         (self.missing, self.shadowed) = (0, false);
     }
+
+    /// Its participant has these tags, besides those that former secrets have made. Returns whether some of them are new.
+    pub fn has_tags(&mut self, tags: &str) -> bool {
+        let is_new = tags::each(tags).any(|tag| !tags::shares(&self.tag, tag));
+        if is_new {
+            self.tag = tags::union(tags, &self.tag).into();
+        }
+        is_new
+    }
 }
 
 impl Check {
     /// Another session of the tag has left.
     pub fn merge(&mut self, other: Check) {
+        // The later event counts.
+        if other.until >= self.until {
+            self.is_doubtful = other.is_doubtful;
+        }
         self.until = self.until.max(other.until);
         self.due = self.due.max(other.due);
         self.received = self.received.max(other.received);
@@ -101,7 +123,7 @@ impl Room {
     /// When it has to be asked who is there.
     pub fn due(&self) -> Option<Duration> {
         let finished = self.finished.map(|(received, _)| received);
-        let checks = self.checks.values().map(|check| check.due);
+        let checks = self.checks.values().filter(|check| !check.is_doubtful).map(|check| check.due);
         let due = checks.chain(finished).chain(self.confirm).min()?;
         let pause = match self.failures {
             _ if self.asking => ABANDONED,
@@ -117,9 +139,11 @@ impl Room {
         self.asked.is_some_and(|asked| now < asked + pause)
     }
 
-    /// Whether something waits for a list.
+    /// Whether something waits for a list. What is doubtful waits for the comparisons.
     pub fn is_waiting(&self) -> bool {
-        !self.checks.is_empty() || self.finished.is_some() || self.confirm.is_some()
+        self.checks.values().any(|check| !check.is_doubtful)
+            || self.finished.is_some()
+            || self.confirm.is_some()
     }
 
     /// Whether it can be forgotten.
@@ -129,7 +153,7 @@ impl Room {
 
     /// A session of this tag has left. If it was the older one, lists may lack the others although they are there.
     pub fn shadow(&mut self, tag: &str, gone: Option<&Present>) {
-        for present in self.present.values_mut().filter(|present| &*present.tag == tag) {
+        for present in self.present.values_mut().filter(|present| tags::shares(&present.tag, tag)) {
             present.shadowed |= gone.is_none_or(|gone| gone.first <= present.first);
         }
     }
@@ -169,16 +193,20 @@ impl Room {
         there.map(|(_, present)| present.first).min()
     }
 
-    /// The tags that a list decides that was asked for then.
-    pub fn decidable(&mut self, asked: Duration) -> Vec<(Box<str>, Check)> {
-        self.checks.extract_if(|_, check| check.due <= asked && check.received <= asked).collect()
+    /// The tags that a list decides that was asked for then. The first one of those in it has come at `oldest`.
+    pub fn decidable(&mut self, asked: Duration, oldest: Option<Duration>) -> Vec<(Box<str>, Check)> {
+        let decides = |check: &Check| match check.is_doubtful {
+            false => check.due <= asked && check.received <= asked,
+            true => oldest.is_some_and(|oldest| oldest.max(check.received) + SETTLED <= asked),
+        };
+        self.checks.extract_if(|_, check| decides(check)).collect()
     }
 
     /// Whether events say that a session of this tag is there, which a list lacks. Then its end will revoke the tag, at least up to
     /// `until`.
     pub fn defer(&mut self, tag: &str, until: u64) -> bool {
         let mut is_there = false;
-        for present in self.present.values_mut().filter(|present| &*present.tag == tag) {
+        for present in self.present.values_mut().filter(|present| tags::shares(&present.tag, tag)) {
             present.floor = present.floor.max(until);
             is_there = true;
         }

@@ -190,12 +190,12 @@ fn a_page_reload_is_not_hurt_by_an_event_that_is_late() {
     assert!(tag.1 < issued);
 }
 
-/// Times have whole seconds: a credential that is issued in the second of the event belongs to whoever has left only if that has
-/// joined in this second, too.
+/// Times have whole seconds: a credential that is issued in the second of the event belongs to whoever has left only if LiveKit says
+/// that it has joined in this second, too.
 #[test]
 fn a_participant_that_stays_for_less_than_a_second_is_revoked_as_well() {
     let left = START + 1;
-    for (joined, more) in [(None, 1), (Some(left), 1), (Some(left - 1), 0)] {
+    for (joined, more) in [(None, 0), (Some(left), 1), (Some(left - 1), 0)] {
         let mut story = Story::new();
         story.rooms.left(story.moment(), seat("PA_1", "lk-a"), (joined, left), Departure::Final);
         story.asked(Some(&[]));
@@ -206,6 +206,104 @@ fn a_participant_that_stays_for_less_than_a_second_is_revoked_as_well() {
     story.rooms.left(story.moment(), seat("PA_1", "lk-a"), (Some(left - 1), left), Departure::Final);
     story.asked(Some(&[]));
     assert_eq!(story.orders()[1], ("lk-a".into(), left + TTL), "the earlier time counts");
+    // Seen first in the second in which it leaves, which does not say when it has joined
+    let mut story = Story::new();
+    story.joined("PA_1", "lk-a");
+    story.left("PA_1", "lk-a", Departure::Final);
+    story.asked(Some(&[]));
+    assert_eq!(story.orders()[1], ("lk-a".into(), left + TTL));
+}
+
+/// LiveKit is stopped and started: its events say that all have left, its first list is empty, and the clients come back one after the
+/// other, with the credentials that they have.
+#[test]
+fn a_shutdown_of_livekit_revokes_sessions_and_no_tag_of_those_who_come_back() {
+    let mut story = Story::new();
+    for (sid, tag) in [("PA_1", "lk-a"), ("PA_2", "lk-b"), ("PA_3", "lk-c")] {
+        story.joined(sid, tag);
+        story.pass(1000);
+        story.left(sid, tag, Departure::Shutdown);
+    }
+    let at = story.moment().unix;
+    assert!(!story.asked(None), "no list can decide it now");
+    assert_eq!(story.revoked(), ["PA_1", "PA_2", "PA_3"]);
+    for _ in 0..20 {
+        story.compared(&[]);
+    }
+    story.compared(&[("PA_11", "lk-a")]);
+    story.compared(&[("PA_11", "lk-a"), ("PA_12", "lk-b")]);
+    assert_eq!(story.revoked(), NOBODY);
+    for _ in 0..6 {
+        story.compared(&[("PA_11", "lk-a"), ("PA_12", "lk-b")]);
+    }
+    assert_eq!(
+        story.orders(),
+        [("lk-c".into(), at + TTL)],
+        "it has not come back, and the others are settled"
+    );
+}
+
+#[test]
+fn whoever_leaves_after_it_has_come_back_from_a_shutdown_is_revoked() {
+    let mut story = Story::new();
+    story.joined("PA_1", "lk-a");
+    story.left("PA_1", "lk-a", Departure::Shutdown);
+    story.pass(10_000);
+    story.joined("PA_11", "lk-a");
+    story.left("PA_11", "lk-a", Departure::Final);
+    assert!(story.asked(Some(&[])));
+    assert_eq!(story.revoked(), ["PA_1", "PA_11", "lk-a"], "this event is explicit");
+    // A room that ends because of the shutdown
+    let mut story = Story::new();
+    story.joined("PA_1", "lk-a");
+    story.joined("PA_2", "lk-b");
+    story.left("PA_1", "lk-a", Departure::Shutdown);
+    story.pass(1000);
+    story.rooms.finished(story.moment(), "a-room", story.moment().unix);
+    assert!(story.asked(Some(&[])));
+    assert_eq!(story.revoked(), ["PA_1", "PA_2"]);
+}
+
+/// What was issued before a reload has shortened `credentials.ttl` is valid for longer.
+#[test]
+fn a_shorter_ttl_shortens_no_revocation_of_what_was_issued_before() {
+    let mut story = Story::new();
+    story.pass(60_000);
+    let reload = story.moment().unix;
+    story.rooms.set_ttl(60, reload);
+    story.pass(10_000);
+    story.left("PA_1", "lk-a", Departure::Final);
+    story.asked(Some(&[]));
+    assert_eq!(story.orders()[1], ("lk-a".into(), reload + TTL));
+}
+
+/// The first shared secret was replaced: allocations may have the tag of the former one.
+#[test]
+fn every_tag_of_a_participant_is_revoked() {
+    let mut story = Story::new();
+    story.joined("PA_1", "lk-older");
+    story.joined("PA_1", "lk-new lk-old");
+    story.left("PA_1", "lk-new lk-old", Departure::Final);
+    assert!(story.asked(Some(&[])));
+    assert_eq!(story.revoked(), ["PA_1", "lk-new", "lk-old", "lk-older"]);
+    // Lost while the sidecar was restarted with another secret: it is there with another session.
+    let mut story = Story::new();
+    story.rooms.restore(seat("PA_2", "lk-old"), START);
+    for _ in 0..3 {
+        story.compared(&[("PA_3", "lk-new lk-old")]);
+    }
+    assert_eq!(story.revoked(), ["PA_2"]);
+}
+
+/// A reload gives up lists that are under way.
+#[test]
+fn a_list_that_a_reload_has_given_up_is_asked_for_again_at_once() {
+    let mut story = Story::new();
+    story.left("PA_1", "lk-a", Departure::Final);
+    assert_eq!(story.rooms.asks(story.moment().now, 1).len(), 1);
+    story.rooms.abandon();
+    story.pass(1000);
+    assert!(story.asked(Some(&[])));
 }
 
 #[test]
@@ -494,6 +592,19 @@ fn who_left_while_the_sidecar_was_down_is_found() {
     assert_eq!(orders[0].0, "PA_1");
     assert_eq!(orders[1], ("lk-a".into(), START - 100 + TTL));
     assert!(story.rooms.take_changed() && !story.rooms.take_changed());
+}
+
+/// An allocation outlives the credential that it was made with.
+#[test]
+fn who_was_seen_last_long_before_it_was_lost_is_revoked_all_the_same() {
+    let mut story = Story::new();
+    story.rooms.restore(seat("PA_1", "lk-a"), START - 2 * DAY);
+    story.rooms.restore(seat("PA_2", "lk-b"), START - 2 * DAY);
+    story.rooms.prune(story.moment());
+    story.compared(&[("PA_2", "lk-b")]);
+    story.pass(1500);
+    story.asked(Some(&[("PA_2", "lk-b")]));
+    assert_eq!(story.orders()[1], ("lk-a".into(), story.moment().unix + 1));
 }
 
 #[test]

@@ -72,6 +72,8 @@ fn the_reason_tells_who_may_come_back() {
         (json!("DUPLICATE_IDENTITY"), Departure::Replaced),
         (json!(2), Departure::Replaced),
         (json!("STATE_MISMATCH"), Departure::Lost),
+        (json!("SERVER_SHUTDOWN"), Departure::Shutdown),
+        (json!(8), Departure::Shutdown),
         (json!("CONNECTION_TIMEOUT"), Departure::Lost),
         (json!("A_REASON_OF_TOMORROW"), Departure::Final),
         (Value::Null, Departure::Final),
