@@ -97,6 +97,11 @@ impl Credential {
         self.expires
     }
 
+    /// Whether it expires up to this time, in Unix seconds, or has no expiry.
+    pub(crate) fn expires_by(&self, unix: u64) -> bool {
+        self.expires.is_none_or(|expires| expires <= unix)
+    }
+
     /// What it was made from.
     pub(super) fn origin(&self) -> Origin {
         self.origin

@@ -1,6 +1,7 @@
 //! What operators ask of the running relay that needs no turn in the main loop: they list and end allocations, and revoke users.
 //! A reload or a stuck worker holds none of it up.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -23,8 +24,30 @@ const PAGE: usize = 1000;
 pub struct RevokedUser {
     /// Since when and until when.
     pub revocation: Revocation,
-    /// The user's allocations that ended.
+    /// Those of the user's allocations that ended.
     pub ended: EndedAllocations,
+}
+
+/// Which allocations of a user end when it is revoked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RevokedEnd {
+    /// All of them.
+    #[default]
+    All,
+    /// Those whose credential is refused from then on: not those with a credential that expires later.
+    Refused,
+}
+
+impl FromStr for RevokedEnd {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RevokedEnd, String> {
+        match text {
+            "all" => Ok(RevokedEnd::All),
+            "refused" => Ok(RevokedEnd::Refused),
+            _ => Err("write all or refused".to_owned()),
+        }
+    }
 }
 
 /// Some revoked users, in the order of their names.
@@ -70,13 +93,18 @@ impl Control {
     }
 
     /// Revokes a user: the name of a static one, or the part of a time-limited user name beside its expiry. Credentials that
-    /// expire up to `until` in Unix seconds are refused from now on, then the user's allocations end. By default that is every
-    /// credential that exists: none that is accepted now expires later than `auth.max_lifetime` from now. A static user is
-    /// refused until the revocation is taken back.
+    /// expire up to `until` in Unix seconds are refused from now on, then the user's allocations end: all of them, or those that
+    /// have such a credential. By default `until` refuses every credential that exists: none that is accepted now expires later
+    /// than `auth.max_lifetime` from now. A static user is refused until the revocation is taken back.
     ///
     /// # Errors
     /// See [`RevokeError`]; nothing has changed.
-    pub async fn revoke(&self, user: &str, until: Option<u64>) -> Result<RevokedUser, RevokeError> {
+    pub async fn revoke(
+        &self,
+        user: &str,
+        until: Option<u64>,
+        end: RevokedEnd,
+    ) -> Result<RevokedUser, RevokeError> {
         let workers = self.workers().map_err(RevokeError::Stopping)?;
         let revoked = self.operators.revoked.clone();
         let (auth, now) = (workers.serving().auth.clone(), unix_now());
@@ -90,9 +118,13 @@ impl Control {
         let name = user.to_owned();
         // A revocation that is kept must be carried out, even if the caller stops waiting.
         let carried_out = tokio::spawn(async move {
-            let selector = Selector { user: Some(name.clone()), ..Selector::default() };
+            let mut selector = Selector { user: Some(name.clone()), ..Selector::default() };
             let kept = spawn_blocking(move || revoked.revoke(&name, revocation)).await;
             let revocation = kept.map_err(|error| RevokeError::NotKept(error.into()))??;
+            if end == RevokedEnd::Refused {
+                // An earlier revocation may refuse more.
+                selector.expires_by = Some(revocation.until);
+            }
             let ended = workers.end(selector, CloseReason::Revoked).await;
             Ok(RevokedUser { revocation, ended })
         });

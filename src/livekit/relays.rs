@@ -244,12 +244,13 @@ impl Relay {
         })
     }
 
-    /// Revokes a user: credentials that expire up to this time are refused, and its allocations end.
+    /// Revokes a user: credentials that expire up to this time are refused, and of its allocations end `all` or the `refused`
+    /// ones. Returns the relay's answer.
     ///
     /// # Errors
     /// The relay cannot be reached, or refuses.
-    pub async fn revoke(&self, user: &str, until: u64) -> Result<(), Failure> {
-        self.control.post("/v1/revocations", &json!({ "user": user, "until": until })).await.map(drop)
+    pub async fn revoke(&self, user: &str, until: u64, end: &str) -> Result<Value, Failure> {
+        self.control.post("/v1/revocations", &json!({ "user": user, "until": until, "end": end })).await
     }
 
     /// Sets the sidecar's peer overlay; returns the relay's warnings.

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -20,7 +19,7 @@ use tracing::{info, warn};
 use super::health::{Health, Part};
 use super::lifecycle_metrics::{LifecycleMetrics, RevocationOutcome};
 use super::relays::Relay;
-use super::rooms::Order;
+use super::rooms::{Order, UserKind};
 use super::tags::{PREFIX, Tags};
 use crate::admin::client::Failure;
 use crate::admin::percent::encoded;
@@ -293,8 +292,12 @@ async fn push_all(relay: &Arc<Relay>, batch: Vec<Push>) -> Vec<(Push, Result<(),
 }
 
 async fn push(relay: &Relay, revocation: &Revocation) -> Result<(), Failure> {
-    let body = json!({ "user": &*revocation.user, "until": revocation.until });
-    let answer = relay.control().post("/v1/revocations", &body).await?;
+    let end = match revocation.kind {
+        UserKind::Sid => "all",
+        // The participant may be back already, with a newer credential.
+        UserKind::Tag => "refused",
+    };
+    let answer = relay.revoke(&revocation.user, revocation.until, end).await?;
     match answer["silent_workers"].as_array().is_some_and(|silent| !silent.is_empty()) {
         true => Err(Failure {
             is_broken: true,

@@ -13,6 +13,7 @@ use super::allocation_name::AllocationName;
 use super::peers::PeerRule;
 use super::server::Server;
 use super::{AllocationId, CloseReason, Now, SECOND, Totals, Transport};
+use crate::auth::Credential;
 use crate::wire::Family;
 
 /// What one step may cost: each allocation is one, and so is each of its permissions and channels that is looked at.
@@ -25,6 +26,8 @@ pub struct Selector {
     pub name: Option<AllocationName>,
     /// Those of this user: a static one, or the user in a time-limited user name.
     pub user: Option<String>,
+    /// Those whose credential expires up to this time, in Unix seconds, or has no expiry.
+    pub expires_by: Option<u64>,
     /// Those of clients at these addresses and ports.
     pub client: Option<PeerRule>,
     /// Those with a permission for one of these addresses; with ports, those with a channel to one of them, or that have sent
@@ -143,7 +146,7 @@ impl Selector {
         let is_hidden = allocation.is_probe() && self.name.is_none() && self.user.is_none();
         let cheap = !is_hidden
             && self.name.is_none_or(|name| name == allocation.name)
-            && self.user.as_deref().is_none_or(|user| user == &**allocation.credential.user())
+            && self.is_credential_meant(&allocation.credential)
             && self.client.as_ref().is_none_or(is_client)
             && self.transport.is_none_or(|transport| transport == allocation.tuple.transport)
             && self.min_age.is_none_or(|least| age >= least)
@@ -154,6 +157,12 @@ impl Selector {
             }
             _ => (cheap, 1),
         }
+    }
+
+    /// Whether allocations with this credential are meant, as far as that decides.
+    pub(super) fn is_credential_meant(&self, credential: &Credential) -> bool {
+        self.user.as_deref().is_none_or(|user| user == &**credential.user())
+            && self.expires_by.is_none_or(|time| credential.expires_by(time))
     }
 }
 
@@ -199,7 +208,7 @@ impl Server {
             && step.reason == CloseReason::Revoked
             && let Some(user) = &step.selector.user
         {
-            self.refuse_pending(now, user);
+            self.refuse_pending(now, user, &step.selector);
         }
         let mut walk = Walk::new(self, &step.selector, step.after);
         while let Some((_, id)) = walk.next(self) {

@@ -331,6 +331,56 @@ fn a_revoked_user_is_refused_until_a_newer_credential() {
     assert_eq!(revoked.allocate(&mut world, |_| {}).code(), 0);
 }
 
+/// "refused": allocations end whose credential the revocation refuses, because it expires up to its time or has no expiry. One with
+/// a credential that expires later lives on, as does its request in flight.
+#[test]
+fn a_revocation_may_keep_allocations_with_newer_credentials() {
+    let key = LiveKitKey { name: "APIone".into(), secret: Secret::new("secret of one") };
+    let config_of =
+        || AuthConfig { livekit_keys: vec![key.clone()], livekit_two_part: true, ..with_secret() };
+    let mut world = World::new(config(), config_of());
+    let revocations = Arc::new(Revocations::default());
+    serve(&mut world, auth(config_of()).with_revocations(revocations.clone()));
+    let until = START + 3600;
+    let (name, password) = livekit_credential("APIone", b"secret of one", "PA_carol", None);
+    let mut clients = [
+        time_limited(A, &format!("{until}:PA_carol")),
+        Client::new("198.51.100.4:1").named(&name, &password),
+        time_limited(B, &format!("{}:PA_carol", until + 1)),
+        time_limited("198.51.100.3:1", &format!("{until}:dave")),
+    ];
+    for client in &mut clients {
+        assert_eq!(client.allocate(&mut world, |_| {}).code(), 0);
+    }
+    let mut late = time_limited("198.51.100.5:1", &format!("{}:PA_carol", until + 1));
+    assert_eq!(late.refresh(&mut world, 0).code(), 437);
+    world.hold = true;
+    let udp =
+        |request: &mut hairpin::wire::Encoder| request.bytes(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let request = late.request(Method::Allocate, udp);
+    world.ignores(&late.tuple, &request);
+
+    revocations.insert("PA_carol", revocation(until));
+    let selector = || Selector { expires_by: Some(until), ..user("PA_carol") };
+    assert_eq!(end(&mut world, selector(), CloseReason::Revoked), 2);
+    assert!(world.replies.is_empty(), "the request in flight is not refused");
+    world.hold = false;
+    let (ticket, ask) = world.asked.pop_front().unwrap();
+    let answer = world.open(&ask);
+    world.server.answered(world.now, ticket, answer);
+    world.drain();
+    world.replies.clear();
+    let [.., newer, other] = &mut clients;
+    for client in [newer, other, &mut late] {
+        assert_eq!(client.refresh(&mut world, 600).code(), 0);
+    }
+    assert_eq!(
+        end(&mut world, user("PA_carol"), CloseReason::Revoked),
+        2,
+        "without the limit, the others too"
+    );
+}
+
 /// A static user has no expiry: the revocation holds until it is taken back, even after its time.
 #[test]
 fn a_revoked_static_user_is_refused_until_it_is_taken_back() {

@@ -23,6 +23,7 @@ pub async fn list(control: &Control, mut query: Fields) -> Result<Value, Failure
     let wanted = AllocationQuery {
         selector: Selector {
             name: None,
+            expires_by: None,
             user: query.text("user")?,
             client: query.parsed("client", rule)?,
             peer: query.parsed("peer", rule)?,

@@ -37,12 +37,13 @@ pub async fn revoke(control: &Control, mut body: Fields) -> Result<Value, Failur
     let user = body.required("user")?;
     let until = body.time("until")?;
     let duration = body.duration("for")?;
-    body.finish(&["user", "until", "for"])?;
+    let end = body.parsed("end", str::parse)?.unwrap_or_default();
+    body.finish(&["user", "until", "for", "end"])?;
     let until = match (until, duration) {
         (Some(_), Some(_)) => return Err(Failure::bad_request("until and for cannot be used together")),
         (until, duration) => until.or(duration.map(|time| unix_now() + time.as_secs())),
     };
-    let revoked = control.revoke(&user, until).await.map_err(failure)?;
+    let revoked = control.revoke(&user, until, end).await.map_err(failure)?;
     let mut value = json::revocation(&user, &revoked.revocation);
     value["ended"] = revoked.ended.ended.into();
     value["silent_workers"] = revoked.ended.silent.into();

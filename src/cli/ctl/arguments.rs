@@ -75,6 +75,9 @@ pub enum CtlCommand {
         /// The same, counted from now: seconds, or a time like 30m, 12h or 7d
         #[arg(long = "for", value_name = "TIME", value_parser = parse::duration)]
         duration: Option<Duration>,
+        /// Keep allocations whose credential expires later
+        #[arg(long)]
+        keep_later: bool,
     },
     /// Accept a revoked user again
     Unrevoke {

@@ -72,8 +72,12 @@ async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
         CtlCommand::EndUser { user } => {
             show(&client.delete(&path(&["users", user, "allocations"])).await?, table::ended);
         }
-        CtlCommand::Revoke { user, until, duration } => {
-            let body = json!({ "user": user, "until": until, "for": duration.map(|time| time.as_secs()) });
+        CtlCommand::Revoke { user, until, duration, keep_later } => {
+            let mut body =
+                json!({ "user": user, "until": until, "for": duration.map(|time| time.as_secs()) });
+            if *keep_later {
+                body["end"] = "refused".into();
+            }
             show(&client.post("/v1/revocations", &body).await?, table::revoked);
         }
         CtlCommand::Unrevoke { user } => {

@@ -5,16 +5,16 @@
 
 use super::{Now, Reject, Server, unsigned_error};
 use crate::auth::AuthReason;
-use crate::turn::Output;
+use crate::turn::{Output, Selector};
 
 impl Server {
-    /// Refuses every pending request of a user (RFC 8489 §9.2.4: 401), so that none becomes an allocation.
-    pub(in crate::turn) fn refuse_pending(&mut self, now: Now, user: &str) {
+    /// Refuses the pending requests of a user whose allocations are to end (RFC 8489 §9.2.4: 401), so that none becomes one.
+    pub(in crate::turn) fn refuse_pending(&mut self, now: Now, user: &str, ending: &Selector) {
         for ticket in self.pending.tickets() {
-            let is_meant = self.pending.get(ticket).is_some_and(|request| {
-                let credential = request.authenticated.credential();
-                &**credential.user() == user
-            });
+            let is_meant = self
+                .pending
+                .get(ticket)
+                .is_some_and(|request| ending.is_credential_meant(request.authenticated.credential()));
             if !is_meant {
                 continue;
             }
