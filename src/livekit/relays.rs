@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::ice_url::{ClientTransport, IceUrl};
 use super::settings::RelaySettings;
@@ -15,6 +16,9 @@ use crate::admin::client::{Client, Failure, Target, path};
 
 /// How often a relay is asked for its status.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time for an answer. A relay that hangs must not be handed to clients for as long as somebody at `hairpin ctl` would wait.
+pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The owner of the sidecar's peer overlay.
 pub const OWNER: &str = "livekit";
@@ -114,13 +118,37 @@ impl Probe {
     }
 }
 
-/// Whether a URL works as far as probes tell. Those of its port decide, and if a NAT maps ports, those of its transport.
+/// Waits for an answer of a relay, but not for long.
+pub async fn in_time<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || Failure {
+        is_broken: true,
+        ..Failure::new(format!("it has not answered within {} s", ANSWER.as_secs()))
+    };
+    timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Whether a URL works as far as probes tell: that of the URL itself, else those of its port, and if a NAT maps ports, those of its
+/// transport.
 fn works(url: &str, probes: &[Probe]) -> bool {
+    if let Some(own) = probes.iter().find(|probe| probe.target == url) {
+        return own.is_ok();
+    }
     let Some(url) = IceUrl::parse(url) else { return true };
     let of_transport = |probe: &&Probe| probe.transport == url.transport;
     let of_port: Vec<_> = probes.iter().filter(of_transport).filter(|probe| probe.port == url.port).collect();
     let decisive = if of_port.is_empty() { probes.iter().filter(of_transport).collect() } else { of_port };
     decisive.is_empty() || decisive.iter().any(|probe| probe.is_ok())
+}
+
+/// What is wrong if probes show that no client can use a relay: every one fails, or those of every URL for TURN.
+fn unreachable(urls: &[String], probes: &[Probe]) -> Option<String> {
+    let failure = probes.iter().find_map(|probe| probe.outcome.as_ref().err())?;
+    if !probes.iter().any(Probe::is_ok) {
+        return Some(format!("no probe of a listener succeeds: {failure}"));
+    }
+    let mut turn = urls.iter().filter(|url| IceUrl::parse(url).is_some()).peekable();
+    let is_cut_off = turn.peek().is_some() && !turn.any(|url| works(url, probes));
+    is_cut_off.then(|| format!("none of its URLs works: {failure}"))
 }
 
 impl Relay {
@@ -155,13 +183,17 @@ impl Relay {
         self.state.send_modify(|state| state.probes = Some(probes.into()));
     }
 
+    /// Forgets what probes have shown: nobody probes it any more.
+    pub fn forget_probes(&self) {
+        self.state.send_modify(|state| state.probes = None);
+    }
+
     /// Notes that the tags are known which are revoked there. A credential that is issued before might be refused.
     pub fn note_tags_read(&self) {
         self.tags_read.store(true, Ordering::Release);
     }
 
-    /// Whether clients may be sent to it: it answers, is ready and does not drain, what is revoked there is known, and not every
-    /// probe fails.
+    /// Whether clients may be sent to it: it answers, is ready and does not drain, what is revoked there is known, and a URL works.
     pub fn is_usable(&self) -> bool {
         self.obstacle().is_none()
     }
@@ -181,15 +213,10 @@ impl Relay {
             (Some(_), _) if !self.tags_read.load(Ordering::Acquire) => {
                 format!("relay {name} has not said yet who is revoked")
             }
-            (Some(_), _) => {
-                let probes = state.probes.as_deref().unwrap_or_default();
-                let failures = probes.iter().filter_map(|probe| probe.outcome.as_ref().err());
-                match failures.clone().count() == probes.len() {
-                    true => {
-                        format!("relay {name}: no probe of a listener succeeds: {}", failures.clone().next()?)
-                    }
-                    false => return None,
-                }
+            (Some(status), _) => {
+                let urls = if self.settings.urls.is_empty() { &status.ice_urls } else { &self.settings.urls };
+                let why = unreachable(urls, state.probes.as_deref().unwrap_or_default())?;
+                format!("relay {name}: {why}")
             }
         })
     }
@@ -216,13 +243,18 @@ impl Relay {
     /// Asks for its status, over and over.
     pub async fn watch(&self) {
         loop {
-            let (status, problem) = match self.status().await {
-                Ok(status) => (Some(Arc::new(status)), None),
-                Err(failure) => (None, Some(failure.message)),
-            };
-            self.state.send_modify(|state| (state.status, state.problem) = (status, problem));
+            self.look().await;
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// Asks for its status now, and notes it.
+    pub async fn look(&self) {
+        let (status, problem) = match self.status().await {
+            Ok(status) => (Some(Arc::new(status)), None),
+            Err(failure) => (None, Some(failure.message)),
+        };
+        self.state.send_modify(|state| (state.status, state.problem) = (status, problem));
     }
 
     /// Notes what it has said of itself.
@@ -235,7 +267,7 @@ impl Relay {
     /// # Errors
     /// It does not answer, or not as a relay does.
     pub async fn status(&self) -> Result<RelayStatus, Failure> {
-        let status = self.control.get("/v1/status").await?;
+        let status = in_time(self.control.get("/v1/status")).await?;
         serde_json::from_value(status).map_err(|error| {
             Failure::new(format!(
                 "the status of the relay is not that of version {}: {error}",
@@ -259,7 +291,7 @@ impl Relay {
     /// The relay cannot be reached, or refuses.
     pub async fn set_peers(&self, mode: &str, addresses: &[String]) -> Result<Vec<String>, Failure> {
         let body = json!({ "mode": mode, "addresses": addresses });
-        let set = self.control.put(&path(&["peers", OWNER]), &body).await?;
+        let set = in_time(self.control.put(&path(&["peers", OWNER]), &body)).await?;
         let warnings = set["warnings"].as_array().into_iter().flatten();
         Ok(warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect())
     }
@@ -269,7 +301,7 @@ impl Relay {
     /// # Errors
     /// The relay cannot be reached, or refuses.
     pub async fn clear_peers(&self) -> Result<(), Failure> {
-        self.control.delete(&path(&["peers", OWNER])).await.map(drop)
+        in_time(self.control.delete(&path(&["peers", OWNER]))).await.map(drop)
     }
 
     /// Its admin API, for what has no method here.
@@ -303,5 +335,49 @@ mod tests {
         let both = [probe(Udp, 3478, false), probe(Udp, 3478, true)];
         assert!(works("turn:192.0.2.1:3478?transport=udp", &both));
         assert!(works("stun:192.0.2.1:3478", &probes) && works("turn:192.0.2.1:3478?transport=udp", &[]));
+        // A relay elsewhere is probed at its URLs
+        let at = |url: &str, ok| Probe { target: url.into(), ..probe(Tls, 443, ok) };
+        let (good, bad) = ("turns:turn.example.org:443", "turns:other.example.org:443");
+        let probes = [at(good, true), at(bad, false)];
+        assert!(works(good, &probes) && !works(bad, &probes));
+    }
+
+    /// A relay of which nothing works for a client is not handed out, also if another listener of it works.
+    #[test]
+    fn a_relay_without_a_url_that_works_is_unusable() {
+        use ClientTransport::{Tcp, Tls, Udp};
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        let tls = urls(&["stun:192.0.2.1:3478", "turns:turn.example.org:443?transport=tcp"]);
+        let probes = [probe(Udp, 3478, true), probe(Tls, 443, false)];
+        assert_eq!(unreachable(&tls, &probes).as_deref(), Some("none of its URLs works: fails"));
+        assert_eq!(unreachable(&urls(&["turn:192.0.2.1:3478"]), &probes), None);
+        assert_eq!(unreachable(&tls, &[probe(Udp, 3478, true)]), None, "TLS is somebody else's there");
+        let all = [probe(Udp, 3478, false), probe(Tcp, 3478, false)];
+        assert_eq!(unreachable(&tls, &all).as_deref(), Some("no probe of a listener succeeds: fails"));
+        assert_eq!((unreachable(&tls, &[]), unreachable(&[], &probes)), (None, None));
+    }
+
+    /// `kill -STOP`, a power cut: connections are accepted or lost, and nothing comes.
+    #[tokio::test]
+    async fn a_relay_that_hangs_is_unusable_within_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _silent = tokio::net::UnixListener::bind(&socket).unwrap();
+        let settings = RelaySettings { name: "a".into(), socket: Some(socket), ..RelaySettings::default() };
+        let relay = Relay::new(settings).unwrap();
+        relay.note_tags_read();
+        relay.saw(
+            serde_json::from_value(json!({
+                "instance": "1", "version": "1", "ready": true, "not_ready": null, "draining": null,
+                "ice_urls": [], "listeners": [], "relay_addresses": [],
+            }))
+            .unwrap(),
+        );
+        assert!(relay.is_usable());
+        tokio::time::pause();
+        relay.look().await;
+        assert_eq!(relay.obstacle().as_deref(), Some("relay a: it has not answered within 5 s"));
+        let late = relay.clear_peers().await.unwrap_err();
+        assert!(late.is_broken && relay.set_peers("only", &[]).await.is_err());
     }
 }

@@ -19,6 +19,7 @@ use super::response::Failure;
 use super::selection::{Candidate, choose};
 use crate::auth::time_limited_password;
 use crate::livekit::sidecar::Sidecar;
+use crate::plural::counted;
 
 /// After how many seconds to ask again when no relay can be used. Relays are asked each second.
 const RETRY: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ pub fn respond(
     let candidates = sidecar.relays.iter().filter_map(|relay| Candidate::of(relay)).collect();
     let relays = choose(candidates, query.text("region"), rng);
     if relays.is_empty() {
-        return Err(no_relay(sidecar));
+        return Err(no_relay(sidecar, &caller));
     }
     let expires = sidecar.tags.expiry(&tag, now.unix, subject.ttl);
     let username = format!("{expires}:{tag}");
@@ -121,10 +122,43 @@ fn subject(caller: &Caller, query: &Query, longest: u64) -> Result<Subject, Fail
     }
 }
 
-fn no_relay(sidecar: &Sidecar) -> Failure {
+/// The reasons have sockets and addresses of the inside, which are not for participants.
+fn no_relay(sidecar: &Sidecar, caller: &Caller) -> Failure {
     let why = sidecar.relays.iter().map(|relay| {
         relay.obstacle().unwrap_or_else(|| format!("relay {} has no URL for clients", relay.settings.name))
     });
-    let why = why.collect::<Vec<_>>().join("; ");
-    Failure::unavailable("no_relay", format!("no relay can be used now: {why}"), RETRY)
+    let message = format!("no relay can be used now: {}", reasons(why));
+    match caller {
+        Caller::Backend => Failure::unavailable("no_relay", message, RETRY),
+        Caller::Participant(_) => {
+            let public = "no relay can be used now; ask again in a moment";
+            Failure::unavailable("no_relay", public, RETRY).with_detail(message)
+        }
+    }
+}
+
+/// The first of these sentences, each cut to a length that a line of the log can have.
+fn reasons(mut why: impl Iterator<Item = String>) -> String {
+    /// How many relays are named.
+    const NAMED: usize = 8;
+    /// The most characters about one.
+    const LENGTH: usize = 400;
+    let first: Vec<String> = why.by_ref().take(NAMED).map(|one| one.chars().take(LENGTH).collect()).collect();
+    let more = match why.count() {
+        0 => String::new(),
+        more => format!("; and {}", counted(more, "other")),
+    };
+    first.join("; ") + &more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_have_a_bound() {
+        assert_eq!(reasons(["a".to_owned(), "b".to_owned()].into_iter()), "a; b");
+        let many = reasons((0..1_000).map(|_| "ä".repeat(5_000)));
+        assert!(many.chars().count() < 4_000 && many.ends_with("; and 992 others"), "{many}");
+    }
 }

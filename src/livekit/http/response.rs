@@ -16,12 +16,14 @@ pub struct Failure {
     pub code: &'static str,
     /// For people: what happened, and what to do. It never contains a token.
     pub message: String,
+    /// What only the operator is told, in the log.
+    pub detail: Option<String>,
     header: Option<(HeaderName, String)>,
 }
 
 impl Failure {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Failure {
-        Failure { status, code, message: message.into(), header: None }
+        Failure { status, code, message: message.into(), detail: None, header: None }
     }
 
     fn with(self, name: HeaderName, value: impl ToString) -> Failure {
@@ -80,6 +82,11 @@ impl Failure {
     /// It cannot be served now.
     pub fn unavailable(code: &'static str, message: impl Into<String>, wait: Duration) -> Failure {
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with(RETRY_AFTER, wait.as_secs())
+    }
+
+    /// With more for the log than the client is told.
+    pub fn with_detail(self, detail: String) -> Failure {
+        Failure { detail: Some(detail), ..self }
     }
 
     /// As a response.

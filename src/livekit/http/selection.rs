@@ -1,8 +1,7 @@
 //! Which relays a client gets: those of its region first, otherwise by chance among the healthy ones, and two at the most.
 //!
-//! A relay that does not answer, is not ready or drains is left out; so are the URLs at which probes fail, as long as others work. If
-//! probes fail everywhere, all URLs are handed out nevertheless: probes come from the sidecar's machine, what fails there may work
-//! for a client, and an answer without relays is of no use to anybody.
+//! A relay that clients cannot be sent to is left out, also if it is the only one: it does not answer, is not ready, drains, fails
+//! all its probes, or has not said yet who is revoked there. So are single URLs at which probes fail.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -20,26 +19,16 @@ pub struct Candidate {
     pub region: String,
     /// The URLs that work as far as is known.
     pub urls: Vec<String>,
-    /// The URLs at which the last probes have failed.
-    pub failing: Vec<String>,
 }
 
 impl Candidate {
     /// A relay; `None` if clients cannot be sent to it now.
     pub fn of(relay: &Relay) -> Option<Candidate> {
-        let status = relay.state().status;
-        if !status.is_some_and(|status| status.ready && status.draining.is_null()) {
+        if !relay.is_usable() {
             return None;
         }
-        let working = relay.working_urls();
-        let (urls, failing): (Vec<_>, Vec<_>) =
-            relay.ice_urls().into_iter().partition(|url| working.contains(url));
-        let candidate = Candidate { region: relay.settings.region.clone(), urls, failing };
-        candidate.has_urls().then_some(candidate)
-    }
-
-    fn has_urls(&self) -> bool {
-        !self.urls.is_empty() || !self.failing.is_empty()
+        let urls = relay.working_urls();
+        (!urls.is_empty()).then(|| Candidate { region: relay.settings.region.clone(), urls })
     }
 
     fn is_of(&self, region: &str) -> bool {
@@ -50,11 +39,6 @@ impl Candidate {
 /// The URLs of each relay in the answer for a client of this region, the best relay first. No URL is there twice: relays behind one
 /// DNS name are one.
 pub fn choose(mut candidates: Vec<Candidate>, region: Option<&str>, rng: &mut impl Rng) -> Vec<Vec<String>> {
-    if candidates.iter().any(|one| !one.urls.is_empty()) {
-        candidates.retain(|one| !one.urls.is_empty());
-    } else {
-        candidates.iter_mut().for_each(|one| one.urls = std::mem::take(&mut one.failing));
-    }
     candidates.shuffle(rng);
     if let Some(region) = region {
         candidates.sort_by_key(|one| !one.is_of(region));
@@ -107,13 +91,7 @@ mod tests {
 
     fn relay(region: &str, urls: &[&str]) -> Candidate {
         let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-        Candidate { region: region.into(), urls, failing: Vec::new() }
-    }
-
-    fn failing(mut candidate: Candidate, url: &str) -> Candidate {
-        candidate.urls.retain(|known| known != url);
-        candidate.failing.push(url.to_owned());
-        candidate
+        Candidate { region: region.into(), urls }
     }
 
     /// Every answer that chance gives.
@@ -185,13 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_its_probe_is_left_out_while_something_works() {
-        let broken = failing(failing(relay("eu", &[UDP, TCP]), UDP), TCP);
-        let half = failing(relay("", &["turn:b", TLS]), "turn:b");
-        for answer in answers(&[broken.clone(), half], Some("eu")) {
-            assert_eq!(answer, [[TLS]]);
-        }
-        assert_eq!(one(&[broken]), [[UDP, TCP]], "better than nothing");
+    fn without_relays_there_is_no_answer() {
         assert_eq!(one(&[]), Vec::<Vec<String>>::new());
     }
 }

@@ -22,7 +22,7 @@ impl ProbeMetrics {
         let labels = ["relay", "transport"];
         let up = Opts::new(
             "hairpin_livekit_relay_up",
-            "Whether clients are sent to a relay: 1 if it answers, is ready, does not drain and can be reached, else 0.",
+            "Whether clients are sent to a relay: 1 if it answers, is ready, does not drain, has said who is revoked, and a URL of it works, else 0.",
         );
         let success = Opts::new(
             "hairpin_livekit_probe_success",
@@ -46,6 +46,18 @@ impl ProbeMetrics {
     /// Shows whether clients are sent to a relay.
     pub fn relay(&self, relay: &str, is_up: bool) {
         self.up.with_label_values(&[relay]).set(is_up.into());
+    }
+
+    /// Shows nothing of the probes of a relay any more.
+    pub fn forget_probes(&self, relay: &str) {
+        self.publish(relay, &[]);
+    }
+
+    /// Shows nothing of a relay any more.
+    pub fn forget(&self, relay: &str) {
+        self.forget_probes(relay);
+        // Nothing was there to be removed.
+        let _ = self.up.remove_label_values(&[relay]);
     }
 
     /// Shows a round of a relay.

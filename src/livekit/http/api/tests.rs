@@ -12,9 +12,10 @@ use super::*;
 use crate::auth::{Secret, time_limited_password};
 use crate::config::tokens::Tokens;
 use crate::livekit::health::Part;
+use crate::livekit::http::selection::Candidate;
 use crate::livekit::http::server::HttpServer;
 use crate::livekit::ice_url::ClientTransport;
-use crate::livekit::relays::Probe;
+use crate::livekit::relays::{Probe, Relay};
 use crate::livekit::settings::{ApiKey, HttpSettings, RelaySettings, Settings};
 use crate::livekit::token::tests::signed;
 
@@ -98,13 +99,16 @@ impl Place {
         place
     }
 
-    /// Waits until every relay was asked again.
+    /// Waits until every relay was asked again, and has said who is revoked.
     async fn settled(&self) {
         for relay in &self.sidecar.relays {
             let mut state = relay.follow();
             for _ in 0..2 {
                 state.mark_unchanged();
                 state.changed().await.unwrap();
+            }
+            while relay.obstacle().is_some_and(|why| why.ends_with("has not said yet who is revoked")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
@@ -322,9 +326,15 @@ async fn a_relay_that_drains_or_fails_its_probes_is_left_out() {
     place.relays[1].set("draining", json!({ "since": "2026-11-30T00:00:00Z" }));
     place.settled().await;
     assert_eq!(urls("?region=us").await, [json!([TLS])]);
+    // Also the only one that is left: the answer says that there is none.
     place.sidecar.relays[0]
         .probed(vec![probe(ClientTransport::Udp, fails()), probe(ClientTransport::Tls, fails())]);
-    assert_eq!(urls("?region=us").await, [json!([UDP, TLS])], "better than nothing");
+    let (status, answer) = place.ask("?room=math&identity=ada", BACKEND).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_relay")), "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("no probe of a listener succeeds: no answer; open the port"), "{message}");
+    place.sidecar.relays[0].forget_probes();
+    assert_eq!(urls("?region=us").await, [json!([UDP, TLS])]);
 
     place.relays[0].set("ready", json!(false));
     place.relays[0].set("not_ready", json!("there is no address to relay with"));
@@ -333,7 +343,25 @@ async fn a_relay_that_drains_or_fails_its_probes_is_left_out() {
     let (status, head, body) =
         place.request("GET /v1/ice-servers", &[("Authorization", &authorization)], "").await;
     assert!(status == 503 && head.contains("retry-after: 5"), "{head}");
-    assert!(body.contains("no address to relay with") && body.contains("turn-2 is draining"), "{body}");
+    // Participants are not told about the inside.
+    assert!(body.contains("\"no relay can be used now; ask again in a moment\""), "{body}");
+    let (_, answer) = place.ask("?room=math&identity=ada", BACKEND).await;
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("no address to relay with") && message.contains("turn-2 is draining"),
+        "{message}"
+    );
+}
+
+/// Before the sidecar knows who is revoked at a relay, it could issue a credential that is refused there.
+#[tokio::test]
+async fn a_relay_that_has_not_said_who_is_revoked_is_left_out() {
+    let place = Place::new(&[("turn-1", "", &[UDP])], |_| ()).await;
+    let fresh = Relay::new(place.relays[0].settings.clone()).unwrap();
+    fresh.look().await;
+    assert_eq!(Candidate::of(&fresh), None);
+    fresh.note_tags_read();
+    assert_eq!(Candidate::of(&fresh).unwrap().urls, [UDP]);
 }
 
 /// LiveKit's own credentials (way 2) need no shared secret, and then the sidecar issues nothing.
