@@ -18,7 +18,7 @@ use super::meeting;
 use super::metrics::ProbeMetrics;
 use super::targets::{self, ProbeTarget};
 use super::tls::Roots;
-use crate::livekit::relays::{Probe, Relay};
+use crate::livekit::relays::{Probe, Relay, in_time};
 use crate::wire::Family;
 
 /// How many targets are probed at a time. Each has two allocations, of which a relay has few for probes.
@@ -44,7 +44,7 @@ struct Issued {
 /// # Errors
 /// The relay does not make one, in a sentence.
 pub async fn credential(relay: &Relay) -> Result<TurnCredential, String> {
-    let made = relay.control().post("/v1/probe-credentials", &json!({})).await;
+    let made = in_time(relay.control().post("/v1/probe-credentials", &json!({}))).await;
     let made = made.map_err(|failure| format!("no credential for a probe: {}", failure.message))?;
     let Issued { username, password } = serde_json::from_value(made)
         .map_err(|_| "the relay has answered with something else than a credential".to_owned())?;
@@ -61,7 +61,10 @@ pub async fn targets(relay: &Relay) -> (Vec<(ProbeTarget, Result<(), String>)>, 
             let found = targets::listeners(&status, &urls);
             (found.into_iter().map(|target| (target, Ok(()))).collect(), family)
         }
-        false => (targets::elsewhere(&urls, resolve).await, family),
+        false => {
+            let own = targets::own_addresses(&status);
+            (targets::elsewhere(&urls, &own, resolve).await, family)
+        }
     }
 }
 
@@ -150,6 +153,11 @@ async fn twice(
 pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: ProbeMetrics) {
     let name = relay.settings.name.clone();
     let (mut changes, mut probed, mut next) = (Changes::default(), None, Instant::now());
+    if interval.is_none() {
+        // A reload has turned probes off: what they have shown before does not hold for ever.
+        relay.forget_probes();
+        metrics.forget_probes(&name);
+    }
     loop {
         let serving = serving(&relay);
         let is_due = serving.is_some() && (serving != probed || Instant::now() >= next);
@@ -160,7 +168,10 @@ pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: Probe
                 Ok(roots) => round(&relay, &Arc::new(roots)).await,
                 Err(problem) => Err(format!("{problem}; correct relay.ca_file")),
             };
+            relay.look().await;
             match outcome {
+                // It has stopped to serve in the meantime, which is no fault of its listeners.
+                Ok(_) if self::serving(&relay) != serving => {}
                 Ok(probes) => {
                     changes.log(&name, &probes);
                     metrics.publish(&name, &probes);
@@ -169,6 +180,9 @@ pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: Probe
                 Err(problem) => changes.not_probed(&name, &problem),
             }
             probed = serving;
+        }
+        if self::serving(&relay) != probed {
+            probed = None;
         }
         metrics.relay(&name, relay.is_usable());
         sleep(LOOK).await;

@@ -72,9 +72,18 @@ pub fn family(status: &RelayStatus) -> Family {
     if has(true) || !has(false) { Family::V4 } else { Family::V6 }
 }
 
-/// The URLs of a relay elsewhere, each with its first address. `resolve` asks for the addresses of a name.
+/// The addresses that a relay says it has, inside and outside of a NAT.
+pub fn own_addresses(status: &RelayStatus) -> Vec<IpAddr> {
+    let relays = status.relay_addresses.iter().flat_map(|relay| [Some(relay.address), relay.external]);
+    let listeners = status.listeners.iter().map(|listener| listener.address.ip());
+    relays.flatten().chain(listeners.filter(|ip| !ip.is_unspecified())).collect()
+}
+
+/// The URLs of a relay elsewhere. Of the addresses of a name, one of the relay's `own` is dialled, because other relays may have the same
+/// name; if it has none of them, the first. `resolve` asks for the addresses of a name.
 pub async fn elsewhere<F>(
     urls: &[String],
+    own: &[IpAddr],
     resolve: impl Fn(String) -> F,
 ) -> Vec<(ProbeTarget, Result<(), String>)>
 where
@@ -87,10 +96,13 @@ where
             Ok(ip) => Ok(vec![ip]),
             Err(_) => resolve(host.clone()).await,
         };
-        let first = found.and_then(|ips| ips.first().copied().ok_or_else(|| "it has no address".to_owned()));
-        let address = SocketAddr::new(first.clone().unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
+        let chosen = found.and_then(|ips| {
+            let found = ips.iter().find(|ip| own.contains(ip)).or(ips.first());
+            found.copied().ok_or_else(|| "it has no address".to_owned())
+        });
+        let address = SocketAddr::new(chosen.clone().unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
         let target = ProbeTarget { transport, address, name: host, shown: url.clone(), relay_ports: None };
-        targets.push((target, first.map(drop)));
+        targets.push((target, chosen.map(drop)));
     }
     targets
 }
@@ -160,10 +172,15 @@ mod tests {
                 _ => Err("no such name".to_owned()),
             }
         };
-        let found = elsewhere(&urls.map(str::to_owned), resolve).await;
+        let found = elsewhere(&urls.map(str::to_owned), &[], resolve).await;
         let shown: Vec<_> = found.iter().map(|(one, found)| format!("{} {found:?}", one.address)).collect();
         let expected =
             ["203.0.113.5:3478 Ok(())", "192.0.2.9:5349 Ok(())", "0.0.0.0:80 Err(\"no such name\")"];
         assert_eq!(shown, expected);
+
+        // Several relays behind one name are each probed at their own address.
+        let status = status(json!([]), json!([{ "address": "10.0.0.5", "external": "192.0.2.10" }]));
+        let found = elsewhere(&urls.map(str::to_owned), &own_addresses(&status), resolve).await;
+        assert_eq!(found[1].0.address, "192.0.2.10:5349".parse().unwrap());
     }
 }
