@@ -3,7 +3,7 @@
 //!
 //! A node that was there stays for a while after it has gone, and a failed or empty answer removes none: calls go on without Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,6 +17,18 @@ const SKEW: u64 = 60;
 
 /// The most nodes.
 const NODES_MAX: usize = 1024;
+
+/// The most bytes of an entry. LiveKit's have a few hundred.
+const ENTRY_MAX: usize = 16 * 1024;
+
+/// The most characters of a node's id. LiveKit's have 15.
+const ID_MAX: usize = 64;
+
+/// The most addresses of a node. LiveKit advertises one of each family.
+const IPS_MAX: usize = 8;
+
+/// The most sentences about one answer.
+const PROBLEMS_MAX: usize = 8;
 
 /// `livekit.Node`, as far as it matters.
 #[derive(Clone, PartialEq, Message)]
@@ -49,8 +61,15 @@ pub struct Nodes {
 struct Entry {
     ips: Vec<IpAddr>,
     updated_at: i64,
-    /// When it was last known to be alive; `None` if it never was.
+    /// When it was last known to be alive; `None` if it never was, or does not count any more.
     alive: Option<Duration>,
+}
+
+/// What an entry of the hash says.
+struct Seen {
+    id: String,
+    ips: Vec<IpAddr>,
+    updated_at: i64,
 }
 
 impl Nodes {
@@ -58,36 +77,44 @@ impl Nodes {
     /// read.
     pub fn update(&mut self, values: &[Vec<u8>], now: Duration, unix: u64) -> Vec<String> {
         let mut problems = Vec::new();
+        if values.len() > NODES_MAX {
+            let n = values.len();
+            problems
+                .push(format!("the hash \"nodes\" in Redis has {n} entries, of which {NODES_MAX} are read"));
+        }
+        let mut present = BTreeSet::new();
         for value in values.iter().take(NODES_MAX) {
-            let Ok(Node { id, ip, stats }) = Node::decode(&value[..]) else {
-                problems.push("an entry of the hash \"nodes\" in Redis is not a node of LiveKit".to_owned());
-                continue;
-            };
-            let ips: Vec<IpAddr> = ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
-            if ips.is_empty() {
-                problems.push(format!("the SFU node {id:?} in Redis has no address"));
-                continue;
+            match read(value) {
+                Ok(seen) => {
+                    present.insert(seen.id.clone());
+                    self.saw(seen, now, unix);
+                }
+                Err(problem) if problems.len() < PROBLEMS_MAX => problems.push(problem),
+                Err(_) => {}
             }
-            let updated_at = stats.map_or(0, |stats| stats.updated_at);
-            let is_recent = updated_at.unsigned_abs().abs_diff(unix) <= SKEW;
-            let new = || Entry { ips: Vec::new(), updated_at, alive: is_recent.then_some(now) };
-            let entry = self.known.entry(id).or_insert_with(new);
-            if entry.updated_at != updated_at {
-                (entry.updated_at, entry.alive) = (updated_at, Some(now));
-            }
-            entry.ips = ips;
         }
-        let alive = |entry: &Entry| entry.alive.is_some_and(|alive| now.saturating_sub(alive) < ALIVE);
+        let is_alive = |entry: &Entry| entry.alive.is_some_and(|alive| now.saturating_sub(alive) < ALIVE);
         // If nobody is, Redis is at fault.
-        if self.known.values().any(alive) {
+        if self.known.values().any(is_alive) {
             self.answered = true;
-            self.known.retain(|_, entry| alive(entry) || entry.alive.is_none());
+            self.known.values_mut().filter(|entry| !is_alive(entry)).for_each(|entry| entry.alive = None);
         }
-        self.known.retain(|id, entry| {
-            entry.alive.is_some()
-                || values.iter().any(|value| Node::decode(&value[..]).is_ok_and(|node| node.id == *id))
-        });
+        // One that was left behind is remembered for as long as it is there: without that it would look like a new node.
+        self.known.retain(|id, entry| entry.alive.is_some() || present.contains(id));
         problems
+    }
+
+    fn saw(&mut self, Seen { id, ips, updated_at }: Seen, now: Duration, unix: u64) {
+        if self.known.len() >= NODES_MAX && !self.known.contains_key(&id) {
+            return;
+        }
+        let is_recent = u64::try_from(updated_at).is_ok_and(|at| at.abs_diff(unix) <= SKEW);
+        let new = || Entry { ips: Vec::new(), updated_at, alive: is_recent.then_some(now) };
+        let entry = self.known.entry(id).or_insert_with(new);
+        if entry.updated_at != updated_at {
+            (entry.updated_at, entry.alive) = (updated_at, Some(now));
+        }
+        entry.ips = ips;
     }
 
     /// Whether the nodes are known.
@@ -103,6 +130,23 @@ impl Nodes {
         ips.dedup();
         ips
     }
+}
+
+/// Reads an entry. What anybody can write there has a bound, and so has what is said of it.
+fn read(value: &[u8]) -> Result<Seen, String> {
+    let strange = || "an entry of the hash \"nodes\" in Redis is not a node of LiveKit".to_owned();
+    if value.len() > ENTRY_MAX {
+        return Err(strange());
+    }
+    let Node { id, ip, stats } = Node::decode(value).map_err(|_| strange())?;
+    if id.is_empty() || id.chars().count() > ID_MAX {
+        return Err(strange());
+    }
+    let ips: Vec<IpAddr> = ip.split(',').take(IPS_MAX).filter_map(|ip| ip.trim().parse().ok()).collect();
+    if ips.is_empty() {
+        return Err(format!("the SFU node {id:?} in Redis has no address"));
+    }
+    Ok(Seen { id, ips, updated_at: stats.map_or(0, |stats| stats.updated_at) })
 }
 
 #[cfg(test)]
@@ -182,5 +226,29 @@ mod tests {
             nodes.update(&[vec![0xff; 9], node("a", "sfu", NOW), node("b", "192.0.2.2", NOW)], at(0), NOW);
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert_eq!(ips(&nodes), ["192.0.2.2"]);
+    }
+
+    /// Whoever can write to Redis fills neither memory nor the log.
+    #[test]
+    fn what_redis_has_is_bounded() {
+        let mut nodes = Nodes::default();
+        let addresses = (0..100).map(|n| format!("8.8.8.{n}")).collect::<Vec<_>>().join(",");
+        let long = "x".repeat(ID_MAX + 1);
+        let values = [
+            node("a", &addresses, NOW),
+            node(&long, "192.0.2.1", NOW),
+            node("", "192.0.2.2", NOW),
+            node("b", &"1".repeat(ENTRY_MAX), NOW),
+        ];
+        let problems = nodes.update(&values, at(0), NOW);
+        assert_eq!(nodes.ips().len(), IPS_MAX);
+        assert!(problems.len() == 3 && problems.iter().all(|one| one.len() < 200), "{problems:?}");
+        assert_eq!(nodes.update(&vec![vec![0xff]; 5000], at(2), NOW + 2).len(), PROBLEMS_MAX);
+        // Others in every answer
+        for round in 0..4 {
+            let others: Vec<_> = (0..1000).map(|n| node(&format!("{round}-{n}"), "192.0.2.3", NOW)).collect();
+            nodes.update(&others, at(4 + round), NOW + round);
+            assert!(nodes.known.len() <= NODES_MAX);
+        }
     }
 }
