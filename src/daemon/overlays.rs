@@ -222,7 +222,10 @@ pub(super) fn rules(overlays: &BTreeMap<String, Overlay>) -> Overlays {
 }
 
 /// A rule for a single address that a server may have.
-fn exactly(address: &str) -> Result<PeerRule, OverlayError> {
+///
+/// # Errors
+/// What is wrong with it. One such address makes a whole overlay invalid.
+pub fn exactly(address: &str) -> Result<PeerRule, OverlayError> {
     /// Addresses that are never another host's, with their names.
     const NEVER: [(&str, &str); 8] = [
         ("127.0.0.0/8", "a loopback address"),

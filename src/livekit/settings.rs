@@ -44,6 +44,11 @@ impl Settings {
             log: LogSettings::default(),
         }
     }
+
+    /// Whether anything says which addresses the SFU has.
+    pub fn knows_peers(&self) -> bool {
+        !self.peers.addresses.is_empty() || !self.peers.redis.is_empty() || self.livekit.config_file.is_some()
+    }
 }
 
 /// `[livekit]`
@@ -91,7 +96,7 @@ pub struct RelaySettings {
     pub token: Option<Secret>,
     /// Authorities that its certificates may come from, those of the API and for TURN over TLS, besides those of this machine.
     pub ca_file: Option<PathBuf>,
-    /// The region that it serves, as clients name theirs.
+    /// The region that it serves; clients name theirs, in capital or small letters.
     pub region: String,
     /// The ICE URLs that clients get, if they are not those that the relay tells.
     pub urls: Vec<String>,

@@ -105,9 +105,7 @@ fn peers(settings: &Settings) -> Vec<Disagreement> {
         let what = "there is no Redis server that the password is for";
         found.push(Disagreement::warning(&["peers.redis_password_file"], what, fix));
     }
-    let is_unknown =
-        peers.addresses.is_empty() && peers.redis.is_empty() && settings.livekit.config_file.is_none();
-    if peers.mode != PeersMode::Off && is_unknown {
+    if peers.mode != PeersMode::Off && !settings.knows_peers() {
         let what = "nothing says which addresses the SFU has, so the relay's peers stay as its own configuration has them";
         let fix = "set livekit.config_file, peers.addresses or peers.redis, or peers.mode = \"off\"";
         found.push(Disagreement::warning(&["peers.mode"], what, fix));

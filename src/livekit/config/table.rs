@@ -421,7 +421,8 @@ pub static RELAY: &[Setting<RelaySettings>] = &[
         kind: &Text { range: 0..=64, at: |r: &mut RelaySettings| &mut r.region },
         default: "",
         example: r#""eu-central""#,
-        doc: "The region that it serves. Clients that name the same region in their request get this relay first.",
+        doc: "The region that it serves. Clients that name the same region in their request, in capital or small letters, get this \
+              relay first.",
         reload: Reload::Live,
         coturn: &[],
     },

@@ -7,10 +7,14 @@ use std::ops::RangeInclusive;
 use super::machine::OwnAddress;
 use super::sfu::{DEFAULT_PORTS, SfuConfig};
 use crate::daemon::addresses::is_private;
+use crate::daemon::overlays::exactly;
 use crate::turn::peers::{Cidr, PeerRule, refused_by_default};
 
 /// The most addresses of an overlay.
 pub const ADDRESSES_MAX: usize = 1024;
+
+/// The most sentences of a kind. Redis may list thousands of addresses.
+const WARNINGS_MAX: usize = 8;
 
 /// What is known of the SFU.
 #[derive(Default)]
@@ -43,9 +47,13 @@ pub fn gather(known: &Known<'_>) -> SfuAddresses {
     let mut warnings = Vec::new();
     let ports = known.config.map_or(DEFAULT_PORTS, |config| config.ports.clone());
     let mut ips = known.config.map(|config| of_config(config, known, &mut warnings)).unwrap_or_default();
+    let mut foreign = Vec::new();
     for ip in known.nodes {
+        // Configured addresses have their ports already.
+        let is_listed = || ips.contains(ip) || known.configured.iter().any(|rule| rule.range.contains(*ip));
         match refused(*ip).filter(|_| !known.allow.iter().any(|range| range.contains(*ip))) {
-            Some(kind) => warnings.push(format!(
+            Some(_) if is_listed() => {}
+            Some(kind) => foreign.push(format!(
                 "the SFU node {ip} in Redis is left out: its address is not global ({kind}); if it is right, add it or its network \
                  to peers.allow of the sidecar"
             )),
@@ -54,17 +62,20 @@ pub fn gather(known: &Known<'_>) -> SfuAddresses {
             }
         }
     }
-    let never = |ip: &IpAddr| {
-        let kind = never_open(*ip)?;
-        Some(format!("{ip} is left out of the SFU's addresses: no relay opens a {kind} address"))
-    };
-    warnings.extend(ips.iter().filter_map(never));
-    ips.retain(|ip| never_open(*ip).is_none());
-    let configured: Vec<&PeerRule> = known.configured.iter().collect();
-    warnings.extend(configured.iter().filter_map(|rule| never(&rule.range.first())));
-    let configured = configured.into_iter().filter(|rule| never_open(rule.range.first()).is_none());
-    let rules: BTreeSet<String> =
-        ips.iter().map(|ip| rule(*ip, &ports)).chain(configured.map(ToString::to_string)).collect();
+    warnings.extend(bounded(foreign, "nodes in Redis whose addresses are not global are left out"));
+    let rules =
+        ips.iter().map(|ip| rule(*ip, &ports)).chain(known.configured.iter().map(ToString::to_string));
+    let mut rules: BTreeSet<String> = rules.collect();
+    let mut closed = Vec::new();
+    // A relay refuses a whole overlay for one address that it never opens.
+    rules.retain(|rule| match exactly(rule) {
+        Ok(_) => true,
+        Err(why) => {
+            closed.push(format!("one of the SFU's addresses is left out: {why}"));
+            false
+        }
+    });
+    warnings.extend(bounded(closed, "of the SFU's addresses are left out"));
     if rules.len() > ADDRESSES_MAX {
         warnings.push(format!(
             "the SFU has {} addresses, but a relay takes {ADDRESSES_MAX}: the others cannot be reached over it",
@@ -119,28 +130,12 @@ fn refused(ip: IpAddr) -> Option<&'static str> {
     refused_by_default().find(is_in).map(|(_, kind)| kind)
 }
 
-/// What an address is that a relay refuses in every overlay, together with all others in the same request.
-fn never_open(ip: IpAddr) -> Option<&'static str> {
-    /// Whose names are the same as in the relay's own table.
-    const KINDS: [&str; 12] = [
-        "this network",
-        "loopback",
-        "link-local, cloud metadata",
-        "multicast",
-        "reserved, broadcast",
-        "link-local",
-        "IPv4-mapped",
-        "IPv4-compatible",
-        "6to4",
-        "Teredo",
-        "local NAT64",
-        "reserved",
-    ];
-    let nat64: Cidr = "64:ff9b::/96".parse().ok()?;
-    match nat64.contains(ip) {
-        true => Some("NAT64"),
-        false => refused(ip).filter(|kind| KINDS.contains(kind)),
-    }
+/// The first sentences, and how many more there are of their kind.
+fn bounded(mut sentences: Vec<String>, kind: &str) -> Vec<String> {
+    let more = sentences.len().saturating_sub(WARNINGS_MAX);
+    sentences.truncate(WARNINGS_MAX);
+    sentences.extend((more > 0).then(|| format!("{more} more {kind}")));
+    sentences
 }
 
 #[cfg(test)]
@@ -201,7 +196,35 @@ mod tests {
         let allow: Vec<Cidr> = vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
         let found = gather(&Known { nodes: &nodes, allow: &allow, ..Known::default() });
         assert_eq!(found.rules, ["10.0.0.7:50000-60000", "8.8.4.4:50000-60000"]);
-        assert!(found.warnings[0].contains("no relay opens a loopback address"), "{:?}", found.warnings);
+        assert!(found.warnings[0].contains("a loopback address"), "{:?}", found.warnings);
+        let many: Vec<IpAddr> =
+            (0..3000_u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
+        let found = gather(&Known { nodes: &many, ..Known::default() });
+        assert_eq!(found.warnings.len(), WARNINGS_MAX + 1);
+        assert!(found.warnings[WARNINGS_MAX].starts_with("2992 more nodes"), "{:?}", found.warnings);
+    }
+
+    /// A node of the deployment that the operator has listed, or that is on this machine, needs no further entry.
+    #[test]
+    fn a_node_that_is_listed_already_is_not_left_out() {
+        let nodes: Vec<IpAddr> = ["10.0.0.7", "10.0.0.8"].map(|ip| ip.parse().unwrap()).into();
+        let config = SfuConfig::read("rtc:\n  node_ip: 10.0.0.7\n").unwrap();
+        let configured: Vec<PeerRule> = vec!["10.0.0.8:50000-60000".parse().unwrap()];
+        let known =
+            Known { config: Some(&config), configured: &configured, nodes: &nodes, ..Known::default() };
+        let found = gather(&known);
+        assert_eq!(found.rules, ["10.0.0.7:50000-60000", "10.0.0.8:50000-60000"]);
+        assert!(found.warnings.is_empty(), "{found:?}");
+    }
+
+    /// A relay judges what it is sent as a whole: one address that it never opens must not take the others with it.
+    #[test]
+    fn what_a_relay_never_opens_is_not_sent() {
+        let machine = own(&["8.8.4.4", "2001:0:53aa:64c::7", "2002:808:808::7", "fec0::7"]);
+        let found = gathered("", &machine, &[]);
+        assert!(found.rules.contains(&"8.8.4.4:50000-60000".to_owned()), "{found:?}");
+        assert!(found.rules.iter().all(|rule| exactly(rule).is_ok()), "{found:?}");
+        assert!(found.warnings.iter().any(|one| one.contains("Teredo")), "{found:?}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! - [`sfu`]: what LiveKit's own configuration says; [`machine`]: the addresses of this machine
 //! - [`nodes`], [`store`]: the nodes of a distributed deployment, in Redis
 //! - [`addresses`]: what becomes of it all: exact addresses with ports
-//! - [`run`]: the part of the sidecar that sets them, at the start, on change, and when a relay has lost them
+//! - `tell`: what each relay is told, at the start, on change, and when it has lost it
+//! - [`run`]: the part of the sidecar that follows all this
 
 pub mod addresses;
 pub mod machine;
@@ -11,6 +12,7 @@ pub mod nodes;
 mod overlay;
 pub mod sfu;
 mod store;
+mod tell;
 mod watch;
 
 pub use watch::run;

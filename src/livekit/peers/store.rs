@@ -42,7 +42,8 @@ impl Target {
         let Some(config) = config else { return Ok(None) };
         if config.is_several {
             return Err("LiveKit's configuration names sentinels or a cluster of Redis, which the sidecar does not ask; set \
-                        peers.redis to the server that has the hash \"nodes\""
+                        peers.redis to the server that has the hash \"nodes\", or list the addresses of all nodes in \
+                        peers.addresses"
                 .into());
         }
         let scheme = if config.tls { "rediss" } else { "redis" };

@@ -5,28 +5,33 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::addresses::{Known, SfuAddresses, gather};
 use super::machine;
 use super::nodes::Nodes;
-use super::overlay::{Step, Told};
 use super::sfu::SfuConfig;
 use super::store::{NodeStore, Target};
+use super::tell::{Teller, Wanted};
 use crate::config::files::unreadable;
 use crate::daemon::{reading, unix_now};
 use crate::livekit::health::Part;
-use crate::livekit::relays::Relay;
 use crate::livekit::settings::{PeersMode, Settings};
 use crate::livekit::sidecar::Sidecar;
 
-/// How often the relays are looked at.
-const RELAYS: Duration = Duration::from_millis(500);
+/// How often it is worked out what relays should have.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often LiveKit's configuration and Redis are read. Nodes renew their entries at the same interval.
 const SFU: Duration = Duration::from_secs(2);
+
+const NO_NODE: &str = "Redis has no live node of LiveKit in the hash \"nodes\"; correct peers.redis (its database too), or start LiveKit";
+
+const NO_ADDRESS: &str = "no address of the SFU is known that a relay may open; set rtc.node_ip in LiveKit's configuration, or \
+                          peers.addresses of the sidecar";
 
 /// What is known, shared by what reads and what sets.
 #[derive(Default)]
@@ -45,8 +50,19 @@ struct State {
 
 /// Sets the overlays until it is dropped.
 pub async fn run(sidecar: Arc<Sidecar>) {
-    let state = Mutex::new(State::default());
-    tokio::join!(follow(&sidecar.settings, &state), apply(&sidecar, &state));
+    let (state, wanted) = (Mutex::new(State::default()), watch::Sender::new(None));
+    let (mut tellers, mut failures) = (JoinSet::new(), Vec::new());
+    for relay in &sidecar.relays {
+        let teller = Teller::new(relay.clone(), sidecar.settings.peers.mode);
+        failures.push(teller.failure());
+        tellers.spawn(teller.work(wanted.subscribe()));
+    }
+    tokio::select! {
+        () = follow(&sidecar.settings, &state) => {}
+        () = apply(&sidecar, &state, &wanted, &failures) => {}
+        // One that ends has panicked; so does the sidecar.
+        Some(_) = tellers.join_next() => {}
+    }
 }
 
 /// Reads LiveKit's configuration and the nodes in Redis, again and again.
@@ -68,15 +84,24 @@ async fn follow(settings: &Settings, state: &Mutex<State>) {
             state.config.as_ref().and_then(|config| config.redis.clone())
         };
         match Target::new(&settings.peers, redis.as_ref()) {
-            Ok(target) => {
-                lock(state).has_redis = target.is_some();
-                let is_same =
-                    |store: &NodeStore| target.as_ref().is_some_and(|new| store.target.is_like(new));
-                if !store.as_ref().is_some_and(is_same) {
-                    store = target.map(NodeStore::new);
+            Ok(Some(target)) => {
+                lock(state).has_redis = true;
+                if !store.as_ref().is_some_and(|store| store.target.is_like(&target)) {
+                    store = Some(NodeStore::new(target));
                 }
             }
-            Err(problem) => lock(state).redis_problem = Some(problem),
+            Ok(None) => {
+                store = None;
+                let mut state = lock(state);
+                (state.nodes, state.has_redis, state.redis_problem) = (Nodes::default(), false, None);
+            }
+            Err(problem) => {
+                store = None;
+                let mut state = lock(state);
+                // Configured addresses can be those of all nodes.
+                state.has_redis = settings.peers.addresses.is_empty();
+                state.redis_problem = Some(problem);
+            }
         }
         if let Some(store) = &mut store {
             let answer = store.nodes().await;
@@ -114,26 +139,31 @@ async fn read_config(settings: &Settings) -> Result<Option<SfuConfig>, String> {
     }
 }
 
-/// Tells the relays, again and again.
-async fn apply(sidecar: &Sidecar, state: &Mutex<State>) {
-    let mut relays: Vec<(&Arc<Relay>, Told, BTreeSet<String>)> =
-        sidecar.relays.iter().map(|relay| (relay, Told::default(), BTreeSet::new())).collect();
+/// Works out what relays should have, again and again, and reports whether they have it.
+async fn apply(
+    sidecar: &Sidecar,
+    state: &Mutex<State>,
+    wanted: &watch::Sender<Wanted>,
+    failures: &[watch::Receiver<Option<String>>],
+) {
     let mut logged = BTreeSet::new();
     loop {
         if lock(state).is_read {
             let (found, holds) = found(sidecar, state);
             let problems = problems(state, &found);
             log_new(&mut logged, &problems, "peers");
-            let mut failures = Vec::new();
-            for (relay, told, warned) in &mut relays {
-                let wanted = (!holds && !found.rules.is_empty()).then_some(&found.rules[..]);
-                if let Err(failure) = tell(relay, told, warned, sidecar.settings.peers.mode, wanted).await {
-                    failures.push(failure);
+            let addresses = (!holds && !found.rules.is_empty()).then_some(&found.rules[..]);
+            wanted.send_if_modified(|wanted| {
+                let is_new = wanted.as_deref() != addresses;
+                if is_new {
+                    *wanted = addresses.map(Arc::from);
                 }
-            }
-            report(sidecar, &found, &problems, failures);
+                is_new
+            });
+            let failure = failures.iter().find_map(|failure| failure.borrow().clone());
+            report(sidecar, state, addresses.is_some(), &problems, failure);
         }
-        sleep(RELAYS).await;
+        sleep(INTERVAL).await;
     }
 }
 
@@ -167,78 +197,78 @@ fn problems(state: &Mutex<State>, found: &SfuAddresses) -> Vec<String> {
     read.chain(found.warnings.iter().cloned()).collect()
 }
 
-/// Sets or clears the overlay of a relay, if it is not as it should be.
-async fn tell(
-    relay: &Relay,
-    told: &mut Told,
-    warned: &mut BTreeSet<String>,
-    mode: PeersMode,
-    wanted: Option<&[String]>,
-) -> Result<(), String> {
-    let name = &relay.settings.name;
-    // Whether it answers is said elsewhere.
-    let Some(status) = relay.state().status else { return Ok(()) };
-    match told.judge(&status, mode, wanted) {
-        Step::Nothing => Ok(()),
-        Step::Clear => {
-            relay.clear_peers().await.map_err(|failure| failed(name, &failure.message))?;
-            told.told(&status, mode, &[]);
-            info!("relay {name}: peers are as its own configuration has them");
-            Ok(())
-        }
-        Step::Set => {
-            let addresses = wanted.unwrap_or_default();
-            let mode_name = if mode == PeersMode::Add { "add" } else { "only" };
-            let set = relay.set_peers(mode_name, addresses).await;
-            let warnings = set.map_err(|failure| failed(name, &failure.message))?;
-            told.told(&status, mode, addresses);
-            let shown = shortened(addresses);
-            match mode {
-                PeersMode::Add => info!("relay {name}: clients also reach the SFU at {shown}"),
-                _ => info!("relay {name}: clients reach the SFU at {shown}, and nothing else"),
-            }
-            log_new(warned, &warnings, &format!("relay {name}"));
-            Ok(())
-        }
-    }
-}
-
-fn failed(name: &str, message: &str) -> String {
-    format!("relay {name}: its peers cannot be set: {message}")
-}
-
 /// Reports to `/readyz` whether the relays reach the SFU.
-fn report(sidecar: &Sidecar, found: &SfuAddresses, problems: &[String], failures: Vec<String>) {
-    if sidecar.settings.peers.mode == PeersMode::Off {
-        return;
+fn report(
+    sidecar: &Sidecar,
+    state: &Mutex<State>,
+    is_known: bool,
+    problems: &[String],
+    failure: Option<String>,
+) {
+    let outcome = {
+        let state = lock(state);
+        let lacks_nodes = state.has_redis && !state.nodes.is_known();
+        let first = if lacks_nodes { state.redis_problem.as_ref() } else { problems.first() };
+        judge(&sidecar.settings, is_known, lacks_nodes, first, failure)
+    };
+    let news = outcome.as_ref().err().filter(|said| !problems.contains(said)).cloned();
+    if sidecar.health.report(Part::Peers, outcome)
+        && let Some(said) = news
+    {
+        warn!("peers: {said}");
     }
-    let failure = failures.into_iter().next();
-    // Problems that leave addresses are warnings, and in the log already.
-    let nothing = problems.first().filter(|_| found.rules.is_empty()).cloned();
-    let outcome = failure.clone().or(nothing).map_or(Ok(()), Err);
-    let is_news = sidecar.health.report(Part::Peers, outcome);
-    if let Some(failure) = failure.filter(|_| is_news) {
-        warn!("{failure}");
+}
+
+/// Whether the relays reach the SFU. `is_known`: there are addresses for them; `first` is the first thing that is wrong.
+fn judge(
+    settings: &Settings,
+    is_known: bool,
+    lacks_nodes: bool,
+    first: Option<&String>,
+    failure: Option<String>,
+) -> Result<(), String> {
+    if let Some(failure) = failure {
+        return Err(failure);
     }
+    // Without a source the peers of relays are as their own configuration has them, and a warning has said so at the start.
+    if settings.peers.mode == PeersMode::Off || !settings.knows_peers() || is_known {
+        // Problems that leave addresses are warnings, and in the log already.
+        return Ok(());
+    }
+    let without = if lacks_nodes { NO_NODE } else { NO_ADDRESS };
+    Err(first.map_or(without, |first| first).to_owned())
 }
 
 /// Logs sentences that were not there the last time.
-fn log_new(logged: &mut BTreeSet<String>, now: &[String], of: &str) {
+pub(super) fn log_new(logged: &mut BTreeSet<String>, now: &[String], of: &str) {
     let now: BTreeSet<String> = now.iter().cloned().collect();
     now.difference(logged).for_each(|sentence| warn!("{of}: {sentence}"));
     *logged = now;
 }
 
-/// The first addresses of a list.
-fn shortened(addresses: &[String]) -> String {
-    /// How many are shown.
-    const SHOWN: usize = 8;
-    match addresses.len().checked_sub(SHOWN) {
-        None | Some(0) => addresses.join(", "),
-        Some(more) => format!("{} and {} more", addresses[..SHOWN].join(", "), more),
-    }
-}
-
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Relays without an overlay of the sidecar are not ready, whatever the reason.
+    #[test]
+    fn peers_that_were_never_set_do_not_work() {
+        let mut settings = Settings::blank();
+        assert_eq!(judge(&settings, false, false, None, None), Ok(()), "nobody has named the SFU");
+        settings.peers.redis = "redis://10.0.0.5:6379/0".into();
+        let down = "Redis is down; start it".to_owned();
+        let judged = |is_known, lacks_nodes, first| judge(&settings, is_known, lacks_nodes, first, None);
+        assert_eq!(judged(false, true, None), Err(NO_NODE.to_owned()));
+        assert_eq!(judged(false, true, Some(&down)), Err(down.clone()));
+        assert_eq!(judged(false, false, None), Err(NO_ADDRESS.to_owned()));
+        // Calls go on without Redis
+        assert_eq!(judged(true, false, Some(&down)), Ok(()));
+        assert_eq!(judge(&settings, true, false, None, Some(down.clone())), Err(down));
+        settings.peers.mode = PeersMode::Off;
+        assert_eq!(judge(&settings, false, true, None, None), Ok(()));
+    }
 }
