@@ -8,12 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::sfu::{self, SfuConfig};
+use super::sfu::{self, Registration};
 use super::{Finding, Verdict, clock, credentials, dns, livekit, ports};
 use crate::admin::times::unix_time;
 use crate::auth::{livekit_credential, time_limited_password};
-use crate::daemon::unix_now;
+use crate::config::files::unreadable;
+use crate::daemon::{reading, unix_now};
 use crate::livekit::ice_url::IceUrl;
+use crate::livekit::peers::sfu::SfuConfig;
 use crate::livekit::probe::client::TurnCredential;
 use crate::livekit::probe::failure::Failure;
 use crate::livekit::probe::meeting;
@@ -62,10 +64,10 @@ pub async fn run(settings: &Settings) -> Vec<Finding> {
     for one in &seen {
         let mut overlays = one.raw["overlays"].as_array().into_iter().flatten();
         let overlay = overlays.find(|overlay| overlay["owner"] == OWNER);
-        let verdict = sfu::peers(settings.peers.mode, overlay, config.as_ref());
+        let verdict = sfu::peers(settings, overlay, config.as_ref().map(|(sfu, _)| sfu));
         findings.push(Finding::new("peers", &one.relay.settings.name, verdict));
     }
-    registration(settings, &seen, config.as_ref(), &mut findings);
+    registration(settings, &seen, config.as_ref(), &mut findings).await;
     outside(&seen, &mut findings);
     findings
 }
@@ -233,35 +235,56 @@ async fn names(seen: &[Seen], findings: &mut Vec<Finding>) {
 }
 
 /// LiveKit's own configuration, if it is on this machine.
-fn configuration(settings: &Settings, findings: &mut Vec<Finding>) -> Option<SfuConfig> {
+fn configuration(settings: &Settings, findings: &mut Vec<Finding>) -> Option<(SfuConfig, Registration)> {
     let file = settings.livekit.config_file.as_ref()?;
-    let shown = file.display().to_string();
-    let read = std::fs::read_to_string(file).map_err(|error| {
-        format!("it cannot be read ({error}); correct livekit.config_file, or let this user read it")
+    let read = reading::read(file).map_err(|error| {
+        let (what, _) = unreadable(&error);
+        format!("{what}; correct livekit.config_file, or let this user read it")
     });
-    match read.and_then(|text| sfu::read(&text)) {
-        Ok(config) => Some(config),
+    let parsed = read.and_then(|contents| {
+        let text = str::from_utf8(&contents.bytes).map_err(|_| "is not UTF-8".to_owned());
+        let both = text.and_then(|text| Ok((SfuConfig::read(text)?, Registration::read(text)?)));
+        both.map_err(|what| format!("{what}; correct LiveKit's configuration"))
+    });
+    match parsed {
+        Ok(both) => Some(both),
         Err(problem) => {
-            findings.push(Finding::new("livekit-config", shown, Verdict::Wrong(problem)));
+            findings.push(Finding::new(
+                "livekit-config",
+                file.display().to_string(),
+                Verdict::Wrong(problem),
+            ));
             None
         }
     }
 }
 
 /// What LiveKit's configuration says of the relays and of the sidecar.
-fn registration(settings: &Settings, seen: &[Seen], config: Option<&SfuConfig>, findings: &mut Vec<Finding>) {
-    if let (Some(config), Some(file)) = (config, &settings.livekit.config_file) {
+async fn registration(
+    settings: &Settings,
+    seen: &[Seen],
+    config: Option<&(SfuConfig, Registration)>,
+    findings: &mut Vec<Finding>,
+) {
+    if let (Some((config, registration)), Some(file)) = (config, &settings.livekit.config_file) {
         let shown = file.display().to_string();
         let urls: Vec<String> = seen.iter().flat_map(|one| one.relay.ice_urls()).collect();
-        findings.push(Finding::new("livekit-config", &shown, sfu::registration(config, &urls)));
+        let (verdict, name) = sfu::registration(registration, &urls);
+        findings.push(Finding::new("livekit-config", &shown, verdict));
+        if let Some(name) = name {
+            let addresses = seen.iter().flat_map(|one| dns::addresses_of(&one.status)).collect();
+            let resolved = rounds::resolve(name.clone()).await;
+            findings.push(Finding::new("dns", &name, dns::judge(&name, &resolved, &addresses)));
+        }
         for one in seen.iter().filter(|one| one.relay.settings.url.is_empty()) {
             let ports = one.status.relay_ports.as_deref().unwrap_or_default();
             let verdict = sfu::shared_ports(config, ports);
             findings.extend(verdict.map(|verdict| Finding::new("ports", &one.relay.settings.name, verdict)));
         }
     }
-    let listen = settings.http.listen.first().map(ToString::to_string).unwrap_or_default();
-    findings.push(Finding::new("webhook", "", sfu::webhook(config, &listen)));
+    let registration = config.map(|(_, registration)| registration);
+    let verdict = sfu::webhook(registration, &settings.http, &settings.livekit.keys);
+    findings.push(Finding::new("webhook", "", verdict));
 }
 
 /// What this machine cannot see.
@@ -270,9 +293,9 @@ fn outside(seen: &[Seen], findings: &mut Vec<Finding>) {
         let urls = one.relay.ice_urls();
         let Some(url) = urls.iter().find_map(|url| IceUrl::parse(url)) else { continue };
         let said = format!(
-            "what a provider's firewall drops cannot be seen from this machine: open {} there, and try from another network with \
-             `turnutils_uclient -y -p {} -u USER -w PASSWORD {}`, or with WebRTC's trickle-ice page, and what `hairpin credentials \
-             --user test` prints",
+            "what a provider's firewall drops cannot be seen from this machine: open {} there, and try from another network, with WebRTC's \
+             trickle-ice page or `turnutils_uclient -y -p {} -u USER -w PASSWORD {}`; `hairpin credentials --user test` prints a user \
+             and a password",
             ports::to_open(&one.status),
             url.port,
             url.host
