@@ -20,6 +20,7 @@ pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> Stri
         found.problems.iter().for_each(|problem| line(&format!("  - {problem}")));
         line("");
     }
+    let argument = if is_default { String::new() } else { format!(" --config {}", output.display()) };
     let file = wish
         .livekit_config
         .as_ref()
@@ -27,18 +28,22 @@ pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> Stri
     match (turn_servers(&found.ice_urls, found.secret_file.as_deref()), &found.secret_file) {
         (Some(section), Some(secret)) => {
             line(&format!(
-                "1. Put this into {file}, so that LiveKit gives the relay to its clients, and restart LiveKit once"
+                "1. Put this into {file}, so that LiveKit gives the relay to its clients, and restart LiveKit once:"
             ));
+            line("   turn_servers goes below the rtc: that is there, if there is one. This command does it:");
+            line("");
+            line(&format!("     hairpin-livekit render{argument} --into {file}"));
+            line("");
             line(&format!(
-                "   (`hairpin-livekit render --into {file}` does it; LiveKit 1.13 or later must be able to read"
+                "   LiveKit 1.13 or later must be able to read {}, and others must not.",
+                secret.display()
             ));
-            line(&format!("   {}, which others must not):", secret.display()));
             line("");
             line(&section);
         }
         _ => {
             line(&format!(
-                "1. `hairpin-livekit render` prints the section of {file} that gives the relay to clients, once the above is"
+                "1. `hairpin-livekit render{argument}` prints the section of {file} that gives the relay to clients, once the above is"
             ));
             line("   done.");
             line("");
@@ -63,7 +68,6 @@ pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> Stri
         found.notes.iter().for_each(|note| line(&format!("  - {note}")));
         line("");
     }
-    let argument = if is_default { String::new() } else { format!(" --config {}", output.display()) };
     line(&format!("3. Run the sidecar:  hairpin-livekit run{argument}"));
     line(&format!("   Prove the path:   hairpin-livekit check{argument}"));
     page
@@ -133,5 +137,6 @@ mod tests {
         assert!(page.ends_with("hairpin-livekit check\n") && page.contains("hairpin-livekit run\n"));
         let page = text(&wish(), &Found::default(), Path::new("x.toml"), false);
         assert!(page.contains("hairpin-livekit run --config x.toml\n") && !page.contains("To do first"));
+        assert!(page.contains("`hairpin-livekit render --config x.toml` prints"), "{page}");
     }
 }
