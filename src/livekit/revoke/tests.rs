@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use prometheus::Registry;
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::super::fakes::{self, eventually};
