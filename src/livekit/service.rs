@@ -7,13 +7,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::config::{self, Loaded, Purpose};
 use super::http::server::HttpServer;
+use super::probe::rounds;
 use super::sidecar::Sidecar;
 use super::signals::{BlockedSignals, Signal, Signals};
+use super::{peers, reconcile, relayed, sfu_health};
 use crate::daemon::logging::Logging;
 use crate::daemon::{MISTAKES, print_findings};
 use crate::plural::counted;
@@ -64,7 +67,7 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
     let mut sidecar = Arc::new(Sidecar::new(loaded.settings)?);
     loop {
         // A reload that changes nothing does not interrupt it.
-        let mut working = pin!(sidecar.clone().work(http.clone()));
+        let mut working = pin!(work(sidecar.clone(), http.clone()));
         let renewed = loop {
             let signal = tokio::select! {
                 signal = signals.next() => signal,
@@ -84,6 +87,35 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
         };
         (sidecar, http) = renewed;
     }
+}
+
+/// Does the work of a sidecar, and serves HTTP, until it is dropped, or a part ends, which is a bug. The log has what the part has
+/// died of.
+pub async fn work(sidecar: Arc<Sidecar>, http: Arc<HttpServer>) -> anyhow::Error {
+    let mut parts = JoinSet::new();
+    for relay in &sidecar.relays {
+        let relay = relay.clone();
+        parts.spawn(async move { relay.watch().await });
+    }
+    let served = sidecar.clone();
+    parts.spawn(async move { http.serve(served).await });
+    let interval = Duration::from_secs(sidecar.settings.lifecycle.reconcile.max(1).into());
+    parts.spawn(sidecar.lifecycle.clone().work());
+    parts.spawn(reconcile::run(sidecar.lifecycle.clone(), interval));
+    parts.spawn(relayed::run(sidecar.lifecycle.clone(), sidecar.relays.clone()));
+    let health = &sidecar.settings.health;
+    let interval = Duration::from_secs(health.interval.max(1).into());
+    parts.spawn(sfu_health::watch(sidecar.livekit.clone(), sidecar.health.clone(), interval));
+    for relay in &sidecar.relays {
+        let interval = health.probe.then_some(interval);
+        parts.spawn(rounds::watch(relay.clone(), interval, sidecar.metrics.probes.clone()));
+    }
+    parts.spawn(peers::run(sidecar.clone()));
+    let ended = match parts.join_next().await {
+        Some(Err(error)) if error.is_panic() => "has panicked, as the line above says",
+        _ => "has ended",
+    };
+    anyhow!("a part of the sidecar {ended}; a supervisor like systemd starts it again")
 }
 
 /// The sidecar with the configuration as it is now; `None` if it has a mistake.

@@ -1,22 +1,17 @@
-//! A running sidecar: the parts that work side by side, and what they share.
+//! What the parts of a running sidecar share. `service` has the parts, and starts them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use tokio::task::JoinSet;
 
 use super::health::Health;
-use super::http::server::HttpServer;
 use super::lifecycle::{Lifecycle, Shared};
 use super::metrics::Metrics;
-use super::probe::rounds;
 use super::relays::Relay;
 use super::server::Server;
 use super::settings::{RelaySettings, Settings};
 use super::tags::Tags;
 use super::token::Keys;
-use super::{peers, reconcile, relayed, sfu_health};
 use crate::auth::Secret;
 use crate::daemon::random;
 
@@ -89,34 +84,6 @@ impl Sidecar {
             None => Lifecycle::new(&settings, &relays, shared),
         });
         Ok(Sidecar { settings, relays, keys, tags, health, metrics, livekit, lifecycle })
-    }
-
-    /// Does its work, and serves HTTP, until it is dropped, or a part ends, which is a bug. The log has what the part has died of.
-    pub async fn work(self: Arc<Self>, http: Arc<HttpServer>) -> anyhow::Error {
-        let mut parts = JoinSet::new();
-        for relay in &self.relays {
-            let relay = relay.clone();
-            parts.spawn(async move { relay.watch().await });
-        }
-        let sidecar = self.clone();
-        parts.spawn(async move { http.serve(sidecar).await });
-        let interval = Duration::from_secs(self.settings.lifecycle.reconcile.max(1).into());
-        parts.spawn(self.lifecycle.clone().work());
-        parts.spawn(reconcile::run(self.lifecycle.clone(), interval));
-        parts.spawn(relayed::run(self.lifecycle.clone(), self.relays.clone()));
-        let health = &self.settings.health;
-        let interval = Duration::from_secs(health.interval.max(1).into());
-        parts.spawn(sfu_health::watch(self.livekit.clone(), self.health.clone(), interval));
-        for relay in &self.relays {
-            let interval = health.probe.then_some(interval);
-            parts.spawn(rounds::watch(relay.clone(), interval, self.metrics.probes.clone()));
-        }
-        parts.spawn(peers::run(self.clone()));
-        let ended = match parts.join_next().await {
-            Some(Err(error)) if error.is_panic() => "has panicked, as the line above says",
-            _ => "has ended",
-        };
-        anyhow!("a part of the sidecar {ended}; a supervisor like systemd starts it again")
     }
 
     /// The relay with exactly these settings, files included.

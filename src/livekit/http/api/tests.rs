@@ -93,7 +93,7 @@ impl Place {
         let server = Arc::new(HttpServer::open(&settings.http).unwrap());
         let at = server.addresses()[0];
         let sidecar = Arc::new(Sidecar::new(settings).unwrap());
-        tokio::spawn(sidecar.clone().work(server));
+        tokio::spawn(crate::livekit::service::work(sidecar.clone(), server));
         let place = Place { folder, sidecar, relays, at };
         place.settled().await;
         place
