@@ -71,7 +71,14 @@ fn self_signed() -> (String, String) {
 }
 
 fn target(transport: ClientTransport, address: SocketAddr) -> ProbeTarget {
-    ProbeTarget { transport, address, name: NAME.into(), shown: address.to_string(), relay_ports: None }
+    ProbeTarget {
+        transport,
+        address,
+        name: NAME.into(),
+        shown: address.to_string(),
+        relay_ports: None,
+        is_elsewhere: false,
+    }
 }
 
 fn stranger() -> TurnCredential {
@@ -365,16 +372,20 @@ async fn what_is_there_instead_of_a_relay_is_named() {
     let oversized = [&[0x01, 0x13, 0xFF, 0xFC, 0x21, 0x12, 0xA4, 0x42][..], &[0xFF; 65_548]].concat();
     let flood = [&[0x40, 0, 0x40, 0][..], &[7; 0x4000]].concat();
     let http = || b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+    // A relay with tls.unknown_name = "refuse" (RFC 6066 section 3)
+    let unrecognized_name = vec![0x15, 3, 3, 0, 2, 2, 112];
+    let no_certificate = Failure::Certificate(CertificateFault::OtherName(Vec::new()), NAME.into());
     let cases = [
         (Tcp, closed[0], Failure::Refused),
         (Udp, closed[1], Failure::Refused),
         (Udp, silent_udp.local_addr().unwrap(), Failure::Silent),
-        (Tcp, tcp_server(Vec::new(), None).await, Failure::Silent),
-        (Tls, tcp_server(Vec::new(), None).await, Failure::Silent),
+        (Tcp, tcp_server(Vec::new(), None).await, Failure::Mute),
+        (Tls, tcp_server(Vec::new(), None).await, Failure::Mute),
         (Tcp, tcp_server(http(), None).await, Failure::NotTurn),
         (Tls, tcp_server(http(), None).await, Failure::NotTls),
         (Tcp, tcp_server(oversized, None).await, Failure::NotTurn),
-        (Tcp, tcp_server(Vec::new(), Some(flood)).await, Failure::Silent),
+        (Tls, tcp_server(unrecognized_name, None).await, no_certificate),
+        (Tcp, tcp_server(Vec::new(), Some(flood)).await, Failure::Mute),
         (Udp, fake(Fake::Garbage).await, Failure::NotTurn),
         (Udp, fake(Fake::Unsigned).await, Failure::NotSigned),
         (Udp, fake(Fake::Swallows).await, Failure::Lost(Direction::Channel)),

@@ -60,6 +60,7 @@ mod tests {
             name: String::new(),
             shown: String::new(),
             relay_ports: None,
+            is_elsewhere: false,
         };
         match of_shared_secret(&outcome, &target, ttl, &auth) {
             Verdict::Wrong(said) => said,

@@ -152,7 +152,10 @@ async fn probe(seen: &Seen, settings: &Settings, findings: &mut Vec<Finding>) {
             verdict,
         ));
     }
-    findings.extend(firewall(name, &seen.status, &outcomes));
+    // Which firewall it is can be told of this machine's only.
+    if relay.settings.url.is_empty() {
+        findings.extend(firewall(name, &seen.status, &outcomes));
+    }
     let Some((target, _)) = outcomes.iter().find(|(_, outcome)| outcome.is_ok()) else { return };
     secrets(seen, settings, target, &roots, findings).await;
     if !relay.settings.url.is_empty() {
@@ -162,9 +165,7 @@ async fn probe(seen: &Seen, settings: &Settings, findings: &mut Vec<Finding>) {
 
 /// If listeners that the relay has do not answer, a firewall of this machine is the likely reason.
 fn firewall(name: &str, status: &RelayStatus, outcomes: &[(ProbeTarget, Outcome)]) -> Option<Finding> {
-    let is_blocked = |outcome: &Outcome| {
-        matches!(outcome, Err(Failure::Silent | Failure::Refused | Failure::Lost(_) | Failure::NoRoute(_)))
-    };
+    let is_blocked = |outcome: &Outcome| outcome.as_ref().err().is_some_and(Failure::is_blocked);
     outcomes.iter().any(|(_, outcome)| is_blocked(outcome)).then(|| {
         let said = format!(
             "the relay listens, but packets do not arrive: a firewall of this machine is in the way; open {}",

@@ -212,7 +212,7 @@ impl TurnClient {
                 return Err(match (is_unsigned, self.has_seen_others) {
                     (true, _) => Failure::NotSigned,
                     (false, true) => Failure::NotTurn,
-                    (false, false) => Failure::Silent,
+                    (false, false) => self.link.silence(),
                 });
             }
         }
@@ -221,7 +221,7 @@ impl TurnClient {
     async fn send(&mut self, message: &[u8]) -> Result<(), Failure> {
         match timeout_at(self.deadline, self.link.send(message)).await {
             Ok(sent) => sent,
-            Err(_) => Err(Failure::Silent),
+            Err(_) => Err(self.link.silence()),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
+
+use nix::errno::Errno;
 
 use super::targets::ProbeTarget;
 use crate::admin::times::rfc3339_of;
@@ -15,8 +18,17 @@ pub enum Failure {
     Refused,
     /// This machine has no way there.
     NoRoute(String),
+    /// A firewall refuses it: that of this machine, or one that sends ICMP.
+    Blocked {
+        /// Whether the kernel of this machine has refused the packet itself.
+        is_here: bool,
+        /// What the kernel says.
+        why: String,
+    },
     /// Nothing came back within the deadline.
     Silent,
+    /// The connection was accepted, and nothing came on it within the deadline.
+    Mute,
     /// The connection was closed before the exchange was complete.
     Closed,
     /// The connection has failed in another way.
@@ -79,8 +91,18 @@ impl Failure {
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Failure::Refused,
             io::ErrorKind::TimedOut => Failure::Silent,
+            // icmp_err_convert in net/ipv4/icmp.c, tab_unreach in net/ipv6/icmp.c: what is administratively prohibited
+            io::ErrorKind::PermissionDenied | io::ErrorKind::HostUnreachable => {
+                let is_here = error.raw_os_error() == Some(Errno::EPERM as i32);
+                Failure::Blocked { is_here, why: error.to_string() }
+            }
             _ => Failure::NoRoute(error.to_string()),
         }
+    }
+
+    /// Whether a firewall is the likely reason.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self, Failure::Refused | Failure::Silent | Failure::Blocked { .. } | Failure::Lost(_))
     }
 
     /// Why a connection has ended.
@@ -90,7 +112,7 @@ impl Failure {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionAborted => Failure::Closed,
-            io::ErrorKind::TimedOut => Failure::Silent,
+            io::ErrorKind::TimedOut => Failure::Mute,
             _ => Failure::Broken(error.to_string()),
         }
     }
@@ -102,16 +124,35 @@ impl Failure {
             ClientTransport::Udp => "udp",
             ClientTransport::Tcp | ClientTransport::Tls => "tcp",
         };
+        let firewall = match target.is_elsewhere {
+            true => "a firewall on the way, of the relay's machine or of its provider",
+            false => "a firewall of this machine",
+        };
         match self {
             Failure::Refused => format!(
-                "nothing listens there, although the relay should; a firewall of this machine may reject {protocol} port {port}: \
-                 let it pass, or list a listener at this address"
+                "nothing listens there, although the relay should; {firewall} may reject {protocol} port {port}: let it pass, or list \
+                 a listener at this address"
             ),
+            Failure::Blocked { is_here: true, why } => format!(
+                "a firewall of this machine refuses {protocol} port {port} ({why}): let it pass, in and out"
+            ),
+            Failure::Blocked { why, .. } if target.is_elsewhere => format!(
+                "{firewall} refuses {protocol} port {port} ({why}): let it pass, in and out, and see that the relay's machine runs"
+            ),
+            Failure::Blocked { why, .. } => {
+                format!("{firewall} refuses {protocol} port {port} ({why}): let it pass, in and out")
+            }
             Failure::NoRoute(why) => format!("this machine cannot reach it ({why}); correct its routes and addresses"),
-            Failure::Silent => format!(
-                "nothing comes back; a firewall of this machine drops {protocol} port {port}: let it pass, in and out, from this \
-                 machine's own addresses, too"
+            Failure::Silent if target.is_elsewhere => format!(
+                "nothing comes back; {firewall} drops {protocol} port {port}: let it pass, in and out"
             ),
+            Failure::Silent => format!(
+                "nothing comes back; {firewall} drops {protocol} port {port}: let it pass, in and out, from this machine's own \
+                 addresses, too"
+            ),
+            Failure::Mute => {
+                "it takes the connection and never answers; see the relay's log, or what stands before it".into()
+            }
             Failure::Closed => format!(
                 "the connection is closed without a response; look for `refused` and `closed` in the relay's log, and for another \
                  program at port {port}"
@@ -128,7 +169,7 @@ impl Failure {
                 format!("the TLS handshake has failed ({why}); see the relay's log, and check tls.cert and tls.key")
             }
             Failure::NoTlsName(name) => format!(
-                "{name:?} is no name that a certificate can have; set tls.domain of the relay, or relay.urls, to its host name"
+                "{name:?} is no name that a certificate can have; set relay.urls to its host name, or start the relay with --domain"
             ),
             Failure::NoRoots => {
                 "this machine has no certificates of authorities; install ca-certificates, or set relay.ca_file".into()
@@ -157,8 +198,9 @@ impl Failure {
                 format!("the response to {method:?} lacks an attribute; what answers is no hairpin relay")
             }
             Failure::Lost(direction) => format!(
-                "both allocations are made, but {direction} get lost between their relayed addresses; a firewall of this machine \
-                 drops them: let UDP to the relay's ports pass{}",
+                "both allocations are made, but {direction} get lost between their relayed addresses; a firewall of {} machine drops \
+                 them: let UDP to the relay's ports pass{}",
+                if target.is_elsewhere { "the relay's" } else { "this" },
                 target.relay_ports.as_ref().map(|ports| format!(" ({ports})")).unwrap_or_default()
             ),
             Failure::Unresolved(why) => {
@@ -172,7 +214,9 @@ impl Failure {
         match self {
             Failure::Refused => "refused",
             Failure::NoRoute(_) => "no_route",
+            Failure::Blocked { .. } => "blocked",
             Failure::Silent => "silent",
+            Failure::Mute => "mute",
             Failure::Closed | Failure::Broken(_) => "closed",
             Failure::NotTurn | Failure::Incomplete(_) | Failure::NotSigned => "not_turn",
             Failure::NotTls | Failure::Tls(_) => "tls",
@@ -196,13 +240,18 @@ impl CertificateFault {
             CertificateFault::NotValidYet => {
                 "the certificate is not valid yet; set the clock of this machine by NTP".into()
             }
-            CertificateFault::OtherName(names) if names.is_empty() => {
-                format!("the certificate is not for {name}; use one for that name")
+            CertificateFault::OtherName(names) => {
+                let is = match names.is_empty() {
+                    true => format!("no certificate of the relay is for {name}"),
+                    false => format!("the certificate is for {}, not for {name}", names.join(" and ")),
+                };
+                // Clients have an address in their URLs if the relay knows no name.
+                let fix = match name.parse::<IpAddr>() {
+                    Ok(_) => "set relay.urls to a host name that it has, or start the relay with --domain".into(),
+                    Err(_) => format!("use one for {name}, or give clients a name that it has"),
+                };
+                format!("{is}; {fix}")
             }
-            CertificateFault::OtherName(names) => format!(
-                "the certificate is for {}, not for {name}; use one for {name}, or give clients a name that it has",
-                names.join(" and ")
-            ),
             CertificateFault::SelfSigned => format!(
                 "the certificate is self-signed; use one of a public authority for {name}, or name your own authority in \
                  relay.ca_file"
@@ -245,6 +294,7 @@ mod tests {
             name: "turn.example.org".into(),
             shown: "192.0.2.1:5349".into(),
             relay_ports: Some("49152-65535".into()),
+            is_elsewhere: false,
         }
     }
 
@@ -255,7 +305,24 @@ mod tests {
         let certificate = |fault| Failure::Certificate(fault, name());
         for (failure, expected) in [
             (Failure::Refused, ["nothing listens there", "let it pass"]),
-            (Failure::Silent, ["nothing comes back", "tcp port 5349"]),
+            (Failure::Silent, ["nothing comes back; a firewall of this machine", "tcp port 5349"]),
+            (Failure::Mute, ["takes the connection and never answers", "relay's log"]),
+            (
+                blocked(Errno::EHOSTUNREACH),
+                ["a firewall of this machine refuses tcp port 5349 (", "let it pass, in and out"],
+            ),
+            (Failure::NoTlsName("a b".into()), ["no name that a certificate can have", "--domain"]),
+            (
+                certificate(CertificateFault::OtherName(Vec::new())),
+                ["no certificate of the relay is for turn.example.org", "use one for turn.example.org"],
+            ),
+            (
+                Failure::Certificate(
+                    CertificateFault::OtherName(vec!["a.example".into()]),
+                    "192.0.2.1".into(),
+                ),
+                ["for a.example, not for 192.0.2.1", "relay.urls to a host name that it has"],
+            ),
             (Failure::NotTurn, ["no TURN server", "stop the other program"]),
             (certificate(CertificateFault::Expired(0)), ["expired (1970-01-01)", "renew it"]),
             (
@@ -274,5 +341,43 @@ mod tests {
             assert!(expected.iter().all(|part| sentence.contains(part)), "{sentence}");
             assert!(!sentence.contains('\n'));
         }
+    }
+
+    fn blocked(error: Errno) -> Failure {
+        Failure::of_connection(&error.into())
+    }
+
+    /// A rule that drops in OUTPUT is EPERM, one that rejects with admin-prohibited is EHOSTUNREACH, or EACCES over IPv6.
+    #[test]
+    fn what_a_firewall_refuses_is_no_lack_of_a_route() {
+        for errno in [Errno::EPERM, Errno::EHOSTUNREACH, Errno::EACCES, Errno::ECONNREFUSED, Errno::ETIMEDOUT]
+        {
+            assert!(blocked(errno).is_blocked(), "{errno}");
+        }
+        for errno in [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL] {
+            assert!(matches!(blocked(errno), Failure::NoRoute(_)) && !blocked(errno).is_blocked(), "{errno}");
+        }
+        assert!(!Failure::Mute.is_blocked() && !Failure::Closed.is_blocked());
+    }
+
+    /// This machine's firewall is not blamed for what is wrong at a relay elsewhere, unless its own kernel has refused the packet.
+    #[test]
+    fn a_relay_elsewhere_has_firewalls_of_its_own() {
+        let target = ProbeTarget { is_elsewhere: true, ..target() };
+        for failure in [
+            Failure::Refused,
+            Failure::Silent,
+            Failure::Lost(Direction::Channel),
+            blocked(Errno::EHOSTUNREACH),
+            blocked(Errno::EACCES),
+        ] {
+            let sentence = failure.sentence(&target);
+            assert!(
+                !sentence.contains("this machine") && sentence.contains("the relay's machine"),
+                "{sentence}"
+            );
+        }
+        let own = blocked(Errno::EPERM).sentence(&target);
+        assert!(own.starts_with("a firewall of this machine refuses tcp port 5349"), "{own}");
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
 use super::tls::{Roots, handshake};
@@ -33,7 +34,7 @@ enum Kind {
 }
 
 impl Link {
-    /// Connects. TLS is verified by `name` and `roots`.
+    /// Connects until `deadline`. TLS is verified by `name` and `roots`.
     ///
     /// # Errors
     /// Nobody listens, or browsers would refuse the certificate.
@@ -42,6 +43,7 @@ impl Link {
         to: SocketAddr,
         name: &str,
         roots: &Roots,
+        deadline: Instant,
     ) -> Result<Link, Failure> {
         let unreachable = |error: io::Error| Failure::of_connection(&error);
         if transport == ClientTransport::Udp {
@@ -51,10 +53,14 @@ impl Link {
             socket.connect(to).await.map_err(unreachable)?;
             return Ok(Link(Kind::Datagrams(socket)));
         }
-        let tcp = TcpStream::connect(to).await.map_err(unreachable)?;
+        let tcp = timeout_at(deadline, TcpStream::connect(to)).await.map_err(|_| Failure::Silent)?;
+        let tcp = tcp.map_err(unreachable)?;
         tcp.set_nodelay(true).map_err(unreachable)?;
         let stream: Box<dyn Stream> = match transport {
-            ClientTransport::Tls => Box::new(handshake(tcp, name, roots).await?),
+            ClientTransport::Tls => {
+                let tls = timeout_at(deadline, handshake(tcp, name, roots)).await;
+                Box::new(tls.map_err(|_| Failure::Mute)??)
+            }
             ClientTransport::Udp | ClientTransport::Tcp => Box::new(tcp),
         };
         Ok(Link(Kind::Stream { stream, buffer: Vec::new() }))
@@ -63,6 +69,11 @@ impl Link {
     /// Whether messages get lost and are to be repeated.
     pub fn is_lossy(&self) -> bool {
         matches!(self.0, Kind::Datagrams(_))
+    }
+
+    /// What it is if nothing comes back. A connection that was accepted is no firewall's doing.
+    pub fn silence(&self) -> Failure {
+        if self.is_lossy() { Failure::Silent } else { Failure::Mute }
     }
 
     /// Sends a message, which is padded for a stream.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::client::{FromPeer, TurnClient, TurnCredential};
 use super::failure::{Direction, Failure};
@@ -68,8 +68,7 @@ async fn connect(
     roots: &Roots,
     deadline: Instant,
 ) -> Result<TurnClient, Failure> {
-    let link = Link::connect(target.transport, target.address, &target.name, roots);
-    let link = timeout_at(deadline, link).await.map_err(|_| Failure::Silent)??;
+    let link = Link::connect(target.transport, target.address, &target.name, roots, deadline).await?;
     Ok(TurnClient::new(link, credential.clone(), deadline))
 }
 

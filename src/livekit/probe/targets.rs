@@ -22,6 +22,8 @@ pub struct ProbeTarget {
     pub shown: String,
     /// The relay's ports, as far as they are known: `49152-65535`.
     pub relay_ports: Option<String>,
+    /// Whether the relay is on another machine.
+    pub is_elsewhere: bool,
 }
 
 /// The listeners of a relay on this machine. A wildcard is dialled at an address that relays. TLS is verified by the name in the
@@ -39,6 +41,7 @@ pub fn listeners(status: &RelayStatus, urls: &[String]) -> Vec<ProbeTarget> {
             name: tls_name(&urls, address),
             shown: listener.address.to_string(),
             relay_ports: status.relay_ports.clone(),
+            is_elsewhere: false,
         };
         if !targets.iter().any(|one| (one.transport, one.address) == (transport, address)) {
             targets.push(target);
@@ -101,7 +104,14 @@ where
             found.copied().ok_or_else(|| "it has no address".to_owned())
         });
         let address = SocketAddr::new(chosen.clone().unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
-        let target = ProbeTarget { transport, address, name: host, shown: url.clone(), relay_ports: None };
+        let target = ProbeTarget {
+            transport,
+            address,
+            name: host,
+            shown: url.clone(),
+            relay_ports: None,
+            is_elsewhere: true,
+        };
         targets.push((target, chosen.map(drop)));
     }
     targets

@@ -8,7 +8,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -73,6 +75,9 @@ pub async fn handshake(tcp: TcpStream, name: &str, roots: &Roots) -> Result<TlsS
                 Failure::Certificate(fault(why, &witness.seen()), name.to_owned())
             }
             Some(rustls::Error::InvalidMessage(_)) => Failure::NotTls,
+            Some(rustls::Error::AlertReceived(AlertDescription::UnrecognisedName)) => {
+                Failure::Certificate(CertificateFault::OtherName(Vec::new()), name.to_owned())
+            }
             Some(other) => Failure::Tls(other.to_string()),
             None => Failure::of_exchange(&error),
         }
