@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::ice_url::{ClientTransport, IceUrl};
 use super::settings::RelaySettings;
-use crate::admin::client::{Client, Failure, Target, path};
+use crate::admin::client::{Client, Failure, Target, connector_besides, path};
 
 /// How often a relay is asked for its status.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -159,10 +159,16 @@ impl Relay {
     pub fn new(settings: RelaySettings) -> Result<Relay, Failure> {
         let target = match settings.url.is_empty() {
             true => Target::socket(settings.socket.clone()),
-            false => Target::url("relay.url", &settings.url, settings.ca_file.as_deref(), || {
-                let token = settings.token.as_ref().and_then(|token| str::from_utf8(token.as_bytes()).ok());
-                token.map(str::to_owned).ok_or_else(|| Failure::usage("relay.token_file is missing"))
-            })?,
+            false => Target::url(
+                "relay.url",
+                &settings.url,
+                || connector_besides(settings.ca_file.as_deref()),
+                || {
+                    let token =
+                        settings.token.as_ref().and_then(|token| str::from_utf8(token.as_bytes()).ok());
+                    token.map(str::to_owned).ok_or_else(|| Failure::usage("relay.token_file is missing"))
+                },
+            )?,
         };
         let state = watch::Sender::new(RelayState::default());
         Ok(Relay { settings, control: Client::new(target), state, tags_read: AtomicBool::new(false) })

@@ -20,7 +20,7 @@ use super::VERSION;
 use super::percent::encoded;
 use crate::http::body::{self, BodyError};
 pub use failure::Failure;
-pub use target::{Target, connector, token_in};
+pub use target::{Target, connector, connector_besides, token_in};
 
 /// The version of this program.
 const OURS: &str = crate::VERSION;

@@ -76,15 +76,15 @@ impl Target {
         Ok(Target::socket(path))
     }
 
-    /// The API over TCP, at `http://HOST:PORT` or `https://HOST:PORT`, whose certificate is verified with those of `ca_file` or
-    /// else of this machine. `token` is asked for once the URL may have it. `label` is what messages call the URL.
+    /// The API over TCP, at `http://HOST:PORT` or `https://HOST:PORT`. `tls` is asked for if the URL wants it, `token` once the URL may
+    /// have it. `label` is what messages call the URL.
     ///
     /// # Errors
     /// The URL, the token or the certificates cannot be used.
     pub fn url(
         label: &str,
         url: &str,
-        ca_file: Option<&Path>,
+        tls: impl FnOnce() -> Result<TlsConnector, Failure>,
         token: impl FnOnce() -> Result<String, Failure>,
     ) -> Result<Target, Failure> {
         let wrong = || {
@@ -123,7 +123,7 @@ impl Target {
                 "{label}: the token is not sent to {host} without TLS, where others could read it; use https://"
             )));
         }
-        let tls = is_tls.then(|| connector(ca_file)).transpose()?;
+        let tls = is_tls.then(tls).transpose()?;
         Ok(Target::Url { host: host.to_owned(), port, tls, authorization: format!("Bearer {}", token()?) })
     }
 
@@ -257,29 +257,52 @@ pub fn token_in(text: &str) -> Option<String> {
 /// # Errors
 /// There are none.
 pub fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(file) => {
-            let wrong =
-                || Failure::usage(format!("{} has no certificates in PEM that can be read", file.display()));
-            let certificates = CertificateDer::pem_file_iter(file).map_err(|_| wrong())?;
-            for certificate in certificates {
-                roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;
-            }
-            if roots.is_empty() {
-                return Err(wrong());
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(Failure::new(
-                    "this machine has no certificates of authorities; name some with --ca-file",
-                ));
-            }
-        }
+    let roots = match ca_file {
+        Some(file) => of_file(file)?,
+        None => of_machine(),
+    };
+    if roots.is_empty() {
+        return Err(Failure::new(
+            "this machine has no certificates of authorities; name some with --ca-file",
+        ));
     }
+    with_roots(roots)
+}
+
+/// TLS whose certificates are verified with those of this machine, and those of `ca_file` besides.
+///
+/// # Errors
+/// There are none.
+pub fn connector_besides(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {
+    let mut roots = of_machine();
+    if let Some(file) = ca_file {
+        roots.extend(of_file(file)?.roots);
+    }
+    if roots.is_empty() {
+        return Err(Failure::new(
+            "this machine has no certificates of authorities; install ca-certificates, or set relay.ca_file",
+        ));
+    }
+    with_roots(roots)
+}
+
+fn of_machine() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// At least one.
+fn of_file(file: &Path) -> Result<RootCertStore, Failure> {
+    let wrong = || Failure::usage(format!("{} has no certificates in PEM that can be read", file.display()));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|_| wrong())? {
+        roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;
+    }
+    if roots.is_empty() { Err(wrong()) } else { Ok(roots) }
+}
+
+fn with_roots(roots: RootCertStore) -> Result<TlsConnector, Failure> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

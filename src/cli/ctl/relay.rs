@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::arguments::CtlArgs;
-use crate::admin::client::{Failure, Target, token_in};
+use crate::admin::client::{Failure, Target, connector, token_in};
 use crate::daemon;
 
 /// The environment variable with the token.
@@ -12,7 +12,7 @@ const TOKEN: &str = "HAIRPIN_ADMIN_TOKEN";
 /// The relay of these arguments.
 pub fn target(args: &CtlArgs) -> Result<Target, Failure> {
     if let Some(url) = &args.url {
-        return Target::url("--url", url, args.ca_file.as_deref(), || token(args));
+        return Target::url("--url", url, || connector(args.ca_file.as_deref()), || token(args));
     }
     match (&args.socket, &args.config) {
         (None, Some(file)) => Target::of_configuration(file),
