@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 
-use super::health::Health;
+use super::health::{Health, Readiness};
+use super::http::server::HttpServer;
 use super::lifecycle::{Lifecycle, Shared};
 use super::metrics::Metrics;
 use super::relays::Relay;
@@ -33,6 +34,8 @@ pub struct Sidecar {
     pub livekit: Arc<Server>,
     /// What happens when participants leave.
     pub lifecycle: Arc<Lifecycle>,
+    /// A reload has removed the shared secret, so that nothing is issued any more.
+    has_lost_secret: bool,
 }
 
 impl Sidecar {
@@ -49,7 +52,14 @@ impl Sidecar {
     /// # Errors
     /// A relay or LiveKit cannot be reached in the way that its settings say.
     pub fn renewed(running: &Sidecar, settings: Settings) -> Result<Sidecar> {
-        Sidecar::build(settings, Some(running))
+        let sidecar = Sidecar::build(settings, Some(running))?;
+        for gone in &running.relays {
+            let name = &gone.settings.name;
+            if !sidecar.relays.iter().any(|relay| relay.settings.name == *name) {
+                sidecar.metrics.probes.forget(name);
+            }
+        }
+        Ok(sidecar)
     }
 
     fn build(settings: Settings, running: Option<&Sidecar>) -> Result<Sidecar> {
@@ -83,7 +93,20 @@ impl Sidecar {
             Some(running) => running.lifecycle.renewed(&settings, &relays, shared),
             None => Lifecycle::new(&settings, &relays, shared),
         });
-        Ok(Sidecar { settings, relays, keys, tags, health, metrics, livekit, lifecycle })
+        let had_secret = |one: &Sidecar| one.has_lost_secret || !one.settings.credentials.secrets.is_empty();
+        let has_lost_secret = settings.credentials.secrets.is_empty() && running.is_some_and(had_secret);
+        Ok(Sidecar { settings, relays, keys, tags, health, metrics, livekit, lifecycle, has_lost_secret })
+    }
+
+    /// What `/readyz` says. Without a secret from the start on, nobody expects ICE servers of it.
+    pub fn readiness(&self) -> Readiness {
+        let mut readiness = self.health.readiness(&self.relays);
+        if self.has_lost_secret {
+            let problem = "ICE servers are not handed out: the configuration has no shared secret any more; set \
+                           credentials.secret_file, or restart the sidecar if nobody asks for them";
+            readiness.problems.push(problem.into());
+        }
+        readiness
     }
 
     /// The relay with exactly these settings, files included.

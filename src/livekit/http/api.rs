@@ -72,7 +72,7 @@ impl Api {
                 Operation::IceServers => self.ice_servers(sidecar, from, &head),
                 Operation::Webhook => self.webhook(sidecar, from, &head, body).await,
                 Operation::Live => text("text/plain; charset=utf-8", "ok\n".into()),
-                Operation::Ready => ready(&sidecar.health.readiness(&sidecar.relays)),
+                Operation::Ready => ready(&sidecar.readiness()),
                 Operation::Metrics => {
                     text("text/plain; version=0.0.4; charset=utf-8", sidecar.metrics.page())
                 }

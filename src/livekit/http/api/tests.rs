@@ -370,6 +370,26 @@ async fn without_a_shared_secret_nothing_is_issued() {
     let place = Place::new(&[("turn-1", "", &[UDP])], |settings| settings.credentials.secrets.clear()).await;
     let (status, answer) = place.ask("", &token("math", "ada")).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_secret")), "{answer}");
+    assert!(!place.sidecar.readiness().problems.iter().any(|one| one.contains("ICE servers")));
+}
+
+/// Somebody may ask for ICE servers, after a reload that has removed the secret, too.
+#[tokio::test]
+async fn a_secret_that_a_reload_removes_is_missed() {
+    let place = Place::new(&[("turn-1", "", &[UDP])], |_| ()).await;
+    let without = || {
+        let mut settings = place.sidecar.settings.clone();
+        settings.credentials.secrets.clear();
+        settings
+    };
+    let first = Sidecar::renewed(&place.sidecar, without()).unwrap();
+    let again = Sidecar::renewed(&first, without()).unwrap();
+    for sidecar in [&first, &again] {
+        let problems = sidecar.readiness().problems;
+        assert!(problems.iter().any(|one| one.starts_with("ICE servers are not handed out")), "{problems:?}");
+    }
+    let back = Sidecar::renewed(&again, place.sidecar.settings.clone()).unwrap();
+    assert!(!back.readiness().problems.iter().any(|one| one.contains("ICE servers")));
 }
 
 #[tokio::test]
