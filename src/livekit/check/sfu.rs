@@ -226,7 +226,7 @@ pub fn peers(settings: &Settings, overlay: Option<&Value>, config: Option<&SfuCo
         let is_covered = |ip: &IpAddr| {
             let [first, last] = [ports.start(), ports.end()];
             let covers = |rule: &PeerRule| {
-                rule.range.contains(*ip) && [first, last].iter().all(|port| rule.ports().contains(port))
+                rule.range.contains(*ip) && [first, last].iter().all(|port| rule.ports().contains(*port))
             };
             rules.iter().any(covers)
         };
