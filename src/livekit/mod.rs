@@ -10,7 +10,6 @@
 //! - [`relays`]: the relays that it registers, and what is known of them
 //! - [`health`]: what works and what does not; [`sfu_health`]: whether LiveKit does
 //! - [`peers`]: peers only towards the SFU
-//! - [`health`]: what works and what does not
 //! - [`tags`]: what it calls participants in user names of TURN, and until when they are revoked
 //! - [`ice_url`]: the URLs of TURN servers
 //! - [`token`]: LiveKit's access tokens
