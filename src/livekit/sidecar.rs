@@ -5,7 +5,6 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 
 use super::health::{Health, Readiness};
-use super::http::server::HttpServer;
 use super::lifecycle::{Lifecycle, Shared};
 use super::metrics::Metrics;
 use super::relays::Relay;
