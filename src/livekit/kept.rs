@@ -1,29 +1,39 @@
-//! Who is in which room, kept on disk, so that those who leave while the sidecar is down are found afterwards: rooms, sessions and
-//! tags, no identities.
+//! Who is in which room, kept on disk, so that those who leave while the sidecar is down are found afterwards, and who is revoked, so
+//! that every relay gets to know it: rooms, sessions and tags, no identities.
 //!
 //! ```text
 //! hairpin-livekit participants 1
 //! ["a-room","PA_8sVd3Kxyz","lk-q83vEjRWeJASNFZ4kKvN7w",1700000000]
 //! ```
 //!
-//! Each line is a session: the room, its id, the tag, and when it was seen last. A file that is damaged is a warning and a fresh
-//! start, because events and lists tell who is there.
+//! Each line is a session: the room, its id, the tags, and when it was seen last.
+//!
+//! ```text
+//! hairpin-livekit revocations 1
+//! ["PA_8sVd3Kxyz","sid",1700086460,true]
+//! ```
+//!
+//! Each line is a revocation: the user, which kind that is, up to which expiry, and whether every relay has confirmed it. A file that is
+//! damaged is a warning and a fresh start, because events and lists tell who is there.
 
 use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use super::revoke::{KEPT, Kept};
 use super::rooms::{MOST, Rooms, Seat};
 use crate::daemon::state;
 use crate::daemon::store::Store;
 
-/// The file.
+/// The file of sessions.
 const NAME: &str = "participants";
 
-/// Its first line, with the version of what follows.
-const HEADER: &str = "hairpin-livekit participants 1";
+/// The file of revocations.
+const REVOCATIONS: &str = "revocations";
 
 /// The directory beneath that of the relay, which may have the same environment. Each locks its own.
 const BENEATH: &str = "livekit";
@@ -59,15 +69,23 @@ pub fn sessions(rooms: &Rooms) -> Sessions {
 /// # Errors
 /// The disk refused.
 pub fn write(store: &Store, sessions: &Sessions) -> Result<()> {
-    store.replace_with(NAME, |file| {
-        let mut out = BufWriter::new(file);
-        writeln!(out, "{HEADER}")?;
-        for session in sessions {
-            serde_json::to_writer(&mut out, session)?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    })
+    write_lines(store, NAME, sessions)
+}
+
+/// Writes revocations. It blocks.
+///
+/// # Errors
+/// The disk refused.
+pub fn write_revocations(store: &Store, revocations: &[Kept]) -> Result<()> {
+    write_lines(store, REVOCATIONS, revocations)
+}
+
+/// Reads revocations.
+///
+/// # Errors
+/// The file is damaged, or cannot be trusted.
+pub fn read_revocations(store: &Store) -> Result<Vec<Kept>> {
+    read_lines(store, REVOCATIONS, KEPT)
 }
 
 /// Reads them into `rooms`; returns how many there were.
@@ -75,22 +93,43 @@ pub fn write(store: &Store, sessions: &Sessions) -> Result<()> {
 /// # Errors
 /// The file is damaged, or cannot be trusted.
 pub fn read(store: &Store, rooms: &mut Rooms) -> Result<usize> {
-    let Some(bytes) = store.read(NAME)? else { return Ok(0) };
-    let shown = store.shown(NAME);
-    let text = String::from_utf8(bytes).with_context(|| format!("{shown} is not UTF-8"))?;
-    let mut lines = text.lines();
-    if lines.next() != Some(HEADER) {
-        bail!("{shown} is not from this version");
-    }
-    let mut sessions: Sessions = Vec::new();
-    for (number, line) in lines.enumerate().take(MOST) {
-        let session = serde_json::from_str(line);
-        sessions.push(session.with_context(|| format!("{shown}:{}: this is not a session", number + 2))?);
-    }
+    let sessions: Sessions = read_lines(store, NAME, MOST)?;
     for (room, sid, tag, seen) in &sessions {
         rooms.restore(Seat { room, sid, tag }, *seen);
     }
     Ok(sessions.len())
+}
+
+/// The first line of a file, with the version of what follows.
+fn header(name: &str) -> String {
+    format!("hairpin-livekit {name} 1")
+}
+
+fn write_lines(store: &Store, name: &str, lines: &[impl Serialize]) -> Result<()> {
+    store.replace_with(name, |file| {
+        let mut out = BufWriter::new(file);
+        writeln!(out, "{}", header(name))?;
+        for line in lines {
+            serde_json::to_writer(&mut out, line)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    })
+}
+
+fn read_lines<T: DeserializeOwned>(store: &Store, name: &str, most: usize) -> Result<Vec<T>> {
+    let Some(bytes) = store.read(name)? else { return Ok(Vec::new()) };
+    let shown = store.shown(name);
+    let text = String::from_utf8(bytes).with_context(|| format!("{shown} is not UTF-8"))?;
+    let mut lines = text.lines();
+    if lines.next() != Some(&header(name)) {
+        bail!("{shown} is not from this version");
+    }
+    let parsed = lines.take(most).enumerate().map(|(number, line)| {
+        serde_json::from_str(line)
+            .with_context(|| format!("{shown}:{}: this line cannot be read", number + 2))
+    });
+    parsed.collect()
 }
 
 #[cfg(test)]
@@ -99,7 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::livekit::rooms::Moment;
+    use crate::livekit::rooms::{Moment, UserKind};
 
     fn rooms() -> Rooms {
         let mut rooms = Rooms::new(60);
@@ -130,7 +169,7 @@ mod tests {
     fn a_damaged_file_is_an_error_and_nothing_of_it_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(Ok(folder.path().to_owned()));
-        let good = format!("{HEADER}\n[\"a\",\"PA_1\",\"lk-a\",5]\n");
+        let good = format!("{}\n[\"a\",\"PA_1\",\"lk-a\",5]\n", header(NAME));
         for damaged in
             ["".into(), "x".into(), good.replace('1', "2"), good.clone() + "[\"a\"", good.clone() + "\n"]
         {
@@ -141,6 +180,16 @@ mod tests {
         }
         store.replace(NAME, good.as_bytes()).unwrap();
         assert_eq!(read(&store, &mut Rooms::new(60)).unwrap(), 1);
+    }
+
+    #[test]
+    fn revocations_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(Ok(folder.path().join("state")));
+        assert_eq!(read_revocations(&store).unwrap(), []);
+        let kept = [("PA_1".into(), UserKind::Sid, 1, true), ("lk-a".into(), UserKind::Tag, u64::MAX, false)];
+        write_revocations(&store, &kept).unwrap();
+        assert_eq!(read_revocations(&store).unwrap(), kept);
     }
 
     #[test]

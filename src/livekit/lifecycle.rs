@@ -3,6 +3,7 @@
 //! The HTTP server calls [`Lifecycle::webhook`] for `POST /v1/webhook`.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::kept;
 use super::lifecycle_metrics::{LifecycleMetrics, RevocationOutcome};
 use super::relays::Relay;
 use super::revoke::Revoker;
-use super::rooms::{Moment, Rooms, Seat, UserKind};
+use super::rooms::{MOST, Moment, Rooms, Seat, UserKind};
 use super::server::{Listed, Server, ServerError};
 use super::settings::Settings;
 use super::tags::Tags;
@@ -25,6 +26,7 @@ use super::token::Keys;
 use super::webhook::{Event, Refused, Session, Webhooks};
 use crate::daemon::store::Store;
 use crate::daemon::{is_service, unix_now, variable};
+use crate::http::lines::LineLimit;
 use crate::plural::counted;
 
 /// How many lists LiveKit is asked for at a time because of events, and because of the comparison.
@@ -32,6 +34,12 @@ pub const LISTS: usize = 8;
 
 /// How often what has changed is written to disk.
 const SAVE: Duration = Duration::from_secs(2);
+
+/// How often it is written when all that has changed is when sessions were seen last.
+const RENEW: Duration = Duration::from_secs(60);
+
+/// Revocations for which writing them takes another second of patience.
+const PER_SECOND: usize = 10_000;
 
 /// What others have a part in.
 #[derive(Clone)]
@@ -60,8 +68,10 @@ pub struct Lifecycle {
     is_on: bool,
     store: Arc<Store>,
     directory: Option<PathBuf>,
-    /// What is kept of an earlier run is to be read.
-    is_first: bool,
+    /// Whether what is kept of an earlier run was read.
+    restored: Arc<AtomicBool>,
+    /// Lines of the log about what is too much.
+    lines: LineLimit,
 }
 
 impl Lifecycle {
@@ -78,7 +88,8 @@ impl Lifecycle {
             is_on: settings.lifecycle.revoke,
             directory: directory.as_ref().ok().cloned(),
             store: Arc::new(Store::open(directory)),
-            is_first: true,
+            restored: Arc::default(),
+            lines: LineLimit::default(),
             shared,
         }
     }
@@ -102,7 +113,8 @@ impl Lifecycle {
             is_on: settings.lifecycle.revoke,
             directory: directory.ok(),
             store,
-            is_first: false,
+            restored: self.restored.clone(),
+            lines: LineLimit::default(),
             shared,
         }
     }
@@ -145,7 +157,7 @@ impl Lifecycle {
             parts.spawn(async move { this.revoker.serve(index, &this.shared.tags).await });
         }
         if self.is_on {
-            if self.is_first {
+            if !self.restored.swap(true, Ordering::Relaxed) {
                 self.restore();
             }
             parts.spawn(self.clone().answer_events());
@@ -170,16 +182,26 @@ impl Lifecycle {
         let mut rooms = self.rooms();
         let shed = rooms.shed();
         let result = change(&mut rooms);
-        self.shared.metrics.unfollowed.inc_by(rooms.shed() - shed);
+        let shed = rooms.shed() - shed;
+        self.shared.metrics.unfollowed.inc_by(shed);
+        if shed > 0
+            && let Some(more) = self.lines.take()
+        {
+            warn!(
+                "there are more than {MOST} participants: some are not followed, nor revoked when they leave{more}"
+            );
+        }
         while let Some(order) = rooms.order() {
             debug!("{:?} has left", order.user);
             // What is issued from now on must expire later, before a relay refuses anything.
             if order.kind == UserKind::Tag && !self.shared.tags.revoke(&order.user, order.until) {
                 self.shared.metrics.revoked(order.kind, RevocationOutcome::TableFull);
-                warn!(
-                    "{:?} is not revoked: too many participants have left within the lifetime of credentials",
-                    order.user
-                );
+                if let Some(more) = self.lines.take() {
+                    warn!(
+                        "{:?} is not revoked: too many participants have left within the lifetime of credentials{more}",
+                        order.user
+                    );
+                }
                 continue;
             }
             self.revoker.push(order);
@@ -314,24 +336,68 @@ impl Lifecycle {
                 warn!("{error:#}; it is not used, so who left while the sidecar was down is not found")
             }
         }
+        match kept::read_revocations(&self.store) {
+            Ok(revocations) => {
+                for (user, kind, until, _) in &revocations {
+                    // What is issued from now on must expire later. The table has more places than the file.
+                    let _ = *kind == UserKind::Sid || self.shared.tags.revoke(user, *until);
+                }
+                self.revoker.restore(&revocations);
+            }
+            Err(error) => warn!("{error:#}; relays that have not got these revocations will not get them"),
+        }
     }
 
     /// Writes to disk what has changed, now and then.
     async fn save(self: Arc<Self>) {
         let mut is_failing = false;
+        let (mut sessions_at, mut revocations_at) = (Instant::now(), Instant::now());
         loop {
             sleep(SAVE).await;
-            let sessions = self.with_rooms(|rooms| rooms.take_changed().then(|| kept::sessions(rooms)));
-            let Some(sessions) = sessions else { continue };
+            let renew = sessions_at.elapsed() >= RENEW;
+            let sessions = self.with_rooms(|rooms| {
+                let is_due = rooms.take_changed() || (renew && rooms.held() > 0);
+                is_due.then(|| kept::sessions(rooms))
+            });
+            let patience = Duration::from_secs((self.revoker.len() / PER_SECOND) as u64);
+            let is_due = revocations_at.elapsed() >= patience && self.revoker.take_changed();
+            let revocations = is_due.then(|| self.revoker.kept());
+            if sessions.is_none() && revocations.is_none() {
+                continue;
+            }
+            let now = Instant::now();
+            sessions_at = if sessions.is_some() { now } else { sessions_at };
+            revocations_at = if revocations.is_some() { now } else { revocations_at };
             let store = self.store.clone();
-            let written = tokio::task::spawn_blocking(move || kept::write(&store, &sessions)).await;
+            let written = tokio::task::spawn_blocking(move || {
+                sessions.map_or(Ok(()), |sessions| kept::write(&store, &sessions))?;
+                revocations.map_or(Ok(()), |revocations| kept::write_revocations(&store, &revocations))
+            });
+            let written = written.await;
+            if !matches!(written, Ok(Ok(()))) {
+                self.revoker.note_changed();
+            }
             match written {
                 Ok(Err(error)) if !std::mem::replace(&mut is_failing, true) => {
-                    warn!("who is in which room cannot be kept: {error:#}");
+                    warn!("who is in which room, and who is revoked, cannot be kept: {error:#}");
                 }
                 Ok(Ok(())) => is_failing = false,
                 _ => {}
             }
+        }
+    }
+
+    /// Writes what is known to disk when the sidecar stops. It blocks.
+    pub fn stop(&self) {
+        // Otherwise what an earlier run has kept would be lost.
+        if !self.is_on || !self.restored.load(Ordering::Relaxed) {
+            return;
+        }
+        let sessions = self.with_rooms(|rooms| kept::sessions(rooms));
+        let written = kept::write(&self.store, &sessions);
+        let written = written.and_then(|()| kept::write_revocations(&self.store, &self.revoker.kept()));
+        if let Err(error) = written {
+            warn!("who is in which room, and who is revoked, cannot be kept: {error:#}");
         }
     }
 

@@ -1,19 +1,21 @@
 //! Revocations on their way to the relays: pushed at once and in order, a few at a time, again and again while a relay does not
-//! answer, and all of them again when it has been restarted.
+//! answer, and all of them again when it has been restarted, unless it says that it has them.
 //!
-//! Each has a number. A relay has its place in the sequence, and goes back to the beginning when its instance is another one: what
-//! it keeps itself is not known. A revocation is forgotten when every credential that it refuses has expired.
+//! Each has a number, and each relay a place in the sequence. A revocation is forgotten when every credential that it refuses has
+//! expired. [`Revoker::kept`] is what is written to disk, so that it arrives although the sidecar is restarted.
 
+mod place;
 mod queue;
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::health::{Health, Part};
@@ -25,61 +27,56 @@ use crate::admin::client::Failure;
 use crate::admin::percent::encoded;
 use crate::admin::times::unix_time;
 use crate::daemon::unix_now;
+use crate::http::lines::LineLimit;
 use crate::plural::counted;
-use queue::{KEPT, Queue, Revocation};
-
-/// How many requests a relay gets at a time.
-const IN_FLIGHT: usize = 4;
-
-/// The shortest and the longest time between two attempts.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+use place::{Progress, Push, RETRY};
+pub use queue::KEPT;
+use queue::{Queue, Revocation};
 
 /// How often a revocation is repeated that a relay answers with an error.
 const REFUSALS: u8 = 5;
 
+/// How long a relay may take for a request. One that hangs must not hold up what comes later.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often pending revocations are counted at the most.
+const COUNT: Duration = Duration::from_millis(100);
+
 /// Entries of a page of revocations.
 const PAGE: usize = 1000;
+
+/// What ids of sessions begin with.
+const SESSION_PREFIX: &str = "PA_";
 
 /// Revocations for relays.
 pub struct Revoker {
     relays: Vec<(Arc<Relay>, Arc<Place>)>,
     queue: Arc<Mutex<Queue>>,
+    /// Whether [`Revoker::kept`] is not what it was.
+    changed: Arc<AtomicBool>,
+    dropped: LineLimit,
     health: Arc<Health>,
     metrics: Arc<LifecycleMetrics>,
     origin: Instant,
 }
 
-/// How far a relay is.
+/// What is known of the way to a relay.
 #[derive(Default)]
 struct Place {
-    /// The number of the first revocation that was not pushed to it.
-    next: AtomicU64,
-    /// The same, whatever instance of it the others were pushed to.
-    first: AtomicU64,
+    progress: Mutex<Progress>,
     wake: Notify,
-    /// What is pushed apart from the sequence.
-    rest: Mutex<Rest>,
-    /// The instance that it is about.
-    instance: Mutex<String>,
-    /// Why revocations do not arrive.
-    problem: Mutex<Option<String>>,
 }
 
-#[derive(Default)]
-struct Rest {
-    /// What has failed.
-    retries: VecDeque<Push>,
-    /// What is under way.
-    in_flight: Vec<Push>,
-}
+/// A revocation as it is kept: the user, which kind that is, until when, and whether every relay has confirmed it.
+pub type Kept = (Box<str>, UserKind, u64, bool);
 
-/// A revocation that a relay gets.
-#[derive(Clone)]
-struct Push {
-    revocation: Revocation,
-    /// The relay had it before it was restarted.
-    is_repeated: bool,
-    refusals: u8,
+/// Why a relay has not confirmed a revocation.
+struct NotConfirmed {
+    failure: Failure,
+    /// The relay has refused it, and would again.
+    is_refused: bool,
+    /// The relay does not answer at all, so others would fail, too.
+    is_down: bool,
 }
 
 impl Revoker {
@@ -91,36 +88,59 @@ impl Revoker {
         origin: Instant,
     ) -> Revoker {
         let relays = relays.iter().map(|relay| (relay.clone(), Arc::default())).collect();
-        Revoker { relays, queue: Arc::default(), health, metrics, origin }
+        let (queue, changed, dropped) = (Arc::default(), Arc::default(), LineLimit::default());
+        Revoker { relays, queue, changed, dropped, health, metrics, origin }
     }
 
-    /// The same with other relays, to take the place of this one. One that this one has keeps its place.
+    /// The same with other relays, to take the place of this one. One that this one has keeps its place; another one gets all that
+    /// was revoked before.
     pub fn with_relays(
         &self,
         relays: &[Arc<Relay>],
         health: Arc<Health>,
         metrics: Arc<LifecycleMetrics>,
     ) -> Revoker {
+        let next = self.queue().end();
         let places = relays.iter().map(|relay| {
             let is_it = |other: &Relay| {
                 let (one, other) = (&relay.settings, &other.settings);
                 (&one.name, &one.socket, &one.url) == (&other.name, &other.socket, &other.url)
             };
             let known = self.relays.iter().find(|(other, _)| is_it(other)).map(|(_, place)| place.clone());
-            let place = known.unwrap_or_default();
+            let place = known.unwrap_or_else(|| {
+                let progress = Progress { next, ..Progress::default() };
+                Arc::new(Place { progress: Mutex::new(progress), ..Place::default() })
+            });
             (relay.clone(), place)
         });
-        Revoker { relays: places.collect(), queue: self.queue.clone(), health, metrics, origin: self.origin }
+        let (queue, changed, origin) = (self.queue.clone(), self.changed.clone(), self.origin);
+        Revoker {
+            relays: places.collect(),
+            queue,
+            changed,
+            dropped: LineLimit::default(),
+            health,
+            metrics,
+            origin,
+        }
     }
 
     /// Revokes a user at every relay.
     pub fn push(&self, order: Order) {
         let dropped = self.queue().push(order, KEPT);
-        for (_, place) in &self.relays {
+        self.changed.store(true, Ordering::Relaxed);
+        for (relay, place) in &self.relays {
             if let Some((number, kind)) = dropped
-                && number >= place.next.load(Ordering::Relaxed)
+                && lock(&place.progress).lacks(number)
             {
                 self.metrics.revoked(kind, RevocationOutcome::Dropped);
+                if let Some(more) = self.dropped.take() {
+                    let name = &relay.settings.name;
+                    warn!(
+                        "relay {name}: a revocation was dropped, because {KEPT} newer ones wait; it can be revoked by \
+                         hand with `hairpin ctl revoke`{more}"
+                    );
+                }
             }
             place.wake.notify_one();
         }
@@ -136,79 +156,164 @@ impl Revoker {
         self.queue().prune(unix);
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.queue().revocations.len()
+    }
+
+    /// Whether what is kept has changed since the last call.
+    pub fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
+    }
+
+    /// What is kept was not written.
+    pub fn note_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// What matters after a restart, in order.
+    pub fn kept(&self) -> Vec<Kept> {
+        let places: Vec<_> = self.relays.iter().map(|(_, place)| lock(&place.progress)).collect();
+        let lacking: HashSet<u64> = places.iter().flat_map(|progress| progress.under_way()).collect();
+        let first = places.iter().map(|progress| progress.next).min().unwrap_or(0);
+        let queue = self.queue();
+        let kept = queue.revocations.iter().map(|(number, one)| {
+            let is_confirmed = *number < first && !lacking.contains(number);
+            ((*one.user).into(), one.kind, one.until, is_confirmed)
+        });
+        kept.collect()
+    }
+
+    /// Goes on with what an earlier run has kept: what was not confirmed is pushed, and the rest to relays that lack it.
+    pub fn restore(&self, kept: &[Kept]) {
+        let mut queue = self.queue();
+        // What has happened since the start comes last.
+        let later = std::mem::take(&mut *queue).revocations;
+        let since = self.origin.elapsed();
+        let restored = |confirmed: bool| {
+            let restored = kept.iter().filter(move |(.., is_confirmed)| *is_confirmed == confirmed);
+            restored.map(move |(user, kind, until, _)| Order {
+                user: user.clone(),
+                kind: *kind,
+                until: *until,
+                since,
+            })
+        };
+        for order in restored(true) {
+            queue.push(order, KEPT);
+        }
+        let next = queue.end();
+        for order in restored(false) {
+            queue.push(order, KEPT);
+        }
+        for one in later.into_values() {
+            queue.push(
+                Order { user: (*one.user).into(), kind: one.kind, until: one.until, since: one.since },
+                KEPT,
+            );
+        }
+        drop(queue);
+        for (_, place) in &self.relays {
+            lock(&place.progress).next = next;
+            place.wake.notify_one();
+        }
+    }
+
     /// Keeps a relay informed, for ever. What is revoked there already goes into `tags` first.
     pub async fn serve(&self, index: usize, tags: &Tags) {
         let (relay, place) = &self.relays[index];
         let pending = self.metrics.pending.with_label_values(&[&relay.settings.name]);
+        let mut counted = None;
         let mut state = relay.follow();
+        let mut pushes = JoinSet::new();
         let mut pause = RETRY.0;
-        lock(&place.rest).resume();
+        let mut hold = None;
+        lock(&place.progress).resume(Instant::now());
         loop {
-            let rest = lock(&place.rest).retries.len();
-            pending.set((self.queue().after(place.next.load(Ordering::Relaxed)) + rest) as i64);
-            let answers = state.wait_for(|state| state.status.is_some()).await;
-            // The sender lives as long as the relay.
-            let Ok(instance) = answers.map(|state| state.status.as_ref().map(|one| one.instance.clone()))
-            else {
-                return;
-            };
-            let instance = instance.unwrap_or_default();
-            if *lock(&place.instance) != instance {
-                if let Err(failure) = read_tags(relay, tags).await {
-                    self.note(index, Some(&failure.message));
-                    back_off(&mut pause).await;
-                    continue;
+            let instance = state.borrow_and_update().status.as_ref().map(|status| status.instance.clone());
+            let answers = instance.is_some();
+            if let Some(instance) = instance {
+                if lock(&place.progress).instance != instance {
+                    match self.read_revoked(relay, place, tags).await {
+                        Ok(known) => lock(&place.progress).restarted(instance, known),
+                        Err(failure) => {
+                            self.note(index, Some(&failure.message));
+                            sleep(pause).await;
+                            pause = RETRY.1.min(pause * 2);
+                            continue;
+                        }
+                    }
+                    self.note(index, None);
+                    pause = RETRY.0;
                 }
-                self.note(index, None);
-                *lock(&place.rest) = Rest::default();
-                place.next.store(0, Ordering::Relaxed);
-                *lock(&place.instance) = instance;
-            }
-            relay.note_tags_read();
-            let batch = self.batch(place);
-            if batch.is_empty() {
-                tokio::select! {
-                    () = place.wake.notified() => {}
-                    changed = state.changed() => if changed.is_err() { return },
+                relay.note_tags_read();
+                hold = hold.filter(|hold| *hold > Instant::now());
+                while hold.is_none()
+                    && let Some(push) = self.take(place)
+                {
+                    let relay = relay.clone();
+                    pushes.spawn(async move {
+                        let result = push_to(&relay, &push.revocation).await;
+                        (push, result)
+                    });
                 }
-                continue;
             }
-            let results = push_all(relay, batch).await;
-            let failure = self.judge(relay, place, results);
-            self.note(index, failure.as_deref());
-            match failure {
-                None => pause = RETRY.0,
-                Some(_) => back_off(&mut pause).await,
+            let is_idle = pushes.is_empty();
+            if is_idle || counted.is_none_or(|counted: Instant| counted.elapsed() >= COUNT) {
+                counted = Some(Instant::now());
+                pending.set(lock(&place.progress).pending(&self.queue()) as i64);
+            }
+            let due = hold.or_else(|| lock(&place.progress).due()).filter(|_| answers);
+            tokio::select! {
+                Some(Ok((push, result))) = pushes.join_next(), if !is_idle => {
+                    match self.judge(index, push, result) {
+                        true => (hold, pause) = (None, RETRY.0),
+                        false if hold.is_some() => {}
+                        false => {
+                            hold = Some(Instant::now() + pause);
+                            pause = RETRY.1.min(pause * 2);
+                        }
+                    }
+                }
+                // The sender lives as long as the relay.
+                changed = state.changed() => if changed.is_err() { return },
+                () = place.wake.notified() => if !answers { sleep(COUNT).await },
+                () = sleep_until(due.unwrap_or(self.origin)), if due.is_some() => {}
             }
         }
     }
 
-    /// What becomes of those that were pushed; returns a message about one that has failed.
-    fn judge(
-        &self,
-        relay: &Relay,
-        place: &Place,
-        results: Vec<(Push, Result<(), Failure>)>,
-    ) -> Option<String> {
-        let mut message = None;
-        let mut rest = lock(&place.rest);
-        rest.in_flight.clear();
-        for (mut push, result) in results {
-            let Err(error) = result else {
-                self.confirmed(&push);
-                continue;
-            };
-            push.refusals += u8::from(is_refusal(&error) && relay.state().status.is_some());
-            if push.refusals < REFUSALS {
-                rest.retries.push_back(push);
-            } else {
-                let (name, user) = (&relay.settings.name, &push.revocation.user);
-                warn!("relay {name} refuses to revoke {user:?}: {}", error.message);
-                self.metrics.revoked(push.revocation.kind, RevocationOutcome::Refused);
+    fn take(&self, place: &Place) -> Option<Push> {
+        lock(&place.progress).take(&self.queue(), Instant::now(), unix_now())
+    }
+
+    /// What becomes of a push; returns whether it shows that the relay answers.
+    fn judge(&self, index: usize, mut push: Push, result: Result<(), NotConfirmed>) -> bool {
+        let (relay, place) = &self.relays[index];
+        let mut progress = lock(&place.progress);
+        let Err(NotConfirmed { failure, is_refused, is_down }) = result else {
+            progress.ended(&push);
+            let is_all = progress.retries.is_empty();
+            drop(progress);
+            self.confirmed(&push);
+            if is_all {
+                self.note(index, None);
             }
-            message = Some(error.message);
+            return true;
+        };
+        push.refusals += u8::from(is_refused && relay.state().status.is_some());
+        if push.refusals < REFUSALS {
+            progress.failed(push, Instant::now());
+            drop(progress);
+            self.note(index, Some(&failure.message));
+        } else {
+            progress.ended(&push);
+            drop(progress);
+            let (name, user) = (&relay.settings.name, &push.revocation.user);
+            warn!("relay {name} refuses to revoke {user:?}: {}", failure.message);
+            self.metrics.revoked(push.revocation.kind, RevocationOutcome::Refused);
         }
-        message
+        !is_down
     }
 
     /// Reports whether revocations arrive at a relay.
@@ -217,17 +322,18 @@ impl Revoker {
         let name = &relay.settings.name;
         let problem =
             problem.map(|why| format!("relay {name}: revocations do not arrive and are repeated: {why}"));
-        match (lock(&place.problem).as_ref(), &problem) {
+        let was = std::mem::replace(&mut lock(&place.progress).problem, problem.clone());
+        match (was, &problem) {
             (None, Some(problem)) => warn!("{problem}"),
             (Some(_), None) => info!("relay {name}: revocations arrive again"),
             _ => {}
         }
-        *lock(&place.problem) = problem;
-        let problem = self.relays.iter().find_map(|(_, place)| lock(&place.problem).clone());
+        let problem = self.relays.iter().find_map(|(_, place)| lock(&place.progress).problem.clone());
         self.health.report(Part::Revocations, problem.map_or(Ok(()), Err));
     }
 
     fn confirmed(&self, push: &Push) {
+        self.changed.store(true, Ordering::Relaxed);
         if push.is_repeated {
             return;
         }
@@ -236,40 +342,28 @@ impl Revoker {
         self.metrics.revoked(push.revocation.kind, RevocationOutcome::Confirmed);
     }
 
-    /// What a relay gets next: what has failed before, and then what is new, in order.
-    fn batch(&self, place: &Place) -> Vec<Push> {
-        let unix = unix_now();
-        let mut rest = lock(&place.rest);
-        rest.retries.retain(|push| push.revocation.until > unix);
-        let failed = rest.retries.len().min(IN_FLIGHT);
-        let mut batch: Vec<_> = rest.retries.drain(..failed).collect();
-        let queue = self.queue();
-        let first = place.first.load(Ordering::Relaxed);
-        for (number, revocation) in queue.revocations.range(place.next.load(Ordering::Relaxed)..) {
-            if batch.len() >= IN_FLIGHT {
-                break;
-            }
-            place.next.store(number + 1, Ordering::Relaxed);
-            place.first.fetch_max(number + 1, Ordering::Relaxed);
-            // A relay refuses a time that is in the past.
-            if revocation.until > unix {
-                let (revocation, is_repeated) = (revocation.clone(), *number < first);
-                batch.push(Push { revocation, is_repeated, refusals: 0 });
-            }
+    /// Reads whom a relay has revoked already, so that credentials that are issued from now on expire later; returns the numbers of
+    /// those that it need not be told again.
+    async fn read_revoked(&self, relay: &Relay, place: &Place, tags: &Tags) -> Result<HashSet<u64>, Failure> {
+        let mut known = HashSet::new();
+        let mut found = 0;
+        each_revoked(relay, PREFIX, |user, until| {
+            found += usize::from(tags.revoke(user, until));
+            known.extend(self.queue().number(user, until));
+        })
+        .await?;
+        if lock(&place.progress).next > 0 {
+            each_revoked(relay, SESSION_PREFIX, |user, until| known.extend(self.queue().number(user, until)))
+                .await?;
         }
-        rest.in_flight.clone_from(&batch);
-        batch
+        if found > 0 {
+            info!("relay {}: {} revoked", relay.settings.name, counted(found, "participant"));
+        }
+        Ok(known)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         lock(&self.queue)
-    }
-}
-
-impl Rest {
-    /// What was under way when another task ended may not have arrived.
-    fn resume(&mut self) {
-        self.in_flight.drain(..).rev().for_each(|push| self.retries.push_front(push));
     }
 }
 
@@ -278,70 +372,56 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Pushes some at the same time; returns them with their results.
-async fn push_all(relay: &Arc<Relay>, batch: Vec<Push>) -> Vec<(Push, Result<(), Failure>)> {
-    let mut pushes = JoinSet::new();
-    for one in batch {
-        let relay = relay.clone();
-        pushes.spawn(async move {
-            let result = push(&relay, &one.revocation).await;
-            (one, result)
-        });
-    }
-    pushes.join_all().await
-}
-
-async fn push(relay: &Relay, revocation: &Revocation) -> Result<(), Failure> {
+async fn push_to(relay: &Relay, revocation: &Revocation) -> Result<(), NotConfirmed> {
     let end = match revocation.kind {
         UserKind::Sid => "all",
         // The participant may be back already, with a newer credential.
         UserKind::Tag => "refused",
     };
-    let answer = relay.revoke(&revocation.user, revocation.until, end).await?;
-    match answer["silent_workers"].as_array().is_some_and(|silent| !silent.is_empty()) {
-        true => Err(Failure {
-            is_broken: true,
-            ..Failure::new("a thread of the relay that may have allocations does not respond")
-        }),
-        false => Ok(()),
+    match in_time(relay.revoke(&revocation.user, revocation.until, end)).await {
+        Ok(answer) => match answer["silent_workers"].as_array().is_some_and(|silent| !silent.is_empty()) {
+            true => {
+                let failure =
+                    Failure::new("a thread of the relay that may have allocations does not respond");
+                Err(NotConfirmed { failure, is_refused: false, is_down: false })
+            }
+            false => Ok(()),
+        },
+        Err(failure) => {
+            let is_down = failure.is_missing || failure.is_gone || failure.is_broken || failure.is_stopping;
+            Err(NotConfirmed { failure, is_refused: !is_down, is_down })
+        }
     }
 }
 
-/// Whether a relay has answered, and would again.
-fn is_refusal(failure: &Failure) -> bool {
-    !(failure.is_missing || failure.is_gone || failure.is_broken || failure.is_stopping)
+/// The answer of a relay, if it does not take too long.
+async fn in_time(answer: impl Future<Output = Result<Value, Failure>>) -> Result<Value, Failure> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| {
+        let message = format!("the relay does not answer within {} s", PATIENCE.as_secs());
+        Err(Failure { is_broken: true, ..Failure::new(message) })
+    })
 }
 
-async fn back_off(pause: &mut Duration) {
-    sleep(*pause).await;
-    *pause = RETRY.1.min(*pause * 2);
-}
-
-/// Reads which tags a relay has revoked already, so that credentials that are issued from now on expire later.
-async fn read_tags(relay: &Relay, tags: &Tags) -> Result<(), Failure> {
-    // Names are in order, and those of tags begin alike.
-    let (mut cursor, mut found) = (PREFIX.to_owned(), 0);
+/// Reads the revocations of a relay whose users begin with this, with their times.
+async fn each_revoked(relay: &Relay, prefix: &str, mut each: impl FnMut(&str, u64)) -> Result<(), Failure> {
+    // Names are in order.
+    let mut cursor = prefix.to_owned();
     loop {
         let path = format!("/v1/revocations?limit={PAGE}&cursor={}", encoded(&cursor));
-        let page = relay.control().get(&path).await?;
+        let page = in_time(relay.control().get(&path)).await?;
         for one in page["revocations"].as_array().into_iter().flatten() {
-            let Some(user) = one["user"].as_str().filter(|user| user.starts_with(PREFIX)) else {
-                continue;
-            };
+            let user = one["user"].as_str().filter(|user| user.starts_with(prefix));
             // A static user has no time.
-            if let Some(until) = one["until"].as_str().and_then(|until| unix_time(until).ok()) {
-                found += usize::from(tags.revoke(user, until));
+            let until = one["until"].as_str().and_then(|until| unix_time(until).ok());
+            if let (Some(user), Some(until)) = (user, until) {
+                each(user, until);
             }
         }
         match page["next"].as_str() {
-            Some(next) if next.starts_with(PREFIX) => next.clone_into(&mut cursor),
-            _ => break,
+            Some(next) if next.starts_with(prefix) => next.clone_into(&mut cursor),
+            _ => return Ok(()),
         }
     }
-    if found > 0 {
-        info!("relay {}: {} revoked", relay.settings.name, counted(found, "participant"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

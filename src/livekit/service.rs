@@ -76,6 +76,7 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
             match signal {
                 Signal::Stop(name) => {
                     info!("{name}: stopping; calls and what the relays were told go on");
+                    sidecar.lifecycle.stop();
                     return Ok(());
                 }
                 Signal::Reload => {

@@ -159,6 +159,38 @@ async fn a_restarted_sidecar_knows_who_was_there() {
     eventually("bob is known", || running.lifecycle.with_rooms(|rooms| rooms.held()) == 1).await;
 }
 
+/// The relay is away when alice leaves, and the sidecar is stopped before it is back.
+#[tokio::test]
+async fn what_a_relay_has_not_got_before_a_restart_of_the_sidecar_it_gets_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_livekit, settings) = fakes::livekit(|asked| fakes::lists(asked, &[])).await;
+    let running = run(folder.path(), &settings, NEVER);
+    let tag = running.tag("alice");
+    running.lifecycle.stop();
+    assert!(
+        !folder.path().join("state").exists(),
+        "what an earlier run has kept is not replaced before it was read"
+    );
+    eventually("it has started", || running.lifecycle.restored.load(Ordering::Relaxed)).await;
+    running.tell("participant_left", "PA_1", "alice");
+    eventually("the tag is revoked", || running.lifecycle.revoker.len() == 2).await;
+    running.lifecycle.stop();
+    let lifecycle = Arc::downgrade(&running.lifecycle);
+    drop(running);
+    eventually("the lock is released", || lifecycle.strong_count() == 0).await;
+    let relay = fakes::relay(&folder.path().join("relay"), "one");
+    let running = run(folder.path(), &settings, NEVER);
+    eventually("both arrive", || users(&relay) == ["PA_1", &tag]).await;
+    let until = relay.revoked()[1].1;
+    assert!(running.tags.expiry(&tag, 0, 60) > until, "what is issued now is valid");
+    let ends: Vec<_> = relay
+        .asked("/v1/revocations")
+        .into_iter()
+        .filter_map(|asked| asked.body["end"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(ends, ["all", "refused"], "a page with a newer credential of the tag keeps its allocations");
+}
+
 #[test]
 fn times_of_events_are_by_our_clock() {
     for (at, ahead, expected) in

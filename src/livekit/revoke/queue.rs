@@ -54,9 +54,15 @@ impl Queue {
         dropped.map(|(number, dropped)| (number, dropped.kind))
     }
 
-    /// How many there are from this number on.
-    pub fn after(&self, number: u64) -> usize {
-        self.revocations.range(number..).count()
+    /// The number of the next one.
+    pub fn end(&self) -> u64 {
+        self.next
+    }
+
+    /// The number of a user's revocation, if it is up to this time or an earlier one.
+    pub fn number(&self, user: &str, until: u64) -> Option<u64> {
+        let number = self.users.get(user)?;
+        self.revocations.get(number).filter(|known| known.until <= until).map(|_| *number)
     }
 
     /// Forgets those that are over.

@@ -68,7 +68,10 @@ async fn revocations_arrive_in_order_and_once() {
         })
         .collect();
     // A few are under way at the same time.
-    assert!(arrived.iter().enumerate().all(|(place, n)| place.abs_diff(*n) < IN_FLIGHT), "{arrived:?}");
+    assert!(
+        arrived.iter().enumerate().all(|(place, n)| place.abs_diff(*n) < place::IN_FLIGHT),
+        "{arrived:?}"
+    );
     let metrics = &pushing.revoker.metrics;
     eventually("all are confirmed", || page(metrics, RevocationOutcome::Confirmed) == 50).await;
     assert_eq!(metrics.revocation_seconds.get_sample_count(), 50);
@@ -152,16 +155,8 @@ async fn a_renewed_sidecar_goes_on_where_the_former_one_has_stopped() {
     let metrics = pushing.revoker.metrics.clone();
     eventually("it is confirmed", || page(&metrics, RevocationOutcome::Confirmed) == 1).await;
     pushing.tasks.drain(..).for_each(|task| task.abort());
-    lock(&pushing.revoker.relays[0].1.rest).in_flight.push(Push {
-        revocation: Revocation {
-            user: "PA_2".into(),
-            kind: UserKind::Sid,
-            until: unix_now() + 1000,
-            since: Duration::ZERO,
-        },
-        is_repeated: false,
-        refusals: 0,
-    });
+    pushing.revoker.push(order("PA_2", unix_now() + 1000));
+    assert!(pushing.revoker.take(&pushing.revoker.relays[0].1).is_some(), "it is under way");
     let relay = fakes::relay_at(socket);
     let relays = [relay.clone(), fakes::relay_at("/nowhere".into())];
     let renewed = Arc::new(pushing.revoker.with_relays(&relays, Arc::default(), metrics.clone()));
@@ -174,6 +169,96 @@ async fn a_renewed_sidecar_goes_on_where_the_former_one_has_stopped() {
     users.sort();
     assert_eq!(users, ["PA_1", "PA_2", "PA_3"]);
     assert!(relay.is_usable());
+}
+
+/// A thread of the relay hangs, and the relay refuses one: neither holds up what comes later.
+#[tokio::test]
+async fn what_fails_again_and_again_delays_nothing_that_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("relay");
+    let fake = fakes::relay(&socket, "one");
+    fake.answer(|asked| match asked.body["user"].as_str() {
+        Some(user) if user.starts_with("PA_silent") => {
+            (200, json!({ "ended": 0, "silent_workers": [1] }).to_string())
+        }
+        _ => fakes::relay_answer("one", asked),
+    });
+    let pushing = pushing(&socket);
+    for n in 0..20 {
+        pushing.revoker.push(order(&format!("PA_silent{n}"), unix_now() + 1000));
+    }
+    let metrics = &pushing.revoker.metrics;
+    eventually("they are repeated", || fake.revoked().len() > 60).await;
+    for n in 0..10 {
+        pushing.revoker.push(order(&format!("PA_{n}"), unix_now() + 1000));
+        eventually("it is confirmed", || page(metrics, RevocationOutcome::Confirmed) == n + 1).await;
+    }
+    let pending = metrics.pending.with_label_values(&["a-relay"]);
+    eventually("the others are counted", || pending.get() == 20).await;
+}
+
+/// The gauge tells how many wait for a relay that is away.
+#[tokio::test]
+async fn pending_revocations_are_counted_while_a_relay_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let pushing = pushing(&folder.path().join("relay"));
+    let pending = pushing.revoker.metrics.pending.with_label_values(&["a-relay"]);
+    for n in 1..4 {
+        pushing.revoker.push(order(&format!("PA_{n}"), unix_now() + 1000));
+        eventually("it is counted", || pending.get() == n).await;
+    }
+}
+
+/// The sidecar is restarted before a relay has confirmed a revocation.
+#[tokio::test]
+async fn what_was_kept_arrives_after_a_restart_of_the_sidecar() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("relay");
+    let fake = fakes::relay(&socket, "one");
+    let later = unix_now() + 1000;
+    let first = pushing(&socket);
+    first.revoker.push(order("PA_1", later));
+    first.revoker.push(order("PA_2", later));
+    let metrics = first.revoker.metrics.clone();
+    eventually("they are confirmed", || page(&metrics, RevocationOutcome::Confirmed) == 2).await;
+    assert!(first.revoker.take_changed() && !first.revoker.take_changed());
+    drop(fake);
+    std::fs::remove_file(&socket).unwrap();
+    first.revoker.push(order("PA_3", later));
+    let kept = first.revoker.kept();
+    let kept: Vec<_> = kept.iter().map(|(user, kind, until, done)| (&**user, *kind, *until, *done)).collect();
+    let expected = [("PA_1", true), ("PA_2", true), ("PA_3", false)];
+    assert_eq!(kept, expected.map(|(user, done)| (user, UserKind::Sid, later, done)));
+    let kept = first.revoker.kept();
+    drop(first);
+    let fake = fakes::relay(&socket, "one");
+    // It has forgotten PA_2.
+    fake.answer(move |asked| match asked.path.as_str() {
+        "/v1/revocations?limit=1000&cursor=PA_" => {
+            let known =
+                json!({ "user": "PA_1", "since": "2026-12-01T08:00:00Z", "until": "2036-01-01T00:00:00Z" });
+            (200, json!({ "revocations": [known], "next": null }).to_string())
+        }
+        _ => fakes::relay_answer("one", asked),
+    });
+    let relay = fakes::relay_at(socket);
+    let metrics = Arc::new(LifecycleMetrics::new(&Registry::new()));
+    let revoker = Arc::new(Revoker::new(&[relay.clone()], Arc::default(), metrics, Instant::now()));
+    revoker.push(order("PA_4", later));
+    revoker.restore(&kept);
+    let (pushed, tags) =
+        (revoker.clone(), Arc::new(Tags::new(&Secret::new("a shared secret for these tests"))));
+    let tasks = [
+        tokio::spawn(async move { relay.watch().await }),
+        tokio::spawn(async move { pushed.serve(0, &tags).await }),
+    ];
+    eventually("they have arrived", || fake.revoked().len() == 3).await;
+    assert_eq!(
+        fake.revoked().iter().map(|(user, _)| user.as_str()).collect::<Vec<_>>(),
+        ["PA_3", "PA_4", "PA_2"]
+    );
+    assert_eq!(page(&revoker.metrics, RevocationOutcome::Confirmed), 2);
+    tasks.iter().for_each(JoinHandle::abort);
 }
 
 /// The sidecar was restarted: what a relay has revoked before is known before a credential is issued for it.
@@ -222,7 +307,11 @@ fn a_full_queue_drops_the_oldest() {
     assert_eq!(queue.push(order("more", 200), 5), Some((0, UserKind::Sid)));
     let users: Vec<_> = queue.revocations.values().map(|one| (&*one.user, one.until)).collect();
     assert_eq!(users, [("1", 101), ("2", 102), ("4", 104), ("3", 103), ("more", 200)]);
-    assert_eq!((queue.after(0), queue.after(6), queue.users.len()), (5, 1, 5));
+    assert_eq!((queue.end(), queue.users.len()), (7, 5));
+    assert_eq!(
+        (queue.number("1", 101), queue.number("1", 100), queue.number("0", 101)),
+        (Some(1), None, None)
+    );
     queue.prune(103);
     assert_eq!((queue.revocations.len(), queue.users.len()), (2, 2));
 }

@@ -23,6 +23,8 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::tags;
 use super::webhook::Departure;
 use left::Left;
@@ -81,7 +83,8 @@ pub struct Order {
 }
 
 /// What the name of a user is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum UserKind {
     /// The id of a session.
     Sid,
