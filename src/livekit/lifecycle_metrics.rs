@@ -116,7 +116,7 @@ impl LifecycleMetrics {
                 "Lists of rooms and participants that LiveKit was asked for, by whether it has answered.",
                 &["outcome"],
             ),
-            up: add(registry, IntGauge::new("hairpin_livekit_up", "Whether LiveKit has answered the last list of its rooms.")),
+            up: add(registry, IntGauge::new("hairpin_livekit_up", "Whether LiveKit has answered everything in the last comparison with its lists: 1, else 0.")),
             clock_offset: add(
                 registry,
                 Gauge::new("hairpin_livekit_clock_offset_seconds", "By how much LiveKit's clock is ahead of this machine's."),
@@ -181,6 +181,12 @@ impl LifecycleMetrics {
             }
             self.relayed_rooms.with_label_values(&[name]).set(relayed[index]);
         }
+    }
+
+    /// A relay is not in the configuration any more.
+    pub fn forget_relay(&self, name: &str) {
+        // It has no figure if it was never asked.
+        let _ = self.pending.remove_label_values(&[name]);
     }
 
     /// The names of relays, so that their figures are there from the start.

@@ -192,7 +192,7 @@ pub struct LifecycleSettings {
 
 impl Default for LifecycleSettings {
     fn default() -> LifecycleSettings {
-        LifecycleSettings { revoke: true, reconcile: 5, state_dir: None }
+        LifecycleSettings { revoke: true, reconcile: 3, state_dir: None }
     }
 }
 

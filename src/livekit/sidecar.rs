@@ -56,6 +56,7 @@ impl Sidecar {
             let name = &gone.settings.name;
             if !sidecar.relays.iter().any(|relay| relay.settings.name == *name) {
                 sidecar.metrics.probes.forget(name);
+                sidecar.metrics.lifecycle.forget_relay(name);
             }
         }
         Ok(sidecar)

@@ -286,9 +286,10 @@ static SETTINGS: &[Setting<Settings>] = &[
     Setting {
         key: "lifecycle.reconcile",
         kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.lifecycle.reconcile },
-        default: "5",
+        default: "3",
         example: "",
-        doc: "Seconds between two comparisons with LiveKit's own lists of participants, because webhooks can be lost.",
+        doc: "Seconds between two comparisons with LiveKit's own lists of participants, because webhooks can be lost. A \
+              participant whose webhook was lost is revoked after two lists, the second a second after the first one.",
         reload: Reload::Live,
         coturn: &[],
     },

@@ -65,7 +65,7 @@ fn a_short_configuration_has_one_relay_and_the_defaults() {
     assert_eq!(settings.credentials.ttl, 14_400, "LiveKit's own default");
     assert_eq!(format!("{:?}", settings.http.listen), "[127.0.0.1:9643]");
     assert_eq!((settings.peers.mode, settings.lifecycle.revoke), (PeersMode::Only, true));
-    assert_eq!((settings.lifecycle.reconcile, settings.health.interval), (5, 15));
+    assert_eq!((settings.lifecycle.reconcile, settings.health.interval), (3, 15));
 }
 
 #[test]
