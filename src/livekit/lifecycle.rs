@@ -359,7 +359,7 @@ impl Lifecycle {
                 let is_due = rooms.take_changed() || (renew && rooms.held() > 0);
                 is_due.then(|| kept::sessions(rooms))
             });
-            let patience = Duration::from_secs((self.revoker.len() / PER_SECOND) as u64);
+            let patience = Duration::from_secs((self.revoker.held() / PER_SECOND) as u64);
             let is_due = revocations_at.elapsed() >= patience && self.revoker.take_changed();
             let revocations = is_due.then(|| self.revoker.kept());
             if sessions.is_none() && revocations.is_none() {

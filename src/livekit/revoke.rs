@@ -12,15 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::health::{Health, Part};
 use super::lifecycle_metrics::{LifecycleMetrics, RevocationOutcome};
-use super::relays::Relay;
+use super::relays::{Relay, in_time};
 use super::rooms::{Order, UserKind};
 use super::tags::{PREFIX, Tags};
 use crate::admin::client::Failure;
@@ -35,9 +34,6 @@ use queue::{Queue, Revocation};
 
 /// How often a revocation is repeated that a relay answers with an error.
 const REFUSALS: u8 = 5;
-
-/// How long a relay may take for a request. One that hangs must not hold up what comes later.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often pending revocations are counted at the most.
 const COUNT: Duration = Duration::from_millis(100);
@@ -157,7 +153,7 @@ impl Revoker {
     }
 
     /// How many are kept.
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.queue().revocations.len()
     }
 
@@ -378,6 +374,7 @@ async fn push_to(relay: &Relay, revocation: &Revocation) -> Result<(), NotConfir
         // The participant may be back already, with a newer credential.
         UserKind::Tag => "refused",
     };
+    // One that hangs must not hold up what comes later.
     match in_time(relay.revoke(&revocation.user, revocation.until, end)).await {
         Ok(answer) => match answer["silent_workers"].as_array().is_some_and(|silent| !silent.is_empty()) {
             true => {
@@ -392,14 +389,6 @@ async fn push_to(relay: &Relay, revocation: &Revocation) -> Result<(), NotConfir
             Err(NotConfirmed { failure, is_refused: !is_down, is_down })
         }
     }
-}
-
-/// The answer of a relay, if it does not take too long.
-async fn in_time(answer: impl Future<Output = Result<Value, Failure>>) -> Result<Value, Failure> {
-    timeout(PATIENCE, answer).await.unwrap_or_else(|_| {
-        let message = format!("the relay does not answer within {} s", PATIENCE.as_secs());
-        Err(Failure { is_broken: true, ..Failure::new(message) })
-    })
 }
 
 /// Reads the revocations of a relay whose users begin with this, with their times.

@@ -173,7 +173,7 @@ async fn what_a_relay_has_not_got_before_a_restart_of_the_sidecar_it_gets_afterw
     );
     eventually("it has started", || running.lifecycle.restored.load(Ordering::Relaxed)).await;
     running.tell("participant_left", "PA_1", "alice");
-    eventually("the tag is revoked", || running.lifecycle.revoker.len() == 2).await;
+    eventually("the tag is revoked", || running.lifecycle.revoker.held() == 2).await;
     running.lifecycle.stop();
     let lifecycle = Arc::downgrade(&running.lifecycle);
     drop(running);

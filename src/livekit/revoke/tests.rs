@@ -243,7 +243,8 @@ async fn what_was_kept_arrives_after_a_restart_of_the_sidecar() {
     });
     let relay = fakes::relay_at(socket);
     let metrics = Arc::new(LifecycleMetrics::new(&Registry::new()));
-    let revoker = Arc::new(Revoker::new(&[relay.clone()], Arc::default(), metrics, Instant::now()));
+    let revoker =
+        Arc::new(Revoker::new(std::slice::from_ref(&relay), Arc::default(), metrics, Instant::now()));
     revoker.push(order("PA_4", later));
     revoker.restore(&kept);
     let (pushed, tags) =
