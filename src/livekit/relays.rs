@@ -119,6 +119,9 @@ impl Probe {
 }
 
 /// Waits for an answer of a relay, but not for long.
+///
+/// # Errors
+/// There is none in time, or the relay refuses.
 pub async fn in_time<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let late = || Failure {
         is_broken: true,

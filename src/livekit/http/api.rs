@@ -107,7 +107,7 @@ impl Api {
     /// Says why clients get no ICE servers. The address may be that of a proxy.
     fn log(&self, failure: &Failure, from: SocketAddr) {
         let Failure { status, code, message, detail, .. } = failure;
-        let message = detail.as_ref().unwrap_or(message);
+        let message = detail.as_deref().unwrap_or(message);
         // What anybody can cause, without a token, is no news for the operator.
         if *status == StatusCode::BAD_REQUEST || ["unauthorized", "malformed_token"].contains(code) {
             return debug!(%from, "a request for ICE servers was refused: {message}");

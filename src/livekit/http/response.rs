@@ -17,7 +17,7 @@ pub struct Failure {
     /// For people: what happened, and what to do. It never contains a token.
     pub message: String,
     /// What only the operator is told, in the log.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     header: Option<(HeaderName, String)>,
 }
 
@@ -86,7 +86,7 @@ impl Failure {
 
     /// With more for the log than the client is told.
     pub fn with_detail(self, detail: String) -> Failure {
-        Failure { detail: Some(detail), ..self }
+        Failure { detail: Some(detail.into()), ..self }
     }
 
     /// As a response.
