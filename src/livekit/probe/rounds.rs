@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,7 +153,8 @@ async fn twice(
 /// that does not serve is not probed: its own status says why.
 pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: ProbeMetrics) {
     let name = relay.settings.name.clone();
-    let (mut changes, mut probed, mut next) = (Changes::default(), None, Instant::now());
+    let (mut changes, mut left_out) = (Changes::default(), LeftOut::default());
+    let (mut probed, mut next) = (None, Instant::now());
     if interval.is_none() {
         // A reload has turned probes off: what they have shown before does not hold for ever.
         relay.forget_probes();
@@ -163,10 +165,13 @@ pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: Probe
         let is_due = serving.is_some() && (serving != probed || Instant::now() >= next);
         if let Some(interval) = interval.filter(|_| is_due) {
             next = Instant::now() + interval;
-            // Read anew, so that another file of authorities holds at once.
-            let outcome = match Roots::load(relay.settings.ca_file.as_deref()) {
-                Ok(roots) => round(&relay, &Arc::new(roots)).await,
-                Err(problem) => Err(format!("{problem}; correct relay.ca_file")),
+            let mut round = pin!(round_now(&relay));
+            let outcome = loop {
+                tokio::select! {
+                    outcome = &mut round => break outcome,
+                    // Whoever hangs holds up the round, and must be seen meanwhile.
+                    () = sleep(LOOK) => show(&relay, &metrics, &mut left_out),
+                }
             };
             relay.look().await;
             match outcome {
@@ -184,8 +189,27 @@ pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: Probe
         if self::serving(&relay) != probed {
             probed = None;
         }
-        metrics.relay(&name, relay.is_usable());
+        show(&relay, &metrics, &mut left_out);
         sleep(LOOK).await;
+    }
+}
+
+async fn round_now(relay: &Relay) -> Result<Vec<Probe>, String> {
+    // Read anew, so that another file of authorities holds at once.
+    match Roots::load(relay.settings.ca_file.as_deref()) {
+        Ok(roots) => round(relay, &Arc::new(roots)).await,
+        Err(problem) => Err(format!("{problem}; correct relay.ca_file")),
+    }
+}
+
+/// Shows whether clients are sent to a relay.
+fn show(relay: &Relay, metrics: &ProbeMetrics, left_out: &mut LeftOut) {
+    let (name, obstacle) = (&relay.settings.name, relay.obstacle());
+    metrics.relay(name, obstacle.is_none());
+    match left_out.look(obstacle) {
+        Some(Err(obstacle)) => warn!("{obstacle}; clients are not sent to it"),
+        Some(Ok(())) => info!("relay {name}: clients are sent to it again"),
+        None => {}
     }
 }
 
@@ -193,6 +217,32 @@ pub async fn watch(relay: Arc<Relay>, interval: Option<Duration>, metrics: Probe
 fn serving(relay: &Relay) -> Option<String> {
     let status = relay.state().status?;
     (status.ready && status.draining.is_null()).then(|| status.instance.clone())
+}
+
+/// Whether clients are sent to a relay, as far as the log has said.
+#[derive(Default)]
+struct LeftOut {
+    /// How many looks in a row have found an obstacle.
+    looks: u32,
+}
+
+impl LeftOut {
+    /// After so many looks it is said: a restart takes less.
+    const LOOKS: u32 = 4;
+
+    /// Takes what a look has found, and returns it if it is news.
+    fn look(&mut self, obstacle: Option<String>) -> Option<Result<(), String>> {
+        match obstacle {
+            Some(obstacle) => {
+                self.looks = self.looks.saturating_add(1);
+                (self.looks == LeftOut::LOOKS).then_some(Err(obstacle))
+            }
+            None => {
+                let was_said = std::mem::take(&mut self.looks) >= LeftOut::LOOKS;
+                was_said.then_some(Ok(()))
+            }
+        }
+    }
 }
 
 /// What was logged last.
@@ -231,5 +281,21 @@ impl Changes {
             warn!(relay, "the relay is not probed: {problem}");
             self.not_probed = Some(problem.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One line when a relay is left out, one when it is not any more, and none about a restart.
+    #[test]
+    fn a_relay_that_is_left_out_is_news_once() {
+        let mut left_out = LeftOut::default();
+        let draining = || Some("it drains".to_owned());
+        let news: Vec<_> = (0..100).filter_map(|_| left_out.look(draining())).collect();
+        assert_eq!(news, [Err("it drains".to_owned())]);
+        assert_eq!((left_out.look(None), left_out.look(None)), (Some(Ok(())), None));
+        assert_eq!((left_out.look(draining()), left_out.look(None)), (None, None));
     }
 }
