@@ -46,7 +46,11 @@ impl Place {
 
     /// Starts the relay and waits until it serves.
     pub fn start(&self, stderr: Stdio) -> Running {
-        self.wait_for_start(&mut command(&["serve", "--config", self.config()]), stderr)
+        // What it keeps is its own, too: relays that run at the same time would share one, and only one of them may change it.
+        let state = self.folder.path().join("state");
+        fs::create_dir_all(&state).unwrap();
+        let mut command = command(&["serve", "--config", self.config()]);
+        self.wait_for_start(command.env("STATE_DIRECTORY", state), stderr)
     }
 
     /// Runs a command that starts the relay, and waits until it serves.
