@@ -1,5 +1,5 @@
-"""The configurations in docs/integrations.md are used as they are, but for paths: the relay at 203.0.113.7 is
-turn.example.org, the media server is at 203.0.113.20, and only the relay can be reached with media.
+"""The configurations in docs/integrations.md and docs/livekit.md are used as they are, but for paths: the relay at 203.0.113.7
+is turn.example.org, the media server is there or at 203.0.113.20, and only the relay can be reached with media.
 """
 
 import re
@@ -8,7 +8,8 @@ import pytest
 
 from conftest import NAME
 from documents import configurations
-from livekit import RELAY_PORTS, SIGNAL, LiveKit, Participant
+from hosts import eventually
+from livekit import RELAY_PORTS, SIGNAL, LiveKit, Participant, Sidecar, sidecar_command, write_private
 from mediamtx import WEB, MediaMTX
 from rooms import programs  # noqa: F401 a fixture
 
@@ -45,7 +46,7 @@ def pages(switch, host, authority):
 def documented_relay(start, host, tls, tmp_path):
     """Starts a relay with a documented configuration, whose files are elsewhere; peers in documentation are not global."""
 
-    def documented_relay(text, peers):
+    def documented_relay(text, peers=None):
         secret = tmp_path / "secret"
         secret.write_text(SECRET + "\n")
         secret.chmod(0o600)
@@ -53,7 +54,8 @@ def documented_relay(start, host, tls, tmp_path):
         file = tmp_path / "hairpin.toml"
         file.write_text(re.sub(r'"/etc/hairpin/([\w.]+)"', lambda path: f'"{places[path[1]]}"', text))
         file.chmod(0o600)
-        return start(host, "--config", file, "--set", f'peers.allow=["{peers}"]', configured=False)
+        allowed = ["--set", f'peers.allow=["{peers}"]'] if peers else []
+        return start(host, "--config", file, *allowed, configured=False)
 
     return documented_relay
 
@@ -98,3 +100,63 @@ def test_mediamtx(documented_relay, host, media, pages, programs, tmp_path):
     reader.watch()
     for page in pages:
         page.relayed("udp", "tcp", "tls", at=host.v4)
+
+
+def moved(text, folder, config_file=""):
+    """A configuration whose files are in a folder."""
+    text = re.sub(r"/etc/hairpin/(?=[\w-])", f"{folder}/", text)
+    return text.replace("/etc/livekit/livekit.yaml", str(config_file))
+
+
+def test_one_vps(documented_relay, host, pages, programs, authority, tmp_path):
+    """Relay, sidecar and LiveKit on one machine. Whoever is removed loses the relay."""
+    files = configurations("livekit.md", "### One VPS")
+    relay = documented_relay(files["hairpin.toml"])
+    write_private(tmp_path / "livekit-keys", files["livekit-keys"])
+    folders = [tmp_path / name for name in ("livekit", "sidecar")]
+    for folder in folders:
+        folder.mkdir()
+    config_file = folders[0] / "livekit.yaml"
+    write_private(config_file, moved(files["livekit.yaml"], tmp_path))
+    programs.append(LiveKit(host, folders[0]))
+    room = programs[-1].start()
+    file = folders[1] / "hairpin-livekit.toml"
+    write_private(file, moved(files["hairpin-livekit.toml"], tmp_path, config_file))
+    environment = {
+        "HAIRPIN_ADMIN_SOCKET": str(relay.socket),
+        "STATE_DIRECTORY": str(folders[1]),
+        "SSL_CERT_FILE": str(authority.certificate),
+    }
+    programs.append(Sidecar(relay, room, folders[1], environment=environment))
+    programs[-1].start().ready()
+    publisher, viewer = pages
+    publisher.reaches_only((host.v4, [SIGNAL]), (host.v4, [3478], "udp"))
+    viewer.reaches_only((host.v4, [SIGNAL]), (host.v4, [5349], "tcp"))
+    [(key, secret)] = re.findall(r"^(API\w+): (\S+)$", files["livekit-keys"], flags=re.M)
+    publisher.join(room, "publisher", publish=True, pair={"key": key, "secret": secret})
+    viewer.join(room, "viewer", pair={"key": key, "secret": secret})
+    viewer.watch()
+    publisher.relayed("udp", at=host.v4)
+    viewer.relayed("tls", at=host.v4)
+    stays, left = publisher.sid, viewer.sid
+
+    def users():
+        return {allocation["user"] for allocation in relay.ask("list", "--no-rates", "--all")["allocations"]}
+
+    assert users() == {stays, left}
+    viewer.run("member.leave()")
+    eventually(lambda: users() == {stays}, timeout=5)
+    assert left in {revoked["user"] for revoked in relay.ask("revocations", "--all")["revocations"]}
+
+
+def test_the_sidecar_of_a_cluster(host, tls, tmp_path):
+    """What the documentation has for a cluster is a configuration without a mistake: the exit status would be 2."""
+    files = configurations("livekit.md", "### A cluster")
+    for name in ("secret", "turn-2-token", "livekit-keys"):
+        write_private(tmp_path / name, {"livekit-keys": "APIexample: " + 32 * "s"}.get(name, 32 * "t") + "\n")
+    for name, place in (("fullchain.pem", tls["cert"]), ("privkey.pem", tls["key"])):
+        (tmp_path / name).symlink_to(place)
+    file = tmp_path / "hairpin-livekit.toml"
+    write_private(file, moved(files["hairpin-livekit.toml"], tmp_path))
+    found = sidecar_command(host, "check", "--config", file, status=1)
+    assert re.findall(r"^FAILED relay (\S+):", found, flags=re.M) == ["turn-1", "turn-2"], found
