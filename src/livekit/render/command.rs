@@ -322,7 +322,7 @@ impl Render<'_> {
         let (now, wanted) = (server.servers().await.map_err(Failure::new)?, section.value());
         if mediamtx::is_equal(&now, &wanted) {
             say(&format!("MediaMTX at {shown}: {} is current", section.key));
-            return Ok(Done::Changed);
+            return Ok(Done::Current);
         }
         if self.args.check {
             say(&format!("MediaMTX at {shown}: {} is not current", section.key));
