@@ -1,4 +1,4 @@
-//! `hairpin-livekit check`: its arguments, and what it prints. What it proves is in [`check`](crate::livekit::check).
+//! `hairpin-livekit check`: its arguments, and what it prints. What it proves is in [`check`].
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
