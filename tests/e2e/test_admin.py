@@ -108,12 +108,12 @@ def test_every_verb(start, host, connect, peers):
         assert error_code(connect(time_limited(SECRET, "bob/1")).allocate) == 401
         later = connect(time_limited(SECRET, "bob/1", 3 * 3600))
         assert later.allocate(), "a credential that was made since"
-        assert "0 allocations ended" in relay.ctl("revoke", "bob/1", "--for", "2h", "--keep-later")
-        assert later.refresh(), "it expires later than the revocation refuses"
         [revoked] = relay.ask("revocations")["revocations"]
         assert revoked["user"] == "bob/1" and revoked["until"]
         assert relay.line("audit", action="revoke bob/1", outcome="ok")["until"] == revoked["until"]
         assert "bob/1" in relay.ctl("revocations")
+        assert "0 allocations ended" in relay.ctl("revoke", "bob/1", "--for", "2h", "--keep-later")
+        assert later.refresh(), "it expires later than the revocation refuses"
         relay.ctl("unrevoke", "bob/1")
         assert connect(time_limited(SECRET, "bob/1")).allocate()
         assert "is not revoked" in relay.ctl("unrevoke", "bob/1", status=1)
