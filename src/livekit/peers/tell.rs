@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::overlay::{Step, Told};
-use super::watch::log_new;
 use crate::livekit::relays::{Relay, RelayStatus};
 use crate::livekit::settings::PeersMode;
 
@@ -145,6 +144,13 @@ fn shortened(addresses: &[String]) -> String {
         None | Some(0) => addresses.join(", "),
         Some(more) => format!("{} and {} more", addresses[..SHOWN].join(", "), more),
     }
+}
+
+/// Logs sentences that were not there the last time.
+pub(super) fn log_new(logged: &mut BTreeSet<String>, now: &[String], of: &str) {
+    let now: BTreeSet<String> = now.iter().cloned().collect();
+    now.difference(logged).for_each(|sentence| warn!("{of}: {sentence}"));
+    *logged = now;
 }
 
 #[cfg(test)]

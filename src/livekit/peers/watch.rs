@@ -15,7 +15,7 @@ use super::machine;
 use super::nodes::Nodes;
 use super::sfu::SfuConfig;
 use super::store::{NodeStore, Target};
-use super::tell::{Teller, Wanted};
+use super::tell::{Teller, Wanted, log_new};
 use crate::config::files::unreadable;
 use crate::daemon::{reading, unix_now};
 use crate::livekit::health::Part;
@@ -237,13 +237,6 @@ fn judge(
     }
     let without = if lacks_nodes { NO_NODE } else { NO_ADDRESS };
     Err(first.map_or(without, |first| first).to_owned())
-}
-
-/// Logs sentences that were not there the last time.
-pub(super) fn log_new(logged: &mut BTreeSet<String>, now: &[String], of: &str) {
-    let now: BTreeSet<String> = now.iter().cloned().collect();
-    now.difference(logged).for_each(|sentence| warn!("{of}: {sentence}"));
-    *logged = now;
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
