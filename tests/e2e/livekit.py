@@ -240,6 +240,7 @@ class Sidecar(Program):
 
     def __init__(self, relay, livekit, folder, authority=None, *, environment=None, **changes):
         self.file = Path(folder) / "hairpin-livekit.toml"
+        self.relay = relay
         super().__init__(relay.host, folder, SIDECAR, "run", "--config", self.file, environment=environment)
         self.http = ("127.0.0.1", 9643)
         if not self.file.exists():
@@ -268,8 +269,10 @@ class Sidecar(Program):
         return self.answers(self.http, "/livez")
 
     def ready(self):
-        """Waits until it has found everything to be well."""
-        return self.answers(self.http, "/readyz")
+        """Waits until it has found everything to be well, and has told the relay where the SFU is."""
+        self.answers(self.http, "/readyz")
+        eventually(lambda: self.relay.ask("peers", "list")["overlays"])
+        return self
 
     def get(self, path, headers=None):
         """The status, headers and body of a page."""
