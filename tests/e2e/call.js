@@ -87,9 +87,9 @@ class Call {
   }
 }
 
-// Resolves when the condition holds; rejects after 30 seconds.
-async function until(condition) {
-  const end = performance.now() + 30_000;
+// Resolves when the condition holds; rejects when patience, in milliseconds, is over.
+async function until(condition, patience = 30_000) {
+  const end = performance.now() + patience;
   while (!(await condition())) {
     if (performance.now() > end) throw new Error(`condition not met: ${condition}`);
     await new Promise((again) => setTimeout(again, 50));

@@ -77,10 +77,11 @@ class Watch {
     return frames;
   }
 
-  // Waits for `count` more frames. Returns the seconds from the beginning to the first frame.
+  // Waits for `count` more frames. Returns the seconds from the beginning to the first frame. After a restart of a relay a
+  // busy machine takes more than half a minute.
   async watch(count) {
     const before = this.total;
-    await until(() => this.total >= before + count);
+    await until(() => this.total >= before + count, 55_000);
     return this.first / 1000;
   }
 
