@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 
-use super::health::{Health, Readiness};
+use super::health::{Health, Part, Readiness};
 use super::lifecycle::{Lifecycle, Shared};
 use super::metrics::Metrics;
 use super::relays::Relay;
 use super::server::Server;
-use super::settings::{RelaySettings, Settings};
+use super::settings::{PeersMode, RelaySettings, Settings};
 use super::tags::Tags;
 use super::token::Keys;
 use crate::auth::Secret;
@@ -101,6 +101,9 @@ impl Sidecar {
     /// What `/readyz` says. Without a secret from the start on, nobody expects ICE servers of it.
     pub fn readiness(&self) -> Readiness {
         let mut readiness = self.health.readiness(&self.relays);
+        if self.settings.peers.mode != PeersMode::Off && self.health.works(Part::Peers).is_none() {
+            readiness.obstacles.push("the relays have not been told which peers clients reach yet".into());
+        }
         if self.has_lost_secret {
             let problem = "ICE servers are not handed out: the configuration has no shared secret any more; set \
                            credentials.secret_file, or restart the sidecar if nobody asks for them";

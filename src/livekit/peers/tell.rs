@@ -24,6 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The addresses that relays should have; `None` leaves what they have.
 pub type Wanted = Option<Arc<[String]>>;
 
+/// What a relay was told, or why it could not be told.
+pub type Has = Result<Wanted, String>;
+
 /// What one relay is told.
 pub struct Teller {
     relay: Arc<Relay>,
@@ -32,8 +35,8 @@ pub struct Teller {
     retry: Retry,
     /// What it has warned of.
     warned: BTreeSet<String>,
-    /// Why it was not told.
-    failure: watch::Sender<Option<String>>,
+    /// What it has, or why it was not told.
+    has: watch::Sender<Has>,
 }
 
 /// When something that has failed is tried again.
@@ -48,44 +51,45 @@ struct Retry {
 impl Teller {
     /// Nothing is told yet.
     pub fn new(relay: Arc<Relay>, mode: PeersMode) -> Teller {
-        let (told, retry, failure) = (Told::default(), Retry::default(), watch::Sender::new(None));
-        Teller { relay, mode, told, retry, warned: BTreeSet::new(), failure }
+        let (told, retry, has) = (Told::default(), Retry::default(), watch::Sender::new(Ok(None)));
+        Teller { relay, mode, told, retry, warned: BTreeSet::new(), has }
     }
 
-    /// Why the relay does not have what it should have.
-    pub fn failure(&self) -> watch::Receiver<Option<String>> {
-        self.failure.subscribe()
+    /// What the relay has, or why it does not have what it should have.
+    pub fn has(&self) -> watch::Receiver<Has> {
+        self.has.subscribe()
     }
 
     /// Tells it, again and again.
     pub async fn work(mut self, wanted: watch::Receiver<Wanted>) {
         loop {
             let addresses = wanted.borrow().clone();
-            self.step(addresses.as_deref()).await;
+            self.step(addresses).await;
             sleep(INTERVAL).await;
         }
     }
 
-    async fn step(&mut self, wanted: Option<&[String]>) {
+    async fn step(&mut self, wanted: Wanted) {
         // Whether it answers is said elsewhere.
         let Some(status) = self.relay.state().status else {
             self.retry = Retry::default();
-            self.failure.send_replace(None);
+            let _ = self.has.send_replace(Ok(None));
             return;
         };
-        let addresses = wanted.unwrap_or_default();
+        let addresses = wanted.as_deref().unwrap_or_default();
         if !self.retry.is_due(Instant::now(), &status.instance, addresses) {
             return;
         }
-        match self.tell(&status, wanted).await {
+        match self.tell(&status, wanted.as_deref()).await {
             Ok(()) => {
                 self.retry = Retry::default();
-                self.failure.send_replace(None);
+                let _ = self.has.send_replace(Ok(wanted));
             }
             Err(message) => {
                 let name = &self.relay.settings.name;
                 self.retry.failed(Instant::now(), &status.instance, addresses);
-                self.failure.send_replace(Some(format!("relay {name}: its peers cannot be set: {message}")));
+                let _ =
+                    self.has.send_replace(Err(format!("relay {name}: its peers cannot be set: {message}")));
             }
         }
     }

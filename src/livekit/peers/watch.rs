@@ -15,10 +15,11 @@ use super::machine;
 use super::nodes::Nodes;
 use super::sfu::SfuConfig;
 use super::store::{NodeStore, Target};
-use super::tell::{Teller, Wanted, log_new};
+use super::tell::{Has, Teller, Wanted, log_new};
 use crate::config::files::unreadable;
 use crate::daemon::{reading, unix_now};
 use crate::livekit::health::Part;
+use crate::livekit::relays::{Relay, RelayState};
 use crate::livekit::settings::{PeersMode, Settings};
 use crate::livekit::sidecar::Sidecar;
 
@@ -32,6 +33,9 @@ const NO_NODE: &str = "Redis has no live node of LiveKit in the hash \"nodes\"; 
 
 const NO_ADDRESS: &str = "no address of the SFU is known that a relay may open; set rtc.node_ip in LiveKit's configuration, or \
                           peers.addresses of the sidecar";
+
+/// How soon it is looked again whether relays were told.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// What is known, shared by what reads and what sets.
 #[derive(Default)]
@@ -51,15 +55,15 @@ struct State {
 /// Sets the overlays until it is dropped.
 pub async fn run(sidecar: Arc<Sidecar>) {
     let (state, wanted) = (Mutex::new(State::default()), watch::Sender::new(None));
-    let (mut tellers, mut failures) = (JoinSet::new(), Vec::new());
+    let (mut tellers, mut told) = (JoinSet::new(), Vec::new());
     for relay in &sidecar.relays {
         let teller = Teller::new(relay.clone(), sidecar.settings.peers.mode);
-        failures.push(teller.failure());
+        told.push((relay.clone(), teller.has()));
         tellers.spawn(teller.work(wanted.subscribe()));
     }
     tokio::select! {
         () = follow(&sidecar.settings, &state) => {}
-        () = apply(&sidecar, &state, &wanted, &failures) => {}
+        () = apply(&sidecar, &state, &wanted, &told) => {}
         // One that ends has panicked; so does the sidecar.
         Some(_) = tellers.join_next() => {}
     }
@@ -144,7 +148,7 @@ async fn apply(
     sidecar: &Sidecar,
     state: &Mutex<State>,
     wanted: &watch::Sender<Wanted>,
-    failures: &[watch::Receiver<Option<String>>],
+    told: &[(Arc<Relay>, watch::Receiver<Has>)],
 ) {
     let mut logged = BTreeSet::new();
     loop {
@@ -160,7 +164,13 @@ async fn apply(
                 }
                 is_new
             });
-            let failure = failures.iter().find_map(|failure| failure.borrow().clone());
+            let failure = told.iter().find_map(|(_, has)| has.borrow().as_ref().err().cloned());
+            // Nothing is reported while a relay is still to be told: it would refuse clients the SFU.
+            let waits = told.iter().any(|(relay, has)| waits(&relay.state(), &has.borrow(), addresses));
+            if waits && failure.is_none() {
+                sleep(MOMENT).await;
+                continue;
+            }
             report(sidecar, state, addresses.is_some(), &problems, failure);
         }
         sleep(INTERVAL).await;
@@ -195,6 +205,15 @@ fn problems(state: &Mutex<State>, found: &SfuAddresses) -> Vec<String> {
     let state = lock(state);
     let read = state.config_problem.iter().chain(&state.redis_problem).cloned();
     read.chain(found.warnings.iter().cloned()).collect()
+}
+
+/// Whether a relay is still to be told of these addresses. One that does not answer is not waited for.
+fn waits(state: &RelayState, has: &Has, addresses: Option<&[String]>) -> bool {
+    match (&state.status, &state.problem) {
+        (None, None) => true,
+        (None, Some(_)) => false,
+        (Some(_), _) => has.as_ref().is_ok_and(|has| has.as_deref() != addresses),
+    }
 }
 
 /// Reports to `/readyz` whether the relays reach the SFU.
@@ -246,6 +265,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A relay that answers is ready once it was told, and one that does not answer holds up nobody.
+    #[test]
+    fn a_relay_is_waited_for_until_it_was_told() {
+        let (fresh, gone) = (
+            RelayState::default(),
+            RelayState { problem: Some("it is down".into()), ..RelayState::default() },
+        );
+        let sfu = ["203.0.113.7:7882".to_owned()];
+        assert!(waits(&fresh, &Ok(None), None), "it was not asked yet");
+        assert!(!waits(&gone, &Ok(None), Some(&sfu)));
+    }
 
     /// Relays without an overlay of the sidecar are not ready, whatever the reason.
     #[test]
