@@ -79,6 +79,8 @@ pub enum Departure {
     Lost,
     /// Another session of the same identity has replaced it.
     Replaced,
+    /// Its room is closed or deleted, and so everybody else has left it.
+    Closed,
     /// LiveKit is shut down, or moves it to another node: all of the room are about to join again.
     Shutdown,
 }
@@ -300,15 +302,18 @@ fn departure(reason: Option<&Word>) -> Departure {
         Some(Word::Text(name)) => name.as_str(),
         Some(Word::Number(2)) => "DUPLICATE_IDENTITY",
         Some(Word::Number(3)) => "SERVER_SHUTDOWN",
+        Some(Word::Number(5)) => "ROOM_DELETED",
         Some(Word::Number(6)) => "STATE_MISMATCH",
         Some(Word::Number(8)) => "MIGRATION",
         Some(Word::Number(9)) => "SIGNAL_CLOSE",
+        Some(Word::Number(10)) => "ROOM_CLOSED",
         Some(Word::Number(14)) => "CONNECTION_TIMEOUT",
         Some(Word::Number(15)) => "MEDIA_FAILURE",
         _ => "",
     };
     match name {
         "DUPLICATE_IDENTITY" => Departure::Replaced,
+        "ROOM_DELETED" | "ROOM_CLOSED" => Departure::Closed,
         "SERVER_SHUTDOWN" | "MIGRATION" => Departure::Shutdown,
         "STATE_MISMATCH" | "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT" | "MEDIA_FAILURE" => Departure::Lost,
         _ => Departure::Final,

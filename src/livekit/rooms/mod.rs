@@ -181,6 +181,10 @@ impl Rooms {
             }
             None => self.shed += 1,
         }
+        if how == Departure::Closed {
+            // LiveKit drops events of a large room that ends at once, that of its end too.
+            self.finished(moment, seat.room, at);
+        }
         self.tidy(seat.room);
     }
 

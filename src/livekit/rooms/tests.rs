@@ -577,6 +577,22 @@ fn a_closed_room_needs_no_other_participants() {
     assert_eq!(story.revoked(), ["PA_1", "lk-a"]);
 }
 
+/// LiveKit drops events when many leave at once, also the one that says that the room has ended.
+#[test]
+fn whoever_leaves_because_the_room_has_ended_speaks_for_all() {
+    let mut story = Story::new();
+    for n in 1..=3 {
+        story.joined(&format!("PA_{n}"), &format!("lk-{n}"));
+    }
+    story.pass(5000);
+    story.left("PA_1", "lk-1", Departure::Closed);
+    assert_eq!(story.revoked(), ["PA_1"]);
+    assert!(story.asked(Some(&[])));
+    let mut revoked = story.revoked();
+    revoked.sort();
+    assert_eq!(revoked, ["PA_2", "PA_3", "lk-1", "lk-2", "lk-3"]);
+}
+
 /// What was kept while the sidecar was down.
 #[test]
 fn who_left_while_the_sidecar_was_down_is_found() {
