@@ -57,7 +57,7 @@ missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
         nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
-        redis-server:redis-server; do
+        redis-server:redis-server mmdebstrap:mmdebstrap; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -137,6 +137,10 @@ cargo build --locked --release
 begin "LiveKit, its clients and MediaMTX"
 timeout 600 tests/livekit/build.sh "$target/livekit"
 
+begin "Debian root file system"
+mkdir -p "$target/debian"
+$sudo tests/debian/build.sh "$target/debian/root.tar"
+
 begin "unit, property, story and integration tests"
 cargo test --locked
 
@@ -163,4 +167,5 @@ begin "end to end"
 stage=
 $sudo env HAIRPIN="$(realpath "$target/release/hairpin")" \
     HAIRPIN_LIVEKIT="$(realpath "$target/release/hairpin-livekit")" LIVEKIT_TOOLS="$(realpath "$target/livekit")" \
+    HAIRPIN_DEBIAN="$(realpath "$target/debian/root.tar")" \
     PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest --basetemp="$scratch/pytest" tests/e2e

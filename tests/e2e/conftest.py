@@ -5,6 +5,7 @@ import pytest
 import relay as daemon
 from authority import Authority
 from hosts import Switch
+from machine import Machine
 from turn import Client, User
 
 ALICE = User(daemon.USER, daemon.PASSWORD)
@@ -77,6 +78,14 @@ def clients(switch):
 def peers(switch):
     """The host of the peers."""
     return switch.host("peers")
+
+
+@pytest.fixture
+def machine(host, tmp_path, request):
+    """A Debian machine on the relay's host, which is switched off: `machine.boot()` boots it."""
+    with Machine(host, tmp_path / "machine") as machine:
+        request.node.programs = [machine]
+        yield machine
 
 
 @pytest.fixture(params=[1, 4], ids=["1-worker", "4-workers"])
