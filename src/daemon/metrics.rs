@@ -228,8 +228,16 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
         ),
         counter(
             "hairpin_requests_total",
-            "Requests that got a response, by method and outcome.",
-            requests(turn),
+            "STUN requests received, by method, also those that get no response because a limit or a rule drops it.",
+            REQUESTS
+                .iter()
+                .zip(turn.requests)
+                .map(|(method, n)| row([("method", &format!("{method:?}"))], n)),
+        ),
+        counter(
+            "hairpin_responses_total",
+            "Responses to STUN requests, by method and outcome: success, or the code of the error.",
+            responses(turn),
         ),
         counter(
             "hairpin_auth_failures_total",
@@ -243,8 +251,8 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
         ),
         counter(
             "hairpin_worker_requests_total",
-            "Requests that got a response, by worker.",
-            by_worker(workers, |worker| worker.turn.requests.as_flattened().iter().sum()),
+            "STUN requests received, by worker.",
+            by_worker(workers, |worker| worker.turn.requests.iter().sum()),
         ),
         counter(
             "hairpin_worker_panics_total",
@@ -343,8 +351,8 @@ fn by_certificate(
     })
 }
 
-fn requests(turn: &Stats) -> impl Iterator<Item = Sample> {
-    REQUESTS.iter().zip(&turn.requests).flat_map(|(method, counts)| {
+fn responses(turn: &Stats) -> impl Iterator<Item = Sample> {
+    REQUESTS.iter().zip(&turn.responses).flat_map(|(method, counts)| {
         OUTCOMES.iter().zip(counts).map(move |(code, n)| {
             let outcome = if *code == 0 { "success".to_owned() } else { code.to_string() };
             row([("method", &format!("{method:?}")), ("outcome", &outcome)], *n)
@@ -425,7 +433,7 @@ mod tests {
         worker.sockets.streams.data_dropped = [9, 0];
         worker.turn.auth_failures[AuthReason::WrongPassword] = 2;
         let method = REQUESTS.iter().position(|&method| method == Method::Allocate).unwrap();
-        worker.turn.requests[method][0] = 3;
+        (worker.turn.requests[method], worker.turn.responses[method][0]) = (5, 3);
         worker
     }
 
@@ -469,8 +477,9 @@ mod tests {
             "hairpin_dropped_packets_total{reason=\"no_permission\"} 14",
             "hairpin_socket_drops_total{queue=\"relay\"} 24",
             "hairpin_auth_failures_total{reason=\"wrong_password\"} 4",
-            "hairpin_requests_total{method=\"Allocate\",outcome=\"success\"} 6",
-            "hairpin_worker_requests_total{worker=\"1\"} 3",
+            "hairpin_requests_total{method=\"Allocate\"} 10",
+            "hairpin_responses_total{method=\"Allocate\",outcome=\"success\"} 6",
+            "hairpin_worker_requests_total{worker=\"1\"} 5",
             "hairpin_connections{transport=\"tls\"} 4",
             "hairpin_connections_closed_total{transport=\"tls\",reason=\"idle\"} 12",
             "hairpin_connections_closed_total{transport=\"tcp\",reason=\"idle\"} 0",

@@ -167,6 +167,7 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
     // Destructured without `..`, so that the compiler reports a missing counter.
     let turn::Stats {
         requests,
+        responses,
         auth_failures,
         dropped,
         to_peer,
@@ -179,7 +180,8 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
         channels,
         probe_allocations,
     } = part;
-    add_all(sum.requests.as_flattened_mut(), requests.as_flattened());
+    add_all(&mut sum.requests, requests);
+    add_all(sum.responses.as_flattened_mut(), responses.as_flattened());
     sum.auth_failures.add(auth_failures);
     sum.dropped.add(dropped);
     for (sum, part) in sum.to_peer.iter_mut().zip(to_peer).chain(sum.to_client.iter_mut().zip(to_client)) {

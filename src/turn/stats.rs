@@ -7,10 +7,10 @@ use crate::auth::AuthReason;
 use crate::counted::{Counters, counted};
 use crate::wire::{Family, Method};
 
-/// The outcomes of requests, in the order of [`Stats::requests`]: an error code, or 0 for success.
+/// The outcomes of requests, in the order of [`Stats::responses`]: an error code, or 0 for success.
 pub const OUTCOMES: [u16; 14] = [0, 300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
 
-/// The methods of requests, in the order of [`Stats::requests`].
+/// The methods of requests, in the order of [`Stats::requests`] and [`Stats::responses`].
 pub const REQUESTS: [Method; 5] =
     [Method::Binding, Method::Allocate, Method::Refresh, Method::CreatePermission, Method::ChannelBind];
 
@@ -88,8 +88,10 @@ counted! {
 /// Everything that a server counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Requests by method ([`REQUESTS`]) and outcome ([`OUTCOMES`]).
-    pub requests: [[u64; OUTCOMES.len()]; REQUESTS.len()],
+    /// Requests received, by method ([`REQUESTS`]), also those that get no response.
+    pub requests: [u64; REQUESTS.len()],
+    /// Responses by method ([`REQUESTS`]) and outcome ([`OUTCOMES`]).
+    pub responses: [[u64; OUTCOMES.len()]; REQUESTS.len()],
     /// Authentication failures by reason.
     pub auth_failures: Counters<AuthReason>,
     /// Packets that were dropped, by reason.
@@ -119,21 +121,35 @@ impl Stats {
         self.dropped[why] += packets as u64;
     }
 
+    /// Counts a request that was received.
+    pub(super) fn receive(&mut self, method: Method) {
+        let method = REQUESTS.iter().position(|&m| m == method);
+        debug_assert!(method.is_some(), "a method without requests");
+        if let Some(method) = method {
+            self.requests[method] += 1;
+        }
+    }
+
     /// Counts a response; `code` 0 is success.
     pub(super) fn answer(&mut self, method: Method, code: u16) {
         let method = REQUESTS.iter().position(|&m| m == method);
         let outcome = OUTCOMES.iter().position(|&c| c == code);
         debug_assert!(method.is_some() && outcome.is_some(), "{method:?} {code} has no counter");
         if let (Some(method), Some(outcome)) = (method, outcome) {
-            self.requests[method][outcome] += 1;
+            self.responses[method][outcome] += 1;
         }
+    }
+
+    /// How many requests of a method were received.
+    pub fn received(&self, method: Method) -> u64 {
+        REQUESTS.iter().position(|&m| m == method).map_or(0, |method| self.requests[method])
     }
 
     /// How many requests of a method had this outcome; 0 is success.
     pub fn answered(&self, method: Method, code: u16) -> u64 {
         let method = REQUESTS.iter().position(|&m| m == method);
         let outcome = OUTCOMES.iter().position(|&c| c == code);
-        method.zip(outcome).map_or(0, |(method, outcome)| self.requests[method][outcome])
+        method.zip(outcome).map_or(0, |(method, outcome)| self.responses[method][outcome])
     }
 
     /// How many packets were dropped for this reason.

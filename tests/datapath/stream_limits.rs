@@ -323,7 +323,7 @@ fn responses_that_are_not_read_yet() {
         if allocated {
             assert_eq!(client.allocate(&[]).code(), 0);
         }
-        let answered = |relay: &Relay| relay.stats().turn.requests[0][0];
+        let answered = |relay: &Relay| relay.stats().turn.responses[0][0];
         // Until the responses to the client before are published.
         sleep(SOON);
         let before = answered(&relay);

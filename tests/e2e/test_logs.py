@@ -88,7 +88,7 @@ def test_refusals_do_not_flood_the_log(start, host, connect):
             client.permit("127.0.0.1")
     refused = relay.lines("refused", code=403)
     assert 1 <= len(refused) < 250
-    relay.becomes("requests_total", 500, method="CreatePermission", outcome="403")
+    relay.becomes("responses_total", 500, method="CreatePermission", outcome="403")
 
 
 def test_a_common_refusal_does_not_hide_a_rare_one(start, host, connect):

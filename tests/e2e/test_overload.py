@@ -100,8 +100,8 @@ def test_more_packets_than_one_core_can_relay(start, host, clients, peers, calls
 
 # The metric that counts each kind of stranger's datagrams.
 COUNTERS = {
-    "binding": ("requests_total", {"method": "Binding", "outcome": "success"}),
-    "requests": ("requests_total", {"method": "Allocate", "outcome": "401"}),
+    "binding": ("responses_total", {"method": "Binding", "outcome": "success"}),
+    "requests": ("responses_total", {"method": "Allocate", "outcome": "401"}),
     "passwords": ("auth_failures_total", {"reason": "wrong_password"}),
     "garbage": ("dropped_packets_total", {"reason": "not_turn"}),
     "data": ("dropped_packets_total", {"reason": "no_allocation"}),
@@ -135,7 +135,7 @@ def test_requests_have_a_queue_of_their_own(workers, start, host, calls, flooder
     relay = start(host, workers=workers, process=ON_ONE_CORE)
     running = calls()
     with floods.of_strangers(flooder, "binding", (host.v4, 3478), 4, rate=0) as flood:
-        relay.reaches("requests_total", 1000, method="Binding", outcome="success")
+        relay.reaches("responses_total", 1000, method="Binding", outcome="success")
         beside = running.run(3, RATE)
         assert flood.runs()
     assert beside.loss < 0.01

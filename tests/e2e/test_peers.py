@@ -80,8 +80,8 @@ def test_every_range_is_refused(start, host, connect):
         assert error_code(client.permit, address) == 403, name
         assert error_code(client.permit, (address, 9)) == 403, name
         assert error_code(client.bind, (address, 9)) == 403, name
-    relay.becomes("requests_total", 2 * len(REFUSED), method="CreatePermission", outcome="403")
-    relay.becomes("requests_total", len(REFUSED), method="ChannelBind", outcome="403")
+    relay.becomes("responses_total", 2 * len(REFUSED), method="CreatePermission", outcome="403")
+    relay.becomes("responses_total", len(REFUSED), method="ChannelBind", outcome="403")
     assert relay.metric("permissions") == relay.metric("channels") == 0
     assert error_code(client.permit, "8.8.8.8") == error_code(client.permit, "2600::1") == 0, (
         "global addresses are allowed"
@@ -394,8 +394,8 @@ def test_limits_of_an_allocation(start, host, connect):
     ports = [(addresses[0], port) for port in range(1000, 1004)]
     assert [error_code(client.bind, peer) for peer in ports] == [0] * 3 + [508]
     eventually(lambda: (relay.metric("permissions"), relay.metric("channels")) == (5, 3))
-    relay.reaches("requests_total", 1, method="ChannelBind", outcome="508")
-    relay.reaches("requests_total", 1, method="CreatePermission", outcome="508")
+    relay.reaches("responses_total", 1, method="ChannelBind", outcome="508")
+    relay.reaches("responses_total", 1, method="CreatePermission", outcome="508")
     client.refresh(0)
     eventually(lambda: (relay.metric("permissions"), relay.metric("channels")) == (0, 0))
 

@@ -114,7 +114,7 @@ def test_a_quota_is_exact(start, host, connect):
     codes = at_once(clients, TRANSPORT)
     assert sorted(codes) == [0] * 20 + [486] * 44
     relay.becomes("allocations", 20)
-    relay.reaches("requests_total", 44, method="Allocate", outcome="486")
+    relay.reaches("responses_total", 44, method="Allocate", outcome="486")
     assert all(relay.by_worker("worker_requests_total"))
     # Quota freed on one worker is available on the others, and refused requests have not used any.
     holders = [client for client, code in zip(clients, codes) if code == 0]

@@ -1,7 +1,7 @@
 //! Binding: plain STUN, for modern and for classic clients.
 
 use hairpin::turn::bucket::{Rate, Rates, UnsignedResponse};
-use hairpin::turn::stats::Dropped;
+use hairpin::turn::stats::{Dropped, OUTCOMES};
 use hairpin::wire::{Class, Encoder, Method, TransactionId, attribute};
 
 use crate::world::{Client, World, addr, config, credentials};
@@ -122,6 +122,12 @@ fn answers_to_strangers_are_bounded() {
     assert_eq!(flood(&mut world, &bindings), 15);
     assert_eq!(flood(&mut world, &challenges), 10);
     assert_eq!(world.server.stats().dropped(Dropped::ResponseWithheld), 25 + 30);
+    let stats = world.server.stats();
+    let answered = |method| OUTCOMES.iter().map(|&code| stats.answered(method, code)).sum::<u64>();
+    let unanswered = |method| stats.received(method) - answered(method);
+    assert_eq!(stats.received(Method::Binding), 40);
+    assert_eq!(unanswered(Method::Binding), 25, "requests count with and without a response");
+    assert_eq!(unanswered(Method::Allocate) + unanswered(Method::Refresh), 30);
     let binding = world.withheld.iter().filter(|&&response| response == UnsignedResponse::Binding).count();
     assert_eq!((binding, world.withheld.len()), (25, 25 + 30), "the log is told");
     assert_eq!(client.refresh(&mut world, 600).code(), 0);

@@ -309,4 +309,5 @@ fn allocations_are_not_nested_behind_the_nat() {
         world.ignores(&nested.tuple, &request);
     }
     assert_eq!(world.server.stats().dropped(Dropped::Nested), 2);
+    assert_eq!(world.server.stats().received(Method::Allocate), 2 + 2, "they count as received");
 }

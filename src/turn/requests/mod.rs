@@ -139,6 +139,7 @@ fn is_understood(message: &Message<'_>, attribute: &Attribute<'_>) -> bool {
 
 impl Server {
     pub(super) fn request(&mut self, now: Now, tuple: &FiveTuple, message: &Message<'_>) {
+        self.stats.receive(message.method());
         // A request from one of our own relayed addresses comes from inside another allocation. Nested allocations would
         // multiply each packet, so it is dropped.
         let client = self.snapshot.config.external.inside(tuple.client.0);
