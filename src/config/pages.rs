@@ -100,7 +100,7 @@ A UDP listener that the new file does not have refuses new allocations with 508,
 its address returns before, it serves on with the same sockets. Until it has closed, no listener may overlap it, like `0.0.0.0:3478`
 and `192.0.2.1:3478` do: such a reload changes nothing. A TCP or TLS listener closes at once, and its connections live on.
 
-SIGTERM, SIGINT and SIGQUIT stop the relay, and SIGUSR1 drains it ([operations.md](operations.md)). Other signals are ignored.
+SIGTERM, SIGINT and SIGQUIT stop the relay, and SIGUSR1 drains it ([operating.md](operating.md)). Other signals are ignored.
 
 A list with one element may be written without brackets. \"coturn\" names the corresponding settings of `turnserver.conf`.
 ";

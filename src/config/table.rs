@@ -110,7 +110,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "3600",
         doc: "Seconds after which a drain ends although there are allocations, which then end too. `0` waits for the last one to \
               end by itself. It is for SIGUSR1 and for `hairpin ctl drain` without `--deadline`, and holds for the next drain. \
-              [docs/operations.md](operations.md) describes drains.",
+              [docs/operating.md](operating.md) describes drains.",
         reload: Reload::Live,
         coturn: &[],
     },
