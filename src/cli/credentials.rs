@@ -84,7 +84,8 @@ fn secret(args: &CredentialsArgs, settings: &Settings) -> Result<Secret> {
     let secrets = state::secrets(&directory)?;
     secrets.and_then(|secrets| secrets.into_iter().next()).with_context(|| {
         format!(
-            "there is no shared secret in {}; start `hairpin serve` first, or pass its --state-dir or --config",
+            "there is no shared secret in {}; start `hairpin serve` first, or pass its --state-dir or --config; the service of \
+             the Debian package has --config /etc/hairpin/hairpin.toml --state-dir /var/lib/hairpin",
             directory.display()
         )
     })

@@ -174,7 +174,7 @@ pub fn credentials(settings: &Settings) -> Option<Disagreement> {
             &["auth.secrets", "auth.secret_files", "auth.livekit_keys_file", "auth.user", SECRET_VARIABLE],
             "there are no credentials, and hairpin never runs as an anonymous relay",
             "set auth.secrets, auth.secret_files, auth.livekit_keys_file, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment, \
-             or start with --state-dir, which generates a secret",
+             or start, and check, with --state-dir, which generates a secret",
         )
     })
 }

@@ -1,6 +1,7 @@
 """The configurations in the documentation, so that tests can use them as they are."""
 
 import re
+import textwrap
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,3 +22,12 @@ def configurations(page, heading):
         if name := re.match(r"# (?:/\S*/)?([\w.-]+)", text):
             found[name[1]] = text
     return found
+
+
+def marked(page, mark):
+    """The indented blocks of a page that follow a comment such as `<!-- vps -->` or `<!-- vps: ufw -->`, in order: pairs of
+    what is after the colon, "" if nothing is, and the text.
+    """
+    comment = rf"^<!-- {mark}(?:: ([\w-]+))? -->\n\n((?:^(?:    .*)?\n)+)"
+    blocks = re.findall(comment, (DOCS / page).read_text(), flags=re.M)
+    return [(kind, textwrap.dedent(text).strip() + "\n") for kind, text in blocks]
