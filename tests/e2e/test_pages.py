@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "fuzz/README.md", *(ROOT / "docs").glob("*.md")])
 
+
 @cache
 def sources():
     """The sources of both programs."""
