@@ -57,7 +57,7 @@ missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
         nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
-        redis-server:redis-server mmdebstrap:mmdebstrap; do
+        redis-server:redis-server prometheus:prometheus mmdebstrap:mmdebstrap; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -73,7 +73,7 @@ install_packages() {
     $sudo apt-get update -q
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
     local service
-    for service in coturn redis-server; do
+    for service in coturn redis-server prometheus; do
         if [[ " $* " = *" $service "* ]] && [ -d /run/systemd/system ]; then
             $sudo systemctl disable "$service" || true
         fi

@@ -234,11 +234,11 @@ class Redis(Program):
 
 
 class Sidecar(Program):
-    """The sidecar `hairpin-livekit run` beside a relay, whose certificate is from `authority`. `changes` replace keys of whole
+    """The sidecar `hairpin-livekit run` beside a relay, whose certificate is for `name` from `authority`. `changes` replace keys of whole
     sections of its configuration, which is in `file`; a file that exists is used as it is.
     """
 
-    def __init__(self, relay, livekit, folder, authority=None, *, environment=None, **changes):
+    def __init__(self, relay, livekit, folder, authority=None, *, environment=None, name=NAME, **changes):
         self.file = Path(folder) / "hairpin-livekit.toml"
         self.relay = relay
         super().__init__(relay.host, folder, SIDECAR, "run", "--config", self.file, environment=environment)
@@ -248,7 +248,7 @@ class Sidecar(Program):
             write_private(keys, f"{KEY}: {API_SECRET}\n")
             write_private(secret, f"{SECRET}\n")
             low, high = MEDIA
-            there = {"socket": str(relay.socket), "urls": [url.format(relay.host.v4, NAME) for url in URLS]}
+            there = {"socket": str(relay.socket), "urls": [url.format(relay.host.v4, name) for url in URLS]}
             if authority:
                 there["ca_file"] = str(authority.certificate)
             config = {
