@@ -22,6 +22,11 @@ impl Argument {
         Argument { flag: format!("--set {key}"), key: key.to_owned(), value: value.map(str::to_owned) }
     }
 
+    /// Whether it is the setting `key`.
+    pub fn sets(&self, key: &str) -> bool {
+        self.key == key
+    }
+
     /// A flag of its own for the setting `key`.
     pub fn flag(flag: &str, key: &'static str, value: impl Into<String>) -> Argument {
         Argument { flag: flag.to_owned(), key: key.to_owned(), value: Some(value.into()) }

@@ -141,6 +141,8 @@ pub struct ReadContext<'a> {
     pub discovered: &'a dyn Fn() -> Vec<IpAddr>,
     /// Whether this machine has an address.
     pub has_address: &'a dyn Fn(IpAddr) -> bool,
+    /// Whether this machine has a user of this name or number.
+    pub has_user: &'a dyn Fn(&str) -> bool,
     /// Reads a file; relative paths start at the folder of the configuration.
     pub read: &'a dyn Fn(&Path) -> io::Result<FileContents>,
     /// That folder.
@@ -188,6 +190,7 @@ impl ReadContext<'static> {
         own: &|| (Vec::new(), false),
         discovered: &Vec::new,
         has_address: &|_| true,
+        has_user: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         folder: None,
         read_here: &|_| Err(io::ErrorKind::Unsupported.into()),

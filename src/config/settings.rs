@@ -43,6 +43,8 @@ pub struct Settings {
     pub stop_deadline: u32,
     /// Seconds until a drain ends although there are allocations; 0 is no deadline.
     pub drain_deadline: u64,
+    /// The user that a process of root becomes; empty if it stays what it is.
+    pub user: String,
     /// Worker threads; 0 is one per CPU that this process may use.
     pub workers: u64,
     /// The value of SOFTWARE in responses; empty sends none.
@@ -350,6 +352,7 @@ impl Settings {
             log: LogSettings::default(),
             siblings: Vec::new(),
             stop_deadline: 0,
+            user: String::new(),
             drain_deadline: 0,
             workers: 0,
             software: String::new(),

@@ -5,8 +5,8 @@ use super::certificate_section::{self, CertificateDraft};
 use super::document::Tables;
 use super::kind::{Reload, Setting};
 use super::kinds::{
-    ADDRESSES, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, HOST_NAMES,
-    Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number,
+    ADDRESSES, Account, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress,
+    HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number,
     PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles,
     Secrets, SocketPath, Sockets, Switch, Text, TokensFile,
 };
@@ -81,6 +81,19 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Worker threads. `0` starts one per CPU that this process may use.",
         reload: Reload::Restart,
         coturn: &["relay-threads", "cpus"],
+    },
+    Setting {
+        key: "user",
+        kind: &Account(|s: &mut Settings| &mut s.user),
+        default: r#""""#,
+        example: r#""hairpin""#,
+        doc: "The user that hairpin becomes when it is started as root: it reads what only root may read and then gives up every \
+              privilege but those for ports below 1024 and for socket buffers, which reloads need, too. The state directory and \
+              the control socket belong to this user. A file that the user may not read serves until a reload or a renewal needs \
+              it again; a warning at the start names each. With systemd, the unit sets the user instead. \
+              [docs/operating.md](operating.md#privileges) has the details.",
+        reload: Reload::Restart,
+        coturn: &["proc-user"],
     },
     Setting {
         key: "software",

@@ -148,7 +148,8 @@ impl AdminSockets {
     ) -> Result<OpenedSockets> {
         let default = || {
             let is_root = nix::unistd::geteuid().is_root();
-            control_socket::default_path(&super::variable, super::is_service(), is_root)
+            let is_service = super::is_service() || super::privileges::was_root();
+            control_socket::default_path(&super::variable, is_service, is_root)
         };
         let control = match self.keeps_control(settings) {
             true => None,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::own::Own;
-use super::{addresses, reading, unix_now};
+use super::{addresses, privileges, reading, unix_now};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::files::unreadable;
 use crate::config::{self, Argument, FileContents, Finding, Loaded, PREFIX, ReadContext};
@@ -39,6 +39,25 @@ fn read_by(file: &Path, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
         let (what, fix) = unreadable(&error);
         vec![finding(&name, None, what, fix)]
     })?;
+    judge_by(file, &contents, by)
+}
+
+/// Reads the files that the contents of a configuration file name.
+///
+/// # Errors
+///
+/// Returns every mistake.
+pub fn judge(
+    file: &Path,
+    contents: &FileContents,
+    arguments: &[Argument],
+    generates: bool,
+) -> Result<Loaded, Vec<Finding>> {
+    judge_by(file, contents, ReadContext { arguments, generates, ..ReadContext::NONE })
+}
+
+fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
+    let name = file.display().to_string();
     let text = text::of(&contents.bytes)
         .map_err(|wrong| vec![finding(&name, Some(wrong.line), wrong.sentence(), wrong.fix)])?;
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -91,6 +110,7 @@ fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadC
         },
         discovered: &addresses::discovered,
         has_address: &is_here,
+        has_user: &|name| privileges::account(name).is_some(),
         read,
         read_here: &|path| reading::read(path),
         variables: &variables,

@@ -18,6 +18,7 @@ const IP: &str = "127.1.15.1";
 /// A value for each key that differs from the default and from [`base`]. `PORT` is a free port.
 const VALUES: &[(&str, &str)] = &[
     ("workers", "3"),
+    ("user", r#""nobody""#),
     ("software", r#""other""#),
     ("stop_deadline", "7"),
     ("drain_deadline", "7"),

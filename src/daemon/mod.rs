@@ -9,6 +9,7 @@
 //! - [`reading`]: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `certificates`: those that serve, which are read again when `file_watch` notices changes
 //! - `announce`: the log lines of a start
+//! - `privileges`: the user that a process of root becomes
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
 //! - [`overlays`], `overlay_orders`: peers that programs name
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
@@ -46,6 +47,7 @@ mod overlay_orders;
 pub mod overlays;
 mod own;
 mod place;
+mod privileges;
 pub mod random;
 pub mod reading;
 mod relay;
@@ -80,6 +82,7 @@ use drain::Drain;
 use logging::Logging;
 use main_loop::{Daemon, Inputs};
 use overlays::OverlayStore;
+use privileges::Said;
 use relay::RunningRelay;
 use revocations::RevokedUsers;
 use signals::{BlockedSignals, Signals};
@@ -111,7 +114,7 @@ impl ServeArgs {
     }
 
     fn state_directory(&self) -> Result<PathBuf> {
-        state::directory(self.state_dir.as_deref(), &variable, is_service())
+        state::directory(self.state_dir.as_deref(), &variable, is_service() || privileges::was_root())
     }
 }
 
@@ -147,8 +150,16 @@ pub fn serve(args: &ServeArgs, api: NewApi) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail_to_start(&error),
     };
+    // Before any other thread, each of which inherits the privileges.
+    let said = match privileges::settle(&loaded.settings, args) {
+        Ok(said) => said,
+        Err(mistake) => {
+            print_findings(&[*mistake]);
+            return MISTAKES.into();
+        }
+    };
     let logging = Logging::start(&loaded.settings.log);
-    match run(args, loaded, signals, &logging, api) {
+    match run(args, loaded, said, signals, &logging, api) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
@@ -204,6 +215,7 @@ pub fn variable(name: &str) -> Option<OsString> {
 fn run(
     args: &ServeArgs,
     loaded: Loaded,
+    said: Said,
     signals: BlockedSignals,
     logging: &Logging,
     api: NewApi,
@@ -215,6 +227,8 @@ fn run(
     // What `peers.allow` does not open is said where it is announced.
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     loaded.overrides.iter().for_each(|note| info!("{note}"));
+    said.note.iter().for_each(|note| info!("{note}"));
+    said.warnings.iter().for_each(|warning| warn!("{warning}"));
     let secrets = complete_secrets(&mut loaded.settings, args)?;
     if let Some(KeptSecrets { directory, generated }) = &secrets {
         let origin = if *generated { "generated now" } else { "from an earlier start" };

@@ -2,6 +2,7 @@
 //! `secret` has credentials and files, `livekit` files with LiveKit's API keys, `admin` has those of `[admin]`, `listener` those of
 //! `[[listener]]`.
 
+mod account;
 mod admin;
 mod listener;
 mod livekit;
@@ -18,6 +19,7 @@ use super::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
 use super::report::ERRORS_MAX;
 use crate::plural::counted;
 
+pub use account::Account;
 pub use admin::{HOST_NAMES, SocketPath, TokensFile};
 pub use listener::{ListenAddress, ListenTransports, PeerLists};
 pub use livekit::LiveKitKeysFile;
