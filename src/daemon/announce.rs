@@ -64,6 +64,13 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     }
 }
 
+/// What the relay serves, in one line.
+pub fn serves(site: &Site, place: &Place) -> String {
+    let names: Vec<_> =
+        place.relay.iter().map(|chosen| outside(&place.external, chosen.address).to_string()).collect();
+    format!("serving clients on {}; relaying with {}", listeners(site), names.join(", "))
+}
+
 /// Logs the listeners that this machine cannot open.
 pub fn skipped(listeners: &[(Transport, SocketAddr)]) {
     for (transport, addr) in listeners {

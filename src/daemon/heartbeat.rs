@@ -20,12 +20,26 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How old a sign of life may be.
 const LIMIT: Duration = Duration::from_secs(3);
 
+/// How long the daemon may carry out one change. Each of its steps has a deadline of its own; all of them together end before.
+const CHANGE_LIMIT: Duration = Duration::from_secs(60);
+
 /// The latest signs of life.
 pub struct Heartbeat {
     started: Instant,
     threads: Vec<Pulse>,
     /// That of the daemon itself: of the thread that serves HTTP and signals.
     daemon: AtomicU64,
+    /// When the daemon began the change that it carries out, in milliseconds after the start; 0 if there is none.
+    change: AtomicU64,
+}
+
+/// A change that the daemon carries out, until this is dropped.
+pub struct RunningChange<'a>(&'a AtomicU64);
+
+impl Drop for RunningChange<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The latest sign of life of a thread, in milliseconds after the start.
@@ -37,21 +51,32 @@ struct Pulse {
 /// A thread, or the daemon, that has given no sign of life for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
-    thread: Option<WorkerThread>,
+    who: Who,
     seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Daemon,
+    /// The daemon serves HTTP, but does nothing else.
+    Change,
+    Thread(WorkerThread),
 }
 
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} has given no sign of life for {} s", self.name(), self.seconds)
+        match self.who {
+            Who::Change => write!(f, "the daemon has carried out one change for {} s", self.seconds),
+            _ => write!(f, "{} has given no sign of life for {} s", self.name(), self.seconds),
+        }
     }
 }
 
 impl Silence {
     fn name(&self) -> String {
-        match self.thread {
-            None => "the daemon".into(),
-            Some(thread) => thread.to_string(),
+        match self.who {
+            Who::Daemon | Who::Change => "the daemon".into(),
+            Who::Thread(thread) => thread.to_string(),
         }
     }
 }
@@ -60,19 +85,31 @@ impl Heartbeat {
     /// Considers every thread alive at first.
     pub fn new(threads: impl Iterator<Item = WorkerThread>) -> Heartbeat {
         let threads = threads.map(|thread| Pulse { thread, at: AtomicU64::new(0) }).collect();
-        Heartbeat { started: Instant::now(), threads, daemon: AtomicU64::new(0) }
+        Heartbeat { started: Instant::now(), threads, daemon: AtomicU64::new(0), change: AtomicU64::new(0) }
+    }
+
+    /// The daemon begins a change, and takes up nothing else until the result is dropped.
+    pub fn change(&self) -> RunningChange<'_> {
+        self.change.store(self.elapsed().max(1), Ordering::Relaxed);
+        RunningChange(&self.change)
     }
 
     /// Who is silent: the daemon before its threads, since it is the one that hears them.
     pub fn silence(&self) -> Option<Silence> {
-        let daemon = self.since(&self.daemon).map(|seconds| Silence { thread: None, seconds });
-        daemon.or_else(|| self.silent_threads().next())
+        let daemon = self.since(&self.daemon).map(|seconds| Silence { who: Who::Daemon, seconds });
+        daemon.or_else(|| self.silent_threads().next()).or_else(|| self.endless_change())
+    }
+
+    fn endless_change(&self) -> Option<Silence> {
+        let began = self.change.load(Ordering::Relaxed);
+        let age = Duration::from_millis(self.elapsed().saturating_sub(began));
+        (began > 0 && age > CHANGE_LIMIT).then_some(Silence { who: Who::Change, seconds: age.as_secs() })
     }
 
     fn silent_threads(&self) -> impl Iterator<Item = Silence> {
-        self.threads
-            .iter()
-            .filter_map(|pulse| Some(Silence { thread: Some(pulse.thread), seconds: self.since(&pulse.at)? }))
+        self.threads.iter().filter_map(|pulse| {
+            Some(Silence { who: Who::Thread(pulse.thread), seconds: self.since(&pulse.at)? })
+        })
     }
 
     /// How many seconds old a sign of life is, if it is too old.
@@ -148,5 +185,21 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         let text = "the daemon has given no sign of life for 5 s";
         assert_eq!(heartbeat.silence().unwrap().to_string(), text);
+    }
+
+    /// A main loop that hangs in a change is stuck, although the daemon serves HTTP.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_does_not_end_is_noticed() {
+        let heartbeat = Heartbeat::new(std::iter::empty());
+        let change = heartbeat.change();
+        for seconds in [60, 1] {
+            assert_eq!(heartbeat.silence(), None);
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            heartbeat.note(&heartbeat.daemon);
+        }
+        let text = "the daemon has carried out one change for 60 s";
+        assert_eq!(heartbeat.silence().unwrap().to_string(), text);
+        drop(change);
+        assert_eq!(heartbeat.silence(), None);
     }
 }

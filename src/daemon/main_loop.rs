@@ -19,6 +19,7 @@ use super::logging::Logging;
 use super::overlays::OverlayStore;
 use super::relay::RunningRelay;
 use super::reload::{ReloadError, ReloadReport};
+use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::status::{self, AuthStatus, Counts, Instance, LastReload, Status};
 use super::stop::StopGuard;
@@ -54,6 +55,8 @@ pub(super) struct Daemon<'a> {
     pub(super) secret_directory: Option<PathBuf>,
     /// ICE servers were printed, or the log says how to get them.
     pub(super) offered: bool,
+    /// Who started this process, and follows what it does.
+    pub(super) service: ServiceManager,
 }
 
 /// Something to do.
@@ -73,10 +76,16 @@ enum Event {
 
 /// Serves until a signal or the end of a drain stops the relay; returns which.
 pub(super) async fn run(daemon: &mut Daemon<'_>, inputs: &mut Inputs) -> &'static str {
+    let heartbeat = daemon.relay.heartbeat();
     loop {
         daemon.offer();
+        if daemon.service.is_some() {
+            daemon.service.serves(daemon.relay.serves());
+        }
         daemon.stop.set_deadline(daemon.relay.settings().stop_deadline);
-        let change: Pin<Box<dyn Future<Output = ()> + '_>> = match inputs.next(&daemon.relay).await {
+        let event = inputs.next(&daemon.relay).await;
+        let _change = heartbeat.change();
+        let change: Pin<Box<dyn Future<Output = ()> + '_>> = match event {
             Event::Stop(signal) => return daemon.ends(DrainEnd::Stopped, signal),
             Event::DrainEnded(end) => return daemon.ends(end, end.cause()),
             Event::Drain => Box::pin(daemon.drain_by_signal()),
@@ -209,9 +218,11 @@ impl Daemon<'_> {
     /// Reads the configuration again and applies what has changed. If it has a mistake, or a socket cannot be bound, nothing
     /// changes. `by` is who asked.
     async fn reload(&mut self, by: &str) -> Result<ReloadReport, ReloadError> {
+        self.service.reload_begins();
         let done = self.try_reload().await;
         self.relay.count_reload(done.is_ok());
         self.last_reload = Some(LastReload::new(by, &done));
+        self.service.reload_ended(done.as_ref().err().map(ToString::to_string));
         match &done {
             Ok(report) => log_report(by, report),
             Err(error) => {

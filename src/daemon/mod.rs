@@ -14,6 +14,7 @@
 //! - [`overlays`], `overlay_orders`: peers that programs name
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
+//! - [`service_manager`]: what systemd is told
 //! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
 
 pub mod addresses;
@@ -53,6 +54,7 @@ pub mod reading;
 mod relay;
 pub mod reload;
 pub mod revocations;
+pub mod service_manager;
 mod signals;
 pub mod state;
 pub mod status;
@@ -85,6 +87,7 @@ use overlays::OverlayStore;
 use privileges::Said;
 use relay::RunningRelay;
 use revocations::RevokedUsers;
+use service_manager::ServiceManager;
 use signals::{BlockedSignals, Signals};
 use status::Instance;
 use stop::StopGuard;
@@ -253,6 +256,7 @@ fn run(
         let identities = relay.identities();
         admin.apply(admin.open(&loaded.settings.admin, identities.as_ref(), &[])?, identities)?;
         let mut inputs = Inputs::new(signals, orders);
+        let service = ServiceManager::start(relay.health(stop.clone()));
         let mut daemon = Daemon {
             args,
             logging,
@@ -264,11 +268,13 @@ fn run(
             overlays,
             secret_directory,
             offered: false,
+            service,
         };
         let why = main_loop::run(&mut daemon, &mut inputs).await;
         info!("{why}: ending every allocation and stopping");
         let relay = daemon.relay;
         stop.arm();
+        daemon.service.tell();
         stop.begin(relay.unfinished());
         let drained = relay.draining.watch().now() != Drain::Off;
         let told = inputs.refuse_orders() || drained;

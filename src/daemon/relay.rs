@@ -26,6 +26,8 @@ use super::metrics::{self, AddressCounts, Readings, ReloadCounts, RevocationCoun
 use super::operators::Operators;
 use super::place::Place;
 use super::revocations::{self, RevokedUsers};
+use super::service_manager::Health;
+use super::stop::StopGuard;
 use super::{announce, ice, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
@@ -255,6 +257,27 @@ impl RunningRelay {
     /// Why it cannot serve clients, if it cannot.
     pub fn not_ready(&self) -> Option<String> {
         http::Pages::is_ready(&*self.pages).err()
+    }
+
+    /// How it is, for the service manager, which asks on a thread of its own.
+    pub(super) fn health(&self, stop: Arc<StopGuard>) -> impl Fn() -> Health + Send + use<> {
+        let pages = self.pages.clone();
+        move || Health {
+            live: http::Pages::is_live(&*pages),
+            ready: http::Pages::is_ready(&*pages),
+            drains: matches!(pages.drain.now(), Drain::On(_)),
+            stop: stop.armed(),
+        }
+    }
+
+    /// What it serves, in one line.
+    pub(super) fn serves(&self) -> String {
+        announce::serves(&self.site, &self.place)
+    }
+
+    /// The signs of life.
+    pub(super) fn heartbeat(&self) -> Arc<Heartbeat> {
+        self.pages.heartbeat.clone()
     }
 
     /// Waits until addresses of this machine, or external ones, may have changed. [`RunningRelay::adapt`] is to be called then.

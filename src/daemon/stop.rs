@@ -59,6 +59,12 @@ impl StopGuard {
         true
     }
 
+    /// How long the stop that has begun may take.
+    pub fn armed(&self) -> Option<Duration> {
+        let is_armed = self.armed.load(Ordering::Relaxed);
+        is_armed.then(|| Duration::from_secs(self.seconds.load(Ordering::Relaxed).into()))
+    }
+
     /// The daemon stops, and waits for the threads that this names.
     pub fn begin(&self, unfinished: impl Fn() -> Vec<WorkerThread> + Send + Sync + 'static) {
         *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(unfinished));

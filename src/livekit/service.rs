@@ -5,10 +5,12 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::config::{self, Loaded, Purpose};
@@ -18,11 +20,46 @@ use super::sidecar::Sidecar;
 use super::signals::{BlockedSignals, Signal, Signals};
 use super::{peers, reconcile, relayed, sfu_health};
 use crate::daemon::logging::Logging;
+use crate::daemon::service_manager::{Health, ServiceManager};
 use crate::daemon::{MISTAKES, print_findings};
 use crate::plural::counted;
 
 /// Time for lookups that hang when the sidecar stops.
 const STOP: Duration = Duration::from_secs(1);
+
+/// How often the main loop gives a sign of life, and how old that may be: a configuration may be on a slow file system.
+const BEAT: Duration = Duration::from_millis(500);
+const BEAT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Signs of life of the main loop.
+struct Heartbeat {
+    started: Instant,
+    /// The latest one, in milliseconds after the start.
+    at: AtomicU64,
+    stops: AtomicBool,
+}
+
+impl Heartbeat {
+    fn new() -> Heartbeat {
+        Heartbeat { started: Instant::now(), at: AtomicU64::new(0), stops: AtomicBool::new(false) }
+    }
+
+    fn note(&self) {
+        self.at.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// For the service manager, which asks on a thread of its own.
+    fn health(&self) -> Health {
+        let age =
+            self.started.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)));
+        let live = match age > BEAT_LIMIT {
+            true => Err(format!("the sidecar has given no sign of life for {} s", age.as_secs())),
+            false => Ok(()),
+        };
+        let stop = self.stops.load(Ordering::Relaxed).then_some(STOP);
+        Health { live, ready: Ok(()), drains: false, stop }
+    }
+}
 
 /// Runs the sidecar with this configuration until a signal stops it.
 pub fn run(file: &Path) -> ExitCode {
@@ -65,6 +102,11 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     let mut http = Arc::new(HttpServer::open(&loaded.settings.http)?);
     let mut sidecar = Arc::new(Sidecar::new(loaded.settings)?);
+    let heartbeat = Arc::new(Heartbeat::new());
+    let beats = heartbeat.clone();
+    let service = ServiceManager::start(move || beats.health());
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // A reload that changes nothing does not interrupt it.
         let mut working = pin!(work(sidecar.clone(), http.clone()));
@@ -72,21 +114,45 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
             let signal = tokio::select! {
                 signal = signals.next() => signal,
                 ended = &mut working => return Err(ended),
+                _ = beat.tick() => {
+                    heartbeat.note();
+                    if service.is_some() {
+                        service.serves(status(&sidecar));
+                    }
+                    continue;
+                }
             };
             match signal {
                 Signal::Stop(name) => {
                     info!("{name}: stopping; calls and what the relays were told go on");
+                    heartbeat.stops.store(true, Ordering::Relaxed);
+                    service.tell();
                     sidecar.lifecycle.stop();
                     return Ok(());
                 }
                 Signal::Reload => {
-                    if let Some(renewed) = reload(file, &sidecar, &http, logging) {
+                    service.reload_begins();
+                    let renewed = reload(file, &sidecar, &http, logging);
+                    service.reload_ended(renewed.as_ref().err().cloned());
+                    if let Ok(renewed) = renewed {
                         break renewed;
                     }
                 }
             }
         };
         (sidecar, http) = renewed;
+    }
+}
+
+/// What `systemctl status` shows.
+fn status(sidecar: &Sidecar) -> String {
+    let readiness = sidecar.readiness();
+    match (&readiness.obstacles[..], &readiness.problems[..]) {
+        ([], []) => format!("serving with {}", counted(sidecar.relays.len(), "relay")),
+        ([], problems) => {
+            format!("serving with {}; {}", counted(sidecar.relays.len(), "relay"), problems.join("; "))
+        }
+        (obstacles, _) => format!("waiting: {}", obstacles.join("; ")),
     }
 }
 
@@ -119,20 +185,23 @@ pub async fn work(sidecar: Arc<Sidecar>, http: Arc<HttpServer>) -> anyhow::Error
     anyhow!("a part of the sidecar {ended}; a supervisor like systemd starts it again")
 }
 
-/// The sidecar with the configuration as it is now; `None` if it has a mistake.
+/// The sidecar with the configuration as it is now.
+///
+/// # Errors
+/// It has a mistake, or cannot be used.
 fn reload(
     file: &Path,
     running: &Arc<Sidecar>,
     http: &HttpServer,
     logging: &Logging,
-) -> Option<(Arc<Sidecar>, Arc<HttpServer>)> {
+) -> Result<(Arc<Sidecar>, Arc<HttpServer>), String> {
     let loaded = match config::read(file, Purpose::Run) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             mistakes.iter().for_each(|mistake| error!("{mistake}"));
             let what = counted(mistakes.len(), "mistake");
             error!("the configuration has {what}: nothing is changed");
-            return None;
+            return Err(format!("the configuration has {what}"));
         }
     };
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -147,7 +216,7 @@ fn reload(
         Ok(renewed) => renewed,
         Err(error) => {
             error!("the configuration cannot be used, and nothing is changed: {error:#}");
-            return None;
+            return Err(format!("{error:#}"));
         }
     };
     logging.apply(&log);
@@ -159,5 +228,5 @@ fn reload(
             keys.join(", ")
         ),
     }
-    Some(renewed)
+    Ok(renewed)
 }

@@ -101,7 +101,11 @@ pub enum CtlCommand {
     /// Take new allocations again
     Undrain,
     /// Read the configuration again and apply what has changed
-    Reload,
+    Reload {
+        /// Send SIGHUP to this process if there is no control socket, and do not wait for the outcome
+        #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+        or_signal: Option<i32>,
+    },
     /// Show or change which peers may be reached
     #[command(subcommand)]
     Peers(PeersCommand),

@@ -12,6 +12,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::admin::client::{Client, Failure, path};
@@ -100,7 +102,17 @@ async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
             }
         }
         CtlCommand::Undrain => show(&client.post("/v1/undrain", &json!({})).await?, table::undrained),
-        CtlCommand::Reload => show(&client.post("/v1/reload", &json!({})).await?, table::reloaded),
+        CtlCommand::Reload { or_signal } => match (client.post("/v1/reload", &json!({})).await, or_signal) {
+            (Err(failure), Some(pid)) if failure.is_missing => {
+                kill(Pid::from_raw(*pid), Signal::SIGHUP).map_err(|error| {
+                    Failure::new(format!("process {pid} cannot be told to reload: {error}"))
+                })?;
+                note(
+                    "there is no control socket; SIGHUP was sent, and the log of the relay says what came of it",
+                );
+            }
+            (answer, _) => show(&answer?, table::reloaded),
+        },
         CtlCommand::Peers(PeersCommand::List) => show(&client.get("/v1/peers").await?, table::peers),
         CtlCommand::Peers(PeersCommand::Set { owner, mode, addresses }) => {
             let body = json!({ "mode": mode, "addresses": addresses });

@@ -16,6 +16,7 @@ use super::yaml::{self, Edited, Section};
 use super::{diff, kinds, secret};
 use crate::admin::client::Failure;
 use crate::auth::Secret;
+use crate::daemon::service_manager::SOCKET_VARIABLE;
 use crate::daemon::{self, MISTAKES};
 use crate::livekit::ice_url::ClientTransport;
 use crate::livekit::relays::{Relay, RelayStatus};
@@ -274,8 +275,9 @@ impl Render<'_> {
     async fn restart(&self, command: &str, text: &str) -> Result<Done, Failure> {
         let failed = |error: io::Error| Failure::new(format!("the command cannot be run: {error}"));
         if self.args.mode == Mode::Mediamtx && self.args.livekit_url.is_none() {
-            let status =
-                std::process::Command::new("/bin/sh").arg("-c").arg(command).status().map_err(failed)?;
+            let mut shell = std::process::Command::new("/bin/sh");
+            let shell = shell.arg("-c").arg(command).env_remove(SOCKET_VARIABLE);
+            let status = shell.status().map_err(failed)?;
             return match status.success() {
                 true => Ok(Done::Changed),
                 false => Err(Failure::new(format!(

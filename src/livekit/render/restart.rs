@@ -13,6 +13,7 @@ use hyper::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use super::endpoint::{Endpoint, Held};
+use crate::daemon::service_manager::SOCKET_VARIABLE;
 
 /// How often LiveKit is asked.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -54,7 +55,12 @@ pub async fn restart(livekit: &Endpoint, command: &str, wait: Duration) -> io::R
         Ok(None) => Before::Unknown,
         Err(_) => Before::Ended,
     };
-    let mut child = Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).spawn()?;
+    let mut child = Command::new("/bin/sh")
+        .arg("-c")
+        .arg(command)
+        .env_remove(SOCKET_VARIABLE)
+        .stdin(Stdio::null())
+        .spawn()?;
     let mut ended: Option<(Instant, ExitStatus)> = None;
     let mut answering: Option<Instant> = None;
     let mut last = "it has not ended".to_owned();
