@@ -12,7 +12,8 @@
 //! - [`http`]: what HTTP servers and clients of the slow plane share.
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
 //! - `version`: which program this is. `build.rs` tells it the commit.
-//! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
+//! - `counted`: enums whose values are counted; `histogram`: durations that are counted; `exposition`: both as Prometheus reads
+//!   them; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
 //!   sentences; [`text`]: the encodings of files.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
@@ -26,6 +27,8 @@ pub mod config;
 mod counted;
 pub mod daemon;
 pub mod datapath;
+mod exposition;
+mod histogram;
 pub mod http;
 mod keyed;
 pub mod livekit;

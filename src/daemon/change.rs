@@ -1,6 +1,7 @@
 //! How a running relay changes: settings that were reloaded, addresses that come and go, removed listeners that have served
 //! their last allocation. Running allocations stay.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,11 +128,9 @@ impl RunningRelay {
 
         announce::skipped(&skipped);
         announce::change(&serving.settings, (&self.place, &self.site), (&place, &serving.site));
-        let mut pages = self.pages.changing();
-        (pages.addresses, pages.limits) = (summary(&place), serving.room.limits(&serving.settings));
-        drop(pages);
+        self.pages.changing().limits = serving.room.limits(&serving.settings);
         self.external.ask_now(&place.questions);
-        self.place = place;
+        self.move_to(place);
         self.certificates.adopt(certificates, Cause::Reload);
         let Serving { settings, site, auth, identities: _, room } = serving;
         (self.settings, self.site, self.auth, self.room) = (settings, site, auth, room);
@@ -156,9 +155,9 @@ impl RunningRelay {
         self.certificates.failures()
     }
 
-    /// Counts a reload.
-    pub fn count_reload(&self, done: bool) {
-        self.pages.changing().reloads.count(done, unix_now());
+    /// Counts a reload, which took so long.
+    pub fn count_reload(&self, done: bool, took: Duration) {
+        self.pages.changing().reloads.count(done, unix_now(), took);
     }
 
     /// Makes new allocations, or none, from now on.
@@ -183,8 +182,18 @@ impl RunningRelay {
             return error!("the addresses of this machine have changed, but are not in use yet: {error:#}");
         }
         announce::change(&self.settings, (&self.place, &self.site), (&place, &serving.site));
-        self.pages.changing().addresses = summary(&place);
-        (self.place, self.site) = (place, serving.site);
+        self.move_to(place);
+        self.site = serving.site;
+    }
+
+    /// Is there from now on, for health and metrics.
+    fn move_to(&mut self, place: Place) {
+        let set = |place: &Place| place.addresses().into_iter().collect::<HashSet<IpAddr>>();
+        let mut pages = self.pages.changing();
+        pages.relay_changes += u64::from(set(&place) != set(&self.place));
+        pages.addresses = summary(&place);
+        drop(pages);
+        self.place = place;
     }
 
     /// Serves by these overlays from now on. Permissions and channels that they refuse end.

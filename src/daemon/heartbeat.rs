@@ -1,11 +1,11 @@
 //! Whether the relay is alive: every worker, the thread beside it and the daemon have given a sign of life lately.
 //!
-//! Threads are asked through their command channels. An idle worker waits for its next event, so a counter of its loop
-//! would not show whether it is alive.
+//! Threads are asked through their command channels: an idle worker waits for its next event, so a counter of its loop would not
+//! show whether it is alive. How long workers take to reply is a histogram in the metrics.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info};
 
 use crate::datapath::{WorkerThread, Workers};
+use crate::histogram::{self, Histogram};
 
 /// How often threads are asked.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -22,6 +23,20 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// How long the daemon may carry out one change. Each of its steps has a deadline of its own; all of them together end before.
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The bounds of [`LoopLag::replies`]. A pass takes up to 12 ms when a worker has more to do than it can.
+pub const LAGS: [Duration; 12] = histogram::microseconds([
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 3_000_000,
+]);
+
+/// How late a worker comes to what waits for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoopLag {
+    /// How long it took to reply to questions.
+    pub replies: Histogram<{ LAGS.len() }>,
+    /// How long it has not replied to the one that it was asked last.
+    pub unanswered: Duration,
+}
 
 /// The latest signs of life.
 pub struct Heartbeat {
@@ -46,6 +61,15 @@ impl Drop for RunningChange<'_> {
 struct Pulse {
     thread: WorkerThread,
     at: AtomicU64,
+    lag: Mutex<Lag>,
+}
+
+/// What is known of the replies of a thread.
+#[derive(Default)]
+struct Lag {
+    replies: Histogram<{ LAGS.len() }>,
+    /// When the question was asked that it has not replied to.
+    asked: Option<Instant>,
 }
 
 /// A thread, or the daemon, that has given no sign of life for too long.
@@ -84,7 +108,8 @@ impl Silence {
 impl Heartbeat {
     /// Considers every thread alive at first.
     pub fn new(threads: impl Iterator<Item = WorkerThread>) -> Heartbeat {
-        let threads = threads.map(|thread| Pulse { thread, at: AtomicU64::new(0) }).collect();
+        let pulse = |thread| Pulse { thread, at: AtomicU64::new(0), lag: Mutex::default() };
+        let threads = threads.map(pulse).collect();
         Heartbeat { started: Instant::now(), threads, daemon: AtomicU64::new(0), change: AtomicU64::new(0) }
     }
 
@@ -104,6 +129,15 @@ impl Heartbeat {
         let began = self.change.load(Ordering::Relaxed);
         let age = Duration::from_millis(self.elapsed().saturating_sub(began));
         (began > 0 && age > CHANGE_LIMIT).then_some(Silence { who: Who::Change, seconds: age.as_secs() })
+    }
+
+    /// How late each worker comes to what waits for it.
+    pub fn lags(&self) -> impl Iterator<Item = LoopLag> {
+        self.threads.iter().filter(|pulse| !pulse.thread.stages).map(|pulse| {
+            let lag = pulse.lag();
+            let unanswered = lag.asked.map_or(Duration::ZERO, |asked| asked.elapsed());
+            LoopLag { replies: lag.replies, unanswered }
+        })
     }
 
     fn silent_threads(&self) -> impl Iterator<Item = Silence> {
@@ -127,6 +161,26 @@ impl Heartbeat {
     }
 }
 
+impl Pulse {
+    fn ask(&self) {
+        self.lag().asked = Some(Instant::now());
+    }
+
+    /// The thread has replied after so long, or has ended.
+    fn replied(&self, took: Option<Duration>) {
+        let mut lag = self.lag();
+        lag.asked = None;
+        if let Some(took) = took {
+            lag.replies.observe(&LAGS, took);
+        }
+    }
+
+    fn lag(&self) -> MutexGuard<'_, Lag> {
+        // Every change leaves a valid value.
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Asks the threads of `workers` while it is polled.
 pub async fn run(workers: Arc<Workers>, heartbeat: Arc<Heartbeat>) {
     let mut asking = JoinSet::new();
@@ -135,10 +189,13 @@ pub async fn run(workers: Arc<Workers>, heartbeat: Arc<Heartbeat>) {
         asking.spawn(async move {
             loop {
                 let pulse = &heartbeat.threads[index];
+                pulse.ask();
                 // One question at a time, so that a stuck thread does not collect them.
-                if workers.ping(pulse.thread).await {
+                let took = workers.ping(pulse.thread).await;
+                if took.is_some() {
                     heartbeat.note(&pulse.at);
                 }
+                pulse.replied(took);
                 sleep(INTERVAL).await;
             }
         });
@@ -201,5 +258,26 @@ mod tests {
         assert_eq!(heartbeat.silence().unwrap().to_string(), text);
         drop(change);
         assert_eq!(heartbeat.silence(), None);
+    }
+
+    /// A late reply counts when it comes. Until then the unanswered question shows for how long the worker has been stuck.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_reply_counts_and_shows_before() {
+        let heartbeat = Heartbeat::new(THREADS.into_iter());
+        let [worker, stages] = &heartbeat.threads[..] else { panic!("there are two threads") };
+        let only = || heartbeat.lags().map(|lag| (lag.unanswered, lag.replies)).collect::<Vec<_>>();
+        let mut replies = Histogram::default();
+        assert_eq!(only(), [(Duration::ZERO, replies)], "only workers count");
+        worker.ask();
+        stages.ask();
+        let late = Duration::from_secs(7);
+        tokio::time::advance(late).await;
+        assert_eq!(only(), [(late, replies)]);
+        worker.replied(Some(late));
+        replies.observe(&LAGS, late);
+        assert_eq!(only(), [(Duration::ZERO, replies)]);
+        worker.ask();
+        worker.replied(None);
+        assert_eq!(only(), [(Duration::ZERO, replies)], "a thread that has ended replies no more");
     }
 }

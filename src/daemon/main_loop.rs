@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::admin::AdminSockets;
@@ -219,8 +219,9 @@ impl Daemon<'_> {
     /// changes. `by` is who asked.
     async fn reload(&mut self, by: &str) -> Result<ReloadReport, ReloadError> {
         self.service.reload_begins();
+        let started = Instant::now();
         let done = self.try_reload().await;
-        self.relay.count_reload(done.is_ok());
+        self.relay.count_reload(done.is_ok(), started.elapsed());
         self.last_reload = Some(LastReload::new(by, &done));
         self.service.reload_ended(done.as_ref().err().map(ToString::to_string));
         match &done {

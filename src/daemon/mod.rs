@@ -15,7 +15,7 @@
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
 //! - [`service_manager`]: what systemd is told
-//! - [`logging`]; [`http`], `metrics`, `host` and `heartbeat`: metrics and health
+//! - [`logging`]; [`http`], `metrics`, `host`, [`process`] and `heartbeat`: metrics and health
 
 pub mod addresses;
 pub mod admin;
@@ -49,6 +49,7 @@ pub mod overlays;
 mod own;
 mod place;
 mod privileges;
+pub mod process;
 pub mod random;
 pub mod reading;
 mod relay;

@@ -25,6 +25,7 @@ use super::logging::LostLines;
 use super::metrics::{self, AddressCounts, Readings, ReloadCounts, RevocationCounts};
 use super::operators::Operators;
 use super::place::Place;
+use super::process::Process;
 use super::revocations::{self, RevokedUsers};
 use super::service_manager::Health;
 use super::stop::StopGuard;
@@ -82,6 +83,7 @@ pub(super) struct RelayPages {
     certificates: Arc<CertificateBoard>,
     lost: LostLines,
     host: HostTables,
+    process: Process,
     external: Arc<ExternalStats>,
     revoked: Arc<RevokedUsers>,
 }
@@ -91,6 +93,8 @@ pub(super) struct RelayPages {
 pub(super) struct ChangingPages {
     /// The addresses that relay, and why there is none.
     pub(super) addresses: (PerFamily<u64>, Result<(), String>),
+    /// How often the addresses that relay have become others.
+    pub(super) relay_changes: u64,
     pub(super) limits: metrics::NamedLimits,
     pub(super) reloads: ReloadCounts,
 }
@@ -105,7 +109,7 @@ impl RunningRelay {
         revoked: Arc<RevokedUsers>,
     ) -> Result<RunningRelay> {
         // Low descriptors, opened before others need them.
-        let (reserve, host) = (Reserve::open(), HostTables::open());
+        let (reserve, host, process) = (Reserve::open(), HostTables::open(), Process::start());
         let (external, asker) = ExternalSource::new();
         let place = Place::look(settings, &[], &external.known());
         if let Some(misfit) = &place.misfit {
@@ -156,12 +160,14 @@ impl RunningRelay {
             drain: draining.watch(),
             changing: Mutex::new(ChangingPages {
                 addresses: summary(&place),
+                relay_changes: 0,
                 limits: room.limits(settings),
                 reloads: ReloadCounts::new(unix_now()),
             }),
             certificates: certificates.board(),
             lost,
             host,
+            process,
             external: external.stats(),
             revoked: revoked.clone(),
         });
@@ -316,20 +322,24 @@ pub(super) fn serve(server: &Arc<http::Server<RelayPages>>, listener: TcpListene
 
 impl http::Pages for RelayPages {
     fn metrics(&self) -> String {
-        let ChangingPages { addresses, limits, reloads } = self.changing().clone();
+        let ChangingPages { addresses, relay_changes, limits, reloads } = self.changing().clone();
         metrics::page(&Readings {
             workers: self.workers.stats(),
-            addresses: AddressCounts { relay: addresses.0, external: self.external.counts() },
+            lags: self.heartbeat.lags().collect(),
+            ports: self.workers.port_usage(),
+            addresses: AddressCounts { relay: addresses.0, relay_changes, external: self.external.counts() },
             limits,
             reloads,
             log_lines_dropped: self.lost.lines() as u64,
             host: self.host.udp_errors(),
             draining: self.drain.now() != Drain::Off,
+            is_ready: http::Pages::is_ready(self).is_ok(),
             certificates: self.certificates.stats(),
             revocations: RevocationCounts {
                 users: self.revoked.table().len() as u64,
                 made: self.revoked.made(),
             },
+            process: self.process.families(),
         })
     }
 
@@ -431,6 +441,36 @@ mod tests {
         (status, response.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
+    /// The value of a series on a page of metrics.
+    fn value(page: &str, series: &str) -> f64 {
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{series} is not in\n{page}")).parse().unwrap()
+    }
+
+    /// Addresses that come and go count once per change, and ports follow them.
+    #[tokio::test]
+    async fn changes_of_relay_addresses_count() {
+        let (mut relay, http) = relay("127.1.14.8", &["127.1.14.8"]);
+        let mut new = relay.settings().clone();
+        let figures = async || {
+            let page = get(http, "/metrics").await.1;
+            ["hairpin_relay_address_changes_total", "hairpin_relay_ports{family=\"ipv4\"}"]
+                .map(|series| value(&page, series))
+        };
+        assert_eq!(figures().await, [0.0, 16384.0]);
+        for (addresses, wanted) in [
+            (&["127.1.14.8", "127.1.14.9"][..], [1.0, 32768.0]),
+            (&["127.1.14.9", "127.1.14.8"], [1.0, 32768.0]),
+            (&["127.1.14.9"], [2.0, 16384.0]),
+        ] {
+            new.relay.addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+            reload(&mut relay, &new).await.unwrap();
+            relay.adapt().await;
+            assert_eq!(figures().await, wanted, "{addresses:?}");
+        }
+        tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
+    }
+
     /// A worker that does not go on fails every health check, and they recover with it.
     #[tokio::test]
     async fn a_blocked_worker_fails_the_health_checks_until_it_goes_on() {
@@ -450,12 +490,23 @@ mod tests {
             assert_eq!(status, 503, "{page}");
             assert!(reason.starts_with("worker 1 has given no sign of life for 3 s"), "{page}: {reason}");
         }
-        assert_eq!(get(http, "/metrics").await.0, 200, "metrics are served nevertheless");
+        let page = get(http, "/metrics").await;
+        assert_eq!(page.0, 200, "metrics are served nevertheless");
+        assert!(value(&page.1, "hairpin_worker_unanswered_seconds{worker=\"1\"}") > 2.0, "{}", page.1);
+        assert_eq!(value(&page.1, "hairpin_ready"), 0.0);
         while get(http, "/livez").await.0 != 200 {
             assert!(since.elapsed() < Duration::from_secs(20));
             sleep(Duration::from_millis(50)).await;
         }
         assert_eq!(get(http, "/healthz").await.0, 200);
+        let page = get(http, "/metrics").await.1;
+        let late = |worker: usize| {
+            let up_to = format!("hairpin_worker_loop_lag_seconds_bucket{{worker=\"{worker}\",le=\"3\"}}");
+            let all = format!("hairpin_worker_loop_lag_seconds_count{{worker=\"{worker}\"}}");
+            value(&page, &all) - value(&page, &up_to)
+        };
+        assert!(late(1) >= 1.0, "the late answer counts: {page}");
+        assert_eq!(value(&page, "hairpin_ready"), 1.0);
         tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
     }
 

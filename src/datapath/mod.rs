@@ -8,12 +8,13 @@
 //! - [`stream`]: clients over TCP and TLS
 //! - `relay`: relay sockets, ports, quota and reservations, shared by all workers, on the control path only
 //! - `packet`: packets between receipt and departure
-//! - [`stats`], `drops`, `line_budget`, `snapshot`, `poll`, `wake`, `clock`: what all of them use
+//! - [`stats`], `drops`, `line_budget`, `snapshot`, `poll`, `wake`, `clock`, `cpu_clock`: what all of them use
 //! - `sys`: system calls that no crate offers safely
 //!
 //! Not here: what to do with a message, which is `turn`'s.
 
 mod clock;
+mod cpu_clock;
 mod descriptors;
 mod drops;
 mod line_budget;
@@ -32,7 +33,7 @@ use crate::wire::ChannelRange;
 
 pub use descriptors::DescriptorRoom;
 pub use listen::group::{ListenerGroup, OpenError};
-pub use relay::ports::TooManyAddresses;
+pub use relay::ports::{PortUsage, TooManyAddresses};
 pub use snapshot::DatapathSnapshot;
 pub use stats::WorkerStats;
 pub(crate) use sys::option::{allow_missing_address, filter_dumps};

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::counted::{Counters, counted};
 use crate::datapath::stream::stats as streams;
@@ -87,6 +88,8 @@ pub struct WorkerStats {
     pub sockets: SocketCounters,
     /// How often the worker panicked and was restarted, which ends all its allocations.
     pub panics: u64,
+    /// The CPU time of its thread. A worker that restarts stays on its thread.
+    pub cpu: Duration,
 }
 
 /// The copy of a worker's counters for other threads.
@@ -159,6 +162,7 @@ impl WorkerStats {
         self.sockets.gso_refused += gso_refused;
         self.sockets.streams.add(streams);
         self.panics += other.panics;
+        self.cpu += other.cpu;
         add_core(&mut self.turn, &other.turn);
     }
 }
@@ -176,6 +180,7 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
         allocations,
         allocations_total,
         closed,
+        lifetimes,
         permissions,
         channels,
         probe_allocations,
@@ -195,6 +200,7 @@ fn add_core(sum: &mut turn::Stats, part: &turn::Stats) {
     sum.allocations += allocations;
     sum.allocations_total += allocations_total;
     sum.closed.add(closed);
+    sum.lifetimes.add(lifetimes);
     sum.permissions += permissions;
     sum.channels += channels;
     sum.probe_allocations += probe_allocations;

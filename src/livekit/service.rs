@@ -132,8 +132,10 @@ async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logg
                 }
                 Signal::Reload => {
                     service.reload_begins();
+                    let started = Instant::now();
                     let renewed = reload(file, &sidecar, &http, logging);
                     service.reload_ended(renewed.as_ref().err().cloned());
+                    sidecar.metrics.reloads.count(renewed.is_ok(), started.elapsed());
                     if let Ok(renewed) = renewed {
                         break renewed;
                     }

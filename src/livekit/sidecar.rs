@@ -112,6 +112,11 @@ impl Sidecar {
         readiness
     }
 
+    /// What `/metrics` says.
+    pub fn metrics_page(&self) -> String {
+        self.metrics.page(self.readiness().obstacles.is_empty())
+    }
+
     /// The relay with exactly these settings, files included.
     fn relay_like(&self, settings: &RelaySettings) -> Option<Arc<Relay>> {
         self.relays.iter().find(|relay| relay.settings.is_like(settings)).cloned()

@@ -1,8 +1,10 @@
 //! The end of allocations, relayed addresses, permissions and channels: by timeout or otherwise.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::server::Server;
+use super::stats::LIFETIMES;
 use super::timers::Deadline;
 use super::{AllocationId, CloseReason, Closed, Now, Output, PerFamily, RelayId, SECOND};
 use crate::wire::Family;
@@ -64,17 +66,21 @@ impl Server {
         self.outputs.extend(channels.into_iter().map(|channel| Output::ChannelUnbound { relay, channel }));
         self.outputs.push_back(Output::CloseRelay(lease.socket));
         if allocation.relays().next().is_none() {
+            let lived = now.mono - allocation.opened_at;
             self.stats.allocations -= weight;
             self.outputs.push_back(Output::Closed(Closed {
                 id,
                 tuple: allocation.tuple,
                 user: allocation.credential.user().clone(),
                 reason,
-                lived: (now.mono - allocation.opened_at) / SECOND,
+                lived: lived / SECOND,
                 totals: allocation.totals,
                 is_probe: allocation.is_probe(),
             }));
             self.stats.closed[reason] += weight;
+            if weight > 0 {
+                self.stats.lifetimes.observe(&LIFETIMES, Duration::from_nanos(lived));
+            }
             self.by_tuple.remove(&allocation.tuple);
             self.by_name.remove(&allocation.name);
             self.allocations.remove(id);

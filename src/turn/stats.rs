@@ -1,10 +1,12 @@
 //! Counters of the server: plain integers, read by whoever publishes them.
 
 use std::ops::Add;
+use std::time::Duration;
 
 use super::{CloseReason, PerFamily, Transport};
 use crate::auth::AuthReason;
 use crate::counted::{Counters, counted};
+use crate::histogram::{self, Histogram};
 use crate::wire::{Family, Method};
 
 /// The outcomes of requests, in the order of [`Stats::responses`]: an error code, or 0 for success.
@@ -16,6 +18,10 @@ pub const REQUESTS: [Method; 5] =
 
 /// Where the traffic of probes is counted: behind that of clients.
 pub const PROBE_TRAFFIC: usize = Transport::ALL.len();
+
+/// The bounds of [`Stats::lifetimes`]: from a second, which is a client that only tests, to a day.
+pub const LIFETIMES: [Duration; 13] =
+    histogram::seconds([1, 5, 15, 60, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400]);
 
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +114,8 @@ pub struct Stats {
     pub allocations_total: u64,
     /// Allocations that have ended, by reason.
     pub closed: Counters<CloseReason>,
+    /// How long they lived.
+    pub lifetimes: Histogram<{ LIFETIMES.len() }>,
     /// Permissions that exist now.
     pub permissions: u64,
     /// Channels that are bound now.

@@ -118,6 +118,24 @@ fn dropped_workers_end() {
     assert!(std::net::UdpSocket::bind(client.relayed[0]).is_ok());
 }
 
+/// The CPU time of a worker never decreases, also when it restarts.
+#[test]
+fn a_worker_that_restarts_keeps_its_cpu_time() {
+    let relay = relay("127.1.12.31");
+    let worked = |relay: &Relay| relay.workers().stats()[0].cpu;
+    relay.allocated(Transport::Udp);
+    let before = worked(&relay);
+    assert!(before > Duration::ZERO);
+    relay.workers().panic(0);
+    relay.wait_for("the worker panicked", |stats| stats.panics == 1);
+    let after = worked(&relay);
+    assert!(after > before, "{after:?} {before:?}");
+    relay.allocated(Transport::Udp);
+    relay.workers().stop();
+    assert!(worked(&relay) >= after, "it stays when the thread has ended");
+    relay.stop();
+}
+
 /// A worker that restarts after a panic serves the listeners that were added before.
 #[test]
 fn a_restarted_worker_serves_added_listeners() {

@@ -72,6 +72,8 @@ fn failed_handshakes() {
     assert_eq!(relay.client(Transport::Tls).binding().code(), 0);
     let stats = relay.stats().sockets.streams;
     assert_eq!(stats.handshakes_failed.sum(), 4);
+    assert_eq!(stats.handshakes.total(), 1, "only successful ones have a duration");
+    assert!(stats.handshakes.sum() > std::time::Duration::ZERO);
     relay.stop();
 }
 

@@ -17,18 +17,18 @@ class Authority:
         may_issue = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
         _request("-subj", "/CN=test authority", "-keyout", self._key, "-out", self.certificate, *may_issue)
 
-    def issue(self, name, *addresses, file=None, kind=EC):
+    def issue(self, name, *addresses, file=None, kind=EC, days=10):
         """Issues a certificate for a host name and perhaps addresses; returns the paths of the certificate and of its key.
         """
         certificate, key = self.folder / f"{file or name}.pem", self.folder / f"{file or name}.key"
         issuer = ["-CA", self.certificate, "-CAkey", self._key]
         subjects = ",".join([f"DNS:{name}", *(f"IP:{address}" for address in addresses)])
         names = ["-addext", f"subjectAltName={subjects}", "-addext", "basicConstraints=critical,CA:FALSE"]
-        _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *names, kind=kind)
+        _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *names, kind=kind, days=days)
         return certificate, key
 
 
-def _request(*options, kind=EC):
+def _request(*options, kind=EC, days=10):
     """Creates a key and a certificate."""
-    how = [*kind, "-noenc", "-days", "10"]
+    how = [*kind, "-noenc", "-days", str(days)]
     subprocess.run(["openssl", "req", "-x509", *how, *options], check=True, capture_output=True)

@@ -19,13 +19,14 @@ def test_pages(start, host):
         assert relay.get(page)[0::2] == (200, "ok\n")
     status, headers, page = relay.get("/metrics")
     assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
-    sample = re.compile(r"hairpin_\w+(\{\w+=\"[^\"]*\"(,\w+=\"[^\"]*\")*\})? [0-9.e+]+")
+    sample = re.compile(r"(hairpin|process)_\w+(\{\w+=\"[^\"]*\"(,\w+=\"[^\"]*\")*\})? [0-9.e+]+")
     named = set()
     for line in page.splitlines():
         if line.startswith("# TYPE "):
             named.add(line.split()[2])
         elif not line.startswith("#"):
-            assert sample.fullmatch(line) and re.match(r"\w+", line)[0] in named, line
+            name = re.sub("_(bucket|sum|count)$", "", re.match(r"\w+", line)[0])
+            assert sample.fullmatch(line) and name in named, line
     assert relay.get("/")[0] == 404
     with pytest.raises(OSError):
         host.tcp(host.v4, HTTP[1]).close()

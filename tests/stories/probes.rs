@@ -70,6 +70,7 @@ fn two_probes_meet_and_count_nowhere() {
     assert_eq!(world.server.end(world.now, &end).ended, 1);
     world.drain();
     assert_eq!(world.server.stats().closed.iter().map(|(_, n)| n).sum::<u64>(), 0);
+    assert_eq!(world.server.stats().lifetimes.total(), 0);
     world.assert_empty();
 }
 

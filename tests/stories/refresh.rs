@@ -31,6 +31,31 @@ fn a_refresh_starts_the_lifetime_anew() {
     assert_eq!(answer.code(), 400);
 }
 
+/// The histogram of lifetimes counts an allocation when it ends, whatever ended it, and not before.
+#[test]
+fn lifetimes_count_at_the_end() {
+    let mut world = World::default();
+    let mut clients: Vec<_> =
+        ["198.51.100.1:1", "198.51.100.1:2", "198.51.100.1:3"].map(|client| world.allocated(client)).into();
+    world.pass(4);
+    let ended = |world: &World| {
+        let lifetimes = world.server.stats().lifetimes;
+        (lifetimes.cumulative().filter(|count| *count > 0).collect::<Vec<_>>(), lifetimes.sum().as_secs())
+    };
+    assert_eq!(ended(&world), (vec![], 0));
+    assert_eq!(clients[0].refresh(&mut world, 0).code(), 0);
+    // The buckets from 5 s to a day.
+    assert_eq!(ended(&world), (vec![1; 12], 4));
+    assert_eq!(clients[1].refresh(&mut world, 3600).code(), 0);
+    world.pass(3600);
+    assert_eq!(ended(&world).1, 4 + 600 + 3604);
+    assert_eq!(
+        world.server.stats().lifetimes.cumulative().collect::<Vec<_>>()[..],
+        [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    );
+    world.assert_empty();
+}
+
 /// RFC 8656 §8.2: lifetime 0 deletes at once; a second one finds no allocation.
 #[test]
 fn lifetime_zero_deletes() {

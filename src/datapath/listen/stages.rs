@@ -36,7 +36,9 @@ use crate::datapath::line_budget::{COMMON, LineBudgets};
 use crate::datapath::stream::StreamLimits;
 use crate::datapath::stream::admission::{Admission, Admitted, ConnectionPermit, Displacing, Refusal};
 use crate::datapath::stream::incoming::{Incoming, OpenConnection};
-use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure, StreamCounters};
+use crate::datapath::stream::stats::{
+    AdmissionRefusal, ConnectionEnd, HANDSHAKES, HandshakeFailure, StreamCounters,
+};
 use crate::datapath::{clock, sys};
 use crate::tls::Identities;
 use crate::turn::{ClientAddr, FiveTuple, Transport};
@@ -69,8 +71,8 @@ pub(in crate::datapath) enum StageCommand {
     Unlisten(Transport, SocketAddr, oneshot::Sender<()>),
     /// Use this from now on.
     Apply(Arc<StageConfig>, oneshot::Sender<()>),
-    /// Reply as a sign of life.
-    Ping(oneshot::Sender<()>),
+    /// Reply as a sign of life with the monotonic time.
+    Ping(oneshot::Sender<u64>),
 }
 
 /// Takes connections that have passed their stages.
@@ -221,7 +223,7 @@ async fn run<S: Sink>(
                 *context.config.borrow_mut() = config;
                 let _ = reply.send(());
             }
-            StageCommand::Ping(reply) => drop(reply.send(())),
+            StageCommand::Ping(reply) => drop(reply.send(clock::mono())),
         }
     }
 }
@@ -395,6 +397,7 @@ impl<S: Sink> StageContext<S> {
     async fn tls(&self, pending: PendingConnection) -> StageOutcome {
         let PendingConnection { socket, tuple, permit } = pending;
         let StageConfig { identities, limits } = StageConfig::clone(&self.config.borrow());
+        let accepted = clock::mono();
         let Some(identities) = identities else {
             let error = "there is no certificate that can be used".to_owned();
             return StageOutcome::HandshakeFailed(HandshakeFailure::Other, error);
@@ -409,6 +412,8 @@ impl<S: Sink> StageContext<S> {
         };
         let open = OpenConnection::new(self.counters.clone(), tuple.transport);
         let opened = clock::mono();
+        let took = Duration::from_nanos(opened.saturating_sub(accepted));
+        self.counters().handshakes.observe(&HANDSHAKES, took);
         let mut received = Vec::new();
         let limit = limits.first_message_timeout;
         let read = async {

@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::datapath::descriptors::Descriptors;
-use crate::turn::{LiveRelays, PortRequest};
+use crate::turn::{LiveRelays, PerFamily, PortRequest};
 use crate::wire::Family;
 
 /// How long a port that another program uses is skipped, in nanoseconds.
@@ -61,6 +61,15 @@ pub(in crate::datapath) enum NoPort {
     Taken,
     /// This process has as many relay sockets and connections as its limit on open files leaves room for.
     Descriptors,
+}
+
+/// The ports of relayed addresses that new allocations can have, of all addresses of a family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortUsage {
+    /// All of them.
+    pub total: u64,
+    /// Those that are taken: by an allocation or a reservation, or because another program uses them.
+    pub in_use: u64,
 }
 
 /// Which port is wanted, and where.
@@ -215,6 +224,19 @@ impl Ports {
         order.into_iter().map(|(index, _)| index).collect()
     }
 
+    /// How many ports there are and how many of them are taken. Ports of a former range or address do not count: they are none
+    /// that a new allocation can have.
+    pub(in crate::datapath) fn usage(&self) -> PerFamily<PortUsage> {
+        let range = self.range();
+        let mut usage = PerFamily::<PortUsage>::default();
+        for slot in self.slots().filter(|slot| slot.is_in_use()) {
+            let of_family = &mut usage[Family::of(slot.ip())];
+            of_family.total += range.len() as u64;
+            of_family.in_use += slot.taken_in(&range);
+        }
+        usage
+    }
+
     /// The number of ports that are taken.
     #[cfg(test)]
     pub(in crate::datapath) fn taken(&self) -> u32 {
@@ -353,6 +375,18 @@ impl AddressSlot {
                     (taken & bits == 0).then_some(taken | bits)
                 })
                 .is_ok()
+    }
+
+    /// How many ports of a range are taken.
+    fn taken_in(&self, range: &RangeInclusive<u16>) -> u64 {
+        let (first, last) = (usize::from(*range.start()), usize::from(*range.end()));
+        let words = self.taken.iter().enumerate().skip(first / 64).take_while(|(n, _)| n * 64 <= last);
+        let taken = words.map(|(n, word)| {
+            let below = first.saturating_sub(n * 64);
+            let above = (n * 64 + 63).saturating_sub(last);
+            (word.load(Ordering::Relaxed) >> below << below << above).count_ones()
+        });
+        taken.map(u64::from).sum()
     }
 
     /// Releases the ports that are to be tried again.

@@ -1,9 +1,11 @@
 //! Counters of connections.
 
 use std::io;
+use std::time::Duration;
 
 use super::reassembly::StreamError;
 use crate::counted::{Counters, counted};
+use crate::histogram::{self, Histogram};
 use crate::turn::Transport;
 use crate::wire::Foreign;
 
@@ -142,6 +144,11 @@ impl HandshakeFailure {
     }
 }
 
+/// The bounds of [`StreamCounters::handshakes`]. The computation takes about a millisecond, round trips to the client the rest.
+pub const HANDSHAKES: [Duration; 11] = histogram::microseconds([
+    5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+]);
+
 /// Counters of a worker's connections. Arrays by transport have TCP first, then TLS ([`StreamCounters::index`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounters {
@@ -153,6 +160,8 @@ pub struct StreamCounters {
     pub refused: [Counters<AdmissionRefusal>; 2],
     /// Open connections that have ended, by reason.
     pub closed: [Counters<ConnectionEnd>; 2],
+    /// How long TLS handshakes took, from the acceptance of the connection on, that were successful.
+    pub handshakes: Histogram<{ HANDSHAKES.len() }>,
     /// TLS handshakes that failed, by reason.
     pub handshakes_failed: Counters<HandshakeFailure>,
     /// Data messages dropped because the client reads too slowly.
@@ -174,6 +183,7 @@ impl StreamCounters {
             accepted,
             refused,
             closed,
+            handshakes,
             handshakes_failed,
             data_dropped,
             accept_paused,
@@ -182,6 +192,7 @@ impl StreamCounters {
         add_all(&mut self.accepted, accepted);
         self.refused.iter_mut().zip(refused).for_each(|(sum, part)| sum.add(part));
         self.closed.iter_mut().zip(closed).for_each(|(sum, part)| sum.add(part));
+        self.handshakes.add(handshakes);
         self.handshakes_failed.add(handshakes_failed);
         add_all(&mut self.data_dropped, data_dropped);
         self.accept_paused += accept_paused;

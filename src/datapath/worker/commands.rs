@@ -39,8 +39,8 @@ pub(in crate::datapath) enum WorkerCommand {
     Connection(Box<Incoming>),
     /// Do what an operator asks for.
     Operator(OperatorRequest),
-    /// Reply as a sign of life.
-    Ping(oneshot::Sender<()>),
+    /// Reply as a sign of life with the monotonic time.
+    Ping(oneshot::Sender<u64>),
     /// Panic, for tests of what happens then.
     Panic,
     /// Do nothing for some time, for tests of what notices that.
@@ -155,7 +155,7 @@ impl Worker {
                 }
                 WorkerCommand::Connection(incoming) => self.open(*incoming),
                 WorkerCommand::Operator(request) => self.operate(request),
-                WorkerCommand::Ping(reply) => drop(reply.send(())),
+                WorkerCommand::Ping(reply) => drop(reply.send(clock::mono())),
                 WorkerCommand::Panic => panic!("this worker was told to panic"),
                 WorkerCommand::Block(time) => thread::sleep(time),
             }

@@ -44,12 +44,12 @@ use self::commands::{COMMANDS, Standing, WorkerCommand, WorkerSender};
 use self::losses::LossMonitor;
 pub use self::operator::{AllocationPage, AllocationQuery, EndedAllocations, RatedAllocation};
 use self::state::{Parts, Worker};
-use super::DatapathConfig;
+use super::cpu_clock::CpuClock;
 use super::descriptors::Descriptors;
 use super::listen::group::{self, ListenerGroup, OpenError};
 use super::listen::stages::{StageCommand, StageConfig, Stages};
 use super::listen::steering::QueueKind;
-use super::relay::ports::{Ports, TooManyAddresses};
+use super::relay::ports::{PortUsage, Ports, TooManyAddresses};
 use super::relay::quota::QuotaLedger;
 use super::relay::reservations::Reservations;
 use super::relay::table::{Relays, Resources};
@@ -59,9 +59,10 @@ use super::stream::admission::Admission;
 use super::stream::table::Streams;
 use super::sys::option;
 use super::wake::Waker;
+use super::{DatapathConfig, clock};
 use crate::keyed::KeyedState;
 use crate::turn::bucket::RateLimiter;
-use crate::turn::{self, AllocationNames, Server, Transport};
+use crate::turn::{self, AllocationNames, PerFamily, Server, Transport};
 
 /// How long a worker that could not restart waits before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -126,6 +127,7 @@ struct WorkerHandle {
     stages: mpsc::Sender<StageCommand>,
     stage_counters: Arc<Mutex<super::stream::stats::StreamCounters>>,
     published: Arc<Published>,
+    cpu: Arc<CpuClock>,
 }
 
 /// What a worker's thread starts with, again after each panic.
@@ -135,6 +137,7 @@ struct WorkerSeed {
     shared: Arc<turn::Shared>,
     gso: bool,
     published: Arc<Published>,
+    cpu: Arc<CpuClock>,
     waker: Waker,
     stop: Arc<AtomicBool>,
     /// Its thread ends with the worker's.
@@ -192,6 +195,7 @@ impl Workers {
         let (ready, readiness) = sync::channel();
         for index in 0..workers {
             let (published, waker) = (Arc::new(Published::default()), Waker::new()?);
+            let cpu = Arc::new(CpuClock::default());
             let (sender, commands) = mpsc::channel(COMMANDS);
             let sender = WorkerSender { sender, waker: waker.clone() };
             let admission = this.admission.clone();
@@ -202,6 +206,7 @@ impl Workers {
                 stages: stages.commands(),
                 stage_counters: stages.counters(),
                 published: published.clone(),
+                cpu: cpu.clone(),
             };
             let seed = WorkerSeed {
                 index,
@@ -209,6 +214,7 @@ impl Workers {
                 shared: shared.clone(),
                 gso,
                 published,
+                cpu,
                 waker,
                 stop: this.stop.clone(),
                 _stages: stages,
@@ -308,18 +314,21 @@ impl Workers {
         (0..self.workers).flat_map(|worker| [false, true].map(|stages| WorkerThread { worker, stages }))
     }
 
-    /// Asks a thread for a sign of life. False if it has ended; never ready if it is stuck.
-    pub fn ping(&self, thread: WorkerThread) -> impl Future<Output = bool> + Send + use<> {
+    /// Asks a thread for a sign of life. Returns how long it took to reply, by the clock of the thread, so that no delay of
+    /// the caller counts; `None` if it has ended. Never ready if it is stuck.
+    pub fn ping(&self, thread: WorkerThread) -> impl Future<Output = Option<Duration>> + Send + use<> {
         let handle = &self.handles[thread.worker];
         let (commands, stages) = (handle.commands.clone(), handle.stages.clone());
         async move {
             let (reply, replied) = oneshot::channel();
+            let asked = clock::mono();
             match thread.stages {
                 false => commands.send(WorkerCommand::Ping(reply)).await,
                 // The reply fails if the thread has ended.
                 true => drop(stages.send(StageCommand::Ping(reply)).await),
             }
-            replied.await.is_ok()
+            let replied = replied.await.ok()?;
+            Some(Duration::from_nanos(replied.saturating_sub(asked)))
         }
     }
 
@@ -328,7 +337,7 @@ impl Workers {
         let mut pings = JoinSet::new();
         for thread in self.threads() {
             let ping = timeout(limit, self.ping(thread));
-            pings.spawn(async move { (!ping.await.unwrap_or(false)).then_some(thread) });
+            pings.spawn(async move { ping.await.ok().flatten().is_none().then_some(thread) });
         }
         pings.join_all().await.into_iter().flatten().collect()
     }
@@ -345,6 +354,11 @@ impl Workers {
             (!stages || !handle.stages.is_closed()).then_some(WorkerThread { worker, stages })
         };
         self.handles.iter().enumerate().filter_map(unfinished).collect()
+    }
+
+    /// How many of the ports of relayed addresses are in use, by family.
+    pub fn port_usage(&self) -> PerFamily<PortUsage> {
+        self.resources.ports.usage()
     }
 
     /// What each worker has counted.
@@ -385,7 +399,7 @@ impl Drop for Workers {
 
 impl WorkerHandle {
     fn stats(&self) -> WorkerStats {
-        let mut stats = self.published.read();
+        let mut stats = WorkerStats { cpu: self.cpu.read(), ..self.published.read() };
         // Integers alone: whatever was written is a value.
         stats.sockets.streams.add(&self.stage_counters.lock().unwrap_or_else(PoisonError::into_inner));
         stats
@@ -402,6 +416,7 @@ impl WorkerSeed {
         ready: &sync::Sender<io::Result<()>>,
     ) {
         let mut started = false;
+        self.cpu.start();
         loop {
             let rng = StdRng::from_rng(&mut rng);
             let served = panic::catch_unwind(AssertUnwindSafe(|| {

@@ -152,7 +152,7 @@ impl Workers {
                 match timeout(SILENT, &mut replied).await {
                     // A worker that has panicked has no allocations.
                     Ok(ended) => break Some(ended.unwrap_or(0)),
-                    Err(_) if timeout(SILENT, pings(worker)).await == Ok(true) => {}
+                    Err(_) if timeout(SILENT, pings(worker)).await.is_ok_and(|took| took.is_some()) => {}
                     Err(_) => break None,
                 }
             };

@@ -74,7 +74,7 @@ impl Api {
                 Operation::Live => text("text/plain; charset=utf-8", "ok\n".into()),
                 Operation::Ready => ready(&sidecar.readiness()),
                 Operation::Metrics => {
-                    text("text/plain; version=0.0.4; charset=utf-8", sidecar.metrics.page())
+                    text("text/plain; version=0.0.4; charset=utf-8", sidecar.metrics_page())
                 }
             },
         };

@@ -128,6 +128,11 @@ impl HttpCounters {
         self.requests.with_label_values(&[route, class]).inc();
     }
 
+    /// There is no certificate any more, or it is that of another file.
+    pub fn forget_certificate(&self) {
+        self.certificate_expiry.reset();
+    }
+
     /// When the certificate of this file expires, in Unix seconds.
     pub fn set_certificate_expiry(&self, file: &str, expiry: u64) {
         self.certificate_expiry.with_label_values(&[file]).set(expiry as i64);
@@ -141,7 +146,7 @@ mod tests {
     #[test]
     fn every_series_begins_at_zero() {
         let metrics = Metrics::new();
-        let page = metrics.page();
+        let page = metrics.page(true);
         for line in [
             "hairpin_livekit_credentials_issued_total{caller=\"backend\"} 0",
             "hairpin_livekit_credentials_refused_total{reason=\"rate_limited\"} 0",
@@ -154,6 +159,8 @@ mod tests {
         assert!(!page.contains("certificate_expiry"), "there is no certificate");
         metrics.http.set_certificate_expiry("fullchain.pem", 1_800_000_000);
         let line = "certificate_expiry_timestamp_seconds{file=\"fullchain.pem\"} 1800000000";
-        assert!(metrics.page().contains(line));
+        assert!(metrics.page(true).contains(line));
+        metrics.http.forget_certificate();
+        assert!(!metrics.page(true).contains("certificate_expiry"), "a reload has removed it");
     }
 }

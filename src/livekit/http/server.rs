@@ -128,6 +128,8 @@ impl HttpServer {
         for listener in &self.listeners {
             tasks.spawn(accept(listener.clone(), serving.clone()));
         }
+        // A reload may have named another certificate, or none.
+        serving.sidecar.metrics.http.forget_certificate();
         if let Some(tls) = self.tls.clone() {
             tasks.spawn(async move { tls.renew(&serving.sidecar.metrics.http).await });
         }

@@ -189,6 +189,32 @@ fn a_port_used_elsewhere_is_tried_again_later() {
     assert!(take(5 + RETRY_AFTER).is_some(), "released when dropped");
 }
 
+/// Usage is what a new allocation finds: taken ports of the present range at the present addresses, for whatever they were
+/// taken.
+#[test]
+fn usage_is_of_the_ports_that_new_allocations_can_have() {
+    let (ports, mut rng) = ports(&["192.0.2.1", "192.0.2.2", "2001:db8::1"], 1000..=1199);
+    let usage = |total, in_use| PortUsage { total, in_use };
+    assert_eq!(ports.usage(), PerFamily { v4: usage(400, 0), v6: usage(200, 0) });
+    let take = |request, rng: &mut StdRng| ports.take(0, wanted(Family::V4, request), rng).ok().unwrap();
+    let pair = take(PortRequest::Pair, &mut rng);
+    assert_eq!(ports.usage().v4, usage(400, 2), "a reserved port is in use");
+    take(PortRequest::Any, &mut rng).0.used_elsewhere(0);
+    assert_eq!(ports.usage(), PerFamily { v4: usage(400, 3), v6: usage(200, 0) });
+    drop(pair);
+    assert_eq!(ports.usage().v4, usage(400, 1));
+    let all: Vec<Port> = (0..399).map(|_| take(PortRequest::Any, &mut rng).0).collect();
+    assert_eq!(ports.usage().v4, usage(400, 400));
+    for (range, of_it) in [(1063..=1064, 4), (1000..=1000, 2), (1100..=2000, 200), (0..=u16::MAX, 400)] {
+        ports.set_range(&range);
+        assert_eq!(ports.usage().v4, usage(2 * range.len() as u64, of_it), "{range:?}");
+    }
+    ports.set_range(&(1000..=1199));
+    ports.set_addresses(&["192.0.2.1".parse().unwrap()]).unwrap();
+    assert_eq!(ports.usage(), PerFamily { v4: usage(200, 200), v6: usage(0, 0) });
+    drop(all);
+}
+
 #[test]
 fn only_ports_with_an_allocation_are_live() {
     let (ports, mut rng) = ports(&["192.0.2.1"], 1000..=1000);

@@ -563,7 +563,7 @@ mod tls {
         };
         timeout(Duration::from_secs(60), renewed).await.expect("the new certificate serves");
         assert_eq!(livez(place.at, &first).await, None);
-        let page = place.sidecar.metrics.page();
+        let page = place.sidecar.metrics_page();
         assert!(page.contains("hairpin_livekit_http_certificate_expiry_timestamp_seconds{file="), "{page}");
         assert!(place.folder.path().exists());
     }
