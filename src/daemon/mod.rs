@@ -352,9 +352,10 @@ fn offer_ice_servers(
     let to_terminal = args.config.is_none() && io::stdout().is_terminal() && !is_service();
     if !args.print_ice_servers && !to_terminal {
         info!(
-            "to get ICE servers with credentials, run `hairpin credentials --user NAME{}` as root or the user that runs the relay{}, or \
-             start it with --print-ice-servers",
+            "to get ICE servers with credentials, run `hairpin credentials --user NAME{}` as {}{}, or start it with \
+             --print-ice-servers",
             credentials_arguments(args, secret_directory),
+            if is_service() || privileges::was_root() { "root" } else { "the user that runs the relay" },
             if is_of_environment(secret) { ", with the same HAIRPIN_AUTH_SECRET" } else { "" }
         );
         return;

@@ -27,7 +27,10 @@ use crate::config::{Finding, PREFIX};
 /// relay socket asks for.
 const KEPT: [Capability; 2] = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
 
-/// The most files of a state directory that are handed over; it has five.
+/// What a relay keeps in its state directory.
+const KNOWN: [&str; 5] = ["lock", "overlays.json", "revocations", "secret", "self-signed.pem"];
+
+/// The most files of a state directory that are handed over.
 const FILES_MAX: usize = 64;
 
 /// A process of root has become another user.
@@ -151,7 +154,7 @@ fn prepare(settings: &Settings, args: &ServeArgs, user: &User) -> Result<()> {
     Ok(())
 }
 
-/// A state directory of root, with its files, becomes one of the user.
+/// A state directory of root, or of another user that hairpin was, becomes one of the user with its files.
 fn hand_over(path: &Path, user: &User) -> Result<()> {
     if !path.exists() {
         if let Some(parent) = path.parent() {
@@ -161,22 +164,23 @@ fn hand_over(path: &Path, user: &User) -> Result<()> {
     }
     let directory = File::open(path)?;
     let metadata = directory.metadata()?;
-    // Anybody else's is refused with the reason where it is used.
-    if !metadata.is_dir() || metadata.uid() != 0 {
+    if !metadata.is_dir() || metadata.uid() == user.uid.as_raw() {
         return Ok(());
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(path)?.take(FILES_MAX) {
         let entry = entry?;
         let file = entry.metadata()?;
+        let is_known = KNOWN.iter().any(|name| entry.file_name() == *name);
         // A directory for something else, like /etc, was named by mistake.
-        if !file.is_file() {
+        if !file.is_file() || metadata.uid() != 0 && !is_known {
             bail!(
                 "it has more than a relay keeps in it: {}; name another one with --state-dir",
                 entry.path().display()
             );
         }
-        if file.uid() == 0 && file.nlink() == 1 {
+        // A hard link might be to a file elsewhere.
+        if file.uid() == metadata.uid() && file.nlink() == 1 {
             files.push(entry.file_name());
         }
     }
@@ -194,7 +198,7 @@ fn open_folder(folder: &Path, user: &User) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = File::open(folder)?.metadata()?;
-            let is_ours = folder.ends_with("hairpin") && found.is_dir() && found.uid() == 0;
+            let is_ours = folder.ends_with("hairpin") && found.is_dir();
             if !is_ours {
                 return Ok(());
             }

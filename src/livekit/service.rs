@@ -232,3 +232,23 @@ fn reload(
     }
     Ok(renewed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The watchdog hears nothing of a main loop that is stuck, and a stop that begins is told.
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_main_loop_is_noticed() {
+        let heartbeat = Heartbeat::new();
+        tokio::time::advance(BEAT_LIMIT).await;
+        assert_eq!(heartbeat.health().live, Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let silence = "the sidecar has given no sign of life for 11 s";
+        assert_eq!(heartbeat.health().live, Err(silence.to_owned()));
+        heartbeat.note();
+        assert_eq!((heartbeat.health().live, heartbeat.health().stop), (Ok(()), None));
+        heartbeat.stops.store(true, Ordering::Relaxed);
+        assert_eq!(heartbeat.health().stop, Some(STOP));
+    }
+}

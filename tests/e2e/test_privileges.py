@@ -101,7 +101,9 @@ def test_every_thread_becomes_the_user(dropped, host, connect, folder):
 
 
 def test_a_state_directory_of_root_is_handed_over(dropped, folder):
-    """What an earlier start as root has made goes on being used; a folder with something else in it is not touched."""
+    """What an earlier start as root, or as another user, has made goes on being used; a folder with something else in it is not
+    touched.
+    """
     relay = dropped(user=None)
     relay.ctl("revoke", "mallory", "--for", "1h")
     [warning] = [line["message"] for line in relay.lines(level="WARN") if "runs as root" in line["message"]]
@@ -111,6 +113,10 @@ def test_a_state_directory_of_root_is_handed_over(dropped, folder):
     assert relay.ask("revocations")["revocations"][0]["user"] == "mallory"
     relay.ctl("revoke", "eve", "--for", "1h")
     assert relay.stop() == 0
+    relay = dropped(user="daemon")
+    assert len(relay.ask("revocations")["revocations"]) == 2
+    relay.ctl("unrevoke", "eve")
+    assert relay.stop() == 0 and (folder / "one/state").stat().st_uid == pwd.getpwnam("daemon").pw_uid
     other = folder / "two/state"
     (other / "something").mkdir(parents=True)
     relay = dropped(name="two", wait=False)
