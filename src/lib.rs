@@ -15,6 +15,8 @@
 //! - `counted`: enums whose values are counted; `histogram`: durations that are counted; `exposition`: both as Prometheus reads
 //!   them; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
 //!   sentences; [`text`]: the encodings of files.
+//! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
+//!   sentences; [`text`]: the encodings of files; `man`: the manual pages of the programs.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
@@ -32,6 +34,7 @@ mod histogram;
 pub mod http;
 mod keyed;
 pub mod livekit;
+mod man;
 mod plural;
 pub mod text;
 pub mod tls;

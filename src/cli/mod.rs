@@ -1,4 +1,4 @@
-//! The commands `serve`, `check`, `credentials`, `ctl` and `completions`: their arguments, and what they print. The relay
+//! The commands `serve`, `check`, `credentials`, `ctl`, `completions` and `man`: their arguments, and what they print. The relay
 //! itself is in [`daemon`].
 
 mod credentials;
@@ -17,6 +17,7 @@ use nix::sys::prctl;
 use crate::admin;
 use crate::config::{Argument, Loaded};
 use crate::daemon::{self, MISTAKES, ServeArgs, configuration};
+use crate::man::{self, ManArgs, Manual};
 use crate::turn::peers::PeerRule;
 
 /// Runs the command of the arguments and returns the exit status: 0, 1 for a failure, 2 for mistakes in the arguments or the
@@ -59,8 +60,21 @@ pub fn run() -> ExitCode {
             let _ = io::stdout().lock().write_all(&script);
             ExitCode::SUCCESS
         }
+        CliCommand::Man(args) => man::run(&args, Arguments::command(), &MANUAL),
     }
 }
+
+const MANUAL: Manual = Manual {
+    files: &[
+        ("/etc/hairpin/hairpin.toml", "The configuration of hairpin.service."),
+        (
+            "/var/lib/hairpin",
+            "Its state: the generated secret and certificate, who is revoked, and peers that programs have set.",
+        ),
+        ("/run/hairpin/control.sock", "Its control socket, for root and the group hairpin."),
+    ],
+    see_also: &["hairpin-livekit"],
+};
 
 /// A TURN and STUN relay for calls that cannot connect directly
 #[derive(Parser)]
@@ -203,6 +217,13 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print a manual page
+    #[command(after_help = "\
+Examples:
+  hairpin man | man -l -
+  hairpin man ctl drain | man -l -
+  hairpin man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
 }
 
 /// The arguments of `hairpin credentials`.
@@ -274,10 +295,27 @@ fn check(file: Option<&Path>, set: &[Argument], generates: bool) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::pages::assert_current;
+    use crate::livekit;
 
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// `HAIRPIN_WRITE_PAGES=1 cargo test --lib cli::tests` writes them.
+    #[test]
+    fn the_manual_pages_are_up_to_date() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/man");
+        if std::env::var_os("HAIRPIN_WRITE_PAGES").is_some() {
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        let pages = [man::pages(Arguments::command(), &MANUAL), livekit::commands::manual_pages()].concat();
+        for page in &pages {
+            assert_current(&format!("conf/man/{}.1", page.name), &page.text);
+        }
+        let stored = std::fs::read_dir(folder).unwrap().count();
+        assert_eq!(stored, pages.len(), "conf/man has pages of commands that do not exist");
     }
 
     #[test]

@@ -241,6 +241,32 @@ fn shells_complete_the_commands() {
     }
 }
 
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("new/man1");
+    let output = hairpin(&["man", "--dir", pages.to_str().unwrap()]);
+    assert_eq!(
+        (output.status.code(), output.stdout.len(), output.stderr.len()),
+        (Some(0), 0, 0),
+        "{output:?}"
+    );
+    for name in ["hairpin", "hairpin-serve", "hairpin-ctl", "hairpin-ctl-drain", "hairpin-ctl-peers-set"] {
+        let page = std::fs::read(pages.join(format!("{name}.1"))).unwrap();
+        let words: Vec<_> = name.split('-').skip(1).collect();
+        let printed = hairpin(&[&["man"], words.as_slice()].concat());
+        assert_eq!((printed.status.code(), printed.stdout), (Some(0), page), "{name}");
+    }
+    assert!(!pages.join("hairpin-help.1").exists());
+
+    let output = hairpin(&["man", "ctl", "dance"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("there is no command `ctl dance`"), "{output:?}");
+    let output = hairpin(&["man", "--dir", "/dev/null/man1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("cannot write /dev/null/man1"), "{output:?}");
+}
+
 /// One of a live relay is not taken away; that is an error where the configuration names it.
 #[test]
 fn a_socket_in_use_is_named_at_the_start() {

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use nix::sys::prctl;
 
+use crate::man::{self, ManArgs, Manual};
+
 /// Makes a LiveKit server use a hairpin relay
 #[derive(Parser)]
 #[command(
@@ -51,6 +53,13 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print a manual page
+    #[command(after_help = "\
+Examples:
+  hairpin-livekit man | man -l -
+  hairpin-livekit man check | man -l -
+  hairpin-livekit man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
 }
 
 /// Runs the command of the arguments and returns the exit status: 0, 1 for a failure, 2 for mistakes in the arguments or the
@@ -70,7 +79,23 @@ pub fn run() -> ExitCode {
             let _ = io::stdout().lock().write_all(&script);
             ExitCode::SUCCESS
         }
+        LiveKitCommand::Man(args) => man::run(&args, Arguments::command(), &MANUAL),
     }
+}
+
+const MANUAL: Manual = Manual {
+    files: &[
+        ("/etc/hairpin/hairpin-livekit.toml", "The configuration of hairpin-livekit.service."),
+        ("/var/lib/hairpin-livekit", "Its state."),
+        ("/run/hairpin/control.sock", "The control socket of the relay beside it."),
+    ],
+    see_also: &["hairpin"],
+};
+
+/// The manual pages, which are compared with those of the repository together with the relay's.
+#[cfg(test)]
+pub fn manual_pages() -> Vec<man::Page> {
+    man::pages(Arguments::command(), &MANUAL)
 }
 
 #[cfg(test)]
