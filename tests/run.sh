@@ -57,7 +57,7 @@ missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
         nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
-        redis-server:redis-server prometheus:prometheus mmdebstrap:mmdebstrap; do
+        redis-server:redis-server prometheus:prometheus mmdebstrap:mmdebstrap dpkg-shlibdeps:dpkg-dev; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -111,9 +111,10 @@ fi
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 command -v cargo-fuzz >/dev/null || cargo install -q --locked --root "$tools" cargo-fuzz
-# A debug build of cargo-deny compiles in half the time and is fast enough.
+# Debug builds of these compile in half the time and are fast enough.
 command -v cargo-deny >/dev/null ||
     cargo install -q --locked --debug --no-default-features --root "$tools" cargo-deny
+command -v cargo-deb >/dev/null || cargo install -q --locked --debug --root "$tools" cargo-deb
 make_venv
 install_go
 
@@ -132,6 +133,9 @@ cargo deny --locked check licenses bans sources
 
 begin "build"
 cargo build --locked --release
+
+begin "Debian package"
+cargo deb --locked --no-build --output "$target/hairpin.deb"
 
 # The first build downloads and compiles about 1 GB of Go modules.
 begin "LiveKit, its clients and MediaMTX"
@@ -167,5 +171,5 @@ begin "end to end"
 stage=
 $sudo env HAIRPIN="$(realpath "$target/release/hairpin")" \
     HAIRPIN_LIVEKIT="$(realpath "$target/release/hairpin-livekit")" LIVEKIT_TOOLS="$(realpath "$target/livekit")" \
-    HAIRPIN_DEBIAN="$(realpath "$target/debian/root.tar")" \
+    HAIRPIN_DEB="$(realpath "$target/hairpin.deb")" HAIRPIN_DEBIAN="$(realpath "$target/debian/root.tar")" \
     PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest --basetemp="$scratch/pytest" tests/e2e

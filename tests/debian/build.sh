@@ -7,7 +7,7 @@ set -euo pipefail
 
 out=$1
 # A fresh virtual server has these; ufw is for the firewall recipes of the documentation.
-packages=adduser,ca-certificates,dbus,iproute2,nftables,openssl,procps,systemd,systemd-sysv,ufw
+packages=adduser,ca-certificates,dbus,iproute2,man-db,nftables,openssl,procps,systemd,systemd-sysv,ufw
 
 . /etc/os-release
 mirror() {

@@ -104,6 +104,7 @@ class Machine:
         self._disk = self.folder / "disk"
         self._disk.mkdir(exist_ok=True)
         self._console = self.folder / "console"
+        self._console.touch()
         self._group = _control_group()
         self.process = self.pid = None
         self._mounts = self._prepare(megabytes)
