@@ -257,8 +257,10 @@ def test_addresses_are_followed(netlink, start, host, connect):
     host.add_address("203.0.113.90/32")
     relay.line("relayed address added: 203.0.113.90 (configured)")
     assert connect(server=("203.0.113.90", 3478)).allocate()[0] == "203.0.113.90"
+    assert relay.metric("relay_address_changes_total") == 1
     host.run("ip", "address", "del", "203.0.113.90/32", "dev", "eth0")
     relay.becomes("relay_addresses", 1)
+    assert relay.metric("relay_address_changes_total") == 2
 
 
 def test_many_addresses_in_a_life(start, host, connect):
