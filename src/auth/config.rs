@@ -5,8 +5,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
+
+use super::user_list::UserList;
 
 /// The configuration of [`Auth`](super::Auth).
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct AuthConfig {
     pub realm: String,
     /// Users with their own password or key.
     pub users: Vec<StaticUser>,
+    /// Users of files, whose names differ from those.
+    pub listed: Arc<UserList>,
     /// Shared secrets for time-limited credentials. All are valid at the same time, which allows rotation.
     pub secrets: Vec<Secret>,
     /// LiveKit's API keys, whose names differ. They verify the credentials that it issues.
@@ -172,6 +177,7 @@ mod tests {
                 },
                 StaticUser { name: "bob".into(), password: Password::Md5Key([0xAB; 16]), allocations: 0 },
             ],
+            listed: Arc::default(),
             secrets: vec![Secret::new("north")],
             livekit_keys: vec![LiveKitKey { name: "APIkey".into(), secret: Secret::new("thesouth") }],
             livekit_two_part: true,

@@ -85,7 +85,7 @@ impl Auth {
                 "if this is a time-limited user name, add the shared secret it was made with to auth.secrets",
             ),
             AuthReason::UnknownUser => Some(
-                "add the user as [[auth.user]], or a shared secret to auth.secrets for names like 1735689600:alice",
+                "add the user to a file of auth.users_file or as [[auth.user]], or a shared secret to auth.secrets for names like 1735689600:alice",
             ),
             AuthReason::NoKey => Some(
                 "the client wants an algorithm for which [[auth.user]] has no key; configure the password instead",

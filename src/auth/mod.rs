@@ -6,6 +6,7 @@
 //! and passes it to later requests, so its key remains valid even if the user is removed.
 //!
 //! - [`AuthConfig`], [`NonceKeys`]: realm, users, shared secrets, API keys of LiveKit, and keys from the operating system.
+//! - `user_list`, `listed_users`: users of files, and their keys.
 //! - `time_limited`, `livekit`: user names that carry what their password is made from.
 //! - [`Account`]: whom quotas and rates count.
 //! - [`Auth::authenticate`]: the checks of RFC 8489 §9.2.4, in order.
@@ -25,6 +26,7 @@ mod claimed_identity;
 mod config;
 mod credential;
 mod fix;
+mod listed_users;
 mod livekit;
 mod nonce;
 mod origin;
@@ -32,6 +34,7 @@ mod prepare;
 mod probe;
 mod revocations;
 mod time_limited;
+mod user_list;
 mod users;
 mod verdict;
 
@@ -48,10 +51,14 @@ pub use config::{AuthConfig, AuthConfigError, LiveKitKey, Password, Secret, Stat
 pub use credential::{Credential, md5_key};
 pub use livekit::livekit_credential;
 pub use nonce::{NonceKeys, REDIRECTED};
-pub use prepare::password_problem;
+pub use prepare::{password_problem, prepared_password};
 pub use probe::{ProbeCredential, is_reserved};
 pub use revocations::{Revocation, Revocations};
 pub use time_limited::time_limited_password;
+pub use user_list::{
+    LISTED_USERS_MAX, ListedChanges, ListedPassword, ListedTwice, TooManyUsers, UserList, UserListBuilder,
+    prepared_name,
+};
 pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
 
 use crate::wire::{Encoder, Message, attribute};
@@ -63,10 +70,14 @@ use origin::{Origin, OriginKey};
 use prepare::opaque_string;
 use probe::{ProbeKeys, ProbeName};
 use time_limited::SharedSecrets;
+use user_list::first_of;
 use users::StaticUsers;
 
 /// RFC 8489 §14.9: a realm is shorter than 128 characters.
 const REALM_MAX: usize = 127;
+
+/// How many users that have only an MD5 key a warning names.
+const NAMED: usize = 10;
 
 /// Verifies requests of unknown users, see [`reject_in_equal_time`].
 const DUMMY_KEY: [u8; 16] = [0; 16];
@@ -109,7 +120,8 @@ impl Auth {
     /// user is configured twice.
     pub fn new(config: AuthConfig, nonce_keys: NonceKeys) -> Result<Auth, AuthConfigError> {
         let realm = realm(&config.realm)?;
-        if config.users.is_empty() && config.secrets.is_empty() && config.livekit_keys.is_empty() {
+        let has_users = !config.users.is_empty() || !config.listed.is_empty();
+        if !has_users && config.secrets.is_empty() && config.livekit_keys.is_empty() {
             return Err(AuthConfigError::NoCredentials);
         }
         if config.secrets.iter().any(|secret| secret.as_bytes().is_empty()) {
@@ -125,16 +137,16 @@ impl Auth {
             .ok_or(AuthConfigError::NonceLifetime { seconds: config.nonce_lifetime })?
             .unsigned_abs();
         let origins = OriginKey::new(&nonce_keys);
-        let users = StaticUsers::new(&config.users, &realm, &origins)?;
+        let users = StaticUsers::new(&config.users, &config.listed, &realm, &origins)?;
 
         // RFC 8489 §9.2.4: SHA-256 is offered only if all users have a key for it, because a challenge does not know the user.
-        let md5_only = users.md5_only();
+        let md5_only = first_of(users.md5_only().map(config::shown), NAMED);
         let offer = if md5_only.is_empty() { AlgorithmOffer::Both } else { AlgorithmOffer::Md5 };
         let mut warnings = Vec::new();
         if !md5_only.is_empty() {
             warnings.push(format!(
-                "SHA-256 is not offered to any client because these users have only an MD5 key: {}; configure their passwords instead",
-                md5_only.iter().map(|name| config::shown(name)).collect::<Vec<_>>().join(", ")
+                "SHA-256 is not offered to any client because these users have only an MD5 key: {md5_only}; configure their passwords \
+                 instead"
             ));
         }
         let mut features = nonce::PASSWORD_ALGORITHMS;
@@ -199,10 +211,10 @@ impl Auth {
         if is_probe || self.secrets.include(origin) || self.livekit.include(origin) {
             return true;
         }
-        let user = self.users.by_name(credential.username());
-        user.and_then(|user| user.credential(credential.algorithm())).is_some_and(|current| {
+        let Some(user) = self.users.by_name(credential.username()) else { return false };
+        user.key(credential.algorithm()).is_some_and(|key| {
             // By the same key, too: a password may have been replaced with the MD5 key made from it
-            current.origin() == origin || current.key() == credential.key()
+            user.origin() == origin || key == credential.key()
         })
     }
 
@@ -371,10 +383,12 @@ impl Auth {
             let credential = self.secrets.verify(&name, &self.realm, algorithm, verify_key);
             return credential.map(Arc::new).ok_or(AuthReason::WrongPassword);
         }
-        match user.and_then(|user| user.credential(algorithm)) {
-            Some(credential) if verify_integrity(request, credential.key()) => Ok(Arc::clone(credential)),
-            Some(_) => Err(AuthReason::WrongPassword),
-            None => Err(reject_in_equal_time(request, AuthReason::NoKey)),
+        let Some((user, key)) = user.as_ref().and_then(|user| Some((user, user.key(algorithm)?))) else {
+            return Err(reject_in_equal_time(request, AuthReason::NoKey));
+        };
+        match verify_integrity(request, key) {
+            true => user.credential(algorithm).ok_or(AuthReason::NoKey),
+            false => Err(AuthReason::WrongPassword),
         }
     }
 }

@@ -13,10 +13,22 @@ pub(super) fn opaque_string(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
         return Err("is empty");
     }
+    // RFC 8265 §4.2 leaves the visible characters of ASCII and the space as they are. Nearly all of many names are such.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Ok(text.to_owned());
+    }
     match OpaqueString::enforce(text) {
         Ok(prepared) => Ok(prepared.into_owned()),
         Err(_) => Err("contains characters that OpaqueString (RFC 8265) does not allow"),
     }
+}
+
+/// A password as keys are derived from it.
+///
+/// # Errors
+/// It is not allowed; completes a sentence that starts with "the password".
+pub fn prepared_password(text: &str) -> Result<String, &'static str> {
+    opaque_string(text)
 }
 
 /// Why a password is not allowed; completes a sentence that starts with "the password".
@@ -42,6 +54,9 @@ mod tests {
     #[test]
     fn opaque_string_normalises() {
         assert_eq!(opaque_string("Correct Horse").as_deref(), Ok("Correct Horse"));
+        let ascii: String = (' '..='~').collect();
+        assert_eq!(OpaqueString::enforce(&*ascii).as_deref(), Ok(&*ascii));
+        assert_eq!(opaque_string(&ascii).as_deref(), Ok(&*ascii));
         assert_eq!(opaque_string("foo\u{1680}bar").as_deref(), Ok("foo bar"));
         assert_eq!(opaque_string("A\u{30A}").as_deref(), Ok("\u{C5}"));
         assert_eq!(opaque_string("マトリックス").as_deref(), Ok("マトリックス"));

@@ -1,6 +1,6 @@
 //! The static users, found by USERNAME or USERHASH: RFC 8489 §9.2.2, §14.3, §14.4.
 //!
-//! Keys are derived once, and verified requests share the credential of their user.
+//! Keys are derived once, and verified requests share the credential of their user. Users of files are in `listed_users`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +9,50 @@ use super::account::Account;
 use super::algorithms::PasswordAlgorithm;
 use super::config::{AuthConfigError, Password, StaticUser};
 use super::credential::{Credential, Key, userhash};
-use super::origin::OriginKey;
-use super::prepare::{opaque_string, strip_quotes};
-use super::probe::is_reserved;
-
-/// RFC 8489 §14.3: a USERNAME is shorter than 509 bytes.
-const NAME_MAX: usize = 508;
+use super::listed_users::{ListedUser, ListedUsers};
+use super::origin::{Origin, OriginKey};
+use super::prepare::opaque_string;
+use super::user_list::{UserList, prepared_name};
 
 /// The table of static users.
 pub(super) struct StaticUsers {
     by_name: BTreeMap<Arc<str>, Arc<UserCredentials>>,
     /// Keyed by USERHASH.
     by_hash: BTreeMap<[u8; 32], Arc<UserCredentials>>,
+    /// Those of files.
+    listed: ListedUsers,
+}
+
+/// A user that was found.
+pub(super) enum KnownUser<'a> {
+    Configured(&'a UserCredentials),
+    Listed(ListedUser<'a>),
+}
+
+impl KnownUser<'_> {
+    /// What its credentials are made from.
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            KnownUser::Configured(user) => user.md5.origin(),
+            KnownUser::Listed(user) => user.origin(),
+        }
+    }
+
+    /// Its key for an algorithm, if it has one.
+    pub(super) fn key(&self, algorithm: PasswordAlgorithm) -> Option<&[u8]> {
+        match self {
+            KnownUser::Configured(user) => user.credential(algorithm).map(|credential| credential.key()),
+            KnownUser::Listed(user) => user.key(algorithm),
+        }
+    }
+
+    /// The credential of a request that this key has verified.
+    pub(super) fn credential(&self, algorithm: PasswordAlgorithm) -> Option<Arc<Credential>> {
+        match self {
+            KnownUser::Configured(user) => user.credential(algorithm).cloned(),
+            KnownUser::Listed(user) => user.credential(algorithm),
+        }
+    }
 }
 
 /// A user's credentials, one per algorithm for which there is a key.
@@ -30,7 +62,7 @@ pub(super) struct UserCredentials {
 }
 
 impl UserCredentials {
-    pub(super) fn credential(&self, algorithm: PasswordAlgorithm) -> Option<&Arc<Credential>> {
+    fn credential(&self, algorithm: PasswordAlgorithm) -> Option<&Arc<Credential>> {
         match algorithm {
             PasswordAlgorithm::Md5 => Some(&self.md5),
             PasswordAlgorithm::Sha256 => self.sha256.as_ref(),
@@ -43,16 +75,7 @@ impl UserCredentials {
         origins: &OriginKey,
     ) -> Result<UserCredentials, AuthConfigError> {
         let refuse = |problem| AuthConfigError::UserName { name: configured.name.clone(), problem };
-        let name = opaque_string(&configured.name).map_err(refuse)?;
-        if name.len() > NAME_MAX {
-            return Err(refuse("is longer than 508 bytes"));
-        }
-        if is_reserved(&name) {
-            return Err(refuse("is kept for probes of the relay; use another name"));
-        }
-        if strip_quotes(name.as_bytes()) != name.as_bytes() {
-            return Err(refuse("is in quotes, which are not part of the name; remove them"));
-        }
+        let name = prepared_name(&configured.name).map_err(refuse)?;
         let account = Account::static_user(name.as_str(), configured.allocations);
         let origin = origins.of_password(&configured.password);
         let credential = |key| Arc::new(Credential::of_static_user(&account, origin, key));
@@ -76,31 +99,37 @@ impl UserCredentials {
 impl StaticUsers {
     pub(super) fn new(
         configured: &[StaticUser],
+        listed: &UserList,
         realm: &str,
         origins: &OriginKey,
     ) -> Result<StaticUsers, AuthConfigError> {
-        let mut users = StaticUsers { by_name: BTreeMap::new(), by_hash: BTreeMap::new() };
+        let listed = ListedUsers::new(listed, realm, origins);
+        let mut users = StaticUsers { by_name: BTreeMap::new(), by_hash: BTreeMap::new(), listed };
         for one in configured {
             let user = Arc::new(UserCredentials::new(one, realm, origins)?);
             let name = Arc::clone(user.md5.username());
             users.by_hash.insert(userhash(name.as_bytes(), realm.as_bytes()), Arc::clone(&user));
-            if users.by_name.insert(Arc::clone(&name), user).is_some() {
+            let is_listed = users.listed.by_name(&name).is_some();
+            if users.by_name.insert(Arc::clone(&name), user).is_some() || is_listed {
                 return Err(AuthConfigError::DuplicateUser { name: name.to_string() });
             }
         }
         Ok(users)
     }
 
-    pub(super) fn by_name(&self, name: &str) -> Option<&UserCredentials> {
-        self.by_name.get(name).map(Arc::as_ref)
+    pub(super) fn by_name(&self, name: &str) -> Option<KnownUser<'_>> {
+        let configured = self.by_name.get(name).map(|user| KnownUser::Configured(user));
+        configured.or_else(|| self.listed.by_name(name).map(KnownUser::Listed))
     }
 
-    pub(super) fn by_hash(&self, hash: &[u8; 32]) -> Option<&UserCredentials> {
-        self.by_hash.get(hash).map(Arc::as_ref)
+    pub(super) fn by_hash(&self, hash: &[u8; 32]) -> Option<KnownUser<'_>> {
+        let configured = self.by_hash.get(hash).map(|user| KnownUser::Configured(user));
+        configured.or_else(|| self.listed.by_hash(hash).map(KnownUser::Listed))
     }
 
-    /// The names of users that have only an MD5 key, sorted.
-    pub(super) fn md5_only(&self) -> Vec<&str> {
-        self.by_name.iter().filter(|(_, user)| user.sha256.is_none()).map(|(name, _)| &**name).collect()
+    /// The names of users that have only an MD5 key, each kind of user sorted.
+    pub(super) fn md5_only(&self) -> impl Iterator<Item = &str> {
+        let configured = self.by_name.iter().filter(|(_, user)| user.sha256.is_none());
+        configured.map(|(name, _)| &**name).chain(self.listed.md5_only())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kind::{FieldValue, Reload};
+use super::kind::{Reload, shortened};
 use super::listener::{Listener, ListenerSettings};
 use super::settings::{Settings, SiblingSettings};
 use super::table::SETTINGS;
@@ -19,9 +19,6 @@ pub struct Change {
     /// When the new value holds.
     pub holds: Reload,
 }
-
-/// The characters of a value that are shown: a list may be long.
-const SHOWN: usize = 200;
 
 /// The changes of one repeated section that are listed.
 const ENTRIES: usize = 100;
@@ -43,9 +40,7 @@ impl Settings {
         let (mut old, mut new) = (self.clone(), new.clone());
         let mut changes = Vec::new();
         for setting in SETTINGS {
-            let (before, after) = (setting.kind.value(&mut old), setting.kind.value(&mut new));
-            if before != after {
-                let what = difference(&before, &after);
+            if let Some(what) = setting.kind.difference(&mut old, &mut new) {
                 changes.push(Change { key: setting.key, what, holds: setting.reload });
             }
         }
@@ -78,20 +73,6 @@ pub fn every_key() -> Vec<(String, Reload)> {
         section.entry.rows().into_iter().map(|row| (format!("{}.{}", section.key, row.key), row.reload))
     });
     settings.chain(repeated).collect()
-}
-
-fn difference(before: &FieldValue, after: &FieldValue) -> String {
-    if before.shown == after.shown {
-        return "changed".into();
-    }
-    format!("{} -> {}", shortened(&before.shown), shortened(&after.shown))
-}
-
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &value[..end]),
-        None => value.to_owned(),
-    }
 }
 
 /// `[[listener]]`

@@ -171,10 +171,17 @@ fn ips(sockets: &[SocketAddr]) -> Vec<IpAddr> {
 pub fn credentials(settings: &Settings) -> Option<Disagreement> {
     (!settings.auth.has_credentials()).then(|| {
         Disagreement::mistake(
-            &["auth.secrets", "auth.secret_files", "auth.livekit_keys_file", "auth.user", SECRET_VARIABLE],
+            &[
+                "auth.secrets",
+                "auth.secret_files",
+                "auth.livekit_keys_file",
+                "auth.users_file",
+                "auth.user",
+                SECRET_VARIABLE,
+            ],
             "there are no credentials, and hairpin never runs as an anonymous relay",
-            "set auth.secrets, auth.secret_files, auth.livekit_keys_file, an [[auth.user]] or HAIRPIN_AUTH_SECRET in the environment, \
-             or start, and check, with --state-dir, which generates a secret",
+            "set auth.secrets, auth.secret_files, auth.livekit_keys_file, auth.users_file, an [[auth.user]] or HAIRPIN_AUTH_SECRET in \
+             the environment, or start, and check, with --state-dir, which generates a secret",
         )
     })
 }

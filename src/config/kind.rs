@@ -60,6 +60,12 @@ pub trait SettingKind<T>: Sync {
     /// The field's value, to compare it with another.
     fn value(&self, target: &mut T) -> FieldValue;
 
+    /// How the field's value differs, if it does: both values, or only that it has changed if they must not be shown.
+    fn difference(&self, old: &mut T, new: &mut T) -> Option<String> {
+        let (before, after) = (self.value(old), self.value(new));
+        (before != after).then(|| difference(&before, &after))
+    }
+
     /// Copies the field's value.
     fn copy(&self, from: &mut T, to: &mut T);
 
@@ -120,6 +126,24 @@ impl fmt::Debug for FieldValue {
     }
 }
 
+/// The characters of a value that are shown: a list may be long.
+const SHOWN: usize = 200;
+
+fn difference(before: &FieldValue, after: &FieldValue) -> String {
+    if before.shown == after.shown {
+        return "changed".into();
+    }
+    format!("{} -> {}", shortened(&before.shown), shortened(&after.shown))
+}
+
+/// The beginning of a long text.
+pub fn shortened(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
 /// What a value looks like in arguments and in the environment, where text needs no quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -170,6 +194,8 @@ pub struct FileContents {
     pub bytes: Vec<u8>,
     /// Whether every user of the machine may read it.
     pub is_public: bool,
+    /// Whether others than its owner may write it.
+    pub is_writable: bool,
 }
 
 impl fmt::Debug for FileContents {
@@ -180,7 +206,7 @@ impl fmt::Debug for FileContents {
 
 impl From<&str> for FileContents {
     fn from(text: &str) -> FileContents {
-        FileContents { bytes: text.into(), is_public: false }
+        FileContents { bytes: text.into(), ..FileContents::default() }
     }
 }
 

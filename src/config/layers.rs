@@ -82,6 +82,7 @@ impl Settings {
         auth::AuthConfig {
             realm: self.auth.realm.clone(),
             users: self.auth.users.clone(),
+            listed: self.auth.listed.clone(),
             secrets: self.auth.secrets.clone(),
             livekit_keys: self.auth.livekit_keys.clone(),
             livekit_two_part: self.auth.livekit_two_part,

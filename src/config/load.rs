@@ -6,6 +6,7 @@ use toml_edit::Document;
 
 use super::checks;
 use super::document::{FINDINGS_MAX, FileReading, judged};
+use super::files;
 use super::kind::ReadContext;
 use super::listener_checks;
 use super::overrides::Overrides;
@@ -15,6 +16,8 @@ use super::section::{Source, line_starts};
 use super::server_certificate::{self, Wrong};
 use super::settings::Settings;
 use super::table::{SECRET_VARIABLE, TABLES};
+use crate::auth::prepared_name;
+use crate::plural::counted;
 
 /// Settings that can be used, and the warnings about them.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub fn load(file: &str, text: &str, context: &ReadContext<'_>) -> Result<Loaded,
     loading.overrides(&mut settings);
     loading.environment(&mut settings);
     loading.only_listed(&mut settings);
+    loading.listed_twice(&settings);
     // The default listens for TLS, which needs a certificate. A file that does not mention TLS turns it off.
     if !["listen.tls", "tls.cert", "tls.key", "tls.certificate"]
         .iter()
@@ -136,6 +140,21 @@ impl<'a> Loading<'a> {
         self.overrides = overrides;
     }
 
+    /// Reports users of the file that a file of users has, too.
+    fn listed_twice(&mut self, settings: &Settings) {
+        let auth = &settings.auth;
+        let mut twice: Vec<Finding> = Vec::new();
+        for (name, at) in auth.names.iter().filter(|_| !auth.listed.is_empty()) {
+            let Ok(prepared) = prepared_name(name) else { continue };
+            let Some((file, line)) = auth.listed.place(&prepared) else { continue };
+            let what = format!("this user is listed in {} too", files::place(file, Some(line)));
+            let shown = if name.contains(':') { HIDDEN.to_owned() } else { format!("{name:?}") };
+            let at = *at..*at + 1;
+            twice.push(self.file.source.finding("auth.user.name", at, &shown, what, "remove one of them"));
+        }
+        self.file.findings.extend(twice);
+    }
+
     /// Adds the secrets of the environment.
     fn environment(&mut self, settings: &mut Settings) {
         self.file.secrets_of_environment(SECRET_VARIABLE, "auth.secrets", &mut settings.auth.secrets);
@@ -190,6 +209,16 @@ impl<'a> Loading<'a> {
         unlisted.for_each(|(_, list)| list.clear());
     }
 
+    /// How many users the files of users have.
+    fn users(&self, settings: &Settings) -> Option<Note> {
+        let users = &settings.auth.listed;
+        let what = format!("{} in {}", counted(users.len(), "user"), counted(users.files(), "file"));
+        let fix = "after a change, `hairpin ctl reload` or SIGHUP reads them again".to_owned();
+        let mut finding = self.place(&["auth.users_file"], what, fix);
+        self.overrides.rename(&mut finding);
+        (users.files() > 0).then_some(Note(finding))
+    }
+
     /// Notes which addresses of this machine `peers.allow` does not open.
     fn note(&mut self, settings: &Settings) {
         for Disagreement { keys, what, fix, .. } in own_addresses::notes(settings, self.file.source.context) {
@@ -198,5 +227,6 @@ impl<'a> Loading<'a> {
             self.notes.push(Note(finding));
         }
         self.notes.extend(listener_checks::notes(settings, self.file.source));
+        self.notes.extend(self.users(settings));
     }
 }

@@ -6,6 +6,7 @@
 //! - [`files`]: sentences about files that cannot be read
 //! - `kind`, `kinds`: how the values of each kind are read
 //! - `secrets`: which texts are shared secrets and passwords, and how files hold them; `livekit_keys`: files with LiveKit's API keys
+//! - `users_file`: files with users, as TOML or one per line
 //! - `document`: reads files by tables of settings, for the relay and for the sidecar
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`;
 //!   `certificate_section`: `[[tls.certificate]]`; `listener_section`: `[[listener]]`
@@ -57,6 +58,7 @@ mod tests;
 pub mod tls;
 pub mod tokens;
 mod user;
+mod users_file;
 
 pub use argument::Argument;
 pub use changes::Change;

@@ -218,7 +218,8 @@ mod tests {
             .filter(|line| !line.starts_with("password_file") && !line.starts_with("key = \"0011"))
             .collect();
         let file = |path: &Path| match path.file_name().and_then(|name| name.to_str()) {
-            Some("tokens") => "ops:admin:0123456789abcdef0123456789abcdef\n".into(),
+            Some("tokens" | "metrics-tokens") => "ops:admin:0123456789abcdef0123456789abcdef\n".into(),
+            Some("users") => "bob:builder\n".into(),
             Some("livekit-keys.yaml") => "APIkey: 0123456789abcdef0123456789abcdef\n".into(),
             _ => tests::pem(path).unwrap_or_else(|| "a secret in a file\n".into()).as_str().into(),
         };

@@ -114,6 +114,14 @@ pub fn password_in_file(bytes: &[u8]) -> Result<Password, WrongLine> {
     }
 }
 
+/// The key of 32 hex digits.
+pub(super) fn md5_digits(digits: &str) -> Option<[u8; 16]> {
+    let key = u128::from_str_radix(digits, 16).ok();
+    // from_str_radix accepts a sign, and any number of digits.
+    let key = key.filter(|_| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    key.map(u128::to_be_bytes)
+}
+
 /// The text of a file.
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, WrongLine> {
     text::of(bytes).map_err(|wrong| WrongLine {

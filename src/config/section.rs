@@ -289,7 +289,7 @@ pub fn key_span(table: &dyn TableLike, key: &str) -> Range<usize> {
 }
 
 /// The sections that `item` consists of and the bytes of their headers, however they are written.
-fn tables(item: &Item) -> Option<Vec<(&dyn TableLike, Range<usize>)>> {
+pub fn tables(item: &Item) -> Option<Vec<(&dyn TableLike, Range<usize>)>> {
     match item {
         Item::ArrayOfTables(tables) => {
             let table = |table: &toml_edit::Table| table.span().unwrap_or_default();

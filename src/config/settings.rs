@@ -1,16 +1,17 @@
 //! The settings: plain data, one struct per section. Their keys, defaults and documentation are in the
 //! [table](super::table).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::external::ExternalEntry;
 use super::listener::{Listener, ListenerPeers, ListenerSettings};
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
-use crate::auth::{LiveKitKey, OnRemoval, Secret, StaticUser};
+use crate::auth::{LiveKitKey, OnRemoval, Secret, StaticUser, UserList};
 use crate::turn::Transport;
 use crate::turn::peers::{Cidr, PeerRule};
 
@@ -117,8 +118,10 @@ pub struct AuthSettings {
     pub livekit_two_part: bool,
     /// Static users.
     pub users: Vec<StaticUser>,
-    /// Their names, to find one that is listed twice.
-    pub(super) names: HashSet<String>,
+    /// Their names, to find one that is listed twice, with the byte of the file where each is.
+    pub(super) names: HashMap<String, usize>,
+    /// The static users of files. A copy of the settings shares them.
+    pub listed: Arc<UserList>,
     /// Whether `user:expiry` is accepted in addition to `expiry:user`.
     pub user_before_expiry: bool,
     /// The longest time in seconds until a credential with an expiry expires.
@@ -219,6 +222,10 @@ pub struct PeersSettings {
 pub struct HttpSettings {
     /// Listeners for metrics and health.
     pub listen: Vec<SocketAddr>,
+    /// Whether they speak TLS, with the certificate of `[tls]`.
+    pub tls: bool,
+    /// Who may read metrics; everybody if there is none.
+    pub tokens: Tokens,
 }
 
 /// `[admin]`.
@@ -301,7 +308,7 @@ impl ListenSettings {
 }
 
 impl Settings {
-    /// Whether a listener or the admin API speaks TLS.
+    /// Whether a listener, the admin API or the pages for monitoring speak TLS.
     pub fn uses_tls(&self) -> bool {
         self.listens_for_tls() || self.admin.tls && !self.admin.listen.is_empty()
     }

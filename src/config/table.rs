@@ -5,10 +5,7 @@ use super::certificate_section::{self, CertificateDraft};
 use super::document::Tables;
 use super::kind::{Reload, Setting};
 use super::kinds::{
-    ADDRESSES, Account, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress,
-    HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number,
-    PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles,
-    Secrets, SocketPath, Sockets, Switch, Text, TokensFile,
+    ADDRESSES, Account, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch, Text, TokensFile, Placed, UsersFiles,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -16,7 +13,7 @@ use super::section::{About, Draft, RepeatedSection};
 use super::settings::{Format, Level, Settings, SiblingSettings};
 use super::sibling;
 use super::user::{self, UserDraft};
-use crate::auth::OnRemoval;
+use crate::auth::{OnRemoval, StaticUser};
 use crate::tls::UnknownName;
 use crate::wire::Family;
 
@@ -346,6 +343,31 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &LiveKitKeysFile(|s: &mut Settings| &mut s.auth.livekit_keys),
         default: "",
         example: r#""/etc/hairpin/livekit-keys.yaml""#,
+    Setting {
+        key: "auth.users_file",
+        kind: &UsersFiles { entry: &LISTED_USER, at: |s: &mut Settings| &mut s.auth.listed },
+        default: "",
+        example: r#""/etc/hairpin/users""#,
+        doc: "A file with static users, or several, up to 1,000,000 users together. The log and `hairpin check` say how \
+              many there are, and name file and line of each mistake. A reload reads the files again, while calls and packets go on: what \
+              was added or has another password holds for new allocations, `auth.on_removal` says what becomes of the calls of users \
+              that are gone, and a file with a mistake changes nothing. Write the new file beside the old one and rename it, so that \
+              no reload reads half of it.\n\n\
+              One user per line: `name:password`, or `name:0xKEY` with the 32 hex digits of MD5(user:realm:password), as coturn's \
+              databases have them. A limit on the allocations of the user may follow, after one more colon: `alice:wonder:10`; \
+              without one, or with `0`, there is none. Blank lines and lines that begin with # are skipped. The name ends at the first \
+              colon, and what follows the last of several colons is the limit, so a password that contains a colon needs one at its end: \
+              `alice:won:der:` has the password `won:der`, `alice:won:5:` has `won:5`, and `alice:won:5` has `won` and the limit 5; \
+              `alice:won:der` is refused. A name with a colon, and a password that begins with 0x, begins or ends with a blank, or \
+              contains \" #\", can only be in TOML.\n\n\
+              Or TOML: a section `[[user]]` per user with the keys of `[[auth.user]]`. A file is TOML if its name ends with .toml, or if \
+              the first line that is neither blank nor a comment begins with `[`.\n\n\
+              No user may be listed twice, in these files or as `[[auth.user]]`. A static user comes before a time-limited user name that \
+              is the same. A relative path starts at the folder of this file. A file that every user of the machine may read, or others than \
+              its owner may write, causes a warning.",
+        reload: Reload::NewAllocations,
+        coturn: &[],
+    },
         doc: "A file with LiveKit's API keys and their secrets, or several, so that clients can use the credentials that LiveKit issues \
               for its embedded TURN server (`turn:` in its configuration). The format is that of LiveKit's `key_file`: YAML, a line \
               `API_KEY: SECRET` per key. List every pair that LiveKit has, because it picks any of them. The user of quotas, logs, \
@@ -1015,10 +1037,13 @@ static CERTIFICATE: &[Setting<CertificateDraft>] = &[
 ];
 
 /// The settings of an `[[auth.user]]` section.
-static USER: &[Setting<UserDraft>] = &[
+pub static USER: &[Setting<UserDraft>] = &[
     Setting {
         key: "name",
-        kind: &Text { range: 1..=508, at: |u: &mut UserDraft| &mut u.name },
+        kind: &Placed {
+            kind: &Text { range: 1..=508, at: |u: &mut UserDraft| &mut u.name.text },
+            place: |u: &mut UserDraft| &mut u.name.at,
+        },
         default: "",
         example: r#""alice""#,
         doc: "The user name. Required.",
@@ -1042,6 +1067,10 @@ static USER: &[Setting<UserDraft>] = &[
         doc: "A file with the password on one line; blank lines and lines that begin with # are skipped. A relative path starts at \
               the folder of this file.",
         reload: Reload::NewAllocations,
+/// A `[[user]]` of a file of users.
+static LISTED_USER: Draft<Vec<StaticUser>, UserDraft> =
+    Draft { settings: USER, required: &["name"], add: user::add_listed };
+
         coturn: &[],
     },
     Setting {

@@ -52,7 +52,7 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
         "realm {:?}, {} for time-limited credentials, {livekit}{}",
         auth.realm,
         count(auth.secrets.len(), "shared secret"),
-        count(auth.users.len(), "static user")
+        count(auth.static_users(), "static user")
     );
     if is_ipv6_only(settings, place) {
         warn!("{IPV6_ONLY}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info};
 
@@ -71,9 +72,7 @@ impl RunningRelay {
     /// # Errors
     /// They cannot be used, or a socket cannot be bound.
     pub async fn prepare(&self, new: &Settings, leaving: &[SocketAddr]) -> Result<PreparedReload> {
-        let changes = self.settings.changes(new);
-        let settings = new.until_restart(&self.settings);
-        let auth = auth(&settings, &self.keys)?;
+        let (changes, settings, auth) = self.digest(new).await?;
         // One that cannot be used keeps nothing else from being applied.
         let certificates = self.certificates.prepare(&settings.tls);
         // The workers refuse a listener for TLS without one, but only after they serve by everything else.
@@ -99,6 +98,19 @@ impl RunningRelay {
     }
 
     /// Runs with prepared settings from now on, but for those that need a restart. Returns every difference to what it ran with.
+    /// What differs in new settings, what of them holds before a restart, and the keys of their credentials: in a thread of its own,
+    /// since there may be hundreds of thousands of users.
+    async fn digest(&self, new: &Settings) -> Result<(Vec<Change>, Settings, Arc<Auth>)> {
+        let (running, new, keys) = (self.settings.clone(), new.clone(), self.keys.clone());
+        let digesting = spawn_blocking(move || {
+            let changes = running.changes(&new);
+            let settings = new.until_restart(&running);
+            let auth = auth(&settings, &keys)?;
+            Ok((changes, settings, auth))
+        });
+        digesting.await.context("there is no thread to derive keys")?
+    }
+
     ///
     /// # Errors
     /// A worker cannot serve by them; the relay serves as before.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::own::Own;
 use super::{addresses, privileges, reading, unix_now};
-use crate::auth::{Auth, NonceKeys};
+use crate::auth::{Auth, NonceKeys, Secret};
 use crate::config::files::unreadable;
 use crate::config::{self, Argument, FileContents, Finding, Loaded, PREFIX, ReadContext};
 use crate::text;
@@ -74,9 +74,14 @@ fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result
     if !loaded.settings.auth.has_credentials() {
         return Ok(loaded);
     }
-    // Some mistakes only show when names and passwords are prepared (RFC 8265).
+    // Some mistakes only show when names and passwords are prepared (RFC 8265). Those of files of users were found with their
+    // lines, and deriving the keys of many takes time.
     let keys = NonceKeys { current: [0; 32], previous: None };
-    match Auth::new(loaded.settings.auth(), keys) {
+    let mut auth = loaded.settings.auth();
+    if !std::mem::take(&mut auth.listed).is_empty() {
+        auth.secrets.push(Secret::new("there are credentials"));
+    }
+    match Auth::new(auth, keys) {
         Ok(_) => Ok(loaded),
         Err(error) => Err(vec![finding(&name, None, error.to_string(), "change it in [auth]")]),
     }

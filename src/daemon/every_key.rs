@@ -41,6 +41,7 @@ const VALUES: &[(&str, &str)] = &[
     ("auth.realm", r#""other""#),
     ("auth.secrets", r#"["another secret for this test"]"#),
     ("auth.secret_files", r#"["secrets"]"#),
+    ("auth.users_file", r#""users""#),
     ("auth.livekit_keys_file", r#""livekit-keys""#),
     ("auth.livekit_two_part", "false"),
     ("auth.user_before_expiry", "true"),
@@ -176,6 +177,7 @@ impl Place {
         write("secrets", "a secret in a file of this test\n");
         write("livekit-keys", "APIkey: a secret of this test\n");
         write("password", "two\n");
+        write("users", "carol:three\n");
         write("tokens", &format!("one:admin:{}\n", "a".repeat(40)));
         write("other-tokens", &format!("one:admin:{}\n", "b".repeat(40)));
         let file = folder.path().join("hairpin.toml");

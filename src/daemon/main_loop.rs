@@ -29,8 +29,8 @@ use super::{
 use crate::config::{Finding, Loaded, Reload};
 use crate::plural::counted;
 
-/// How long reading the configuration may take.
-const READ: Duration = Duration::from_secs(10);
+/// How long reading the configuration may take. Files with a million users take seconds.
+const READ: Duration = Duration::from_secs(30);
 
 /// What the main loop waits for.
 pub(super) struct Inputs {

@@ -23,8 +23,8 @@ pub fn read(path: &Path) -> io::Result<FileContents> {
     if metadata.file_type().is_fifo() && !is_open {
         return Err(io::ErrorKind::NotSeekable.into());
     }
-    let is_public = metadata.is_file() && metadata.permissions().mode() & 0o004 != 0;
-    Ok(FileContents { bytes: bytes(file)?, is_public })
+    let has = |bits| metadata.is_file() && metadata.permissions().mode() & bits != 0;
+    Ok(FileContents { is_public: has(0o004), is_writable: has(0o022), bytes: bytes(file)? })
 }
 
 /// The rest of a file, up to the same bound.

@@ -65,6 +65,7 @@ pub struct RunningRelay {
 }
 
 /// Random keys that last as long as the process, so that nonces stay valid when settings change.
+#[derive(Clone)]
 pub(super) struct RelayKeys {
     pub(super) nonce: NonceKeys,
     /// Keys the hash that assigns UDP clients to workers.

@@ -165,7 +165,7 @@ impl AuthStatus {
             secret_files: settings.secret_paths.iter().chain(&generated).map(absolute).collect(),
             livekit_keys: settings.livekit_keys.len(),
             livekit_two_part: settings.livekit_two_part,
-            users: settings.users.len(),
+            users: settings.static_users(),
             max_lifetime: settings.max_lifetime,
         }
     }

@@ -12,6 +12,7 @@ mod secrets;
 mod settings;
 mod signals;
 mod streams;
+mod users;
 
 use std::fs;
 use std::io::Write;

@@ -172,6 +172,7 @@ fn with_revocations(snapshot: DatapathSnapshot, revocations: &Arc<Revocations>) 
     let config = auth::AuthConfig {
         realm: REALM.into(),
         users: users.into(),
+        listed: Arc::default(),
         secrets: Vec::new(),
         livekit_keys: Vec::new(),
         livekit_two_part: true,

@@ -127,6 +127,7 @@ impl Setup {
         let auth = auth::AuthConfig {
             realm: REALM.into(),
             users: vec![user("alice"), user("bob")],
+            listed: Arc::default(),
             secrets: Vec::new(),
             livekit_keys: Vec::new(),
             livekit_two_part: true,

@@ -112,6 +112,7 @@ pub fn credentials() -> AuthConfig {
     AuthConfig {
         realm: REALM.into(),
         users: vec![user("alice", "wonder"), user("bob", "builder")],
+        listed: std::sync::Arc::default(),
         secrets: Vec::new(),
         livekit_keys: Vec::new(),
         livekit_two_part: true,

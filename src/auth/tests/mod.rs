@@ -42,6 +42,7 @@ fn config(users: &[StaticUser], secrets: &[&str]) -> AuthConfig {
     AuthConfig {
         realm: REALM.into(),
         users: users.to_vec(),
+        listed: Arc::default(),
         secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),
         livekit_keys: Vec::new(),
         livekit_two_part: true,

@@ -101,9 +101,11 @@ mod tests {
             Some("other") => Ok(format!("APIone: {SECRET}x\n").as_str().into()),
             Some("weak") => Ok("devkey: secret\n".into()),
             Some("bad") => Ok(format!("APIbad: {SECRET}\n{SECRET}\n").as_str().into()),
-            Some("public") => {
-                Ok(FileContents { is_public: true, bytes: format!("APIone: {SECRET}\n").into() })
-            }
+            Some("public") => Ok(FileContents {
+                is_public: true,
+                bytes: format!("APIone: {SECRET}\n").into(),
+                ..FileContents::default()
+            }),
             _ => Err(std::io::ErrorKind::NotFound.into()),
         };
         let context = ReadContext { read: &read, ..ReadContext::NONE };

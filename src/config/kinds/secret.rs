@@ -13,7 +13,7 @@ use crate::auth::{Password, Secret, password_problem};
 use crate::config::files;
 use crate::config::kind::{FieldValue, FileContents, ReadContext, SettingKind, Shape, ValueError};
 use crate::config::report::{ERRORS_MAX, HIDDEN};
-use crate::config::secrets::{password_in_file, secrets_in_file, shared_secret};
+use crate::config::secrets::{md5_digits, password_in_file, secrets_in_file, shared_secret};
 use crate::config::tls::Pem;
 use crate::text;
 
@@ -298,13 +298,18 @@ pub fn public(value: &Value, contents: &FileContents) -> Option<ValueError> {
     })
 }
 
+/// The warning about a file with a secret that others may change.
+pub fn writable(value: &Value, contents: &FileContents) -> Option<ValueError> {
+    contents.is_writable.then(|| {
+        let what = "others than its owner may write the file, and add users with it";
+        ValueError { warning: true, ..ValueError::of(value, what, "run `chmod go-w` on it") }
+    })
+}
+
 fn md5_key(value: &Value) -> Result<Password, ValueError> {
     let text = super::text(value)?;
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    let key = u128::from_str_radix(digits, 16).ok();
-    // from_str_radix accepts a sign, and any number of digits.
-    let key = key.filter(|_| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    key.map(|key| Password::Md5Key(key.to_be_bytes())).ok_or_else(|| {
+    md5_digits(digits).map(Password::Md5Key).ok_or_else(|| {
         let fix = "write the 32 hex digits of MD5(user:realm:password), or use `password`";
         ValueError::of(value, "not an MD5 key", fix)
     })
@@ -325,6 +330,7 @@ pub enum FileKind {
     Pem,
     Tokens,
     LiveKitKeys,
+    Users,
 }
 
 /// The name of a file and what it contains.
@@ -354,12 +360,13 @@ fn file_name(value: &Value) -> Result<&str, ValueError> {
 }
 
 /// How to fix a name that may be the secret itself.
-const OR_A_SECRET: [&str; 5] = [
+const OR_A_SECRET: [&str; 6] = [
     "correct the path, or if this is the secret itself, move it to auth.secrets",
     "correct the path, or if this is the password itself, write it as `password`",
     "correct the path",
     "correct the path, or if this is a token itself, write it into a file, and its name here",
     "correct the path, or if this is an API key or a secret itself, write it into a file, and its name here",
+    "correct the path, or if this is a user with its password, write it into a file, and its name here, or as [[auth.user]]",
 ];
 
 /// Whether the name of a file that cannot be read may be shown.

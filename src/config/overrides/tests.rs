@@ -25,7 +25,10 @@ fn read(
 ) -> Result<Loaded, Vec<String>> {
     let reads = |path: &Path| {
         let text = match path.file_name().and_then(|name| name.to_str()) {
-            Some("tokens") => "prometheus:read:0123456789abcdef0123456789abcdef\n".to_owned(),
+            Some("tokens" | "metrics-tokens") => {
+                "prometheus:read:0123456789abcdef0123456789abcdef\n".to_owned()
+            }
+            Some("users") => "bob:builder\n".to_owned(),
             Some("livekit-keys.yaml") => "APIkey: 0123456789abcdef0123456789abcdef\n".to_owned(),
             _ => pem(path).unwrap_or_else(|| "a secret in a file\n".to_owned()),
         };
