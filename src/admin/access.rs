@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::header::{HOST, ORIGIN};
 use hyper::http::request::Parts;
 use tracing::warn;
 
@@ -14,6 +14,7 @@ use super::response::Failure;
 use crate::config::settings::AdminSettings;
 use crate::config::tokens::{Scope, Tokens};
 use crate::daemon::admin::Caller;
+use crate::http::bearer::bearer;
 use crate::http::lines::LineLimit;
 
 /// Who may call.
@@ -122,14 +123,6 @@ fn name(host: &str) -> &str {
         return rest.split_once(']').map_or("", |(ip, _)| ip);
     }
     host.rsplit_once(':').map_or(host, |(name, _)| name)
-}
-
-/// The token of `Authorization: Bearer TOKEN` (RFC 6750 section 2.1); the scheme is case-insensitive (RFC 9110 section 11.1).
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 #[cfg(test)]

@@ -96,9 +96,41 @@ pub fn agreement(settings: &Settings, generates: bool) -> Vec<Disagreement> {
         let fix = "add the host name in its certificate, such as domain = \"turn-2.example.org\"";
         found.push(Disagreement::warning(&["sibling"], what, fix));
     }
-    for listener in settings.http.listen.iter().filter(|listener| !listener.ip().is_loopback()) {
-        let what = format!("{listener} is not a loopback address, and HTTP has no access control");
-        let fix = "make sure that only your own machines can connect";
+    found.extend(http_access(settings, generates));
+    found
+}
+
+/// What the pages for monitoring require, and what others can read of them.
+fn http_access(settings: &Settings, generates: bool) -> Vec<Disagreement> {
+    let (http, tls) = (&settings.http, &settings.tls);
+    let mut found = Vec::new();
+    if http.uses_tls() && !generates && !tls.has_certificate() && tls.key.is_none() {
+        found.push(Disagreement::mistake(
+            &["http.tls", "tls.cert", "tls.key"],
+            "TLS requires a certificate and its private key",
+            "set tls.cert and tls.key, add a [[tls.certificate]], or remove http.tls",
+        ));
+    }
+    let exposed = http.listen.iter().filter(|listener| !listener.ip().is_loopback());
+    let exposed: Vec<String> = exposed.map(ToString::to_string).collect();
+    let (what, fix) = match (http.tls, !http.tokens.is_empty()) {
+        (true, true) => return found,
+        (true, false) => (
+            "whoever can connect there can read the metrics, and why the relay is not ready",
+            "set http.tokens_file, or make sure that only your own machines can connect",
+        ),
+        (false, true) => (
+            "the tokens of http.tokens_file and the metrics can be read on the way",
+            "set http.tls = true, or make sure that nobody else is on that network",
+        ),
+        (false, false) => (
+            "whoever can connect there can read the metrics, and why the relay is not ready",
+            "set http.tls = true and http.tokens_file, or make sure that only your own machines can connect",
+        ),
+    };
+    if !exposed.is_empty() {
+        let are = if exposed.len() == 1 { "is not a loopback address" } else { "are not loopback addresses" };
+        let what = format!("{} {are}: {what}", exposed.join(" and "));
         found.push(Disagreement::warning(&["http.listen"], what, fix));
     }
     found

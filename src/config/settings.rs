@@ -295,7 +295,19 @@ pub enum Format {
 impl AuthSettings {
     /// Whether anybody could use the relay.
     pub fn has_credentials(&self) -> bool {
-        !self.secrets.is_empty() || !self.livekit_keys.is_empty() || !self.users.is_empty()
+        !self.secrets.is_empty() || !self.livekit_keys.is_empty() || self.static_users() > 0
+    }
+
+    /// How many static users there are, in the file and in others.
+    pub fn static_users(&self) -> usize {
+        self.users.len() + self.listed.len()
+    }
+}
+
+impl HttpSettings {
+    /// Whether a certificate is needed.
+    pub fn uses_tls(&self) -> bool {
+        self.tls && !self.listen.is_empty()
     }
 }
 
@@ -310,7 +322,7 @@ impl ListenSettings {
 impl Settings {
     /// Whether a listener, the admin API or the pages for monitoring speak TLS.
     pub fn uses_tls(&self) -> bool {
-        self.listens_for_tls() || self.admin.tls && !self.admin.listen.is_empty()
+        self.listens_for_tls() || self.admin.tls && !self.admin.listen.is_empty() || self.http.uses_tls()
     }
 
     /// Every listener, of `[listen]` and of `[[listener]]`.

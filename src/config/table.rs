@@ -5,7 +5,10 @@ use super::certificate_section::{self, CertificateDraft};
 use super::document::Tables;
 use super::kind::{Reload, Setting};
 use super::kinds::{
-    ADDRESSES, Account, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, PortRange, Seconds, SecretFiles, Secrets, SocketPath, Sockets, Switch, Text, TokensFile, Placed, UsersFiles,
+    ADDRESSES, Account, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress,
+    HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number,
+    PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, Placed, PortRange, Seconds,
+    SecretFiles, Secrets, SocketPath, Sockets, Switch, Text, TokensFile, UsersFiles,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -55,7 +58,12 @@ pub static SECTIONS: &[(&str, &str)] = &[
          them. [docs/same-machine.md](same-machine.md) shows how to run a media server beside the relay.\n\n\
          Where several entries match, the longest prefix decides; at equal length an entry with ports, and then `deny`.",
     ),
-    ("http", "Prometheus metrics at `/metrics` and a health check at `/healthz`."),
+    (
+        "http",
+        "Prometheus metrics at `/metrics`, and health checks: `/livez` (every part of the relay runs), `/readyz` and `/healthz` (it \
+         serves clients). Whoever can connect can read them, which by default are programs on this machine. For a Prometheus on \
+         another one, list an address that it reaches, and set `tls` and `tokens_file`.",
+    ),
     (
         "admin",
         "Who may change the relay while it runs, and look at its allocations: `hairpin ctl` and programs that use \
@@ -339,11 +347,6 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
-        key: "auth.livekit_keys_file",
-        kind: &LiveKitKeysFile(|s: &mut Settings| &mut s.auth.livekit_keys),
-        default: "",
-        example: r#""/etc/hairpin/livekit-keys.yaml""#,
-    Setting {
         key: "auth.users_file",
         kind: &UsersFiles { entry: &LISTED_USER, at: |s: &mut Settings| &mut s.auth.listed },
         default: "",
@@ -368,6 +371,11 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         reload: Reload::NewAllocations,
         coturn: &[],
     },
+    Setting {
+        key: "auth.livekit_keys_file",
+        kind: &LiveKitKeysFile(|s: &mut Settings| &mut s.auth.livekit_keys),
+        default: "",
+        example: r#""/etc/hairpin/livekit-keys.yaml""#,
         doc: "A file with LiveKit's API keys and their secrets, or several, so that clients can use the credentials that LiveKit issues \
               for its embedded TURN server (`turn:` in its configuration). The format is that of LiveKit's `key_file`: YAML, a line \
               `API_KEY: SECRET` per key. List every pair that LiveKit has, because it picks any of them. The user of quotas, logs, \
@@ -738,10 +746,33 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Sockets { port: 9641, at: |s: &mut Settings| &mut s.http.listen },
         default: r#"["127.0.0.1:9641"]"#,
         example: "",
-        doc: "Addresses and ports for HTTP. An empty list turns it off. There is no access control: anyone who can connect can read \
-              the metrics, so keep it on loopback or a private network.",
+        doc: "Addresses and ports for HTTP. An empty list turns it off. On an address that is not loopback, `hairpin check` and the log \
+              warn unless both `http.tls` and `http.tokens_file` are set.",
         reload: Reload::Live,
         coturn: &["prometheus-address", "prometheus-port", "prometheus"],
+    },
+    Setting {
+        key: "http.tls",
+        kind: &Switch(|s: &mut Settings| &mut s.http.tls),
+        default: "false",
+        example: "true",
+        doc: "Whether `http.listen` speaks TLS (`https` in URLs), with the certificate of `[tls]`, also after its renewal.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "http.tokens_file",
+        kind: &TokensFile(|s: &mut Settings| &mut s.http.tokens),
+        default: "",
+        example: r#""/etc/hairpin/metrics-tokens""#,
+        doc: "A file with the tokens that open `/metrics`, in the format of `admin.tokens_file` (it may be the same file): \
+              `name:scope:token` per line, such as `prometheus:read:...`; the scope may be `read` or `admin`. A request has its token in the \
+              header `Authorization: Bearer TOKEN`, and without one of these it is refused with 401. `/livez`, `/readyz` and `/healthz` \
+              need no token, so that load balancers can ask, but only whoever has one reads the reason of a failure, which names addresses. \
+              Without this setting, whoever can connect reads everything. A relative path starts at the folder of this file. A file that \
+              every user may read causes a warning.",
+        reload: Reload::Live,
+        coturn: &[],
     },
     Setting {
         key: "admin.socket",
@@ -1036,6 +1067,10 @@ static CERTIFICATE: &[Setting<CertificateDraft>] = &[
     },
 ];
 
+/// A `[[user]]` of a file of users.
+static LISTED_USER: Draft<Vec<StaticUser>, UserDraft> =
+    Draft { settings: USER, required: &["name"], add: user::add_listed };
+
 /// The settings of an `[[auth.user]]` section.
 pub static USER: &[Setting<UserDraft>] = &[
     Setting {
@@ -1067,10 +1102,6 @@ pub static USER: &[Setting<UserDraft>] = &[
         doc: "A file with the password on one line; blank lines and lines that begin with # are skipped. A relative path starts at \
               the folder of this file.",
         reload: Reload::NewAllocations,
-/// A `[[user]]` of a file of users.
-static LISTED_USER: Draft<Vec<StaticUser>, UserDraft> =
-    Draft { settings: USER, required: &["name"], add: user::add_listed };
-
         coturn: &[],
     },
     Setting {

@@ -11,16 +11,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::LazyConfigAcceptor;
 use tracing::{debug, info, warn};
 
 use super::control::Control;
 use super::control_socket::{self, BoundSocket};
+use super::security::{Security, handshake_within};
 use super::{http, listeners};
 use crate::config::settings::{AdminSettings, ControlSocket};
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
@@ -92,25 +91,6 @@ struct AdminServer {
     security: Mutex<Security>,
     local: Connections,
     remote: Connections,
-}
-
-/// What the TCP listeners speak.
-#[derive(Clone, Default)]
-enum Security {
-    /// HTTP.
-    #[default]
-    Plain,
-    /// HTTPS. `None` while no certificate can be used: then nobody is served, because tokens must not be read on the way.
-    Tls(Option<Identities>),
-}
-
-impl Security {
-    fn of(settings: &AdminSettings, identities: Option<Identities>) -> Security {
-        match settings.tls {
-            true => Security::Tls(identities),
-            false => Security::Plain,
-        }
-    }
 }
 
 /// A task that ends when it is dropped.
@@ -210,7 +190,7 @@ impl AdminSockets {
         let mut published = Ok(());
         self.server.api.configure(&settings);
         if !settings.listen.is_empty() {
-            self.server.secure(Security::of(&settings, identities));
+            self.server.secure(Security::of(settings.tls, identities));
         }
         match control {
             None => {}
@@ -241,7 +221,7 @@ impl AdminSockets {
     /// Uses these certificates for TLS from now on.
     pub fn use_certificates(&self, identities: Option<Identities>) {
         if !self.settings.listen.is_empty() {
-            self.server.secure(Security::of(&self.settings, identities));
+            self.server.secure(Security::of(self.settings.tls, identities));
         }
     }
 
@@ -258,9 +238,8 @@ impl AdminSockets {
 
 impl AdminServer {
     fn secure(&self, security: Security) {
-        let is_closed = |security: &Security| matches!(security, Security::Tls(None));
         let mut current = self.security.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_closed(&security) && !is_closed(&current) {
+        if security.is_closed() && !current.is_closed() {
             warn!(
                 "the admin API serves nobody over TCP until a certificate of [tls] can be used (admin.tls)"
             );
@@ -314,10 +293,9 @@ impl AdminServer {
                         debug!(%from, "a connection to the admin API is closed: no certificate can be used");
                     }
                     Security::Tls(Some(identities)) => {
-                        match timeout(REQUEST, handshake(stream, &identities)).await {
-                            Ok(Ok(stream)) => connection(stream, caller, api, asked).await,
-                            Ok(Err(error)) => debug!(%error, "a TLS handshake of the admin API failed"),
-                            Err(_) => debug!("a TLS handshake of the admin API took too long"),
+                        match handshake_within(REQUEST, stream, &identities).await {
+                            Ok(stream) => connection(stream, caller, api, asked).await,
+                            Err(error) => debug!(%error, "a TLS handshake of the admin API failed"),
                         }
                     }
                 }
@@ -339,21 +317,6 @@ async fn accept_failed(error: &io::Error, connections: &Connections) {
         // Retrying at once would use a whole CPU.
         sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// The handshake of a TLS server with these certificates.
-///
-/// # Errors
-/// The connection has failed, or no certificate is for the name that the client asks for.
-pub async fn handshake(
-    stream: TcpStream,
-    identities: &Identities,
-) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let config = identities.choose(&start.client_hello());
-    let config =
-        config.ok_or_else(|| io::Error::other("no certificate is for the name that was asked for"))?;
-    start.into_stream(config).await
 }
 
 /// Serves one request.

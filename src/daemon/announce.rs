@@ -60,7 +60,8 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     info!("{}", denied(settings, site));
     listener_peers(settings, site).iter().for_each(|line| info!("{line}"));
     if !settings.http.listen.is_empty() {
-        info!("serving metrics and health on http {}", list(&settings.http.listen));
+        let scheme = if settings.http.tls { "https" } else { "http" };
+        info!("serving metrics and health on {scheme} {}", list(&settings.http.listen));
     }
 }
 

@@ -76,7 +76,8 @@ impl RunningRelay {
         // One that cannot be used keeps nothing else from being applied.
         let certificates = self.certificates.prepare(&settings.tls);
         // The workers refuse a listener for TLS without one, but only after they serve by everything else.
-        if settings.listens_for_tls() && certificates.identities().is_none() {
+        let needs_one = settings.listens_for_tls() || settings.http.uses_tls();
+        if needs_one && certificates.identities().is_none() {
             let why = certificates.failures().into_iter().next();
             bail!(
                 "{}",
@@ -97,7 +98,6 @@ impl RunningRelay {
         Ok(PreparedReload { changes, settings, auth, certificates, place, listeners, skipped })
     }
 
-    /// Runs with prepared settings from now on, but for those that need a restart. Returns every difference to what it ran with.
     /// What differs in new settings, what of them holds before a restart, and the keys of their credentials: in a thread of its own,
     /// since there may be hundreds of thousands of users.
     async fn digest(&self, new: &Settings) -> Result<(Vec<Change>, Settings, Arc<Auth>)> {
@@ -111,6 +111,7 @@ impl RunningRelay {
         digesting.await.context("there is no thread to derive keys")?
     }
 
+    /// Runs with prepared settings from now on, but for those that need a restart. Returns every difference to what it ran with.
     ///
     /// # Errors
     /// A worker cannot serve by them; the relay serves as before.
@@ -133,6 +134,7 @@ impl RunningRelay {
         for listener in self.listeners.keep(&mut change) {
             self.unlisten(&listener).await;
         }
+        self.http.configure(&serving.settings.http, serving.identities.clone());
         self.listeners.remove_http(&change.http_removed).await;
         for (addr, listener) in change.http_opened.drain(..) {
             self.listeners.add_http(addr, serve(&self.http, listener));
@@ -156,6 +158,7 @@ impl RunningRelay {
             return false;
         }
         self.settings.tls = self.certificates.settings().clone();
+        self.http.configure(&self.settings.http, self.certificates.identities());
         if let Err(error) = self.apply(&self.serving()).await {
             error!("certificates have changed, but are not in use yet: {error:#}");
         }

@@ -77,6 +77,8 @@ const VALUES: &[(&str, &str)] = &[
     ("peers.deny", r#"["198.51.100.0/24"]"#),
     ("peers.nat64", r#"["2001:db8:64::/96"]"#),
     ("http.listen", r#"["127.1.15.1:PORT"]"#),
+    ("http.tls", "true"),
+    ("http.tokens_file", r#""other-tokens""#),
     ("admin.socket", r#""/nowhere/control.sock""#),
     ("admin.group", r#""other""#),
     ("admin.listen", r#"["127.1.15.1:PORT"]"#),
@@ -175,9 +177,9 @@ impl Place {
         write("key.pem", &key.serialize_pem());
         write("other.key", &format!("\n{}", key.serialize_pem()));
         write("secrets", "a secret in a file of this test\n");
+        write("users", "carol:three\n");
         write("livekit-keys", "APIkey: a secret of this test\n");
         write("password", "two\n");
-        write("users", "carol:three\n");
         write("tokens", &format!("one:admin:{}\n", "a".repeat(40)));
         write("other-tokens", &format!("one:admin:{}\n", "b".repeat(40)));
         let file = folder.path().join("hairpin.toml");

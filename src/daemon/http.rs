@@ -3,6 +3,9 @@
 //!
 //! Monitoring matters most when something is exhausted. So a connection that finds no place takes that of the oldest one
 //! that has not sent its request, and a few file descriptors are kept in reserve for connections that find none.
+//!
+//! With tokens (`http.tokens_file`), metrics are for whoever has one. Health checks need none, since load balancers have none to
+//! send, but are told no reasons then, because these name addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,16 +15,23 @@ use std::time::Duration;
 
 use anyhow::Result;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use nix::sys::eventfd::EventFd;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::security::{Security, handshake_within};
+use crate::config::settings::HttpSettings;
+use crate::config::tokens::Tokens;
 use crate::datapath::allow_missing_address;
+use crate::http::bearer::bearer;
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
+use crate::http::lines::LineLimit;
+use crate::tls::Identities;
 
 /// Connections at a time.
 pub const CONNECTIONS: usize = 64;
@@ -32,7 +42,7 @@ pub const SPARES: usize = 8;
 /// Connections that may wait in the kernel's accept queue.
 const BACKLOG: i32 = 128;
 
-/// Time for a request to arrive.
+/// Time for a TLS handshake, and then for a request to arrive.
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// Time after which a connection is closed, whatever it does.
@@ -109,8 +119,29 @@ fn bind(address: SocketAddr, beside: bool) -> io::Result<std::net::TcpListener> 
 pub struct Server<P> {
     pages: Arc<P>,
     connections: Connections,
+    guard: Mutex<Guard>,
     /// Closed when there is no descriptor left for a connection, and opened again after it.
     spares: Mutex<Vec<OwnedFd>>,
+}
+
+/// How the pages are protected.
+#[derive(Clone, Default)]
+struct Guard {
+    security: Security,
+    /// Who may read metrics; everybody if there is none.
+    tokens: Arc<Tokens>,
+    failures: Arc<LineLimit>,
+}
+
+/// What a client may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Everything.
+    Full,
+    /// Whether the relay is alive and ready: it has shown no token.
+    NoToken,
+    /// The same: its token is none of ours.
+    WrongToken,
 }
 
 impl<P: Pages> Server<P> {
@@ -119,7 +150,21 @@ impl<P: Pages> Server<P> {
     pub fn new(pages: Arc<P>, reserve: Reserve) -> Arc<Server<P>> {
         let connections = Connections::new(CONNECTIONS, WhenFull::Close);
         let spares = Mutex::new(reserve.0);
-        Arc::new(Server { pages, connections, spares })
+        Arc::new(Server { pages, connections, guard: Mutex::default(), spares })
+    }
+
+    /// Serves new connections by these settings from now on. `identities` are for TLS.
+    pub fn configure(&self, settings: &HttpSettings, identities: Option<Identities>) {
+        let tokens = Arc::new(settings.tokens.clone());
+        let mut guard = self.guard();
+        let closed = guard.security.is_closed();
+        let failures = guard.failures.clone();
+        *guard = Guard { security: Security::of(settings.tls, identities), tokens, failures };
+        if guard.security.is_closed() && !closed && !settings.listen.is_empty() {
+            warn!(
+                "metrics and health are served to nobody until a certificate of [tls] can be used (http.tls)"
+            );
+        }
     }
 
     /// Serves the pages while it is polled.
@@ -131,7 +176,7 @@ impl<P: Pages> Server<P> {
         let listener = TcpListener::from_std(listener)?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.start(stream).await,
+                Ok((stream, from)) => self.start(stream, from).await,
                 Err(error) if is_exhaustion(&error) => {
                     if !self.release_spare() && !self.connections.close_oldest().await {
                         warn!(%error, "cannot accept an HTTP connection");
@@ -145,11 +190,25 @@ impl<P: Pages> Server<P> {
         }
     }
 
-    async fn start(self: &Arc<Self>, stream: TcpStream) {
+    async fn start(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
         let server = Arc::downgrade(self);
-        let pages = self.pages.clone();
+        let (pages, guard) = (self.pages.clone(), self.guard().clone());
         let serve = |asked| async move {
-            let _ = timeout(CONNECTION, connection(stream, pages, asked)).await;
+            let served = async {
+                match &guard.security {
+                    Security::Plain => connection(stream, from, pages, &guard, asked).await,
+                    Security::Tls(None) => {
+                        debug!(%from, "an HTTP connection is closed: no certificate can be used");
+                    }
+                    Security::Tls(Some(identities)) => {
+                        match handshake_within(REQUEST, stream, identities).await {
+                            Ok(stream) => connection(stream, from, pages, &guard, asked).await,
+                            Err(error) => debug!(%from, %error, "a TLS handshake of [http] failed"),
+                        }
+                    }
+                }
+            };
+            let _ = timeout(CONNECTION, served).await;
             if let Some(server) = server.upgrade() {
                 server.refill();
             }
@@ -169,6 +228,11 @@ impl<P: Pages> Server<P> {
         {
             spares.push(spare);
         }
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Guard> {
+        // Every change is a single assignment.
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spares(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
@@ -196,42 +260,90 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-async fn connection(stream: TcpStream, pages: Arc<impl Pages>, asked: Asked) {
+impl Guard {
+    /// What whoever sends these headers may see. A wrong token is logged, and it is not.
+    fn judge(&self, from: SocketAddr, headers: &HeaderMap) -> Access {
+        if self.tokens.is_empty() {
+            return Access::Full;
+        }
+        match bearer(headers) {
+            None => Access::NoToken,
+            // Each of both scopes allows to look.
+            Some(presented) if self.tokens.find(presented).is_some() => Access::Full,
+            Some(_) => {
+                if let Some(suppressed) = self.failures.take() {
+                    warn!(
+                        %from,
+                        "a request for metrics or health had a token that is not one of http.tokens_file{suppressed}"
+                    );
+                }
+                Access::WrongToken
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    from: SocketAddr,
+    pages: Arc<impl Pages>,
+    guard: &Guard,
+    asked: Asked,
+) {
     let respond = |request: Request<Incoming>| {
-        std::future::ready(respond(request.method(), request.uri().path(), &*pages))
+        let access = guard.judge(from, request.headers());
+        std::future::ready(respond(request.method(), request.uri().path(), access, &*pages))
     };
     if let Err(error) = serve_request(stream, asked, REQUEST, respond).await {
         debug!(%error, "an HTTP connection failed");
     }
 }
 
-fn respond(method: &Method, path: &str, pages: &impl Pages) -> Response<String> {
+fn respond(method: &Method, path: &str, access: Access, pages: &impl Pages) -> Response<String> {
     let known = ["/metrics", "/livez", "/readyz", "/healthz"].contains(&path);
     if known && method != Method::GET && method != Method::HEAD {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
-        response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match path {
-        "/metrics" => {
+    match (path, access) {
+        ("/metrics", Access::Full) => {
             let mut response = plain(StatusCode::OK, pages.metrics());
-            let format =
-                const { hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8") };
+            let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, format);
             response
         }
-        "/livez" => health(pages.is_live()),
-        "/readyz" | "/healthz" => health(pages.is_ready()),
+        ("/metrics", Access::NoToken) => unauthorized(
+            "Bearer realm=\"hairpin\"",
+            "metrics are for whoever has a token; send one of http.tokens_file, with the header Authorization: Bearer TOKEN\n",
+        ),
+        ("/metrics", Access::WrongToken) => unauthorized(
+            "Bearer realm=\"hairpin\", error=\"invalid_token\"",
+            "this token is not one of http.tokens_file\n",
+        ),
+        ("/livez", access) => health(pages.is_live(), access, "not live"),
+        ("/readyz" | "/healthz", access) => health(pages.is_ready(), access, "not ready"),
         _ => {
             plain(StatusCode::NOT_FOUND, "not found; the pages are /metrics, /livez, /readyz and /healthz\n")
         }
     }
 }
 
-fn health(state: Result<(), String>) -> Response<String> {
-    match state {
-        Ok(()) => plain(StatusCode::OK, "ok\n"),
-        Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+/// RFC 6750 section 3
+fn unauthorized(challenge: &'static str, message: &str) -> Response<String> {
+    let mut response = plain(StatusCode::UNAUTHORIZED, message);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
+}
+
+/// A health check. `outcome` is said instead of the reason to whoever may not read it.
+fn health(state: Result<(), String>, access: Access, outcome: &str) -> Response<String> {
+    match (state, access) {
+        (Ok(()), _) => plain(StatusCode::OK, "ok\n"),
+        (Err(reason), Access::Full) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        (Err(_), Access::NoToken | Access::WrongToken) => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, format!("{outcome}\n"))
+        }
     }
 }
 
@@ -300,6 +412,67 @@ mod tests {
             assert_eq!(rest, body, "{line}");
         }
         assert!(request(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    }
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn tokens() -> Tokens {
+        Tokens::in_file(format!("prometheus:read:{TOKEN}\nops:admin:{TOKEN}x\n").as_bytes()).0
+    }
+
+    /// With tokens, metrics are for whoever has one, of either scope; health checks need none, and say why only to whoever has
+    /// one. Without tokens everything is open.
+    #[tokio::test]
+    async fn metrics_and_reasons_are_for_whoever_has_a_token() {
+        let (address, server) = server().await;
+        let settings = HttpSettings { tokens: tokens(), ..HttpSettings::default() };
+        server.configure(&settings, None);
+        let ask = |page: &'static str, authorization: &'static str, token: String| async move {
+            let head = match authorization {
+                "" => String::new(),
+                scheme => format!("Authorization: {scheme} {token}\r\n"),
+            };
+            request(address, &format!("GET {page} HTTP/1.1\r\nHost: here\r\n{head}\r\n")).await
+        };
+        for (scheme, token) in [("Bearer", TOKEN.to_owned()), ("bearer", format!("{TOKEN}x"))] {
+            let response = ask("/metrics", scheme, token.clone()).await;
+            assert!(
+                response.starts_with("HTTP/1.1 200") && response.ends_with("hairpin_up 1\n"),
+                "{response}"
+            );
+            assert!(ask("/readyz", scheme, token).await.ends_with("\r\n\r\nno address\n"));
+        }
+        let wrong = [("", TOKEN.to_owned()), ("Basic", TOKEN.to_owned()), ("Bearer", TOKEN[1..].to_owned())];
+        for (scheme, token) in wrong {
+            let response = ask("/metrics", scheme, token.clone()).await;
+            assert!(response.starts_with("HTTP/1.1 401"), "{scheme}: {response}");
+            assert!(response.contains("www-authenticate: Bearer realm=\"hairpin\""), "{response}");
+            assert!(response.contains("http.tokens_file") && !response.contains("hairpin_up"), "{response}");
+            assert_eq!(response.contains("invalid_token"), scheme == "Bearer", "{response}");
+            let response = ask("/readyz", scheme, token.clone()).await;
+            assert!(
+                response.starts_with("HTTP/1.1 503") && response.ends_with("\r\n\r\nnot ready\n"),
+                "{response}"
+            );
+            assert!(ask("/livez", scheme, token).await.starts_with("HTTP/1.1 200"));
+        }
+        server.configure(&HttpSettings::default(), None);
+        assert!(
+            ask("/metrics", "", String::new()).await.starts_with("HTTP/1.1 200"),
+            "a reload takes them away"
+        );
+    }
+
+    /// With TLS and without a certificate that can be used, nobody is served: a token must not be read on the way.
+    #[tokio::test]
+    async fn nobody_is_served_without_a_certificate() {
+        let (address, server) = server().await;
+        server.configure(&HttpSettings { tls: true, ..HttpSettings::default() }, None);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await;
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response).await;
+        assert!(response.is_empty());
     }
 
     /// Silent connections hold up nobody: the oldest of them is closed for a new one.

@@ -14,7 +14,7 @@
 //! - [`overlays`], `overlay_orders`: peers that programs name
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
-//! - [`service_manager`]: what systemd is told
+//! - [`security`]: HTTP or HTTPS; [`service_manager`]: what systemd is told
 //! - [`logging`]; [`http`], `metrics`, `host`, [`process`] and `heartbeat`: metrics and health
 
 pub mod addresses;
@@ -55,6 +55,7 @@ pub mod reading;
 mod relay;
 pub mod reload;
 pub mod revocations;
+pub mod security;
 pub mod service_manager;
 mod signals;
 pub mod state;

@@ -173,6 +173,7 @@ impl RunningRelay {
             revoked: revoked.clone(),
         });
         let http = http::Server::new(pages.clone(), reserve);
+        http.configure(&settings.http, certificates.identities());
         for (addr, listener) in change.http_opened.drain(..) {
             listeners.add_http(addr, serve(&http, listener));
         }

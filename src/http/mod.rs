@@ -4,6 +4,7 @@
 //! - [`body`]: the body of a request or a response
 //! - [`lines`]: log lines that clients cause
 
+pub mod bearer;
 pub mod body;
 pub mod connections;
 pub mod lines;

@@ -130,6 +130,8 @@ pub struct HttpSettings {
     pub key: Option<PathBuf>,
     /// The tokens of backends that ask for ICE servers of any participant.
     pub tokens: Tokens,
+    /// Who may read metrics; everybody if there is none.
+    pub metrics_tokens: Tokens,
     /// The origins of web pages that may ask: `https://meet.example.org`.
     pub origins: Vec<String>,
     /// How many answers a participant may get at once, and per minute afterwards; 0 is no limit.
@@ -145,6 +147,7 @@ impl Default for HttpSettings {
             cert: None,
             key: None,
             tokens: Tokens::default(),
+            metrics_tokens: Tokens::default(),
             origins: Vec::new(),
             burst: 20,
             per_minute: 20,

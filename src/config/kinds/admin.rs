@@ -175,4 +175,48 @@ mod tests {
             assert!(found.len() == 1 && found[0].contains(said), "{text}: {found:?}");
         }
     }
+
+    /// The pages for monitoring may be anywhere, and who can read them there is said in one line.
+    #[test]
+    fn exposed_pages_are_warned_about() {
+        let tls = "[tls]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\n";
+        let warnings = |text: &str| -> Vec<String> {
+            let loaded = read(&format!("{tls}[http]\n{text}")).unwrap();
+            let warnings = loaded.warnings.iter().map(ToString::to_string);
+            warnings.filter(|warning| warning.contains("http.listen")).collect()
+        };
+        let listen = "listen = [\"192.0.2.1\", \"127.0.0.1\", \"[2001:db8::7]:9641\"]\n";
+        let (tls_on, tokens) = ("tls = true\n", "tokens_file = \"tokens\"\n");
+        for (text, what, fix) in [
+            ("", "can read the metrics, and why", "set http.tls = true and http.tokens_file, or make sure"),
+            (tls_on, "can read the metrics, and why", "set http.tokens_file, or make sure"),
+            (tokens, "can be read on the way", "set http.tls = true, or make sure"),
+        ] {
+            let said = warnings(&format!("{listen}{text}"));
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(said[0].contains("192.0.2.1:9641 and [2001:db8::7]:9641 are not loopback addresses"));
+            assert!(said[0].contains(what) && said[0].contains(fix), "{said:?}");
+        }
+        assert_eq!(warnings(&format!("{listen}{tls_on}{tokens}")), [""; 0]);
+        assert_eq!(warnings("listen = \"[::1]\""), [""; 0]);
+        assert_eq!(warnings("listen = []\ntls = true"), [""; 0]);
+    }
+
+    /// The tokens of `[http]` are in the format of `admin.tokens_file`, and TLS needs a certificate.
+    #[test]
+    fn pages_with_tls_have_a_certificate() {
+        let http = read("[http]\ntokens_file = \"tokens\"").unwrap().settings.http;
+        assert!(http.tokens.find(TOKEN.as_bytes()).is_some() && !http.tls);
+        for (text, said) in [
+            (
+                "tls = true",
+                "file:4: http.tls = true: TLS requires a certificate and its private key; set tls.cert",
+            ),
+            ("tokens_file = \"short\"", "short:1: a token is so short that it can be guessed"),
+            ("tokens_file = \"missing\"", "http.tokens_file = ***: cannot be read"),
+        ] {
+            let found = mistakes(&format!("[http]\n{text}"));
+            assert!(found.len() == 1 && found[0].contains(said), "{text}: {found:?}");
+        }
+    }
 }

@@ -41,7 +41,7 @@ async fn without_a_certificate_nobody_is_served_instead_of_everyone_in_the_clear
     assert!(error.contains("no certificate that can be used"), "{error}");
     assert!(plain(settings.listen[0]).await.ends_with("yes"), "nothing has changed");
 
-    sockets.server.secure(Security::of(&settings, None));
+    sockets.server.secure(Security::of(settings.tls, None));
     sockets.settings = settings.clone();
     assert_eq!(plain(settings.listen[0]).await, "");
     sockets.use_certificates(None);

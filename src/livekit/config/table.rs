@@ -195,6 +195,18 @@ static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "http.metrics_tokens_file",
+        kind: &TokensFile(|s: &mut Settings| &mut s.http.metrics_tokens),
+        default: "",
+        example: r#""/etc/hairpin/metrics-tokens""#,
+        doc: "A file with the bearer tokens that open `/metrics`, as `http.tokens_file` of the relay (it may be the same file): \
+              `name:read:token` per line. Without one of them a request is refused with 401, and `/readyz` says whether calls can be \
+              served, but not why not. It is apart from `http.tokens_file`, so that whoever scrapes metrics gets no ICE servers. \
+              Without this setting, whoever can connect reads metrics.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
         key: "http.origins",
         kind: &List { of: ORIGINS, at: |s: &mut Settings| &mut s.http.origins },
         default: "[]",

@@ -19,6 +19,7 @@ fn file(path: &Path) -> io::Result<FileContents> {
             "APIfirst: an API secret of at least thirty-two characters\nAPIsecond: another API secret of thirty-two characters\n"
         }
         "/etc/hairpin/secret" => "a shared secret for these tests\nan older shared secret\n",
+        "/etc/hairpin/metrics-tokens" => "prometheus:read:fedcba9876543210fedcba9876543210\n",
         "/etc/hairpin/livekit-tokens" => "backend:read:0123456789abcdef0123456789abcdef\n",
         "/etc/hairpin/turn-2-token" => "livekit:admin:0123456789abcdef0123456789abcdef\n",
         "/etc/hairpin/redis-password" => "a password\n",

@@ -21,6 +21,7 @@ use super::rate_limit::RateLimit;
 use super::response::{Failure, json_response, text};
 use super::routes::{Operation, Route, list};
 use crate::daemon::unix_now;
+use crate::http::bearer::bearer;
 use crate::http::body::{self, BodyError};
 use crate::http::lines::LineLimit;
 use crate::livekit::health::Readiness;
@@ -72,10 +73,11 @@ impl Api {
                 Operation::IceServers => self.ice_servers(sidecar, from, &head),
                 Operation::Webhook => self.webhook(sidecar, from, &head, body).await,
                 Operation::Live => text("text/plain; charset=utf-8", "ok\n".into()),
-                Operation::Ready => ready(&sidecar.readiness()),
-                Operation::Metrics => {
-                    text("text/plain; version=0.0.4; charset=utf-8", sidecar.metrics_page())
-                }
+                Operation::Ready => ready(&sidecar.readiness(), self.may_watch(sidecar, from, &head).is_ok()),
+                Operation::Metrics => match self.may_watch(sidecar, from, &head) {
+                    Ok(()) => text("text/plain; version=0.0.4; charset=utf-8", sidecar.metrics_page()),
+                    Err(failure) => failure.into_response(),
+                },
             },
         };
         let route = route.map_or(OTHER, |route| route.path);
@@ -102,6 +104,26 @@ impl Api {
         };
         Origin::of(&head.headers, &sidecar.settings.http.origins).complete(&mut response);
         response
+    }
+
+    /// Whether whoever sends this may read metrics and reasons.
+    fn may_watch(&self, sidecar: &Sidecar, from: SocketAddr, head: &Parts) -> Result<(), Failure> {
+        let tokens = &sidecar.settings.http.metrics_tokens;
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let Some(presented) = bearer(&head.headers) else {
+            let message = "metrics are for whoever has a token; send one of http.metrics_tokens_file, with the header \
+                           Authorization: Bearer TOKEN";
+            return Err(Failure::unauthorized("unauthorized", message));
+        };
+        if tokens.find(presented).is_some() {
+            return Ok(());
+        }
+        if let Some(suppressed) = self.refusals.take() {
+            warn!(%from, "a request for metrics had a token that is not one of http.metrics_tokens_file{suppressed}");
+        }
+        Err(Failure::unauthorized("wrong_token", "this token is not one of http.metrics_tokens_file"))
     }
 
     /// Says why clients get no ICE servers. The address may be that of a proxy.
@@ -164,10 +186,14 @@ impl Api {
     }
 }
 
-/// `/readyz`: the reasons, one per line.
-fn ready(Readiness { obstacles, problems }: &Readiness) -> Response<String> {
+/// `/readyz`: the reasons, one per line, for whoever may read them.
+fn ready(Readiness { obstacles, problems }: &Readiness, says_why: bool) -> Response<String> {
     let first = obstacles.is_empty().then(|| "ok".to_owned());
-    let lines: Vec<String> = first.into_iter().chain(obstacles.iter().chain(problems).cloned()).collect();
+    let reasons = obstacles.iter().chain(problems).filter(|_| says_why).cloned();
+    let mut lines: Vec<String> = first.into_iter().chain(reasons).collect();
+    if lines.is_empty() {
+        lines.push("not ready".to_owned());
+    }
     let mut response = text("text/plain; charset=utf-8", lines.join("\n") + "\n");
     if !obstacles.is_empty() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

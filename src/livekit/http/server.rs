@@ -3,7 +3,6 @@
 //! Each listener has places of its own, and a connection that finds none takes that of the oldest one that has not sent its request.
 //! So silent clients hold up nobody, and a flood at a public listener not the monitoring at another.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,8 @@ use tracing::{debug, info, warn};
 
 use super::api::Api;
 use super::tls::Tls;
-use crate::daemon::{admin, http, random};
+use crate::daemon::security::handshake_within;
+use crate::daemon::{http, random};
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::livekit::settings::HttpSettings;
 use crate::livekit::sidecar::Sidecar;
@@ -181,11 +181,7 @@ impl Serving {
         let failed = &self.sidecar.metrics.http.handshakes_failed;
         // Certificates that cannot be used leave the earlier one in place.
         let Some(identities) = tls.identities() else { return failed.inc() };
-        let shaken = match timeout(REQUEST, admin::handshake(stream, &identities)).await {
-            Ok(shaken) => shaken,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
-        match shaken {
+        match handshake_within(REQUEST, stream, &identities).await {
             Ok(stream) => self.request(stream, from, asked).await,
             Err(error) => {
                 failed.inc();

@@ -419,6 +419,32 @@ async fn health_pages_say_what_is_wrong() {
     assert_eq!(ready().await, (503, "relay turn-1 is draining\na revocation was lost\n".into()));
 }
 
+/// With tokens for metrics, these and the reasons are for whoever has one; the token of a backend is none of them.
+#[tokio::test]
+async fn metrics_and_reasons_are_for_whoever_has_a_token() {
+    let token = "fedcba9876543210fedcba9876543210";
+    let place = Place::new(&[("turn-1", "", &[UDP])], |settings| {
+        let tokens = Tokens::in_file(format!("prometheus:read:{token}\n").as_bytes()).0;
+        settings.http.metrics_tokens = tokens;
+    })
+    .await;
+    let with = |token: &str| format!("Bearer {token}");
+    let (status, _, page) = place.request("GET /metrics", &[("Authorization", &with(token))], "").await;
+    assert!(status == 200 && page.contains("hairpin_livekit_"), "{page}");
+    for authorization in [with(BACKEND), with("x"), "Basic x".into(), String::new()] {
+        let (status, head, body) =
+            place.request("GET /metrics", &[("Authorization", &authorization)], "").await;
+        assert!(status == 401 && head.contains("www-authenticate: bearer realm="), "{authorization}: {head}");
+        assert!(body.contains("http.metrics_tokens_file") && !body.contains("hairpin_livekit_"), "{body}");
+    }
+    place.sidecar.health.report(Part::LiveKit, Err("LiveKit does not answer".into()));
+    let (status, _, body) = place.request("GET /readyz", &[], "").await;
+    assert_eq!((status, &*body), (503, "not ready\n"));
+    let (_, _, body) = place.request("GET /readyz", &[("Authorization", &with(token))], "").await;
+    assert!(body.contains("LiveKit does not answer"), "{body}");
+    assert_eq!(place.ask("?room=r&identity=i", token).await.0, 401, "it gets no ICE servers");
+}
+
 #[tokio::test]
 async fn other_paths_methods_and_bodies_are_refused() {
     let place = Place::new(&[("turn-1", "", &[UDP])], |_| ()).await;
