@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::exposition::{UNLABELLED, counter, gauge, row, seconds};
 /// The most bytes of a table that are read.
 const TABLE: usize = 16 << 10;
 
-/// Listing the descriptors may take this fraction of a CPU.
-const SHARE: u32 = 100;
+/// How much longer than a list of the descriptors took the pause after it is, so that lists take 1 % of a CPU at most.
+const PAUSE: u32 = 100;
 
 /// Reads what the kernel knows of this process.
 pub struct Process {
@@ -90,12 +90,17 @@ fn parse(status: &str) -> Reading {
 
 /// How many file descriptors are open. Since Linux 6.2 the kernel says so. Before, all of them have to be listed, which takes
 /// a tenth of a second for 100,000: a thread does that, and a page has what it has found last.
+#[derive(Clone, Default)]
+struct DescriptorCount(Arc<Listed>);
+
+/// What the thread has found.
 #[derive(Default)]
-struct DescriptorCount {
-    listed: Arc<AtomicU64>,
-    is_listing: Arc<AtomicBool>,
+struct Listed {
+    /// 0 before the first time, or without /proc.
+    count: AtomicU64,
+    is_listing: AtomicBool,
     /// When they may be listed again.
-    next: Arc<Mutex<Option<Instant>>>,
+    next: Mutex<Option<Instant>>,
 }
 
 impl DescriptorCount {
@@ -108,29 +113,32 @@ impl DescriptorCount {
     }
 
     fn last_listed(&self) -> Option<u64> {
-        let is_due =
-            self.next.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|at| at <= Instant::now());
-        if is_due && !self.is_listing.swap(true, Ordering::Acquire) {
-            let (listed, is_listing, next) =
-                (self.listed.clone(), self.is_listing.clone(), self.next.clone());
-            let list = move || {
-                let started = Instant::now();
-                if let Some(count) = list() {
-                    listed.store(count, Ordering::Relaxed);
-                }
-                let pause = SHARE * started.elapsed();
-                *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
-                is_listing.store(false, Ordering::Release);
-            };
-            let thread = thread::Builder::new().name("descriptors".to_owned()).spawn(list);
-            match thread {
+        let Listed { count, is_listing, .. } = &*self.0;
+        let is_due = self.next().is_none_or(|at| at <= Instant::now());
+        if is_due && !is_listing.swap(true, Ordering::Acquire) {
+            let this = self.clone();
+            match thread::Builder::new().name("descriptors".to_owned()).spawn(move || this.list()) {
                 // There are few of them at the first time, so the first page has a count.
-                Ok(thread) if self.listed.load(Ordering::Relaxed) == 0 => drop(thread.join()),
+                Ok(thread) if count.load(Ordering::Relaxed) == 0 => drop(thread.join()),
                 Ok(_) => {}
-                Err(_) => self.is_listing.store(false, Ordering::Release),
+                Err(_) => is_listing.store(false, Ordering::Release),
             }
         }
-        Some(self.listed.load(Ordering::Relaxed)).filter(|count| *count > 0)
+        Some(count.load(Ordering::Relaxed)).filter(|count| *count > 0)
+    }
+
+    fn list(&self) {
+        let started = Instant::now();
+        // Without a descriptor for the list, the last count stays.
+        if let Some(count) = list() {
+            self.0.count.store(count, Ordering::Relaxed);
+        }
+        *self.next() = Some(Instant::now() + PAUSE * started.elapsed());
+        self.0.is_listing.store(false, Ordering::Release);
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,8 +184,8 @@ mod tests {
         let ways = [
             |counts: &DescriptorCount| counts.now(),
             |counts: &DescriptorCount| {
-                *counts.next.lock().unwrap() = None;
-                counts.listed.store(0, Ordering::Relaxed);
+                *counts.next() = None;
+                counts.0.count.store(0, Ordering::Relaxed);
                 counts.last_listed()
             },
         ];
