@@ -1,8 +1,9 @@
-//! The commands `serve`, `check`, `credentials`, `ctl`, `completions` and `man`: their arguments, and what they print. The relay
-//! itself is in [`daemon`].
+//! The commands `serve`, `check`, `credentials`, `ctl`, `import-coturn`, `completions` and `man`: their arguments, and what
+//! they print. The relay itself is in [`daemon`].
 
 mod credentials;
 mod ctl;
+mod import_coturn;
 mod parse;
 
 use std::io::{self, Write};
@@ -53,6 +54,7 @@ pub fn run() -> ExitCode {
         }
         CliCommand::Credentials(args) => credentials::run(&args),
         CliCommand::Ctl(args) => ctl::run(&args),
+        CliCommand::ImportCoturn(args) => import_coturn::run(&args),
         CliCommand::Completions { shell } => {
             // Not written at once: whoever reads it may stop reading, and that is an error there.
             let mut script = Vec::new();
@@ -207,6 +209,22 @@ Examples:
 
 docs/api.md describes the API.")]
     Ctl(ctl::CtlArgs),
+    /// Write a configuration from one of coturn
+    ///
+    /// Every setting of turnserver.conf with a counterpart is translated, and the users, shared secrets and peers of coturn's SQLite
+    /// database are imported. Comments say what is lost and what is dangerous, with the line. The result is what `hairpin check`
+    /// accepts: a setting that it refuses is commented out. Secrets are in the result, which only its owner may read.
+    ///
+    /// The exit status is 0 if it was written, 1 if a file could not be read or written, and 2 for a mistake in the arguments or the
+    /// configuration.
+    #[command(after_help = "\
+Examples:
+  hairpin import-coturn /etc/turnserver.conf
+  hairpin import-coturn /etc/turnserver.conf --out /etc/hairpin/hairpin.toml --force
+  hairpin import-coturn turnserver.conf --turndb turndb --realm example.org --out -
+
+docs/from-coturn.md describes the move.")]
+    ImportCoturn(import_coturn::ImportArgs),
     /// Print a script that completes the commands and options of hairpin in a shell
     #[command(after_help = "\
 Examples:

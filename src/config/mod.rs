@@ -13,6 +13,7 @@
 //! - `listener`: listeners and their settings; `listener_checks`: whether these agree with other settings
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `changes`: what differs between two configurations
+//! - [`coturn`]: `turnserver.conf` made into a configuration
 //! - `argument`, `overrides`: settings of arguments and the environment; `service_links`: variables that are Kubernetes' and no settings
 //! - `checks`: whether settings agree with each other
 //! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
@@ -31,6 +32,7 @@ pub mod certificate;
 mod certificate_section;
 mod changes;
 mod checks;
+pub mod coturn;
 pub(crate) mod document;
 pub mod external;
 pub mod files;

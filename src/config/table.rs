@@ -313,7 +313,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: r#""turn.example.org""#,
         doc: "The realm that clients are told, by convention the domain. The `key` of a user depends on it.",
         reload: Reload::NewAllocations,
-        coturn: &["realm", "server-name"],
+        coturn: &["realm"],
     },
     Setting {
         key: "auth.secrets",

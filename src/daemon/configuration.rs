@@ -11,6 +11,7 @@ use crate::auth::{Auth, NonceKeys, Secret};
 use crate::config::files::unreadable;
 use crate::config::{self, Argument, FileContents, Finding, Loaded, PREFIX, ReadContext};
 use crate::text;
+use crate::turn::peers::Cidr;
 
 /// Reads a configuration file, and what these arguments and the environment set instead. `generates`: a shared secret and a
 /// certificate that it does not have are generated.
@@ -71,6 +72,34 @@ fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result
         let fix = "run `chmod o-rwx` on it";
         loaded.warnings.insert(0, Finding { warning: true, ..finding(&name, None, what, fix) });
     }
+    usable(&name, loaded)
+}
+
+/// Reads the text of a configuration that is to be written to `folder`, with files that are to be `beside` it. The environment of
+/// this process does not count.
+///
+/// # Errors
+///
+/// Returns every mistake in it.
+pub fn judge(
+    name: &str,
+    text: &str,
+    folder: &Path,
+    beside: &dyn Fn(&Path) -> Option<FileContents>,
+) -> Result<Loaded, Vec<Finding>> {
+    let read = |path: &Path| beside(path).map_or_else(|| reading::read(&folder.join(path)), Ok);
+    let nothing = ReadContext::NONE;
+    let context = ReadContext {
+        folder: Some(folder),
+        variables: nothing.variables,
+        environment: nothing.environment,
+        ..reader(&read)
+    };
+    usable(name, config::load(name, text, &context)?)
+}
+
+/// Settings whose names and passwords can be prepared.
+fn usable(name: &str, loaded: Loaded) -> Result<Loaded, Vec<Finding>> {
     if !loaded.settings.auth.has_credentials() {
         return Ok(loaded);
     }
@@ -83,8 +112,13 @@ fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result
     }
     match Auth::new(auth, keys) {
         Ok(_) => Ok(loaded),
-        Err(error) => Err(vec![finding(&name, None, error.to_string(), "change it in [auth]")]),
+        Err(error) => Err(vec![finding(name, None, error.to_string(), "change it in [auth]")]),
     }
+}
+
+/// What packets to this machine may be addressed to.
+pub fn own_ranges() -> Vec<Cidr> {
+    Own::read().ranges
 }
 
 /// The settings of a start without a file: the defaults, and what these arguments and the environment set.

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests wait for real programs")]
 
 mod ctl;
+mod import_coturn;
 mod livekit;
 mod place;
 mod probes;
