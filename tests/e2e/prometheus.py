@@ -45,7 +45,9 @@ def substituted(expression):
 def metric_names(expression):
     """The names of the metrics in a query, as the page of a relay or a sidecar has them."""
     without_strings = re.sub(r'"[^"]*"', "", expression)
-    return {re.sub("_bucket$", "", name) for name in re.findall(r"\b(?:hairpin|process)_\w+", without_strings)}
+    # Those with colons are of recording rules.
+    names = re.findall(r"(?<![\w:])(?:hairpin|process)_\w+(?!:)\b", without_strings)
+    return {re.sub("_(?:bucket|count)$", "", name) for name in names}
 
 
 class Prometheus(Program):
