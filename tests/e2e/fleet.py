@@ -1,4 +1,4 @@
-"""A fleet as its operator monitors it: two relays, a sidecar with LiveKit, and Prometheus; and work that
+"""A fleet as its operator monitors it: two relays whose metrics need a token, a sidecar with LiveKit, and Prometheus; and work that
 shows on each panel of the dashboard.
 """
 
@@ -48,8 +48,8 @@ def token(tmp_path):
 
 
 @pytest.fixture
-def fleet(switch, start, authority):
-    """Two relays. The second one has its external address from its cloud."""
+def fleet(switch, start, authority, token):
+    """Two relays whose metrics need a token, over TLS. The second one has its external address from its cloud."""
     documented = tomllib.loads(configurations("monitoring.md", "## Scrape a fleet")["hairpin.toml"])["http"]
     hosts, relays = [switch.host("one"), switch.host("two")], []
     [provider] = [switch.host("cloud", [f"{METADATA}/32"])]
@@ -68,7 +68,7 @@ def fleet(switch, start, authority):
                 peers={"allow": [*switch.NETWORKS, NOWHERE]},
                 tls={"cert": cert, "key": key},
                 limits={"connections_per_source": 16, "client_queue": 16384},
-                http={"listen": documented["listen"]},
+                http=documented | {"tokens_file": str(token[1])},
                 workers=2,
             )
         )
@@ -135,10 +135,6 @@ def monitor(switch, fleet, token, authority, programs, tmp_path):  # noqa: F811
     monitor = Prometheus(host, tmp_path / "monitor", {**names, "inventory.example.org": host.v4})
     shutil.copy(authority.certificate, monitor.configuration / "authority.pem")
     shutil.copy(token[0], monitor.configuration)
-    # The relays have neither TLS nor tokens here.
-    file = monitor.configuration / "prometheus.yml"
-    relays, sidecars = file.read_text().split("  # The sidecars.")
-    file.write_text(re.sub(r"    # With `http.tls`(?:.*\n)+?(?=    # Files with)", "", relays) + "  # The sidecars." + sidecars)
     monitor.every_second()
     programs.append(monitor)
     return monitor.start()

@@ -2,7 +2,6 @@
 each panel of the dashboard shows something. No Grafana is needed: its queries go to Prometheus' API.
 """
 
-import contextlib
 import http.server
 import json
 import math
@@ -240,11 +239,9 @@ def page_of(program, name, authority, token):  # noqa: F811
     """The metrics of a relay or a sidecar."""
     port = 9643 if isinstance(program, Sidecar) else 9641
     context = ssl.create_default_context(cafile=authority.certificate)
-    with contextlib.ExitStack() as opened:
+    with program.host.tcp("127.0.0.1", port) as raw, context.wrap_socket(raw, server_hostname=name) as tls:
         connection = HTTPConnection("127.0.0.1", port)
-        connection.sock = opened.enter_context(program.host.tcp("127.0.0.1", port))
-        if isinstance(program, Sidecar):
-            connection.sock = opened.enter_context(context.wrap_socket(connection.sock, server_hostname=name))
+        connection.sock = tls
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
         response = connection.getresponse()
         assert response.status == 200
