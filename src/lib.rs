@@ -17,6 +17,8 @@
 //!   sentences; [`text`]: the encodings of files.
 //! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
 //!   sentences; [`text`]: the encodings of files; `man`: the manual pages of the programs.
+//!   them; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in sentences; `shown`: addresses of others in
+//!   the log; [`text`]: the encodings of files.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod keyed;
 pub mod livekit;
 mod man;
 mod plural;
+mod shown;
 pub mod text;
 pub mod tls;
 pub mod turn;

@@ -16,6 +16,7 @@ use crate::config::tokens::{Scope, Tokens};
 use crate::daemon::admin::Caller;
 use crate::http::bearer::bearer;
 use crate::http::lines::LineLimit;
+use crate::shown::Shown;
 
 /// Who may call.
 #[derive(Default)]
@@ -107,7 +108,7 @@ impl Access {
 
     fn note_failure(&self, from: SocketAddr) {
         if let Some(suppressed) = self.failures.take() {
-            warn!(%from, "a call of the admin API with a wrong token was refused{suppressed}");
+            warn!(from = %Shown(from), "a call of the admin API with a wrong token was refused{suppressed}");
         }
     }
 }

@@ -79,7 +79,7 @@ where
     if route.needs_admin() && who.scope() != Scope::Admin {
         // Whoever may not call need not send a body.
         let outcome = Err(Failure::read_only());
-        audit::write(&who, &route.action(), &outcome);
+        audit::write(&who, &route.action(), route.session(), &outcome);
         return outcome;
     }
     let call = request::Call::new(route.clone(), &head, body).await;
@@ -106,11 +106,12 @@ async fn change(
     call: Result<request::Call, Failure>,
 ) -> Result<serde_json::Value, Failure> {
     let action = call.as_ref().map_or_else(|_| route.action(), request::Call::action);
+    let session = route.session();
     let outcome = match call {
         Err(failure) => Err(failure),
         Ok(call) => completed(operations::carry_out(control, call, who.scope())).await,
     };
-    audit::write(&who, &action, &outcome);
+    audit::write(&who, &action, session, &outcome);
     outcome
 }
 

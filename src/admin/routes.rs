@@ -4,6 +4,7 @@ use hyper::Method;
 
 use super::percent::decoded;
 use super::response::Failure;
+use crate::turn::AllocationName;
 
 /// The version of this API: the first segment of every path.
 pub const API_VERSION: &str = "v1";
@@ -85,6 +86,14 @@ impl Route {
     pub fn needs_admin(&self) -> bool {
         // Credentials let someone in, although making them changes nothing.
         self.changes() || self.operation == Operation::ProbeCredentials
+    }
+
+    /// The allocation that it changes, for the audit log.
+    pub fn session(&self) -> Option<AllocationName> {
+        match self.operation {
+            Operation::EndAllocation => self.subject.parse().ok(),
+            _ => None,
+        }
     }
 
     /// What it does, in the words of `hairpin ctl`, for the audit log.

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use super::livekit::LiveKitUsername;
-use super::{Auth, AuthReason};
+use super::probe::ProbeName;
+use super::time_limited::TimeLimitedUsername;
+use super::{Auth, AuthReason, AuthScheme};
 
 /// The most characters of a part of a user name that are shown.
 const SHOWN: usize = 64;
@@ -17,6 +19,22 @@ impl Auth {
             Some(fix) => Some(fix.into()),
             None => self.general_fix(reason, username).map(Cow::Borrowed),
         }
+    }
+
+    /// By which scheme a user of this name would be accepted, and when the name expires; `None` if it is the name of nobody. What
+    /// the name says was not verified.
+    pub fn scheme(&self, username: &str) -> Option<(AuthScheme, Option<u64>)> {
+        if self.has_static_user(username) {
+            return Some((AuthScheme::Static, None));
+        }
+        if let Some(name) = ProbeName::parse(username) {
+            return Some((AuthScheme::Probe, Some(name.expires())));
+        }
+        if let Some(name) = LiveKitUsername::parse(username) {
+            return Some((AuthScheme::LiveKit, name.expires()));
+        }
+        let name = self.secrets.parse(username).or_else(|| TimeLimitedUsername::recognize(username))?;
+        Some((AuthScheme::TimeLimited, Some(name.expires())))
     }
 
     /// The same where the name is one that LiveKit makes.
@@ -90,9 +108,18 @@ impl Auth {
             AuthReason::NoKey => Some(
                 "the client wants an algorithm for which [[auth.user]] has no key; configure the password instead",
             ),
-            AuthReason::WrongPassword => Some(
-                "compare the password, or the shared secret, with what the client's credentials were made from",
-            ),
+            AuthReason::WrongPassword => Some(match self.scheme(username) {
+                Some((AuthScheme::Static, _)) => {
+                    "compare the password with that of the [[auth.user]] of this name; a key must have been made with auth.realm"
+                }
+                Some((AuthScheme::TimeLimited, _)) => {
+                    "compare the shared secret of the application with auth.secrets, to the byte; its password must be \
+                     base64(HMAC-SHA1(secret, user name))"
+                }
+                Some((AuthScheme::LiveKit | AuthScheme::Probe, _)) | None => {
+                    "compare the password, or the shared secret, with what the client's credentials were made from"
+                }
+            }),
             AuthReason::ExpiryTooFar => Some(
                 "the expiry must be in seconds; if it is, issue shorter-lived credentials or raise auth.max_lifetime",
             ),
@@ -102,6 +129,31 @@ impl Auth {
             AuthReason::Expired => Some(
                 "the client's application must ask for new credentials; check the clocks of both machines",
             ),
+        }
+    }
+}
+
+impl AuthReason {
+    /// What can be done about it, whatever the user's name.
+    pub fn default_fix(self) -> &'static str {
+        match self {
+            AuthReason::NoCredentials => "nothing: the first request of a client has no credentials",
+            AuthReason::MissingAttribute | AuthReason::PasswordAlgorithms => {
+                "the client's TURN library is at fault: update it"
+            }
+            AuthReason::StaleNonce | AuthReason::ForeignNonce => {
+                "nothing: the client repeats its request with the nonce of the response"
+            }
+            AuthReason::OtherUser => {
+                "the client uses a port again whose allocation another user made: it must use another port, or delete it with Refresh"
+            }
+            AuthReason::WrongRealm
+            | AuthReason::UnknownUser
+            | AuthReason::NoKey
+            | AuthReason::WrongPassword
+            | AuthReason::Expired
+            | AuthReason::ExpiryTooFar
+            | AuthReason::Revoked => "compare the client's credentials with the section [auth]",
         }
     }
 }

@@ -149,6 +149,11 @@ impl<'a> LiveKitUsername<'a> {
         self.decoded.split_once('|').map_or("", |(_, signed)| signed)
     }
 
+    /// When it expires, in Unix seconds.
+    pub(super) fn expires(&self) -> Option<u64> {
+        self.expires
+    }
+
     /// The participant.
     pub(super) fn sid(&self) -> &str {
         self.signed().split('|').next().unwrap_or_default()

@@ -59,7 +59,7 @@ pub use user_list::{
     LISTED_USERS_MAX, ListedChanges, ListedPassword, ListedTwice, TooManyUsers, UserList, UserListBuilder,
     prepared_name,
 };
-pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, Authenticated};
+pub use verdict::{AuthPurpose, AuthReason, AuthRefusal, AuthScheme, Authenticated};
 
 use crate::wire::{Encoder, Message, attribute};
 use algorithms::{AlgorithmOffer, PasswordAlgorithm};

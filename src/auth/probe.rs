@@ -57,6 +57,11 @@ impl<'a> ProbeName<'a> {
         let is_number = !random.is_empty() && expires.bytes().all(|byte| byte.is_ascii_digit());
         Some(ProbeName { username, expires: expires.parse().ok().filter(|_| is_number)? })
     }
+
+    /// When it expires, in Unix seconds.
+    pub(super) fn expires(&self) -> u64 {
+        self.expires
+    }
 }
 
 impl ProbeKeys {

@@ -95,6 +95,20 @@ impl<'a> TimeLimitedUsername<'a> {
         TimeLimitedUsername::new(username, time, user)
     }
 
+    /// A name of either form, whatever is configured, whose expiry can be one: for the log.
+    pub(super) fn recognize(username: &'a str) -> Option<TimeLimitedUsername<'a>> {
+        /// September 2001: no smaller number of seconds has ten digits.
+        const FIRST: u64 = 1_000_000_000;
+        let of_either = TimeLimitedUsername::expiry_first(username)
+            .or_else(|| TimeLimitedUsername::expiry_last(username));
+        of_either.filter(|name| name.expires >= FIRST)
+    }
+
+    /// When it expires, in Unix seconds.
+    pub(super) fn expires(&self) -> u64 {
+        self.expires
+    }
+
     fn new(username: &'a str, time: &'a str, user: &'a str) -> Option<TimeLimitedUsername<'a>> {
         // Only digits, because `parse` accepts a leading plus sign.
         if !time.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -104,6 +104,20 @@ counted! {
     }
 }
 
+counted! {
+    /// How a user proves who it is.
+    pub enum AuthScheme {
+        /// A name and a password of the configuration.
+        Static = "static",
+        /// A name with an expiry, made with a shared secret.
+        TimeLimited = "time-limited",
+        /// A name that LiveKit makes.
+        LiveKit = "livekit",
+        /// That of probes.
+        Probe = "probe",
+    }
+}
+
 impl AuthReason {
     /// Whether the sender has proved that it knows its key: the integrity is checked before the nonce.
     pub fn has_proved_key(self) -> bool {

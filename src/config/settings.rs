@@ -264,6 +264,8 @@ pub struct LogSettings {
     pub level: Level,
     /// The format of a line.
     pub format: Format,
+    /// Addresses of clients and peers are masked.
+    pub mask_addresses: bool,
 }
 
 /// How severe a log line is.

@@ -868,6 +868,17 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         reload: Reload::Live,
         coturn: &[],
     },
+    Setting {
+        key: "log.mask_addresses",
+        kind: &Switch(|s: &mut Settings| &mut s.log.mask_addresses),
+        default: "false",
+        example: "",
+        doc: "Write only the network of a client's or peer's address in the log: `203.0.113.0/24` or `2001:db8:1::/48`, without a port. \
+              The relay's own addresses stay, and so do user names. `session` tells which lines belong together, and \
+              `hairpin ctl show SESSION` the whole address while the allocation lives.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
 ];
 
 /// The sections that may be repeated. In the reference they follow the settings of the section that they belong to.

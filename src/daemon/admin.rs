@@ -23,6 +23,7 @@ use super::security::{Security, handshake_within};
 use super::{http, listeners};
 use crate::config::settings::{AdminSettings, ControlSocket};
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
+use crate::shown::Shown;
 use crate::tls::Identities;
 
 /// Connections at a time: of the control socket, and of all TCP listeners.
@@ -290,7 +291,7 @@ impl AdminServer {
                 match security {
                     Security::Plain => connection(stream, caller, api, asked).await,
                     Security::Tls(None) => {
-                        debug!(%from, "a connection to the admin API is closed: no certificate can be used");
+                        debug!(from = %Shown(from), "a connection to the admin API is closed: no certificate can be used");
                     }
                     Security::Tls(Some(identities)) => {
                         match handshake_within(REQUEST, stream, &identities).await {

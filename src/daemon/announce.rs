@@ -12,6 +12,7 @@ use super::place::{Place, Waiting};
 use crate::config::external::Misfit;
 use crate::config::{Listener, ListenerPeers, PeersMode, ReadContext, Settings, Site, own_addresses};
 use crate::plural::counted;
+use crate::shown;
 use crate::turn::peers::{Cidr, PeerRule};
 use crate::turn::{External, Transport};
 
@@ -249,7 +250,7 @@ fn denied(settings: &Settings, site: &Site) -> String {
          tunnels, this relay's own listeners, and this machine's own addresses but for ports with an allocation",
     );
     if !peers.deny.is_empty() {
-        line += &format!("; also denied: {}", list(&peers.deny));
+        line += &format!("; also denied: {}", shown::text(&list(&peers.deny)));
     }
     // What has no effect was warned about.
     let has_effect = |rule: &&PeerRule| !own_addresses::has_no_effect(rule, &site.own, &peers.nat64);
@@ -271,7 +272,10 @@ fn listener_peers(settings: &Settings, site: &Site) -> Vec<String> {
             PeersMode::Add if allow.is_empty() => "are refused more peers".to_owned(),
             PeersMode::Add => format!("also reach {}", list(&allowed)),
         };
-        let denied = if deny.is_empty() { String::new() } else { format!("; denied: {}", list(deny)) };
+        let denied = match &deny[..] {
+            [] => String::new(),
+            deny => format!("; denied: {}", shown::text(&list(deny))),
+        };
         format!("clients of {one} {reached}{denied}")
     };
     settings.listeners().into_iter().filter(|one| one.peers.rules().is_some()).map(of).collect()
@@ -280,7 +284,7 @@ fn listener_peers(settings: &Settings, site: &Site) -> Vec<String> {
 /// A rule that allows peers, and what it does not open.
 fn allowed(rule: &PeerRule, site: &Site) -> String {
     match closed(rule, site) {
-        closed if closed.is_empty() => rule.to_string(),
+        closed if closed.is_empty() => shown::text(&rule.to_string()).into_owned(),
         closed => {
             let closed = own_addresses::list(&closed);
             format!("{rule} (without this machine's own {closed}; to open one, name it exactly)")

@@ -87,6 +87,7 @@ const VALUES: &[(&str, &str)] = &[
     ("admin.tokens_file", r#""other-tokens""#),
     ("log.level", r#""debug""#),
     ("log.format", r#""json""#),
+    ("log.mask_addresses", "true"),
 ];
 
 /// Sections that replace those of [`base`], for each key of a section that can be repeated.

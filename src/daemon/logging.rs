@@ -1,17 +1,28 @@
 //! Logs go to standard error through a bounded queue and a separate thread. If the reader of standard error is slow, stuck or
 //! gone, lines are dropped and counted; nothing else is affected.
+//!
+//! Where standard error is systemd's journal, each line begins with its priority (sd-daemon(3)), so that `journalctl -p warning`
+//! finds it, and readable lines have no time of their own.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{self, AssertUnwindSafe};
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{Filtered, Targets};
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::settings::{Format, Level, LogSettings};
+use crate::shown;
 
 /// The most lines that wait to be written.
 const QUEUE: usize = 8192;
@@ -24,6 +35,7 @@ pub struct Logging {
     dropped: ErrorCounter,
     writer: NonBlocking,
     handle: reload::Handle<Filtered<Lines, Targets, Registry>, Registry>,
+    to_journal: bool,
     guard: Option<WorkerGuard>,
 }
 
@@ -39,19 +51,26 @@ impl Logging {
     pub fn start(log: &LogSettings) -> Logging {
         let (writer, guard) = queue(io::stderr());
         let dropped = writer.error_counter();
-        let layer = lines(log.format, writer.clone()).with_filter(filter(log.level));
+        let to_journal = writes_to_journal();
+        shown::mask_addresses(log.mask_addresses);
+        let layer = lines(log.format, to_journal, writer.clone()).with_filter(filter(log.level));
         let (layer, handle) = reload::Layer::new(layer);
         // This only fails in a test that starts two relays in one process.
         let _ = tracing_subscriber::registry().with(layer).try_init();
-        panic::set_hook(Box::new(|panic| tracing::error!("this is a bug in hairpin: {panic}")));
-        Logging { dropped, writer, handle, guard: Some(guard) }
+        panic::set_hook(Box::new(|panic| {
+            // What it says was not written for the log.
+            let panic = panic.to_string();
+            tracing::error!("this is a bug in hairpin: {}", shown::text(&panic));
+        }));
+        Logging { dropped, writer, handle, to_journal, guard: Some(guard) }
     }
 
-    /// Uses another level and format from the next line on.
+    /// Uses other settings from the next line on.
     pub fn apply(&self, log: &LogSettings) {
+        shown::mask_addresses(log.mask_addresses);
         // This only fails if the layer is gone, and with it the log.
         let _ = self.handle.modify(|layer| {
-            *layer.inner_mut() = lines(log.format, self.writer.clone());
+            *layer.inner_mut() = lines(log.format, self.to_journal, self.writer.clone());
             *layer.filter_mut() = filter(log.level);
         });
     }
@@ -90,14 +109,63 @@ fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(writer)
 }
 
-fn lines(format: Format, writer: NonBlocking) -> Lines {
+fn lines(format: Format, to_journal: bool, writer: NonBlocking) -> Lines {
     let layer = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
-    match format {
-        Format::Human => layer.with_target(false).boxed(),
-        Format::Json => {
-            layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+    let json = || {
+        let json = fmt::format().json();
+        json.flatten_event(true).with_current_span(false).with_span_list(false)
+    };
+    match (format, to_journal) {
+        (Format::Human, false) => layer.with_target(false).boxed(),
+        (Format::Human, true) => {
+            layer.event_format(WithPriority(fmt::format().with_target(false).without_time())).boxed()
+        }
+        (Format::Json, false) => layer.fmt_fields(JsonFields::new()).event_format(json()).boxed(),
+        (Format::Json, true) => {
+            layer.fmt_fields(JsonFields::new()).event_format(WithPriority(json())).boxed()
         }
     }
+}
+
+/// Writes lines with their priority before them, as sd-daemon(3) has it.
+struct WithPriority<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+/// The priority of syslog(3).
+fn priority(level: tracing::Level) -> u8 {
+    match level {
+        tracing::Level::ERROR => 3,
+        tracing::Level::WARN => 4,
+        tracing::Level::INFO => 6,
+        _ => 7,
+    }
+}
+
+/// Whether standard error is the journal that systemd has named, and not a file or pipe that a child inherits the name for
+/// (systemd.exec(5), `$JOURNAL_STREAM`).
+fn writes_to_journal() -> bool {
+    let Some(named) = super::variable("JOURNAL_STREAM") else { return false };
+    let is_same = |file: File| {
+        let metadata = file.metadata().ok()?;
+        Some(named.to_str()? == format!("{}:{}", metadata.dev(), metadata.ino()))
+    };
+    io::stderr().as_fd().try_clone_to_owned().ok().and_then(|stderr| is_same(stderr.into())).unwrap_or(false)
 }
 
 fn filter(least: Level) -> Targets {
@@ -130,6 +198,39 @@ mod tests {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Each line begins with its priority, in both formats; the journal has the time.
+    #[test]
+    fn lines_of_the_journal() {
+        for (format, begin) in [(Format::Human, "<4> WARN "), (Format::Json, "<4>{\"timestamp\":")] {
+            let shared = Shared::default();
+            let (writer, guard) = queue(shared.clone());
+            let subscriber = tracing_subscriber::registry().with(lines(format, true, writer));
+            tracing::subscriber::with_default(subscriber, || tracing::warn!(reason = "none", "a line"));
+            drop(guard);
+            let written = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+            assert!(written.starts_with(begin) && written.contains("reason"), "{written}");
+            assert_eq!(written.lines().count(), 1);
+        }
+        use tracing::Level;
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+        assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
+    }
+
+    /// A writer that keeps what is written.
+    #[derive(Clone, Default)]
+    struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
         }
 
         fn flush(&mut self) -> io::Result<()> {

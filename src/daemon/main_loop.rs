@@ -26,8 +26,10 @@ use super::stop::StopGuard;
 use super::{
     KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, load, offer_ice_servers,
 };
-use crate::config::{Finding, Loaded, Reload};
+
+use crate::config::{Change, Finding, Loaded, Reload};
 use crate::plural::counted;
+use crate::shown;
 
 /// How long reading the configuration may take. Files with a million users take seconds.
 const READ: Duration = Duration::from_secs(30);
@@ -317,11 +319,17 @@ fn log_report(by: &str, report: &ReloadReport) {
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
     let (restart, changed): (Vec<_>, Vec<_>) =
         report.changed.iter().partition(|change| change.holds == Reload::Restart);
+    // Such a setting may name peers, or clients.
+    let names_others = |key: &str| key.contains("peers") || key.ends_with("exempt_sources");
+    let told = |change: &Change| match names_others(change.key) {
+        true => shown::text(&change.what).into_owned(),
+        false => change.what.clone(),
+    };
     for change in &changed {
-        info!("reloaded: {}: {}; it holds {}", change.key, change.what, change.holds.describe());
+        info!("reloaded: {}: {}; it holds {}", change.key, told(change), change.holds.describe());
     }
     for change in &restart {
-        warn!("not reloaded: {}: {}; it needs a restart", change.key, change.what);
+        warn!("not reloaded: {}: {}; it needs a restart", change.key, told(change));
     }
     info!("{by}: the configuration is reloaded: {}; running calls continue", report.summary());
 }

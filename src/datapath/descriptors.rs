@@ -71,6 +71,11 @@ impl Descriptors {
         self.total.load(Ordering::Relaxed).saturating_sub(self.relay_sockets.load(Ordering::Relaxed))
     }
 
+    /// How many relay sockets and connections there may be together.
+    pub(in crate::datapath) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Whether there may be fewer connections than `limits.connections` was set to.
     pub(in crate::datapath) fn lower_connections(&self) -> bool {
         self.lowers_connections.load(Ordering::Relaxed)

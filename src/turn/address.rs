@@ -1,44 +1,46 @@
 //! Addresses that cannot be mistaken for one another, the 5-tuple that identifies an allocation (RFC 8656 section 6),
 //! and the keys of the server's tables.
 
+use std::convert::identity;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::counted::counted;
+use crate::shown::Shown;
 use crate::wire::Family;
 
 macro_rules! address {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident shows $shown:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub SocketAddr);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                fmt::Display::fmt(&$shown(self.0), f)
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                fmt::Display::fmt(self, f)
             }
         }
     };
 }
 
 address!(
-    /// A client's transport address as this server sees it: its server-reflexive address.
-    ClientAddr
+    /// A client's transport address as this server sees it: its server-reflexive address. It is formatted for the log.
+    ClientAddr shows Shown
 );
 address!(
-    /// A peer's transport address as this server sees it.
-    PeerAddr
+    /// A peer's transport address as this server sees it. It is formatted for the log.
+    PeerAddr shows Shown
 );
 address!(
     /// A relayed transport address: what peers send to.
-    RelayedAddr
+    RelayedAddr shows identity
 );
 
 counted! {

@@ -70,6 +70,7 @@ impl Server {
             self.stats.allocations -= weight;
             self.outputs.push_back(Output::Closed(Closed {
                 id,
+                session: allocation.name,
                 tuple: allocation.tuple,
                 user: allocation.credential.user().clone(),
                 reason,

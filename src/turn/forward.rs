@@ -10,8 +10,8 @@ use super::peers::{Forbidden, Remedy};
 use super::server::Server;
 use super::stats::{Dropped, Stats};
 use super::{
-    AllocationId, ClosedPortDropped, FiveTuple, Header, Now, Output, PeerAddr, RelayId, ToClient, ToPeer,
-    Tos, Transport,
+    AllocationId, ClosedPortDropped, FiveTuple, Header, Now, Output, PeerAddr, RefusalReason, RelayId,
+    ToClient, ToPeer, Tos, Transport,
 };
 use crate::wire::{self, ChannelHeader, Family, Message, Method, TransactionId, attribute};
 
@@ -253,9 +253,10 @@ impl Server {
         allocation.own_ports.has_warned = true;
         self.outputs.push_back(Output::ClosedPortDropped(ClosedPortDropped {
             tuple: allocation.tuple,
+            session: allocation.name,
             user: allocation.credential.user().clone(),
-            peer,
-            reason: why.as_str(),
+            peer: PeerAddr(peer),
+            reason: RefusalReason::Peer(why),
             remedy,
         }));
     }

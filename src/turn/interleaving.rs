@@ -300,7 +300,7 @@ impl Run {
             Step::Hold(hold) => world.hold = hold,
             Step::Answer { denied, short_of } => {
                 if let Some((ticket, ask)) = world.asked.pop_front() {
-                    world.deny = denied.then_some(Denial::NoPort);
+                    world.deny = denied.then_some(Denial::SocketFailed);
                     world.short_of = short_of;
                     let answer = world.open(&ask);
                     world.server.answered(world.now, ticket, answer);

@@ -7,7 +7,7 @@
 //! - `forward`: data between clients and peers (RFC 8656 sections 11.2, 11.3, 12.6 and 12.7)
 //! - `unsent`: data that was handed out and could not be sent
 //! - `icmp`: ICMP errors from peers (section 11.5)
-//! - `requests`: one file per method
+//! - `requests`: one file per method; [`refusal`](RefusalReason): why they are refused
 //! - `expiry`: how things end
 //! - [`operator`](Selector): what operators list and end; [`AllocationName`]: what they call an allocation
 //! - `handover`: allocations that move to another server; `mirror`: forwarding tables outside of the server
@@ -47,6 +47,7 @@ mod own_ports;
 pub mod peers;
 mod pending;
 mod per_family;
+mod refusal;
 mod requests;
 mod server;
 mod siblings;
@@ -67,10 +68,11 @@ pub use external::External;
 pub use listeners::{ListenerPolicy, ListenerTable};
 pub use operator::{AllocationRow, EndStep, EndedStep, ListStep, ListedStep, PeerRows, RelayedRow, Selector};
 pub use output::{
-    Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Header, Icmp, Opened,
+    Answer, Ask, ChannelBound, CloseReason, Closed, ClosedPortDropped, Denial, Fix, Header, Icmp, Opened,
     OpenedRelay, Output, PortRequest, Refused, RelayRequest, Shortage, ToClient, ToPeer, Token, Totals,
 };
 pub use per_family::{Families, PerFamily};
+pub use refusal::{Limit, PortUse, RefusalReason, UserQuota};
 pub use server::{LiveRelays, OperatorCommand, Server, Shared};
 pub use siblings::{Admission, Sibling};
 pub use snapshot::Snapshot;

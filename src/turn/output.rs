@@ -1,15 +1,17 @@
 //! What the server hands out: forwarding decisions by value, everything slower as an [`Output`].
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::bucket::UnsignedResponse;
 use super::peers::{Remedy, Scope};
 use super::{
-    AllocationId, Families, FiveTuple, PeerAddr, PerFamily, RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
+    AllocationId, AllocationName, Families, FiveTuple, Limit, PeerAddr, PerFamily, PortUse, RefusalReason,
+    RelayId, RelaySocketId, RelayedAddr, Ticket, Tos,
 };
-use crate::auth::Account;
+use crate::auth::{Account, AuthScheme};
 use crate::counted::counted;
 use crate::wire::{self, Family, Method, TransactionId};
 
@@ -154,6 +156,8 @@ pub enum Output {
         from: FiveTuple,
         /// What was withheld.
         response: UnsignedResponse,
+        /// How many of these per second the source may get.
+        limit: Limit,
     },
     /// A request from a relayed address of this relay was dropped; for the log.
     NestedDropped {
@@ -259,18 +263,22 @@ pub struct Shortage;
 /// Why no relay socket was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// The user has as many allocations as allowed: 486.
-    Quota,
-    /// There are as many allocations as allowed in total: 508.
-    Total,
-    /// No port is free, or the system refused a socket: 508.
-    NoPort,
+    /// The user has as many allocations as allowed, which is so many: 486.
+    Quota(usize),
+    /// There are as many allocations as allowed in total, which is so many: 508.
+    Total(usize),
+    /// No port is free: 508.
+    NoPort(PortUse),
+    /// The limit on open files leaves room for so many relay sockets and connections, and there are as many: 508.
+    OpenFiles(usize),
+    /// The system refused a socket: 508.
+    SocketFailed,
     /// There is no relay address of a family that was asked for: 508.
     NoAddress,
-    /// The user has as many reserved ports as allowed: 508.
-    UserReservations,
-    /// All users together have as many reserved ports as allowed: 508.
-    Reservations,
+    /// The user has as many reserved ports as allowed, which is so many: 508.
+    UserReservations(usize),
+    /// All users together have as many reserved ports as allowed, which is so many: 508.
+    Reservations(usize),
     /// The token of a reservation is unknown or has expired: 508.
     Token,
 }
@@ -280,6 +288,8 @@ pub enum Denial {
 pub struct Opened {
     /// The allocation.
     pub id: AllocationId,
+    /// Its name for operators.
+    pub session: AllocationName,
     /// The client's side.
     pub tuple: FiveTuple,
     /// The user: the name that quotas are counted by.
@@ -324,6 +334,8 @@ pub struct ChannelBound {
 pub struct Closed {
     /// The allocation.
     pub id: AllocationId,
+    /// Its name for operators.
+    pub session: AllocationName,
     /// The client's side.
     pub tuple: FiveTuple,
     /// The user: the name that quotas are counted by.
@@ -419,14 +431,34 @@ impl Totals {
 pub struct ClosedPortDropped {
     /// The client.
     pub tuple: FiveTuple,
+    /// The name of its allocation.
+    pub session: AllocationName,
     /// The user: the name that quotas are counted by.
     pub user: Arc<str>,
     /// The peer, as the client named it.
-    pub peer: SocketAddr,
+    pub peer: PeerAddr,
     /// Why it was dropped.
-    pub reason: &'static str,
+    pub reason: RefusalReason,
     /// What the operator can change.
     pub remedy: Remedy,
+}
+
+/// What can be done so that a client is not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fix {
+    /// A sentence.
+    Text(Cow<'static, str>),
+    /// An entry for `peers.allow`.
+    Peer(Remedy),
+}
+
+impl fmt::Display for Fix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fix::Text(text) => f.write_str(text),
+            Fix::Peer(remedy) => remedy.fmt(f),
+        }
+    }
 }
 
 /// A client was refused.
@@ -438,14 +470,20 @@ pub struct Refused {
     pub user: Option<Box<str>>,
     /// The method of the request.
     pub method: Method,
-    /// The error code of the response.
-    pub code: u16,
     /// The reason for the operator, which the response does not tell.
-    pub reason: &'static str,
-    /// What the operator can change, if anything.
-    pub fix: Option<Cow<'static, str>>,
+    pub reason: RefusalReason,
+    /// What can be done.
+    pub fix: Fix,
+    /// The limit that was reached.
+    pub limit: Option<Limit>,
+    /// The name of the allocation on the 5-tuple.
+    pub session: Option<AllocationName>,
+    /// By which scheme the user would be accepted, if it was not.
+    pub scheme: Option<AuthScheme>,
+    /// When its credentials expire, in seconds from now, if that is why.
+    pub expires_in: Option<i64>,
     /// The peer that the request was about.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<PeerAddr>,
     /// The channel number that is out of range.
     pub channel: Option<u16>,
     /// The sibling that the client was sent to.

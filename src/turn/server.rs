@@ -138,6 +138,22 @@ impl Server {
         }
     }
 
+    /// The name of the allocation on a 5-tuple, for the log.
+    pub fn session(&self, tuple: &FiveTuple) -> Option<AllocationName> {
+        Some(self.allocations.get(*self.by_tuple.get(tuple)?)?.name)
+    }
+
+    /// The name of an allocation, for the log.
+    pub fn session_of(&self, id: AllocationId) -> Option<AllocationName> {
+        Some(self.allocations.get(id)?.name)
+    }
+
+    /// Every allocation of a client with its user, for the log. Nothing changes.
+    pub fn sessions(&self) -> impl Iterator<Item = (AllocationName, FiveTuple, &str)> {
+        let of_clients = self.allocations.values().filter(|allocation| !allocation.is_probe());
+        of_clients.map(|one| (one.name, one.tuple, &**one.credential.user()))
+    }
+
     /// The channel numbers that clients may bind: what ChannelData begins with.
     pub fn channels(&self) -> ChannelRange {
         self.snapshot.config.channels

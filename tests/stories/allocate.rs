@@ -2,7 +2,8 @@
 
 use hairpin::auth::{AuthConfig, Password, Secret, StaticUser, time_limited_password};
 use hairpin::turn::{
-    AllocationLimits, Answer, Ask, CloseReason, Denial, Families, PerFamily, RelayRequest, TurnConfig,
+    AllocationLimits, Answer, Ask, CloseReason, Denial, Families, PerFamily, PortUse, RelayRequest,
+    TurnConfig,
 };
 use hairpin::wire::{Encoder, Family, Method, attribute};
 
@@ -200,28 +201,27 @@ fn an_even_port_alone() {
 #[test]
 fn quota_and_capacity() {
     let mut world = World::default();
+    let ports = PortUse { range: (50_000, 50_009), ports: 10, in_use: 10 };
     let shortages = [
-        Denial::Total,
-        Denial::NoPort,
-        Denial::NoAddress,
-        Denial::UserReservations,
-        Denial::Reservations,
-        Denial::Token,
+        (Denial::Total(4), "limits.allocations"),
+        (Denial::NoPort(ports), "relay.ports"),
+        (Denial::OpenFiles(4), "LimitNOFILE"),
+        (Denial::SocketFailed, "could not be opened"),
+        (Denial::NoAddress, "/readyz"),
+        (Denial::UserReservations(4), "limits.reservation_lifetime"),
+        (Denial::Reservations(4), "limits.reservation_lifetime"),
+        (Denial::Token, "limits.reservation_lifetime"),
     ]
-    .map(|denial| (denial, 508));
-    for (denial, code) in [(Denial::Quota, 486)].into_iter().chain(shortages) {
+    .map(|(denial, fix)| (denial, fix, 508));
+    let quota = (Denial::Quota(4), "allocations in the [[auth.user]] of this name", 486);
+    for (denial, fix, code) in [quota].into_iter().chain(shortages) {
         world.deny = Some(denial);
         let mut client = Client::new(A);
         assert_eq!(client.allocate(&mut world, |_| {}).code(), code);
         world.assert_empty();
         let refused = world.refused.last().unwrap();
-        assert_eq!(refused.code, code);
-        let fix = match denial {
-            Denial::NoAddress => "/readyz",
-            Denial::UserReservations | Denial::Reservations => "limits.reservation_lifetime",
-            _ => "",
-        };
-        assert!(refused.fix.as_deref().unwrap_or_default().contains(fix), "{denial:?}");
+        assert_eq!(refused.reason.code(), code);
+        assert!(refused.fix.to_string().contains(fix), "{denial:?}");
         assert_eq!(client.allocate(&mut world, |_| {}).code(), 0, "the 5-tuple is free");
         assert_eq!(client.refresh(&mut world, 0).code(), 0);
     }

@@ -50,7 +50,10 @@ fn unknown_attributes_are_named() {
     let unknown = answer.attribute(attribute::UNKNOWN_ATTRIBUTES).unwrap();
     assert_eq!(unknown.value, [0x00, 0x03]);
     let refused = world.refused.last().unwrap();
-    assert_eq!((refused.method, refused.code, &refused.unknown[..]), (Method::Binding, 420, &[3][..]));
+    assert_eq!(
+        (refused.method, refused.reason.code(), &refused.unknown[..]),
+        (Method::Binding, 420, &[3][..])
+    );
     assert_eq!(world.ask(&tuple, &binding(|request| request.u32(0x8055, 0))).code(), 0);
     // RFC 8489 §14.13: each once, in their order, and as many as a request can have
     let all = (65_487 / 4) as u16;

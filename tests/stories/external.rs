@@ -276,7 +276,7 @@ fn a_private_peer_keeps_its_name() {
     assert_eq!(
         (told.peer, told.remedy.to_string().as_str()),
         (
-            addr(OUTSIDE),
+            PeerAddr(addr(OUTSIDE)),
             "to reach a server on this machine, add \"192.0.2.1:7882\" to peers.allow; to reach another machine behind \
              this external address, add \"203.0.113.1:7882\""
         )

@@ -117,7 +117,7 @@ fn new_allocations() {
                 code => {
                     assert_eq!(code, 486);
                     let fix = &world.refused.last().unwrap().fix;
-                    assert_eq!(fix.as_deref(), Some("raise limits.new_allocations_rate"));
+                    assert_eq!(fix.to_string(), "raise limits.new_allocations_rate");
                     None
                 }
             }

@@ -322,8 +322,8 @@ fn a_revoked_user_is_refused_until_a_newer_credential() {
 
     assert_eq!(revoked.allocate(&mut world, |_| {}).code(), 401);
     let refused = world.refused.last().unwrap();
-    assert_eq!((refused.code, refused.reason), (401, "revoked"));
-    assert!(refused.fix.as_deref().unwrap().contains("hairpin ctl unrevoke"), "{refused:?}");
+    assert_eq!((refused.reason.code(), refused.reason.text()), (401, "revoked"));
+    assert!(refused.fix.to_string().contains("hairpin ctl unrevoke"), "{refused:?}");
     assert_eq!(other.refresh(&mut world, 600).code(), 0);
     let mut newer = time_limited("198.51.100.3:1", &format!("{after}:carol"));
     assert_eq!(newer.allocate(&mut world, |_| {}).code(), 0);

@@ -151,7 +151,7 @@ fn nobody_else_makes_credentials_of_probes() {
     ] {
         let mut forged = Client::new(A).named(user, &password);
         assert_eq!(forged.allocate(&mut world, |_| {}).code(), 401, "{user}");
-        assert_eq!(world.refused.last().unwrap().reason, "wrong_password");
+        assert_eq!(world.refused.last().unwrap().reason.text(), "wrong_password");
     }
     // It works whatever the configuration has, and longer than others may
     assert_eq!(probe(A, START).allocate(&mut world, |_| {}).code(), 0);
@@ -163,7 +163,7 @@ fn credentials_of_probes_expire_and_can_be_revoked() {
     let mut first = probe(A, START);
     world.pass(301);
     assert_eq!(first.allocate(&mut world, |_| {}).code(), 401);
-    assert_eq!(world.refused.last().unwrap().reason, "expired");
+    assert_eq!(world.refused.last().unwrap().reason.text(), "expired");
 
     let revoked = Arc::new(Revocations::default());
     let until = world.now.unix + 300;
@@ -174,7 +174,7 @@ fn credentials_of_probes_expire_and_can_be_revoked() {
     let snapshot = Snapshot { generation: world.generation, auth: Arc::new(auth), config: config() };
     world.server.apply(world.now, Arc::new(snapshot));
     assert_eq!(probe(A, world.now.unix).allocate(&mut world, |_| {}).code(), 401);
-    assert_eq!(world.refused.last().unwrap().reason, "revoked");
+    assert_eq!(world.refused.last().unwrap().reason.text(), "revoked");
     let mut later = probe(A, world.now.unix + 1);
     assert_eq!(later.allocate(&mut world, |_| {}).code(), 0, "one that is made afterwards");
     assert_eq!(later.ask(&mut world, Method::Refresh, |_| {}).code(), 0);

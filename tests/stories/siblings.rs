@@ -73,7 +73,7 @@ fn a_new_client_is_sent_to_its_own_family_and_transport() {
         assert_eq!(answer(&mut world, &mut client(A6, transport)), (300, vec![v6, v4]));
     }
     let refused = world.refused.last().unwrap();
-    assert_eq!((refused.code, refused.alternate), (300, Some(addr("[2001:db8::8]:5349"))));
+    assert_eq!((refused.reason.code(), refused.alternate), (300, Some(addr("[2001:db8::8]:5349"))));
     assert!(world.opened.is_empty() && world.sockets.is_empty());
     assert_eq!(world.server.stats().answered(Method::Allocate, 300), 6);
 }
@@ -96,11 +96,11 @@ fn without_a_fitting_sibling_the_relay_is_full() {
         let (found, servers) = answer(&mut world, &mut client(from, transport));
         assert_eq!((found, servers.len()), (code, usize::from(code == 300)), "{from} {transport:?}");
     }
-    assert!(world.refused.last().unwrap().fix.as_ref().unwrap().contains("[[sibling]]"));
+    assert!(world.refused.last().unwrap().fix.to_string().contains("[[sibling]]"));
     drain(&mut world, &[]);
     assert_eq!(answer(&mut world, &mut client(A, Transport::Udp)), (508, vec![]));
     let refused = world.refused.last().unwrap();
-    assert!(refused.reason.contains("drains") && refused.fix.as_ref().unwrap().contains("[[sibling]]"));
+    assert!(refused.reason.text().contains("drains") && refused.fix.to_string().contains("[[sibling]]"));
 }
 
 /// Browsers forget the host name when they follow a 300, so TLS clients are sent only where the certificate names the address.

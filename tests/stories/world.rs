@@ -297,7 +297,7 @@ impl World {
                 Answer::Opened { relays, token }
             }
             Ask::ClaimReservation { token, .. } => match self.reserved.remove(token) {
-                None => Answer::Refused(Denial::NoPort),
+                None => Answer::Refused(Denial::SocketFailed),
                 Some(reserved) => {
                     let mut relays = PerFamily::default();
                     relays[Family::of(reserved.ip())] = Some(Ok(self.socket(reserved)));

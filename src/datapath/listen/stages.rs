@@ -34,7 +34,10 @@ use tracing::{debug, error, info, warn};
 use super::group::ListenerGroup;
 use crate::datapath::line_budget::{COMMON, LineBudgets};
 use crate::datapath::stream::StreamLimits;
-use crate::datapath::stream::admission::{Admission, Admitted, ConnectionPermit, Displacing, Refusal};
+use crate::datapath::stream::admission::{
+    Admission, Admitted, ConnectionId, ConnectionPermit, Displacing, Refusal,
+};
+use crate::datapath::stream::closed::{ClosedConnection, log_closed};
 use crate::datapath::stream::incoming::{Incoming, OpenConnection};
 use crate::datapath::stream::stats::{
     AdmissionRefusal, ConnectionEnd, HANDSHAKES, HandshakeFailure, StreamCounters,
@@ -297,6 +300,7 @@ async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: Rc<TcpListener>
 impl<S: Sink> StageContext<S> {
     async fn pass_stages(self: Rc<Self>, pending: PendingConnection, displaced: oneshot::Receiver<()>) {
         let tuple = pending.tuple;
+        let connection = pending.permit.connection();
         let transport = tuple.transport;
         let stages = async {
             match transport {
@@ -311,33 +315,48 @@ impl<S: Sink> StageContext<S> {
             outcome = stages => outcome,
             Ok(()) = displaced => StageOutcome::Closed(ConnectionEnd::Displaced),
         };
-        let (client, server) = (tuple.client, tuple.server);
         match outcome {
             StageOutcome::Turn(incoming) => self.sink.take(incoming).await,
             StageOutcome::Closed(why) => {
                 self.counters().closed[StreamCounters::index(transport)][why] += 1;
-                let (transport, reason) = (transport.as_str(), why.as_str());
-                debug!(%client, %server, transport, reason, "connection closed before its first message");
+                let limits = self.config.borrow().limits;
+                log_closed(
+                    &mut self.log.borrow_mut(),
+                    clock::mono(),
+                    ClosedConnection {
+                        tuple: &tuple,
+                        connection: Some(connection),
+                        session: None,
+                        why,
+                        limits: &limits,
+                    },
+                );
             }
             StageOutcome::HandshakeFailed(why, error) => {
                 self.counters().handshakes_failed[why] += 1;
-                let reason = why.as_str();
-                if why.is_ordinary() {
-                    debug!(%client, %server, reason, error, "connection closed before its TLS handshake");
-                    return;
-                }
-                let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else {
-                    return;
-                };
-                let suppressed = (suppressed > 0).then_some(suppressed);
-                info!(%client, %server, reason, error, suppressed, "TLS handshake failed");
+                self.log_handshake(&tuple, connection, why, &error);
             }
         }
     }
 
+    /// A TLS handshake has failed.
+    fn log_handshake(&self, tuple: &FiveTuple, connection: ConnectionId, why: HandshakeFailure, error: &str) {
+        let (client, server, connection) = (tuple.client, tuple.server, connection.0);
+        let (reason, fix) = (why.as_str(), why.fix());
+        if why.is_ordinary() {
+            return debug!(%client, %server, reason, error, connection, "connection closed before its TLS handshake");
+        }
+        let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        let timeout = self.config.borrow().limits.handshake_timeout.as_secs();
+        let limit = (why == HandshakeFailure::TooSlow).then_some(timeout);
+        let setting = limit.map(|_| "limits.handshake_timeout");
+        info!(%client, %server, reason, error, fix, setting, limit, connection, suppressed, "TLS handshake failed");
+    }
+
     /// A connection was closed right after it was accepted.
     fn log_refused(&self, tuple: &FiveTuple, refusal: Refusal) {
-        let Refusal { why, source, limit, by_open_files } = refusal;
+        let Refusal { why, source, limit, setting, by_open_files } = refusal;
         let reason = why.as_str();
         let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
         let suppressed = (suppressed > 0).then_some(suppressed);
@@ -352,12 +371,13 @@ impl<S: Sink> StageContext<S> {
                  one source gets a quarter at most; if it is your own proxy, balancer or NAT, list it in limits.exempt_sources"
             }
         };
-        info!(%client, %server, transport, reason, %source, limit, fix, suppressed, "connection refused");
+        info!(%client, %server, transport, reason, %source, limit, fix, setting, suppressed, "connection refused");
     }
 
     /// The oldest connection of a source makes room for a new one.
     fn log_displaced(&self, displacing: Displacing) {
-        let Displacing { source, by_open_files } = displacing;
+        let Displacing { source, limit, by_open_files } = displacing;
+        let setting = if by_open_files { "LimitNOFILE" } else { "limits.connections" };
         let reason = ConnectionEnd::Displaced.as_str();
         let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
         let suppressed = (suppressed > 0).then_some(suppressed);
@@ -370,6 +390,8 @@ impl<S: Sink> StageContext<S> {
             reason,
             %source,
             fix,
+            setting,
+            limit,
             suppressed,
             "all connections are in use: closed the oldest connection without an allocation of the busiest source to admit a new one"
         );

@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::datapath::descriptors::Descriptors;
-use crate::turn::{LiveRelays, PerFamily, PortRequest};
+use crate::turn::{Families, LiveRelays, PerFamily, PortRequest, PortUse};
 use crate::wire::Family;
 
 /// How long a port that another program uses is skipped, in nanoseconds.
@@ -204,6 +204,23 @@ impl Ports {
     /// Whether new allocations can use any address of this family.
     pub(in crate::datapath) fn has_address(&self, family: Family) -> bool {
         self.slots().any(|slot| slot.is_in_use() && Family::of(slot.ip()) == family)
+    }
+
+    /// How many ports the addresses of these families have, and how many of these are in use.
+    pub(in crate::datapath) fn in_use(&self, families: Families) -> PortUse {
+        let usable = |slot: &&AddressSlot| slot.is_in_use() && families[Family::of(slot.ip())];
+        let range = self.range();
+        let (mut ports, mut in_use) = (0, 0);
+        for slot in self.slots().filter(usable) {
+            ports += range.len() as u64;
+            in_use += slot.holders.load(Ordering::Relaxed) as u64;
+        }
+        PortUse { range: range.into_inner(), ports, in_use }
+    }
+
+    /// What else uses file descriptors.
+    pub(in crate::datapath) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// The slots to search, in order.

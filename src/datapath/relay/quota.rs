@@ -50,7 +50,7 @@ impl QuotaLedger {
         let mut counts = self.counts();
         counts.check(user)?;
         if counts.total >= counts.allocations && !user.is_probe() {
-            return Err(Denial::Total);
+            return Err(Denial::Total(counts.allocations));
         }
         counts.total += weight(user);
         counts.add(user);
@@ -75,8 +75,9 @@ fn weight(user: &Account) -> usize {
 
 impl QuotaCounts {
     fn check(&self, user: &Account) -> Result<(), Denial> {
-        if self.users.get(&user.key()).copied().unwrap_or(0) >= user.allocations(self.user_allocations) {
-            Err(Denial::Quota)
+        let limit = user.allocations(self.user_allocations);
+        if self.users.get(&user.key()).copied().unwrap_or(0) >= limit {
+            Err(Denial::Quota(limit))
         } else {
             Ok(())
         }
@@ -173,10 +174,10 @@ mod tests {
         let (alice, bob) = (user("alice"), user("bob"));
         let first = ledger.reserve(&alice).unwrap();
         let _second = ledger.reserve(&alice).unwrap();
-        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota(2)));
         let _third = ledger.reserve(&bob).unwrap();
-        assert_eq!(ledger.reserve(&bob).err(), Some(Denial::Total));
-        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota));
+        assert_eq!(ledger.reserve(&bob).err(), Some(Denial::Total(3)));
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota(2)));
         drop(first);
         assert!(ledger.reserve(&bob).is_ok(), "an allocation was released");
         assert!(ledger.reserve(&alice).is_ok(), "the temporary guard was released too");
@@ -188,8 +189,8 @@ mod tests {
         let (alice, bob) = (user("alice"), user("bob"));
         let mut made = ledger.reserve(&alice).unwrap();
         let other = ledger.reserve(&bob).unwrap();
-        assert_eq!(made.transfer_to(&bob), Err(Denial::Quota));
-        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota), "it still counts for alice");
+        assert_eq!(made.transfer_to(&bob), Err(Denial::Quota(1)));
+        assert_eq!(ledger.reserve(&alice).err(), Some(Denial::Quota(1)), "it still counts for alice");
         drop(other);
         assert_eq!(made.transfer_to(&bob), Ok(()));
         assert_eq!(made.transfer_to(&bob), Ok(()), "to the same user, although the quota is full");
@@ -205,9 +206,12 @@ mod tests {
         let ledger = QuotaLedger::new(1, 1);
         let mut probes: Vec<Quota> =
             (0..Account::PROBES).map(|_| ledger.reserve(&Account::probe()).unwrap()).collect();
-        assert_eq!((ledger.reserve(&Account::probe()).err(), ledger.total()), (Some(Denial::Quota), 0));
+        assert_eq!(
+            (ledger.reserve(&Account::probe()).err(), ledger.total()),
+            (Some(Denial::Quota(Account::PROBES)), 0)
+        );
         let mut client = ledger.reserve(&user("alice")).unwrap();
-        assert_eq!(ledger.reserve(&user("bob")).err(), Some(Denial::Total));
+        assert_eq!(ledger.reserve(&user("bob")).err(), Some(Denial::Total(1)));
         assert_eq!(client.transfer_to(&Account::probe()), Err(Denial::Token));
         assert_eq!(probes[0].transfer_to(&user("bob")), Err(Denial::Token));
         probes.pop();

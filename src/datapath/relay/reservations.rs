@@ -77,10 +77,10 @@ impl Reservations {
         let mut table = self.table();
         let of_reserver = table.by_reserver.get(&reservation.by).copied().unwrap_or(0);
         if of_reserver >= MAX_PER_RESERVER {
-            return Err(Denial::UserReservations);
+            return Err(Denial::UserReservations(MAX_PER_RESERVER));
         }
         if table.by_token.len() >= MAX_RESERVATIONS || table.by_token.contains_key(&token) {
-            return Err(Denial::Reservations);
+            return Err(Denial::Reservations(MAX_RESERVATIONS));
         }
         table.add(token, reservation);
         self.publish_expiry(&table);
@@ -246,7 +246,11 @@ mod tests {
             let reservation = maker.make_for(&format!("user {}", token / MAX_PER_RESERVER), 30);
             assert!(table.insert(0, (token as u64).to_be_bytes(), reservation).is_ok());
         }
-        assert_eq!(table.insert(0, [0xFF; 8], maker.make(30)), Err(Denial::Reservations), "full");
+        assert_eq!(
+            table.insert(0, [0xFF; 8], maker.make(30)),
+            Err(Denial::Reservations(MAX_RESERVATIONS)),
+            "full"
+        );
         assert_eq!(maker.ledger.total(), MAX_RESERVATIONS, "the refused reservation was released");
         assert!(table.insert(30, [0xFF; 8], maker.make(60)).is_ok(), "expired entries make room");
     }
@@ -258,7 +262,10 @@ mod tests {
         for token in 0..MAX_PER_RESERVER as u64 {
             assert!(table.insert(0, token.to_be_bytes(), maker.make(30)).is_ok());
         }
-        assert_eq!(table.insert(0, [0xFE; 8], maker.make(30)), Err(Denial::UserReservations));
+        assert_eq!(
+            table.insert(0, [0xFE; 8], maker.make(30)),
+            Err(Denial::UserReservations(MAX_PER_RESERVER))
+        );
         assert!(table.insert(0, [0xFF; 8], maker.make_for("bob", 30)).is_ok());
         let claimed = table.claim(0, &0_u64.to_be_bytes()).unwrap();
         assert!(table.insert(0, [0xFE; 8], maker.make(30)).is_ok(), "a claim makes room");

@@ -22,8 +22,8 @@ use crate::datapath::drops::QueueLoss;
 use crate::datapath::line_budget::LineBudget;
 use crate::datapath::poll::{EventSource, Poll, RelaySocketKey};
 use crate::turn::{
-    Answer, Ask, Denial, Opened, OpenedRelay, PerFamily, PortRequest, RelayId, RelayRequest, RelaySocketId,
-    RelayedAddr, Shortage, Token,
+    Answer, Ask, Denial, Families, Opened, OpenedRelay, PerFamily, PortRequest, RelayId, RelayRequest,
+    RelaySocketId, RelayedAddr, Shortage, Token,
 };
 
 /// How many relay addresses that are gone from this machine are skipped.
@@ -98,6 +98,17 @@ pub(in crate::datapath) struct Opening<'a> {
     pub(in crate::datapath) poll: &'a Poll,
     /// Logs system call errors.
     pub(in crate::datapath) log: &'a mut SocketLog,
+}
+
+/// Why no relay socket was opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NoRelay {
+    /// No port is free.
+    Taken,
+    /// The limit on open files was reached.
+    OpenFiles,
+    /// The system refused the socket.
+    Failed,
 }
 
 /// The relay sockets of a worker.
@@ -190,21 +201,25 @@ impl Relays {
         let quota = Arc::new(self.resources.ledger.reserve(user)?);
         let next_quota =
             (*port == PortRequest::Pair).then(|| self.resources.ledger.reserve(user)).transpose()?;
-        let mut reserved = None;
+        let (mut reserved, mut why) = (None, NoRelay::Taken);
         let relays = PerFamily::from_fn(|family| {
             families[family].then(|| {
                 let wanted = Wanted { family, port: *port, near, avoid: &[] };
-                let (relay, next) = bind_free(&self.resources, wanted, &mut self.rng, opening)?;
-                let opened = self.insert(relay, quota.clone(), opening).map_err(|_| Shortage)?;
+                let bound = bind_free(&self.resources, wanted, &mut self.rng, opening);
+                let (relay, next) = bound.map_err(|no_relay| {
+                    why = no_relay;
+                    Shortage
+                })?;
+                let opened = self.insert(relay, quota.clone(), opening).map_err(|_| {
+                    why = NoRelay::Failed;
+                    Shortage
+                })?;
                 reserved = reserved.take().or(next);
                 Ok(opened)
             })
         });
         if !relays.present().any(|(_, relay)| relay.is_ok()) {
-            let ports = &self.resources.ports;
-            let has_address =
-                (*families).into_iter().any(|(family, wanted)| wanted && ports.has_address(family));
-            return Err(if has_address { Denial::NoPort } else { Denial::NoAddress });
+            return Err(self.denial(why, *families));
         }
         let token = reserved
             .zip(next_quota)
@@ -216,6 +231,19 @@ impl Relays {
             }
         }
         Ok(Answer::Opened { relays, token: token? })
+    }
+
+    /// Why there is no relay socket of any of these families.
+    fn denial(&self, why: NoRelay, families: Families) -> Denial {
+        let ports = &self.resources.ports;
+        if !families.into_iter().any(|(family, wanted)| wanted && ports.has_address(family)) {
+            return Denial::NoAddress;
+        }
+        match why {
+            NoRelay::Taken => Denial::NoPort(ports.in_use(families)),
+            NoRelay::OpenFiles => Denial::OpenFiles(ports.descriptors().total()),
+            NoRelay::Failed => Denial::SocketFailed,
+        }
     }
 
     /// Adds a socket: the worker polls it from now on, and other clients of this relay may send to it.
@@ -261,7 +289,7 @@ impl Relays {
                     let reservation = Reservation { relay, quota, by, expires };
                     self.resources.reservations.restore(token, reservation);
                 }
-                Denial::NoPort
+                Denial::SocketFailed
             })?;
         if let Some(Err(error)) = self.sockets.get_mut(opened.socket.into()).map(|entry| entry.relay.claim())
         {
@@ -290,16 +318,16 @@ fn bind_free(
     wanted: Wanted<'_>,
     rng: &mut StdRng,
     opening: &mut Opening<'_>,
-) -> Result<(RelaySocket, Option<RelaySocket>), Shortage> {
+) -> Result<(RelaySocket, Option<RelaySocket>), NoRelay> {
     let mut gone = Vec::new();
     // Every iteration removes a port or an address from those that are free, or returns.
     loop {
         let (port, next) = match resources.ports.take(opening.now, Wanted { avoid: &gone, ..wanted }, rng) {
             Ok(ports) => ports,
-            Err(NoPort::Taken) => return Err(Shortage),
+            Err(NoPort::Taken) => return Err(NoRelay::Taken),
             Err(NoPort::Descriptors) => {
                 opening.log.exhausted(opening.now);
-                return Err(Shortage);
+                return Err(NoRelay::OpenFiles);
             }
         };
         let relays = RelaySocket::open(port, resources.gro).and_then(|relay| {
@@ -319,7 +347,7 @@ fn bind_free(
             }
             _ => {
                 opening.log.failed(opening.now, port.addr(), &error);
-                return Err(Shortage);
+                return Err(NoRelay::Failed);
             }
         }
     }

@@ -21,10 +21,16 @@ use super::stats::AdmissionRefusal;
 use crate::datapath::descriptors::Descriptors;
 use crate::datapath::poll::StreamId;
 use crate::datapath::wake::Waker;
+use crate::shown::{self, Shown};
 use crate::turn::ExemptSources;
 
 /// The share of all connections that one source may have, as a divisor.
 const SHARE: usize = 4;
+
+/// What sets the limits.
+const PER_SOURCE: &str = "limits.connections_per_source";
+const IN_TOTAL: &str = "limits.connections";
+const OPEN_FILES: &str = "LimitNOFILE";
 
 /// Connections that have been told to make room and are not closed yet.
 const MAX_DISPLACED: usize = 256;
@@ -83,6 +89,8 @@ pub(in crate::datapath) struct Admitted {
 pub(in crate::datapath) struct Displacing {
     /// The busiest source, which has the connection.
     pub(in crate::datapath) source: Prefix,
+    /// How many connections there may be.
+    pub(in crate::datapath) limit: usize,
     /// The limit on open files bounds connections, not `limits.connections`.
     pub(in crate::datapath) by_open_files: bool,
 }
@@ -95,6 +103,8 @@ pub(in crate::datapath) struct Refusal {
     pub(in crate::datapath) source: Prefix,
     /// How many it may have, or how many there may be.
     pub(in crate::datapath) limit: usize,
+    /// What sets that.
+    pub(in crate::datapath) setting: &'static str,
     /// The limit on open files bounds connections, not `limits.connections`.
     pub(in crate::datapath) by_open_files: bool,
 }
@@ -104,7 +114,12 @@ pub(in crate::datapath) struct ConnectionPermit {
     admission: Arc<Admission>,
     source: Source,
     number: u64,
+    connection: ConnectionId,
 }
+
+/// A connection in log lines: the number that it was admitted with, which no other one of the process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct ConnectionId(pub(in crate::datapath) u64);
 
 impl Admission {
     /// No connection is counted yet.
@@ -136,7 +151,12 @@ impl Admission {
         let number = state.wait(source, Holder::Stages(sender));
         drop(state);
         Ok(Admitted {
-            permit: ConnectionPermit { admission: self.clone(), source, number },
+            permit: ConnectionPermit {
+                admission: self.clone(),
+                source,
+                number,
+                connection: ConnectionId(number),
+            },
             displaced,
             displaces,
         })
@@ -153,17 +173,20 @@ impl AdmissionState {
     fn check(&self, source: Source, is_exempt: bool) -> Result<(), Refusal> {
         let StreamLimits { connections, connections_per_source, .. } = self.limits;
         for level in source.levels() {
-            let limit = if is_exempt {
+            let (own, share) = if is_exempt {
                 // Behind an exempt source are many clients, so their oldest connections make room for them at a full table.
-                (connections_per_source * ExemptSources::FACTOR as usize * level.factor).min(connections)
+                (connections_per_source * ExemptSources::FACTOR as usize * level.factor, connections)
             } else {
-                (connections_per_source * level.factor).min((connections / SHARE).max(1))
+                (connections_per_source * level.factor, (connections / SHARE).max(1))
             };
+            let limit = own.min(share);
+            let setting = if own <= share { PER_SOURCE } else { IN_TOTAL };
             if self.counts.get(&level.prefix).is_some_and(|&count| count >= limit) {
                 return Err(Refusal {
                     why: AdmissionRefusal::ConnectionsPerSource,
                     source: level.prefix,
                     limit,
+                    setting,
                     by_open_files: false,
                 });
             }
@@ -190,7 +213,8 @@ impl AdmissionState {
         });
         let Some((busiest, number)) = oldest else {
             let (why, source) = (AdmissionRefusal::Connections, source.prefix());
-            return Err(Refusal { why, source, limit, by_open_files });
+            let setting = if by_open_files { OPEN_FILES } else { IN_TOTAL };
+            return Err(Refusal { why, source, limit, setting, by_open_files });
         };
         if let Some(holder) = self.waiting.remove(&(busiest, number)) {
             self.count(Source::at(busiest), false);
@@ -201,7 +225,7 @@ impl AdmissionState {
                 Holder::Worker(connections, id) => connections.push(id),
             }
         }
-        Ok(Some(Displacing { source: busiest, by_open_files }))
+        Ok(Some(Displacing { source: busiest, limit, by_open_files }))
     }
 
     /// The source with most connections: in the range with most, the smaller range with most, and so on.
@@ -254,6 +278,11 @@ impl AdmissionState {
 }
 
 impl ConnectionPermit {
+    /// Its connection, for the log.
+    pub(in crate::datapath) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
     /// A worker has the connection from now on; false if it has to make room already.
     #[must_use]
     pub(in crate::datapath) fn hand_over(&self, worker: &Arc<DisplacedConnections>, id: StreamId) -> bool {
@@ -305,7 +334,7 @@ impl DisplacedConnections {
     }
 }
 
-/// A range of addresses: IPv6, or IPv4 as IPv4-mapped.
+/// A range of addresses: IPv6, or IPv4 as IPv4-mapped. It is formatted for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::datapath) struct Prefix {
     bits: u128,
@@ -327,9 +356,10 @@ impl Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ip = Ipv6Addr::from_bits(self.bits);
+        let shown = Shown(IpAddr::V6(ip).to_canonical());
         match ip.to_ipv4_mapped() {
-            Some(v4) => v4.fmt(f),
-            None if self.len == 128 => ip.fmt(f),
+            Some(_) => shown.fmt(f),
+            None if self.len == 128 || shown::are_masked() => shown.fmt(f),
             None => write!(f, "{ip}/{}", self.len),
         }
     }

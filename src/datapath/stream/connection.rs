@@ -8,7 +8,7 @@ use std::net::TcpStream;
 
 use rustls::ServerConnection;
 
-use super::admission::ConnectionPermit;
+use super::admission::{ConnectionId, ConnectionPermit};
 use super::deadlines::DeadlineEntry;
 use super::incoming::{Incoming, OpenConnection};
 use super::outgoing::Outgoing;
@@ -17,7 +17,7 @@ use super::reassembly::Reassembly;
 use super::stats::ConnectionEnd;
 use crate::datapath::poll::Interest;
 use crate::turn::stats::TrafficCount;
-use crate::turn::{FiveTuple, Tos};
+use crate::turn::{AllocationName, FiveTuple, Tos};
 
 /// What one TLS record decrypts to at most, with what rustls may hold of one already.
 const RECORD: usize = 17 << 10;
@@ -45,6 +45,8 @@ pub struct Connection<S = TcpStream> {
     /// Data of peers that was dropped since the allocation began, because the client did not read.
     pub(super) dropped: TrafficCount,
     pub(super) permit: Option<ConnectionPermit>,
+    /// The latest allocation of the client.
+    pub(super) session: Option<AllocationName>,
     _open: Option<OpenConnection>,
 }
 
@@ -101,6 +103,11 @@ impl Connection {
         connection._open = Some(open);
         connection
     }
+
+    /// Its name in the log.
+    pub(super) fn id(&self) -> Option<ConnectionId> {
+        self.permit.as_ref().map(ConnectionPermit::connection)
+    }
 }
 
 impl<S: Read + Write> Connection<S> {
@@ -139,6 +146,7 @@ impl<S: Read + Write> Connection<S> {
             entry: DeadlineEntry::default(),
             dropped: TrafficCount::default(),
             permit: None,
+            session: None,
             _open: None,
         }
     }

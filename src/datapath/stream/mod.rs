@@ -2,11 +2,13 @@
 //!
 //! A connection is admitted ([`admission`]) and passes its stages before it comes here ([`incoming`]). Then it is one more
 //! socket ([`connection`]) in the worker's epoll set ([`table`]): its messages are reassembled ([`reassembly`]), what it is
-//! sent waits in whole messages ([`outgoing`]), and it is closed if it is silent for too long ([`deadlines`]).
+//! sent waits in whole messages ([`outgoing`]), and it is closed if it is silent for too long ([`deadlines`]), of which a
+//! line tells ([`closed`]).
 //!
 //! Not here: what to do with a message, which is the core's.
 
 pub(in crate::datapath) mod admission;
+pub(in crate::datapath) mod closed;
 mod config;
 mod connection;
 mod deadlines;

@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+use super::StreamLimits;
 use super::reassembly::StreamError;
 use crate::counted::{Counters, counted};
 use crate::histogram::{self, Histogram};
-use crate::turn::Transport;
+use crate::turn::{Limit, Transport};
 use crate::wire::Foreign;
 
 counted! {
@@ -105,6 +106,81 @@ impl ConnectionEnd {
     }
 }
 
+impl ConnectionEnd {
+    /// Whether its end needs no line of its own: clients do this every day, or another line says so.
+    pub(in crate::datapath) fn is_ordinary(self) -> bool {
+        match self {
+            ConnectionEnd::Client
+            | ConnectionEnd::Reset
+            | ConnectionEnd::Idle
+            | ConnectionEnd::Operator
+            | ConnectionEnd::Shutdown
+            | ConnectionEnd::Displaced
+            | ConnectionEnd::Unframed
+            | ConnectionEnd::UnexpectedTls
+            | ConnectionEnd::Http
+            | ConnectionEnd::ProxyHeader
+            | ConnectionEnd::ChannelTooEarly => true,
+            ConnectionEnd::Tls
+            | ConnectionEnd::NoMessage
+            | ConnectionEnd::Unfinished
+            | ConnectionEnd::NotRead
+            | ConnectionEnd::System => false,
+        }
+    }
+
+    /// What can be done about it.
+    pub(in crate::datapath) fn fix(self) -> &'static str {
+        match self {
+            ConnectionEnd::Client => "nothing: the client has closed it",
+            ConnectionEnd::Reset => {
+                "the client, or something on its way, has cut it: look at its network and at firewalls"
+            }
+            ConnectionEnd::Unframed => {
+                "only TURN clients may use this port; if it was one, its TURN library is at fault: update it"
+            }
+            ConnectionEnd::UnexpectedTls => {
+                "the client's URL must be turns: with a port of TLS, or turn: with one of TCP"
+            }
+            ConnectionEnd::Http => "web servers need another port",
+            ConnectionEnd::ProxyHeader => "turn the PROXY protocol off in the proxy",
+            ConnectionEnd::ChannelTooEarly => "the client's TURN library is at fault: update it",
+            ConnectionEnd::Tls => {
+                "something on the client's way changes its bytes, such as a proxy that inspects TLS"
+            }
+            ConnectionEnd::NoMessage => {
+                "the client has connected and sent nothing, as port scanners do; for slow clients, raise limits.first_message_timeout"
+            }
+            ConnectionEnd::Unfinished => {
+                "the client's network has failed in the middle of a message; for slow clients, raise limits.unfinished_message_timeout"
+            }
+            ConnectionEnd::Idle => "nothing: a client without an allocation was silent",
+            ConnectionEnd::NotRead => {
+                "the client sends requests and does not read: its program hangs, or its network has failed"
+            }
+            ConnectionEnd::Displaced => "raise limits.connections",
+            ConnectionEnd::System => {
+                "this process has too few file descriptors or too little memory: raise LimitNOFILE (systemd)"
+            }
+            ConnectionEnd::Operator => "nothing: an operator has ended its allocation",
+            ConnectionEnd::Shutdown => "nothing: the relay stops",
+        }
+    }
+
+    /// The limit by which it ended, in seconds.
+    pub(in crate::datapath) fn limit(self, limits: &StreamLimits) -> Option<Limit> {
+        let (setting, timeout) = match self {
+            ConnectionEnd::NoMessage => ("limits.first_message_timeout", limits.first_message_timeout),
+            ConnectionEnd::Unfinished => {
+                ("limits.unfinished_message_timeout", limits.unfinished_message_timeout)
+            }
+            ConnectionEnd::Idle | ConnectionEnd::NotRead => ("limits.idle_timeout", limits.idle_timeout),
+            _ => return None,
+        };
+        Some(Limit { setting, value: timeout.as_secs() })
+    }
+}
+
 /// What an operator should know about the header of a proxy.
 const PROXY_HEADER: &str = "a proxy sends a PROXY header, which is not supported; turn it off there (HAProxy: send-proxy, nginx: \
                             proxy_protocol)";
@@ -120,6 +196,29 @@ impl HandshakeFailure {
             Some(Foreign::Http) => "the client speaks plain HTTP, but this port is for TURN over TLS",
             Some(Foreign::Proxy) => PROXY_HEADER,
             Some(Foreign::Tls) | None => "the client does not speak TLS",
+        }
+    }
+
+    /// What can be done about it.
+    pub(in crate::datapath) fn fix(self) -> &'static str {
+        match self {
+            HandshakeFailure::TooSlow => {
+                "the client's network is slow or loses packets; for slow clients, raise limits.handshake_timeout"
+            }
+            HandshakeFailure::Gone => {
+                "nothing: the client has closed the connection, as programs do that test whether the port is open"
+            }
+            HandshakeFailure::NotTls => "give clients the URL that is right for this port",
+            HandshakeFailure::UnknownName => {
+                "clients must use a name of a certificate in their turns: URL; list another certificate as [[tls.certificate]], or set \
+                 tls.unknown_name"
+            }
+            HandshakeFailure::NothingInCommon => "the client is too old: this relay speaks TLS 1.2 and 1.3",
+            HandshakeFailure::Refused => {
+                "the client does not trust the certificate: it must be valid and for the name in the client's URL, and tls.cert must have the \
+                 whole chain; browsers refuse self-signed certificates"
+            }
+            HandshakeFailure::Other => "see the error; if there is no certificate, set tls.cert and tls.key",
         }
     }
 

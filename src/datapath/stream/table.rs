@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use slotmap::SlotMap;
 use socket2::SockRef;
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::admission::DisplacedConnections;
+use super::admission::{ConnectionId, DisplacedConnections};
+use super::closed::{ClosedConnection, log_closed};
 use super::connection::{Connection, ConnectionState, READ_MIN, ReadOutcome};
 use super::deadlines::Deadlines;
 use super::incoming::Incoming;
@@ -18,12 +19,14 @@ use super::outgoing;
 use super::pool::Pool;
 use super::stats::{ConnectionEnd, StreamCounters};
 use super::{SEND_BUFFER_WITHOUT_ALLOCATION, StreamLimits, UNSENT, UNSENT_WITHOUT_ALLOCATION};
+use crate::datapath::clock;
+use crate::datapath::line_budget::LineBudgets;
 use crate::datapath::poll::{EventSource, Interest, Poll, Readiness, StreamId};
 use crate::datapath::sys::option;
 use crate::datapath::wake::Waker;
 use crate::keyed::KeyedState;
 use crate::turn::stats::TrafficCount;
-use crate::turn::{FiveTuple, ToClient, Tos};
+use crate::turn::{AllocationName, FiveTuple, ToClient, Tos};
 
 /// How long a client that has closed its side may take to read its responses, in nanoseconds.
 const LINGER: u64 = 10_000_000_000;
@@ -53,6 +56,7 @@ pub(in crate::datapath) struct Streams {
     unsent: [TrafficCount; 2],
     pool: Pool,
     ciphertext: Box<[u8]>,
+    log: LineBudgets,
 }
 
 impl Streams {
@@ -70,6 +74,7 @@ impl Streams {
             unsent: Default::default(),
             pool: Pool::default(),
             ciphertext: vec![0; CIPHERTEXT].into(),
+            log: LineBudgets::default(),
         }
     }
 
@@ -107,8 +112,8 @@ impl Streams {
         self.by_tuple.insert(tuple, id);
         let has_to_make_room =
             connection.permit.as_ref().is_some_and(|permit| !permit.hand_over(&self.displaced, id));
-        let transport = tuple.transport.as_str();
-        debug!(client = %tuple.client, server = %tuple.server, transport, "connection opened");
+        let (transport, number) = (tuple.transport.as_str(), connection.id().map(|id| id.0));
+        debug!(client = %tuple.client, server = %tuple.server, transport, connection = number, "connection opened");
         self.arm(id);
         if has_to_make_room {
             self.end(now, id, ConnectionEnd::Displaced);
@@ -231,10 +236,37 @@ impl Streams {
         }
     }
 
+    /// The connection of a client, for the log, and why it ends if it does.
+    pub(in crate::datapath) fn of_client(
+        &self,
+        tuple: &FiveTuple,
+    ) -> Option<(ConnectionId, Option<ConnectionEnd>)> {
+        let connection = self.connections.get(*self.by_tuple.get(tuple)?)?;
+        Some((connection.id()?, connection.state.ending.map(|(why, _)| why)))
+    }
+
+    /// Writes the summaries of suppressed lines that are due.
+    pub(in crate::datapath) fn summarize(&mut self, now: u64) {
+        for (reason, count) in self.log.take_summaries(now) {
+            info!(reason, count, "log lines suppressed: closed connections");
+        }
+    }
+
+    /// Whether summaries wait to be written.
+    pub(in crate::datapath) fn is_behind(&self) -> bool {
+        self.log.is_behind()
+    }
+
     /// Notes that this client has an allocation now.
-    pub(in crate::datapath) fn allocation_opened(&mut self, now: u64, tuple: &FiveTuple) {
+    pub(in crate::datapath) fn allocation_opened(
+        &mut self,
+        now: u64,
+        tuple: &FiveTuple,
+        session: AllocationName,
+    ) {
         let Some(&id) = self.by_tuple.get(tuple) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.session = Some(session);
         (connection.state.allocated, connection.state.had_allocation) = (true, true);
         connection.state.last_message = now;
         connection.dropped = TrafficCount::default();
@@ -489,8 +521,9 @@ impl Streams {
         let tuple = connection.tuple;
         let why = connection.state.ending.map_or(ConnectionEnd::System, |(why, _)| why);
         counters.closed[StreamCounters::index(tuple.transport)][why] += 1;
-        let (transport, reason) = (tuple.transport.as_str(), why.as_str());
-        debug!(client = %tuple.client, server = %tuple.server, transport, reason, "connection closed");
+        let (session, connection, limits) = (connection.session, connection.id(), &self.limits);
+        let closed = ClosedConnection { tuple: &tuple, connection, session, why, limits };
+        log_closed(&mut self.log, clock::mono(), closed);
     }
 
     fn dirty(&mut self, id: StreamId) {

@@ -33,7 +33,7 @@ impl Worker {
     /// Serves until it is told to stop, then ends every allocation. `standing` is kept current, so that a worker that takes
     /// over after a panic starts from it.
     pub(super) fn run(
-        mut self,
+        &mut self,
         commands: &mut mpsc::Receiver<WorkerCommand>,
         standing: &mut Standing,
     ) -> io::Result<()> {
@@ -183,7 +183,11 @@ impl Worker {
 
     /// Whether there is, or may be, something to publish.
     fn has_news(&self) -> bool {
-        self.unpublished || self.losses.is_behind() || self.log.is_behind() || self.socket_log.is_behind()
+        self.unpublished
+            || self.losses.is_behind()
+            || self.log.is_behind()
+            || self.socket_log.is_behind()
+            || self.streams.is_behind()
     }
 
     fn publish(&mut self) {
@@ -191,6 +195,7 @@ impl Worker {
         self.losses.count(now, active, &mut self.relays, &mut self.counters, &mut self.log);
         self.log.summarize(now);
         self.socket_log.summarize(now);
+        self.streams.summarize(now);
         self.published_at = now;
         self.unpublished = !self.published.write(self.core.stats(), &self.counters, self.streams.unsent());
     }

@@ -1,22 +1,31 @@
 //! What the fast plane logs: one line when an allocation starts, one when it ends, and why clients were refused. Nothing
-//! per relayed packet.
+//! per relayed packet. A line that concerns an allocation has its name as `session`, one about a connection has `connection`.
 //!
 //! Clients decide how often they are refused, so a worker writes a bounded number of lines per reason and sums up what it
 //! suppressed. Names that clients chose are written with their control characters escaped.
 //!
 //! What the kernel dropped is logged at once, then summed up every ten seconds, with the remedy.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use tracing::{debug, info, warn};
 
+use crate::auth::AuthScheme;
 use crate::datapath::drops::QueueLoss;
 use crate::datapath::line_budget::{COMMON, EXPECTED, LineBudget, LineBudgets, LineRate};
 use crate::datapath::listen::{accept, group};
 use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
+use crate::datapath::stream::admission::ConnectionId;
 use crate::datapath::stream::stats::ConnectionEnd;
+use crate::shown::Shown;
 use crate::turn::bucket::UnsignedResponse;
-use crate::turn::{Closed, ClosedPortDropped, FiveTuple, Opened, Refused, SECOND};
-use crate::wire::Family;
+use crate::turn::{
+    AllocationName, Closed, ClosedPortDropped, FiveTuple, Limit, Opened, PeerAddr, PortUse, RefusalReason,
+    Refused, SECOND,
+};
+use crate::wire::{self, Family};
 
 /// How long the losses of a queue are summed up before they are logged again, in nanoseconds.
 const SUMMED_UP: u64 = 10_000_000_000;
@@ -38,6 +47,10 @@ pub(super) struct Log {
     closed: LineBudget,
     losses: [LossSum; SocketQueue::ALL.len()],
 }
+
+/// The connection of a client over TCP or TLS, and why it ends if it does.
+#[derive(Clone, Copy)]
+pub(super) struct OfClient(pub(super) Option<(ConnectionId, Option<ConnectionEnd>)>);
 
 /// What was lost and not logged yet.
 #[derive(Default)]
@@ -62,77 +75,109 @@ impl Default for Log {
 
 impl Log {
     /// An allocation was created.
-    pub(super) fn opened(&mut self, now: u64, opened: &Opened) {
+    pub(super) fn opened(&mut self, now: u64, opened: &Opened, client: OfClient) {
+        let Opened { session, tuple, user, relays, lifetime, .. } = opened;
         if opened.is_probe {
-            let Opened { tuple, .. } = opened;
-            return debug!(client = %tuple.client, server = %tuple.server, "a probe has an allocation");
+            return debug!(%session, client = %tuple.client, server = %tuple.server, "a probe has an allocation");
         }
         let Some(suppressed) = self.opened.take(now) else { return };
-        let relayed = |family| opened.relays[family].map(|relay| tracing::field::display(relay.addr));
+        let relayed = |family| relays[family].map(|relay| tracing::field::display(relay.addr));
         info!(
-            client = %opened.tuple.client,
-            server = %opened.tuple.server,
-            transport = opened.tuple.transport.as_str(),
-            user = &*opened.user,
+            client = %tuple.client,
+            server = %tuple.server,
+            transport = tuple.transport.as_str(),
+            user = &**user,
             relayed_v4 = relayed(Family::V4),
             relayed_v6 = relayed(Family::V6),
-            lifetime = opened.lifetime,
+            lifetime,
+            %session,
+            connection = client.connection(),
             suppressed = some(suppressed),
             "allocation opened"
         );
     }
 
     /// An allocation has ended.
-    pub(super) fn closed(&mut self, now: u64, closed: &Closed) {
+    pub(super) fn closed(&mut self, now: u64, closed: &Closed, client: OfClient) {
+        let Closed { session, tuple, user, reason, lived, totals, .. } = closed;
         if closed.is_probe {
-            let reason = closed.reason.text();
-            return debug!(client = %closed.tuple.client, reason, "the allocation of a probe has ended");
+            let reason = reason.text();
+            return debug!(%session, client = %tuple.client, reason, "the allocation of a probe has ended");
         }
         let Some(suppressed) = self.closed.take(now) else { return };
         info!(
-            client = %closed.tuple.client,
-            server = %closed.tuple.server,
-            transport = closed.tuple.transport.as_str(),
-            user = &*closed.user,
-            reason = closed.reason.text(),
-            seconds = closed.lived,
-            to_peer_packets = closed.totals.to_peer_packets,
-            to_peer_bytes = closed.totals.to_peer_bytes,
-            to_client_packets = closed.totals.to_client_packets,
-            to_client_bytes = closed.totals.to_client_bytes,
+            client = %tuple.client,
+            server = %tuple.server,
+            transport = tuple.transport.as_str(),
+            user = &**user,
+            reason = reason.text(),
+            seconds = lived,
+            to_peer_packets = totals.to_peer_packets,
+            to_peer_bytes = totals.to_peer_bytes,
+            to_client_packets = totals.to_client_packets,
+            to_client_bytes = totals.to_client_bytes,
+            %session,
+            connection = client.connection(),
+            connection_end = client.end(),
             suppressed = some(suppressed),
             "allocation closed"
         );
     }
 
     /// A client was refused.
-    pub(super) fn refused(&mut self, now: u64, refused: &Refused) {
+    pub(super) fn refused(&mut self, now: u64, refused: &Refused, client: OfClient) {
+        let why = refused.reason;
+        let (code, reason) = (why.code(), why.text());
         // Browsers ask for permissions towards private candidates in every call.
-        let rate = if refused.code == 403 && refused.peer.is_some() { EXPECTED } else { COMMON };
-        let Some(suppressed) = self.refused.take(now, refused.reason, rate) else { return };
+        let rate = if code == 403 && refused.peer.is_some() { EXPECTED } else { COMMON };
+        let Some(suppressed) = self.refused.take(now, reason, rate) else { return };
         let unknown = refused.unknown.iter().take(ATTRIBUTES);
         let mut unknown: Vec<String> = unknown.map(|attribute| format!("{attribute:#06x}")).collect();
         if refused.unknown.len() > ATTRIBUTES {
             unknown.push("…".to_owned());
         }
+        let fix = refused.fix.to_string();
+        let ports = match why {
+            RefusalReason::NoPort(ports) => Some(ports),
+            _ => None,
+        };
         info!(
             client = %refused.tuple.client,
             method = ?refused.method,
-            code = refused.code,
-            reason = refused.reason,
+            code,
+            reason,
             user = refused.user.as_deref(),
-            peer = refused.peer.map(tracing::field::display),
+            peer = refused.peer.map(|peer| tracing::field::display(PeerOf(why, peer))),
             alternate = refused.alternate.map(tracing::field::display),
             channel = refused.channel.map(|number| format!("{number:#06x}")),
             attributes = (!unknown.is_empty()).then(|| unknown.join(" ")),
-            fix = refused.fix.as_deref(),
+            fix,
+            setting = refused.limit.map(|limit| limit.setting),
+            limit = refused.limit.map(|limit| limit.value),
+            ports = ports.map(|PortUse { range: (first, last), .. }| format!("{first}-{last}")),
+            in_use = ports.map(|ports| ports.in_use),
+            scheme = refused.scheme.map(AuthScheme::as_str),
+            expires_in = refused.expires_in,
+            status = wire::reason_phrase(code),
+            rfc = why.rfc(),
+            server = %refused.tuple.server,
+            transport = refused.tuple.transport.as_str(),
+            session = refused.session.map(tracing::field::display),
+            connection = client.connection(),
             suppressed = some(suppressed),
             "refused"
         );
     }
 
-    /// A response without MESSAGE-INTEGRITY was withheld.
-    pub(super) fn withheld(&mut self, now: u64, from: &FiveTuple, response: UnsignedResponse) {
+    /// A response without MESSAGE-INTEGRITY was withheld. `session`: the allocation of its client.
+    pub(super) fn withheld(
+        &mut self,
+        now: u64,
+        from: &FiveTuple,
+        response: UnsignedResponse,
+        limit: Limit,
+        session: impl FnOnce() -> Option<AllocationName>,
+    ) {
         let (reason, fix) = match response {
             UnsignedResponse::Binding => (
                 "too many Binding requests from this source",
@@ -144,7 +189,18 @@ impl Log {
             ),
         };
         let Some(suppressed) = self.refused.take(now, reason, EXPECTED) else { return };
-        info!(client = %from.client, reason, fix, suppressed = some(suppressed), "response withheld");
+        let Limit { setting, value: limit } = limit;
+        info!(
+            client = %from.client,
+            reason,
+            fix,
+            setting,
+            limit,
+            server = %from.server,
+            session = session().map(tracing::field::display),
+            suppressed = some(suppressed),
+            "response withheld"
+        );
     }
 
     /// A request from one of this relay's own relayed addresses was dropped.
@@ -153,8 +209,9 @@ impl Log {
         let Some(suppressed) = self.refused.take(now, reason, EXPECTED) else { return };
         let fix = "find out which user does it: if its allocation reaches this relay through another NAT or balancer, add that \
                    address to relay.external_ip or peers.deny";
+        // It is an address of this relay.
         info!(
-            client = %from.client,
+            client = %from.client.0,
             server = %from.server,
             reason,
             fix,
@@ -166,18 +223,48 @@ impl Log {
     /// A packet to a closed port was dropped.
     pub(super) fn closed_port_dropped(&mut self, now: u64, dropped: &ClosedPortDropped) {
         let Some(suppressed) = self.closed_ports.take(now) else { return };
-        let ClosedPortDropped { tuple, user, peer, reason, remedy } = dropped;
+        let ClosedPortDropped { session, tuple, user, peer, reason, remedy } = dropped;
+        let (peer, reason) = (PeerOf(*reason, *peer), reason.text());
         warn!(
             client = %tuple.client,
             user = &**user,
+            %session,
             suppressed = some(suppressed),
             "dropped a packet to {peer}: {reason}; {remedy}"
         );
     }
 
+    /// A permission has ended while a channel to its address is bound.
+    pub(super) fn permission_lapsed(session: AllocationName, peer: IpAddr) {
+        let peer = Shown(peer);
+        debug!(%session, %peer, "a permission has ended: packets of this peer are dropped until the client renews it");
+    }
+
+    /// A worker has panicked, and this allocation was its own.
+    pub(super) fn lost(&mut self, now: u64, session: AllocationName, tuple: &FiveTuple, user: &str) {
+        let Some(suppressed) = self.closed.take(now) else { return };
+        warn!(
+            client = %tuple.client,
+            server = %tuple.server,
+            transport = tuple.transport.as_str(),
+            user,
+            reason = "its worker has panicked",
+            %session,
+            suppressed = some(suppressed),
+            "allocation closed"
+        );
+    }
+
     /// A connection is closed because its bytes can never be TURN.
-    pub(super) fn not_turn(&mut self, now: u64, tuple: &FiveTuple, why: ConnectionEnd, detail: &str) {
-        let reason = why.as_str();
+    pub(super) fn not_turn(
+        &mut self,
+        now: u64,
+        tuple: &FiveTuple,
+        (why, detail): (ConnectionEnd, &str),
+        session: Option<AllocationName>,
+        client: OfClient,
+    ) {
+        let (reason, fix) = (why.as_str(), why.fix());
         let Some(suppressed) = self.not_turn.take(now, reason, COMMON) else { return };
         info!(
             client = %tuple.client,
@@ -185,6 +272,9 @@ impl Log {
             transport = tuple.transport.as_str(),
             reason,
             detail,
+            fix,
+            session = session.map(tracing::field::display),
+            connection = client.connection(),
             suppressed = some(suppressed),
             "closed a connection that does not speak TURN"
         );
@@ -209,7 +299,7 @@ impl Log {
     }
 
     /// The kernel dropped what a queue had no room for. To be called also when it dropped nothing more.
-    pub(super) fn lost(&mut self, now: u64, queue: SocketQueue, loss: QueueLoss) {
+    pub(super) fn lost_packets(&mut self, now: u64, queue: SocketQueue, loss: QueueLoss) {
         let Some(loss) = self.losses[queue as usize].add(now, loss) else { return };
         let QueueLoss { count: lost, queue_size: size } = loss;
         let asked_for = match queue {
@@ -259,6 +349,28 @@ impl Log {
             || self.not_turn.is_behind()
             || self.opened.is_behind()
             || self.closed.is_behind()
+    }
+}
+
+impl OfClient {
+    fn connection(self) -> Option<u64> {
+        self.0.map(|(id, _)| id.0)
+    }
+
+    fn end(self) -> Option<&'static str> {
+        self.0?.1.map(ConnectionEnd::as_str)
+    }
+}
+
+/// A peer, which is shown whole if it is this relay itself.
+struct PeerOf(RefusalReason, PeerAddr);
+
+impl fmt::Display for PeerOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.is_about_own_address() {
+            true => self.1.0.fmt(f),
+            false => self.1.fmt(f),
+        }
     }
 }
 

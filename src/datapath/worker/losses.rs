@@ -60,7 +60,7 @@ impl LossMonitor {
         self.unasked = self.unasked.saturating_sub(RELAY_SOCKETS);
         for (queue, loss) in SocketQueue::ALL.into_iter().zip(losses) {
             counters.dropped_by_kernel[queue] += loss.count;
-            log.lost(now, queue, loss);
+            log.lost_packets(now, queue, loss);
         }
     }
 

@@ -419,13 +419,17 @@ impl WorkerSeed {
         self.cpu.start();
         loop {
             let rng = StdRng::from_rng(&mut rng);
+            let mut worker = None;
             let served = panic::catch_unwind(AssertUnwindSafe(|| {
-                let worker = self.worker(&standing, rng)?;
+                let worker = worker.insert(self.worker(&standing, rng)?);
                 if !std::mem::replace(&mut started, true) {
                     let _ = ready.send(Ok(()));
                 }
                 worker.run(&mut commands, &mut standing)
             }));
+            let allocations = served.is_err().then(|| worker.as_mut().and_then(Worker::log_lost)).flatten();
+            // What was in the middle of a change may panic again.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(worker)));
             match served {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) if !started => {
@@ -439,7 +443,7 @@ impl WorkerSeed {
                 }
                 Err(_) => error!(
                     worker = self.index,
-                    "a worker panicked; its clients lost their allocations; it restarts"
+                    allocations, "a worker panicked; its clients lost their allocations; it restarts"
                 ),
             }
             self.published.restart();
@@ -471,6 +475,19 @@ impl WorkerSeed {
         // Commands that waited while it restarted.
         self.waker.wake();
         Ok(worker)
+    }
+}
+
+impl Worker {
+    /// Names the allocations that end with this worker, which has panicked; returns how many there are.
+    fn log_lost(&mut self) -> Option<usize> {
+        let now = clock::mono();
+        let Worker { core, log, .. } = self;
+        let tell = || {
+            let told = core.sessions().map(|(session, tuple, user)| log.lost(now, session, &tuple, user));
+            told.count()
+        };
+        panic::catch_unwind(AssertUnwindSafe(tell)).ok()
     }
 }
 

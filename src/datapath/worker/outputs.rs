@@ -1,5 +1,6 @@
 //! Carries out the outputs of the core.
 
+use super::log::{Log, OfClient};
 use super::state::Worker;
 use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::relay::table::Opening;
@@ -28,8 +29,8 @@ impl Worker {
                 }
                 Output::Opened(opened) => {
                     self.relays.set_owner(&opened);
-                    self.streams.allocation_opened(self.now.mono, &opened.tuple);
-                    self.log.opened(self.now.mono, &opened);
+                    self.streams.allocation_opened(self.now.mono, &opened.tuple, opened.session);
+                    self.log.opened(self.now.mono, &opened, self.connection(&opened.tuple));
                     self.count_allocation(&opened.tuple, true);
                 }
                 Output::Closed(mut closed) => {
@@ -43,21 +44,34 @@ impl Worker {
                     if closed.reason.is_by_operator() {
                         self.streams.end_client(self.now.mono, &closed.tuple, ConnectionEnd::Operator);
                     }
-                    self.log.closed(self.now.mono, &closed);
+                    self.log.closed(self.now.mono, &closed, self.connection(&closed.tuple));
                     self.count_allocation(&closed.tuple, false);
                 }
-                Output::Refused(refused) => self.log.refused(self.now.mono, &refused),
-                Output::Withheld { from, response } => self.log.withheld(self.now.mono, &from, response),
+                Output::Refused(refused) => {
+                    self.log.refused(self.now.mono, &refused, self.connection(&refused.tuple));
+                }
+                Output::Withheld { from, response, limit } => {
+                    let session = || self.core.session(&from);
+                    self.log.withheld(self.now.mono, &from, response, limit, session);
+                }
                 Output::NestedDropped { from } => self.log.nested_dropped(self.now.mono, &from),
                 Output::ClosedPortDropped(dropped) => self.log.closed_port_dropped(self.now.mono, &dropped),
+                Output::PermissionLapsed { relay, peer } => {
+                    if let Some(session) = self.core.session_of(relay.allocation) {
+                        Log::permission_lapsed(session, peer);
+                    }
+                }
                 // They are for a forwarding table in the kernel; this worker forwards itself.
                 Output::ChannelBound(_)
                 | Output::ChannelUnbound { .. }
-                | Output::PermissionLapsed { .. }
                 | Output::PermissionRestored { .. } => {}
             }
         }
         any
+    }
+
+    pub(super) fn connection(&self, tuple: &FiveTuple) -> OfClient {
+        OfClient(if tuple.transport.is_stream() { self.streams.of_client(tuple) } else { None })
     }
 
     /// A listener for datagrams that is being removed closes after its last allocation.

@@ -132,7 +132,8 @@ impl Worker {
                 // RFC 8656 §12: nothing that follows can be understood
                 Err(error) => {
                     let (why, detail) = ConnectionEnd::not_turn(rest, error, tuple.transport);
-                    self.log.not_turn(now, tuple, why, &detail);
+                    let (session, client) = (self.core.session(tuple), self.connection(tuple));
+                    self.log.not_turn(now, tuple, (why, &detail), session, client);
                     self.streams.split(now, id, at > batch.start, &[]);
                     return self.streams.end(now, id, why);
                 }

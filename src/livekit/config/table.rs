@@ -365,6 +365,16 @@ static SETTINGS: &[Setting<Settings>] = &[
         reload: Reload::Live,
         coturn: &[],
     },
+    Setting {
+        key: "log.mask_addresses",
+        kind: &Switch(|s: &mut Settings| &mut s.log.mask_addresses),
+        default: "false",
+        example: "",
+        doc: "Write only the network of whoever asks for ICE servers or sends webhooks in the log: `203.0.113.0/24` or \
+              `2001:db8:1::/48`, without a port. Participants are named by their ids.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
 ];
 
 static REPEATED: &[RepeatedSection<Settings>] = &[RepeatedSection {

@@ -28,6 +28,7 @@ use crate::livekit::health::Readiness;
 use crate::livekit::sidecar::Sidecar;
 use crate::livekit::token::TokenError;
 use crate::livekit::webhook::{BODY_MAX, Refused};
+use crate::shown::Shown;
 
 /// Time for a body to arrive.
 const ARRIVAL: Duration = Duration::from_secs(5);
@@ -132,10 +133,10 @@ impl Api {
         let message = detail.as_deref().unwrap_or(message);
         // What anybody can cause, without a token, is no news for the operator.
         if *status == StatusCode::BAD_REQUEST || ["unauthorized", "malformed_token"].contains(code) {
-            return debug!(%from, "a request for ICE servers was refused: {message}");
+            return debug!(from = %Shown(from), "a request for ICE servers was refused: {message}");
         }
         if let Some(suppressed) = self.refusals.take() {
-            warn!(%from, "a request for ICE servers was refused: {message}{suppressed}");
+            warn!(from = %Shown(from), "a request for ICE servers was refused: {message}{suppressed}");
         }
     }
 
@@ -172,9 +173,9 @@ impl Api {
             Refused::NoToken | Refused::ContentType | Refused::Malformed | Refused::Repeated => false,
         };
         if !is_news {
-            debug!(%from, "{message}");
+            debug!(from = %Shown(from), "{message}");
         } else if let Some(suppressed) = self.refusals.take() {
-            warn!(%from, "{message}{suppressed}");
+            warn!(from = %Shown(from), "{message}{suppressed}");
         }
         let failure = match StatusCode::from_u16(refused.status()) {
             Ok(StatusCode::UNAUTHORIZED) => Failure::unauthorized(code, message),

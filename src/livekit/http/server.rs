@@ -22,6 +22,7 @@ use crate::daemon::{http, random};
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::livekit::settings::HttpSettings;
 use crate::livekit::sidecar::Sidecar;
+use crate::shown::Shown;
 
 /// Connections of a listener at a time. A room's participants come all at once.
 const CONNECTIONS: usize = 512;
@@ -185,7 +186,7 @@ impl Serving {
             Ok(stream) => self.request(stream, from, asked).await,
             Err(error) => {
                 failed.inc();
-                debug!(%from, %error, "a TLS handshake of the HTTP server failed");
+                debug!(from = %Shown(from), %error, "a TLS handshake of the HTTP server failed");
             }
         }
     }
@@ -198,7 +199,7 @@ impl Serving {
     ) {
         let respond = |request| self.api.respond(&self.sidecar, from, request);
         if let Err(error) = serve_request(stream, asked, REQUEST, respond).await {
-            debug!(%from, %error, "an HTTP connection failed");
+            debug!(from = %Shown(from), %error, "an HTTP connection failed");
         }
     }
 }

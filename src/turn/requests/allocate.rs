@@ -7,7 +7,7 @@ use crate::turn::pending::{PendingKind, PendingRequest};
 use crate::turn::siblings::Alternate;
 use crate::turn::{
     Admission, AllocationId, Answer, Ask, Denial, Families, FiveTuple, Opened, OpenedRelay, PerFamily,
-    PortRequest, RelayRequest, SECOND, Shortage, Ticket, Token,
+    PortRequest, RefusalReason, RelayRequest, SECOND, Shortage, Ticket, Token, UserQuota,
 };
 use crate::wire::{self, Encoder, Family, attribute};
 
@@ -40,8 +40,8 @@ impl AllocateRequest {
         let find = |kind| message.attribute(kind);
         // 3.
         let transport = find(attribute::REQUESTED_TRANSPORT);
-        if transport.ok_or_else(|| Reject::new(400, "no REQUESTED-TRANSPORT"))?.protocol()? != UDP {
-            return Err(Reject::new(442, "REQUESTED-TRANSPORT is not UDP"));
+        if transport.ok_or_else(|| Reject::new(RefusalReason::NoTransport))?.protocol()? != UDP {
+            return Err(Reject::new(RefusalReason::TransportNotUdp));
         }
         let lifetime = find(attribute::LIFETIME).map(|lifetime| lifetime.u32()).transpose()?;
         let family = find(attribute::REQUESTED_ADDRESS_FAMILY);
@@ -51,13 +51,13 @@ impl AllocateRequest {
         // 5.
         if let Some(token) = find(attribute::RESERVATION_TOKEN) {
             if even_port.is_some() || family.is_some() || additional.is_some() {
-                return Err(Reject::new(400, "RESERVATION-TOKEN beside EVEN-PORT or an address family"));
+                return Err(Reject::new(RefusalReason::TokenWithOthers));
             }
             return Ok(AllocateRequest { lifetime, wanted: RequestedRelay::Reserved(token.array()?) });
         }
         // 6.
         if family.is_some() && additional.is_some() {
-            return Err(Reject::new(400, "REQUESTED- and ADDITIONAL-ADDRESS-FAMILY in one request"));
+            return Err(Reject::new(RefusalReason::BothFamilies));
         }
         let port = match even_port {
             None => PortRequest::Any,
@@ -67,12 +67,12 @@ impl AllocateRequest {
         let wanted = match (family, additional) {
             // 8.
             (_, Some(_)) if port == PortRequest::Pair => {
-                return Err(Reject::new(400, "a port to reserve beside ADDITIONAL-ADDRESS-FAMILY"));
+                return Err(Reject::new(RefusalReason::ReserveForBoth));
             }
             // 9.
             (_, Some(additional)) => match requested_family(additional)? {
                 Some(Family::V6) => RequestedRelay::Both(port),
-                _ => return Err(Reject::new(400, "ADDITIONAL-ADDRESS-FAMILY is not IPv6")),
+                _ => return Err(Reject::new(RefusalReason::AdditionalNotV6)),
             },
             (Some(family), None) => RequestedRelay::One(requested_family(family)?, port),
             // 7.
@@ -93,16 +93,14 @@ impl Server {
     ) -> Result<Success, Reject> {
         // RFC 8656 §7.2, 2.
         if self.by_tuple.contains_key(&origin.tuple) || self.pending.allocate_on(&origin.tuple).is_some() {
-            return Err(Reject::new(437, "the 5-tuple has an allocation"));
+            return Err(Reject::new(RefusalReason::HasAllocation));
         }
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let request = AllocateRequest::parse(message)?;
         // A relay that drains sends clients of a removed listener to its siblings, too.
         self.admit(&origin.tuple, message)?;
         if self.snapshot.config.is_closing(&origin.tuple) {
-            return Err(Reject::new(508, "its listener is being removed").fix(
-                "the configuration does not have this listener any more: clients must use another one, or list it again",
-            ));
+            return Err(Reject::new(RefusalReason::ListenerRemoved));
         }
         let user = authenticated.credential().account();
         let (ask, unsupported) = self.ask_for(request.wanted, user.clone(), &origin.tuple)?;
@@ -110,17 +108,16 @@ impl Server {
         // Probes have a bound of their own, which the owner of the sockets keeps
         let is_full = self.allocations.len() + self.pending.allocates() >= limits.allocations;
         if is_full && !user.is_probe() {
-            return Err(Reject::new(508, "too many allocations").fix("raise limits.allocations"));
+            return Err(Reject::new(RefusalReason::Allocations(limits.allocations as u64)));
         }
         if self.pending.len() >= limits.pending {
-            return Err(Reject::new(508, "too many pending requests"));
+            return Err(Reject::new(RefusalReason::Pending(limits.pending as u64)));
         }
         // Last, so that only requests that would open sockets count
         let (rates, source) = (&self.snapshot.config.rates, origin.tuple.client.0.ip());
         if !user.is_probe() && !self.shared.rates.take_allocation(rates, now.mono, user, source) {
-            // RFC 8656 §7.2, 12.: 486 is for quotas that depend on the user. 508 would say that the relay is full.
-            return Err(Reject::new(486, "the user makes new allocations too fast")
-                .fix("raise limits.new_allocations_rate"));
+            let per_second = rates.new_allocations.per_second;
+            return Err(Reject::new(RefusalReason::AllocationRate(per_second.into())));
         }
         let lifetime = self.snapshot.config.lifetimes.grant(user, request.lifetime);
         let request = PendingRequest {
@@ -143,18 +140,13 @@ impl Server {
             Admission::Draining(siblings) => siblings,
         };
         let Some(alternate) = Admission::alternate(siblings, tuple, &config.external, self.hash) else {
-            let fix = if siblings.is_empty() {
-                "list other relays that accept the same credentials in [[sibling]], or give clients their URLs"
-            } else {
-                "no [[sibling]] has an address of the client's family and a port for its transport; over TLS its certificate must \
-                 name its address, too (certificate_names_address)"
-            };
-            return Err(Reject::new(508, "the relay drains and makes no new allocations").fix(fix));
+            let has_siblings = !siblings.is_empty();
+            return Err(Reject::new(RefusalReason::Draining { has_siblings }));
         };
         // Clients of RFC 8489 know that a nonce belongs to its server.
         let nonce = message.attribute(attribute::PASSWORD_ALGORITHM).is_none();
         let alternate = Alternate { nonce, ..alternate };
-        let sent = Reject::new(300, "the relay drains and sends new clients to a sibling");
+        let sent = Reject::new(RefusalReason::SentToSibling);
         Err(Reject { alternate: Some(Box::new(alternate)), ..sent })
     }
 
@@ -171,10 +163,7 @@ impl Server {
             // RFC 8656 §7.2, 7.
             RequestedRelay::One(family, port) => {
                 let family = family.filter(|family| available[*family]);
-                let family = family.ok_or_else(|| {
-                    Reject::new(440, "no relayed addresses of this family")
-                        .fix("list an address of this family in relay.addresses")
-                })?;
+                let family = family.ok_or_else(|| Reject::new(RefusalReason::FamilyUnsupported))?;
                 (Families::from_fn(|one| one == family), port)
             }
             RequestedRelay::Both(port) => (available, port),
@@ -192,8 +181,8 @@ impl Server {
     /// The answer to an [`Ask`]. If its request is not pending any more, opened sockets are closed again.
     pub fn answered(&mut self, now: Now, ticket: Ticket, answer: Answer) {
         let (relays, token, denial) = match answer {
-            Answer::Opened { relays, token } => (relays, token, Denial::NoPort),
-            Answer::Refused(denial) => (PerFamily::default(), None, denial),
+            Answer::Opened { relays, token } => (relays, token, None),
+            Answer::Refused(denial) => (PerFamily::default(), None, Some(denial)),
         };
         let opened = relays.map(|relay| relay.and_then(Result::ok));
         let Some(PendingRequest { origin, authenticated, kind, .. }) =
@@ -213,27 +202,22 @@ impl Server {
             Ok(Success::Allocated(self.open(now, allocation, opened, lifetime)))
         } else {
             // RFC 8656 §7.2, 9. and 10.
-            Err(match denial {
-                Denial::Quota => Reject::new(486, "the user has as many allocations as allowed").fix(
-                    match authenticated.credential().account().kind() {
-                        AccountKind::Static => "raise allocations in the [[auth.user]] of this name",
-                        AccountKind::Person | AccountKind::ExpiryOnly => "raise limits.user_allocations",
-                        AccountKind::Probe => "let fewer programs probe the relay at a time",
-                    },
-                ),
-                Denial::Total => Reject::new(508, "too many allocations").fix("raise limits.allocations"),
-                Denial::NoPort => Reject::new(508, "no relayed address is free")
-                    .fix("widen relay.ports, or raise the limit on open files"),
-                Denial::NoAddress => Reject::new(508, "this machine has no address to relay with yet")
-                    .fix("see /readyz, or correct relay.addresses"),
-                Denial::UserReservations => {
-                    Reject::new(508, "16 reserved ports of this user are not claimed yet")
-                        .fix("if its clients do not claim them, lower limits.reservation_lifetime")
-                }
-                Denial::Reservations => Reject::new(508, "too many reserved ports are not claimed yet")
-                    .fix("if clients do not claim them, lower limits.reservation_lifetime"),
-                Denial::Token => Reject::new(508, "the reservation does not exist or has expired"),
-            })
+            let kind = authenticated.credential().account().kind();
+            Err(Reject::new(match denial {
+                Some(Denial::Quota(limit)) => RefusalReason::UserQuota(match kind {
+                    AccountKind::Static => UserQuota::Static(limit as u64),
+                    AccountKind::Person | AccountKind::ExpiryOnly => UserQuota::Person(limit as u64),
+                    AccountKind::Probe => UserQuota::Probes(limit as u64),
+                }),
+                Some(Denial::Total(limit)) => RefusalReason::Allocations(limit as u64),
+                Some(Denial::NoPort(ports)) => RefusalReason::NoPort(ports),
+                Some(Denial::OpenFiles(limit)) => RefusalReason::OpenFiles(limit as u64),
+                Some(Denial::SocketFailed) | None => RefusalReason::SocketFailed,
+                Some(Denial::NoAddress) => RefusalReason::NoAddress,
+                Some(Denial::UserReservations(limit)) => RefusalReason::UserReservations(limit as u64),
+                Some(Denial::Reservations(limit)) => RefusalReason::Reservations(limit as u64),
+                Some(Denial::Token) => RefusalReason::UnknownToken,
+            }))
         };
         self.conclude(now, origin, &authenticated, done);
     }
@@ -267,6 +251,7 @@ impl Server {
         let is_probe = weight == 0;
         self.outputs.push_back(Output::Opened(Opened {
             id,
+            session: name,
             tuple,
             user,
             relays: opened,
@@ -301,7 +286,7 @@ impl Server {
     pub(in crate::turn) fn cancel(&mut self, now: Now, ticket: Ticket) {
         let Some(request) = self.pending.remove(ticket, &mut self.timers) else { return };
         let PendingKind::Allocate { .. } = request.kind;
-        let done = Err(Reject::new(508, "no relay socket was opened in time"));
+        let done = Err(Reject::new(RefusalReason::TooSlow));
         self.conclude(now, request.origin, &request.authenticated, done);
     }
 }

@@ -9,11 +9,11 @@ impl Server {
             return;
         }
         if let Some(reject) = Reject::unknown(message) {
-            let reason = unsigned_reason(&origin, reject.code);
-            let mut response = Encoder::error_response(message, reject.code, reason);
+            let code = reject.reason.code();
+            let mut response = Encoder::error_response(message, code, unsigned_reason(&origin, code));
             response.unknown_attributes(&reject.unknown);
-            let code = reject.code;
-            self.outputs.push_back(Output::Refused(reject.refused(&origin, None)));
+            let session = self.session(&origin.tuple);
+            self.outputs.push_back(Output::Refused(reject.refused(&origin, session, None)));
             return self.finish(origin, code, None, response);
         }
         let mut response = Encoder::response(message, Class::Success);

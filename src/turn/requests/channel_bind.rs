@@ -2,7 +2,7 @@
 
 use super::permission::{family_fits, is_permitted, restored};
 use super::{Message, Now, Reject, RequestOrigin, Server, Success, live};
-use crate::turn::{PeerAddr, SECOND};
+use crate::turn::{PeerAddr, RefusalReason, SECOND};
 use crate::wire::{ChannelRange, attribute};
 
 impl Server {
@@ -15,22 +15,23 @@ impl Server {
         Reject::tunnelled(origin.tuple.client, &self.snapshot.config)?;
         let (id, allocation) = live(&mut self.allocations, &self.by_tuple, origin)?;
         let number = message.attribute(attribute::CHANNEL_NUMBER);
-        let number = number.ok_or_else(|| Reject::new(400, "no CHANNEL-NUMBER"))?.channel_number()?;
+        let number = number.ok_or_else(|| Reject::new(RefusalReason::NoChannel))?.channel_number()?;
         let peer = message.attribute(attribute::XOR_PEER_ADDRESS);
-        let peer = peer.ok_or_else(|| Reject::new(400, "no XOR-PEER-ADDRESS"))?.xor_address()?;
-        let refused = |code, reason| Err(Reject::new(code, reason).about(peer));
-        let full = |reason, fix| Err(Reject::new(508, reason).fix(fix).about(peer));
+        let peer = peer.ok_or_else(|| Reject::new(RefusalReason::NoPeer))?.xor_address()?;
+        let refused = |reason| Err(Reject::new(reason).about(peer));
         let channels = self.snapshot.config.channels;
         if !channels.numbers().contains(&number) {
-            return Err(Reject { channel: Some(number), ..out_of_range(channels, number) }.about(peer));
+            return Err(
+                Reject { channel: Some(number), ..Reject::new(out_of_range(channels, number)) }.about(peer)
+            );
         }
         // RFC 8656 §12.2: neither the number nor the peer may be bound to another counterpart
         if allocation.channel(number).is_some_and(|bound| bound.peer.0 != peer) {
-            return refused(400, "the channel is bound to another peer");
+            return refused(RefusalReason::ChannelTaken);
         }
         let at_peer = allocation.peer(peer.ip()).and_then(|known| known.channel(peer.port()));
         if at_peer.is_some_and(|bound| bound != number) {
-            return refused(400, "the peer is bound to another channel");
+            return refused(RefusalReason::PeerTaken);
         }
         family_fits(allocation, peer.ip()).map_err(|reject| reject.about(peer))?;
         let judged = self.snapshot.judge(allocation, peer.ip()).and_then(|verdict| {
@@ -43,13 +44,13 @@ impl Server {
         let new_channel = at_peer.is_none();
         let new_permission = !is_permitted(allocation, peer.ip());
         if allocation.channels() + usize::from(new_channel) > limits.channels {
-            return full("too many channels", "raise limits.channels");
+            return refused(RefusalReason::Channels(limits.channels as u64));
         }
         if allocation.permissions() + usize::from(new_permission) > limits.permissions {
-            return full("too many permissions", "raise limits.permissions");
+            return refused(RefusalReason::Permissions(limits.permissions as u64));
         }
         if !allocation.count_new_peers(now.mono, usize::from(new_channel), limits.new_peers) {
-            return full("too many new peers per second", "raise limits.new_peers");
+            return refused(RefusalReason::NewPeers(limits.new_peers.into()));
         }
         let lifetimes = &self.snapshot.config.lifetimes;
         let until = now.mono + u64::from(lifetimes.permission_lifetime) * SECOND;
@@ -67,17 +68,12 @@ impl Server {
 }
 
 /// Tells the operator of clients that follow RFC 5766.
-fn out_of_range(channels: ChannelRange, number: u16) -> Reject {
+fn out_of_range(channels: ChannelRange, number: u16) -> RefusalReason {
     match channels {
-        ChannelRange::Rfc8656 => {
-            let reject = Reject::new(400, "channel number out of range: RFC 8656 allows 0x4000-0x4FFF");
-            if !ChannelRange::Rfc5766.numbers().contains(&number) {
-                return reject;
-            }
-            reject.fix("clients of RFC 5766, such as older versions of coturn's tools, use 0x4000-0x7FFE: to accept these, set listen.rfc5766_channels = true")
+        ChannelRange::Rfc8656 if ChannelRange::Rfc5766.numbers().contains(&number) => {
+            RefusalReason::Rfc5766Channel
         }
-        ChannelRange::Rfc5766 => {
-            Reject::new(400, "channel number out of range: RFC 5766 allows 0x4000-0x7FFE")
-        }
+        ChannelRange::Rfc8656 => RefusalReason::ChannelRange,
+        ChannelRange::Rfc5766 => RefusalReason::ChannelRange5766,
     }
 }

@@ -10,7 +10,6 @@ mod permission;
 mod refresh;
 mod revoked;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -22,8 +21,11 @@ use super::peers::Forbidden;
 use super::pending::RequestOrigin;
 use super::siblings::Alternate;
 use super::stats::Dropped;
-use super::{AllocationId, ClientAddr, FiveTuple, Now, Output, Refused, Server, TurnConfig};
-use crate::auth::{self, Auth, AuthPurpose, Authenticated, REDIRECTED};
+use super::{
+    AllocationId, AllocationName, ClientAddr, FiveTuple, Fix, Limit, Now, Output, PeerAddr, RefusalReason,
+    Refused, Server, TurnConfig,
+};
+use crate::auth::{self, Auth, AuthPurpose, AuthReason, Authenticated, REDIRECTED};
 use crate::keyed::KeyedState;
 use crate::wire::{self, Attribute, Class, Encoder, Family, Malformed, Message, Method, attribute};
 
@@ -41,11 +43,10 @@ enum Success {
 
 /// An error response to a client's mistake.
 struct Reject {
-    code: u16,
     /// For the log; the response has the recommended phrase.
-    reason: &'static str,
-    /// For the log: what the operator can change.
-    fix: Option<Cow<'static, str>>,
+    reason: RefusalReason,
+    /// For the log: what can be done, if more is known than the reason says.
+    fix: Option<Box<Fix>>,
     unknown: Vec<u16>,
     peer: Option<SocketAddr>,
     channel: Option<u16>,
@@ -53,13 +54,8 @@ struct Reject {
 }
 
 impl Reject {
-    fn new(code: u16, reason: &'static str) -> Reject {
-        Reject { code, reason, fix: None, unknown: Vec::new(), peer: None, channel: None, alternate: None }
-    }
-
-    /// Tells the operator what to change.
-    fn fix(self, fix: impl Into<Cow<'static, str>>) -> Reject {
-        Reject { fix: Some(fix.into()), ..self }
+    fn new(reason: RefusalReason) -> Reject {
+        Reject { reason, fix: None, unknown: Vec::new(), peer: None, channel: None, alternate: None }
     }
 
     fn about(self, peer: SocketAddr) -> Reject {
@@ -67,22 +63,30 @@ impl Reject {
     }
 
     fn forbidden(why: Forbidden, peer: SocketAddr, tuple: &FiveTuple, config: &TurnConfig) -> Reject {
-        let remedy = config.peers_of(tuple).remedy(peer, why, &config.external);
-        let fix = remedy.map(|remedy| remedy.to_string().into());
-        Reject { fix, ..Reject::new(403, why.as_str()).about(peer) }
+        let fix = config.peers_of(tuple).remedy(peer, why, &config.external);
+        let fix = fix.map(|remedy| Box::new(Fix::Peer(remedy)));
+        Reject { fix, ..Reject::new(RefusalReason::Peer(why)).about(peer) }
     }
 
-    /// The line for the log.
-    fn refused(self, origin: &RequestOrigin, user: Option<Box<str>>) -> Refused {
-        let Reject { code, reason, fix, unknown, peer, channel, alternate } = self;
+    /// The line for the log. `session`: the allocation on the 5-tuple.
+    fn refused(
+        self,
+        origin: &RequestOrigin,
+        session: Option<AllocationName>,
+        user: Option<Box<str>>,
+    ) -> Refused {
+        let Reject { reason, fix, unknown, peer, channel, alternate } = self;
         Refused {
             tuple: origin.tuple,
             user,
             method: origin.method,
-            code,
             reason,
-            fix,
-            peer,
+            fix: fix.map_or_else(|| Fix::Text(reason.fix().into()), |fix| *fix),
+            limit: reason.limit(),
+            session,
+            scheme: None,
+            expires_in: None,
+            peer: peer.map(PeerAddr),
             channel,
             alternate: alternate.map(|alternate| alternate.server),
             unknown,
@@ -93,11 +97,7 @@ impl Reject {
     fn tunnelled(client: ClientAddr, config: &TurnConfig) -> Result<(), Reject> {
         match config.peers.tunnel(client.0.ip()) {
             None => Ok(()),
-            Some(name) => {
-                let fix =
-                    "RFC 8656 section 21.4 forbids it; the client must use its IPv4 address or native IPv6";
-                Err(Reject::new(403, name).fix(fix))
-            }
+            Some(name) => Err(Reject::new(RefusalReason::Tunnelled(name))),
         }
     }
 
@@ -118,13 +118,13 @@ impl Reject {
                 unknown.push(attribute.kind);
             }
         }
-        (!unknown.is_empty()).then(|| Reject { unknown, ..Reject::new(420, "unknown attribute") })
+        (!unknown.is_empty()).then(|| Reject { unknown, ..Reject::new(RefusalReason::UnknownAttribute) })
     }
 }
 
 impl From<Malformed> for Reject {
     fn from(_: Malformed) -> Reject {
-        Reject::new(400, "malformed attribute")
+        Reject::new(RefusalReason::MalformedAttribute)
     }
 }
 
@@ -257,7 +257,7 @@ impl Server {
         let mut response = match &done {
             Ok(Success::Pending) => return,
             Ok(_) => Encoder::new(Class::Success, origin.method, origin.id),
-            Err(reject) => error(&origin, reject.code),
+            Err(reject) => error(&origin, reject.reason.code()),
         };
         let code = match done {
             Ok(success) => {
@@ -275,9 +275,10 @@ impl Server {
                 if let Some(alternate) = &reject.alternate {
                     describe_alternate(alternate, &mut response);
                 }
-                let code = reject.code;
+                let code = reject.reason.code();
                 let user = authenticated.credential().user().as_ref().into();
-                self.outputs.push_back(Output::Refused(reject.refused(&origin, Some(user))));
+                let session = self.session(&origin.tuple);
+                self.outputs.push_back(Output::Refused(reject.refused(&origin, session, Some(user))));
                 code
             }
         };
@@ -290,22 +291,11 @@ impl Server {
         // Every client is refused once to learn realm and nonce, and again when its nonce is stale
         if !matches!(
             refusal.reason,
-            auth::AuthReason::NoCredentials | auth::AuthReason::StaleNonce | auth::AuthReason::ForeignNonce
+            AuthReason::NoCredentials | AuthReason::StaleNonce | AuthReason::ForeignNonce
         ) {
             let name = message.attribute(attribute::USERNAME).and_then(|name| name.utf8().ok());
-            let fix = self.snapshot.auth.fix(refusal.reason, name.unwrap_or_default());
-            self.outputs.push_back(Output::Refused(Refused {
-                tuple: origin.tuple,
-                user: name.map(Into::into),
-                method: origin.method,
-                code: refusal.code,
-                reason: refusal.reason.as_str(),
-                fix,
-                peer: None,
-                channel: None,
-                alternate: None,
-                unknown: Vec::new(),
-            }));
+            let refused = self.not_authenticated(now, &origin, refusal.reason, name.unwrap_or_default());
+            self.outputs.push_back(Output::Refused(Refused { user: name.map(Into::into), ..refused }));
         }
         let mut response = match &refusal.signed {
             Some(_) => error(&origin, refusal.code),
@@ -317,6 +307,31 @@ impl Server {
         self.finish(origin, refusal.code, refusal.signed.as_ref(), response);
     }
 
+    /// The line for the log about a request that is not authenticated.
+    fn not_authenticated(
+        &self,
+        now: Now,
+        origin: &RequestOrigin,
+        reason: AuthReason,
+        username: &str,
+    ) -> Refused {
+        let auth = &self.snapshot.auth;
+        let fix = auth.fix(reason, username).map(|fix| Box::new(Fix::Text(fix)));
+        let known = auth.scheme(username);
+        let expires = known.and_then(|(_, expires)| expires);
+        let expires_in = || Some(i64::try_from(expires?).ok()?.saturating_sub_unsigned(now.unix));
+        let (expires_in, limit) = match reason {
+            AuthReason::Expired => (expires_in(), None),
+            AuthReason::ExpiryTooFar => {
+                (expires_in(), Some(Limit { setting: "auth.max_lifetime", value: auth.max_lifetime() }))
+            }
+            _ => (None, None),
+        };
+        let reject = Reject { fix, ..Reject::new(RefusalReason::Auth(reason)) };
+        let refused = reject.refused(origin, self.session(&origin.tuple), None);
+        Refused { scheme: known.map(|(scheme, _)| scheme), expires_in, limit, ..refused }
+    }
+
     /// Whether a response without MESSAGE-INTEGRITY may be sent.
     fn may_respond_unsigned(&mut self, now: Now, tuple: &FiveTuple, response: UnsignedResponse) -> bool {
         // The source of a stream is not forged, so its response reaches nobody else
@@ -326,7 +341,13 @@ impl Server {
             tuple.transport.is_stream() || self.shared.rates.take_response(rates, now.mono, response, source);
         if !may {
             self.stats.drop(Dropped::ResponseWithheld, 1);
-            self.outputs.push_back(Output::Withheld { from: *tuple, response });
+            let (setting, rate) = match response {
+                UnsignedResponse::Binding => ("limits.binding_rate", rates.bindings),
+                UnsignedResponse::Challenge => ("limits.unauthenticated_rate", rates.challenges),
+            };
+            let value = u64::from(rate.per_second) * u64::from(rates.exempt.factor(source));
+            let limit = Limit { setting, value };
+            self.outputs.push_back(Output::Withheld { from: *tuple, response, limit });
         }
         may
     }
@@ -361,7 +382,7 @@ fn live<'a>(
 ) -> Result<(AllocationId, &'a mut Allocation), Reject> {
     let id = by_tuple.get(&origin.tuple).copied();
     let found = id.and_then(|id| Some((id, allocations.get_mut(id)?.as_mut())));
-    found.ok_or_else(|| Reject::new(437, "no allocation on this 5-tuple"))
+    found.ok_or_else(|| Reject::new(RefusalReason::NoAllocation))
 }
 
 /// RFC 8489 §10: the address of the client's own family comes first.

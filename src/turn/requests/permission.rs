@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{AllocationId, Message, Now, Output, Reject, RequestOrigin, Server, Success, live};
 use crate::turn::allocation::Allocation;
-use crate::turn::{RelayId, SECOND};
+use crate::turn::{RefusalReason, RelayId, SECOND};
 use crate::wire::{Family, attribute};
 
 impl Server {
@@ -22,7 +22,7 @@ impl Server {
         let addresses = addresses.map(|address| address.xor_address()).collect::<Result<Vec<_>, _>>()?;
         // RFC 8656 §10.2: at least one
         if addresses.is_empty() {
-            return Err(Reject::new(400, "no XOR-PEER-ADDRESS"));
+            return Err(Reject::new(RefusalReason::NoPeer));
         }
         let mut peers = BTreeMap::new();
         for peer in addresses {
@@ -35,11 +35,12 @@ impl Server {
             peers.insert(ip, verdict);
         }
         let new = peers.keys().filter(|ip| !is_permitted(allocation, **ip)).count();
-        if allocation.permissions() + new > self.snapshot.config.limits.permissions {
-            return Err(Reject::new(508, "too many permissions").fix("raise limits.permissions"));
+        let limits = &self.snapshot.config.limits;
+        if allocation.permissions() + new > limits.permissions {
+            return Err(Reject::new(RefusalReason::Permissions(limits.permissions as u64)));
         }
-        if !allocation.count_new_peers(now.mono, new, self.snapshot.config.limits.new_peers) {
-            return Err(Reject::new(508, "too many new peers per second").fix("raise limits.new_peers"));
+        if !allocation.count_new_peers(now.mono, new, limits.new_peers) {
+            return Err(Reject::new(RefusalReason::NewPeers(limits.new_peers.into())));
         }
         let until = now.mono + u64::from(self.snapshot.config.lifetimes.permission_lifetime) * SECOND;
         for (ip, verdict) in peers {
@@ -67,6 +68,6 @@ pub(super) fn is_permitted(allocation: &Allocation, ip: IpAddr) -> bool {
 pub(super) fn family_fits(allocation: &Allocation, ip: IpAddr) -> Result<(), Reject> {
     match allocation.relay(Family::of(ip)) {
         Some(_) => Ok(()),
-        None => Err(Reject::new(443, "the peer's address family is not the allocation's")),
+        None => Err(Reject::new(RefusalReason::PeerFamily)),
     }
 }

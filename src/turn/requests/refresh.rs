@@ -2,7 +2,7 @@
 
 use super::{Message, Now, Reject, RequestOrigin, Server, Success, live, requested_family};
 use crate::turn::allocation::RelayLease;
-use crate::turn::{CloseReason, RelayId, SECOND};
+use crate::turn::{CloseReason, RefusalReason, RelayId, SECOND};
 use crate::wire::{Family, attribute};
 
 impl Server {
@@ -19,7 +19,7 @@ impl Server {
             // RFC 8656 §8.2: it must be one of the allocation's
             Some(family) => {
                 let family = requested_family(family)?.filter(|family| allocation.relay(*family).is_some());
-                vec![family.ok_or_else(|| Reject::new(443, "the allocation has no address of this family"))?]
+                vec![family.ok_or_else(|| Reject::new(RefusalReason::OtherFamily))?]
             }
         };
         if wanted == Some(0) {

@@ -3,7 +3,7 @@
 //! An owner of sockets may take its time to answer an [`Ask`](crate::turn::Ask), and meanwhile a request is pending. That of
 //! the datapath answers at once, so it never has one; this is for owners that do not.
 
-use super::{Now, Reject, Server, unsigned_error};
+use super::{Now, Refused, Server, unsigned_error};
 use crate::auth::AuthReason;
 use crate::turn::{Output, Selector};
 
@@ -21,11 +21,8 @@ impl Server {
             let Some(request) = self.pending.remove(ticket, &mut self.timers) else { continue };
             let (origin, reason) = (request.origin, AuthReason::Revoked);
             self.stats.auth_failures[reason] += 1;
-            let mut reject = Reject::new(reason.code(), reason.as_str());
-            if let Some(fix) = self.snapshot.auth.fix(reason, user) {
-                reject = reject.fix(fix);
-            }
-            self.outputs.push_back(Output::Refused(reject.refused(&origin, Some(user.into()))));
+            let refused = self.not_authenticated(now, &origin, reason, user);
+            self.outputs.push_back(Output::Refused(Refused { user: Some(user.into()), ..refused }));
             let mut response = unsigned_error(&origin, reason.code());
             self.snapshot.auth.challenge(now.unix, origin.tuple.client.0, &mut response);
             self.finish(origin, reason.code(), None, response);

@@ -12,7 +12,7 @@ use crate::datapath::descriptors::{DescriptorRoom, Descriptors};
 use crate::datapath::drops::tests::overflow;
 use crate::datapath::poll::Events;
 use crate::datapath::wake::Waker;
-use crate::turn::{Families, LiveRelays};
+use crate::turn::{LiveRelays, PortUse};
 use crate::wire::Family;
 
 /// No relay address.
@@ -99,7 +99,7 @@ fn a_dual_allocation_opens_and_closes() {
     world.relays.close(key(&answer, Family::V4));
     assert!(!resources.ports.is_live(v4.0) && resources.ports.is_live(v6.0));
     assert!(world.relays.socket(key(&answer, Family::V4)).is_none());
-    assert_eq!(world.open("alice", true, false, PortRequest::Any), Answer::Refused(Denial::Quota));
+    assert_eq!(world.open("alice", true, false, PortRequest::Any), Answer::Refused(Denial::Quota(1)));
     world.relays.close(key(&answer, Family::V6));
     assert_eq!(resources.ledger.total(), 0);
     let waker = Waker::new().unwrap();
@@ -138,7 +138,9 @@ fn ports_used_elsewhere_are_skipped() {
     assert_eq!(v4(&answer).port(), 20_104);
     let families = Families { v4: true, v6: false };
     let ask = open_relay("alice", families, PortRequest::Any, [ANY; 3]);
-    assert_eq!(world.ask(1, ask), Answer::Refused(Denial::NoPort));
+    // Of this relay; what the others have is not known
+    let ports = PortUse { range: (20_100, 20_104), ports: 5, in_use: 1 };
+    assert_eq!(world.ask(1, ask), Answer::Refused(Denial::NoPort(ports)));
 }
 
 /// RFC 8656 §7.2: an address that is gone from the machine is skipped while there is another one.
@@ -167,7 +169,7 @@ fn a_reserved_port_is_claimed_on_another_worker() {
     assert_eq!(even.port() % 2, 0);
     assert_eq!(
         one.open("alice", true, false, PortRequest::Any),
-        Answer::Refused(Denial::Quota),
+        Answer::Refused(Denial::Quota(2)),
         "both count"
     );
     let next = SocketAddr::new(even.ip(), even.port() + 1);
@@ -195,7 +197,7 @@ fn a_refused_claim_keeps_the_reservation() {
     let mut world = World::new(&resources);
     let token = token(&world.open("alice", true, false, PortRequest::Pair));
     let bobs: Vec<_> = (0..2).map(|_| world.open("bob", true, false, PortRequest::Any)).collect();
-    assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::Quota));
+    assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::Quota(2)));
     world.relays.close(key(&bobs[0], Family::V4));
     assert!(matches!(world.claim(1, "bob", token), Answer::Opened { .. }));
 }
@@ -207,10 +209,10 @@ fn a_failed_claim_leaves_the_quota_with_its_user() {
     let mut world = World::new(&resources);
     let token = token(&world.open("alice", true, false, PortRequest::Pair));
     let poll = std::mem::replace(&mut world.poll, Poll::broken());
-    assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::NoPort));
+    assert_eq!(world.claim(1, "bob", token), Answer::Refused(Denial::SocketFailed));
     world.poll = poll;
     let open = |world: &mut World, user| world.open(user, true, false, PortRequest::Any);
-    assert_eq!(open(&mut world, "alice"), Answer::Refused(Denial::Quota), "it counts for alice");
+    assert_eq!(open(&mut world, "alice"), Answer::Refused(Denial::Quota(2)), "it counts for alice");
     let bobs = open(&mut world, "bob");
     assert!(matches!(open(&mut world, "bob"), Answer::Opened { .. }), "it does not count for bob");
     world.relays.close(key(&bobs, Family::V4));
@@ -244,7 +246,7 @@ fn a_reserved_socket_has_the_smallest_buffer_until_it_is_claimed() {
 fn a_pair_needs_quota_for_both() {
     let resources = resources(&["127.0.2.5"], 20_000..=32_000, 1);
     let mut world = World::new(&resources);
-    assert_eq!(world.open("alice", true, false, PortRequest::Pair), Answer::Refused(Denial::Quota));
+    assert_eq!(world.open("alice", true, false, PortRequest::Pair), Answer::Refused(Denial::Quota(1)));
     assert_eq!(resources.ledger.total(), 0);
     assert!(matches!(
         world.open("alice", true, false, PortRequest::Even),
