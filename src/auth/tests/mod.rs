@@ -6,6 +6,7 @@ mod bid_down;
 mod livekit;
 mod names;
 mod order;
+mod products;
 mod setup;
 mod vectors;
 
