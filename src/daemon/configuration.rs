@@ -81,7 +81,7 @@ fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result
 /// # Errors
 ///
 /// Returns every mistake in it.
-pub fn judge(
+pub fn judge_text(
     name: &str,
     text: &str,
     folder: &Path,

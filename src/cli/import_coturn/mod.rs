@@ -128,7 +128,7 @@ fn checked(
     };
     loop {
         let text = import.text();
-        match configuration::judge(&out.name(), &text, &folder, &beside) {
+        match configuration::judge_text(&out.name(), &text, &folder, &beside) {
             Ok(loaded) => return Ok((text, loaded.warnings)),
             Err(mistakes) if import.refuse(&mistakes) => {}
             Err(mistakes) => return Err(mistakes),
