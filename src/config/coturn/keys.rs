@@ -561,8 +561,9 @@ pub static KEYS: &[Key] = &[
     key(
         "proc-user",
         Value,
-        Translated,
-        "is `user`, which matters if hairpin is started as root. The systemd unit has a user of its own.",
+        Note(""),
+        "is left out: hairpin's systemd unit has a user of its own, who must be able to read the certificate and its key, and does not start \
+         with another one here. If hairpin is started as root in another way, the setting `user` names whom it becomes",
     ),
     key(
         "proc-group",

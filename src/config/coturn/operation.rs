@@ -1,4 +1,4 @@
-//! Limits, metrics, logs, threads and the user: what has a counterpart with one value.
+//! Limits, metrics, logs and threads: what has a counterpart with one value.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -37,7 +37,6 @@ pub fn translate(input: &Input<'_>, lines: &Lines<'_>, document: &mut Document) 
     if let Some(entry) = lines.last("no-software-attribute").filter(|entry| entry.flag() == Some(false)) {
         document.set("software", "hairpin", Place::line(entry.line));
     }
-    account(lines, document);
     metrics(lines, document);
     log(lines, document);
 }
@@ -115,21 +114,6 @@ fn threads(lines: &Lines<'_>, document: &mut Document) {
         "{key}={}: without this line there is one worker per CPU, which is best for most machines",
         shown(entry.value)
     );
-    document.remark(Weight::Note, Place::Nowhere, text);
-}
-
-/// The user that coturn becomes.
-fn account(lines: &Lines<'_>, document: &mut Document) {
-    let Some(entry) = lines.last("proc-user") else { return };
-    if !is_setting("user") {
-        let text = "proc-user has no counterpart: start hairpin as the user that it should run as, as its systemd unit does. That user must \
-                    be able to read the certificate and its key";
-        document.comment("", Weight::Lost, Place::line(entry.line), text);
-        return;
-    }
-    document.set("user", entry.value, Place::line(entry.line));
-    let text = "this only matters if hairpin is started as root: its systemd unit has a user of its own, who must be able to read the \
-                certificate and its key";
     document.remark(Weight::Note, Place::Nowhere, text);
 }
 

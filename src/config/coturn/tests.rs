@@ -216,10 +216,7 @@ fn every_key() -> Vec<(&'static str, &'static str, Expected)> {
         (
             "proc-user",
             "turnserver",
-            match super::keys::is_setting("user") {
-                true => Line("user = \"turnserver\""),
-                false => Comment(Lost, "proc-user has no counterpart"),
-            },
+            Comment(Note, "proc-user=turnserver is left out: hairpin's systemd unit has a user of its own"),
         ),
         ("proc-group", "turnserver", Comment(Note, "the group is that of the user")),
         ("daemon", "", Comment(Note, "systemd runs hairpin")),
