@@ -119,6 +119,29 @@ impl Auth {
     /// Returns an [`AuthConfigError`] if there are no credentials, if a realm, user name or password cannot be prepared, or if a
     /// user is configured twice.
     pub fn new(config: AuthConfig, nonce_keys: NonceKeys) -> Result<Auth, AuthConfigError> {
+        Auth::derived(config, nonce_keys, None)
+    }
+
+    /// The same for another configuration of a server that runs, with the same nonce keys. Users of `listed`, those of files that
+    /// this one was made from, keep their keys unless their passwords have changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::new`].
+    pub fn renewed(
+        &self,
+        listed: &UserList,
+        config: AuthConfig,
+        nonce_keys: NonceKeys,
+    ) -> Result<Auth, AuthConfigError> {
+        Auth::derived(config, nonce_keys, Some((self, listed)))
+    }
+
+    fn derived(
+        config: AuthConfig,
+        nonce_keys: NonceKeys,
+        before: Option<(&Auth, &UserList)>,
+    ) -> Result<Auth, AuthConfigError> {
         let realm = realm(&config.realm)?;
         let has_users = !config.users.is_empty() || !config.listed.is_empty();
         if !has_users && config.secrets.is_empty() && config.livekit_keys.is_empty() {
@@ -137,7 +160,9 @@ impl Auth {
             .ok_or(AuthConfigError::NonceLifetime { seconds: config.nonce_lifetime })?
             .unsigned_abs();
         let origins = OriginKey::new(&nonce_keys);
-        let users = StaticUsers::new(&config.users, &config.listed, &realm, &origins)?;
+        let before =
+            before.filter(|(auth, _)| auth.realm == realm).map(|(auth, listed)| (&auth.users, listed));
+        let users = StaticUsers::new(&config.users, &config.listed, &realm, &origins, before)?;
 
         // RFC 8489 §9.2.4: SHA-256 is offered only if all users have a key for it, because a challenge does not know the user.
         let md5_only = first_of(users.md5_only().map(config::shown), NAMED);

@@ -102,8 +102,10 @@ impl StaticUsers {
         listed: &UserList,
         realm: &str,
         origins: &OriginKey,
+        before: Option<(&StaticUsers, &UserList)>,
     ) -> Result<StaticUsers, AuthConfigError> {
-        let listed = ListedUsers::new(listed, realm, origins);
+        let before = before.map(|(users, list)| (&users.listed, list));
+        let listed = ListedUsers::new(listed, realm, origins, before);
         let mut users = StaticUsers { by_name: BTreeMap::new(), by_hash: BTreeMap::new(), listed };
         for one in configured {
             let user = Arc::new(UserCredentials::new(one, realm, origins)?);

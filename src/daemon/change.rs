@@ -101,11 +101,12 @@ impl RunningRelay {
     /// What differs in new settings, what of them holds before a restart, and the keys of their credentials: in a thread of its own,
     /// since there may be hundreds of thousands of users.
     async fn digest(&self, new: &Settings) -> Result<(Vec<Change>, Settings, Arc<Auth>)> {
-        let (running, new, keys) = (self.settings.clone(), new.clone(), self.keys.clone());
+        let (running, new) = (self.settings.clone(), new.clone());
+        let (keys, serving) = (self.keys.clone(), self.auth.clone());
         let digesting = spawn_blocking(move || {
             let changes = running.changes(&new);
             let settings = new.until_restart(&running);
-            let auth = auth(&settings, &keys)?;
+            let auth = auth(&settings, &keys, Some((&serving, &running)))?;
             Ok((changes, settings, auth))
         });
         digesting.await.context("there is no thread to derive keys")?

@@ -143,7 +143,7 @@ impl RunningRelay {
         let room = files.divide(settings, &site, listeners.descriptors(&change, datapath.workers as u64));
 
         let mut rng = StdRng::from_seed(random::bytes()?);
-        let auth = auth(settings, &keys)?;
+        let auth = auth(settings, &keys, None)?;
         let certificates = Certificates::start(&settings.tls)?;
         let mut snapshot = settings.snapshot(1, &site, auth.clone(), certificates.identities());
         room.apply(&mut snapshot);
@@ -378,10 +378,18 @@ pub(super) fn summary(place: &Place) -> (PerFamily<u64>, Result<(), String>) {
     (PerFamily { v4: count(IpAddr::is_ipv4), v6: count(IpAddr::is_ipv6) }, place.is_ready())
 }
 
-pub(super) fn auth(settings: &Settings, keys: &RelayKeys) -> Result<Arc<Auth>> {
-    let auth = Auth::new(settings.auth(), keys.nonce.clone())?
-        .with_revocations(keys.revoked.table().clone())
-        .on_removal(settings.auth.on_removal);
+/// The credentials of these settings. `before` is what the relay runs with.
+pub(super) fn auth(
+    settings: &Settings,
+    keys: &RelayKeys,
+    before: Option<(&Auth, &Settings)>,
+) -> Result<Arc<Auth>> {
+    let (config, nonce) = (settings.auth(), keys.nonce.clone());
+    let auth = match before {
+        Some((auth, running)) => auth.renewed(&running.auth.listed, config, nonce),
+        None => Auth::new(config, nonce),
+    };
+    let auth = auth?.with_revocations(keys.revoked.table().clone()).on_removal(settings.auth.on_removal);
     auth.warnings().iter().for_each(|warning| warn!("{warning}"));
     Ok(Arc::new(auth))
 }
