@@ -135,7 +135,7 @@ begin "build"
 cargo build --locked --release
 
 begin "Debian package"
-cargo deb --locked --no-build --output "$target/hairpin.deb"
+cargo deb --locked --no-build --output "$target/hairpin_tested.deb"
 
 # The first build downloads and compiles about 1 GB of Go modules.
 begin "LiveKit, its clients and MediaMTX"
@@ -171,5 +171,5 @@ begin "end to end"
 stage=
 $sudo env HAIRPIN="$(realpath "$target/release/hairpin")" \
     HAIRPIN_LIVEKIT="$(realpath "$target/release/hairpin-livekit")" LIVEKIT_TOOLS="$(realpath "$target/livekit")" \
-    HAIRPIN_DEB="$(realpath "$target/hairpin.deb")" HAIRPIN_DEBIAN="$(realpath "$target/debian/root.tar")" \
+    HAIRPIN_DEB="$(realpath "$target/hairpin_tested.deb")" HAIRPIN_DEBIAN="$(realpath "$target/debian/root.tar")" \
     PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest --basetemp="$scratch/pytest" tests/e2e

@@ -203,7 +203,7 @@ class Machine:
         variables = [f"{name}={value}" for name, value in (ENVIRONMENT | (environment or {})).items()]
         if self.pid:
             enter = ["nsenter", "--target", self.pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
-            enter += ["--root", "--wd=/"]
+            enter += ["--root", "--wd"]
         else:
             enter = ["nsenter", f"--mount={self._namespace}", f"--net={self.host.path}", "chroot", self._disk / "root"]
         return [str(word) for word in [*enter, "env", "-i", *variables, *argv]]

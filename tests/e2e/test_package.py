@@ -53,7 +53,7 @@ def next_version(package, folder):
     control.write_text(re.sub(r"^Version: .*$", "Version: 99.0-1", control.read_text(), flags=re.M))
     with open(tree / CONFIG.lstrip("/"), "a") as sample:
         sample.write("# A comment of the new version\n")
-    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--build", tree, folder / "next.deb"], check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "-Znone", "--build", tree, folder / "next.deb"], check=True, capture_output=True)
     return folder / "next.deb"
 
 
