@@ -22,6 +22,7 @@ use super::control_socket::{self, BoundSocket};
 use super::security::{Security, handshake_within};
 use super::{http, listeners};
 use crate::config::settings::{AdminSettings, ControlSocket};
+use crate::http::accept;
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::shown::Shown;
 use crate::tls::Identities;
@@ -251,7 +252,7 @@ impl AdminServer {
     fn serve_control(self: Arc<Self>, listener: UnixListener) -> Task {
         Task(tokio::spawn(async move {
             loop {
-                match listener.accept().await {
+                match accept::next(&listener, UnixListener::accept).await {
                     Ok((stream, _)) => self.start_local(stream).await,
                     Err(error) => accept_failed(&error, &self.local).await,
                 }
@@ -273,7 +274,7 @@ impl AdminServer {
     fn serve_remote(self: Arc<Self>, listener: TcpListener) -> Task {
         Task(tokio::spawn(async move {
             loop {
-                match listener.accept().await {
+                match accept::next(&listener, TcpListener::accept).await {
                     Ok((stream, from)) => self.start_remote(stream, from).await,
                     Err(error) => accept_failed(&error, &self.remote).await,
                 }
@@ -309,7 +310,7 @@ impl AdminServer {
 
 /// Makes room for the next connection, or waits a moment.
 async fn accept_failed(error: &io::Error, connections: &Connections) {
-    if !http::is_exhaustion(error) {
+    if !accept::is_exhaustion(error) {
         // accept(2): the error of a connection that has ended already.
         return debug!(%error, "a connection to the admin API failed");
     }

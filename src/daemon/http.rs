@@ -28,6 +28,7 @@ use super::security::{Security, handshake_within};
 use crate::config::settings::HttpSettings;
 use crate::config::tokens::Tokens;
 use crate::datapath::allow_missing_address;
+use crate::http::accept;
 use crate::http::bearer::bearer;
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::http::lines::LineLimit;
@@ -175,9 +176,9 @@ impl<P: Pages> Server<P> {
     pub async fn serve(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         loop {
-            match listener.accept().await {
+            match accept::next(&listener, TcpListener::accept).await {
                 Ok((stream, from)) => self.start(stream, from).await,
-                Err(error) if is_exhaustion(&error) => {
+                Err(error) if accept::is_exhaustion(&error) => {
                     if !self.release_spare() && !self.connections.close_oldest().await {
                         warn!(%error, "cannot accept an HTTP connection");
                         // Retrying at once would use a whole CPU.
@@ -253,11 +254,6 @@ impl Reserve {
 
 fn spare() -> Option<OwnedFd> {
     EventFd::new().ok().map(OwnedFd::from)
-}
-
-/// Whether `accept` failed because there is no descriptor or memory left.
-pub fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 impl Guard {

@@ -189,6 +189,8 @@ impl SignalReader {
             Some(Number::SIGWINCH | Number::SIGCHLD | Number::SIGURG) => {
                 debug!("{name}: ignored");
             }
+            // systemd sends it after SIGTERM.
+            Some(Number::SIGCONT) if self.stop.borrow().is_some() => debug!("{name}: ignored"),
             _ => info!(
                 "{name}: ignored; SIGHUP reloads the configuration, SIGUSR1 drains the relay, SIGTERM ends it"
             ),

@@ -19,6 +19,7 @@ use super::api::Api;
 use super::tls::Tls;
 use crate::daemon::security::handshake_within;
 use crate::daemon::{http, random};
+use crate::http::accept;
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::livekit::settings::HttpSettings;
 use crate::livekit::sidecar::Sidecar;
@@ -151,9 +152,9 @@ async fn accept(listener: Arc<Listener>, serving: Arc<Serving>) {
         Err(error) => return warn!(%error, "http {}: nobody is served", listener.configured),
     };
     loop {
-        match socket.accept().await {
+        match accept::next(&socket, TcpListener::accept).await {
             Ok((stream, from)) => start(&listener, &serving, stream, from).await,
-            Err(error) if http::is_exhaustion(&error) => {
+            Err(error) if accept::is_exhaustion(&error) => {
                 if !listener.connections.close_oldest().await {
                     warn!(%error, "cannot accept an HTTP connection");
                     // Retrying at once would use a whole CPU.
