@@ -13,12 +13,9 @@
 //! - [`wire`]: bytes to values and back: STUN and ChannelData, without allocating on read.
 //! - `version`: which program this is. `build.rs` tells it the commit.
 //! - `counted`: enums whose values are counted; `histogram`: durations that are counted; `exposition`: both as Prometheus reads
-//!   them; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
-//!   sentences; [`text`]: the encodings of files.
-//! - `counted`: enums whose values are counted; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in
-//!   sentences; [`text`]: the encodings of files; `man`: the manual pages of the programs.
-//!   them; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in sentences; `shown`: addresses of others in
-//!   the log; [`text`]: the encodings of files.
+//!   them.
+//! - `keyed`: the hash of tables whose keys clients choose; `shown`: addresses of clients and peers in the log.
+//! - [`text`]: the encodings of files; `plural`: counts in sentences; `man`: the manual pages of the programs.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
