@@ -32,6 +32,7 @@ use crate::http::accept;
 use crate::http::bearer::bearer;
 use crate::http::connections::{Asked, Connections, WhenFull, serve_request};
 use crate::http::lines::LineLimit;
+use crate::shown::Shown;
 use crate::tls::Identities;
 
 /// Connections at a time.
@@ -199,12 +200,14 @@ impl<P: Pages> Server<P> {
                 match &guard.security {
                     Security::Plain => connection(stream, from, pages, &guard, asked).await,
                     Security::Tls(None) => {
-                        debug!(%from, "an HTTP connection is closed: no certificate can be used");
+                        debug!(from = %Shown(from), "an HTTP connection is closed: no certificate can be used");
                     }
                     Security::Tls(Some(identities)) => {
                         match handshake_within(REQUEST, stream, identities).await {
                             Ok(stream) => connection(stream, from, pages, &guard, asked).await,
-                            Err(error) => debug!(%from, %error, "a TLS handshake of [http] failed"),
+                            Err(error) => {
+                                debug!(from = %Shown(from), %error, "a TLS handshake of [http] failed");
+                            }
                         }
                     }
                 }
@@ -269,7 +272,7 @@ impl Guard {
             Some(_) => {
                 if let Some(suppressed) = self.failures.take() {
                     warn!(
-                        %from,
+                        from = %Shown(from),
                         "a request for metrics or health had a token that is not one of http.tokens_file{suppressed}"
                     );
                 }

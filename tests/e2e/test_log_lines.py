@@ -146,18 +146,25 @@ MASKED = {"level": "debug", "mask_addresses": True}
 
 
 @pytest.mark.parametrize("form", ["json", "human"])
-def test_masked_addresses(form, start, host, clients, peers, tls, dial, connect):
+def test_masked_addresses(form, start, host, clients, peers, tls, dial, connect, tmp_path):
     """The rule: with `log.mask_addresses` no address of a client or peer is in the log, in no line and in no sentence; networks,
     sessions and the relay's own addresses are.
     """
     limits = {"connections_per_source": 2, "unauthenticated_burst": 3, "unauthenticated_rate": 1, "first_message_timeout": 1}
     allow = [f"{peers.v4}:{SFU}"]
-    relay = start(host, tls=tls, peers={"allow": allow}, limits=limits, log=MASKED | {"format": form})
+    tokens = tmp_path / "tokens"
+    tokens.write_text("prometheus:read:" + "0" * 48 + "\n")
+    tokens.chmod(0o600)
+    pages = {"listen": ["127.0.0.1:9641", f"{host.v4}:9641"], "tokens_file": str(tokens)}
+    relay = start(host, tls=tls, peers={"allow": allow}, limits=limits, http=pages, log=MASKED | {"format": form})
     for over in PORTS:
         client = dial(over)
         call(client, peers)
         relay.ctl("end", relay.ask("list")["allocations"][0]["id"])
-    # Refused at the door, in TLS, by what they speak, and by their credentials
+    # Refused at the door, in TLS, by what they speak, by their credentials, and by their token
+    with clients.tcp(host.v4, 9641) as stranger:
+        stranger.sendall(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer wrong\r\n\r\n")
+        eventually(lambda: "not one of http.tokens_file" in relay.log)
     with streams.connect(clients, (host.v4, 5349)) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         eventually(lambda: "TLS handshake failed" in relay.log)

@@ -122,7 +122,7 @@ impl Api {
             return Ok(());
         }
         if let Some(suppressed) = self.refusals.take() {
-            warn!(%from, "a request for metrics had a token that is not one of http.metrics_tokens_file{suppressed}");
+            warn!(from = %Shown(from), "a request for metrics had a token that is not one of http.metrics_tokens_file{suppressed}");
         }
         Err(Failure::unauthorized("wrong_token", "this token is not one of http.metrics_tokens_file"))
     }
