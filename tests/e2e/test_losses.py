@@ -110,7 +110,7 @@ def test_a_queue_that_is_too_small(start, host, connect, clients):
     relay = start(host, workers=1, process=NO_PRIVILEGES)
     command = f"sysctl -w net.core.rmem_max={BUFFER}"
     if min(system_limit("rmem_max"), system_limit("wmem_max")) < BUFFER:
-        [line] = warnings(relay)
+        [line] = eventually(lambda: warnings(relay))
         assert f"{command} net.core.wmem_max={BUFFER}" in line["message"]
     else:
         assert not warnings(relay)
