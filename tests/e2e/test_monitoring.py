@@ -70,13 +70,13 @@ def alerts():
 
 
 def test_each_rule_has_its_cases():
-    """For each alert there is a case in which it fires and one in which it does not, and for each recording rule a result."""
+    """For each alert there is a case in which it fires and at least one in which it does not, and for each recording rule a result."""
     fires, silent = [], []
     for file in CASES.glob("*.yml"):
         for case in re.split(r"^  - name: ", file.read_text(), flags=re.M)[1:]:
             [name] = re.findall(r"alertname: (\w+)", case)
             (silent if "exp_alerts: []" in case else fires).append(name)
-    assert sorted(fires) == sorted(silent) == sorted(alerts())
+    assert sorted(fires) == sorted(set(silent)) == sorted(alerts())
     tested = re.findall(r"expr: round\((\S+),", (CASES / "recording.yml").read_text())
     assert tested == re.findall(r"record: (\S+)", RULES[0].read_text())
 
