@@ -30,7 +30,7 @@ from rooms import programs  # noqa: F401
 
 CASES = Path(__file__).parents[1] / "monitoring"
 
-# What shows nothing but zeros unless something is broken that these tests cannot break.
+# Series that are zero unless something is broken that these tests cannot break. They are in panels with others.
 ZERO = {
     "hairpin_worker_panics_total": "a bug of the relay",
     "hairpin_truncated_batches_total": "a network card that joins more than UDP allows",
@@ -131,6 +131,8 @@ def test_the_dashboard_can_be_imported():
         cells |= covered
     for panel in panels():
         assert panel["fieldConfig"]["defaults"]["unit"] and len(panel["description"]) > 60, panel["title"]
+        # A panel that is always empty says nothing, not even that it works.
+        assert not all(metric_names(query) & set(ZERO) for query in queries(panel)), panel["title"]
         assert panel["targets"] and all(target["legendFormat"] for target in panel["targets"]), panel["title"]
         for query in queries(panel):
             selectors = re.findall(r'\b(?:up|hairpin_\w+|process_\w+)\{([^}]*)\}', query)
