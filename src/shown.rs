@@ -78,28 +78,19 @@ fn masked(ip: IpAddr) -> Network {
 
 /// Masks every address in a text.
 fn mask_text(text: &str) -> Cow<'_, str> {
-    let is_part =
-        |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':' | b'%' | b'[' | b']' | b'/');
     let mut masked_text = String::new();
-    let (bytes, mut copied, mut at) = (text.as_bytes(), 0, 0);
-    while at < bytes.len() {
-        let end = at + bytes[at..].iter().take_while(|byte| is_part(**byte)).count();
-        if end == at {
-            at += 1;
-            continue;
+    let (mut copied, mut at) = (0, 0);
+    while at < text.len() {
+        match found_at(text.as_bytes(), at) {
+            Some((length, Found::Host(ip))) => {
+                masked_text += &text[copied..at];
+                masked_text += &masked(ip).to_string();
+                copied = at + length;
+                at = copied;
+            }
+            Some((length, Found::Range)) => at += length,
+            None => at += 1,
         }
-        // A colon or a full stop of the sentence may follow an address
-        let word = text[at..end].trim_end_matches([':', '.']);
-        let is_within =
-            |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-        let is_within_a_name =
-            is_within(at.checked_sub(1).map(|before| &bytes[before])) || is_within(bytes.get(end));
-        if let Some(network) = address(word).filter(|_| !is_within_a_name) {
-            masked_text += &text[copied..at];
-            masked_text += &network.to_string();
-            copied = at + word.len();
-        }
-        at = end;
     }
     if copied == 0 {
         return text.into();
@@ -108,11 +99,102 @@ fn mask_text(text: &str) -> Cow<'_, str> {
     masked_text.into()
 }
 
-/// An address with or without a port. A range is none.
-fn address(word: &str) -> Option<Network> {
-    let ip = word.parse::<IpAddr>().or_else(|_| word.parse::<SocketAddr>().map(|addr| addr.ip()));
-    let ip = ip.or_else(|_| word.trim_start_matches('[').trim_end_matches(']').parse());
-    ip.ok().map(masked)
+/// What a text has at some place.
+enum Found {
+    Host(IpAddr),
+    /// More than one host, as in the configuration.
+    Range,
+}
+
+/// An address at this place of a text, and the length of all that belongs to it: brackets, a zone, a prefix length, ports.
+fn found_at(text: &[u8], at: usize) -> Option<(usize, Found)> {
+    let (before, rest) = text.split_at(at);
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let begins = match before {
+        // A group of something longer, such as the version 1.2.3.4.5
+        [.., byte, b'.'] => !is_name(byte),
+        [.., byte] => !is_name(byte),
+        [] => true,
+    };
+    if !begins {
+        return None;
+    }
+    let (mut length, found) = match rest.first()? {
+        b'[' => {
+            let inside = rest.iter().position(|byte| *byte == b']')?;
+            let (length, found) = whole(&rest[1..inside], false)?;
+            (length == inside - 1).then_some((inside + 1, found))?
+        }
+        // A host of a URL; what follows it is a path.
+        _ => whole(rest, before.ends_with(b"//") || before.ends_with(b"@"))?,
+    };
+    length += ports(&rest[length..]);
+    Some((length, found))
+}
+
+/// An address without brackets, with its zone and prefix length.
+fn whole(text: &[u8], has_path: bool) -> Option<(usize, Found)> {
+    let (mut length, ip) = ip(text)?;
+    if ip.is_ipv6() && text.get(length) == Some(&b'%') {
+        let zone =
+            text[length + 1..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+        length += 1 + zone.count();
+    }
+    let bits = text[length..].strip_prefix(b"/").filter(|_| !has_path).and_then(number);
+    let Some((digits, bits)) = bits else { return Some((length, Found::Host(ip))) };
+    let (value, width) = match ip {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    };
+    let Some(of_hosts) = u32::checked_sub(width, bits) else { return Some((length, Found::Host(ip))) };
+    let is_range = of_hosts > 0 && value.trailing_zeros() >= of_hosts;
+    Some((length + 1 + digits, if is_range { Found::Range } else { Found::Host(ip) }))
+}
+
+/// The longest address that a text begins with, and its length.
+fn ip(text: &[u8]) -> Option<(usize, IpAddr)> {
+    let ends =
+        |length: usize| !text.get(length).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let run = |is_part: fn(&u8) -> bool| text.iter().take_while(|byte| is_part(byte)).count();
+    let parsed = |length: usize| std::str::from_utf8(&text[..length]).ok()?.parse::<IpAddr>().ok();
+    let v6 = run(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte));
+    // A port, a colon or a full stop of the sentence may follow.
+    let shorter = |longest: usize, separator: u8| {
+        (1..=longest).rev().filter(move |length| *length == longest || text[*length] == separator)
+    };
+    let is_v6 = |ip: &IpAddr| ip.is_ipv6();
+    let found = shorter(v6, b':')
+        .chain(shorter(v6, b'.'))
+        .filter(|length| ends(*length) && !is_first_group(&text[..*length]));
+    let found = found
+        .filter_map(|length| Some((length, parsed(length).filter(is_v6)?)))
+        .max_by_key(|(length, _)| *length);
+    found.or_else(|| {
+        let v4 = run(|byte| byte.is_ascii_digit() || *byte == b'.');
+        let length = v4 - usize::from(text[..v4].ends_with(b"."));
+        Some((length, parsed(length).filter(|_| ends(length))?))
+    })
+}
+
+/// Whether this is like `feed::` or `::`, which say nothing about a host.
+fn is_first_group(text: &[u8]) -> bool {
+    text.strip_suffix(b"::").is_some_and(|group| !group.contains(&b':'))
+}
+
+/// The length of a port or a range of them, with its colon.
+fn ports(text: &[u8]) -> usize {
+    let Some((first, _)) = text.strip_prefix(b":").and_then(number) else { return 0 };
+    let last = text[1 + first..].strip_prefix(b"-").and_then(number);
+    1 + first + last.map_or(0, |(digits, _)| 1 + digits)
+}
+
+/// A short decimal number that is followed by no letter, and how many digits it has.
+fn number(text: &[u8]) -> Option<(usize, u32)> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let is_name = text.get(digits).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    let number =
+        std::str::from_utf8(&text[..digits]).ok().filter(|_| digits <= 5 && !is_name)?.parse().ok()?;
+    Some((digits, number))
 }
 
 #[cfg(test)]
@@ -192,12 +274,36 @@ mod tests {
             ("at 2001:db8:1:2::9: refused", "at 2001:db8:1::/48: refused"),
             ("[2001:db8:1:2::9] and 10.1.2.3", "2001:db8:1::/48 and 10.1.2.0/24"),
             ("203.0.113.7", "203.0.113.0/24"),
+            ("peers.allow: 198.51.100.7:20000-40000 opens", "peers.allow: 198.51.100.0/24 opens"),
+            ("[2001:db8:1:2::9]:20000-40000; it", "2001:db8:1::/48; it"),
+            ("turn:198.51.100.7:3478?transport=udp", "turn:198.51.100.0/24?transport=udp"),
+            ("turn:[2001:db8:1:2::9]:3478", "turn:2001:db8:1::/48"),
+            ("peer:198.51.100.7", "peer:198.51.100.0/24"),
+            ("peer:2001:db8:1:2::9: gone", "peer:2001:db8:1::/48: gone"),
+            ("https://198.51.100.7/x", "https://198.51.100.0/24/x"),
+            ("https://198.51.100.7/24", "https://198.51.100.0/24/24"),
+            ("alice@198.51.100.7, (198.51.100.8)", "alice@198.51.100.0/24, (198.51.100.0/24)"),
+            ("from fe80::1%eth0 to [fe80::1%eth0]:443", "from fe80::/48 to fe80::/48"),
+            ("2001:db8:1:2:3:4:5:6%25, ::ffff:198.51.100.7:80", "2001:db8:1::/48, 198.51.100.0/24"),
+            ("198.51.100.7/32, 198.51.100.7/32:7882", "198.51.100.0/24, 198.51.100.0/24"),
+            ("2001:db8:1:2::9/128 and [2001:db8:1:2::9/128]:7882", "2001:db8:1::/48 and 2001:db8:1::/48"),
+            (
+                "198.51.100.7/24, 198.51.100.7-198.51.100.9",
+                "198.51.100.0/24, 198.51.100.0/24-198.51.100.0/24",
+            ),
+            ("[\"198.51.100.7\", \"2001:db8:1:2::\"]", "[\"198.51.100.0/24\", \"2001:db8:1::/48\"]"),
         ] {
             assert_eq!(mask_text(sentence), shown);
         }
-        for sentence in
-            ["10.0.0.0/8 at 12:30:01, feed::", "src/a.rs:12:5: 1.2.3", "std::fmt", "", "ends with é 7"]
-        {
+        for sentence in [
+            "10.0.0.0/8 at 12:30:01, feed::",
+            "10.0.0.0/8:20000-40000, [2001:db8::/32]:7882, 198.51.100.8/30, ::/0",
+            "src/a.rs:12:5: 1.2.3",
+            "release 1.2.3.4.5 v1.2.3.4",
+            "std::fmt",
+            "",
+            "ends with é 7",
+        ] {
             assert_eq!(mask_text(sentence), sentence);
         }
     }
