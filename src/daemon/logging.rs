@@ -59,7 +59,7 @@ impl Logging {
         let _ = tracing_subscriber::registry().with(layer).try_init();
         panic::set_hook(Box::new(|panic| {
             // What it says was not written for the log.
-            let panic = panic.to_string();
+            let panic = in_one_line(&panic.to_string());
             tracing::error!("this is a bug in hairpin: {}", shown::text(&panic));
         }));
         Logging { dropped, writer, handle, to_journal, guard: Some(guard) }
@@ -109,7 +109,41 @@ fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(writer)
 }
 
+/// Words of several lines, such as a panic's place and message, in one.
+fn in_one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Gets each event at once, and writes it as a single line whatever is in its fields: a second line would have no time and no
+/// priority, and could pretend to be another event.
+struct OneLine(NonBlocking);
+
+impl Write for OneLine {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = event.strip_suffix(b"\n").unwrap_or(event);
+        if !line.iter().any(|byte| b"\n\r".contains(byte)) {
+            return self.0.write(event);
+        }
+        let mut escaped = Vec::with_capacity(event.len() + 16);
+        for byte in line {
+            match byte {
+                b'\n' => escaped.extend_from_slice(b"\\n"),
+                b'\r' => escaped.extend_from_slice(b"\\r"),
+                byte => escaped.push(*byte),
+            }
+        }
+        escaped.extend_from_slice(&event[line.len()..]);
+        self.0.write_all(&escaped)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 fn lines(format: Format, to_journal: bool, writer: NonBlocking) -> Lines {
+    let writer = move || OneLine(writer.clone());
     let layer = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
     let json = || {
         let json = fmt::format().json();
@@ -205,22 +239,41 @@ mod tests {
         }
     }
 
-    /// Each line begins with its priority, in both formats; the journal has the time.
+    /// Each line begins with its priority, in both formats; the journal has the time. What has several lines, in its sentence or
+    /// in a field, is one.
     #[test]
     fn lines_of_the_journal() {
         for (format, begin) in [(Format::Human, "<4> WARN "), (Format::Json, "<4>{\"timestamp\":")] {
-            let shared = Shared::default();
-            let (writer, guard) = queue(shared.clone());
-            let subscriber = tracing_subscriber::registry().with(lines(format, true, writer));
-            tracing::subscriber::with_default(subscriber, || tracing::warn!(reason = "none", "a line"));
-            drop(guard);
-            let written = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
-            assert!(written.starts_with(begin) && written.contains("reason"), "{written}");
-            assert_eq!(written.lines().count(), 1);
+            let written = written(format, true);
+            let lines: Vec<_> = written.lines().collect();
+            assert_eq!(lines.len(), 2, "{written}");
+            assert!(lines.iter().all(|line| line.starts_with(begin)), "{written}");
+            assert!(lines[0].contains("reason") && lines[1].contains(r"of\ntwo\r\n lines"), "{written}");
+            assert!(lines[1].contains(r"in\na field"), "{written}");
         }
+        let elsewhere = written(Format::Human, false);
+        assert_eq!(elsewhere.lines().count(), 2, "{elsewhere}");
+        let panic = "panicked at src/a.rs:1:2:\nassertion `left == right` failed\n  left: 1\n right: 2";
+        assert_eq!(
+            in_one_line(panic),
+            "panicked at src/a.rs:1:2: assertion `left == right` failed left: 1 right: 2"
+        );
         use tracing::Level;
         let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
         assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
+    }
+
+    /// What two events become.
+    fn written(format: Format, to_journal: bool) -> String {
+        let shared = Shared::default();
+        let (writer, guard) = queue(shared.clone());
+        let subscriber = tracing_subscriber::registry().with(lines(format, to_journal, writer));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(reason = "none", "a line");
+            tracing::warn!(reason = %"in\na field", "a sentence of\ntwo\r\n lines");
+        });
+        drop(guard);
+        String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
     }
 
     /// A writer that keeps what is written.
