@@ -245,7 +245,8 @@ class Work:
         with Client(self.clients, (self.two.host.v4, 3478), ALICE) as last:
             last.allocate()
             self.two.ctl("drain")
-            self.monitor.until("hairpin_draining == 1 and hairpin_ready == 0")
+            # For so long that no step of a range misses it
+            self.monitor.until("min_over_time(hairpin_draining[2s]) == 1 and hairpin_ready == 0")
             with Client(self.clients, (self.two.host.v4, 3478), ALICE) as late:
                 assert error_code(late.allocate) == 508
             self.two.ctl("undrain")
