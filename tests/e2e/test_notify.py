@@ -9,7 +9,7 @@ import pytest
 from hosts import eventually
 from notified import Manager
 from relay import PROGRAM, toml
-from test_drain import stuck
+from stuck import stuck
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_stuck_thread_lets_the_watchdog_bite(thread, start, host, manager):
     limit = 1_000_000
     relay = start(host, workers=2, stop_deadline=2, process=under(manager, WATCHDOG_USEC=str(limit)))
     manager.hears("WATCHDOG=1", 4)
-    with stuck(relay, thread) as end:
+    with stuck(relay.process.pid, thread) as is_gone:
 
         def is_silent():
             """nothing was heard for three times as long as the watchdog waits"""
@@ -109,7 +109,7 @@ def test_a_stuck_thread_lets_the_watchdog_bite(thread, start, host, manager):
         assert "has given no sign of life" in manager.status
         relay.process.send_signal(signal.SIGTERM)
         manager.hears("STOPPING=1")
-        eventually(end)
+        eventually(is_gone)
 
 
 def test_a_manager_that_does_not_read_holds_up_nothing(start, host, connect, manager):

@@ -14,7 +14,8 @@ import stun
 from conftest import NAME
 from hosts import eventually
 from relay import toml
-from services import CONFIG, UNITS, configure, drop_in, install, process, status, stuck
+from services import CONFIG, UNITS, configure, drop_in, install, process, status
+from stuck import stuck
 from turn import Client, User
 
 UNIT = "hairpin"
