@@ -255,7 +255,7 @@ def test_200_participants_at_once(relay, start_room, start_sidecar, switch, host
         sids = set(room.participants().values())
         assert len(sids) == 200
         # LiveKit drops events when too many come at once; the sidecar learns those from its next list.
-        eventually(lambda: sidecar.metric("hairpin_livekit_participants") == 200)
+        eventually(lambda: sidecar.metric("hairpin_livekit_participants") == 200, timeout=60)
         loaded = sidecar.resident()
         # Nobody leaves; all are gone at once.
         load.process.send_signal(signal.SIGSTOP)
