@@ -5,6 +5,11 @@ use std::sync::Arc;
 /// The user of every probe, in logs and lists.
 pub const PROBE_USER: &str = "hairpin-probe";
 
+/// Whether a user name is kept for probes.
+pub fn is_reserved(username: &str) -> bool {
+    username.strip_prefix(PROBE_USER).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
 /// A user as quotas, rates and logs see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {

@@ -46,13 +46,13 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use account::{Account, AccountKey, AccountKind, PROBE_USER};
+pub use account::{Account, AccountKey, AccountKind, PROBE_USER, is_reserved};
 pub use config::{AuthConfig, AuthConfigError, LiveKitKey, Password, Secret, StaticUser};
 pub use credential::{Credential, md5_key};
 pub use livekit::livekit_credential;
 pub use nonce::{NonceKeys, REDIRECTED};
 pub use prepare::{password_problem, prepared_password};
-pub use probe::{ProbeCredential, is_reserved};
+pub use probe::ProbeCredential;
 pub use revocations::{Revocation, Revocations};
 pub use time_limited::time_limited_password;
 pub use user_list::{

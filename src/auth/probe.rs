@@ -46,11 +46,6 @@ pub(super) struct ProbeName<'a> {
     expires: u64,
 }
 
-/// Whether a user name is kept for probes.
-pub fn is_reserved(username: &str) -> bool {
-    username.strip_prefix(PROBE_USER).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-}
-
 impl<'a> ProbeName<'a> {
     pub(super) fn parse(username: &'a str) -> Option<ProbeName<'a>> {
         let (expires, random) = username.strip_prefix(PROBE_USER)?.strip_prefix(':')?.split_once(':')?;
@@ -119,7 +114,7 @@ mod tests {
             ("alice", false, None),
             ("", false, None),
         ] {
-            assert_eq!(is_reserved(name), reserved, "{name}");
+            assert_eq!(crate::auth::is_reserved(name), reserved, "{name}");
             assert_eq!(ProbeName::parse(name).map(|name| name.expires), expires, "{name}");
         }
     }

@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+use super::account::is_reserved;
 use super::prepare::{opaque_string, strip_quotes};
-use super::probe::is_reserved;
 
 /// RFC 8489 §14.3: a USERNAME is shorter than 509 bytes.
 pub(super) const NAME_MAX: usize = 508;
