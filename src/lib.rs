@@ -16,6 +16,9 @@
 //!   them.
 //! - `keyed`: the hash of tables whose keys clients choose; `shown`: addresses of clients and peers in the log.
 //! - [`text`]: the encodings of files; `plural`: counts in sentences; `man`: the manual pages of the programs.
+//!   them; `keyed`: the hash of tables whose keys clients choose; `plural`: counts in sentences; `shown`: addresses of others in
+//!   the log; `replace`: files that are written as a whole; [`text`]: the encodings of files; `man`: the manual pages of the
+//!   programs.
 
 // The stories name this crate from outside, and one test of `turn` uses their world.
 #[cfg(test)]
@@ -35,6 +38,7 @@ mod keyed;
 pub mod livekit;
 mod man;
 mod plural;
+mod replace;
 mod shown;
 pub mod text;
 pub mod tls;

@@ -71,7 +71,7 @@ pub struct InitArgs {
                 in the working directory]"
     )]
     pub output: Option<PathBuf>,
-    /// Replace a configuration that is there
+    /// Replace a configuration that is there; one without settings, like the sample of the package, is always replaced
     #[arg(long)]
     pub force: bool,
 }
@@ -105,7 +105,9 @@ pub fn run(args: &InitArgs) -> ExitCode {
     }
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "The configuration is in {}.\n", output.display());
-    let _ = write!(stdout, "{}", paste::text(&wish, &found, &output, is_default(&output)));
+    let runs_as =
+        paste::Place { is_default: is_default(&output), is_for_service: place::is_for_service(&output) };
+    let _ = write!(stdout, "{}", paste::text(&wish, &found, &output, runs_as));
     if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

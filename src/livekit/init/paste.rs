@@ -9,8 +9,17 @@ use crate::livekit::render::servers;
 use crate::livekit::render::yaml::scalar;
 use crate::livekit::settings::CredentialSettings;
 
+/// What the place of the configuration means.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The other commands find it without being told.
+    pub is_default: bool,
+    /// systemd runs the sidecar with it, as the user of the package.
+    pub is_for_service: bool,
+}
+
 /// Everything that is printed after the configuration was written to `output`.
-pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> String {
+pub fn text(wish: &Wish, found: &Found, output: &Path, place: Place) -> String {
     let mut page = String::new();
     let mut line = |text: &str| {
         let _ = writeln!(page, "{text}");
@@ -20,7 +29,7 @@ pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> Stri
         found.problems.iter().for_each(|problem| line(&format!("  - {problem}")));
         line("");
     }
-    let argument = if is_default { String::new() } else { format!(" --config {}", output.display()) };
+    let argument = if place.is_default { String::new() } else { format!(" --config {}", output.display()) };
     let file = wish
         .livekit_config
         .as_ref()
@@ -68,9 +77,27 @@ pub fn text(wish: &Wish, found: &Found, output: &Path, is_default: bool) -> Stri
         found.notes.iter().for_each(|note| line(&format!("  - {note}")));
         line("");
     }
-    line(&format!("3. Run the sidecar:  hairpin-livekit run{argument}"));
+    if place.is_for_service {
+        // The service is not root, whose file this is.
+        let keys = shell_word(&wish.keys_file);
+        line("3. Run the sidecar as a service, whose user has to be able to read the API keys:");
+        line("");
+        line(&format!("     chgrp hairpin {keys}"));
+        line(&format!("     chmod 640 {keys}"));
+        line("     systemctl enable --now hairpin-livekit");
+        line("");
+    } else {
+        line(&format!("3. Run the sidecar:  hairpin-livekit run{argument}"));
+    }
     line(&format!("   Prove the path:   hairpin-livekit check{argument}"));
     page
+}
+
+/// A path as a shell takes it.
+fn shell_word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@:".contains(c));
+    if is_plain { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// The section `rtc.turn_servers`, as `render` prints it, indented; `None` if the relay or its secret is not known.
@@ -131,12 +158,25 @@ mod tests {
             api_key: Some("APIkey".into()),
             ..Found::default()
         };
-        let page = text(&wish(), &found, output, true);
+        let page = text(&wish(), &found, output, Place { is_default: true, is_for_service: false });
         assert!(page.starts_with("To do first:\n  - the relay"), "{page}");
         assert!(page.contains("api_key: APIkey\n") && page.contains("http://127.0.0.1:9643/v1/webhook"));
         assert!(page.ends_with("hairpin-livekit check\n") && page.contains("hairpin-livekit run\n"));
-        let page = text(&wish(), &Found::default(), Path::new("x.toml"), false);
+        let elsewhere = Place { is_default: false, is_for_service: false };
+        let page = text(&wish(), &Found::default(), Path::new("x.toml"), elsewhere);
         assert!(page.contains("hairpin-livekit run --config x.toml\n") && !page.contains("To do first"));
         assert!(page.contains("`hairpin-livekit render --config x.toml` prints"), "{page}");
+    }
+
+    /// The service runs as another user than root, who writes the keys.
+    #[test]
+    fn a_service_gets_access_to_the_keys_and_is_started() {
+        let service = Place { is_default: true, is_for_service: true };
+        let wish = Wish { keys_file: "/etc/hairpin/my keys".into(), ..wish() };
+        let page = text(&wish, &Found::default(), Path::new("/etc/hairpin/hairpin-livekit.toml"), service);
+        let commands = "     chgrp hairpin '/etc/hairpin/my keys'\n     chmod 640 '/etc/hairpin/my keys'\n     \
+                        systemctl enable --now hairpin-livekit\n";
+        assert!(page.contains(commands) && !page.contains("hairpin-livekit run"), "{page}");
+        assert_eq!(shell_word(Path::new("/a/it's")), r"'/a/it'\''s'");
     }
 }
