@@ -93,10 +93,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: r#""""#,
         example: r#""hairpin""#,
         doc: "The user that hairpin becomes when it is started as root: it reads what only root may read and then gives up every \
-              privilege but those for ports below 1024 and for socket buffers, which reloads need, too. The state directory and \
-              the control socket belong to this user. A file that the user may not read serves until a reload or a renewal needs \
-              it again; a warning at the start names each. With systemd, the unit sets the user instead. \
-              [docs/operating.md](operating.md#privileges) has the details.",
+              privilege but that for ports below 1024, which reloads need, too. The state directory and the folder of the control \
+              socket become this user's, unless they have files of something else. A file that the user may not read serves until \
+              a reload or a renewal needs it again; a warning at the start names each. With systemd, the unit sets the user \
+              instead. [docs/operating.md](operating.md#privileges) has the details.",
         reload: Reload::Restart,
         coturn: &["proc-user"],
     },

@@ -4,10 +4,11 @@
 //! but capabilities belong to a thread, and a new one inherits those of the thread that makes it (capabilities(7)). What is kept
 //! makes it possible to open listeners after that: at the start, and at reloads, which root could not do any more either.
 
-use std::fs::{self, DirBuilder, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,9 +24,9 @@ use super::{ServeArgs, certificate, configuration, control_socket, is_service, r
 use crate::config::settings::{ControlSocket, Settings};
 use crate::config::{Finding, PREFIX};
 
-/// What is kept: ports below 1024 (ip(7)), and socket buffers beyond the system's limit (SO_RCVBUFFORCE in socket(7)), which every
-/// relay socket asks for.
-const KEPT: [Capability; 2] = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
+/// What is kept: ports below 1024 (ip(7)). Larger socket buffers are a matter of the system's settings, as with systemd's unit:
+/// CAP_NET_ADMIN, which could force them, could change this machine's network, too.
+const KEPT: [Capability; 1] = [Capability::CAP_NET_BIND_SERVICE];
 
 /// What a relay keeps in its state directory.
 const KNOWN: [&str; 5] = ["lock", "overlays.json", "revocations", "secret", "self-signed.pem"];
@@ -85,7 +86,13 @@ pub fn settle(settings: &Settings, args: &ServeArgs) -> Result<Said, Box<Finding
     WAS_ROOT.store(true, Ordering::Relaxed);
     // What is read again as the user, to know what a reload will not be able to read.
     let text = args.config.as_deref().filter(|file| !file.starts_with("/dev")).map(reading::read);
-    let kept = prepare(settings, args, &user).and_then(|()| become_user(&user)).map_err(|error| {
+    prepare(settings, args, &user).map_err(|error| {
+        wrong(
+            format!("{error:#}"),
+            "name another one with --state-dir, or start it as root with every privilege",
+        )
+    })?;
+    let kept = become_user(&user).map_err(|error| {
         wrong(format!("{error:#}"), "start it as root with every privilege, or remove the setting")
     })?;
     let kept: Vec<_> = KEPT.iter().filter(|one| kept.contains(one)).map(ToString::to_string).collect();
@@ -100,18 +107,26 @@ pub fn settle(settings: &Settings, args: &ServeArgs) -> Result<Said, Box<Finding
         let findings = configuration::judge(file, &contents, &args.settings, args.generates());
         warnings.extend(findings.err().into_iter().flatten().map(|finding| finding.to_string()));
     }
+    if args.config.is_none() {
+        // Flags and the environment may name files, too.
+        let findings = configuration::defaults(&args.settings).err();
+        warnings.extend(findings.into_iter().flatten().map(|finding| finding.to_string()));
+    }
     if args.certificate.is_some()
         && let Ok(tls) = certificate::obtain(args, || bail!("the certificate is that of the arguments"))
     {
         warnings.extend(tls.all().iter().filter_map(|one| one.load().err()).map(|error| error.to_string()));
     }
-    let consequence = format!(
-        "the user {:?} has to be able to do this: what root has read serves now, but a reload, or a renewal of the certificate, \
-         will fail",
-        user.name
-    );
-    warnings.iter_mut().for_each(|warning| *warning = format!("{warning}; {consequence}"));
+    let warnings = warnings.iter().map(|warning| with_consequence(warning, &user.name)).collect();
     Ok(Said { note: Some(note), warnings })
+}
+
+/// A sentence about a file that the user may not read (`unreadable`), with what that means for a relay that has read it as root.
+fn with_consequence(warning: &str, user: &str) -> String {
+    let consequence = format!(
+        "the user {user:?} cannot read it: what root has read serves until a reload, or a renewal of the certificate, which will fail"
+    );
+    warning.replacen("cannot be read: permission denied", &consequence, 1)
 }
 
 fn root_without_need() -> String {
@@ -144,12 +159,14 @@ fn prepare(settings: &Settings, args: &ServeArgs, user: &User) -> Result<()> {
         hand_over(&directory, user)
             .with_context(|| format!("cannot give the state directory {shown} to it"))?;
     }
-    let default = control_socket::default_path(&variable, true, true);
-    if settings.admin.socket == ControlSocket::Default
-        && let Some(folder) = default.as_deref().and_then(Path::parent)
-    {
-        // Without it the relay runs without a control socket, and says so.
-        let _ = open_folder(folder, user);
+    let socket = match &settings.admin.socket {
+        ControlSocket::Off => None,
+        ControlSocket::At(path) => Some(path.clone()),
+        ControlSocket::Default => control_socket::default_path(&variable, true, true),
+    };
+    if let Some(socket) = socket {
+        // If it cannot be made, opening the socket says what is wrong.
+        let _ = open_folder(&socket, user);
     }
     Ok(())
 }
@@ -167,23 +184,7 @@ fn hand_over(path: &Path, user: &User) -> Result<()> {
     if !metadata.is_dir() || metadata.uid() == user.uid.as_raw() {
         return Ok(());
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path)?.take(FILES_MAX) {
-        let entry = entry?;
-        let file = entry.metadata()?;
-        let is_known = KNOWN.iter().any(|name| entry.file_name() == *name);
-        // A directory for something else, like /etc, was named by mistake.
-        if !file.is_file() || metadata.uid() != 0 && !is_known {
-            bail!(
-                "it has more than a relay keeps in it: {}; name another one with --state-dir",
-                entry.path().display()
-            );
-        }
-        // A hard link might be to a file elsewhere.
-        if file.uid() == metadata.uid() && file.nlink() == 1 {
-            files.push(entry.file_name());
-        }
-    }
+    let files = kept_files(path, metadata.uid())?;
     let (uid, gid) = (Some(user.uid), Some(user.gid));
     for name in files {
         fchownat(&directory, name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -192,23 +193,68 @@ fn hand_over(path: &Path, user: &User) -> Result<()> {
     Ok(())
 }
 
-/// Makes the folder of the default control socket, which is in a folder of root.
-fn open_folder(folder: &Path, user: &User) -> io::Result<()> {
+/// The names of the files in a state directory that go with it to another user: those of its owner. A directory for something else
+/// was named by mistake, and stays as it is: the user could read and replace what is in it.
+fn kept_files(path: &Path, owner: u32) -> Result<Vec<OsString>> {
+    let mut files = Vec::new();
+    for (count, entry) in fs::read_dir(path)?.enumerate() {
+        let entry = entry?;
+        let file = entry.metadata()?;
+        if !file.is_file() || !is_kept(&entry.file_name()) {
+            bail!("it has more than a relay keeps in it: {}", entry.path().display());
+        }
+        if count >= FILES_MAX {
+            bail!("it has more than a relay keeps in it: more than {FILES_MAX} files");
+        }
+        // A hard link might be to a file elsewhere.
+        if file.uid() == owner && file.nlink() == 1 {
+            files.push(entry.file_name());
+        }
+    }
+    Ok(files)
+}
+
+/// Whether a relay keeps a file of this name: one of its own, or `.NAME.xxx`, which is left if it was killed while it wrote one.
+fn is_kept(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let temporary = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.'));
+    KNOWN.contains(&temporary.map_or(name, |(of, _)| of))
+}
+
+/// Makes the folder of the control socket, which is usually in a folder of root. One that exists stays as it is, unless it is for
+/// this socket alone.
+fn open_folder(socket: &Path, user: &User) -> io::Result<()> {
+    let Some(folder) = socket.parent() else { return Ok(()) };
     match DirBuilder::new().mode(0o755).create(folder) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = File::open(folder)?.metadata()?;
-            let is_ours = folder.ends_with("hairpin") && found.is_dir();
-            if !is_ours {
+            if !is_for_socket(folder, socket)? {
                 return Ok(());
             }
         }
         Err(error) => return Err(error),
     }
-    let opened = File::open(folder)?;
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
     let (uid, gid) = (Some(user.uid), Some(user.gid));
     fchown(opened.as_fd(), uid, gid)?;
     Ok(())
+}
+
+/// Whether a folder is called `hairpin` and has nothing but sockets and the lock of this one: /etc/hairpin is not for sockets.
+fn is_for_socket(folder: &Path, socket: &Path) -> io::Result<bool> {
+    let mut lock = socket.file_name().unwrap_or_default().to_owned();
+    lock.push(".lock");
+    if !folder.ends_with("hairpin") || !fs::symlink_metadata(folder)?.is_dir() {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_socket() && entry.file_name() != lock {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Becomes the user, with its groups, and without any privilege but those that are kept. Returns these.
@@ -250,3 +296,6 @@ fn become_user(user: &User) -> Result<CapsHashSet> {
     prctl::set_dumpable(false)?;
     Ok(kept)
 }
+
+#[cfg(test)]
+mod tests;
