@@ -225,7 +225,6 @@ impl Daemon<'_> {
         let done = self.try_reload().await;
         self.relay.count_reload(done.is_ok(), started.elapsed());
         self.last_reload = Some(LastReload::new(by, &done));
-        self.service.reload_ended(done.as_ref().err().map(ToString::to_string));
         match &done {
             Ok(report) => log_report(by, report),
             Err(error) => {
@@ -233,6 +232,8 @@ impl Daemon<'_> {
                 error!("{by}: nothing has changed: {error}");
             }
         }
+        // `systemctl reload` returns with this, and points at the log.
+        self.service.reload_ended(done.as_ref().err().map(ToString::to_string));
         done
     }
 
