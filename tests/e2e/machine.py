@@ -208,8 +208,10 @@ class Machine:
             enter = ["nsenter", f"--mount={self._namespace}", f"--net={self.host.path}", "chroot", self._disk / "root"]
         return [str(word) for word in [*enter, "env", "-i", *variables, *argv]]
 
-    def run(self, *argv, check=True, input=None, timeout=60, environment=None, binary=False):
-        """Runs a program to its end. It has to succeed unless `check` is false or the exit status it must have."""
+    def run(self, *argv, check=True, input=None, timeout=300, environment=None, binary=False):
+        """Runs a program to its end. It has to succeed unless `check` is false or the exit status it must have. The time is enough
+        for dpkg on a busy disk.
+        """
         source = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         done = subprocess.run(
             self.command(*argv, environment=environment),
@@ -266,7 +268,11 @@ class Machine:
         return int(self.show(unit, "MainPID")["MainPID"])
 
     def journal(self, unit=None, *options):
-        """The journal's messages, of one unit and of systemd about it if given."""
+        """The journal's messages, of one unit and of systemd about it if given. Those that journald still holds are written first."""
+        if self.pid:
+            # While the machine shuts down, nobody may answer.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.run("journalctl", "--sync", check=False, timeout=20)
         unit = ["--unit", unit] if unit else []
         return self.run("journalctl", "--no-pager", "--output=short-monotonic", *unit, *options, check=False).stdout
 
