@@ -211,7 +211,7 @@ def test_listeners_come_and_go(start, host, clients, peers, connect):
     reload(relay, listen={"udp": [first], "tcp": [first]})
     for client in (late, other):
         assert client.refresh(0) == 0
-    eventually(lambda: any("is closed" in line["message"] for line in relay.lines()))
+    eventually(lambda: any("the removed listener is closed" in line["message"] for line in relay.lines()))
     reload(relay, listen={"udp": [first, "0.0.0.0:3479"], "tcp": [first]})
     connect(server=(host.v4, 3479)).allocate()
     assert relayed.refresh() == 600
