@@ -22,11 +22,24 @@ pub fn write(path: &Path, text: &str, mode: u32, force: bool) -> io::Result<()> 
         file.sync_all()?;
         match force {
             true => fs::rename(&temporary, &path),
-            false => fs::hard_link(&temporary, &path).and_then(|()| fs::remove_file(&temporary)),
+            false => match fs::hard_link(&temporary, &path) {
+                Ok(()) => fs::remove_file(&temporary),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+                // The file system has no links.
+                Err(_) => claim(&temporary, &path),
+            },
         }
     };
     written().inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
+    })
+}
+
+/// Renames a file to a name that nothing has: an empty file claims it first, which only one program can make.
+fn claim(from: &Path, to: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    fs::rename(from, to).inspect_err(|_| {
+        let _ = fs::remove_file(to);
     })
 }
 
@@ -91,6 +104,19 @@ mod tests {
         let path = folder.path().join("new.toml");
         write(&path, "one", 0o600, false).unwrap();
         assert_eq!((path.metadata().unwrap().gid(), mode(&path)), (4321, 0o640));
+    }
+
+    /// Some file systems have no hard links (FAT, several network file systems).
+    #[test]
+    fn a_name_is_claimed_where_there_are_no_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::write(&from, "new").unwrap();
+        claim(&from, &to).unwrap();
+        assert!(fs::read_to_string(&to).unwrap() == "new" && !from.exists());
+        fs::write(&from, "newer").unwrap();
+        assert_eq!(claim(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&to).unwrap(), "new");
     }
 
     #[test]
