@@ -758,7 +758,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         example: "true",
         doc: "Whether `http.listen` speaks TLS (`https` in URLs), with the certificate of `[tls]`, also after its renewal.",
         reload: Reload::Live,
-        coturn: &[],
+        coturn: &["prometheus-tls"],
     },
     Setting {
         key: "http.tokens_file",

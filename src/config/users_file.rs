@@ -94,6 +94,24 @@ fn read_lines(bytes: &[u8], users: &mut UserListBuilder, mistakes: &mut Mistakes
     }
 }
 
+/// The line of a user, if it is read back as that user: with some names and passwords it would be another one, or none.
+pub fn line_of(name: &str, secret: &str, is_key: bool, allocations: u32) -> Option<String> {
+    let line = match allocations {
+        // What follows the last of several colons is the limit.
+        0 if secret.contains(':') => format!("{name}:{secret}:"),
+        0 => format!("{name}:{secret}"),
+        limit => format!("{name}:{secret}:{limit}"),
+    };
+    // A file that begins with a bracket is TOML, and a line that begins with # is a comment.
+    let is_other = line.starts_with(['#', '[']);
+    let read = user(&line).ok().filter(|_| !is_other)?;
+    let is_same = match &read.secret {
+        LineSecret::Password(text) => !is_key && text == secret,
+        LineSecret::Key(key) => is_key && secret.strip_prefix("0x").and_then(md5_digits) == Some(*key),
+    };
+    (is_same && read.name == name && read.allocations == allocations).then_some(line)
+}
+
 /// The user of a line.
 struct LineUser {
     name: String,
@@ -165,6 +183,9 @@ fn user(line: &str) -> Result<LineUser, (String, &'static str)> {
             "remove them, or write the user in TOML",
         );
     }
+    if let Some(what) = leftover(secret) {
+        return wrong(what, "write the password, or the user in TOML if it looks so");
+    }
     let name = prepared_name(name).map_err(|problem| (format!("has a name that {problem}"), FORM))?;
     let secret = match secret.strip_prefix("0x").or_else(|| secret.strip_prefix("0X")) {
         None => {
@@ -227,8 +248,15 @@ fn read_sections(file: &UsersIn<'_>, text: &str, users: &mut UserListBuilder, mi
             Err(error) => {
                 let what = error.message().lines().next().unwrap_or("cannot be parsed");
                 let line = at(Some(source.line(error.span().unwrap_or_default().start)));
-                let fix =
-                    "correct the syntax; one user per line is for files whose name does not end with .toml";
+                let fix = match is_toml(file.name, "") {
+                    true => {
+                        "correct the syntax; one user per line is for files whose name does not end with .toml"
+                    }
+                    false => {
+                        "correct the syntax; the file is read as TOML because its first user begins with [. If it has one user per line, \
+                         put another one first"
+                    }
+                };
                 mistakes.push(WrongLine {
                     line,
                     what: format!("is not valid TOML: {what}"),
@@ -433,6 +461,33 @@ mod tests {
         assert_eq!(users("users", "A\u{30A}:x"), ["\u{C5} x 0 1"]);
     }
 
+    /// A user is written on a line only if that is read as the same user.
+    #[test]
+    fn lines_are_written_if_they_are_read_back() {
+        let key = KEY.to_lowercase();
+        for (name, secret, is_key, limit, expected) in [
+            ("alice", "wonder", false, 0, Some("alice:wonder")),
+            ("alice", "wonder", false, 5, Some("alice:wonder:5")),
+            ("alice", "won:5", false, 0, Some("alice:won:5:")),
+            ("alice", "won:der", false, 5, Some("alice:won:der:5")),
+            ("al:ice", "wonder", false, 0, None),
+            ("#alice", "wonder", false, 0, None),
+            ("[alice]", "wonder", false, 0, None),
+            (" alice", "wonder", false, 0, None),
+            ("\"alice\"", "wonder", false, 0, None),
+            ("user=alice", "wonder", false, 0, None),
+            ("alice", "won #der", false, 0, None),
+            ("alice", "0xwonder", false, 0, None),
+            ("alice", "${WONDER}", false, 0, None),
+            ("alice", &format!("0x{key}"), false, 0, None),
+            ("alice", &format!("0x{key}"), true, 7, Some(format!("alice:0x{key}:7").as_str())),
+            ("A\u{30A}", "wonder", false, 0, None),
+        ] {
+            let line = line_of(name, secret, is_key, limit);
+            assert_eq!(line.as_deref(), expected, "{name} {secret}");
+        }
+    }
+
     #[test]
     fn comments_marks_and_line_ends_are_no_users() {
         let text = "\u{FEFF}# ours\r\n\r\n  # indented\r\nalice:one\r\n \r\nbob:two:5\r\n";
@@ -479,6 +534,8 @@ mod tests {
             ("alice:hu\u{378}sh", "a password that contains characters that OpaqueString"),
             (&format!("{}:hush", "x".repeat(509)), "a name that is longer than 508 bytes"),
             ("alice:{{ hush }}", "a template was not filled in"),
+            ("alice:${hush}", "a template was not filled in"),
+            ("alice:${hush}:5", "a template was not filled in"),
             ("$ANSIBLE_VAULT;1.1:hush", "ansible-vault"),
             (&key("0123456789abcdef0123456789abcde"), "has a key that is not 32 hex digits; write 0x and"),
             (&key("0123456789abcdef0123456789abcdefa"), "has a key that is not 32 hex digits"),
@@ -570,5 +627,7 @@ mod tests {
         assert!(!found[0].contains("hush"));
         let found = wrong("users.toml", "[user]\nname = \"x\"\n");
         assert!(found[0].contains("write [[user]] with two brackets"), "{found:?}");
+        let found = wrong("users", "[al]ice:hush\nbob:hush\n");
+        assert!(found[0].contains("because its first user begins with [. If it has one user per line, put"));
     }
 }

@@ -155,6 +155,34 @@ fn what_cannot_be_read_is_told_with_a_status() {
     assert_eq!(run(&["import-coturn"]).0, Some(2));
 }
 
+/// A comment of another time may be in Latin-1; a value may not.
+#[test]
+fn comments_in_another_encoding_are_skipped() {
+    let folder = folder("");
+    let write = |bytes: &[u8]| fs::write(folder.path().join("turnserver.conf"), bytes).unwrap();
+    write(&[b" # f\xfcr uns\n", CONF.as_bytes()].concat());
+    let run = import(folder.path(), &["--out", "-"]);
+    assert!(run.status == 0 && run.stdout.contains("# turnserver.conf:4\n"), "{}{}", run.stderr, run.stdout);
+    write(&[CONF.as_bytes(), b"realm=f\xfcr\n"].concat());
+    let run = import(folder.path(), &["--out", "-"]);
+    assert!(
+        run.status == 2 && run.stderr.contains("turnserver.conf:6: the line is not UTF-8"),
+        "{}",
+        run.stderr
+    );
+}
+
+/// Where nothing is left to listen on, the reason comes first, and nothing else is opened.
+#[test]
+fn a_relay_for_tls_alone_needs_its_certificate() {
+    let folder = folder(&format!("{CONF}no-udp\nno-tcp\ncert=/nowhere/cert.pem\npkey=/nowhere/key.pem\n"));
+    let run = import(folder.path(), &[]);
+    assert_eq!(run.status, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("turnserver.conf:8: tls.cert: "), "{}", run.stderr);
+    assert!(run.stderr.contains("there is no listener") && run.stderr.ends_with("nothing was written\n"));
+    assert!(!folder.path().join("hairpin.toml").exists());
+}
+
 /// A database that the configuration names and that is not here is said; the rest is imported.
 #[test]
 fn a_missing_database_is_a_danger() {

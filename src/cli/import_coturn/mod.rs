@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::config::coturn::{self, Database, Import, Input, Weight};
-use crate::config::files::unreadable;
+use crate::config::coturn::{self, Database, DatabaseOf, Import, Input, Weight};
+use crate::config::files::{FILE_MAX, unreadable};
 use crate::config::{FileContents, Finding};
 use crate::daemon::{self, MISTAKES, configuration, random, reading};
 use crate::plural::counted;
@@ -77,9 +77,8 @@ pub fn run(args: &ImportArgs) -> ExitCode {
 fn import(args: &ImportArgs) -> Result<(), Failure> {
     let out = Output::new(args);
     let (config, users) = out.files();
-    if !args.force {
-        output::must_be_new(config.iter().chain(&users))?;
-    }
+    let must_be_new = |paths: &[PathBuf]| if args.force { Ok(()) } else { output::must_be_new(paths) };
+    must_be_new(&[config.clone(), users.clone()].into_iter().flatten().collect::<Vec<_>>())?;
     let text = read(&args.file).map_err(|finding| Failure::Mistakes(vec![*finding]))?;
     let (database, missing) = database(args, &text)?;
     let name = args.file.file_name().map_or("turnserver.conf".into(), |name| name.to_string_lossy());
@@ -101,12 +100,13 @@ fn import(args: &ImportArgs) -> Result<(), Failure> {
         is_own: &|ip| own.iter().any(|range| range.contains(ip)),
     };
     let mut import = coturn::import(&input).map_err(|finding| Failure::Mistakes(vec![*finding]))?;
-    let (text, warnings) = checked(&mut import, &out, users_file).map_err(Failure::Mistakes)?;
-    match (&config, &users) {
-        (Some(config), users) => {
-            let users = users.as_deref().zip(import.users.as_deref());
-            let files = users.into_iter().chain([(config.as_path(), text.as_str())]);
-            files.into_iter().try_for_each(|(path, text)| output::write(path, text, args.force))?;
+    let (text, warnings) = checked(&mut import, &out).map_err(Failure::Mistakes)?;
+    match &config {
+        Some(config) => {
+            let users = import.users.iter().map(|(name, text)| (config.with_file_name(name), text));
+            let files: Vec<_> = users.chain([(config.clone(), &text)]).collect();
+            must_be_new(&files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>())?;
+            files.iter().try_for_each(|(path, text)| output::write(path, text, args.force))?;
         }
         _ => io::stdout().lock().write_all(text.as_bytes()).context("standard output cannot be written")?,
     }
@@ -115,24 +115,38 @@ fn import(args: &ImportArgs) -> Result<(), Failure> {
 }
 
 /// Makes a text that `hairpin check` accepts: what it refuses is commented out.
-fn checked(
-    import: &mut Import,
-    out: &Output,
-    users_file: Option<&str>,
-) -> Result<(String, Vec<Finding>), Vec<Finding>> {
+fn checked(import: &mut Import, out: &Output) -> Result<(String, Vec<Finding>), Vec<Finding>> {
     let folder = out.folder();
     let users = import.users.clone();
     let beside = |path: &Path| {
-        let text = users.as_deref().filter(|_| Some(path) == users_file.map(Path::new))?;
-        Some(FileContents::from(text))
+        let (_, text) = users.iter().find(|(name, _)| Path::new(name) == path)?;
+        Some(FileContents::from(text.as_str()))
     };
     loop {
         let text = import.text();
+        if text.len() as u64 > FILE_MAX {
+            return Err(vec![too_large(&out.name(), text.len())]);
+        }
         match configuration::judge_text(&out.name(), &text, &folder, &beside) {
             Ok(loaded) => return Ok((text, loaded.warnings)),
             Err(mistakes) if import.refuse(&mistakes) => {}
-            Err(mistakes) => return Err(mistakes),
+            // What was commented out before may be the cause.
+            Err(mistakes) => return Err(import.refused().into_iter().chain(mistakes).collect()),
         }
+    }
+}
+
+/// Nobody could read what would be written.
+fn too_large(name: &str, bytes: usize) -> Finding {
+    Finding {
+        file: name.to_owned(),
+        line: None,
+        key: String::new(),
+        value: String::new(),
+        what: format!("would have {} MiB, and hairpin reads {} MiB of a file", bytes >> 20, FILE_MAX >> 20),
+        fix: "write into a file with --out, so that users have files of their own, or import fewer lines"
+            .to_owned(),
+        warning: false,
     }
 }
 
@@ -153,9 +167,23 @@ fn read(file: &Path) -> Result<String, Box<Finding>> {
         let (what, fix) = unreadable(&error);
         finding(None, what, fix)
     })?;
-    let text = text::of(&contents.bytes);
+    // Comments of another time may have another encoding; values may not.
+    let readable = match text::of(&contents.bytes) {
+        Err(wrong) if !wrong.is_encoding => without_odd_comments(&contents.bytes),
+        _ => contents.bytes,
+    };
+    let text = text::of(&readable);
     let text = text.map_err(|wrong| finding(Some(wrong.line), wrong.sentence(), wrong.fix))?;
     Ok(text.to_owned())
+}
+
+/// The bytes without the comments that are not UTF-8, of which only the line ends stay.
+fn without_odd_comments(bytes: &[u8]) -> Vec<u8> {
+    let is_odd = |line: &[u8]| {
+        line.trim_ascii_start().starts_with(b"#") && (str::from_utf8(line).is_err() || line.contains(&0))
+    };
+    let lines = bytes.split(|byte| *byte == b'\n').map(|line| if is_odd(line) { b"" } else { line });
+    lines.collect::<Vec<_>>().join(&b'\n')
 }
 
 /// A shared secret.
@@ -169,12 +197,17 @@ fn database(args: &ImportArgs, text: &str) -> Result<(Option<Database>, Option<S
     if let Some(path) = &args.turndb {
         return Ok((Some(turndb::read(path)?), None));
     }
-    if let Some(named) = coturn::database_of(text) {
-        let path = Path::new(&named);
-        if !path.exists() {
-            return Ok((None, Some(format!("{named} does not exist on this machine"))));
+    match coturn::database_of(text) {
+        DatabaseOf::File(named) => {
+            let path = Path::new(&named);
+            if !path.exists() {
+                return Ok((None, Some(format!("{named} does not exist on this machine"))));
+            }
+            return Ok((Some(turndb::read(path)?), None));
         }
-        return Ok((Some(turndb::read(path)?), None));
+        // What an SQLite file has then is of another time.
+        DatabaseOf::Other => return Ok((None, None)),
+        DatabaseOf::Default => {}
     }
     // coturn opens it although nobody asked for it, so an empty one means nothing.
     match DATABASES.iter().map(Path::new).find(|path| path.exists()) {
@@ -240,7 +273,10 @@ fn summary(name: &str, import: &Import, out: &Output, warnings: &[Finding]) {
         counted(import.settings, "setting"),
         import.translated(),
         counted(count(Weight::Danger), "danger"),
-        counted(count(Weight::Lost), "loss").replace("losss", "losses"),
+        match count(Weight::Lost) {
+            1 => "1 loss".to_owned(),
+            n => format!("{n} losses"),
+        },
         counted(count(Weight::Note), "note"),
     ));
     let written = match &out.file {

@@ -1,34 +1,20 @@
 //! Who may use the relay: realm, shared secrets, users and nonces.
 
+use std::collections::hash_map::Entry;
+
 use toml_edit::Value;
 
 use super::document::{Document, Place, Weight};
-use super::keys::is_setting;
-use super::source::{Input, Lines, realm_of, realms, refusal, shown};
-use crate::auth::{is_reserved, md5_key, password_problem};
+use super::source::{Input, Lines, options, realm_of, realms, refusal, shown};
+use super::users::{Password, User, write_users};
+use crate::auth::{md5_key, prepared_name, prepared_password};
 use crate::config::report::Finding;
-use crate::config::secrets::shared_secret;
+use crate::config::secrets::{leftover, shared_secret};
 use crate::plural::counted;
 use crate::text;
 
-/// The users that are written into the configuration; more have a file of their own.
-const INLINE_MAX: usize = 20;
-
 /// The longest time in seconds that hairpin accepts for nonces: a year.
 const NONCE_MAX: u64 = 31_536_000;
-
-/// A user.
-struct User {
-    name: String,
-    place: Place,
-    password: Password,
-}
-
-enum Password {
-    Plain(String),
-    /// 32 hex digits.
-    Key(String),
-}
 
 /// Whom coturn serves.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,15 +26,21 @@ enum Mode {
     Anonymous(Option<usize>),
 }
 
-/// Writes `[auth]`. Returns the contents of a file with users, if there is to be one.
+/// Writes `[auth]`. Returns the files with users, if there are to be some: names and contents.
 pub fn translate(
     input: &Input<'_>,
     lines: &Lines<'_>,
     document: &mut Document,
-) -> Result<Option<String>, Box<Finding>> {
+) -> Result<Vec<(String, String)>, Box<Finding>> {
     let mode = mode(lines);
+    let only_stun = lines.on("stun-only").filter(|_| matches!(mode, Mode::Anonymous(_)));
     if let (Mode::Anonymous(line), false) = (&mode, input.anonymous) {
         let (key, what) = match line {
+            _ if only_stun.is_some() => (
+                "stun-only",
+                "coturn needs no credentials with this line, because it only answers STUN; hairpin always relays for whoever has \
+                 credentials",
+            ),
             Some(_) => (
                 "no-auth",
                 "coturn relays for everybody with this line, and hairpin never runs as an anonymous relay",
@@ -59,21 +51,29 @@ pub fn translate(
                  runs as an anonymous relay",
             ),
         };
-        let fix = "to import the rest, add --allow-anonymous: clients then need credentials, made from a shared secret that is generated if \
-                   the configuration has none";
-        return Err(refusal(input, *line, key, what, fix));
+        let fix = match only_stun {
+            Some(_) => {
+                "add --allow-anonymous: STUN is answered without credentials, and as long as nobody is told the shared secret that is \
+                 generated, nobody relays"
+            }
+            None => {
+                "to import the rest, add --allow-anonymous: clients then need credentials, made from a shared secret that is generated if \
+                 the configuration has none"
+            }
+        };
+        return Err(refusal(input, only_stun.map(|entry| entry.line).or(*line), key, what, fix));
     }
     let realm = realm(input, lines, document);
-    let mut users = None;
+    let mut users = Vec::new();
     let mut usable = secrets(input, lines, realm.as_deref(), document);
     if mode == Mode::Secrets {
         unused_users(input, lines, document);
     } else {
         let found = found_users(input, lines, realm.as_deref(), document)?;
         usable |= !found.is_empty();
-        users = write_users(input, lines, realm.as_deref(), found, document);
+        users = write_users(input, quota(input, lines), found, document);
     }
-    if let Mode::Anonymous(line) = mode {
+    if let (Mode::Anonymous(line), None) = (&mode, only_stun) {
         let text = "coturn relays for everybody with this configuration. hairpin never does: clients need credentials of this section";
         document.comment("auth", Weight::Danger, line.map_or(Place::Nowhere, Place::line), text);
     }
@@ -127,9 +127,19 @@ fn secrets(input: &Input<'_>, lines: &Lines<'_>, realm: Option<&str>, document: 
     let uses = lines.last("use-auth-secret").or_else(|| lines.last("static-auth-secret"));
     let Some(uses) = uses else { return false };
     let from_file = lines.all("static-auth-secret").map(|entry| (entry.value, Place::line(entry.line)));
-    let here = |of: &str| of.is_empty() || realm.is_none_or(|realm| realm == of);
+    // coturn asks for those of exactly its realm.
     let rows = input.database.into_iter().flat_map(|database| &database.secrets);
-    let rows = rows.filter(|(of, _)| here(of)).map(|(_, secret)| (secret.as_str(), Place::Database));
+    let rows = rows.filter(|(of, _)| Some(of.as_str()) == realm);
+    let rows = rows.map(|(_, secret)| (secret.as_str(), Place::Database));
+    let nobodys =
+        input.database.map_or(0, |database| database.secrets.iter().filter(|(of, _)| of.is_empty()).count());
+    if nobodys > 0 {
+        let text = format!(
+            "{} of no realm left out: coturn only uses those of its realm",
+            counted(nobodys, "shared secret")
+        );
+        document.comment("auth", Weight::Lost, Place::Database, text);
+    }
     let (mut good, mut at, mut wrong): (Vec<&str>, _, _) = (Vec::new(), Vec::new(), Vec::new());
     for (secret, place) in from_file.chain(rows) {
         match shared_secret(secret) {
@@ -235,10 +245,13 @@ fn found_users(
             lost("coturn expects name:password or name:0xkey, and ignores it, too".into());
             continue;
         };
-        if let Some(why) = name_problem(name) {
-            lost(why);
-            continue;
-        }
+        let prepared = match usable_name(name) {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                lost(why);
+                continue;
+            }
+        };
         let password = match password.strip_prefix("0x") {
             Some(key) => match key.get(..32).filter(|key| key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
                 Some(key) => Password::Key(key.to_ascii_lowercase()),
@@ -247,36 +260,49 @@ fn found_users(
                     continue;
                 }
             },
-            None => plain(name, password, realm),
+            None if is_literal(name, &prepared, password) => Password::Plain(password.to_owned()),
+            None => {
+                let Some(realm) = realm else { return Err(without_realm(input, Some(entry.line))) };
+                let text = format!(
+                    "{}: name or password have characters that clients and hairpin may write in two ways, so the key for MD5 is kept, \
+                     which works for the spelling here",
+                    shown(name)
+                );
+                document.comment("auth", Weight::Note, place.clone(), text);
+                Password::Key(derived(name, realm, password))
+            }
         };
         if let (Password::Key(_), None) = (&password, realm) {
             return Err(without_realm(input, Some(entry.line)));
         }
-        let user = User { name: name.to_owned(), place: place.clone(), password };
-        match positions.get(name) {
-            Some(&n) => users[n] = user,
-            None => {
-                positions.insert(name.to_owned(), users.len());
+        let user = User { name: prepared.clone(), place: place.clone(), password };
+        match positions.entry(prepared) {
+            Entry::Occupied(at) => users[*at.get()] = user,
+            Entry::Vacant(at) => {
+                at.insert(users.len());
                 users.push(user);
             }
         }
     }
     let mut lost = 0;
     for row in input.database.into_iter().flat_map(|database| &database.users) {
-        if realm.is_some_and(|realm| realm != row.realm) || positions.contains_key(&row.name) {
+        if realm.is_some_and(|realm| realm != row.realm) {
             continue;
         }
         if realm.is_none() {
             return Err(without_realm(input, None));
         }
         let is_key = row.key.len() == 32 && row.key.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_key || name_problem(&row.name).is_some() {
+        let Some(name) = usable_name(&row.name).ok().filter(|_| is_key) else {
             lost += 1;
             continue;
+        };
+        // A user of the configuration precedes.
+        if let Entry::Vacant(at) = positions.entry(name.clone()) {
+            at.insert(users.len());
+            let password = Password::Key(row.key.to_ascii_lowercase());
+            users.push(User { name, place: Place::Database, password });
         }
-        positions.insert(row.name.clone(), users.len());
-        let password = Password::Key(row.key.to_ascii_lowercase());
-        users.push(User { name: row.name.clone(), place: Place::Database, password });
     }
     if lost > 0 {
         let text = format!(
@@ -294,13 +320,10 @@ fn without_realm(input: &Input<'_>, line: Option<usize>) -> Box<Finding> {
     refusal(input, line, "user", what, "add --realm NAME, with the realm that the keys were made for")
 }
 
-/// A password, or the key that clients make of it where hairpin would not accept the text.
-fn plain(name: &str, password: &str, realm: Option<&str>) -> Password {
-    let is_usable = password_problem(password).is_none() && text::invisible(password).is_none();
-    match realm {
-        Some(realm) if !is_usable => Password::Key(derived(name, realm, password)),
-        _ => Password::Plain(password.to_owned()),
-    }
+/// Whether hairpin derives of name and password what clients do that take them as they are written, as coturn does.
+fn is_literal(name: &str, prepared: &str, password: &str) -> bool {
+    let is_prepared = prepared_password(password).is_ok_and(|prepared| prepared == password);
+    name == prepared && is_prepared && text::invisible(password).is_none() && leftover(password).is_none()
 }
 
 /// What a client derives from its password, in hex.
@@ -308,62 +331,21 @@ fn derived(name: &str, realm: &str, password: &str) -> String {
     md5_key(name, realm, password).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn name_problem(name: &str) -> Option<String> {
+/// The name as hairpin knows it, or why it cannot be used.
+fn usable_name(name: &str) -> Result<String, String> {
     let invisible = text::invisible(name).map(|(_, what)| format!("contains {what}"));
-    let problem = invisible.or_else(|| password_problem(name).map(Into::into));
-    let reserved = is_reserved(name).then(|| "is kept for probes of the relay".to_owned());
-    let long = (name.len() > 508).then(|| "is longer than 508 bytes".to_owned());
-    problem.or(reserved).or(long).map(|why| format!("the name {} {why}", shown(name)))
+    let prepared = match invisible {
+        Some(why) => Err(why),
+        None => prepared_name(name).map_err(Into::into),
+    };
+    prepared.map_err(|why| format!("the name {} {why}", shown(name)))
 }
 
-/// Writes users into the configuration, or many of them into a file whose contents are returned.
-fn write_users(
-    input: &Input<'_>,
-    lines: &Lines<'_>,
-    realm: Option<&str>,
-    users: Vec<User>,
-    document: &mut Document,
-) -> Option<String> {
-    // coturn counts static users like all others.
-    let quota = lines.number("user-quota").map(|(quota, _)| quota.min(1_000_000)).filter(|quota| *quota > 0);
-    let file = input.users_file.filter(|_| users.len() > INLINE_MAX && is_setting("auth.users_file"));
-    let mut page = String::new();
-    let mut in_file = Vec::new();
-    for User { name, place, password } in users {
-        let key = match (&password, realm) {
-            (Password::Key(key), _) => Some(key.clone()),
-            (Password::Plain(password), Some(realm)) => Some(derived(&name, realm, password)),
-            _ => None,
-        };
-        // The colon separates the fields of a line.
-        let is_plain = file.is_some() && !name.contains([':', '#']) && name.trim() == name;
-        let line = key.filter(|_| is_plain).map(|key| format!("{name}:0x{key}"));
-        if let Some(line) = line {
-            let quota = quota.map_or(String::new(), |quota| format!(":{quota}"));
-            page.push_str(&format!("{line}{quota}\n"));
-            in_file.push(place);
-            continue;
-        }
-        let mut settings = vec![("name", Value::from(name))];
-        settings.push(match password {
-            Password::Plain(password) => ("password", password.into()),
-            Password::Key(key) => ("key", key.into()),
-        });
-        settings.extend(
-            quota.map(|quota| ("allocations", Value::from(i64::try_from(quota).unwrap_or_default()))),
-        );
-        document.repeated("auth.user", settings, place);
-    }
-    let file = file.filter(|_| !page.is_empty())?;
-    let at: Vec<usize> = in_file.iter().flat_map(Place::lines).copied().collect();
-    let count = in_file.len();
-    document.set("auth.users_file", file, if at.is_empty() { Place::Database } else { Place::Lines(at) });
-    document.remark(
-        Weight::Note,
-        Place::Nowhere,
-        format!("{} in a file beside this one", counted(count, "user")),
-    );
-    Some(page)
+/// The limit of each user: coturn counts static users like all others. `None`: there is none.
+fn quota(input: &Input<'_>, lines: &Lines<'_>) -> Option<u32> {
+    let of_realm = options(input, lines).into_iter().find(|(option, _)| *option == "user-quota");
+    let quota = of_realm.map(|(_, quota)| quota).or_else(|| Some(lines.number("user-quota")?.0));
+    quota.filter(|quota| *quota > 0).map(|quota| quota.min(1_000_000) as u32)
 }
 
 fn nonces(lines: &Lines<'_>, document: &mut Document) {

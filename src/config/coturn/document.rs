@@ -1,11 +1,18 @@
 //! The configuration that an import writes: settings and comments, each with the lines of `turnserver.conf` that it comes from. A
 //! setting that `hairpin check` refuses is commented out, with the reason.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use toml_edit::Value;
 
 use crate::config::table::{SECTIONS, SETTINGS};
+
+/// The settings that open listeners. Without one its default would open more than was meant, so an empty list stands for it.
+const LISTENERS: [&str; 3] = ["listen.udp", "listen.tcp", "listen.tls"];
+
+/// The sections whose defaults are said where a setting is commented out.
+const DEFAULTS: [&str; 3] = ["listen", "relay", "http"];
 
 /// How much a comment matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +82,24 @@ pub struct Document {
     items: Vec<Item>,
 }
 
+/// A text that grows, and the number of its lines.
+#[derive(Default)]
+struct Page {
+    text: String,
+    /// The bytes whose lines were counted, so that each is counted once.
+    counted: usize,
+    lines: usize,
+}
+
+impl Page {
+    /// The line that comes next.
+    fn line(&mut self) -> usize {
+        self.lines += self.text[self.counted..].matches('\n').count();
+        self.counted = self.text.len();
+        self.lines + 1
+    }
+}
+
 /// The width of comments.
 const WIDTH: usize = 110;
 
@@ -126,7 +151,10 @@ impl Document {
             let refused = item.refused.iter().map(|why| Remark {
                 weight: Weight::Danger,
                 place: item.place.clone(),
-                text: format!("{} is commented out: {why}", item.name()),
+                text: match item.is_secret {
+                    true => format!("a user is left out: {why}"),
+                    false => format!("{} is commented out: {why}", item.name()),
+                },
             });
             item.remarks.iter().cloned().chain(refused)
         })
@@ -142,42 +170,56 @@ impl Document {
     }
 
     /// Comments out the setting at a line of the text that was rendered last. `false`: there is none that can be, because it is a
-    /// secret, or is commented out already.
+    /// secret, is commented out already, or is a list of no listeners. A user is left out.
     pub fn refuse(&mut self, line: usize, why: &str) -> bool {
-        let here = |item: &&mut Item| item.lines.contains(&line) && item.refused.is_none() && !item.is_secret;
+        let is_fixed = |item: &Item| {
+            let is_secret = item.is_secret && !item.section.contains('.');
+            is_secret || item.is_listener() && item.settings.iter().all(|(_, value)| value == "[]")
+        };
+        let here = |item: &&mut Item| item.lines.contains(&line) && item.refused.is_none() && !is_fixed(item);
         let Some(item) = self.items.iter_mut().find(here) else { return false };
-        item.refused = Some(one_line(why));
+        let name = item.name();
+        let mut why = one_line(why);
+        if item.is_secret {
+            item.settings.clear();
+        } else if !item.is_listener() && DEFAULTS.contains(&item.section) {
+            let default = SETTINGS.iter().find(|row| row.key == name).map_or("", |row| row.default);
+            why = format!("{why}; without it the default holds: {default}");
+        }
+        item.refused = Some(why);
         true
+    }
+
+    /// The settings that are commented out: key, line of `turnserver.conf`, and why.
+    pub fn refused(&self) -> Vec<(String, Option<usize>, String)> {
+        let refused = self.items.iter().filter_map(|item| {
+            let why = item.refused.clone()?;
+            Some((item.name(), item.place.lines().first().copied(), why))
+        });
+        refused.collect()
     }
 
     /// The text of the configuration.
     pub fn render(&mut self, head: &str) -> String {
-        let mut page = String::new();
-        head.split("\n\n").for_each(|paragraph| comment(&mut page, paragraph));
-        let order = |section: &str, settings: &[(&str, String)]| {
-            let key = settings.first().map(|(key, _)| *key);
-            let full = |name: &str| match section {
-                "" => name.to_owned(),
-                _ => format!("{section}.{name}"),
-            };
-            key.map_or(usize::MAX, |key| {
-                SETTINGS.iter().position(|row| row.key == full(key)).unwrap_or(usize::MAX - 1)
-            })
+        let mut page = Page::default();
+        head.split("\n\n").for_each(|paragraph| comment(&mut page.text, paragraph));
+        let rows: HashMap<&str, usize> = SETTINGS.iter().enumerate().map(|(n, row)| (row.key, n)).collect();
+        let order = |item: &Item| match item.settings.is_empty() {
+            true => usize::MAX,
+            false => rows.get(item.name().as_str()).copied().unwrap_or(usize::MAX - 1),
         };
         let line = |item: &Item| {
             let remarks = item.remarks.iter().flat_map(|remark| remark.place.lines());
             remarks.copied().min().unwrap_or(usize::MAX)
         };
         // Settings are in the order of the reference, and the comments after them in that of their lines.
-        self.items.sort_by_key(|item| {
-            let order = order(item.section, &item.settings);
-            (order, if item.settings.is_empty() { line(item) } else { 0 })
-        });
+        self.items
+            .sort_by_cached_key(|item| (order(item), if item.settings.is_empty() { line(item) } else { 0 }));
         let source = self.source.clone();
         for (section, _) in SECTIONS {
             let is_here = |item: &&mut Item| item.section == *section;
             if self.items.iter_mut().any(|item| is_here(&item)) && !section.is_empty() {
-                let _ = write!(page, "\n[{section}]\n");
+                let _ = write!(page.text, "\n[{section}]\n");
             }
             for item in self.items.iter_mut().filter(is_here) {
                 item.render(&mut page, &source);
@@ -188,7 +230,7 @@ impl Document {
                 item.render(&mut page, &source);
             }
         }
-        page
+        page.text
     }
 
     fn push(&mut self, section: &'static str, settings: Vec<(&'static str, String)>, place: Place) {
@@ -210,7 +252,12 @@ impl Item {
         if self.section.is_empty() { key.to_owned() } else { format!("{}.{key}", self.section) }
     }
 
-    fn render(&mut self, page: &mut String, source: &str) {
+    fn is_listener(&self) -> bool {
+        LISTENERS.contains(&self.name().as_str())
+    }
+
+    fn render(&mut self, counted: &mut Page, source: &str) {
+        let page = &mut counted.text;
         let _ = writeln!(page);
         if !self.settings.is_empty()
             && let Some(place) = self.place.shown(source)
@@ -222,9 +269,11 @@ impl Item {
             comment(page, &format!("{place}{}: {text}", weight.word()));
         }
         if let Some(why) = &self.refused {
-            comment(page, &format!("{}: this is commented out: {why}", Weight::Danger.word()));
+            let what = if self.is_secret { "a user is left out" } else { "this is commented out" };
+            comment(page, &format!("{}: {what}: {why}", Weight::Danger.word()));
         }
-        let start = page.matches('\n').count() + 1;
+        let start = counted.line();
+        let page = &mut counted.text;
         let mark = if self.refused.is_some() { "#" } else { "" };
         if self.section.contains('.') && !self.settings.is_empty() {
             let _ = writeln!(page, "{mark}[[{}]]", self.section);
@@ -234,7 +283,12 @@ impl Item {
                 let _ = writeln!(page, "{mark}{line}");
             }
         }
-        self.lines = start..page.matches('\n').count() + 1;
+        self.lines = start..counted.line();
+        if self.refused.is_some() && self.is_listener() {
+            for (key, _) in &self.settings {
+                let _ = writeln!(counted.text, "{key} = []");
+            }
+        }
     }
 }
 
@@ -328,6 +382,25 @@ mod tests {
         let loaded: toml_edit::DocumentMut = text.parse().unwrap();
         assert!(!text.contains("\ndeny") && loaded["peers"].as_table().unwrap().is_empty(), "{text}");
         assert!(text.contains("# danger: this is commented out: of a reason\n"), "{text}");
+    }
+
+    /// The default of a listener would open more than was meant; that of another setting is said.
+    #[test]
+    fn a_refused_listener_opens_nothing() {
+        let mut document = Document::new("turnserver.conf");
+        document.set("listen.udp", Value::from_iter(["192.0.2.1:0"]), Place::line(1));
+        document.set("listen.tcp", Value::from_iter([""; 0]), Place::line(2));
+        document.set("relay.ports", "9-1", Place::line(3));
+        let text = document.render("Head.");
+        let line = |what: &str| text.lines().position(|line| line.starts_with(what)).unwrap() + 1;
+        assert!(document.refuse(line("udp"), "wrong") && document.refuse(line("ports"), "wrong"));
+        assert!(!document.refuse(line("tcp"), "there is no listener"));
+        let text = document.render("Head.");
+        assert!(
+            text.contains("#udp = [\"192.0.2.1:0\"]\nudp = []\n") && text.contains("\ntcp = []\n"),
+            "{text}"
+        );
+        assert!(text.contains("wrong; without it the default holds: \"49152-65535\"\n"), "{text}");
     }
 
     #[test]

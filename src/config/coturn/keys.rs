@@ -60,11 +60,6 @@ pub fn counterparts(name: &str) -> Vec<&'static str> {
     settings.chain(repeated).filter(|(_, names)| names.contains(&name)).map(|(key, _)| key).collect()
 }
 
-/// Whether hairpin has this setting.
-pub fn is_setting(key: &str) -> bool {
-    TABLES.settings.iter().any(|setting| setting.key == key)
-}
-
 /// Every key, by subject.
 pub static KEYS: &[Key] = &[
     // Where clients connect to

@@ -4,7 +4,7 @@
 //! - `grammar`: the lines, as coturn reads them
 //! - `keys`: every key and what becomes of it
 //! - `source`: what is imported, and the comments on keys without a counterpart
-//! - `network`, `auth`, `peers`, `operation`: the translation, by subject
+//! - `network`, `auth`, `users`, `peers`, `operation`: the translation, by subject
 //! - `document`: the configuration that is written
 //! - `page`: the table of keys in `docs/from-coturn.md`
 //!
@@ -22,6 +22,7 @@ mod peers;
 mod source;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use document::Weight;
 pub use source::{Database, DatabaseUser, Input};
@@ -36,8 +37,8 @@ pub struct Import {
     document: Document,
     head: String,
     source: String,
-    /// The contents of the file for users, if there are too many for the configuration.
-    pub users: Option<String>,
+    /// The names and contents of files for users, if there are too many for the configuration.
+    pub users: Vec<(String, String)>,
     /// The lines of `turnserver.conf` with settings.
     pub settings: usize,
 }
@@ -57,6 +58,7 @@ pub struct Said {
 /// Why it is not imported: nobody may use the result, or everybody.
 pub fn import(input: &Input<'_>) -> Result<Import, Box<Finding>> {
     let lines = Lines::new(input.text);
+    source::one_realm(input, &lines)?;
     let mut document = Document::new(input.name);
     network::translate(input, &lines, &mut document);
     let users = auth::translate(input, &lines, &mut document)?;
@@ -78,11 +80,31 @@ pub fn import(input: &Input<'_>) -> Result<Import, Box<Finding>> {
     })
 }
 
-/// The value of `userdb` (or `db`), if there is one.
-pub fn database_of(text: &str) -> Option<String> {
+/// The database that a configuration names.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DatabaseOf {
+    /// None, so that coturn uses SQLite in the place that it was built for.
+    Default,
+    /// The SQLite file of `userdb` or `db`.
+    File(String),
+    /// PostgreSQL, MySQL, MongoDB or Redis: coturn uses no SQLite then.
+    Other,
+}
+
+/// Which database coturn uses: the last line about one counts.
+pub fn database_of(text: &str) -> DatabaseOf {
     let lines = Lines::new(text);
-    let named = lines.entries.iter().rev().find(|entry| matches!(entry.key, "userdb" | "db"));
-    named.map(|entry| entry.value.to_owned()).filter(|name| !name.is_empty())
+    let named = lines.entries.iter().rev().find_map(|entry| match entry.key {
+        "userdb" | "db" => Some(match entry.value {
+            "" => DatabaseOf::Default,
+            name => DatabaseOf::File(name.to_owned()),
+        }),
+        "psql-userdb" | "sql-userdb" | "mysql-userdb" | "mongo-userdb" | "redis-userdb" => {
+            Some(DatabaseOf::Other)
+        }
+        _ => None,
+    });
+    named.unwrap_or(DatabaseOf::Default)
 }
 
 impl Import {
@@ -98,6 +120,23 @@ impl Import {
             changed |= line.is_some_and(|line| self.document.refuse(line, &format!("{what}; {fix}")));
         }
         changed
+    }
+
+    /// Why settings are commented out, for a configuration that cannot be used without them.
+    pub fn refused(&self) -> Vec<Finding> {
+        self.document
+            .refused()
+            .into_iter()
+            .map(|(key, line, why)| Finding {
+                file: self.source.clone(),
+                line,
+                key,
+                value: String::new(),
+                what: why,
+                fix: "correct it, and import again".to_owned(),
+                warning: false,
+            })
+            .collect()
     }
 
     /// How many lines have become settings.

@@ -23,10 +23,10 @@ type At<X> = (X, usize);
 /// Writes `[listen]`, `[relay]` and `[tls]`.
 pub fn translate(input: &Input<'_>, lines: &Lines<'_>, document: &mut Document) {
     let mapped = mapped(lines, document);
-    let listening = local_addresses("listening-ip", "listen", lines, &mapped, document);
-    let relaying = local_addresses("relay-ip", "relay", lines, &mapped, document);
+    let listening = local_addresses("listening-ip", "listen", input, lines, &mapped, document);
+    let relaying = local_addresses("relay-ip", "relay", input, lines, &mapped, document);
     let has_tls = certificate(input, lines, document);
-    let udp = listeners(lines, &listening, has_tls, document);
+    let udp = listeners(lines, &listening, &mapped, has_tls, document);
     channels(lines, document);
     let relay = relay_addresses(&listening, relaying, document);
     let relay = external(lines, &mapped, relay, document);
@@ -69,6 +69,7 @@ fn mapped(lines: &Lines<'_>, document: &mut Document) -> Vec<At<(IpAddr, IpAddr)
 fn local_addresses(
     key: &'static str,
     section: &'static str,
+    input: &Input<'_>,
     lines: &Lines<'_>,
     mapped: &[At<(IpAddr, IpAddr)>],
     document: &mut Document,
@@ -98,9 +99,17 @@ fn local_addresses(
             }
             None => written,
         };
-        if !addresses.iter().any(|(other, _)| *other == address) {
-            addresses.push((address, entry.line));
+        if addresses.iter().any(|(other, _)| *other == address) {
+            continue;
         }
+        if !address.is_unspecified() && !(input.is_own)(address) {
+            let text = format!(
+                "{key}={written}: this machine does not have {address} now, and hairpin waits for it at its start; behind a NAT write the \
+                 private address of the machine"
+            );
+            document.comment(section, Weight::Danger, place(), text);
+        }
+        addresses.push((address, entry.line));
     }
     addresses
 }
@@ -109,6 +118,7 @@ fn local_addresses(
 fn listeners(
     lines: &Lines<'_>,
     listening: &[At<IpAddr>],
+    mapped: &[At<(IpAddr, IpAddr)>],
     has_tls: bool,
     document: &mut Document,
 ) -> Vec<SocketAddr> {
@@ -118,7 +128,10 @@ fn listeners(
     let tls_port = port("tls-listening-port", TLS, lines, &mut tls_at, document);
     let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let addresses: Vec<IpAddr> = match listening {
-        [] => any.to_vec(),
+        [] => {
+            everywhere(lines, document);
+            any.to_vec()
+        }
         some => some.iter().map(|(ip, _)| *ip).collect(),
     };
     let sockets = |port| addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect::<Vec<_>>();
@@ -133,6 +146,8 @@ fn listeners(
             document.comment("listen", Weight::Lost, Place::line(entry.line), text);
             continue;
         };
+        let behind = mapped.iter().find(|((public, _), _)| *public == socket.ip());
+        let socket = behind.map_or(socket, |((_, private), _)| SocketAddr::new(*private, socket.port()));
         let covers = |other: &SocketAddr| {
             other == &socket
                 || other.port() == socket.port()
@@ -206,6 +221,17 @@ fn listeners(
         document.comment("listen", Weight::Lost, Place::line(entry.line), text);
     }
     udp
+}
+
+/// Says that listeners are wider than they were meant, because no address of coturn's could be used.
+fn everywhere(lines: &Lines<'_>, document: &mut Document) {
+    let keys = ["listening-ip", "listening-device"];
+    let at: Vec<usize> = keys.into_iter().flat_map(|key| lines.all(key)).map(|entry| entry.line).collect();
+    if !at.is_empty() {
+        let text = "no listening-ip could be used, so listeners are on every address of this machine: list those that are meant in udp, tcp \
+                    and tls, or close the others in the firewall";
+        document.comment("listen", Weight::Danger, Place::Lines(at), text);
+    }
 }
 
 fn port(
@@ -394,6 +420,14 @@ fn ports(lines: &Lines<'_>, udp: &[SocketAddr], relay: &[IpAddr], document: &mut
         start = port + 1;
     }
     let range = free.into_iter().max_by_key(|(first, last)| last - first);
+    if range.is_none() {
+        let text = format!(
+            "{first}-{last} has only the port of a UDP listener, and is left out; the default holds, {}-{}: open it in the firewall",
+            RELAY.start(),
+            RELAY.end()
+        );
+        document.comment("relay", Weight::Danger, Place::Lines(at.clone()), text);
+    }
     let Some((from, to)) = range.filter(|range| !at.is_empty() || *range != (49152, 65535)) else { return };
     document.set("relay.ports", format!("{from}-{to}"), Place::Lines(at.clone()));
     if !taken.is_empty() {

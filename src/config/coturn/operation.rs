@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use toml_edit::Value;
 
 use super::document::{Document, Place, Weight};
-use super::keys::is_setting;
-use super::source::{Database, Input, Lines, realm_of, shown};
+use super::source::{Input, Lines, options, shown};
+use crate::config::table::SETTINGS;
 
 /// A number with a counterpart that means the same: coturn's key, ours, and our bounds.
 const NUMBERS: [(&str, &str, u64, u64); 6] = [
@@ -51,7 +51,10 @@ fn limits(input: &Input<'_>, lines: &Lines<'_>, document: &mut Document) {
             (None, Some(entry)) => {
                 (entry.number().and_then(|number| u64::try_from(number).ok()), Place::line(entry.line))
             }
-            (None, None) => continue,
+            (None, None) => {
+                unlimited(key, to, document);
+                continue;
+            }
         };
         let Some(value) = value.filter(|value| *value >= least) else {
             let written = lines.last(key).map_or(String::new(), |entry| shown(entry.value));
@@ -90,15 +93,20 @@ fn limits(input: &Input<'_>, lines: &Lines<'_>, document: &mut Document) {
     }
 }
 
-/// The options of the realm in the database, which coturn reads again and again.
-fn options<'a>(input: &Input<'a>, lines: &Lines<'_>) -> Vec<(&'a str, u64)> {
-    if lines.last("no-dynamic-realms").is_some() {
-        return Vec::new();
-    }
-    let realm = realm_of(input, lines);
-    let rows = input.database.map_or(&[][..], |database: &Database| &database.options);
-    let rows = rows.iter().filter(move |(of, ..)| Some(of) == realm.as_ref());
-    rows.filter_map(|(_, option, value)| Some((option.as_str(), value.trim().parse().ok()?))).collect()
+/// Says where coturn has no limit and hairpin has one.
+fn unlimited(key: &str, to: &str, document: &mut Document) {
+    let default = SETTINGS.iter().find(|setting| setting.key == to).map_or("", |setting| setting.default);
+    let text = match key {
+        "user-quota" => format!(
+            "without user-quota coturn has no limit of allocations per user; hairpin's default for names of time-limited credentials holds, \
+             user_allocations = {default}. 0 is no limit"
+        ),
+        "total-quota" => format!(
+            "without total-quota coturn has no limit of allocations; hairpin's default holds, allocations = {default}. 0 is no limit"
+        ),
+        _ => return,
+    };
+    document.comment("limits", Weight::Lost, Place::Nowhere, text);
 }
 
 fn threads(lines: &Lines<'_>, document: &mut Document) {
@@ -132,9 +140,20 @@ fn metrics(lines: &Lines<'_>, document: &mut Document) {
     at.extend(others.iter().flatten().map(|entry| entry.line));
     let port = lines.number("prometheus-port").and_then(|(port, _)| u16::try_from(port).ok());
     let port = port.filter(|port| *port != 0).unwrap_or(METRICS);
-    let address = lines.last("prometheus-address").and_then(|entry| entry.value.parse::<IpAddr>().ok());
-    let socket = SocketAddr::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
+    let written = lines.last("prometheus-address").filter(|entry| !entry.value.is_empty());
+    let address = match written.map(|entry| entry.value.trim().parse::<IpAddr>()) {
+        None => Ipv4Addr::UNSPECIFIED.into(),
+        Some(address) => address.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+    };
+    let socket = SocketAddr::new(address, port);
     document.set("http.listen", Value::from_iter([socket.to_string()]), Place::Lines(at));
+    if let Some(entry) = written.filter(|entry| entry.value.trim().parse::<IpAddr>().is_err()) {
+        let text = format!(
+            "prometheus-address={} is no address: the metrics are only on {socket}. Write the address that Prometheus connects to",
+            shown(entry.value)
+        );
+        document.remark(Weight::Danger, Place::Nowhere, text);
+    }
     if !socket.ip().is_loopback() {
         let text = format!(
             "whoever can connect to {socket} reads the metrics, as with coturn: close the port in the firewall, or list a private address or \
@@ -146,12 +165,7 @@ fn metrics(lines: &Lines<'_>, document: &mut Document) {
         "names and labels of metrics differ: docs/from-coturn.md has a table. /readyz is for health checks";
     document.remark(Weight::Note, Place::Nowhere, text);
     if let Some(entry) = lines.on("prometheus-tls") {
-        if is_setting("http.tls") {
-            document.set("http.tls", true, Place::line(entry.line));
-        } else {
-            let text = "prometheus-tls has no counterpart: keep listen on loopback or a private network";
-            document.comment("http", Weight::Lost, Place::line(entry.line), text);
-        }
+        document.set("http.tls", true, Place::line(entry.line));
     }
     if let Some(entry) = lines.last("prometheus-path").filter(|entry| entry.value != "/metrics") {
         let text = format!("prometheus-path={} is left out: the path is /metrics", shown(entry.value));

@@ -1,7 +1,7 @@
 //! Which peers may be reached. In coturn an allowed peer is never denied, and what is neither may be reached, private networks
 //! included. Here the longest prefix decides, and what is not globally reachable is refused by default.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toml_edit::Value;
 
@@ -24,10 +24,10 @@ pub fn translate(input: &Input<'_>, lines: &Lines<'_>, document: &mut Document) 
     let mut allowed = gather("allowed-peer-ip", input, lines, document);
     let mut denied = gather("denied-peer-ip", input, lines, document);
     let everything: Vec<Cidr> = denied.iter().flat_map(|one| one.ranges.iter().copied()).collect();
-    allow(input, lines, &mut allowed, document);
+    let own = allow(input, lines, &mut allowed, document);
     // Of the two, coturn asks for allowed peers first. Here the longer prefix decides, so only what is wider matters.
     let open: Vec<Cidr> = allowed.iter().flat_map(|one| one.ranges.iter().copied()).collect();
-    deny(&open, &mut denied, document);
+    deny(&open, &own, &mut denied, document);
     write("peers.allow", &allowed, document);
     write("peers.deny", &denied, document);
     let private = PRIVATE.map(|range| range.parse::<Cidr>().expect("a range of ours"));
@@ -48,7 +48,8 @@ fn gather(key: &'static str, input: &Input<'_>, lines: &Lines<'_>, document: &mu
     let database = input.database.filter(|_| is_dynamic).into_iter();
     let rows = database
         .flat_map(|database| if key == "allowed-peer-ip" { &database.allowed } else { &database.denied });
-    let here = |of: &str| of.is_empty() || realm.as_ref().is_none_or(|realm| realm == of);
+    // A range of no realm is one of every realm.
+    let here = |of: &str| of.is_empty() || realm.as_deref() == Some(of);
     let rows = rows.filter(|(of, _)| here(of)).map(|(_, range)| (range.as_str(), Place::Database));
     let mut found = Vec::new();
     for (written, place) in from_file.chain(rows) {
@@ -115,13 +116,60 @@ fn ranges(written: &str) -> Result<Vec<Cidr>, NoRange> {
     }
 }
 
-/// What of the allowed ranges is opened here.
-fn allow(input: &Input<'_>, lines: &Lines<'_>, allowed: &mut [Ranges], document: &mut Document) {
+/// Ranges that coturn refuses before it looks at what is allowed, and what they are. Its clients have never reached them, and here
+/// an allowed part of one would be open.
+const NEVER: [(&str, &str); 7] = [
+    ("127.0.0.0/8", "loopback, where every service of this machine listens"),
+    ("::1/128", "loopback, where every service of this machine listens"),
+    ("0.0.0.0/8", "this machine to the kernel"),
+    ("224.0.0.0/4", "multicast"),
+    ("ff00::/8", "multicast"),
+    ("169.254.0.0/16", "link-local, with the metadata service of clouds and its credentials"),
+    ("fe80::/10", "link-local"),
+];
+
+/// Ranges that coturn refuses since 4.17 even if they are allowed.
+const INTERNAL: [&str; 2] = ["fc00::/7", "fec0::/10"];
+
+/// What of the allowed ranges is opened here. Returns the addresses of the relay itself among them.
+fn allow(
+    input: &Input<'_>,
+    lines: &Lines<'_>,
+    allowed: &mut [Ranges],
+    document: &mut Document,
+) -> Vec<IpAddr> {
     let own = own_addresses(lines);
+    let mut dropped = Vec::new();
     for Ranges { written, place, ranges } in allowed.iter_mut() {
+        for (never, what) in NEVER {
+            let never_open: Cidr = never.parse().expect("a range of ours");
+            let before = ranges.len();
+            ranges.retain(|range| !never_open.covers(range));
+            if ranges.len() < before {
+                let text = format!(
+                    "allowed-peer-ip={written}: what of it is in {never} is left out: {what}. If one server there is meant, write its \
+                     address and port, like allow = [\"127.0.0.1:7882\"]"
+                );
+                document.comment("peers", Weight::Danger, place.clone(), text);
+            }
+        }
+        let is_internal = |range: &Cidr| {
+            INTERNAL.iter().any(|internal| {
+                let internal: Cidr = internal.parse().expect("a range of ours");
+                internal.covers(range)
+            })
+        };
+        if ranges.iter().any(is_internal) {
+            let text = format!(
+                "allowed-peer-ip={written} opens addresses of a private network to every client. coturn 4.17 refuses them nevertheless; \
+                 keep only the servers that are meant, with their ports"
+            );
+            document.comment("peers", Weight::Danger, place.clone(), text);
+        }
         let is_own =
             |range: &Cidr| range.is_one() && (own.contains(&range.first()) || (input.is_own)(range.first()));
         if ranges.iter().any(is_own) {
+            dropped.extend(ranges.iter().filter(|range| is_own(range)).map(Cidr::first));
             ranges.retain(|range| !is_own(range));
             let text = format!(
                 "allowed-peer-ip={written} is the relay itself, and is left out: its clients reach each other here without it, and it would \
@@ -157,6 +205,7 @@ fn allow(input: &Input<'_>, lines: &Lines<'_>, allowed: &mut [Ranges], document:
             document.comment("peers", Weight::Danger, place.clone(), text);
         }
     }
+    dropped
 }
 
 /// The addresses that the configuration names as this machine's.
@@ -167,12 +216,23 @@ fn own_addresses(lines: &Lines<'_>) -> Vec<IpAddr> {
     local.chain(external).filter_map(|text| text.trim_matches(' ').parse().ok()).collect()
 }
 
-/// What of the denied ranges is to be denied here: neither what coturn allows nevertheless, nor what is refused by default.
-fn deny(open: &[Cidr], denied: &mut [Ranges], document: &mut Document) {
+/// What of the denied ranges is to be denied here: neither what coturn allows nevertheless, nor what is refused by default. `own`
+/// are addresses of the relay that coturn allows: its clients meet there.
+fn deny(open: &[Cidr], own: &[IpAddr], denied: &mut [Ranges], document: &mut Document) {
     let special: Vec<Cidr> =
         refused_by_default().map(|(range, _)| range.parse().expect("a range of ours")).collect();
     let mut by_default = Vec::new();
     for Ranges { written, place, ranges } in denied.iter_mut() {
+        for own in own {
+            if ranges.iter().any(|range| range.contains(*own)) {
+                *ranges = ranges.iter().flat_map(|range| without(*range, *own)).collect();
+                let text = format!(
+                    "denied-peer-ip={written} is written without {own}, the relay itself, which allowed-peer-ip allows: its clients reach \
+                     each other there"
+                );
+                document.comment("peers", Weight::Note, place.clone(), text);
+            }
+        }
         let before = ranges.len();
         ranges.retain(|range| !open.iter().any(|open| open.covers(range)));
         if ranges.len() < before {
@@ -191,6 +251,26 @@ fn deny(open: &[Cidr], denied: &mut [Ranges], document: &mut Document) {
         let text = "these denied-peer-ip are left out, because hairpin refuses them by default; clients of this relay still reach each other, \
                     also where its own address is in such a range";
         document.comment("peers", Weight::Note, Place::Lines(by_default), text);
+    }
+}
+
+/// A range without one address, in the fewest ranges.
+fn without(range: Cidr, ip: IpAddr) -> Vec<Cidr> {
+    if !range.contains(ip) {
+        return vec![range];
+    }
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let length = (0..=most).find(|len| Cidr::new(ip, *len) == Some(range)).unwrap_or(most);
+    // Each further bit of the address leaves out the half without it.
+    let halves = (length + 1..=most).filter_map(|len| Cidr::new(flipped(ip, most - len), len));
+    halves.collect()
+}
+
+/// An address with one bit changed, counted from the last.
+fn flipped(ip: IpAddr, bit: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ 1 << bit).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() ^ 1 << bit).into(),
     }
 }
 
@@ -233,6 +313,18 @@ mod tests {
         assert_eq!(cover("fd00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ["fd00::/8"]);
         assert_eq!(cover("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ["::/0"]);
         assert_eq!(cover("2001:db8::7").len(), 1);
+    }
+
+    #[test]
+    fn a_range_without_an_address_has_all_others() {
+        let left = |range: &str, ip: &str| {
+            let left = without(range.parse().unwrap(), ip.parse().unwrap());
+            left.iter().map(Cidr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(left("10.0.0.0/30", "10.0.0.2"), ["10.0.0.0/31", "10.0.0.3/32"]);
+        assert_eq!(left("10.0.0.2/32", "10.0.0.2"), [""; 0]);
+        assert_eq!(left("10.0.0.0/30", "10.0.0.4"), ["10.0.0.0/30"]);
+        assert_eq!((left("0.0.0.0/0", "192.0.2.1").len(), left("::/0", "2001:db8::1").len()), (32, 128));
     }
 
     #[test]

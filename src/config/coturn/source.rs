@@ -1,5 +1,6 @@
 //! What is imported: the lines of `turnserver.conf`, and what was read from coturn's database.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -86,14 +87,21 @@ const REPEATED: [&str; 12] = [
 /// The characters of a value that are shown.
 const SHOWN: usize = 60;
 
+/// The unknown keys that are compared with those of coturn, which takes time.
+const HINTS_MAX: usize = 100;
+
 /// The lines of a configuration.
 pub struct Lines<'a> {
     pub entries: Vec<Entry<'a>>,
+    /// The last line of each key, by its position.
+    last: HashMap<&'a str, usize>,
 }
 
 impl<'a> Lines<'a> {
     pub fn new(text: &'a str) -> Lines<'a> {
-        Lines { entries: grammar::entries(text) }
+        let entries = grammar::entries(text);
+        let last = entries.iter().enumerate().map(|(n, entry)| (entry.key, n)).collect();
+        Lines { entries, last }
     }
 
     /// Every line with this key.
@@ -103,7 +111,7 @@ impl<'a> Lines<'a> {
 
     /// The line that counts.
     pub fn last(&self, key: &str) -> Option<Entry<'a>> {
-        self.all(key).last()
+        self.last.get(key).map(|n| self.entries[*n])
     }
 
     /// Whether a flag is on, and its line.
@@ -125,11 +133,13 @@ fn is_on(key: Option<&Key>, entry: &Entry<'_>) -> bool {
 
 /// The comments on lines that do not become settings, and on what is odd about any line.
 pub fn remark(lines: &Lines<'_>, document: &mut Document) {
+    let mut unknown = 0;
     for entry in &lines.entries {
         let place = || Place::line(entry.line);
         let Some(key) = keys::find(entry.key) else {
-            let near =
-                KEY_NAMES.iter().max_by(|a, b| similar(a, entry.key).total_cmp(&similar(b, entry.key)));
+            unknown += 1;
+            let known = if unknown <= HINTS_MAX { &KEY_NAMES[..] } else { &[] };
+            let near = known.iter().max_by(|a, b| similar(a, entry.key).total_cmp(&similar(b, entry.key)));
             let near = near.filter(|name| similar(name, entry.key) > 0.85);
             let hint = near.map_or(String::new(), |name| format!("; `{name}` may be meant"));
             let weight = if near.is_some() { Weight::Danger } else { Weight::Lost };
@@ -148,8 +158,13 @@ pub fn remark(lines: &Lines<'_>, document: &mut Document) {
             Fate::Translated | Fate::Silent => continue,
         };
         let is_flag = matches!(key.form, Form::Flag | Form::Fixed);
-        // bps-capacity=0 bounds nothing.
-        let is_off = key.name == "bps-capacity" && entry.number() == Some(0);
+        let is_off = match key.name {
+            // It bounds nothing.
+            "bps-capacity" => entry.number() == Some(0),
+            // It is what hairpin does.
+            "allocation-default-address-family" => entry.value == "ipv4",
+            _ => false,
+        };
         if is_off || is_flag && !is_on(Some(key), entry) {
             continue;
         }
@@ -222,7 +237,7 @@ pub fn section(key: &Key) -> &'static str {
                     "auth"
                 }
                 "no-dynamic-ip-list" => "peers",
-                "prometheus-path" | "prometheus-tls" => "http",
+                "prometheus-path" => "http",
                 _ => "",
             })
         }
@@ -261,13 +276,49 @@ pub fn realm_of(input: &Input<'_>, lines: &Lines<'_>) -> Option<String> {
 /// The realms of a database, sorted.
 pub fn realms(database: &Database) -> Vec<String> {
     let users = database.users.iter().map(|user| &user.realm);
-    let pairs = database.secrets.iter().map(|(realm, _)| realm);
+    let pairs = [&database.secrets, &database.allowed, &database.denied];
+    let pairs = pairs.into_iter().flatten().map(|(realm, _)| realm);
     let options = database.options.iter().map(|(realm, ..)| realm);
     let mut realms: Vec<String> = users.chain(pairs).chain(options).cloned().collect();
     realms.sort_unstable();
     realms.dedup();
     realms.retain(|realm| !realm.is_empty());
     realms
+}
+
+/// The options of the realm in the database, which precede those of the configuration.
+pub fn options<'a>(input: &Input<'a>, lines: &Lines<'_>) -> Vec<(&'a str, u64)> {
+    if lines.last("no-dynamic-realms").is_some() {
+        return Vec::new();
+    }
+    let realm = realm_of(input, lines);
+    let rows = input.database.map_or(&[][..], |database: &Database| &database.options);
+    let rows = rows.iter().filter(move |(of, ..)| Some(of) == realm.as_ref());
+    rows.filter_map(|(_, option, value)| Some((option.as_str(), value.trim().parse().ok()?))).collect()
+}
+
+/// Refuses a database with several realms where none is named: users and secrets of one must not open another.
+pub fn one_realm(input: &Input<'_>, lines: &Lines<'_>) -> Result<(), Box<Finding>> {
+    let Some(database) = input.database.filter(|_| realm_of(input, lines).is_none()) else { return Ok(()) };
+    let realms = realms(database);
+    if realms.len() < 2 {
+        return Ok(());
+    }
+    let list: Vec<String> = realms.iter().take(10).map(|realm| shown(realm)).collect();
+    let more = if realms.len() > 10 { ", ..." } else { "" };
+    let what = format!(
+        "the configuration has no realm, and {} has {}: {}{more}; a relay has one realm",
+        database.name,
+        realms.len(),
+        list.join(", ")
+    );
+    Err(refusal(
+        input,
+        None,
+        "realm",
+        what,
+        "add --realm NAME, with the realm that clients of this relay have",
+    ))
 }
 
 /// Why nothing is imported.

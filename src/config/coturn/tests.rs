@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::document::Weight;
 use super::keys::KEYS;
-use super::{Database, DatabaseUser, Import, Input, import};
+use super::{Database, DatabaseOf, DatabaseUser, Import, Input, import};
 use crate::auth::Password;
 use crate::config::{FileContents, Finding, ReadContext, Settings, load, tests::pem};
 
@@ -52,9 +52,9 @@ fn accepted(import: &mut Import) -> String {
 }
 
 fn loaded(import: &Import, text: &str) -> Result<Settings, Vec<Finding>> {
-    let read = |path: &Path| match (path.file_name().and_then(|name| name.to_str()), &import.users) {
-        (Some("hairpin-users"), Some(users)) => Ok(FileContents::from(users.as_str())),
-        _ => pem(path).map(|pem| pem.as_str().into()).ok_or_else(|| std::io::ErrorKind::NotFound.into()),
+    let read = |path: &Path| match import.users.iter().find(|(name, _)| path.ends_with(name)) {
+        Some((_, users)) => Ok(FileContents::from(users.as_str())),
+        None => pem(path).map(|pem| pem.as_str().into()).ok_or_else(|| std::io::ErrorKind::NotFound.into()),
     };
     let context = ReadContext { read: &read, now: NOW, ..ReadContext::NONE };
     load("hairpin.toml", text, &context).map(|loaded| loaded.settings)
@@ -380,6 +380,20 @@ mod credentials {
         assert_eq!((settings.auth.secrets.len(), settings.auth.users.len()), (0, 1), "{text}");
     }
 
+    /// A server for STUN needs no credentials; it is not called an anonymous relay.
+    #[test]
+    fn a_server_for_stun_has_a_sentence_of_its_own() {
+        let refusal = refused("realm=example.org\nstun-only");
+        assert!(
+            refusal.starts_with("turnserver.conf:2: stun-only: coturn needs no credentials"),
+            "{refusal}"
+        );
+        assert!(refusal.contains("--allow-anonymous") && !refusal.contains("for everybody"), "{refusal}");
+        let (text, _) = imported(&Input { anonymous: true, ..input("stun-only") });
+        assert!(text.contains(GENERATED) && !says(&text, "coturn relays for everybody"), "{text}");
+        assert_eq!(text_of("allocation-default-address-family=ipv4"), text_of(""), "it is what hairpin does");
+    }
+
     /// A flag that is set again holds as it is set last, as in coturn.
     #[test]
     fn flags_are_read_in_their_order() {
@@ -469,9 +483,6 @@ mod credentials {
 
     #[test]
     fn many_users_have_a_file() {
-        if !super::super::keys::is_setting("auth.users_file") {
-            return;
-        }
         let users: Vec<_> = (0..30)
             .map(|n| DatabaseUser {
                 realm: "example.org".into(),
@@ -488,9 +499,65 @@ mod credentials {
         let mut import = import(&input).unwrap();
         let text = accepted(&mut import);
         assert!(text.contains("users_file = \"hairpin-users\"") && !text.contains("[[auth.user]]"), "{text}");
-        let users = import.users.as_deref().unwrap();
-        assert_eq!(users.lines().count(), 31);
+        let [(_, users)] = &import.users[..] else { panic!("one file is enough") };
+        assert!(users.starts_with("# ") && users.lines().count() == 1 + 31, "{users}");
         assert!(users.contains("user-29:0x0000000000000000000000000000001d:3\n"), "{users}");
+        // As it is, so that clients may use SHA-256.
+        assert!(users.contains("\nalice:password:3\n"), "{users}");
+    }
+
+    /// One odd user leaves itself out, or is written where it has a form; all others are imported.
+    #[test]
+    fn odd_users_do_not_stop_the_others() {
+        let odd = [
+            "[x]",
+            "#x",
+            "a:b",
+            "\"quoted\"",
+            "hairpin-probe",
+            "user=x",
+            "A\u{30A}",
+            "\u{C5}",
+            "${x}",
+            "nul\u{0}",
+        ];
+        let users: Vec<_> = odd
+            .into_iter()
+            .map(String::from)
+            .chain((0..30).map(|n| format!("user-{n}")))
+            .map(|name| DatabaseUser { realm: "example.org".into(), name, key: "0".repeat(32) })
+            .collect();
+        let database = Database { users, ..Database::default() };
+        let conf = "lt-cred-mech\nrealm=example.org\nuser=bob:a #b\nuser=carol:${CAROL}\nuser=dave:0Xyz";
+        for users_file in [Some("hairpin-users"), None] {
+            let input = Input { database: Some(&database), users_file, ..input(conf) };
+            let (text, settings) = imported(&input);
+            let inline: Vec<_> = settings.auth.users.iter().map(|user| user.name.as_str()).collect();
+            assert_eq!(
+                inline.iter().filter(|name| **name == "\u{C5}").count(),
+                usize::from(users_file.is_none())
+            );
+            assert!(
+                ["[x]", "#x", "a:b", "user=x", "bob"].iter().all(|name| inline.contains(name)),
+                "{inline:?}"
+            );
+            assert_eq!(users_file.is_some(), text.contains("\nusers_file = "), "{text}");
+            assert!(says(&text, "danger: 3 users left out"), "{text}");
+            assert!(says(&text, "turnserver.conf:4: note: carol: name or password"), "{text}");
+        }
+    }
+
+    /// Work is in proportion to the lines: 100,000 users would not end today if each looked at all others.
+    #[test]
+    fn a_hundred_thousand_users_are_imported() {
+        let users: String = (0..100_000).map(|n| format!("user=user-{n}:password-{n}\n")).collect();
+        let conf = format!("lt-cred-mech\nrealm=example.org\n{users}");
+        let import_of = |users_file| import(&Input { users_file, ..input(&conf) }).unwrap();
+        let in_file = import_of(Some("hairpin-users"));
+        assert_eq!(in_file.users[0].1.lines().count(), 100_001);
+        let mut inline = import_of(None);
+        let text = inline.text();
+        assert!(text.matches("[[auth.user]]").count() == 100_000 && inline.text() == text);
     }
 }
 
@@ -549,10 +616,73 @@ mod database {
         assert_eq!((settings.auth.realm.as_str(), settings.auth.users.len()), ("example.org", 1));
     }
 
+    /// Users and secrets of one realm must not open the relay of another, so none is chosen by chance.
+    #[test]
+    fn several_realms_need_a_name() {
+        let database = Database {
+            name: "turndb".into(),
+            users: vec![user("one.example", "alice", KEY), user("two.example", "bob", KEY)],
+            secrets: vec![row("two.example", "a secret of the second realm")],
+            ..Database::default()
+        };
+        for conf in ["lt-cred-mech", "use-auth-secret"] {
+            let input = Input { database: Some(&database), ..input(conf) };
+            let refusal = import(&input).err().map(|refusal| refusal.to_string()).unwrap_or_default();
+            assert!(
+                refusal.contains("turndb has 2: one.example, two.example")
+                    && refusal.contains("add --realm NAME"),
+                "{refusal}"
+            );
+            let (_, settings) = imported(&Input { realm: Some("two.example"), ..input });
+            let names: Vec<_> = settings.auth.users.iter().map(|user| user.name.as_str()).collect();
+            assert!(names == ["bob"] || settings.auth.secrets.len() == 1, "{names:?}");
+        }
+    }
+
+    /// With another database coturn does not use SQLite, and what an old file has is of another time.
+    #[test]
+    fn another_database_precedes_that_of_sqlite() {
+        for key in ["psql-userdb", "sql-userdb", "mysql-userdb", "mongo-userdb", "redis-userdb"] {
+            let of = |conf: &str| super::super::database_of(&conf.replace("OTHER", key));
+            assert_eq!(of("OTHER=host=db"), DatabaseOf::Other);
+            assert_eq!(of("userdb=/a\nOTHER=host=db"), DatabaseOf::Other);
+            assert_eq!(of("OTHER=host=db\nuserdb=/a"), DatabaseOf::File("/a".into()));
+        }
+        assert_eq!(super::super::database_of("realm=example.org"), DatabaseOf::Default);
+    }
+
+    /// coturn asks its database for the secrets of exactly its realm.
+    #[test]
+    fn secrets_of_no_realm_are_not_those_of_a_realm() {
+        let database =
+            Database { secrets: vec![row("", "a secret of no realm at all")], ..Database::default() };
+        let (text, settings) =
+            imported(&Input { database: Some(&database), ..input("use-auth-secret\nrealm=example.org") });
+        assert_eq!(settings.auth.secrets[0].as_bytes(), GENERATED.as_bytes());
+        assert!(says(&text, "1 shared secret of no realm left out"), "{text}");
+    }
+
+    /// The options of the realm precede the configuration, for users as for the rest.
+    #[test]
+    fn the_quota_of_the_database_holds_for_users() {
+        let database = Database {
+            users: vec![user("example.org", "alice", KEY)],
+            options: vec![("example.org".into(), "user-quota".into(), "4".into())],
+            ..Database::default()
+        };
+        let quota = |conf: &str| {
+            let (_, settings) = imported(&Input { database: Some(&database), ..input(conf) });
+            (settings.auth.users[0].allocations, settings.limits.user_allocations)
+        };
+        assert_eq!(quota("lt-cred-mech\nrealm=example.org"), (4, 4));
+        assert_eq!(quota("lt-cred-mech\nrealm=example.org\nuser-quota=9"), (4, 4));
+        assert_eq!(quota("lt-cred-mech\nrealm=example.org\nuser-quota=9\nno-dynamic-realms"), (9, 9));
+    }
+
     #[test]
     fn a_missing_database_is_said() {
         let conf = format!("{SECRET}userdb=/var/lib/turn/turndb");
-        assert_eq!(super::super::database_of(&conf).as_deref(), Some("/var/lib/turn/turndb"));
+        assert_eq!(super::super::database_of(&conf), DatabaseOf::File("/var/lib/turn/turndb".into()));
         let (text, _) = imported(&Input { missing_database: Some("it is damaged"), ..input(&conf) });
         assert!(
             says(&text, "danger: coturn's database was not imported: it is damaged. Name it with --turndb"),
@@ -686,6 +816,32 @@ mod network {
         assert!(says(&text, "listening-port=x is no port; 3478 is used"), "{text}");
     }
 
+    /// Listeners that are wider than coturn's are a danger, and so are addresses that the machine does not have.
+    #[test]
+    fn addresses_that_cannot_be_used_are_dangers() {
+        for conf in ["listening-ip=localhost", "listening-device=eth1"] {
+            let text = text_of(conf);
+            assert!(
+                says(
+                    &text,
+                    "turnserver.conf:3: danger: no listening-ip could be used, so listeners are on every"
+                ),
+                "{text}"
+            );
+        }
+        assert!(!says(&text_of("listening-device=eth1\nlistening-ip=192.0.2.1"), "no listening-ip could be"));
+        let text = text_of("listening-ip=203.0.113.7\nexternal-ip=203.0.113.7");
+        assert!(
+            says(&text, "danger: listening-ip=203.0.113.7: this machine does not have 203.0.113.7 now"),
+            "{text}"
+        );
+        for conf in ["listening-ip=0.0.0.0", "listening-ip=192.0.2.1"] {
+            assert!(!says(&text_of(conf), "this machine does not have"), "{conf}");
+        }
+        let udp = &listeners("external-ip=203.0.113.7/192.0.2.1\naux-server=203.0.113.7:3480")[0];
+        assert_eq!(udp[2], "192.0.2.1:3480", "an auxiliary listener is behind the same NAT");
+    }
+
     /// coturn tells TLS from plain TCP on one port by the first byte.
     #[test]
     fn one_port_for_tcp_and_tls_serves_tls() {
@@ -716,6 +872,9 @@ mod network {
             ports("listening-ip=127.0.0.1\nrelay-ip=192.0.2.1\nmin-port=3000\nmax-port=4000"),
             (3000, 4000)
         );
+        let only = "listening-port=4000\nmin-port=4000\nmax-port=4000";
+        assert_eq!(ports(only), (49152, 65535));
+        assert!(says(&text_of(only), "4000-4000 has only the port of a UDP listener"));
     }
 
     /// Certificates that cannot be used turn TLS off, with the reason; the rest is imported.
@@ -730,6 +889,18 @@ mod network {
             assert!(settings.listen.tls.is_empty() && settings.tls.cert.is_none(), "{text}");
             assert!(says(&text, why) && text.contains("#tls = ["), "{conf}\n{text}");
         }
+        // Nothing else is opened instead of TLS: coturn served neither UDP nor TCP.
+        let conf = format!("{SECRET}cert=/etc/missing.pem\npkey=/etc/privkey.pem\nno-udp\nno-tcp");
+        let mut only_tls = import(&input(&conf)).unwrap();
+        let left = loop {
+            let text = only_tls.text();
+            let mistakes = loaded(&only_tls, &text).expect_err("nothing is left to listen on");
+            if !only_tls.refuse(&mistakes) {
+                break mistakes;
+            }
+        };
+        assert!(format!("{left:?}").contains("there is no listener"), "{left:?}");
+        assert!(format!("{:?}", only_tls.refused()).contains("No such file"));
         let (text, settings) = imported(&input(&format!("{SECRET}cert=fullchain.pem\npkey=\"privkey.pem\"")));
         assert!(text.contains("cert = \"/etc/fullchain.pem\"") && settings.tls.cert.is_some(), "{text}");
     }
@@ -808,6 +979,49 @@ mod peers {
         }
     }
 
+    /// coturn asks whether a peer is on loopback or multicast before it looks at what is allowed; hairpin would open an allowed part of
+    /// such a range.
+    #[test]
+    fn loopback_multicast_and_link_local_ranges_are_not_opened() {
+        for range in [
+            "127.0.0.0-127.255.255.255",
+            "127.0.0.5",
+            "::1",
+            "224.0.0.0-239.255.255.255",
+            "ff02::1",
+            "0.0.0.0",
+            "169.254.169.254",
+            "169.254.0.0-169.254.255.255",
+            "fe80::1",
+        ] {
+            let (allow, _, text) = lists(&format!("allowed-peer-ip={range}"));
+            assert_eq!(allow, "[]", "{text}");
+            assert!(says(&text, &format!("turnserver.conf:3: danger: allowed-peer-ip={range}")), "{text}");
+        }
+        let (allow, _, text) = lists("allowed-peer-ip=126.255.255.255-127.0.0.1");
+        assert_eq!(allow, "[126.255.255.255]", "{text}");
+        let (allow, _, text) = lists("allowed-peer-ip=fd00::7");
+        assert!(allow == "[fd00::7]" && says(&text, "danger: allowed-peer-ip=fd00::7 opens"), "{text}");
+    }
+
+    /// Everything is denied but the relay itself: its clients go on reaching each other, and nothing of the machine is opened.
+    #[test]
+    fn a_denied_range_is_split_around_the_relay_itself() {
+        let (allow, deny, text) = lists(
+            "denied-peer-ip=198.0.0.0-205.255.255.255\nlistening-ip=203.0.113.7\nallowed-peer-ip=203.0.113.7",
+        );
+        assert_eq!(allow, "[]");
+        let settings = settings_of(
+            "denied-peer-ip=198.0.0.0-205.255.255.255\nlistening-ip=203.0.113.7\nallowed-peer-ip=203.0.113.7",
+        );
+        let denies = |ip: &str| {
+            let ip = ip.parse().unwrap();
+            settings.peers.deny.iter().any(|rule| rule.range.contains(ip))
+        };
+        assert!(!denies("203.0.113.7") && denies("203.0.112.255") && denies("198.0.0.1"), "{deny}");
+        assert!(says(&text, "is written without 203.0.113.7, the relay itself"), "{text}");
+    }
+
     /// coturn 4.6 logs an error for CIDR notation, and lets clients reach these peers.
     #[test]
     fn a_denied_range_in_cidr_notation_is_denied() {
@@ -829,6 +1043,16 @@ fn lifetimes_threads_and_quotas_stay_within_the_bounds() {
         (1, 1_000_000, 0)
     );
     assert_eq!(settings.auth.nonce_lifetime, 3600);
+    // coturn has no limit without these lines.
+    let text = text_of("");
+    assert!(
+        says(&text, "lost: without user-quota coturn has no limit") && says(&text, "user_allocations = 1000"),
+        "{text}"
+    );
+    assert!(
+        says(&text, "lost: without total-quota coturn has no limit") && says(&text, "allocations = 100000"),
+        "{text}"
+    );
     let settings = settings_of(
         "unauthorized-ratelimit\nunauthorized-ratelimit-rps=20\ncpus=3\nrelay-threads=500\nmax-bps=-1",
     );
@@ -846,9 +1070,11 @@ fn metrics_are_where_they_were() {
     assert_eq!(listen("prometheus\nprometheus-port=9100\nprometheus-address=10.0.0.7"), ["10.0.0.7:9100"]);
     assert_eq!(listen("prometheus\nprometheus-address=::1"), ["[::1]:9641"]);
     let text = text_of("prometheus-tls");
-    let is_here = super::keys::is_setting("http.tls");
-    assert!(!is_here || says(&text, "tls = true") && says(&text, "TLS requires a certificate"), "{text}");
-    assert!(is_here || says(&text, "prometheus-tls has no counterpart"), "{text}");
+    assert!(says(&text, "tls = true") && says(&text, "TLS requires a certificate"), "{text}");
+    // A name is not guessed, and does not open the metrics to everybody.
+    assert_eq!(listen("prometheus\nprometheus-address=localhost"), ["127.0.0.1:9641"]);
+    let text = text_of("prometheus\nprometheus-address=metrics.internal");
+    assert!(says(&text, "danger: prometheus-address=metrics.internal is no address"), "{text}");
     let text = text_of("prometheus\nprometheus-path=/stats");
     assert!(
         says(&text, "whoever can connect to 0.0.0.0:9641 reads the metrics")
