@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::own::Own;
-use super::{addresses, privileges, reading, unix_now};
+use super::{account, addresses, reading, unix_now};
 use crate::auth::{Auth, NonceKeys, Secret};
 use crate::config::files::unreadable;
 use crate::config::{self, Argument, FileContents, Finding, Loaded, PREFIX, ReadContext};
@@ -149,7 +149,7 @@ fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadC
         },
         discovered: &addresses::discovered,
         has_address: &is_here,
-        has_user: &|name| privileges::account(name).is_some(),
+        has_user: &|name| account::by_name_or_number(name).is_some(),
         read,
         read_here: &|path| reading::read(path),
         variables: &variables,

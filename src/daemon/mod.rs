@@ -9,7 +9,7 @@
 //! - [`reading`]: the files of an operator; `certificate`: the certificate of a relay without a configuration
 //! - `certificates`: those that serve, which are read again when `file_watch` notices changes
 //! - `announce`: the log lines of a start
-//! - `privileges`: the user that a process of root becomes
+//! - `privileges`: the user that a process of root becomes; `account`: users of this machine
 //! - `main_loop`: what a running relay is asked to do; [`control`]: orders to it; [`reload`]: what a reload came to
 //! - [`overlays`], `overlay_orders`: peers that programs name
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
@@ -17,6 +17,7 @@
 //! - [`security`]: HTTP or HTTPS; [`service_manager`]: what systemd is told
 //! - [`logging`]; [`http`], `metrics`, `host`, [`process`] and `heartbeat`: metrics and health
 
+mod account;
 pub mod addresses;
 pub mod admin;
 mod announce;

@@ -20,7 +20,7 @@ use nix::unistd::{
     Gid, Group, Uid, User, fchown, fchownat, geteuid, initgroups, setresgid, setresuid, setuid,
 };
 
-use super::{ServeArgs, certificate, configuration, control_socket, is_service, reading, variable};
+use super::{ServeArgs, account, certificate, configuration, control_socket, is_service, reading, variable};
 use crate::config::settings::{ControlSocket, Settings};
 use crate::config::{Finding, PREFIX};
 
@@ -49,12 +49,6 @@ pub struct Said {
     pub warnings: Vec<String>,
 }
 
-/// An account of this machine, by its name or its number.
-pub fn account(name: &str) -> Option<User> {
-    let by_name = User::from_name(name).ok().flatten();
-    by_name.or_else(|| User::from_uid(Uid::from_raw(name.parse().ok()?)).ok().flatten())
-}
-
 /// Makes this process one of the user of the settings. To be called before there is a second thread.
 ///
 /// # Errors
@@ -70,7 +64,7 @@ pub fn settle(settings: &Settings, args: &ServeArgs) -> Result<Said, Box<Finding
         let (key, value) = ("user".to_owned(), format!("{:?}", settings.user));
         Box::new(Finding { file, line, key, value, what, fix: fix.to_owned(), warning: false })
     };
-    let Some(user) = account(&settings.user) else {
+    let Some(user) = account::by_name_or_number(&settings.user) else {
         return Err(wrong("this machine has no user of this name".into(), "create it, or name another one"));
     };
     if user.uid == me {
