@@ -72,7 +72,7 @@ pub use layers::Site;
 pub use listener::{Listener, ListenerPeers, ListenerSettings, PeersMode};
 pub use load::{Loaded, load, without_file};
 pub use overrides::PREFIX;
-pub use report::{Finding, Note};
+pub use report::{Finding, Note, names_others};
 pub use secrets::{WrongLine, secrets_in_file};
 pub use settings::Settings;
 pub use table::SECRET_VARIABLE;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::shown as masking;
+
 /// One mistake, or one warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -56,7 +58,23 @@ impl fmt::Display for Note {
     }
 }
 
+/// Whether a setting may name peers, or clients.
+pub fn names_others(key: &str) -> bool {
+    key.contains("peers") || key.ends_with("exempt_sources")
+}
+
 impl Finding {
+    /// The same for the log, where addresses of others may have to be masked.
+    pub fn logged(&self) -> String {
+        if !names_others(&self.key) {
+            return self.to_string();
+        }
+        // Before a long value is cut off, which could be inside of an address
+        let masked = |text: &str| masking::text(text).into_owned();
+        let (value, what, fix) = (masked(&self.value), masked(&self.what), masked(&self.fix));
+        Finding { value, what, fix, ..self.clone() }.to_string()
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
         write!(f, "{}:", self.file)?;
         if let Some(line) = self.line {

@@ -134,8 +134,9 @@ fn new_warnings(settings: &Settings, before: &Site, now: &Site) -> Vec<String> {
     };
     let told = found(before);
     let new = found(now).into_iter().filter(|one| told.iter().all(|told| told.what != one.what));
-    let mut lines: Vec<String> =
-        new.map(|one| format!("{}: {}; {}", one.keys[0], one.what, one.fix)).collect();
+    let mut lines: Vec<String> = new
+        .map(|one| shown::text(&format!("{}: {}; {}", one.keys[0], one.what, one.fix)).into_owned())
+        .collect();
     for rule in &settings.peers.allow {
         let (old, new) = (closed(rule, before), closed(rule, now));
         if old.is_empty() && !new.is_empty() {

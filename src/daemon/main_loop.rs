@@ -27,7 +27,7 @@ use super::{
     KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, load, offer_ice_servers,
 };
 
-use crate::config::{Change, Finding, Loaded, Reload};
+use crate::config::{Change, Finding, Loaded, Reload, names_others};
 use crate::plural::counted;
 use crate::shown;
 
@@ -228,7 +228,7 @@ impl Daemon<'_> {
         match &done {
             Ok(report) => log_report(by, report),
             Err(error) => {
-                error.findings.iter().for_each(|mistake| error!("{mistake}"));
+                error.findings.iter().for_each(|mistake| error!("{}", mistake.logged()));
                 error!("{by}: nothing has changed: {error}");
             }
         }
@@ -317,11 +317,9 @@ async fn reread(args: ServeArgs) -> Result<Reread, ReloadError> {
 
 /// Logs what a reload has changed, one line per setting, and then how many.
 fn log_report(by: &str, report: &ReloadReport) {
-    report.warnings.iter().for_each(|warning| warn!("{warning}"));
+    report.warnings.iter().for_each(|warning| warn!("{}", warning.logged()));
     let (restart, changed): (Vec<_>, Vec<_>) =
         report.changed.iter().partition(|change| change.holds == Reload::Restart);
-    // Such a setting may name peers, or clients.
-    let names_others = |key: &str| key.contains("peers") || key.ends_with("exempt_sources");
     let told = |change: &Change| match names_others(change.key) {
         true => shown::text(&change.what).into_owned(),
         false => change.what.clone(),

@@ -231,7 +231,7 @@ fn run(
     let signals = Signals::new(signals, stop.clone())?;
     info!(version = crate::VERSION, "hairpin is starting");
     // What `peers.allow` does not open is said where it is announced.
-    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    loaded.warnings.iter().for_each(|warning| warn!("{}", warning.logged()));
     loaded.overrides.iter().for_each(|note| info!("{note}"));
     said.note.iter().for_each(|note| info!("{note}"));
     said.warnings.iter().for_each(|warning| warn!("{warning}"));

@@ -9,6 +9,7 @@ use super::overlays::{OWNERS, Overlay, OverlayError, OverlayOrder, OverlaySet, O
 use super::relay::RunningRelay;
 use super::store::Unconfirmed;
 use super::unix_now;
+use crate::shown;
 use crate::turn::peers::OverlayMode;
 
 impl Control {
@@ -78,7 +79,7 @@ impl OverlayStore {
         self.change(new, relay).await?;
         let warnings = overlay.warnings(relay.settings(), relay.site());
         info!("peers: {overlay}");
-        warnings.iter().for_each(|warning| warn!("{warning}"));
+        warnings.iter().for_each(|warning| warn!("{}", shown::text(warning)));
         Ok(OverlaySet { overlay, replaced, warnings })
     }
 

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::store::Store;
 use crate::config::{Settings, Site};
 use crate::plural::counted;
+use crate::shown;
 use crate::turn::peers::{Cidr, OverlayMode, Overlays, PeerRule, PeerRuleError, PeerRules, Rules};
 
 /// The most owners.
@@ -126,7 +127,7 @@ impl OverlayStore {
     pub fn announce(&self, settings: &Settings, site: &Site) {
         for overlay in self.overlays.values() {
             info!("peers: {overlay}, as before the start");
-            overlay.warnings(settings, site).iter().for_each(|warning| warn!("{warning}"));
+            overlay.warnings(settings, site).iter().for_each(|warning| warn!("{}", shown::text(warning)));
         }
     }
 

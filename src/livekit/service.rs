@@ -99,7 +99,7 @@ fn start(file: &Path, loaded: Loaded, signals: BlockedSignals, logging: &Logging
 /// Works until a signal stops it, or a part of it ends, which is a bug.
 async fn serve(file: &Path, loaded: Loaded, mut signals: Signals, logging: &Logging) -> Result<()> {
     info!(version = crate::VERSION, "hairpin-livekit is starting with {}", file.display());
-    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    loaded.warnings.iter().for_each(|warning| warn!("{}", warning.logged()));
     let mut http = Arc::new(HttpServer::open(&loaded.settings.http)?);
     let mut sidecar = Arc::new(Sidecar::new(loaded.settings)?);
     let heartbeat = Arc::new(Heartbeat::new());
@@ -200,13 +200,13 @@ fn reload(
     let loaded = match config::read(file, Purpose::Run) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| error!("{mistake}"));
+            mistakes.iter().for_each(|mistake| error!("{}", mistake.logged()));
             let what = counted(mistakes.len(), "mistake");
             error!("the configuration has {what}: nothing is changed");
             return Err(format!("the configuration has {what}"));
         }
     };
-    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    loaded.warnings.iter().for_each(|warning| warn!("{}", warning.logged()));
     let changed = config::changes(&running.settings, &loaded.settings);
     let log = loaded.settings.log.clone();
     // What can fail comes first.

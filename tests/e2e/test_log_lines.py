@@ -195,6 +195,21 @@ def test_masked_addresses(form, start, host, clients, peers, tls, dial, connect,
             assert len(lines) >= 5, "opened, refused, dropped, audit, closed"
 
 
+def test_masked_warnings(start, host):
+    """The rule holds for warnings, too: a rule of `[peers]` or of an overlay may be a single peer."""
+    peers = {"allow": ["64:ff9b::198.51.100.7", "2002:c633:6407::9"], "deny": ["198.51.100.8", "198.51.100.0/28"]}
+    relay = start(host, peers=peers, log={"mask_addresses": True})
+    relay.ctl("peers", "set", "sfu", "198.51.100.8:7882")
+    changed = peers | {"allow": ["64:ff9b::198.51.100.9"]}
+    assert "is reloaded" in reload(relay, peers=changed, log={"format": "json", "mask_addresses": True})
+    told = [line["message"] for line in relay.lines(level="WARN")]
+    assert [line for line in told if "the overlay of sfu does not open 198.51.100.0/24" in line], told
+    assert len([line for line in told if "64:ff9b::/48 has no effect" in line]) == 2, told
+    found = re.search(r".*(198\.51\.100\.[789]|c633:640[789]).*", relay.log)
+    assert not found, found[0]
+    assert "198.51.100.0/28" in relay.log, "ranges stay"
+
+
 def test_masking_is_reloaded(start, host, connect):
     """`log.mask_addresses` holds from the next line on."""
     relay = start(host)

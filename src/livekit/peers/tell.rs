@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::overlay::{Step, Told};
 use crate::livekit::relays::{Relay, RelayStatus};
 use crate::livekit::settings::PeersMode;
+use crate::shown;
 
 /// How often a relay is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -110,7 +111,8 @@ impl Teller {
                 let set = self.relay.set_peers(mode, addresses).await;
                 let warnings = set.map_err(|failure| failure.message)?;
                 self.told.told(status, self.mode, addresses);
-                let shown = shortened(addresses);
+                let listed = shortened(addresses);
+                let shown = shown::text(&listed);
                 match self.mode {
                     PeersMode::Add => info!("relay {name}: clients also reach the SFU at {shown}"),
                     _ => info!("relay {name}: clients reach the SFU at {shown}, and nothing else"),
@@ -153,7 +155,7 @@ fn shortened(addresses: &[String]) -> String {
 /// Logs sentences that were not there the last time.
 pub(super) fn log_new(logged: &mut BTreeSet<String>, now: &[String], of: &str) {
     let now: BTreeSet<String> = now.iter().cloned().collect();
-    now.difference(logged).for_each(|sentence| warn!("{of}: {sentence}"));
+    now.difference(logged).for_each(|sentence| warn!("{of}: {}", shown::text(sentence)));
     *logged = now;
 }
 
