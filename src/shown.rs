@@ -151,11 +151,15 @@ fn whole(text: &[u8], has_path: bool) -> Option<(usize, Found)> {
     Some((length + 1 + digits, if is_range { Found::Range } else { Found::Host(ip) }))
 }
 
+/// The most characters of an address, such as `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
+const LONGEST: usize = 45;
+
 /// The longest address that a text begins with, and its length.
 fn ip(text: &[u8]) -> Option<(usize, IpAddr)> {
     let ends =
         |length: usize| !text.get(length).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-    let run = |is_part: fn(&u8) -> bool| text.iter().take_while(|byte| is_part(byte)).count();
+    let run =
+        |is_part: fn(&u8) -> bool| text.iter().take(LONGEST + 1).take_while(|byte| is_part(byte)).count();
     let parsed = |length: usize| std::str::from_utf8(&text[..length]).ok()?.parse::<IpAddr>().ok();
     let v6 = run(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte));
     // A port, a colon or a full stop of the sentence may follow.
@@ -169,10 +173,16 @@ fn ip(text: &[u8]) -> Option<(usize, IpAddr)> {
     let found = found
         .filter_map(|length| Some((length, parsed(length).filter(is_v6)?)))
         .max_by_key(|(length, _)| *length);
-    found.or_else(|| {
+    let found = found.or_else(|| {
         let v4 = run(|byte| byte.is_ascii_digit() || *byte == b'.');
-        let length = v4 - usize::from(text[..v4].ends_with(b"."));
+        let length = text[..v4].iter().rposition(|byte| *byte != b'.')? + 1;
         Some((length, parsed(length).filter(|_| ends(length))?))
+    });
+    // A value that was cut off, so that some groups are missing
+    found.or_else(|| {
+        let begun = std::str::from_utf8(text[..v6].strip_suffix(b"...")?).ok()?;
+        let groups = begun.trim_end_matches(':');
+        Some((begun.len(), format!("{groups}::").parse().ok().filter(|_| groups.matches(':').count() > 2)?))
     })
 }
 
@@ -274,6 +284,8 @@ mod tests {
             ("at 2001:db8:1:2::9: refused", "at 2001:db8:1::/48: refused"),
             ("[2001:db8:1:2::9] and 10.1.2.3", "2001:db8:1::/48 and 10.1.2.0/24"),
             ("203.0.113.7", "203.0.113.0/24"),
+            ("198.51.100.7..., 2001:db8:1:2::9...", "198.51.100.0/24..., 2001:db8:1::/48..."),
+            ("2001:db8:1:2:3..., 2001:db8:1:2:...", "2001:db8:1::/48..., 2001:db8:1::/48..."),
             ("peers.allow: 198.51.100.7:20000-40000 opens", "peers.allow: 198.51.100.0/24 opens"),
             ("[2001:db8:1:2::9]:20000-40000; it", "2001:db8:1::/48; it"),
             ("turn:198.51.100.7:3478?transport=udp", "turn:198.51.100.0/24?transport=udp"),
@@ -298,7 +310,7 @@ mod tests {
         for sentence in [
             "10.0.0.0/8 at 12:30:01, feed::",
             "10.0.0.0/8:20000-40000, [2001:db8::/32]:7882, 198.51.100.8/30, ::/0",
-            "src/a.rs:12:5: 1.2.3",
+            "src/a.rs:12:5: 1.2.3, at 12:30:01...",
             "release 1.2.3.4.5 v1.2.3.4",
             "std::fmt",
             "",
