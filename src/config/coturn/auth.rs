@@ -1,5 +1,6 @@
 //! Who may use the relay: realm, shared secrets, users and nonces.
 
+use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 
 use toml_edit::Value;
@@ -141,9 +142,10 @@ fn secrets(input: &Input<'_>, lines: &Lines<'_>, realm: Option<&str>, document: 
         document.comment("auth", Weight::Lost, Place::Database, text);
     }
     let (mut good, mut at, mut wrong): (Vec<&str>, _, _) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
     for (secret, place) in from_file.chain(rows) {
         match shared_secret(secret) {
-            Ok(_) if good.contains(&secret) => {}
+            Ok(_) if !seen.insert(secret) => {}
             Ok(_) => {
                 good.push(secret);
                 at.extend(place.lines().iter().copied());

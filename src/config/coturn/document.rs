@@ -249,7 +249,12 @@ impl Document {
 impl Item {
     fn name(&self) -> String {
         let key = self.settings.first().map_or("", |(key, _)| *key);
-        if self.section.is_empty() { key.to_owned() } else { format!("{}.{key}", self.section) }
+        match (self.section, key) {
+            ("", key) => key.to_owned(),
+            // A user that is left out has no settings.
+            (section, "") => section.to_owned(),
+            (section, key) => format!("{section}.{key}"),
+        }
     }
 
     fn is_listener(&self) -> bool {

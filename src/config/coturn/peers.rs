@@ -1,6 +1,7 @@
 //! Which peers may be reached. In coturn an allowed peer is never denied, and what is neither may be reached, private networks
 //! included. Here the longest prefix decides, and what is not globally reachable is refused by default.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toml_edit::Value;
@@ -26,7 +27,7 @@ pub fn translate(input: &Input<'_>, lines: &Lines<'_>, document: &mut Document) 
     let everything: Vec<Cidr> = denied.iter().flat_map(|one| one.ranges.iter().copied()).collect();
     let own = allow(input, lines, &mut allowed, document);
     // Of the two, coturn asks for allowed peers first. Here the longer prefix decides, so only what is wider matters.
-    let open: Vec<Cidr> = allowed.iter().flat_map(|one| one.ranges.iter().copied()).collect();
+    let open: HashSet<Cidr> = allowed.iter().flat_map(|one| one.ranges.iter().copied()).collect();
     deny(&open, &own, &mut denied, document);
     write("peers.allow", &allowed, document);
     write("peers.deny", &denied, document);
@@ -218,7 +219,7 @@ fn own_addresses(lines: &Lines<'_>) -> Vec<IpAddr> {
 
 /// What of the denied ranges is to be denied here: neither what coturn allows nevertheless, nor what is refused by default. `own`
 /// are addresses of the relay that coturn allows: its clients meet there.
-fn deny(open: &[Cidr], own: &[IpAddr], denied: &mut [Ranges], document: &mut Document) {
+fn deny(open: &HashSet<Cidr>, own: &[IpAddr], denied: &mut [Ranges], document: &mut Document) {
     let special: Vec<Cidr> =
         refused_by_default().map(|(range, _)| range.parse().expect("a range of ours")).collect();
     let mut by_default = Vec::new();
@@ -234,7 +235,11 @@ fn deny(open: &[Cidr], own: &[IpAddr], denied: &mut [Ranges], document: &mut Doc
             }
         }
         let before = ranges.len();
-        ranges.retain(|range| !open.iter().any(|open| open.covers(range)));
+        // Looked up by its prefixes, because a database may have many of both.
+        ranges.retain(|range| {
+            !(0..=length(range))
+                .any(|len| Cidr::new(range.first(), len).is_some_and(|wider| open.contains(&wider)))
+        });
         if ranges.len() < before {
             let text = format!(
                 "denied-peer-ip={written}: coturn allows it, or a part of it, because of allowed-peer-ip; so does hairpin"
@@ -260,10 +265,16 @@ fn without(range: Cidr, ip: IpAddr) -> Vec<Cidr> {
         return vec![range];
     }
     let most = if ip.is_ipv4() { 32 } else { 128 };
-    let length = (0..=most).find(|len| Cidr::new(ip, *len) == Some(range)).unwrap_or(most);
+    let length = length(&range);
     // Each further bit of the address leaves out the half without it.
     let halves = (length + 1..=most).filter_map(|len| Cidr::new(flipped(ip, most - len), len));
     halves.collect()
+}
+
+/// The length of a range's prefix.
+fn length(range: &Cidr) -> u8 {
+    let most = if range.first().is_ipv4() { 32 } else { 128 };
+    (0..=most).find(|len| Cidr::new(range.first(), *len) == Some(*range)).unwrap_or(most)
 }
 
 /// An address with one bit changed, counted from the last.
@@ -277,7 +288,7 @@ fn flipped(ip: IpAddr, bit: u8) -> IpAddr {
 fn write(key: &'static str, all: &[Ranges], document: &mut Document) {
     let mut list: Vec<String> = Vec::new();
     let mut at = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for Ranges { place, ranges, .. } in all.iter().filter(|one| !one.ranges.is_empty()) {
         at.extend(place.lines());
         list.extend(
