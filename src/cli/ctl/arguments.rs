@@ -35,6 +35,13 @@ pub struct CtlArgs {
     pub ca_file: Option<PathBuf>,
 }
 
+impl CtlArgs {
+    /// Whether they say where the relay is.
+    pub fn names_relay(&self) -> bool {
+        self.socket.is_some() || self.config.is_some() || self.url.is_some()
+    }
+}
+
 #[derive(Subcommand)]
 pub enum CtlCommand {
     /// Show what the relay is and does: version, addresses, ICE URLs, limits, peers

@@ -27,6 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How often in a row a connection may break meanwhile.
 const ATTEMPTS: u32 = 10;
 
+/// How long a relay has to notice SIGHUP, and to say that it reloads.
+const SIGNAL_TIME: Duration = Duration::from_millis(200);
+
 /// Carries out a command.
 pub fn run(args: &CtlArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -107,9 +110,12 @@ async fn carry_out(args: &CtlArgs) -> Result<(), Failure> {
                 kill(Pid::from_raw(*pid), Signal::SIGHUP).map_err(|error| {
                     Failure::new(format!("process {pid} cannot be told to reload: {error}"))
                 })?;
-                note(
-                    "there is no control socket; SIGHUP was sent, and the log of the relay says what came of it",
-                );
+                // systemd learns from the relay itself that it reloads, and has to hear that before this command ends.
+                tokio::time::sleep(SIGNAL_TIME).await;
+                let place = if args.names_relay() { "" } else { " at the default path" };
+                note(&format!(
+                    "no control socket{place}; SIGHUP was sent, and the log of the relay says what came of it"
+                ));
             }
             (answer, _) => show(&answer?, table::reloaded),
         },
