@@ -1,5 +1,8 @@
 """Shared fixtures: hosts, a relay on one of them, and the relay's log when a test fails."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 import relay as daemon
@@ -86,6 +89,14 @@ def machine(host, tmp_path, request):
     with Machine(host, tmp_path / "machine") as machine:
         request.node.programs = [machine]
         yield machine
+
+
+@pytest.fixture
+def package():
+    """The Debian package under test."""
+    path = os.environ.get("HAIRPIN_DEB")
+    assert path and Path(path).exists(), "HAIRPIN_DEB has to name the package that `cargo deb` made"
+    return Path(path)
 
 
 @pytest.fixture(params=[1, 4], ids=["1-worker", "4-workers"])

@@ -5,12 +5,10 @@ that leaves its files where certbot would.
 
 import contextlib
 import json
-import os
 import re
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -38,14 +36,6 @@ def machine(switch, tmp_path, request):
     with Machine(host, tmp_path / "machine") as machine:
         request.node.programs = [machine]
         yield machine.boot()
-
-
-@pytest.fixture
-def package():
-    """The Debian package under test."""
-    path = os.environ.get("HAIRPIN_DEB")
-    assert path and Path(path).exists(), "HAIRPIN_DEB has to name the package that `cargo deb` made"
-    return Path(path)
 
 
 @pytest.fixture
@@ -219,6 +209,7 @@ def test_ufw(machine, clients, package):
     [(_, text)] = marked("../README.md", "vps")
     with Client(clients, (machine.host.v4, 3478), users(json.loads(enter(machine, text).splitlines()[-1]))) as client:
         client.allocate()
+    assert ("online", "apt-get install --yes ufw\n") in marked(PAGE, "vps")
     follow(machine, "ufw")
     only_documented_ports(machine, clients)
 
@@ -265,9 +256,17 @@ def test_the_rest_of_the_page(machine, clients, package):
         with Client(clients, server, credentials()) as new:
             new.allocate()
     enter(machine, "hairpin ctl revoke mallory --for 7d")
+    drop_in = "/etc/systemd/system/hairpin.service.d/limit.conf"
+    machine.write(drop_in, "[Service]\nLimitNOFILE=300000\n")
+    enter(machine, "mkdir /var/lib/hairpin-livekit; echo '[]' > /var/lib/hairpin-livekit/rooms")
     follow(machine, "backup")
-    enter(machine, "systemctl stop hairpin; rm -rf /etc/hairpin/* /var/lib/hairpin/*")
+    lost = "/etc/hairpin/* /var/lib/hairpin/* /var/lib/hairpin-livekit /etc/systemd/system/hairpin*.d /etc/nftables.conf"
+    enter(machine, f"systemctl stop hairpin; rm -rf {lost}")
     follow(machine, "restore")
+    assert machine.exists("/etc/nftables.conf")
+    assert machine.run("stat", "-c", "%U", "/var/lib/hairpin-livekit/rooms").stdout == "hairpin\n"
+    assert machine.show("hairpin", "LimitNOFILE") == {"LimitNOFILE": "300000"}, "the drop-in is back, and counts"
+    machine.run("rm", drop_in)
     eventually(lambda: machine.run("hairpin", "ctl", "status", check=False).returncode == 0)
     with Client(clients, server, credentials()) as client:
         client.allocate()
@@ -279,3 +278,16 @@ def test_the_rest_of_the_page(machine, clients, package):
     [kernel] = [text for kind, text in marked(PAGE, "vps") if kind == "kernel"]
     for key in re.findall(r"^([\w.]+) = \d+$", kernel, flags=re.M):
         assert machine.exists(f"/proc/sys/{key.replace('.', '/')}"), key
+
+
+def test_a_program_that_is_installed_by_hand(machine, clients):
+    """The commands for a program without the package make a service that serves, and reloads."""
+    for name in ("systemd/hairpin.sysusers", "systemd/hairpin.service", "conf/hairpin.toml"):
+        machine.copy(DOCS.parent / name, f"/root/{name}", mode=0o644)
+    machine.copy(PROGRAM, "/root/target/release/hairpin", mode=0o755)
+    follow(machine, "by-hand")
+    assert machine.systemctl("is-active", "hairpin") == "active"
+    assert machine.run("stat", "-c", "%a %U:%G", "/etc/hairpin/hairpin.toml").stdout == "640 root:hairpin\n"
+    with Client(clients, (machine.host.v4, 3478), User("nobody", "")) as client:
+        assert client.binding() is not None
+    machine.systemctl("reload", "hairpin")
