@@ -190,7 +190,7 @@ fn see_also(roff: &mut Roff, name: &str, command: &Command, parent: Option<&str>
     }
     roff.text(line);
     roff.control("PP", []);
-    roff.text([roman("The documentation, docs/ in these pages, is in /usr/share/doc/hairpin.")]);
+    roff.text([roman("The documentation, docs/ in these pages, is in /usr/share/doc/hairpin/docs.")]);
 }
 
 #[cfg(test)]

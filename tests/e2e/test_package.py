@@ -1,16 +1,15 @@
 """The Debian package on a bare Debian with systemd: installed, used, upgraded, removed and purged, as its operator sees it."""
 
 import json
-import os
+import os.path
 import re
 import subprocess
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pytest
 
 import coturn
 from hosts import eventually
-from machine import Machine
 from turn import Client, User
 
 CONFIG = "/etc/hairpin/hairpin.toml"
@@ -24,25 +23,9 @@ OTHERS = re.compile(
 
 
 @pytest.fixture
-def package():
-    """The Debian package under test."""
-    path = os.environ.get("HAIRPIN_DEB")
-    assert path and Path(path).exists(), "HAIRPIN_DEB has to name the package that `cargo deb` made"
-    return Path(path)
-
-
-@pytest.fixture
 def host(switch):
     """The host of the machine. Its default route leads nowhere; the relay takes its address from it."""
     return switch.host("relay", default_route=True)
-
-
-@pytest.fixture
-def machine(host, tmp_path, request):
-    """A Debian machine that is switched off."""
-    with Machine(host, tmp_path / "machine") as machine:
-        request.node.programs = [machine]
-        yield machine
 
 
 def next_version(package, folder):
@@ -80,6 +63,12 @@ def credentials(machine, *arguments):
     printed = machine.run("hairpin", "credentials", "--user", "alice", *(arguments or SERVICE)).stdout
     [server] = json.loads(printed)["iceServers"]
     return server
+
+
+def maintainer_script(machine, name, *arguments):
+    """Runs a script of the installed package as dpkg does; returns what it printed."""
+    environment = {"DPKG_MAINTSCRIPT_PACKAGE": "hairpin", "DPKG_MAINTSCRIPT_NAME": name, "DPKG_ROOT": ""}
+    return machine.run(f"/var/lib/dpkg/info/hairpin.{name}", *arguments, environment=environment).stdout
 
 
 def is_active(machine, unit="hairpin"):
@@ -125,6 +114,7 @@ def test_the_life_of_the_package(package, machine, host, clients, tmp_path):
     machine.run("systemctl", "stop", "hairpin")
     assert "the relay was not running. To start it: systemctl start hairpin" in install(machine, package)
     assert not is_active(machine), "an upgrade starts what its operator has stopped"
+    assert maintainer_script(machine, "postinst", "abort-upgrade", "99.0-1") == "" and not is_active(machine)
     machine.systemctl("start", "hairpin")
     pid, secret = machine.main_pid("hairpin"), machine.read("/var/lib/hairpin/secret")
     server = credentials(machine)
@@ -133,6 +123,7 @@ def test_the_life_of_the_package(package, machine, host, clients, tmp_path):
         package = next_version(package, tmp_path)
         said = install(machine, package, "--force-confold")
         assert "hairpin ctl drain --wait && systemctl start hairpin" in said and "systemctl restart hairpin" in said
+        assert "the relay was not restarted: it runs the program that it was started with" in said
         assert machine.main_pid("hairpin") == pid and is_active(machine)
         client.refresh()
     assert dpkg(machine, "--status", "hairpin").count("Version: 99.0-1") == 1
@@ -142,6 +133,12 @@ def test_the_life_of_the_package(package, machine, host, clients, tmp_path):
     machine.run("sh", "-ec", "hairpin ctl drain --deadline 1 --wait && systemctl start hairpin")
     assert machine.main_pid("hairpin") not in (0, pid) and machine.read("/var/lib/hairpin/secret") == secret
     assert machine.run("readlink", f"/proc/{machine.main_pid('hairpin')}/exe").stdout == "/usr/bin/hairpin\n"
+
+    # A removal that fails has stopped it.
+    maintainer_script(machine, "prerm", "remove")
+    assert not is_active(machine)
+    assert maintainer_script(machine, "postinst", "abort-remove") == "" and is_active(machine)
+    assert not is_active(machine, "hairpin-livekit"), "it was never enabled"
 
     # Disabled by its operator, it stays disabled.
     machine.systemctl("disable", "hairpin")
@@ -200,6 +197,17 @@ def test_an_installation_that_may_not_or_cannot_start_the_relay(package, machine
     machine.systemctl("start", "hairpin")
 
 
+def dead_links(machine, names):
+    """The links of the packaged pages that lead nowhere in the package."""
+    dead = []
+    for page in (name for name in names if name.startswith("/usr/share/doc/hairpin/") and name.endswith(".md")):
+        for link in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", machine.read(page)):
+            target = os.path.normpath(PurePosixPath(page).parent / link)
+            if not re.match(r"[a-z]+:", link) and target not in names:
+                dead.append(f"{page}: {link}")
+    return dead
+
+
 def test_what_is_in_the_package(package, machine):
     """Both programs have manual pages without errors for every command, and completions for three shells. The units are well-formed, and
     the documentation is there.
@@ -220,10 +228,45 @@ def test_what_is_in_the_package(package, machine):
     assert "--deadline" in machine.run("man", "-P", "cat", "hairpin-ctl-drain").stdout
     machine.run("systemd-analyze", "verify", "--man=no", "hairpin.service", "hairpin-livekit.service")
     names = dpkg(machine, "--listfiles", "hairpin").splitlines()
-    for name in ("copyright", "changelog.gz", "changelog.Debian.gz", "operating.md", "configuration.md"):
+    for name in ("copyright", "changelog.gz", "changelog.Debian.gz", "README.md", "docs/operating.md", "docs/configuration.md"):
         assert f"/usr/share/doc/hairpin/{name}" in names
     for name in ("grafana/hairpin.json", "prometheus/alerts.yml", "prometheus/recording.yml"):
         assert f"/usr/share/doc/hairpin/examples/{name}" in names
+    for unit in ("hairpin", "hairpin-livekit"):
+        [page] = re.findall(r"file://(\S+)", machine.read(f"/usr/lib/systemd/system/{unit}.service"))
+        assert page in names
+    assert not dead_links(machine, names)
     assert not [name for name in names if name.startswith(("/usr/local", "/opt", "/lib/"))]
     conffiles = machine.run("dpkg-query", "--showformat=${Conffiles}", "--show", "hairpin").stdout.split()[::2]
     assert set(conffiles) == {CONFIG, "/etc/hairpin/hairpin-livekit.toml"}
+
+
+def test_the_sidecar_as_a_service(package, machine):
+    """`hairpin-livekit init` replaces the packaged sample, and what it prints starts the service, which can read the configuration and
+    the API keys that root has written. It waits for LiveKit, which is not there.
+    """
+    machine.boot()
+    install(machine, package)
+    machine.write("/etc/hairpin/livekit-keys", f"APIexample: {32 * 's'}\n", mode=0o600)
+    init = ("hairpin-livekit", "init", "--livekit-url", "ws://127.0.0.1:7880", "--api-key-file", "/etc/hairpin/livekit-keys")
+    config = "/etc/hairpin/hairpin-livekit.toml"
+    # Status 1: LiveKit is missing, and the configuration is written nevertheless.
+    printed = machine.run(*init, check=1).stdout
+    assert printed.startswith(f"The configuration is in {config}.\n"), printed
+    assert machine.run(*init, check=1).stderr.count("use --force") == 1
+    machine.run(*init, "--force", check=1)
+    assert machine.run("stat", "-c", "%a %U:%G", config).stdout == "640 root:hairpin\n"
+    commands = re.findall(r"^ {5}((?:chgrp|chmod|systemctl) .*)$", printed, re.M)
+    assert commands == [
+        "chgrp hairpin /etc/hairpin/livekit-keys",
+        "chmod 640 /etc/hairpin/livekit-keys",
+        "systemctl enable --now hairpin-livekit",
+    ]
+    machine.run("sh", "-ec", "\n".join(commands))
+    assert is_active(machine, "hairpin-livekit"), machine.journal("hairpin-livekit")
+
+    # A removal that fails starts what it has stopped.
+    maintainer_script(machine, "prerm", "remove")
+    assert not is_active(machine, "hairpin-livekit")
+    maintainer_script(machine, "postinst", "abort-remove")
+    assert is_active(machine, "hairpin-livekit") and is_active(machine)
