@@ -87,19 +87,23 @@ fn files_are_not_overwritten_without_force() {
 }
 
 #[test]
-fn standard_output_gets_it_where_it_is_asked_for_or_redirected() {
+fn standard_output_gets_it_where_it_is_asked_for_or_the_file_itself() {
     let folder = folder(CONF);
     let run = import(folder.path(), &["--out", "-"]);
     assert!(run.status == 0 && run.stdout.starts_with("# Imported from turnserver.conf"), "{}", run.stdout);
-    let redirected = folder.path().join("redirected.toml");
-    let status = command(&["import-coturn", "turnserver.conf"])
-        .current_dir(folder.path())
-        .stdout(fs::File::create(&redirected).unwrap())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.unwrap().success());
-    assert_eq!(fs::read_to_string(&redirected).unwrap(), run.stdout);
-    assert!(!folder.path().join("hairpin.toml").exists());
+    // A log gets no secrets; the file that is meant anyway gets them by either way.
+    for (name, text) in [("log", ""), ("hairpin.toml", &*run.stdout)] {
+        let path = folder.path().join(name);
+        let status = command(&["import-coturn", "turnserver.conf"])
+            .current_dir(folder.path())
+            .stdout(fs::File::create(&path).unwrap())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::read_to_string(folder.path().join("hairpin.toml")).unwrap(), run.stdout);
+        fs::remove_file(folder.path().join("hairpin.toml")).unwrap();
+    }
 }
 
 /// An anonymous relay is refused with 2 and nothing is written; with the word it gets a secret of its own.

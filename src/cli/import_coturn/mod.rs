@@ -4,7 +4,7 @@
 mod output;
 mod turndb;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -219,6 +219,9 @@ fn database(args: &ImportArgs, text: &str) -> Result<(Option<Database>, Option<S
     }
 }
 
+/// Where the configuration goes without --out. Anything else that standard output leads to may be a log, which must not have secrets.
+const FILE: &str = "hairpin.toml";
+
 /// Where the configuration goes.
 struct Output {
     /// `None`: standard output.
@@ -230,15 +233,15 @@ impl Output {
         let file = match &args.out {
             Some(out) if out == Path::new("-") => None,
             Some(out) => Some(out.clone()),
-            // hairpin import-coturn turnserver.conf > hairpin.toml
-            None if !io::stdout().is_terminal() && output::stdout_is_a_file() => None,
-            None => Some("hairpin.toml".into()),
+            // The shell has created the file: hairpin import-coturn turnserver.conf > hairpin.toml
+            None if output::stdout_is(Path::new(FILE)) => None,
+            None => Some(FILE.into()),
         };
         Output { file }
     }
 
     fn name(&self) -> String {
-        self.file.as_ref().map_or("hairpin.toml".into(), |file| file.display().to_string())
+        self.file.as_ref().map_or(FILE.into(), |file| file.display().to_string())
     }
 
     /// The files of the configuration and of its users.

@@ -1,9 +1,11 @@
 //! Where the files of an import go. They have secrets, so nobody but root, and the group of the service, may read them.
 
-use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::stat::fstat;
 
 use crate::replace;
 
@@ -20,13 +22,10 @@ pub fn must_be_new<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(
     Ok(())
 }
 
-/// Whether standard output was redirected to a file.
-pub fn stdout_is_a_file() -> bool {
-    File::options()
-        .write(true)
-        .open("/dev/stdout")
-        .and_then(|out| out.metadata())
-        .is_ok_and(|out| out.is_file())
+/// Whether standard output was redirected to this file.
+pub fn stdout_is(path: &Path) -> bool {
+    let (Ok(out), Ok(file)) = (fstat(io::stdout()), path.metadata()) else { return false };
+    (out.st_dev, out.st_ino) == (file.dev(), file.ino())
 }
 
 /// Writes a file as a whole, and replaces one only if `force`.
