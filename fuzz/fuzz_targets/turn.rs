@@ -9,7 +9,7 @@
 mod world;
 
 use hairpin::turn::{
-    AllocationLimits, Answer, Denial, OperatorCommand, PeerAddr, PerFamily, Shortage, ToPeer, Tos,
+    AllocationLimits, Answer, Denial, OperatorCommand, PeerAddr, PerFamily, PortUse, Shortage, ToPeer, Tos,
 };
 use hairpin::wire::{Class, Encoder, Family, Message, Method, TransactionId, attribute};
 use libfuzzer_sys::fuzz_target;
@@ -24,6 +24,9 @@ const LIMITS: AllocationLimits = AllocationLimits {
     bandwidth: 2000,
     pending: 2,
 };
+
+/// The ports of a relay that has none left.
+const ALL_PORTS: PortUse = PortUse { range: (49152, 49153), ports: 2, in_use: 2 };
 
 const CLIENTS: [&str; 4] =
     ["198.51.100.1:1000", "198.51.100.1:1001", "[2001:db8::9]:1000", "[fe80::9%3]:1000"];
@@ -79,7 +82,9 @@ fuzz_target!(|input: &[u8]| {
             10 => world.pass(u64::from(input.byte().unwrap_or(0)) * 8),
             11 => world.pass_unnoticed(u64::from(input.byte().unwrap_or(0)) * 8),
             12 => world.hold = !world.hold,
-            13 => world.deny = Some(if step & 16 == 0 { Denial::Quota } else { Denial::NoPort }),
+            13 => {
+                world.deny = Some(if step & 16 == 0 { Denial::Quota(6) } else { Denial::NoPort(ALL_PORTS) })
+            }
             14 => {
                 world.short_of = [None, Some(Family::V4), Some(Family::V6), None][usize::from(step >> 4 & 3)]
             }
