@@ -111,7 +111,8 @@ fn read(path: &Path) -> io::Result<FileContents> {
     } else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    Ok(FileContents { bytes: bytes.into_bytes(), is_public: name.contains("public") })
+    let (is_public, is_writable) = (name.contains("public"), name.contains("writable"));
+    Ok(FileContents { bytes: bytes.into_bytes(), is_public, is_writable })
 }
 
 /// Replaces every secret of a configuration, and adds some in the wrong place.
