@@ -23,6 +23,19 @@ pub struct Finding {
     pub warning: bool,
 }
 
+impl Finding {
+    /// A mistake in a file that concerns no single setting.
+    pub fn of_file(
+        file: impl Into<String>,
+        line: Option<usize>,
+        what: String,
+        fix: impl Into<String>,
+    ) -> Finding {
+        let (key, value) = (String::new(), String::new());
+        Finding { file: file.into(), line, key, value, what, fix: fix.into(), warning: false }
+    }
+}
+
 /// The most characters of a value that are shown.
 const SHOWN: usize = 60;
 

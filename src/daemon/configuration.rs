@@ -38,7 +38,7 @@ fn read_by(file: &Path, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
     let contents = reading::read(file).map_err(|error| {
         let (what, fix) = unreadable(&error);
-        vec![finding(&name, None, what, fix)]
+        vec![Finding::of_file(&name, None, what, fix)]
     })?;
     judge_by(file, &contents, by)
 }
@@ -60,7 +60,7 @@ pub fn judge(
 fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
     let text = text::of(&contents.bytes)
-        .map_err(|wrong| vec![finding(&name, Some(wrong.line), wrong.sentence(), wrong.fix)])?;
+        .map_err(|wrong| vec![Finding::of_file(&name, Some(wrong.line), wrong.sentence(), wrong.fix)])?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let read = |path: &Path| reading::read(&folder.join(path));
     let ReadContext { arguments, generates, keeps_certificates, .. } = by;
@@ -70,7 +70,7 @@ fn judge_by(file: &Path, contents: &FileContents, by: ReadContext<'_>) -> Result
     if loaded.has_secret && contents.is_public {
         let what = "the file contains a secret, and every user of this machine may read it".to_owned();
         let fix = "run `chmod o-rwx` on it";
-        loaded.warnings.insert(0, Finding { warning: true, ..finding(&name, None, what, fix) });
+        loaded.warnings.insert(0, Finding { warning: true, ..Finding::of_file(&name, None, what, fix) });
     }
     usable(&name, loaded)
 }
@@ -112,7 +112,7 @@ fn usable(name: &str, loaded: Loaded) -> Result<Loaded, Vec<Finding>> {
     }
     match Auth::new(auth, keys) {
         Ok(_) => Ok(loaded),
-        Err(error) => Err(vec![finding(name, None, error.to_string(), "change it in [auth]")]),
+        Err(error) => Err(vec![Finding::of_file(name, None, error.to_string(), "change it in [auth]")]),
     }
 }
 
@@ -157,17 +157,5 @@ fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadC
         environment: &|name| std::env::var_os(name),
         now: unix_now(),
         ..ReadContext::NONE
-    }
-}
-
-fn finding(file: &str, line: Option<usize>, what: String, fix: &str) -> Finding {
-    Finding {
-        file: file.to_owned(),
-        line,
-        key: String::new(),
-        value: String::new(),
-        what,
-        fix: fix.to_owned(),
-        warning: false,
     }
 }

@@ -138,31 +138,15 @@ fn checked(import: &mut Import, out: &Output) -> Result<(String, Vec<Finding>), 
 
 /// Nobody could read what would be written.
 fn too_large(name: &str, bytes: usize) -> Finding {
-    Finding {
-        file: name.to_owned(),
-        line: None,
-        key: String::new(),
-        value: String::new(),
-        what: format!("would have {} MiB, and hairpin reads {} MiB of a file", bytes >> 20, FILE_MAX >> 20),
-        fix: "write into a file with --out, so that users have files of their own, or import fewer lines"
-            .to_owned(),
-        warning: false,
-    }
+    let what = format!("would have {} MiB, and hairpin reads {} MiB of a file", bytes >> 20, FILE_MAX >> 20);
+    let fix = "write into a file with --out, so that users have files of their own, or import fewer lines";
+    Finding::of_file(name, None, what, fix)
 }
 
 /// The text of the configuration of coturn.
 fn read(file: &Path) -> Result<String, Box<Finding>> {
-    let finding = |line, what, fix: &str| {
-        Box::new(Finding {
-            file: file.display().to_string(),
-            line,
-            key: String::new(),
-            value: String::new(),
-            what,
-            fix: fix.to_owned(),
-            warning: false,
-        })
-    };
+    let finding =
+        |line, what, fix: &str| Box::new(Finding::of_file(file.display().to_string(), line, what, fix));
     let contents = reading::read(file).map_err(|error| {
         let (what, fix) = unreadable(&error);
         finding(None, what, fix)

@@ -1,8 +1,10 @@
 //! The kind of `auth.livekit_keys_file`.
 
+use std::ops::ControlFlow;
+
 use toml_edit::Value;
 
-use super::secret::{FileKind, file, public};
+use super::secret::{FileKind, each_file};
 use crate::auth::LiveKitKey;
 use crate::config::files;
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
@@ -14,23 +16,7 @@ pub struct LiveKitKeysFile<T: 'static>(pub fn(&mut T) -> &mut Vec<LiveKitKey>);
 
 impl<T> SettingKind<T> for LiveKitKeysFile<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let mut errors: Vec<ValueError> = Vec::new();
-        let files: Vec<&Value> = match value {
-            Value::Array(array) => array.iter().collect(),
-            single => vec![single],
-        };
-        for one in files {
-            if errors.iter().filter(|error| !error.warning).count() >= ERRORS_MAX {
-                break;
-            }
-            let (name, contents) = match file(one, context, FileKind::LiveKitKeys) {
-                Ok(read) => read,
-                Err(error) => {
-                    errors.push(error);
-                    continue;
-                }
-            };
-            errors.extend(public(one, &contents));
+        each_file(value, context, FileKind::LiveKitKeys, |one, name, contents, errors| {
             let error = |line: Option<usize>, what: &str, fix: String| {
                 ValueError::of(one, format!("{} {what}", files::place(name, line)), fix)
             };
@@ -47,8 +33,8 @@ impl<T> SettingKind<T> for LiveKitKeysFile<T> {
                 let twice = error(Some(line), what, "remove one of the lines".into());
                 ValueError { warning: is_same, ..twice }
             }));
-        }
-        errors
+            ControlFlow::Continue(())
+        })
     }
 
     fn value(&self, target: &mut T) -> FieldValue {

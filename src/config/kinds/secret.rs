@@ -4,6 +4,7 @@
 //! does: it may be the secret itself.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 use toml_edit::Value;
@@ -76,38 +77,25 @@ pub struct SecretFiles<T: 'static> {
 
 impl<T> SettingKind<T> for SecretFiles<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let mut errors: Vec<ValueError> = Vec::new();
-        let files: Vec<&Value> = match value {
-            Value::Array(array) => array.iter().collect(),
-            single => vec![single],
-        };
-        for one in files {
-            if errors.iter().filter(|error| !error.warning).count() >= ERRORS_MAX {
-                break;
-            }
-            match file(one, context, FileKind::Secret) {
-                Ok((name, contents)) => {
-                    errors.extend(public(one, &contents));
-                    let path = context.folder.map_or_else(|| name.into(), |folder| folder.join(name));
-                    (self.paths)(target).push(path);
-                    let (secrets, wrong) = secrets_in_file(&contents.bytes);
-                    let at = |line: Option<usize>| files::place(name, line);
-                    errors.extend(wrong.into_iter().map(|wrong| {
-                        ValueError::of(one, format!("{} {}", at(wrong.line), wrong.what), wrong.fix)
-                    }));
-                    let twice = |line| {
-                        ValueError::of(one, format!("{} {LISTED_TWICE}", at(Some(line))), "remove one")
-                    };
-                    let known = (self.at)(target);
-                    let before = known.len();
-                    add_secrets(known, secrets, twice, &mut errors);
-                    let new = known[before..].to_vec();
-                    (self.from_files)(target).extend(new);
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        errors
+        each_file(value, context, FileKind::Secret, |one, name, contents, errors| {
+            let path = context.folder.map_or_else(|| name.into(), |folder| folder.join(name));
+            (self.paths)(target).push(path);
+            let (secrets, wrong) = secrets_in_file(&contents.bytes);
+            let at = |line: Option<usize>| files::place(name, line);
+            errors.extend(
+                wrong.into_iter().map(|wrong| {
+                    ValueError::of(one, format!("{} {}", at(wrong.line), wrong.what), wrong.fix)
+                }),
+            );
+            let twice =
+                |line| ValueError::of(one, format!("{} {LISTED_TWICE}", at(Some(line))), "remove one");
+            let known = (self.at)(target);
+            let before = known.len();
+            add_secrets(known, secrets, twice, errors);
+            let new = known[before..].to_vec();
+            (self.from_files)(target).extend(new);
+            ControlFlow::Continue(())
+        })
     }
 
     fn value(&self, target: &mut T) -> FieldValue {
@@ -331,6 +319,36 @@ pub enum FileKind {
     Tokens,
     LiveKitKeys,
     Users,
+}
+
+/// Reads one file or several, and passes each to `each` until that breaks or there are enough errors. A file that every user may
+/// read is warned about.
+pub fn each_file<'a>(
+    value: &'a Value,
+    context: &ReadContext<'_>,
+    kind: FileKind,
+    mut each: impl FnMut(&'a Value, &'a str, FileContents, &mut Vec<ValueError>) -> ControlFlow<()>,
+) -> Vec<ValueError> {
+    let mut errors: Vec<ValueError> = Vec::new();
+    let files: Vec<&Value> = match value {
+        Value::Array(array) => array.iter().collect(),
+        single => vec![single],
+    };
+    for one in files {
+        if errors.iter().filter(|error| !error.warning).count() >= ERRORS_MAX {
+            break;
+        }
+        match file(one, context, kind) {
+            Ok((name, contents)) => {
+                errors.extend(public(one, &contents));
+                if each(one, name, contents, &mut errors).is_break() {
+                    break;
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
 }
 
 /// The name of a file and what it contains.

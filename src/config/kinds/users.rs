@@ -1,10 +1,11 @@
 //! The kinds of `auth.users_file` and of the names of users.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use toml_edit::Value;
 
-use super::secret::{FileKind, file, public, writable};
+use super::secret::{FileKind, each_file, writable};
 use crate::auth::{ListedChanges, ListedTwice, StaticUser, UserList, UserListBuilder};
 use crate::config::files;
 use crate::config::kind::{FieldValue, ReadContext, SettingKind, Shape, ValueError};
@@ -22,33 +23,17 @@ pub struct UsersFiles<T: 'static> {
 
 impl<T> SettingKind<T> for UsersFiles<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
-        let (mut errors, mut builder, mut known): (Vec<ValueError>, _, Vec<(&Value, &str)>) =
-            (Vec::new(), UserListBuilder::default(), Vec::new());
-        let files: Vec<&Value> = match value {
-            Value::Array(array) => array.iter().collect(),
-            single => vec![single],
-        };
-        for one in files {
-            if errors.iter().filter(|error| !error.warning).count() >= ERRORS_MAX {
-                break;
-            }
-            let (name, contents) = match file(one, context, FileKind::Users) {
-                Ok(read) => read,
-                Err(error) => {
-                    errors.push(error);
-                    continue;
-                }
-            };
-            errors.extend(public(one, &contents).into_iter().chain(writable(one, &contents)));
+        let mut builder = UserListBuilder::default();
+        let mut known: Vec<(&Value, &str)> = Vec::new();
+        let mut errors = each_file(value, context, FileKind::Users, |one, name, contents, errors| {
+            errors.extend(writable(one, &contents));
             known.push((one, name));
             builder.begin(name);
             let text = UsersIn { name, bytes: &contents.bytes, context, entry: self.entry };
             let found = read_users(&text, &mut builder);
             errors.extend(found.errors(one, name));
-            if found.is_full {
-                break;
-            }
-        }
+            if found.is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         let (list, twice, more) = builder.finish(ERRORS_MAX);
         errors.extend(twice.iter().map(|twice| {
             let (value, name) = known[twice.second.0];

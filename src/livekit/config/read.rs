@@ -28,15 +28,7 @@ pub fn default_path() -> PathBuf {
 /// Returns a finding if the file cannot be read, otherwise every mistake in it.
 pub fn read(file: &Path, purpose: Purpose) -> Result<Loaded, Vec<Finding>> {
     let name = file.display().to_string();
-    let finding = |line, what: String, fix: &str| Finding {
-        file: name.clone(),
-        line,
-        key: String::new(),
-        value: String::new(),
-        what,
-        fix: fix.to_owned(),
-        warning: false,
-    };
+    let finding = |line, what: String, fix: &str| Finding::of_file(&name, line, what, fix);
     let contents = reading::read(file).map_err(|error| {
         let (what, fix) = unreadable(&error);
         match error.kind() {
