@@ -1,5 +1,6 @@
 //! From settings to the configuration of each layer below.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use super::listener::Listener;
 use super::settings::Settings;
 use super::sibling;
 use crate::auth::Auth;
-use crate::datapath::DatapathSnapshot;
 use crate::datapath::stream::StreamLimits;
+use crate::datapath::{DatapathSnapshot, StreamService};
 use crate::tls::Identities;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
@@ -223,8 +224,16 @@ impl Settings {
             gather: Duration::from_micros(self.listen.gather),
             connections: self.connections(),
             exempt: self.exempt_sources(),
+            services: self.services(identities.is_some()),
             identities,
         }
+    }
+
+    /// What the listeners for streams serve.
+    fn services(&self, has_identity: bool) -> HashMap<SocketAddr, Arc<StreamService>> {
+        let streams = self.listeners().into_iter().filter(|one| one.transport.is_stream());
+        let service = StreamService { turn: true, tls: has_identity, ..StreamService::default() };
+        streams.map(|one| (one.address, Arc::new(service.clone()))).collect()
     }
 
     fn connections(&self) -> StreamLimits {

@@ -33,6 +33,7 @@ use crate::wire::ChannelRange;
 
 pub use descriptors::DescriptorRoom;
 pub use listen::group::{ListenerGroup, OpenError};
+pub use listen::service::{Backend, Proxies, Route, Routes, StreamService};
 pub use relay::ports::{PortUsage, TooManyAddresses};
 pub use snapshot::DatapathSnapshot;
 pub use stats::WorkerStats;

@@ -1,11 +1,13 @@
 //! What workers serve by, as one immutable value that is replaced as a whole.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::descriptors::DescriptorRoom;
+use super::listen::service::StreamService;
 use super::stream::StreamLimits;
 use crate::tls::Identities;
 use crate::turn::{self, ExemptSources};
@@ -36,4 +38,6 @@ pub struct DatapathSnapshot {
     pub gather: Duration,
     /// The certificates for TLS clients; needed where there is a TLS listener.
     pub identities: Option<Identities>,
+    /// What listeners for streams serve, by the address that each is bound to.
+    pub services: HashMap<SocketAddr, Arc<StreamService>>,
 }

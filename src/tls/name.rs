@@ -45,6 +45,14 @@ impl CertificateName {
         names.iter().any(covers)
     }
 
+    /// The names that stand for a name as a client has sent it: exactly this one, then the wildcard.
+    pub fn candidates(sent: &str) -> impl Iterator<Item = CertificateName> {
+        let host = canonical(sent);
+        let wildcard =
+            parent(&host).map(|parent| CertificateName { is_wildcard: true, host: parent.to_owned() });
+        [CertificateName { is_wildcard: false, host }].into_iter().chain(wildcard)
+    }
+
     pub(super) fn is_wildcard(&self) -> bool {
         self.is_wildcard
     }

@@ -1,5 +1,6 @@
 //! A running relay on loopback. Every test uses addresses of its own.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -147,6 +148,7 @@ impl Setup {
             allocations: 1000,
             connections: self.connections,
             exempt: ExemptSources::new(&self.exempt),
+            services: HashMap::new(),
             identities,
         }
     }

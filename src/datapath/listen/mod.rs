@@ -3,5 +3,6 @@
 
 pub(in crate::datapath) mod accept;
 pub(in crate::datapath) mod group;
+pub(in crate::datapath) mod service;
 pub(in crate::datapath) mod stages;
 pub(in crate::datapath) mod steering;
