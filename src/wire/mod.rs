@@ -7,6 +7,7 @@
 //! - [`Message`], [`Attribute`]: a validated STUN message and one of its attributes.
 //! - [`Encoder`]: builds responses in a `Vec`.
 //! - [`frame_len`]: finds message boundaries in a stream; [`Foreign`] names what is none.
+//! - [`ProxyHeader`]: the header that a proxy sends before a connection's own bytes.
 //! - [`ChannelHeader`], [`data_indication_header`]: headers written in place, in front of relayed data.
 //!
 //! Deliberately not here: short-term credentials (RFC 8489 §9.1), and the padded HMAC of RFC 3489 §11.2.8, because
@@ -24,6 +25,7 @@ mod layout;
 mod malformed;
 mod message;
 mod method;
+mod proxy_header;
 
 pub use address::Family;
 pub use attribute::Attribute;
@@ -38,6 +40,7 @@ pub use layout::{STUN_HEADER, TransactionId, padding};
 pub use malformed::Malformed;
 pub use message::{Attributes, Message};
 pub use method::{Class, Method};
+pub use proxy_header::{PROXY_HEADER_MAX, ProxyError, ProxyHeader};
 
 #[cfg(test)]
 mod properties;
