@@ -40,7 +40,7 @@ class Browser:
         # The path is kept short: Chromium creates a Unix socket in it, whose path is limited to 108 bytes.
         self._home = tempfile.TemporaryDirectory(prefix="hairpin-browser-", ignore_cleanup_errors=True)
         home = self.home = Path(self._home.name)
-        _trust(home, authority)
+        trust(home / ".pki" / "nssdb", authority)
         # The `*` matches the trailing dot that Chromium adds to some names, which it would otherwise look up in the
         # DNS.
         known = ", ".join(f"MAP {name}* {address}" for name, address in names.items())
@@ -125,9 +125,8 @@ class Browser:
         return json.loads(message)
 
 
-def _trust(home, authority):
-    """Adds the certificate of an authority to Chromium's certificate store."""
-    store = home / ".pki" / "nssdb"
+def trust(store, authority):
+    """Makes a certificate store with the certificate of an authority, as Chromium and Firefox have them."""
     store.mkdir(parents=True)
     certutil = ["certutil", "-d", f"sql:{store}"]
     subprocess.run([*certutil, "-N", "--empty-password"], check=True)
