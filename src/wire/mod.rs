@@ -6,7 +6,7 @@
 //!
 //! - [`Message`], [`Attribute`]: a validated STUN message and one of its attributes.
 //! - [`Encoder`]: builds responses in a `Vec`.
-//! - [`frame_len`]: finds message boundaries in a stream; [`Foreign`] names what is none.
+//! - [`frame_len`]: finds message boundaries in a stream; [`sniff`] tells what a stream is at its beginning.
 //! - [`ProxyHeader`]: the header that a proxy sends before a connection's own bytes.
 //! - [`ChannelHeader`], [`data_indication_header`]: headers written in place, in front of relayed data.
 //!
@@ -18,7 +18,6 @@ pub mod attribute;
 mod channel;
 mod data_indication;
 mod encoder;
-mod foreign;
 mod framing;
 mod integrity;
 mod layout;
@@ -26,6 +25,7 @@ mod malformed;
 mod message;
 mod method;
 mod proxy_header;
+mod sniff;
 
 pub use address::Family;
 pub use attribute::Attribute;
@@ -34,13 +34,13 @@ pub use data_indication::{
     DATA_INDICATION_HEADER_MAX, data_indication_header, data_indication_header_len, relayed_payload,
 };
 pub use encoder::{Encoder, reason_phrase};
-pub use foreign::Foreign;
 pub use framing::{FRAME_CHECKED, FRAME_MAX, FramingError, frame_len};
 pub use layout::{STUN_HEADER, TransactionId, padding};
 pub use malformed::Malformed;
 pub use message::{Attributes, Message};
 pub use method::{Class, Method};
 pub use proxy_header::{PROXY_HEADER_MAX, ProxyError, ProxyHeader};
+pub use sniff::{SNIFF_MAX, Sniffed, sniff};
 
 #[cfg(test)]
 mod properties;

@@ -8,7 +8,7 @@ use super::reassembly::StreamError;
 use crate::counted::{Counters, counted};
 use crate::histogram::{self, Histogram};
 use crate::turn::{Limit, Transport};
-use crate::wire::Foreign;
+use crate::wire::{ChannelRange, Sniffed, frame_len, sniff};
 
 counted! {
     /// Why a connection was closed right after it was accepted.
@@ -85,21 +85,21 @@ impl ConnectionEnd {
         error: StreamError,
         transport: Transport,
     ) -> (ConnectionEnd, String) {
-        match (Foreign::recognise(bytes), error) {
-            (Some(Foreign::Tls), _) if transport == Transport::Tls => (
+        match (sniff(bytes, ChannelRange::default()), error) {
+            (Some(Sniffed::Tls), _) if transport == Transport::Tls => (
                 ConnectionEnd::UnexpectedTls,
                 "the client speaks TLS inside TLS; a proxy in front of this port must not encrypt again".to_owned(),
             ),
-            (Some(Foreign::Tls), _) => (
+            (Some(Sniffed::Tls), _) => (
                 ConnectionEnd::UnexpectedTls,
                 "the client speaks TLS, but this port is for plain TCP; its URL needs turns: with a port of listen.tls, or of a \
                  [[listener]] with tls"
                     .to_owned(),
             ),
-            (Some(Foreign::Http), _) => {
+            (Some(Sniffed::Http | Sniffed::Http2), _) => {
                 (ConnectionEnd::Http, "the client speaks HTTP, but this port is for TURN".to_owned())
             }
-            (Some(Foreign::Proxy), _) => (ConnectionEnd::ProxyHeader, PROXY_HEADER.to_owned()),
+            (Some(Sniffed::Proxy), _) => (ConnectionEnd::ProxyHeader, PROXY_HEADER.to_owned()),
             (_, StreamError::TooEarly) => (ConnectionEnd::ChannelTooEarly, error.to_string()),
             (_, StreamError::Framing(_)) => (ConnectionEnd::Unframed, error.to_string()),
         }
@@ -188,14 +188,16 @@ const PROXY_HEADER: &str = "a proxy sends a PROXY header, which is not supported
 impl HandshakeFailure {
     /// Says what a client speaks whose first bytes are not TLS.
     pub(in crate::datapath) fn not_tls(bytes: &[u8]) -> &'static str {
-        match Foreign::recognise(bytes) {
-            Some(Foreign::Stun) => {
+        match sniff(bytes, ChannelRange::default()) {
+            Some(Sniffed::Turn) if frame_len(bytes, ChannelRange::default()).is_ok() => {
                 "the client speaks plain TURN, but this port is for TLS; its URL needs turns: instead of turn:, or a port of listen.tcp \
                  or of a [[listener]] with tcp"
             }
-            Some(Foreign::Http) => "the client speaks plain HTTP, but this port is for TURN over TLS",
-            Some(Foreign::Proxy) => PROXY_HEADER,
-            Some(Foreign::Tls) | None => "the client does not speak TLS",
+            Some(Sniffed::Http | Sniffed::Http2) => {
+                "the client speaks plain HTTP, but this port is for TURN over TLS"
+            }
+            Some(Sniffed::Proxy) => PROXY_HEADER,
+            _ => "the client does not speak TLS",
         }
     }
 
