@@ -5,6 +5,8 @@
 //! (0-RTT) is never accepted: whoever records it could send a request again (RFC 8446 section 8).
 //! Reading files is not done here but in the daemon.
 
+mod alert;
+pub mod client_hello;
 mod files;
 mod identify;
 mod identities;
@@ -20,6 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, SignatureAlgorithm};
 
+pub use client_hello::{ClientHello, HelloError, HelloReader};
 pub use files::{Found, certificates};
 use identify::Der;
 pub use identities::{Identities, NamedIdentity, UnknownName};
