@@ -80,7 +80,8 @@ class Browser:
 
         def loaded():
             """the page is loaded"""
-            return self.run("globalThis.earlier ? '' : location.origin + document.readyState") == f"{url}complete"
+            complete = "!globalThis.earlier && document.readyState === 'complete'"
+            return self.run(f"{complete} ? location.href : ''").startswith(url)
 
         self.run("globalThis.earlier = true")
         self._ask("Page.navigate", url=url)

@@ -108,7 +108,7 @@ class Switch:
         """A new host on the switch, with the next address of each of `NETWORKS`, or with the given addresses."""
         host, n = Host(name), len(self._hosts) + 1
         self._hosts.append(host)
-        port = f"port{n}"
+        port = self._port(host)
         link = ["ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host.path]
         self._host.run(*link)
         self._host.run("ip", "link", "set", port, "master", "switch", "up")
@@ -124,6 +124,39 @@ class Switch:
             host.run("ip", "-4", "route", "add", "default", "dev", "eth0")
             host.run("ip", "-6", "route", "add", "default", "dev", "eth0")
         return host
+
+    def lets_out(self, host, *destinations):
+        """Silently drops what a host sends, but to these destinations: tuples (address, "tcp" or "udp", port). Another call
+        replaces them. Addresses of neighbours can be asked for.
+        """
+        accepted = "".join(
+            f"{'ip6' if ':' in address else 'ip'} daddr {address} {protocol} dport {port} accept\n"
+            for address, protocol, port in destinations
+        )
+        port = self._port(host)
+        rules = f"""
+            table netdev {port} {{ }}
+            delete table netdev {port}
+            table netdev {port} {{
+                counter dropped {{ }}
+                chain sent {{
+                    type filter hook ingress device "{port}" priority 0
+                    ether type arp accept
+                    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} accept
+                    {accepted}
+                    counter name dropped drop
+                }}
+            }}
+        """
+        self._host.run("nft", rules)
+
+    def dropped(self, host):
+        """How many packets of a host were dropped since the last call of `lets_out`."""
+        words = self._host.run("nft", "list", "counter", "netdev", self._port(host), "dropped").split()
+        return int(words[words.index("packets") + 1])
+
+    def _port(self, host):
+        return f"port{self._hosts.index(host) + 1}"
 
     def close(self):
         """Closes all hosts."""

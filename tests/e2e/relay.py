@@ -211,7 +211,7 @@ def toml(config):
     for section, keys in config.items():
         for entry in keys if _is_tables(keys) else []:
             lines.append(f"\n[[{section}]]")
-            lines += [f"{name} = {json.dumps(value)}" for name, value in entry.items()]
+            lines += [f"{name} = {_inline(value)}" for name, value in entry.items()]
         if not isinstance(keys, dict):
             continue
         lines.append(f"\n[{section}]")
@@ -222,6 +222,13 @@ def toml(config):
                 lines.append(f"\n[[{section}.{key}]]")
                 lines += [f"{name} = {json.dumps(value)}" for name, value in entry.items()]
     return "\n".join(lines) + "\n"
+
+
+def _inline(value):
+    """A value on one line. TOML and JSON write all but tables alike."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{json.dumps(name)} = {_inline(inner)}" for name, inner in value.items()) + " }"
 
 
 def _is_tables(value):
