@@ -58,6 +58,7 @@ missing_packages() {
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
         nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
         firefox-esr:firefox-esr \
+        squid:squid tinyproxy:tinyproxy \
         redis-server:redis-server prometheus:prometheus mmdebstrap:mmdebstrap dpkg-shlibdeps:dpkg-dev; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
@@ -74,7 +75,7 @@ install_packages() {
     $sudo apt-get update -q
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
     local service
-    for service in coturn redis-server prometheus; do
+    for service in coturn redis-server prometheus squid tinyproxy; do
         if [[ " $* " = *" $service "* ]] && [ -d /run/systemd/system ]; then
             $sudo systemctl disable "$service" || true
         fi

@@ -33,10 +33,10 @@ PIPES = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 
 class Browser:
     """A browser with one empty page. It trusts `authority`, the path of a certificate, and resolves the host names in
-    `names`.
+    `names`. `options` are further ones of the program's.
     """
 
-    def __init__(self, host, authority, names):
+    def __init__(self, host, authority, names, *options):
         # The path is kept short: Chromium creates a Unix socket in it, whose path is limited to 108 bytes.
         self._home = tempfile.TemporaryDirectory(prefix="hairpin-browser-", ignore_cleanup_errors=True)
         home = self.home = Path(self._home.name)
@@ -44,7 +44,7 @@ class Browser:
         # The `*` matches the trailing dot that Chromium adds to some names, which it would otherwise look up in the
         # DNS.
         known = ", ".join(f"MAP {name}* {address}" for name, address in names.items())
-        browser = ["chromium", *OPTIONS, f"--user-data-dir={home}/profile", f"--host-resolver-rules={known}"]
+        browser = ["chromium", *OPTIONS, f"--user-data-dir={home}/profile", f"--host-resolver-rules={known}", *options]
         namespace = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
         self._log = home / "log"
         with open(self._log, "wb") as log:
