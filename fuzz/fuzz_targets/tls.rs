@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 
 use hairpin::datapath::stream::{Connection, Pool, Reassembly, next};
 use hairpin::tls::{Identity, Sessions};
-use hairpin::turn::{ClientAddr, FiveTuple, Transport};
+use hairpin::turn::{ClientAddr, FiveTuple, Transport, Via};
 use hairpin::wire::{self, FRAME_MAX};
 use libfuzzer_sys::fuzz_target;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -28,6 +28,7 @@ const TUPLE: FiveTuple = FiveTuple {
     client: ClientAddr(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 40_000)),
     server: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5349),
     transport: Transport::Tls,
+    via: Via::Direct,
 };
 
 /// The least that a worker reads at a time, and the size of its buffer for ciphertext.

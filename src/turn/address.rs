@@ -65,15 +65,29 @@ impl Transport {
     }
 }
 
-/// Client address, server address and transport: what identifies an allocation (RFC 8656 section 6).
+/// Who vouches for a client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The kernel: its packets come from there.
+    Direct,
+    /// A proxy: the header of its connection says so. Two connections may say the same, so their numbers keep them apart; no
+    /// other connection of the process has the number.
+    Proxy(u64),
+}
+
+/// Client address, server address and transport: what identifies an allocation (RFC 8656 section 6). For a client behind a
+/// proxy, the connection does so, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FiveTuple {
-    /// The source of the client's packets. IPv6 flow labels are zero; link-local addresses keep their scope.
+    /// The source of the client's packets, or what a proxy says it is. IPv6 flow labels are zero; link-local addresses keep
+    /// their scope.
     pub client: ClientAddr,
     /// The destination of the client's packets, never a wildcard.
     pub server: SocketAddr,
     /// The transport of the client's packets.
     pub transport: Transport,
+    /// Who vouches for the client's address.
+    pub via: Via,
 }
 
 impl Hash for FiveTuple {
@@ -94,6 +108,10 @@ impl Hash for FiveTuple {
                 hash_ip(server.ip(), state);
                 state.write_u64(u64::from(scope) << 40 | rest);
             }
+        }
+        // Nothing more for a datagram.
+        if let Via::Proxy(connection) = self.via {
+            state.write_u64(connection);
         }
     }
 }

@@ -60,6 +60,7 @@ mod unsent;
 
 pub use address::{
     AllocationId, ClientAddr, FiveTuple, PeerAddr, RelayId, RelaySocketId, RelayedAddr, Ticket, Transport,
+    Via,
 };
 pub use allocation::Allocation;
 pub use allocation_name::{AllocationName, AllocationNameError, AllocationNames};

@@ -39,6 +39,8 @@ pub enum RefusalReason {
     HasAllocation,
     /// The client is behind a tunnel of this kind.
     Tunnelled(&'static str),
+    /// A proxy names a client whose address is loopback or unspecified.
+    ProxiedClient,
     /// The peer may not be reached.
     Peer(Forbidden),
     /// Allocate without REQUESTED-TRANSPORT.
@@ -221,6 +223,13 @@ impl RefusalReason {
                 name,
                 "RFC 8656 section 21.4",
                 "RFC 8656 section 21.4 forbids it; the client must use its IPv4 address or native IPv6",
+            ),
+            RefusalReason::ProxiedClient => row(
+                400,
+                "a proxy sent an address that no client has",
+                "RFC 8489 section 5",
+                "a proxy in front of that proxy must pass the client's address on, with a PROXY header of its own (HAProxy: send-proxy and \
+                 accept-proxy, nginx: proxy_protocol)",
             ),
             RefusalReason::Peer(why) => {
                 let (rfc, fix) = match why {
@@ -471,7 +480,8 @@ mod tests {
             UnknownAttribute => NoAllocation,
             NoAllocation => HasAllocation,
             HasAllocation => Tunnelled("6to4"),
-            Tunnelled(_) => Peer(Forbidden::PortZero),
+            Tunnelled(_) => ProxiedClient,
+            ProxiedClient => Peer(Forbidden::PortZero),
             Peer(_) => NoTransport,
             NoTransport => TransportNotUdp,
             TransportNotUdp => TokenWithOthers,

@@ -18,6 +18,7 @@ mod overlays;
 mod own;
 mod permissions;
 mod probes;
+mod proxied;
 mod refresh;
 mod send_and_data;
 mod siblings;

@@ -13,7 +13,7 @@ use hairpin::turn::{
     ClosedPortDropped, Denial, External, Families, FiveTuple, Lifetimes, ListenerTable, LiveRelays, Now,
     Opened, OpenedRelay, Output, PeerAddr, PerFamily, PortRequest, Refused, RelayId, RelayRequest,
     RelaySocketId, RelayedAddr, Server, Shared, Shortage, Snapshot, Ticket, ToClient, ToPeer, Token, Tos,
-    Transport, TurnConfig,
+    Transport, TurnConfig, Via,
 };
 use hairpin::wire::{
     Attribute, ChannelRange, Class, Encoder, Family, Message, Method, TransactionId, attribute,
@@ -370,6 +370,7 @@ impl Client {
                 client: ClientAddr(addr(client)),
                 server: addr(server),
                 transport: Transport::Udp,
+                via: Via::Direct,
             },
             user: "alice".into(),
             password: "wonder".into(),

@@ -44,7 +44,7 @@ use crate::datapath::stream::stats::{
 };
 use crate::datapath::{clock, sys};
 use crate::tls::Identities;
-use crate::turn::{ClientAddr, FiveTuple, Transport};
+use crate::turn::{ClientAddr, FiveTuple, Transport, Via};
 
 /// Commands that wait for the thread at most.
 const COMMANDS: usize = 256;
@@ -279,6 +279,7 @@ async fn accept<S: Sink>(context: Rc<StageContext<S>>, listener: Rc<TcpListener>
             client: ClientAddr(sys::address::normalize(client)),
             server: sys::address::normalize(server),
             transport,
+            via: Via::Direct,
         };
         context.counters().accepted[index] += 1;
         match context.admission.admit(tuple.client.0.ip()) {

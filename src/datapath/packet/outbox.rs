@@ -39,7 +39,7 @@ const MAX_TOO_LONG: usize = 64;
 
 /// The socket of this worker that sends a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) enum Via {
+pub(in crate::datapath) enum Egress {
     /// A listener socket.
     Listener(ListenerKey),
     /// A relay socket.
@@ -49,7 +49,7 @@ pub(in crate::datapath) enum Via {
 /// Addresses and header fields of an outgoing datagram. Datagrams with the same route can share a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) struct Route {
-    pub(in crate::datapath) via: Via,
+    pub(in crate::datapath) via: Egress,
     pub(in crate::datapath) to: SocketAddr,
     /// The address to send from, unless it is the socket's own.
     pub(in crate::datapath) source: Option<SocketAddr>,
@@ -75,7 +75,7 @@ pub(in crate::datapath) struct Outbox {
     sender: Sender,
     messages: Vec<OutgoingMessage>,
     /// Destinations of packets with DF that exceeded a path MTU known to the kernel.
-    too_long: Vec<(Via, SocketAddr)>,
+    too_long: Vec<(Egress, SocketAddr)>,
     /// What the last flush could not send.
     failures: Vec<SendFailure>,
 }
@@ -152,7 +152,7 @@ impl Outbox {
     pub(in crate::datapath) fn flush<'s>(
         &mut self,
         memory: &[u8],
-        socket: impl Fn(Via) -> Option<BorrowedFd<'s>>,
+        socket: impl Fn(Egress) -> Option<BorrowedFd<'s>>,
         counters: &mut SocketCounters,
     ) {
         let Outbox { batches, segmentation, sender, messages, too_long, failures } = self;
@@ -189,7 +189,8 @@ impl Outbox {
         relay: RelaySocketKey,
         to: IpAddr,
     ) -> Option<SocketAddr> {
-        let at = self.too_long.iter().position(|(via, addr)| *via == Via::Relay(relay) && addr.ip() == to)?;
+        let at =
+            self.too_long.iter().position(|(via, addr)| *via == Egress::Relay(relay) && addr.ip() == to)?;
         Some(self.too_long.remove(at).1)
     }
 
@@ -219,7 +220,7 @@ struct Sending<'a> {
     segmentation: &'a mut Segmentation,
     sender: &'a mut Sender,
     messages: &'a mut Vec<OutgoingMessage>,
-    too_long: &'a mut Vec<(Via, SocketAddr)>,
+    too_long: &'a mut Vec<(Egress, SocketAddr)>,
     failures: &'a mut Vec<SendFailure>,
     counters: &'a mut SocketCounters,
 }
@@ -271,8 +272,8 @@ impl Sending<'_> {
     fn data(&self, batch: &GsoBatch, segment: Range<usize>) -> TrafficCount {
         let datagram = &self.memory[segment];
         let len = match batch.route.via {
-            Via::Relay(_) => datagram.len(),
-            Via::Listener(_) => wire::relayed_payload(datagram).unwrap_or(0),
+            Egress::Relay(_) => datagram.len(),
+            Egress::Listener(_) => wire::relayed_payload(datagram).unwrap_or(0),
         };
         TrafficCount { packets: 1, bytes: len as u64 }
     }

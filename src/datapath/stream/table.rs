@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::datapath::sys::option;
 use crate::datapath::wake::Waker;
 use crate::keyed::KeyedState;
 use crate::turn::stats::TrafficCount;
-use crate::turn::{AllocationName, FiveTuple, ToClient, Tos};
+use crate::turn::{AllocationName, FiveTuple, ToClient, Tos, Via};
 
 /// How long a client that has closed its side may take to read its responses, in nanoseconds.
 const LINGER: u64 = 10_000_000_000;
@@ -37,6 +38,16 @@ const READ_MAX: usize = 32 << 10;
 
 /// Ciphertext that is read of a TLS client at a time.
 const CIPHERTEXT: usize = 1 << 16;
+
+/// A connection as log lines show it.
+#[derive(Clone, Copy)]
+pub(in crate::datapath) struct LoggedConnection {
+    pub(in crate::datapath) id: ConnectionId,
+    /// Why it ends, if it does.
+    pub(in crate::datapath) end: Option<ConnectionEnd>,
+    /// The proxy that it comes from.
+    pub(in crate::datapath) proxy: Option<SocketAddr>,
+}
 
 /// The connections.
 pub(in crate::datapath) struct Streams {
@@ -236,13 +247,15 @@ impl Streams {
         }
     }
 
-    /// The connection of a client, for the log, and why it ends if it does.
-    pub(in crate::datapath) fn of_client(
-        &self,
-        tuple: &FiveTuple,
-    ) -> Option<(ConnectionId, Option<ConnectionEnd>)> {
+    /// The connection of a client, for the log.
+    pub(in crate::datapath) fn of_client(&self, tuple: &FiveTuple) -> Option<LoggedConnection> {
         let connection = self.connections.get(*self.by_tuple.get(tuple)?)?;
-        Some((connection.id()?, connection.state.ending.map(|(why, _)| why)))
+        let end = connection.state.ending.map(|(why, _)| why);
+        let proxy = match tuple.via {
+            Via::Direct => None,
+            Via::Proxy(_) => connection.socket.peer_addr().ok(),
+        };
+        Some(LoggedConnection { id: connection.id()?, end, proxy })
     }
 
     /// Writes the summaries of suppressed lines that are due.

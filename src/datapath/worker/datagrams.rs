@@ -15,13 +15,13 @@ use super::state::{BATCHES_PER_CALL, Worker};
 use crate::datapath::clock;
 use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::packet::arena::SEGMENTS;
-use crate::datapath::packet::outbox::{Route, SendFailure, Via};
+use crate::datapath::packet::outbox::{Egress, Route, SendFailure};
 use crate::datapath::packet::split;
 use crate::datapath::poll::{ListenerKey, RelaySocketKey};
 use crate::datapath::sys::cmsg;
 use crate::datapath::sys::receive::Datagram;
 use crate::turn::stats::TrafficCount;
-use crate::turn::{ClientAddr, FiveTuple, Icmp, PeerAddr, Tos, Transport};
+use crate::turn::{ClientAddr, FiveTuple, Icmp, PeerAddr, Tos, Transport, Via};
 
 /// Batches that a listener socket may deliver in one pass.
 const LISTENER_BATCHES: usize = 4 * BATCHES_PER_CALL;
@@ -115,7 +115,7 @@ impl Worker {
             return self.streams.reply(self.now.mono, to, message, &mut self.counters.streams);
         }
         let Some(route) = route(&self.listeners, to, Tos::default(), QueueKind::Control) else { return };
-        let Via::Listener(listener) = route.via else { return };
+        let Egress::Listener(listener) = route.via else { return };
         let socket = self.listeners[listener].socket.as_fd();
         self.outbox.send_alone(socket, route, message, &mut self.counters);
     }
@@ -123,7 +123,8 @@ impl Worker {
     fn client_batch(&mut self, addr: SocketAddr, n: usize, budget: &mut Budget) {
         let Some(ReceivedBatch { datagram, start, end }) = self.received(n) else { return };
         let server = datagram.destination.map_or(addr, |to| SocketAddr::new(to.ip(), addr.port()));
-        let tuple = FiveTuple { client: ClientAddr(datagram.from), server, transport: Transport::Udp };
+        let client = ClientAddr(datagram.from);
+        let tuple = FiveTuple { client, server, transport: Transport::Udp, via: Via::Direct };
         let mut at = start;
         loop {
             let memory = self.arena.memory();
@@ -154,7 +155,7 @@ impl Worker {
                 self.flush();
             }
             let route = Route {
-                via: Via::Relay(forward.socket.into()),
+                via: Egress::Relay(forward.socket.into()),
                 to: forward.peer.0,
                 source: None,
                 tos: forward.tos,
@@ -220,23 +221,23 @@ impl Worker {
     pub(super) fn flush(&mut self) {
         let (listeners, relays) = (&self.listeners, &self.relays);
         let socket = |via| match via {
-            Via::Listener(key) => listeners.get(key).map(|listener| listener.socket.as_fd()),
-            Via::Relay(key) => relays.socket(key),
+            Egress::Listener(key) => listeners.get(key).map(|listener| listener.socket.as_fd()),
+            Egress::Relay(key) => relays.socket(key),
         };
         self.outbox.flush(self.arena.memory(), socket, &mut self.counters);
         while let Some(SendFailure { route, data }) = self.outbox.take_failure() {
             match route.via {
-                Via::Relay(key) => {
+                Egress::Relay(key) => {
                     if let Some(relay) = self.relays.owner(key) {
                         self.core.unsent_to_peer(relay, data);
                     }
                 }
-                Via::Listener(key) => {
+                Egress::Listener(key) => {
                     let Some(listener) = self.listeners.get(key) else { continue };
                     let server = route.source.unwrap_or(listener.addr);
-                    let client =
-                        FiveTuple { client: ClientAddr(route.to), server, transport: Transport::Udp };
-                    self.core.unsent_to_client(&client, data);
+                    let client = ClientAddr(route.to);
+                    let tuple = FiveTuple { client, server, transport: Transport::Udp, via: Via::Direct };
+                    self.core.unsent_to_client(&tuple, data);
                 }
             }
         }
@@ -252,5 +253,5 @@ fn route(
 ) -> Option<Route> {
     let (key, listener) = listeners.iter().find(|(_, listener)| listener.serves(to, kind))?;
     let source = listener.is_wildcard().then_some(to.server);
-    Some(Route { via: Via::Listener(key), to: to.client.0, source, tos, dont_fragment: false })
+    Some(Route { via: Egress::Listener(key), to: to.client.0, source, tos, dont_fragment: false })
 }

@@ -7,7 +7,7 @@
 //! What the kernel dropped is logged at once, then summed up every ten seconds, with the remedy.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tracing::{debug, info, warn};
 
@@ -17,8 +17,8 @@ use crate::datapath::line_budget::{COMMON, EXPECTED, LineBudget, LineBudgets, Li
 use crate::datapath::listen::{accept, group};
 use crate::datapath::relay::socket;
 use crate::datapath::stats::SocketQueue;
-use crate::datapath::stream::admission::ConnectionId;
 use crate::datapath::stream::stats::ConnectionEnd;
+use crate::datapath::stream::table::LoggedConnection;
 use crate::shown::Shown;
 use crate::turn::bucket::UnsignedResponse;
 use crate::turn::{
@@ -48,9 +48,9 @@ pub(super) struct Log {
     losses: [LossSum; SocketQueue::ALL.len()],
 }
 
-/// The connection of a client over TCP or TLS, and why it ends if it does.
+/// The connection of a client over TCP or TLS.
 #[derive(Clone, Copy)]
-pub(super) struct OfClient(pub(super) Option<(ConnectionId, Option<ConnectionEnd>)>);
+pub(super) struct OfClient(pub(super) Option<LoggedConnection>);
 
 /// What was lost and not logged yet.
 #[derive(Default)]
@@ -92,6 +92,7 @@ impl Log {
             lifetime,
             %session,
             connection = client.connection(),
+            proxy = client.proxy().map(tracing::field::display),
             suppressed = some(suppressed),
             "allocation opened"
         );
@@ -136,7 +137,16 @@ impl Log {
         if refused.unknown.len() > ATTRIBUTES {
             unknown.push("…".to_owned());
         }
-        let fix = refused.fix.to_string();
+        let fix = match (why, client.proxy()) {
+            (RefusalReason::ProxiedClient, Some(proxy)) => {
+                format!(
+                    "the proxy at {proxy} sent client address {}: {}",
+                    refused.tuple.client.0.ip(),
+                    refused.fix
+                )
+            }
+            _ => refused.fix.to_string(),
+        };
         let ports = match why {
             RefusalReason::NoPort(ports) => Some(ports),
             _ => None,
@@ -164,6 +174,7 @@ impl Log {
             transport = refused.tuple.transport.as_str(),
             session = refused.session.map(tracing::field::display),
             connection = client.connection(),
+            proxy = client.proxy().map(tracing::field::display),
             suppressed = some(suppressed),
             "refused"
         );
@@ -354,11 +365,16 @@ impl Log {
 
 impl OfClient {
     fn connection(self) -> Option<u64> {
-        self.0.map(|(id, _)| id.0)
+        self.0.map(|connection| connection.id.0)
     }
 
     fn end(self) -> Option<&'static str> {
-        self.0?.1.map(ConnectionEnd::as_str)
+        self.0?.end.map(ConnectionEnd::as_str)
+    }
+
+    /// The proxy that it comes from, which is the operator's: it is written whole.
+    fn proxy(self) -> Option<SocketAddr> {
+        self.0?.proxy
     }
 }
 

@@ -23,7 +23,7 @@ use super::siblings::Alternate;
 use super::stats::Dropped;
 use super::{
     AllocationId, AllocationName, ClientAddr, FiveTuple, Fix, Limit, Now, Output, PeerAddr, RefusalReason,
-    Refused, Server, TurnConfig,
+    Refused, Server, TurnConfig, Via,
 };
 use crate::auth::{self, Auth, AuthPurpose, AuthReason, Authenticated, REDIRECTED};
 use crate::keyed::KeyedState;
@@ -101,6 +101,14 @@ impl Reject {
         }
     }
 
+    /// A proxy names a client that cannot be one: another proxy in front of it hides the client's address. Firefox would
+    /// abandon the allocation without an error.
+    fn proxied(tuple: &FiveTuple) -> Option<Reject> {
+        let ip = tuple.client.0.ip();
+        let is_behind_two = tuple.via != Via::Direct && (ip.is_loopback() || ip.is_unspecified());
+        is_behind_two.then(|| Reject::new(RefusalReason::ProxiedClient))
+    }
+
     /// RFC 8489 §6.3.1.
     fn unknown(message: &Message<'_>) -> Option<Reject> {
         let mut unknown = Vec::new();
@@ -153,6 +161,9 @@ impl Server {
             id: message.transaction_id(),
             fingerprint: message.has_fingerprint(),
         };
+        if let Some(reject) = Reject::proxied(tuple) {
+            return self.reject_proxied(origin, message, reject);
+        }
         // RFC 8489 §12: Binding uses no credentials
         if origin.method == Method::Binding {
             return self.binding(now, origin, message);
@@ -188,6 +199,13 @@ impl Server {
                 }
             }
         }
+    }
+
+    fn reject_proxied(&mut self, origin: RequestOrigin, message: &Message<'_>, reject: Reject) {
+        let code = reject.reason.code();
+        let response = Encoder::error_response(message, code, unsigned_reason(&origin, code));
+        self.outputs.push_back(Output::Refused(reject.refused(&origin, None, None)));
+        self.finish(origin, code, None, response);
     }
 
     /// The outcome of a request that is the retransmission of one that was carried out, or is pending.

@@ -47,7 +47,7 @@ fn payload(seed: usize, len: usize) -> Vec<u8> {
 fn route(sender: u8) -> Route {
     let relay = KeyData::from_ffi(1 << 32).into();
     Route {
-        via: Via::Relay(relay),
+        via: Egress::Relay(relay),
         to: SocketAddr::new([192, 0, 2, sender].into(), 5000),
         source: None,
         tos: Tos(sender),

@@ -8,7 +8,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
 use super::super::reassembly::{Reassembly, next};
 use super::*;
-use crate::turn::{ClientAddr, Header, Transport};
+use crate::turn::{ClientAddr, Header, Transport, Via};
 use crate::wire::ChannelRange;
 
 /// A socket in memory: what the client has sent, and what it has room to receive.
@@ -56,6 +56,7 @@ fn tuple(transport: Transport) -> FiveTuple {
         client: ClientAddr("192.0.2.1:4000".parse().unwrap()),
         server: "192.0.2.9:3478".parse().unwrap(),
         transport,
+        via: Via::Direct,
     }
 }
 
