@@ -15,6 +15,7 @@ mod datagrams;
 mod event_loop;
 mod listener;
 mod log;
+mod loopback;
 mod losses;
 mod operator;
 mod operator_request;

@@ -1,6 +1,7 @@
 //! Carries out the outputs of the core.
 
 use super::log::{Log, OfClient};
+use super::loopback;
 use super::state::Worker;
 use crate::datapath::listen::steering::QueueKind;
 use crate::datapath::relay::table::Opening;
@@ -31,6 +32,9 @@ impl Worker {
                     self.relays.set_owner(&opened);
                     self.streams.allocation_opened(self.now.mono, &opened.tuple, opened.session);
                     self.log.opened(self.now.mono, &opened, self.connection(&opened.tuple));
+                    if !opened.is_probe {
+                        loopback::warn_once(&opened.tuple);
+                    }
                     self.count_allocation(&opened.tuple, true);
                 }
                 Output::Closed(mut closed) => {
