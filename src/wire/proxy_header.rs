@@ -122,12 +122,11 @@ fn read_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
         let addresses = parse_line(&bytes[..end]).ok_or(ProxyError::Line)?;
         return Ok(Some((ProxyHeader { addresses }, end + 2)));
     }
-    if bytes.len() == V1_MAX {
-        return Err(ProxyError::LineTooLong);
-    }
     // "The receiver must not tolerate a single CR or LF character to end the line".
-    let is_ended = bytes.contains(&b'\n') && !bytes.starts_with(b"PROXY UNKNOWN ");
-    if is_ended { Err(ProxyError::Line) } else { Ok(None) }
+    if bytes.contains(&b'\n') && !bytes.starts_with(b"PROXY UNKNOWN ") {
+        return Err(ProxyError::Line);
+    }
+    if bytes.len() == V1_MAX { Err(ProxyError::LineTooLong) } else { Ok(None) }
 }
 
 /// The addresses in a line without its end. The outer `None` is a mistake.
@@ -318,6 +317,8 @@ mod tests {
         assert_eq!(read(&no_end.as_bytes()[..V1_MAX - 1]), Ok(None));
         assert_eq!(read(no_end.as_bytes()), Err(ProxyError::LineTooLong));
         assert_eq!(read(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n"), Err(ProxyError::Line));
+        let two_mistakes = "PROXY TCP4 \n".to_owned() + &"f".repeat(V1_MAX);
+        assert_eq!(read(two_mistakes.as_bytes()), Err(ProxyError::Line));
         assert_eq!(read(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r"), Ok(None));
     }
 
