@@ -1,6 +1,7 @@
 //! What differs between two configurations, key by key. No message shows a secret.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::kind::{Reload, shortened};
 use super::listener::{Listener, ListenerSettings};
@@ -86,11 +87,21 @@ fn listeners(old: &Settings, new: &Settings) -> Vec<String> {
     };
     let added = new.iter().filter(|one| find(&old, one).is_none()).map(|one| format!("{one} added"));
     let removed = old.iter().filter(|one| find(&new, one).is_none()).map(|one| format!("{one} removed"));
-    let changed = new.iter().filter_map(|one| {
+    let peers = new.iter().filter_map(|one| {
         let before = find(&old, one).filter(|before| before.peers != one.peers)?;
         Some(format!("{one}: peers {} -> {}", before.peers, one.peers))
     });
-    added.chain(removed).chain(changed).collect()
+    // TCP and TLS at one address are one socket.
+    let mut told: Vec<SocketAddr> = Vec::new();
+    let service = new.iter().filter(|one| one.transport.is_stream()).flat_map(|one| {
+        let is_told = told.contains(&one.address);
+        told.push(one.address);
+        let before = find(&old, one).filter(|_| !is_told);
+        let changes = before.map(|before| before.service.changes(&one.service)).unwrap_or_default();
+        changes.into_iter().map(move |change| format!("{one}: {change}"))
+    });
+    let service: Vec<String> = service.collect();
+    added.chain(removed).chain(peers).chain(service).collect()
 }
 
 /// `[[auth.user]]`

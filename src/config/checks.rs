@@ -218,7 +218,7 @@ pub fn credentials(settings: &Settings) -> Option<Disagreement> {
     })
 }
 
-/// The first two listeners of one kind of socket that cannot both be opened.
+/// The first two listeners of one kind of socket that cannot both be opened. TCP and TLS share a socket at the same address.
 fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
     let all =
         || lists.iter().enumerate().flat_map(|(n, (key, list))| list.iter().map(move |addr| (n, *key, addr)));
@@ -227,8 +227,10 @@ fn overlap(lists: &[(&'static str, &Vec<SocketAddr>)]) -> Option<Disagreement> {
             true => format!("{one} includes {other}, which is listed too"),
             false => format!("{other} is listed twice"),
         };
-        let (_, other_key, other) =
-            all().find(|(m, _, other)| covers(one, other) || (n < *m && one == *other))?;
+        let (_, other_key, other) = all().find(|(m, other_key, other)| {
+            let shares = (key, *other_key) == ("listen.tcp", "listen.tls");
+            covers(one, other) || (n < *m && one == *other && !shares)
+        })?;
         Some(Disagreement::mistake(&[key, other_key], what(other), "remove or change one of them"))
     })
 }
@@ -267,7 +269,7 @@ fn certificate(tls: &TlsSettings, listens: bool) -> Option<Disagreement> {
 }
 
 /// Whether nobody outside of the operator's networks has an address of this range.
-fn is_private(range: &Cidr) -> bool {
+pub(super) fn is_private(range: &Cidr) -> bool {
     const PRIVATE: [&str; 9] = [
         "10.0.0.0/8",
         "100.64.0.0/10",

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
 
-use toml_edit::Value;
+use toml_edit::{TableLike, Value};
 
 use super::argument::Argument;
 use crate::turn::peers::Cidr;
@@ -56,6 +56,17 @@ impl Reload {
 pub trait SettingKind<T>: Sync {
     /// Reads `value` into `target`. A wrong value, or a wrong element of a list, is left out and returned.
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError>;
+
+    /// Reads a section, or keys with dots, as [`read`](Self::read) does an inline table. `None`: its values are no tables.
+    fn read_section(
+        &self,
+        _target: &mut T,
+        _table: &dyn TableLike,
+        _at: Range<usize>,
+        _context: &ReadContext<'_>,
+    ) -> Option<Vec<ValueError>> {
+        None
+    }
 
     /// The field's value, to compare it with another.
     fn value(&self, target: &mut T) -> FieldValue;
@@ -233,6 +244,10 @@ impl ReadContext<'static> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     pub at: Range<usize>,
+    /// The key inside of the setting, such as `.pass`, if the value is a table.
+    pub inside: String,
+    /// Whether `at` has a key, which is shown already.
+    pub is_key: bool,
     pub what: String,
     pub fix: String,
     /// Whether the value has the wrong type. In `[auth]` it may then be a secret in the wrong place.
@@ -246,8 +261,15 @@ pub struct ValueError {
 impl ValueError {
     /// An error that concerns all of `value`.
     pub fn of(value: &Value, what: impl Into<String>, fix: impl Into<String>) -> ValueError {
+        ValueError::at(value.span().unwrap_or_default(), what, fix)
+    }
+
+    /// An error at these bytes of the file.
+    pub fn at(at: Range<usize>, what: impl Into<String>, fix: impl Into<String>) -> ValueError {
         ValueError {
-            at: value.span().unwrap_or_default(),
+            at,
+            inside: String::new(),
+            is_key: false,
             what: what.into(),
             fix: fix.into(),
             wrong_type: false,

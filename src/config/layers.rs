@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::sibling;
 use crate::auth::Auth;
 use crate::datapath::stream::StreamLimits;
-use crate::datapath::{DatapathSnapshot, StreamService};
+use crate::datapath::{DatapathSnapshot, SpliceLimits, StreamService};
 use crate::tls::Identities;
 use crate::turn::bucket::{Rate, Rates};
 use crate::turn::peers::{Cidr, Overlays, PeerRules, Rules};
@@ -194,7 +194,14 @@ impl Settings {
             gso: self.listen.gso,
             steering: self.listen.steering,
             channels: self.channels(),
+            mss: self.segment_sizes(),
         }
+    }
+
+    /// The largest TCP segment of each listener for streams that does not leave it to the kernel.
+    pub fn segment_sizes(&self) -> HashMap<SocketAddr, u16> {
+        let set = self.listeners().into_iter().filter(|one| one.transport.is_stream());
+        set.map(|one| (one.address, one.service.mss)).filter(|(_, mss)| *mss > 0).collect()
     }
 
     fn channels(&self) -> ChannelRange {
@@ -223,6 +230,7 @@ impl Settings {
             descriptors: datapath::DescriptorRoom::UNBOUNDED,
             gather: Duration::from_micros(self.listen.gather),
             connections: self.connections(),
+            splices: self.splices(),
             exempt: self.exempt_sources(),
             services: self.services(identities.is_some()),
             identities,
@@ -232,8 +240,7 @@ impl Settings {
     /// What the listeners for streams serve.
     fn services(&self, has_identity: bool) -> HashMap<SocketAddr, Arc<StreamService>> {
         let streams = self.listeners().into_iter().filter(|one| one.transport.is_stream());
-        let service = StreamService { turn: true, tls: has_identity, ..StreamService::default() };
-        streams.map(|one| (one.address, Arc::new(service.clone()))).collect()
+        streams.map(|one| (one.address, Arc::new(one.service.stream_service(has_identity)))).collect()
     }
 
     fn connections(&self) -> StreamLimits {
@@ -247,6 +254,16 @@ impl Settings {
             first_message_timeout: seconds(limits.first_message_timeout),
             unfinished_message_timeout: seconds(limits.unfinished_message_timeout),
             idle_timeout: seconds(limits.idle_timeout),
+        }
+    }
+
+    fn splices(&self) -> SpliceLimits {
+        let limits = &self.limits;
+        SpliceLimits {
+            connections: size(limits.spliced_connections),
+            connections_per_source: size(limits.spliced_connections_per_source),
+            idle_timeout: Duration::from_secs(limits.spliced_idle_timeout.into()),
+            connect_timeout: Duration::from_secs(limits.backend_connect_timeout.into()),
         }
     }
 
@@ -313,6 +330,7 @@ mod tests {
         assert_eq!((turn.limits, turn.lifetimes), (AllocationLimits::default(), Lifetimes::default()));
         assert_eq!(turn.software, None);
         assert_eq!(Settings::default().connections(), StreamLimits::default());
+        assert_eq!(Settings::default().splices(), SpliceLimits::default());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Listeners, and the settings of `[[listener]]`, beside those of `[listen]`. What a listener can have is added here.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::service::ServiceSettings;
+use crate::tls::CertificateName;
 use crate::turn::peers::{ListenerRules, PeerRule, PeerRules};
 use crate::turn::{ListenerPolicy, Transport};
 
@@ -18,6 +22,8 @@ pub struct ListenerSettings {
     pub transports: Vec<Transport>,
     /// Which peers its clients may reach.
     pub peers: ListenerPeers,
+    /// What its TCP connections may be.
+    pub service: Arc<ServiceSettings>,
     /// Where the file has it.
     pub(super) places: Places,
 }
@@ -52,6 +58,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Which peers its clients may reach.
     pub peers: ListenerPeers,
+    /// What its TCP connections may be.
+    pub service: Arc<ServiceSettings>,
 }
 
 /// The bytes of some of its settings.
@@ -61,6 +69,12 @@ pub(super) struct Places {
     pub(super) transports: Range<usize>,
     pub(super) allow: Range<usize>,
     pub(super) deny: Range<usize>,
+    pub(super) protocols: Range<usize>,
+    pub(super) http: Range<usize>,
+    pub(super) routes: HashMap<CertificateName, Range<usize>>,
+    pub(super) default_backend: Range<usize>,
+    pub(super) proxy_from: Range<usize>,
+    pub(super) proxy: Range<usize>,
 }
 
 /// The port of a listener without one.
@@ -78,6 +92,7 @@ impl ListenerSettings {
             transport,
             address: SocketAddr::new(self.ip, self.port.unwrap_or(default_port(transport))),
             peers: self.peers.clone(),
+            service: self.service.clone(),
         })
     }
 }
@@ -85,8 +100,9 @@ impl ListenerSettings {
 /// The place in the file does not count.
 impl PartialEq for ListenerSettings {
     fn eq(&self, other: &ListenerSettings) -> bool {
-        let ListenerSettings { ip, port, transports, peers, places: _ } = self;
-        (ip, port, transports, peers) == (&other.ip, &other.port, &other.transports, &other.peers)
+        let ListenerSettings { ip, port, transports, peers, service, places: _ } = self;
+        (ip, port, transports) == (&other.ip, &other.port, &other.transports)
+            && (peers, service) == (&other.peers, &other.service)
     }
 }
 

@@ -7,7 +7,7 @@ use super::listener::{Listener, ListenerPeers, ListenerSettings, Places};
 use super::report::{Disagreement, Finding, Note};
 use super::section::Source;
 use super::settings::{PeersSettings, Settings};
-use super::{checks, own_addresses};
+use super::{checks, own_addresses, service_checks};
 use crate::turn::Transport;
 
 /// What is wrong with the `[[listener]]` sections beside other settings, and what is unusual.
@@ -33,6 +33,7 @@ pub fn agreement(settings: &Settings, source: Source<'_>) -> Vec<Finding> {
         let disagreements = own_addresses::agreement(&alone(settings, section), source.context);
         found.extend(disagreements.into_iter().map(|one| about_peers(section, one, source)));
     }
+    found.extend(service_checks::agreement(settings, source));
     found
 }
 
@@ -42,7 +43,7 @@ pub fn notes(settings: &Settings, source: Source<'_>) -> Vec<Note> {
         let notes = own_addresses::notes(&alone(settings, section), source.context).into_iter();
         notes.map(move |one| Note(Finding { warning: false, ..about_peers(section, one, source) }))
     };
-    settings.listener.iter().flat_map(notes).collect()
+    settings.listener.iter().flat_map(notes).chain(service_checks::notes(settings, source)).collect()
 }
 
 /// Settings in which everybody has the peers of one listener, to look at these alone.
@@ -61,7 +62,7 @@ fn about_peers(section: &ListenerSettings, one: Disagreement, source: Source<'_>
     Finding { warning, ..at(key, place, what, fix, source) }
 }
 
-fn at(
+pub(super) fn at(
     key: &str,
     place: &Range<usize>,
     what: impl Into<String>,
@@ -77,24 +78,6 @@ fn overlap(settings: &Settings, n: usize, source: Source<'_>) -> Option<Finding>
     let section = &settings.listener[n];
     let own: Vec<Listener> = section.each().collect();
     let place = &section.places.address;
-    let streams: Vec<&Listener> = own.iter().filter(|one| one.transport.is_stream()).collect();
-    if let [one, other, ..] = streams[..]
-        && one.address == other.address
-    {
-        let what = format!(
-            "{} and {} cannot share {}, because both are TCP connections",
-            one.transport.as_str(),
-            other.transport.as_str(),
-            one.address
-        );
-        return Some(at(
-            "transports",
-            &section.places.transports,
-            what,
-            "give each its own [[listener]]",
-            source,
-        ));
-    }
     let mut others: Vec<(String, bool, SocketAddr)> = Vec::new();
     for (transport, address) in settings.listen.all() {
         others.push((format!("listen.{}", transport.as_str()), transport.is_stream(), address));
@@ -121,7 +104,13 @@ fn overlap(settings: &Settings, n: usize, source: Source<'_>) -> Option<Finding>
         false if one.address.ip().is_unspecified() => format!("{this} includes {address} of {name}"),
         false => format!("{this} is included in {address} of {name}"),
     };
-    Some(at("address", place, what, "remove or change one of them", source))
+    let fix = match one.address == *address && one.transport.is_stream() && name != "http.listen" {
+        true => {
+            "remove or change one of them; \"tcp\" and \"tls\" share an address if one section lists both"
+        }
+        false => "remove or change one of them",
+    };
+    Some(at("address", place, what, fix, source))
 }
 
 /// Relayed addresses and UDP listeners cannot have the same port.

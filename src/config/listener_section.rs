@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::listener::{ListenerPeers, ListenerSettings, PeersMode, Places};
 use super::section::Refusal;
+use super::service::{Protocol, ProxyMode, ServiceSettings};
 use super::settings::Settings;
+use crate::datapath::{Backend, Route};
+use crate::tls::CertificateName;
 use crate::turn::Transport;
-use crate::turn::peers::PeerRule;
+use crate::turn::peers::{Cidr, PeerRule};
 
 /// A section that is being read.
 pub struct ListenerDraft {
@@ -17,6 +21,21 @@ pub struct ListenerDraft {
     pub mode: PeersMode,
     pub allow: Placed<Vec<PeerRule>>,
     pub deny: Placed<Vec<PeerRule>>,
+    pub protocols: Placed<Option<Vec<Protocol>>>,
+    pub http: Placed<Option<Backend>>,
+    pub routes: Vec<PlacedRoute>,
+    pub default_backend: Placed<Option<Backend>>,
+    pub proxy_from: Placed<Vec<Cidr>>,
+    pub proxy: Placed<Option<ProxyMode>>,
+    pub mss: u16,
+}
+
+/// A route and its bytes in the file.
+#[derive(Clone)]
+pub struct PlacedRoute {
+    pub name: CertificateName,
+    pub route: Route,
+    pub at: Range<usize>,
 }
 
 /// An address, and the port if one is written.
@@ -37,6 +56,13 @@ impl Default for ListenerDraft {
             mode: PeersMode::Add,
             allow: Placed::default(),
             deny: Placed::default(),
+            protocols: Placed::default(),
+            http: Placed::default(),
+            routes: Vec::new(),
+            default_backend: Placed::default(),
+            proxy_from: Placed::default(),
+            proxy: Placed::default(),
+            mss: 0,
         }
     }
 }
@@ -46,7 +72,7 @@ const MOST: usize = 256;
 
 /// Adds a listener to the settings.
 pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal> {
-    let ListenerDraft { address, transports, mode, allow, deny } = draft;
+    let ListenerDraft { address, transports, allow, deny, protocols, proxy, .. } = &draft;
     let refusal = |key, what, fix| Err(Refusal { key, what, fix });
     let Some((ip, port)) = address.value else {
         return refusal("address", "the listener has no address", "write one like \"192.0.2.1:3478\"");
@@ -58,8 +84,38 @@ pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal>
     if settings.listener.len() >= MOST {
         return refusal("address", "there are more than 256 [[listener]] sections", "remove some");
     }
-    let places = Places { address: address.at, transports: transports.at, allow: allow.at, deny: deny.at };
-    let peers = ListenerPeers { mode, allow: allow.value, deny: deny.value };
-    settings.listener.push(ListenerSettings { ip, port, transports: transports.value, peers, places });
+    if protocols.value.as_ref().is_some_and(Vec::is_empty) {
+        let fix = "list \"turn\", \"tls\" or both, or remove the line";
+        return refusal("protocols", "TCP connections could speak nothing", fix);
+    }
+    let places = Places {
+        address: address.at.clone(),
+        transports: transports.at.clone(),
+        allow: allow.at.clone(),
+        deny: deny.at.clone(),
+        protocols: protocols.at.clone(),
+        http: draft.http.at.clone(),
+        routes: draft.routes.iter().map(|one| (one.name.clone(), one.at.clone())).collect(),
+        default_backend: draft.default_backend.at.clone(),
+        proxy_from: draft.proxy_from.at.clone(),
+        proxy: proxy.at.clone(),
+    };
+    let service = ServiceSettings {
+        protocols: draft.protocols.value,
+        http: draft.http.value,
+        routes: draft.routes.into_iter().map(|one| (one.name, one.route)).collect(),
+        default_backend: draft.default_backend.value,
+        proxy_from: draft.proxy_from.value,
+        proxy: draft.proxy.value.unwrap_or_default(),
+        mss: draft.mss,
+    };
+    settings.listener.push(ListenerSettings {
+        ip,
+        port,
+        transports: draft.transports.value,
+        peers: ListenerPeers { mode: draft.mode, allow: draft.allow.value, deny: draft.deny.value },
+        service: Arc::new(service),
+        places,
+    });
     Ok(())
 }

@@ -10,7 +10,8 @@
 //! - `document`: reads files by tables of settings, for the relay and for the sidecar
 //! - `section`: reads settings and repeated sections by rows of the table; `user`: `[[auth.user]]`; `sibling`: `[[sibling]]`;
 //!   `certificate_section`: `[[tls.certificate]]`; `listener_section`: `[[listener]]`
-//! - `listener`: listeners and their settings; `listener_checks`: whether these agree with other settings
+//! - `listener`: listeners and their settings; `service`: what their TCP connections are; `listener_checks`,
+//!   `service_checks`: whether these agree with other settings; `backend`: the text of a server that connections are passed on to
 //! - [`load()`]: from the text of a file to settings, with every mistake
 //! - `changes`: what differs between two configurations
 //! - [`coturn`]: `turnserver.conf` made into a configuration
@@ -28,6 +29,7 @@
 //! Nothing here opens a socket, reads a file or the environment: these are passed in as a [`ReadContext`].
 
 mod argument;
+mod backend;
 pub mod certificate;
 mod certificate_section;
 mod changes;
@@ -51,6 +53,8 @@ pub(crate) mod report;
 pub(crate) mod secrets;
 pub(crate) mod section;
 pub mod server_certificate;
+mod service;
+mod service_checks;
 mod service_links;
 pub mod settings;
 mod sibling;
@@ -74,5 +78,6 @@ pub use load::{Loaded, load, without_file};
 pub use overrides::PREFIX;
 pub use report::{Finding, Note, names_others};
 pub use secrets::{WrongLine, secrets_in_file};
+pub use service::{Protocol, ProxyMode, ServiceSettings};
 pub use settings::Settings;
 pub use table::SECRET_VARIABLE;

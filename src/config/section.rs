@@ -197,16 +197,20 @@ impl<T, D> Draft<T, D> {
 impl Source<'_> {
     /// Reads one value. `key` is its name in messages.
     pub fn setting<T>(self, setting: &Setting<T>, key: &str, target: &mut T, item: &Item) -> Vec<Finding> {
-        let Some(value) = item.as_value() else {
-            let span = item.span().unwrap_or_default();
-            let fix = format!("write {key} = ...");
-            return vec![self.finding(key, span, "", "expected a value, found a section", fix)];
+        let span = item.span().unwrap_or_default();
+        let mut errors = match (item.as_value(), item.as_table_like()) {
+            (Some(value), _) => setting.kind.read(target, value, self.context),
+            (None, table) => {
+                let read = |table| setting.kind.read_section(target, table, span.clone(), self.context);
+                let Some(errors) = table.and_then(read) else {
+                    let fix = format!("write {key} = ...");
+                    return vec![self.finding(key, span, "", "expected a value, found a section", fix)];
+                };
+                errors
+            }
         };
-        let mut errors = setting.kind.read(target, value, self.context);
         // Only limits of sizes are numbers that do not take 0.
-        if key.starts_with("limits.")
-            && value.as_integer() == Some(0)
-            && setting.kind.number(target).is_some()
+        if key.starts_with("limits.") && item.as_integer() == Some(0) && setting.kind.number(target).is_some()
         {
             for error in errors.iter_mut().filter(|error| !error.warning) {
                 error.what += ": 0 does not mean no limit here, because memory and time must have a bound";
@@ -220,7 +224,12 @@ impl Source<'_> {
                 setting.kind.is_secret() || error.hidden || error.wrong_type && self.about.is_guarded(key);
             // So may a name that has coturn's form, user:password.
             let hidden = hidden || key == "auth.user.name" && text.contains(':');
-            let shown = if hidden { HIDDEN } else { text };
+            let shown = match (hidden, error.is_key) {
+                (true, _) => HIDDEN,
+                (false, true) => "",
+                (false, false) => text,
+            };
+            let key = &format!("{key}{}", error.inside);
             Finding { warning: error.warning, ..self.finding(key, error.at, shown, error.what, error.fix) }
         });
         finding.collect()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::external::ExternalEntry;
 use super::listener::{Listener, ListenerPeers, ListenerSettings};
+use super::service::ServiceSettings;
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
 use crate::auth::{LiveKitKey, OnRemoval, Secret, StaticUser, UserList};
@@ -71,6 +72,8 @@ pub struct ListenSettings {
     pub rfc5766_channels: bool,
     /// Microseconds for which a worker lets packets gather; 0 is off.
     pub gather: u64,
+    /// The largest TCP segment of its connections; 0 is the kernel's choice.
+    pub mss: u16,
 }
 
 /// `[relay]`.
@@ -175,6 +178,14 @@ pub struct LimitsSettings {
     pub unfinished_message_timeout: u32,
     /// How long a connection without an allocation may be silent.
     pub idle_timeout: u32,
+    /// Connections that are passed on to a backend.
+    pub spliced_connections: u64,
+    /// Those of them per IPv4 address or IPv6 /64.
+    pub spliced_connections_per_source: u64,
+    /// How long neither side of such a connection may send anything.
+    pub spliced_idle_timeout: u32,
+    /// Time to connect to a backend.
+    pub backend_connect_timeout: u32,
     /// Lifetime of an allocation whose client asks for none or for less.
     pub allocation_lifetime: u32,
     /// The longest lifetime of an allocation.
@@ -329,11 +340,13 @@ impl Settings {
 
     /// Every listener, of `[listen]` and of `[[listener]]`.
     pub fn listeners(&self) -> Vec<Listener> {
+        let service = Arc::new(ServiceSettings { mss: self.listen.mss, ..ServiceSettings::default() });
         let short = self.listen.all().into_iter();
         let short = short.map(|(transport, address)| Listener {
             transport,
             address,
             peers: ListenerPeers::default(),
+            service: service.clone(),
         });
         short.chain(self.listener.iter().flat_map(ListenerSettings::each)).collect()
     }
@@ -343,7 +356,12 @@ impl Settings {
         let known = [self.listeners(), earlier.to_vec()].concat();
         let recall = |&(transport, address): &(Transport, SocketAddr)| {
             let found = known.iter().find(|one| (one.transport, one.address) == (transport, address));
-            found.cloned().unwrap_or(Listener { transport, address, peers: ListenerPeers::default() })
+            found.cloned().unwrap_or_else(|| Listener {
+                transport,
+                address,
+                peers: ListenerPeers::default(),
+                service: Arc::default(),
+            })
         };
         addresses.iter().map(recall).collect()
     }

@@ -5,10 +5,11 @@ use super::certificate_section::{self, CertificateDraft};
 use super::document::Tables;
 use super::kind::{Reload, Setting};
 use super::kinds::{
-    ADDRESSES, Account, Advice, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES, FamilyAddress,
-    HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key, NAT64_PREFIXES, Number,
-    PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, Placed, PortRange, Seconds,
-    SecretFiles, Secrets, SocketPath, Sockets, Switch, Text, TokensFile, UsersFiles,
+    ADDRESSES, Account, Advice, BackendServer, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES,
+    FamilyAddress, HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key,
+    NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, Placed,
+    PortRange, Protocols, ProxyHeader, ProxySources, RouteTable, Seconds, SecretFiles, Secrets, SegmentSize,
+    SocketPath, Sockets, Switch, Text, TokensFile, UsersFiles,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -149,7 +150,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: r#"["0.0.0.0:3478", "[::]:3478"]"#,
         example: "",
         doc: "Addresses and ports for TCP clients, written as for `listen.udp`. TCP is for clients whose network blocks UDP. An empty \
-              list turns it off.",
+              list turns it off. If there is a certificate, TLS is served on these ports too: the first bytes of a connection tell it \
+              from TURN.",
         reload: Reload::Live,
         coturn: &["no-tcp"],
     },
@@ -159,7 +161,9 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: r#"["0.0.0.0:5349", "[::]:5349"]"#,
         example: "",
         doc: "Addresses and ports for TLS clients, written as for `listen.udp`; the default port is 5349. TLS requires a certificate: \
-              `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections. It is off if the file has neither this nor a certificate.",
+              `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections. It is off if the file has neither this nor a certificate. \
+              TURN without TLS is served on these ports too, and `listen.tcp` may list the same ones: they are one socket, and both \
+              kinds of URL are offered. `[[listener]]` has more settings for a port that is shared, such as 443.",
         reload: Reload::Live,
         coturn: &["tls-listening-port", "no-tls"],
     },
@@ -211,6 +215,17 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               packets keep arriving that the kernel does not join (GRO), a worker begins its passes at least this far apart. The \
               default saves about 15 % of the CPU time per packet and costs delay: with many thin flows the median is 0.26 ms \
               instead of 0.09 ms. A packet that arrives alone is not held back.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "listen.mss",
+        kind: &SegmentSize(|s: &mut Settings| &mut s.listen.mss),
+        default: "0",
+        example: "1360",
+        doc: "The largest segment of TCP and TLS connections in bytes (TCP_MAXSEG), in both directions, for clients behind networks in \
+              which large packets vanish in silence, because their routers send no ICMP or it is filtered. `0` leaves it to the \
+              kernel, which asks the interface and the route. A changed value holds for new connections.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -649,6 +664,48 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         coturn: &[],
     },
     Setting {
+        key: "limits.spliced_connections",
+        kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.spliced_connections },
+        default: "10000",
+        example: "",
+        doc: "Connections in total that are passed on to a backend (`[listener.routes]`, `default_backend`, `http`). They count apart \
+              from `connections`, so that a busy site takes nothing from TURN clients. Further ones are closed immediately. Each \
+              needs two file descriptors, and up to six where the kernel moves its bytes.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "limits.spliced_connections_per_source",
+        kind: &Number {
+            range: 1..=1_000_000,
+            at: |s: &mut Settings| &mut s.limits.spliced_connections_per_source,
+        },
+        default: "1024",
+        example: "",
+        doc: "Those of them per IPv4 address or IPv6 /64.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "limits.spliced_idle_timeout",
+        kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.limits.spliced_idle_timeout },
+        default: "3600",
+        example: "",
+        doc: "Seconds for which neither side of such a connection may send anything before it is closed. The default of an hour is for \
+              WebSockets.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "limits.backend_connect_timeout",
+        kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.limits.backend_connect_timeout },
+        default: "10",
+        example: "",
+        doc: "Seconds that it may take to resolve the name of a backend and to connect to it before the client's connection is closed.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
         key: "limits.allocation_lifetime",
         kind: &Seconds {
             advice: Advice { follows: |v| v == 600, says: "RFC 8656 section 3.2 says 600" },
@@ -933,8 +990,8 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         kind: &ListenTransports(|l: &mut ListenerDraft| &mut l.transports),
         default: r#"["udp", "tcp"]"#,
         example: "",
-        doc: "The transports of its clients. UDP can share an address and port with TCP or with TLS. TLS requires a certificate: \
-              `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections.",
+        doc: "The transports that clients are offered. All of them can share an address and port: TCP and TLS are then one socket. TLS \
+              requires a certificate: `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -970,6 +1027,90 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         default: "[]",
         example: r#"["198.51.100.128/25"]"#,
         doc: "Peers that clients of this listener may not reach, written as in `[peers]`.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "protocols",
+        kind: &Protocols(|l: &mut ListenerDraft| &mut l.protocols),
+        default: r#"["turn", "tls"]"#,
+        example: "",
+        doc: "What its TCP connections may speak, whichever of `tcp` and `tls` is among the transports: the first bytes of each tell. \
+              `turn` is TURN without TLS, `tls` is TLS with TURN inside and with `routes`. Without a certificate and without a route \
+              that passes TLS on, `tls` is left out of the default. A connection that speaks anything else is closed without an \
+              answer, and counted.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "routes",
+        kind: &RouteTable(|l: &mut ListenerDraft| &mut l.routes),
+        default: "",
+        example: r#"{ "www.example.org" = "127.0.0.1:8443" }"#,
+        doc: "Where TLS clients go, by the name that they ask for (SNI), so that TURN shares the port with web servers. \
+              `[listener.routes]` below the section means the same, with a line per name:\n\n\
+              `\"www.example.org\" = \"127.0.0.1:8443\"`, short for `{ pass = \"127.0.0.1:8443\" }`, passes connections to a backend \
+              unopened: it has the certificate, and this relay sees nothing but the name. It does so even if this relay has a \
+              certificate for that name.\n\n\
+              `\"livekit.example.org\" = { http = \"127.0.0.1:7880\", h2c = \"127.0.0.1:7881\" }` ends TLS here, with a certificate \
+              of `[tls]` that names it, and the first bytes decide: TURN is served, HTTP/1.1 goes to `http` as bytes, and HTTP/2 to \
+              `h2c`; `h2` is offered only if there is `h2c`. Either may be left out. Nothing in HTTP is read or changed.\n\n\
+              A backend is `host:port`; a name is resolved for each connection. With `send_proxy = true` in the table, connections to \
+              it begin with a PROXY protocol header, version 2, that has the client's address. A backend cannot be a listener of this \
+              relay, nor one of `[http]` or `[admin]`. `*.example.org` stands for every name with one more label; the exact name comes \
+              first. Of Encrypted ClientHello the outer name counts. Up to 1024 names. A changed route holds for new connections.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "default_backend",
+        kind: &BackendServer(|l: &mut ListenerDraft| &mut l.default_backend),
+        default: "",
+        example: r#""127.0.0.1:8443""#,
+        doc: "Where TLS clients go that ask for a name without a route and without a certificate, unopened, as with `pass`: \
+              `\"127.0.0.1:8443\"`, or `{ pass = \"127.0.0.1:8443\", send_proxy = true }`. It comes before `tls.unknown_name`, which \
+              decides if this is not set. A client that asks for no name always gets the default certificate, and TURN.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "http",
+        kind: &BackendServer(|l: &mut ListenerDraft| &mut l.http),
+        default: "",
+        example: r#""127.0.0.1:8080""#,
+        doc: "Where HTTP without TLS goes, as bytes, such as a server that redirects to `https:` or answers ACME challenges; written as \
+              `default_backend`. Without it such connections are closed.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "proxy_from",
+        kind: &ProxySources(|l: &mut ListenerDraft| &mut l.proxy_from),
+        default: "[]",
+        example: r#"["10.0.0.0/24"]"#,
+        doc: "The addresses of balancers and proxies whose PROXY protocol header is believed, version 1 or 2, at the beginning of a TCP \
+              connection and before TLS. The client's address that it has is then the one for permissions, limits, logs and \
+              XOR-MAPPED-ADDRESS. Whoever can connect from such an address can claim any other, so list only your own machines. A \
+              header from elsewhere is not believed: the connection is closed, and counted.",
+        reload: Reload::Live,
+        coturn: &["tcp-proxy-port"],
+    },
+    Setting {
+        key: "proxy",
+        kind: &ProxyHeader(|l: &mut ListenerDraft| &mut l.proxy),
+        default: r#""required""#,
+        example: "",
+        doc: "Whether every connection from `proxy_from` begins with a header. `optional` also serves those without one, as clients of \
+              that address itself. Connections from other addresses never have one.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "mss",
+        kind: &SegmentSize(|l: &mut ListenerDraft| &mut l.mss),
+        default: "0",
+        example: "1360",
+        doc: "The largest segment of its TCP connections in bytes, as in `listen.mss`.",
         reload: Reload::Live,
         coturn: &[],
     },

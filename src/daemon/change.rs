@@ -19,6 +19,7 @@ use super::relay::{RunningRelay, auth, listeners, serve, summary};
 use super::{announce, unix_now};
 use crate::auth::Auth;
 use crate::config::{Change, Settings, Site};
+use crate::datapath::DatapathConfig;
 use crate::tls::Identities;
 use crate::turn::peers::Overlays;
 
@@ -92,7 +93,8 @@ impl RunningRelay {
             bail!("worker {} gives no sign of life; reload again once it responds", silent.worker);
         }
         // Last, since clients may connect to what is bound.
-        let datapath = self.settings.datapath(&self.site);
+        let mss = settings.segment_sizes();
+        let datapath = DatapathConfig { mss, ..self.settings.datapath(&self.site) };
         let listeners =
             self.listeners.prepare(&wanted, &settings.http.listen, leaving, &datapath, self.keys.steering)?;
         Ok(PreparedReload { changes, settings, auth, certificates, place, listeners, skipped })
@@ -135,6 +137,7 @@ impl RunningRelay {
         for listener in self.listeners.keep(&mut change) {
             self.unlisten(&listener).await;
         }
+        self.listeners.set_segment_sizes(&serving.settings.segment_sizes());
         self.http.configure(&serving.settings.http, serving.identities.clone());
         self.listeners.remove_http(&change.http_removed).await;
         for (addr, listener) in change.http_opened.drain(..) {

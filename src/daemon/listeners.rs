@@ -4,14 +4,17 @@
 //! A removed listener for UDP serves its allocations until the last one has ended, and then closes. If its address returns
 //! before, its sockets are used again. A removed listener for TCP or TLS closes at once, since its connections have sockets of
 //! their own.
+//!
+//! A listener for TCP and one for TLS at the same address are one socket. It stays open until both are removed.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tracing::info;
+use tracing::{error, info};
 
 use super::http;
 use crate::datapath::{DatapathConfig, ListenerGroup};
@@ -54,11 +57,15 @@ struct HttpListener {
 pub struct ListenerChange {
     /// Bound, and not served yet.
     pub opened: Vec<OpenListener>,
+    /// New listeners for streams at the address of another one, whose sockets they share.
+    shared: Vec<OpenListener>,
     /// They were being removed, and come back with their sockets.
     pub returned: Vec<ClientListener>,
     pub removed: Vec<ClientListener>,
     pub http_opened: Vec<(SocketAddr, TcpListener)>,
     pub http_removed: Vec<SocketAddr>,
+    /// Stream sockets of clients that are about to be closed.
+    closed: Vec<SocketAddr>,
     /// Stream listeners of others that are about to be closed.
     leaving: Vec<SocketAddr>,
 }
@@ -81,8 +88,12 @@ impl Listeners {
         let is_closing = |listener: &ClientListener| self.closing.iter().any(|one| one.listener == *listener);
         let gone = self.open.iter().map(|one| one.listener).filter(|listener| !wanted.contains(listener));
         let http_gone = self.http.iter().map(|one| one.addr).filter(|addr| !http.contains(addr));
+        let removed: Vec<ClientListener> = gone.collect();
+        let is_wanted = |addr: &SocketAddr| wanted.iter().any(|one| one.0.is_stream() && one.1 == *addr);
+        let streams = removed.iter().filter(|(transport, _)| transport.is_stream()).map(|(_, addr)| *addr);
         let mut change = ListenerChange {
-            removed: gone.collect(),
+            closed: streams.filter(|addr| !is_wanted(addr)).collect(),
+            removed,
             http_removed: http_gone.collect(),
             leaving: leaving.to_vec(),
             ..ListenerChange::default()
@@ -93,6 +104,15 @@ impl Listeners {
                 continue;
             }
             let (transport, addr) = listener;
+            let is_same = |one: &&OpenListener| one.listener.0.is_stream() && one.listener.1 == addr;
+            let mut others = self.open.iter().chain(&change.opened);
+            if transport.is_stream()
+                && let Some(other) = others.find(is_same)
+            {
+                let group = other.group.clone();
+                change.shared.push(OpenListener { listener, group });
+                continue;
+            }
             let group = match transport {
                 Transport::Udp => {
                     self.refuse_overlaps(addr, &change)?;
@@ -135,13 +155,14 @@ impl Listeners {
     pub fn after(&self, change: &ListenerChange) -> (Vec<ClientListener>, Vec<ClientListener>) {
         let stays = |listener: &ClientListener| !change.removed.contains(listener);
         let open = self.open.iter().map(|one| one.listener).filter(stays);
-        let new = change.opened.iter().map(|one| one.listener);
+        let new = change.opened.iter().chain(&change.shared).map(|one| one.listener);
         let open: Vec<_> = open.chain(new).chain(change.returned.iter().copied()).collect();
         let closing = self.closing.iter().map(|one| one.listener).chain(self.removed.iter().copied());
         let closing = closing.chain(change.removed.iter().copied());
         // Where another listener has all of its addresses now, nobody can tell which connections are of the removed one.
         let is_replaced = |(transport, addr): &ClientListener| {
-            let mut same = open.iter().filter(|(other, at)| other == transport && overlap(*at, *addr));
+            let is_same = |other: &Transport| other.is_stream() == transport.is_stream();
+            let mut same = open.iter().filter(|(other, at)| is_same(other) && overlap(*at, *addr));
             same.any(|(_, at)| at.ip() == addr.ip() || at.ip().is_unspecified())
         };
         let closing = closing.filter(|listener| !is_replaced(listener)).collect();
@@ -150,7 +171,7 @@ impl Listeners {
 
     /// Every socket for clients and HTTP that this process has open, or will have after a change.
     pub fn descriptors(&self, change: &ListenerChange, workers: u64) -> u64 {
-        let clients = self.open.iter().chain(&self.closing).chain(&change.opened).count() as u64;
+        let clients = distinct(self.open.iter().chain(&self.closing).chain(&change.opened)).len() as u64;
         // Two sockets per worker: of UDP one of each kind, of streams one and its duplicate beside the worker.
         2 * workers * clients + (self.http.len() + change.http_opened.len()) as u64
     }
@@ -166,7 +187,8 @@ impl Listeners {
             info!("udp {addr}: it has not closed yet, and takes new allocations again");
             group.keep();
         }
-        self.open = stay.into_iter().chain(change.opened.drain(..)).chain(returned).collect();
+        let new = change.opened.drain(..).chain(change.shared.drain(..));
+        self.open = stay.into_iter().chain(new).chain(returned).collect();
         let (streams, datagrams): (Vec<_>, Vec<_>) =
             removed.into_iter().partition(|one| one.listener.0.is_stream());
         self.removed.retain(|listener| self.open.iter().all(|one| one.listener != *listener));
@@ -187,7 +209,18 @@ impl Listeners {
             group.notify_when_empty(&self.emptied);
         }
         self.closing = closing.into_iter().chain(datagrams).collect();
-        streams
+        let is_shared =
+            |one: &OpenListener| self.open.iter().any(|open| Arc::ptr_eq(&open.group, &one.group));
+        distinct(streams.iter().filter(|one| !is_shared(one))).into_iter().cloned().collect()
+    }
+
+    /// Sets the largest TCP segment of new connections; listeners that are not listed leave it to the kernel.
+    pub fn set_segment_sizes(&self, sizes: &HashMap<SocketAddr, u16>) {
+        for OpenListener { listener: (transport, addr), group } in &self.open {
+            if let Err(error) = group.set_mss(sizes.get(addr).copied().unwrap_or_default()) {
+                error!("{} {addr}: the mss stays what it was: {error}", transport.as_str());
+            }
+        }
     }
 
     /// Serves an HTTP listener by this task.
@@ -233,9 +266,14 @@ impl ListenerChange {
 
     /// The stream listeners that this change closes.
     pub fn closes(&self) -> impl Iterator<Item = SocketAddr> {
-        let streams = self.removed.iter().filter(|(transport, _)| transport.is_stream());
-        streams.map(|(_, old)| *old).chain(self.http_removed.iter().copied())
+        self.closed.iter().chain(&self.http_removed).copied()
     }
+}
+
+/// Listeners with sockets of their own: of several that share them the first.
+fn distinct<'a>(listeners: impl Iterator<Item = &'a OpenListener>) -> Vec<&'a OpenListener> {
+    let mut seen = HashSet::new();
+    listeners.filter(|one| seen.insert(Arc::as_ptr(&one.group))).collect()
 }
 
 /// Whether sockets at both addresses would receive some of the same packets.
@@ -291,6 +329,40 @@ mod tests {
             let (open, found) = after(lists);
             assert_eq!((&open[..], &found[..]), (*lists.last().unwrap(), closing), "{lists:?}");
         }
+    }
+
+    /// TCP and TLS at one address are one socket, which stays open while one of them is served: no connection that waits in it is
+    /// lost.
+    #[test]
+    fn tcp_and_tls_at_one_address_share_a_socket() {
+        let [tcp] = at(Transport::Tcp, ["127.1.16.5"]);
+        let tls = (Transport::Tls, tcp.1);
+        let mut listeners = Listeners::default();
+        let mut groups = Vec::new();
+        for (list, opened, closed) in [
+            (&[tcp, tls][..], 1, 0),
+            (&[tls], 0, 0),
+            (&[tcp], 0, 0),
+            (&[tls, tcp], 0, 0),
+            (&[], 0, 1),
+            (&[tls], 1, 0),
+            (&[tcp, tls], 0, 0),
+            (&[tcp], 0, 0),
+            (&[], 0, 1),
+        ] {
+            let mut change = listeners.prepare(list, &[], &[], &config(), 1).unwrap();
+            assert_eq!((change.opened.len(), change.closes().count() >= closed), (opened, true), "{list:?}");
+            groups.extend(change.opened.iter().map(|one| Arc::downgrade(&one.group)));
+            let (open, closing) = listeners.after(&change);
+            assert!(open.len() == list.len() && list.iter().all(|one| open.contains(one)), "{open:?}");
+            assert_eq!(closing.is_empty(), !list.is_empty(), "connections of both: {closing:?}");
+            assert_eq!(listeners.descriptors(&change, 3), 6);
+            let removed = listeners.keep(&mut change);
+            assert_eq!(removed.len(), closed, "{list:?}");
+            drop(removed);
+            assert_eq!(groups.last().unwrap().upgrade().is_some(), !list.is_empty(), "{list:?}");
+        }
+        assert_eq!(groups.len(), 2);
     }
 
     /// Sockets for a part of the addresses of one that still serves its allocations would take packets of theirs.

@@ -5,6 +5,7 @@
 //!
 //! - `worker`: a worker's event loop and command channel, and its restart after a panic
 //! - `listen`: listener groups, the steering program, and the stages of a connection before it is TURN
+//! - `splice`: connections that are passed on to a backend
 //! - [`stream`]: clients over TCP and TLS
 //! - `relay`: relay sockets, ports, quota and reservations, shared by all workers, on the control path only
 //! - `packet`: packets between receipt and departure
@@ -23,11 +24,15 @@ mod packet;
 mod poll;
 mod relay;
 mod snapshot;
+mod splice;
 pub mod stats;
 pub mod stream;
 mod sys;
 mod wake;
 mod worker;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use crate::wire::ChannelRange;
 
@@ -36,6 +41,7 @@ pub use listen::group::{ListenerGroup, OpenError};
 pub use listen::service::{Backend, Proxies, Route, Routes, StreamService};
 pub use relay::ports::{PortUsage, TooManyAddresses};
 pub use snapshot::DatapathSnapshot;
+pub use splice::limits::SpliceLimits;
 pub use stats::WorkerStats;
 pub(crate) use sys::option::{allow_missing_address, filter_dumps};
 pub(crate) use sys::yield_to_workers;
@@ -56,12 +62,21 @@ pub struct DatapathConfig {
     pub steering: bool,
     /// What data begins with.
     pub channels: ChannelRange,
+    /// The largest TCP segment (TCP_MAXSEG) of listeners for streams that do not leave it to the kernel, by address.
+    pub mss: HashMap<SocketAddr, u16>,
 }
 
 #[cfg(test)]
 impl DatapathConfig {
     /// For tests of listeners.
     fn for_workers(workers: usize) -> DatapathConfig {
-        DatapathConfig { workers, gro: true, gso: true, steering: true, channels: ChannelRange::default() }
+        DatapathConfig {
+            workers,
+            gro: true,
+            gso: true,
+            steering: true,
+            channels: ChannelRange::default(),
+            mss: HashMap::new(),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::descriptors::DescriptorRoom;
 use super::listen::service::StreamService;
+use super::splice::limits::SpliceLimits;
 use super::stream::StreamLimits;
 use crate::tls::Identities;
 use crate::turn::{self, ExemptSources};
@@ -29,6 +30,8 @@ pub struct DatapathSnapshot {
     pub reservation_lifetime: u64,
     /// Limits and deadlines of connections.
     pub connections: StreamLimits,
+    /// Limits and deadlines of connections that are passed on to a backend.
+    pub splices: SpliceLimits,
     /// Sources whose limits on connections are larger.
     pub exempt: ExemptSources,
     /// What the limit on open files leaves room for.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use hairpin::auth::{self, Auth, NonceKeys, Password, Secret, StaticUser};
 use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::ConnectionEnd;
-use hairpin::datapath::{DatapathConfig, DatapathSnapshot, ListenerGroup, WorkerStats, Workers};
+use hairpin::datapath::{
+    DatapathConfig, DatapathSnapshot, ListenerGroup, SpliceLimits, WorkerStats, Workers,
+};
 use hairpin::tls::{Identities, Identity, NamedIdentity, Sessions, UnknownName};
 use hairpin::turn::bucket::{RateLimiter, Rates};
 use hairpin::turn::peers::{Cidr, PeerRules, Rules};
@@ -98,6 +100,7 @@ impl Setup {
             gso: self.gso,
             steering: self.steering,
             channels: self.channels,
+            mss: HashMap::new(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Setup {
             user_allocations: self.user_allocations,
             allocations: 1000,
             connections: self.connections,
+            splices: SpliceLimits::default(),
             exempt: ExemptSources::new(&self.exempt),
             services: HashMap::new(),
             identities,

@@ -1,5 +1,5 @@
 //! The kinds of settings, which tables of settings of any type use. Here are plain values; `network` has addresses and ports,
-//! `secret` has credentials and files, `users` files with users, `livekit` files with LiveKit's API keys, `admin` has those of `[admin]`, `listener` those of
+//! `secret` has credentials and files, `users` files with users, `livekit` files with LiveKit's API keys, `admin` has those of `[admin]`, `listener` and `service` those of
 //! `[[listener]]`.
 
 mod account;
@@ -8,6 +8,7 @@ mod listener;
 mod livekit;
 mod network;
 mod secret;
+mod service;
 mod users;
 
 use std::collections::HashSet;
@@ -29,6 +30,7 @@ pub use network::{
     PEER_RANGES, PREFIXES, PortRange, Sockets, port_range,
 };
 pub use secret::{FileKind, Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, file, public};
+pub use service::{BackendServer, Protocols, ProxyHeader, ProxySources, RouteTable, SegmentSize};
 pub use users::{Placed, UsersFiles};
 
 /// The longest lifetime: a year.

@@ -380,7 +380,7 @@ pub(super) fn peer_rule(value: &Value) -> Result<PeerRule, ValueError> {
     text(value)?.parse().map_err(|error: PeerRuleError| ValueError::of(value, error.to_string(), error.fix()))
 }
 
-fn prefix(value: &Value) -> Result<Cidr, ValueError> {
+pub(super) fn prefix(value: &Value) -> Result<Cidr, ValueError> {
     let text = text(value)?;
     Cidr::from_str(text).map_err(|error| {
         // coturn's form, the first and the last address

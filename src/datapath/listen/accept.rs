@@ -24,17 +24,18 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a client may leave sent bytes unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens one listener per worker. Returns the address they are bound to. `beside`: a listener of this process that is about to be
-/// closed has the address, or a part of it. Then they do not [`listen`] yet, so that they take no connections from it before it is
-/// certain that they will be served.
+/// Opens one listener per worker. Returns the address they are bound to. `mss` is the largest segment of their connections; 0 is
+/// the kernel's choice. `beside`: a listener of this process that is about to be closed has the address, or a part of it. Then they
+/// do not [`listen`] yet, so that they take no connections from it before it is certain that they will be served.
 pub(super) fn open(
     addr: SocketAddr,
     workers: usize,
+    mss: u16,
     beside: bool,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     // The first one listens before it shares its address, so no other process can have the address. With `beside`, the listener
     // that is there has seen to that.
-    let first = bind(addr, beside)?;
+    let first = bind(addr, mss, beside)?;
     if !beside {
         first.listen(BACKLOG)?;
     }
@@ -43,7 +44,7 @@ pub(super) fn open(
     option::share_address(first.as_fd())?;
     let mut listeners = vec![first];
     for _ in 1..workers.max(1) {
-        listeners.push(bind(addr, true)?.into());
+        listeners.push(bind(addr, mss, true)?.into());
     }
     listeners.iter().try_for_each(|listener| prepare(SockRef::from(listener)))?;
     if !beside {
@@ -57,7 +58,12 @@ pub(super) fn listen(listeners: &[TcpListener]) -> io::Result<()> {
     listeners.iter().try_for_each(|listener| SockRef::from(listener).listen(BACKLOG))
 }
 
-fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
+/// tcp(7), TCP_MAXSEG: connections inherit it from their listener, and announce it in their SYN-ACK.
+pub(super) fn set_mss(listener: &impl AsFd, mss: u16) -> io::Result<()> {
+    SockRef::from(listener).set_tcp_mss(mss.into())
+}
+
+fn bind(addr: SocketAddr, mss: u16, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     // Connections of an earlier process may linger in TIME_WAIT.
@@ -69,6 +75,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
         option::share_address(socket.as_fd())?;
     }
     option::allow_missing_address(&socket, addr);
+    set_mss(&socket, mss)?;
     socket.bind(&addr.into())?;
     Ok(socket)
 }
@@ -99,7 +106,7 @@ mod tests {
     #[test]
     fn connections_inherit_the_options_of_their_listener() {
         for ip in ["127.0.0.1", "::1"] {
-            let (addr, listeners) = open(SocketAddr::new(ip.parse().unwrap(), 0), 1, false).unwrap();
+            let (addr, listeners) = open(SocketAddr::new(ip.parse().unwrap(), 0), 1, 0, false).unwrap();
             let _client = TcpStream::connect(addr).unwrap();
             let socket = accepted(&listeners[0]);
             let socket = SockRef::from(&socket);
@@ -116,7 +123,7 @@ mod tests {
     /// A connection whose client reads fast gets a larger send buffer again.
     #[test]
     fn the_send_buffer_grows_after_it_is_unlocked() {
-        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1, 0, false).unwrap();
         let mut client = TcpStream::connect(addr).unwrap();
         let mut socket = accepted(&listeners[0]);
         let size = |socket: &TcpStream| SockRef::from(socket).send_buffer_size().unwrap();
@@ -138,7 +145,7 @@ mod tests {
     /// RFC 8656 §15: the DSCP of the connection.
     #[test]
     fn tos_of_a_connection() {
-        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 1, 0, false).unwrap();
         SockRef::from(&listeners[0]).set_tos_v4(0xB8).unwrap();
         let _client = TcpStream::connect(addr).unwrap();
         assert_eq!(option::tos(accepted(&listeners[0]).as_fd(), false).unwrap(), 0xB8);
@@ -146,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_connections() {
-        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 4, false).unwrap();
+        let (addr, listeners) = open("127.0.0.1:0".parse().unwrap(), 4, 0, false).unwrap();
         let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(addr).unwrap()).collect();
         let mut count = 0;
         for listener in &listeners {

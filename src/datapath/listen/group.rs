@@ -109,7 +109,8 @@ impl ListenerGroup {
         config: &DatapathConfig,
         beside: bool,
     ) -> Result<ListenerGroup, OpenError> {
-        let (addr, listeners) = accept::open(addr, config.workers, beside)
+        let mss = config.mss.get(&addr).copied().unwrap_or_default();
+        let (addr, listeners) = accept::open(addr, config.workers, mss, beside)
             .map_err(|error| OpenError::new(transport, addr, error))?;
         info!(%addr, transport = transport.as_str(), sockets = listeners.len(), "stream listeners are open");
         Ok(ListenerGroup::new(transport, addr, ListenerSockets::Streams(listeners)))
@@ -121,6 +122,19 @@ impl ListenerGroup {
             ListenerSockets::Datagrams(_) => Ok(()),
             ListenerSockets::Streams(listeners) => {
                 accept::listen(listeners).map_err(|error| OpenError::new(self.transport, self.addr, error))
+            }
+        }
+    }
+
+    /// Sets the largest TCP segment of new connections, if this group is for streams. 0: the kernel's choice.
+    ///
+    /// # Errors
+    /// The kernel refuses the size.
+    pub fn set_mss(&self, mss: u16) -> io::Result<()> {
+        match &self.sockets {
+            ListenerSockets::Datagrams(_) => Ok(()),
+            ListenerSockets::Streams(listeners) => {
+                listeners.iter().try_for_each(|listener| accept::set_mss(listener, mss))
             }
         }
     }
