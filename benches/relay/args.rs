@@ -8,7 +8,8 @@ use crate::contestant::Contestant;
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// A server to measure: `hairpin`, `hairpin:PATH` (another build, started with the same configuration), `coturn`,
+    /// A server to measure: `hairpin`, `hairpin:PATH` (another build, started with the same configuration), `hairpin@MSS`
+    /// (with this `listen.mss`), `coturn`,
     /// `floor` (the minimal relay), `floor:OPTION+..` (plain, marks, edge, one, gather, timeout, timer, tokio,
     /// tokio-naive, tokio-timer), or `NAME=COMMAND` for another TURN server, where {ip}, {port}, {user}, {password},
     /// {realm} and {dir} are filled in. `NAME=` before one of the others renames it. May be repeated.
@@ -29,6 +30,15 @@ pub struct BenchArgs {
     /// Seconds for which a run may be delayed or repeated because other processes use the CPUs.
     #[arg(long, default_value_t = 20)]
     pub patience: u64,
+    /// Megabytes of each download.
+    #[arg(long, default_value_t = 1000)]
+    pub download: u64,
+    /// Mbit/s of each download; 0: as fast as it goes, for the time of a measurement.
+    #[arg(long, default_value_t = 1000)]
+    pub download_rate: u64,
+    /// Leave TCP segmentation offload on, so that long segments cross the link as they are.
+    #[arg(long)]
+    pub tso: bool,
     /// Packets per second, instead of the case's rate.
     #[arg(long)]
     pub rate: Option<u64>,

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use crate::args::BenchArgs;
 use crate::case::{Case, CaseKind, FEW, THIN};
 use crate::clock::Clock;
-use crate::contestant::{self, Contestant, ProgramPaths, ServerUse};
+use crate::contestant::{self, Contestant, ProgramPaths, ServerUse, TLS_PORT, WEB_PORT};
 use crate::highest;
 use crate::procfs;
 use crate::report::Column;
 use crate::testbed::{ChildProcess, Testbed};
 use crate::tls::TlsIdentity;
-use crate::workload::{ClientTransport, PeerHost, Strangers, Workload};
+use crate::workload::{Beside, ClientTransport, DownloadPath, Handshakes, PeerHost, Workload};
 
 /// The share of a CPU that other processes may use; beyond, a run is delayed or repeated.
 const DISTURBED: f64 = 0.03;
@@ -52,7 +52,7 @@ impl<'a> Bench<'a> {
                 None => present.push(contestant),
             }
         }
-        let (testbed, error) = Testbed::open(args.relay_cpu, args.clients_cpu)?;
+        let (testbed, error) = Testbed::open(args.relay_cpu, args.clients_cpu, args.tso)?;
         if let Some(error) = error {
             println!(
                 "measuring over loopback: {error:#}. The cost of receiving cannot be separated, so only ratios are \
@@ -72,7 +72,7 @@ impl<'a> Bench<'a> {
     /// Measures one case; in each round, every server has one run.
     pub fn measure(&self, case: &Case) -> Result<Vec<Column>> {
         let present: Vec<&Contestant> =
-            self.present.iter().copied().filter(|contestant| case.kind.suits(contestant.setup())).collect();
+            self.present.iter().copied().filter(|contestant| case.kind.suits(contestant)).collect();
         let column = |contestant: &&Contestant| Column { name: contestant.name.clone(), runs: Vec::new() };
         let mut columns: Vec<Column> = present.iter().map(column).collect();
         for run in 0..self.args.runs {
@@ -125,7 +125,67 @@ impl<'a> Bench<'a> {
                     self.run("load", &Workload { rate, ..*workload }, highest::PROBE, contestant)
                 })
             }),
+            CaseKind::Handshakes(workload, handshakes) => {
+                self.measure_handshakes(workload, *handshakes, contestant)
+            }
+            CaseKind::Download(workload) => self.measure_downloads(workload, contestant),
         }
+    }
+
+    /// The delay with and without handshakes.
+    fn measure_handshakes(
+        &self,
+        workload: &Workload,
+        handshakes: Handshakes,
+        contestant: &Contestant,
+    ) -> Result<Value> {
+        let run = |beside| {
+            self.undisturbed(|| {
+                self.run("load", &Workload { beside, ..*workload }, self.args.seconds, contestant)
+            })
+        };
+        let quiet = run(None)?;
+        let mut busy = run(Some(Beside::Handshakes(handshakes)))?;
+        let more = |pointer| figure(&busy, pointer).zip(figure(&quiet, pointer));
+        let to_quiet = more("/delay_us/p99").map(|(busy, quiet)| busy / quiet);
+        let cpu = more("/relay_cpu").zip(figure(&busy, "/beside/per_second"));
+        busy["to_quiet"] = json!(to_quiet);
+        busy["us_per_handshake"] = json!(cpu.map(|((busy, quiet), rate)| (busy - quiet) / rate * 1e6));
+        busy["quiet"] = quiet;
+        Ok(busy)
+    }
+
+    /// The delay during a download along each path and without one, and the cost of the download.
+    fn measure_downloads(&self, workload: &Workload, contestant: &Contestant) -> Result<Value> {
+        let seconds = match self.args.download_rate {
+            0 => self.args.seconds,
+            rate => self.args.download as f64 * 8.0 / rate as f64,
+        };
+        let run = |path: Option<DownloadPath>, seconds| {
+            let beside = path.map(Beside::Download);
+            self.undisturbed(|| self.run("load", &Workload { beside, ..*workload }, seconds, contestant))
+        };
+        let quiet = run(None, self.args.seconds)?;
+        let with_cost = |path| -> Result<Value> {
+            let mut figures = run(Some(path), seconds)?;
+            let cpu = figure(&figures, "/relay_cpu").zip(figure(&quiet, "/relay_cpu"));
+            let cost = cpu.zip(figure(&figures, "/downloaded_per_second"));
+            figures["s_per_gb"] = json!(cost.map(|((busy, quiet), rate)| (busy - quiet) / (rate / 1e9)));
+            Ok(figures)
+        };
+        let past = with_cost(DownloadPath::Past)?;
+        let mut passed = with_cost(DownloadPath::Passed)?;
+        let terminated = with_cost(DownloadPath::Terminated)?;
+        for (name, pointer) in [("delay", "/delay_us/p99"), ("cost", "/s_per_gb")] {
+            let to_past = |figures: &Value| Some(figure(figures, pointer)? / figure(&past, pointer)?);
+            let ratios = (to_past(&passed), to_past(&terminated));
+            passed[format!("{name}_to_past")] = json!(ratios.0);
+            passed[format!("terminated_{name}_to_past")] = json!(ratios.1);
+        }
+        passed["quiet"] = quiet;
+        passed["past"] = past;
+        passed["terminated"] = terminated;
+        Ok(passed)
     }
 
     /// Measures every server at half of coturn's highest rate, and adds the figures to its last run.
@@ -176,27 +236,40 @@ impl<'a> Bench<'a> {
         (busy() - before) / (clock.now() as f64 / 1e9)
     }
 
-    /// Starts a server, a part of the load generator and perhaps strangers, and returns the figures.
+    /// Starts a server, a part of the load generator and perhaps other traffic, and returns the figures.
     fn run(&self, part: &str, workload: &Workload, seconds: f64, contestant: &Contestant) -> Result<Value> {
         let dir = &self.scratch.0;
         let peer_ip = match workload.peers {
             PeerHost::Clients => self.testbed.clients.ip,
             PeerHost::Relay => self.testbed.relay.ip,
         };
-        let server_use = ServerUse { transport: workload.transport, peer_ip, storm: part == "storm" };
+        let server_use = ServerUse {
+            transport: workload.transport,
+            peer_ip,
+            storm: part == "storm",
+            tls: matches!(workload.beside, Some(Beside::Handshakes(_))),
+            web: matches!(workload.beside, Some(Beside::Download(_))),
+        };
         let (mut server, address) = contestant.start(&self.testbed.relay, &self.paths, dir, &server_use)?;
-        let flood = workload.strangers.map(|strangers| self.start_flood(strangers, address)).transpose()?;
+        let mut beside =
+            workload.beside.map(|beside| self.start_beside(beside, workload, address)).transpose()?;
         let mut words = format!(
             "{part} {} --setup {} --server {address} --server-pid {}",
             self.load_args(workload, seconds, peer_ip),
             contestant.setup(),
             server.pid()
         );
-        if let Some(flood) = &flood {
-            words += &format!(" --flood-pid {}", flood.pid());
+        if let Some(beside) = &beside {
+            words += &beside.load_args();
         }
-        let result = self.play(&words);
-        drop(flood);
+        let mut result = self.play(&words);
+        if let Some(beside) = &mut beside {
+            let report = beside.finish()?;
+            result = result.map(|mut figures| {
+                figures["beside"] = report;
+                figures
+            });
+        }
         if let Some(status) = server.0.try_wait()? {
             bail!("the server exited ({status}): {}", contestant::last_log_lines(dir)?);
         }
@@ -228,13 +301,48 @@ impl<'a> Bench<'a> {
         words
     }
 
-    /// Starts strangers, which end when they are dropped or when the run should long be over.
-    fn start_flood(&self, strangers: Strangers, server: SocketAddrV4) -> Result<ChildProcess> {
-        let seconds = self.args.warm_up + self.args.seconds + SET_UP;
-        let words = format!("flood --server {server} {} --seconds {seconds}", strangers.to_args());
+    /// Starts other traffic, which ends when it is dropped or when the run should long be over.
+    fn start_beside(
+        &self,
+        beside: Beside,
+        workload: &Workload,
+        server: SocketAddrV4,
+    ) -> Result<OtherTraffic> {
+        let tls = match workload.transport {
+            ClientTransport::Tls => server,
+            ClientTransport::Udp | ClientTransport::Tcp => SocketAddrV4::new(*server.ip(), TLS_PORT),
+        };
+        let (mut web, mut progress) = (None, None);
+        let words = match beside {
+            Beside::Strangers(strangers) => {
+                let seconds = self.args.warm_up + self.args.seconds + SET_UP;
+                format!("flood --server {server} {} --seconds {seconds}", strangers.to_args())
+            }
+            Beside::Handshakes(handshakes) => format!("handshakes --server {tls} {}", handshakes.to_args()),
+            Beside::Download(path) => {
+                let mut command = self.testbed.relay.command(std::env::current_exe()?);
+                command.args(["web", "--listen", &format!("0.0.0.0:{WEB_PORT}")]);
+                web = Some(ChildProcess(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?));
+                let server = match path {
+                    DownloadPath::Past => SocketAddrV4::new(*server.ip(), WEB_PORT),
+                    DownloadPath::Passed | DownloadPath::Terminated => tls,
+                };
+                let TlsIdentity { certificate, .. } = TlsIdentity::in_dir(&self.scratch.0);
+                let file = self.scratch.0.join("progress");
+                let words = format!(
+                    "download --server {server} --path {path} --rate {} --certificate {} --progress {}",
+                    self.args.download_rate,
+                    certificate.display(),
+                    file.display(),
+                );
+                progress = Some(file);
+                words
+            }
+        };
         let mut command = self.testbed.clients.command(std::env::current_exe()?);
-        command.args(words.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
-        Ok(ChildProcess(command.spawn()?))
+        command.args(words.split_whitespace()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let reports = matches!(beside, Beside::Handshakes(_));
+        Ok(OtherTraffic { client: ChildProcess(command.spawn()?), reports, web, progress })
     }
 
     /// Runs a part on the clients' host and returns the figures that it prints.
@@ -258,6 +366,56 @@ impl<'a> Bench<'a> {
         part.0.stderr.take().context("no output")?.read_to_string(&mut errors)?;
         ensure!(status.success(), "{}", errors.trim());
         serde_json::from_str(&figures).context("parsing the load generator's figures")
+    }
+}
+
+/// The figure at a JSON pointer.
+fn figure(figures: &Value, pointer: &str) -> Option<f64> {
+    figures.pointer(pointer)?.as_f64()
+}
+
+/// Processes that cause other traffic.
+struct OtherTraffic {
+    client: ChildProcess,
+    /// The client prints figures when its standard input ends.
+    reports: bool,
+    /// The web server on the relay's host.
+    web: Option<ChildProcess>,
+    /// The file that tells how many bytes a download has so far.
+    progress: Option<PathBuf>,
+}
+
+impl OtherTraffic {
+    /// The arguments of a load generator beside it.
+    fn load_args(&self) -> String {
+        let mut words = format!(" --beside-pid {}", self.client.pid());
+        if let Some(web) = &self.web {
+            words += &format!(" --web-pid {}", web.pid());
+        }
+        if let Some(file) = &self.progress {
+            words += &format!(" --progress {}", file.display());
+        }
+        words
+    }
+
+    /// Ends it, and returns its figures if it has any.
+    fn finish(&mut self) -> Result<Value> {
+        if let Some(status) = self.client.0.try_wait()? {
+            bail!("the other traffic ended ({status})");
+        }
+        if !self.reports {
+            return Ok(Value::Null);
+        }
+        drop(self.client.0.stdin.take());
+        let mut figures = String::new();
+        for _ in 0..200 {
+            if self.client.0.try_wait()?.is_some() {
+                self.client.0.stdout.take().context("no output")?.read_to_string(&mut figures)?;
+                return serde_json::from_str(&figures).context("parsing the figures of handshakes");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the other traffic does not end")
     }
 }
 

@@ -1,7 +1,9 @@
 //! The cases, in which servers are measured.
 
+use crate::contestant::Contestant;
 use crate::workload::{
-    ClientTransport, Framing, PeerHost, SetupProtocol, StrangerMessage, Strangers, Workload,
+    Beside, ClientTransport, Framing, Handshakes, PeerHost, SetupProtocol, StrangerMessage, Strangers,
+    Workload,
 };
 
 /// A case.
@@ -28,12 +30,24 @@ pub enum CaseKind {
     Memory(Workload),
     /// The highest rate with less than 0.1 % loss, beginning the search with this one, and the delay at half of coturn's.
     Highest(Workload),
+    /// The delay of packets while TLS connections are opened, and without them in the same round.
+    Handshakes(Workload, Handshakes),
+    /// The delay of packets during a download through the relay's port, during the same download past the relay, and without
+    /// one, in the same round; and the CPU time of the relay's host per GB.
+    Download(Workload),
 }
 
 impl CaseKind {
-    /// Whether the case makes sense. The memory of the minimal relay does not.
-    pub fn suits(&self, setup: SetupProtocol) -> bool {
-        !matches!((self, setup), (CaseKind::Memory(_), SetupProtocol::Floor))
+    /// Whether the case makes sense. The memory of the minimal relay does not, it shakes no hands beside UDP clients, and only
+    /// hairpin passes connections on.
+    pub fn suits(&self, contestant: &Contestant) -> bool {
+        match self {
+            CaseKind::Memory(_) | CaseKind::Handshakes(..) => contestant.setup() == SetupProtocol::Turn,
+            CaseKind::Download(_) => contestant.is_hairpin(),
+            CaseKind::Traffic(_) | CaseKind::Growth(_) | CaseKind::Storm { .. } | CaseKind::Highest(_) => {
+                true
+            }
+        }
     }
 }
 
@@ -49,15 +63,23 @@ pub const THIN: Workload = Workload {
     transport: ClientTransport::Udp,
     framing: Framing::Channel,
     peers: PeerHost::Clients,
-    strangers: None,
+    beside: None,
 };
 /// Video bursts.
 const BURSTS: Workload = Workload { allocations: 50, payload: 1100, burst: 8, rate: 100_000, ..THIN };
 
-/// Fifty calls of two hundred packets per second, while thousands of strangers send.
+/// Fifty calls of two hundred packets per second.
+const CALLS: Workload = Workload { allocations: 50, rate: 10_000, ..THIN };
+
+/// Calls, while thousands of strangers send.
 const fn with_strangers(message: StrangerMessage) -> CaseKind {
-    let strangers = Some(Strangers { message, sources: 4_000, rate: 20_000 });
-    CaseKind::Traffic(Workload { allocations: 50, rate: 10_000, strangers, ..THIN })
+    let strangers = Beside::Strangers(Strangers { message, sources: 4_000, rate: 20_000 });
+    CaseKind::Traffic(Workload { beside: Some(strangers), ..CALLS })
+}
+
+/// Calls, while 200 TLS connections per second are opened.
+const fn with_handshakes(transport: ClientTransport, resumed: bool) -> CaseKind {
+    CaseKind::Handshakes(Workload { transport, ..CALLS }, Handshakes { rate: 200, resumed })
 }
 
 /// All cases, in the order of the tables.
@@ -101,6 +123,12 @@ pub const CASES: &[Case] = &[
         name: "tls",
         about: "thin flows of TLS clients: 100 allocations, 200 B, both directions, 20,000 packets per second",
         kind: CaseKind::Traffic(Workload { transport: ClientTransport::Tls, rate: 20_000, ..THIN }),
+    },
+    Case {
+        name: "tls-video",
+        about: "video of TLS clients, which does not fit into every segment: 50 allocations, 1200 B, both directions, 10,000 \
+                packets per second",
+        kind: CaseKind::Traffic(Workload { payload: 1200, transport: ClientTransport::Tls, ..CALLS }),
     },
     Case {
         name: "storm",
@@ -161,5 +189,26 @@ pub const CASES: &[Case] = &[
         name: "strangers-binding",
         about: "50 calls, 10,000 packets per second, while strangers send 20,000 Binding requests per second",
         kind: with_strangers(StrangerMessage::Binding),
+    },
+    Case {
+        name: "handshakes",
+        about: "50 calls, 10,000 packets per second, while 200 TLS connections per second are opened with full handshakes",
+        kind: with_handshakes(ClientTransport::Udp, false),
+    },
+    Case {
+        name: "handshakes-resumed",
+        about: "50 calls, 10,000 packets per second, while 200 TLS sessions per second are resumed",
+        kind: with_handshakes(ClientTransport::Udp, true),
+    },
+    Case {
+        name: "handshakes-tls",
+        about: "50 calls over TLS, 10,000 packets per second, while 200 TLS connections per second are opened with full \
+                handshakes",
+        kind: with_handshakes(ClientTransport::Tls, false),
+    },
+    Case {
+        name: "download",
+        about: "50 calls, 10,000 packets per second, during a download through the relay's port, and past the relay",
+        kind: CaseKind::Download(CALLS),
     },
 ];

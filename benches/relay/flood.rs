@@ -147,7 +147,7 @@ impl Flood {
 }
 
 /// A stranger's address: on the clients' host, or on the loopback device without namespaces.
-fn address(server: Ipv4Addr, stranger: usize) -> Ipv4Addr {
+pub fn address(server: Ipv4Addr, stranger: usize) -> Ipv4Addr {
     let network = if server.is_loopback() { Ipv4Addr::new(127, 64, 0, 0) } else { STRANGERS_NETWORK.0 };
     Ipv4Addr::from_bits(network.to_bits() + 1 + stranger as u32)
 }

@@ -2,12 +2,13 @@
 //!
 //! The servers take turns in a testbed of two hosts, under an open-loop load; docs/performance.md explains every
 //! figure. One program plays every part: without a subcommand it directs the benchmark, `floor` is the minimal relay,
-//! `load`, `storm` and `memory` are the load generator, and `flood` sends traffic from strangers.
+//! `load`, `storm` and `memory` are the load generator, and `flood`, `handshakes`, `download` and `web` are other traffic.
 //!
 //! - [`args`]: the command line. [`bench`]: the order of the runs. [`case`]: the cases. [`highest`]: the search for the
 //!   highest rate.
 //! - [`testbed`]: the two hosts. [`contestant`]: the servers. [`credentials`], [`tls`]: their user and certificate.
-//! - [`load`]: the load generator. [`flood`]: strangers. [`floor`]: the minimal relay.
+//! - [`load`]: the load generator. [`flood`]: strangers. [`handshakes`], [`download`]: other connections. [`floor`]: the
+//!   minimal relay.
 //! - [`workload`]: what a run sends. [`udp`], [`stream`], [`epoll`], [`clock`], [`procfs`]: sockets and measuring.
 //! - [`report`], [`targets`]: the tables. [`plot`]: the charts.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
@@ -18,9 +19,11 @@ mod case;
 mod clock;
 mod contestant;
 mod credentials;
+mod download;
 mod epoll;
 mod flood;
 mod floor;
+mod handshakes;
 mod highest;
 mod load;
 mod plot;
@@ -44,8 +47,10 @@ use serde_json::{Value, json};
 use args::BenchArgs;
 use bench::{Bench, INTERRUPTED};
 use case::{CASES, Case};
+use download::{DownloadArgs, WebArgs};
 use flood::FloodArgs;
 use floor::FloorArgs;
+use handshakes::HandshakeArgs;
 use load::args::LoadArgs;
 
 /// Measures the CPU time per relayed packet of hairpin, coturn and a minimal relay, side by side.
@@ -73,6 +78,12 @@ enum Part {
     Memory(LoadArgs),
     #[command(hide = true)]
     Flood(FloodArgs),
+    #[command(hide = true)]
+    Handshakes(HandshakeArgs),
+    #[command(hide = true)]
+    Download(DownloadArgs),
+    #[command(hide = true)]
+    Web(WebArgs),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +94,9 @@ fn main() -> ExitCode {
         Some(Part::Storm(args)) => print(load::storm::run(args)),
         Some(Part::Memory(args)) => print(load::memory::run(args)),
         Some(Part::Flood(args)) => flood::run(args).map_err(Into::into),
+        Some(Part::Handshakes(args)) => print(handshakes::run(args)),
+        Some(Part::Download(args)) => download::run(args),
+        Some(Part::Web(args)) => download::serve(args).map_err(Into::into),
         None if cli.bench => direct(&cli.args),
         None => {
             println!("run `cargo bench --bench relay` to measure");

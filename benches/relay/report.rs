@@ -69,6 +69,47 @@ const HIGHEST: Table = Table(
     ],
 );
 
+const HANDSHAKES: Table = Table(
+    Figure("p99 us", "/delay_us/p99", 1.0, 0),
+    &[
+        Figure("p50 us", "/delay_us/p50", 1.0, 0),
+        Figure("p99.9 us", "/delay_us/p99.9", 1.0, 0),
+        Figure("loss %", "/loss", 100.0, 3),
+        Figure("quiet p50", "/quiet/delay_us/p50", 1.0, 0),
+        Figure("quiet p99", "/quiet/delay_us/p99", 1.0, 0),
+        Figure("p99/quiet", "/to_quiet", 1.0, 2),
+        Figure("us/hands.", "/us_per_handshake", 1.0, 0),
+        Figure("hands./s", "/beside/per_second", 1.0, 0),
+        Figure("resumed %", "/beside/resumed", 100.0, 0),
+        Figure("failed", "/beside/failed", 1.0, 0),
+        Figure("own p50", "/beside/delay_us/p50", 1.0, 0),
+        Figure("own p99", "/beside/delay_us/p99", 1.0, 0),
+        Figure("gen %", "/generator/cpu", 100.0, 0),
+        Figure("others %", "/others_cpu", 100.0, 0),
+    ],
+);
+const DOWNLOAD: Table = Table(
+    Figure("p99 us", "/delay_us/p99", 1.0, 0),
+    &[
+        Figure("quiet p99", "/quiet/delay_us/p99", 1.0, 0),
+        Figure("past p99", "/past/delay_us/p99", 1.0, 0),
+        Figure("/past", "/delay_to_past", 1.0, 2),
+        Figure("ended p99", "/terminated/delay_us/p99", 1.0, 0),
+        Figure("/past", "/terminated_delay_to_past", 1.0, 2),
+        Figure("s/GB past", "/past/s_per_gb", 1.0, 2),
+        Figure("s/GB", "/s_per_gb", 1.0, 2),
+        Figure("/past", "/cost_to_past", 1.0, 2),
+        Figure("s/GB end.", "/terminated/s_per_gb", 1.0, 2),
+        Figure("/past", "/terminated_cost_to_past", 1.0, 2),
+        Figure("MB/s past", "/past/downloaded_per_second", 1e-6, 0),
+        Figure("MB/s", "/downloaded_per_second", 1e-6, 0),
+        Figure("MB/s end.", "/terminated/downloaded_per_second", 1e-6, 0),
+        Figure("loss %", "/loss", 100.0, 3),
+        Figure("gen %", "/generator/cpu", 100.0, 0),
+        Figure("others %", "/others_cpu", 100.0, 0),
+    ],
+);
+
 const PACKETS: &[Figure] = &[
     Figure("server", "/server_ns_per_packet", 1.0, 0),
     Figure("receive", "/napi_ns_per_packet", 1.0, 0),
@@ -91,6 +132,8 @@ pub fn print(case: &Case, columns: &[Column]) {
         CaseKind::Storm { .. } => STORM,
         CaseKind::Memory(_) => MEMORY,
         CaseKind::Highest(_) => HIGHEST,
+        CaseKind::Handshakes(..) => HANDSHAKES,
+        CaseKind::Download(_) => DOWNLOAD,
     };
     println!("\n{}: {}", case.name, case.about);
     print!("{:<24}{:>10}{:>15}", "", compared.0, "min..max");

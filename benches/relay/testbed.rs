@@ -40,7 +40,8 @@ pub struct Host {
 
 impl Testbed {
     /// Opens both namespaces. If that fails, both hosts use the loopback device, and the error is returned too.
-    pub fn open(relay_cpu: usize, clients_cpu: usize) -> Result<(Testbed, Option<anyhow::Error>)> {
+    /// With `tso`, long TCP segments cross the link as they are, as if a network card had cut and joined them again.
+    pub fn open(relay_cpu: usize, clients_cpu: usize, tso: bool) -> Result<(Testbed, Option<anyhow::Error>)> {
         for cpu in [relay_cpu, clients_cpu] {
             let pinned = Command::new("taskset").args(["-c", &cpu.to_string(), "true"]).output()?;
             ensure!(
@@ -48,7 +49,7 @@ impl Testbed {
                 "CPU {cpu} cannot be used; choose others with --relay-cpu and --clients-cpu"
             );
         }
-        match Testbed::namespaces(relay_cpu, clients_cpu) {
+        match Testbed::namespaces(relay_cpu, clients_cpu, tso) {
             Ok(testbed) => Ok((testbed, None)),
             Err(error) => {
                 let host = |ip, cpu| Host { ip, napi: None, cpu, namespace: None };
@@ -59,7 +60,7 @@ impl Testbed {
         }
     }
 
-    fn namespaces(relay_cpu: usize, clients_cpu: usize) -> Result<Testbed> {
+    fn namespaces(relay_cpu: usize, clients_cpu: usize, tso: bool) -> Result<Testbed> {
         let ip = |last| Ipv4Addr::new(10, 111, 0, last);
         let mut relay = Host { ip: ip(1), napi: None, cpu: relay_cpu, namespace: Some(open_namespace()?) };
         let mut clients =
@@ -73,8 +74,8 @@ impl Testbed {
             "ip", "link", "add", &near, one[0], one[1], one[2], one[3], "type", "veth", "peer", "name", &far,
         ];
         relay.run(&[&link[..], &one[..], &["netns", &far_pid]].concat())?;
-        relay.bring_up(&near)?;
-        let napi = clients.bring_up(&far)?;
+        relay.bring_up(&near, tso)?;
+        let napi = clients.bring_up(&far, tso)?;
         let strangers = format!("{}/{}", STRANGERS_NETWORK.0, STRANGERS_NETWORK.1);
         clients.run(&["ip", "route", "add", "local", &strangers, "dev", "lo"])?;
         relay.run(&["ip", "route", "add", &strangers, "via", &clients.ip.to_string()])?;
@@ -109,8 +110,9 @@ impl Host {
         Ok(())
     }
 
-    fn bring_up(&mut self, device: &str) -> Result<u32> {
-        self.run(&["ethtool", "-K", device, "gro", "on", "tso", "off", "tx-udp-segmentation", "off"])?;
+    fn bring_up(&mut self, device: &str, tso: bool) -> Result<u32> {
+        let tso = if tso { "on" } else { "off" };
+        self.run(&["ethtool", "-K", device, "gro", "on", "tso", tso, "tx-udp-segmentation", "off"])?;
         self.run(&["ip", "address", "add", &format!("{}/24", self.ip), "dev", device])?;
         self.run(&["ip", "link", "set", device, "up"])?;
         self.run(&["sh", "-c", &format!("echo 1 > /sys/class/net/{device}/threaded")])?;

@@ -28,9 +28,17 @@ pub struct Workload {
     /// The host of the peers.
     #[arg(long)]
     pub peers: PeerHost,
-    /// Other traffic that reaches the relay in the meantime.
+    /// Other traffic of the relay's host in the meantime.
     #[arg(skip)]
-    pub strangers: Option<Strangers>,
+    pub beside: Option<Beside>,
+}
+
+/// Traffic beside the calls, from a process of its own on the clients' host.
+#[derive(Clone, Copy)]
+pub enum Beside {
+    Strangers(Strangers),
+    Handshakes(Handshakes),
+    Download(DownloadPath),
 }
 
 /// Transport between clients and relay.
@@ -86,6 +94,28 @@ pub enum StrangerMessage {
     Binding,
 }
 
+/// TLS connections that are opened, answered once and closed.
+#[derive(Args, Clone, Copy)]
+pub struct Handshakes {
+    /// Handshakes per second.
+    #[arg(long)]
+    pub rate: u64,
+    /// Resume the session of an earlier connection.
+    #[arg(long)]
+    pub resumed: bool,
+}
+
+/// How a download reaches the web server on the relay's host.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DownloadPath {
+    /// Past the relay, at a port of its own.
+    Past,
+    /// Through the relay's port, as TLS that it does not open.
+    Passed,
+    /// Through the relay's port, where TLS ends.
+    Terminated,
+}
+
 /// How the allocations of a run are made.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SetupProtocol {
@@ -105,12 +135,12 @@ macro_rules! display_as_argument {
         }
     )*};
 }
-display_as_argument!(ClientTransport, Framing, PeerHost, StrangerMessage, SetupProtocol);
+display_as_argument!(ClientTransport, DownloadPath, Framing, PeerHost, StrangerMessage, SetupProtocol);
 
 impl Workload {
     /// The arguments that clap parses back into this workload.
     pub fn to_args(self) -> String {
-        let Workload { allocations, payload, burst, rate, transport, framing, peers, strangers: _ } = self;
+        let Workload { allocations, payload, burst, rate, transport, framing, peers, beside: _ } = self;
         format!(
             "--allocations {allocations} --payload {payload} --burst {burst} --rate {rate} \
              --transport {transport} --framing {framing} --peers {peers}"
@@ -123,5 +153,12 @@ impl Strangers {
     pub fn to_args(self) -> String {
         let Strangers { message, sources, rate } = self;
         format!("--message {message} --sources {sources} --rate {rate}")
+    }
+}
+
+impl Handshakes {
+    /// The arguments that clap parses back into this.
+    pub fn to_args(self) -> String {
+        format!("--rate {} {}", self.rate, if self.resumed { "--resumed" } else { "" })
     }
 }

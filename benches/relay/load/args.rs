@@ -47,9 +47,15 @@ pub struct LoadArgs {
     /// The kernel thread that receives for the generator.
     #[arg(long)]
     pub own_napi: Option<u32>,
-    /// The process of strangers, which does not count as a disturbance.
+    /// The process of strangers or of other traffic, which does not count as a disturbance.
     #[arg(long)]
-    pub flood_pid: Option<u32>,
+    pub beside_pid: Option<u32>,
+    /// The web server on the relay's host.
+    #[arg(long)]
+    pub web_pid: Option<u32>,
+    /// The file that tells how many bytes a download has so far.
+    #[arg(long)]
+    pub progress: Option<PathBuf>,
     /// The CPUs of both hosts.
     #[arg(long, num_args = 2)]
     pub cpus: Vec<usize>,

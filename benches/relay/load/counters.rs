@@ -2,6 +2,7 @@
 
 use super::args::LoadArgs;
 use crate::clock::Clock;
+use crate::download;
 use crate::procfs::{self, DropCounts};
 
 /// Counters at one moment; times in nanoseconds.
@@ -10,9 +11,11 @@ pub struct Counters {
     at: u64,
     server: u64,
     server_napi: u64,
+    web: u64,
     own: u64,
     own_napi: u64,
     busy_seconds: f64,
+    downloaded: u64,
     relay_drops: DropCounts,
     client_drops: DropCounts,
 }
@@ -24,6 +27,10 @@ pub struct Usage {
     pub server: f64,
     /// Nanoseconds of the kernel thread that receives for the server.
     pub server_napi: f64,
+    /// Nanoseconds of the web server.
+    pub web: f64,
+    /// Bytes that were downloaded.
+    pub downloaded: f64,
     /// CPU time of other processes, as a share of one CPU.
     pub others: f64,
     pub relay_drops: DropCounts,
@@ -38,9 +45,11 @@ impl Counters {
             at,
             server: procfs::cpu_time(args.server_pid),
             server_napi: cpu_time(args.server_napi),
-            own: procfs::cpu_time(std::process::id()) + cpu_time(args.flood_pid),
+            web: cpu_time(args.web_pid),
+            own: procfs::cpu_time(std::process::id()) + cpu_time(args.beside_pid),
             own_napi: cpu_time(args.own_napi),
             busy_seconds: procfs::busy_seconds(&args.cpus, at as f64 / 1e9),
+            downloaded: args.progress.as_deref().map_or(0, download::progress),
             relay_drops: DropCounts::read(args.server_pid),
             client_drops: DropCounts::read(std::process::id()),
         }
@@ -52,12 +61,15 @@ impl Counters {
         let since = |time: fn(&Counters) -> u64| time(self).saturating_sub(time(before)) as f64;
         let (server, server_napi) =
             (since(|counters| counters.server), since(|counters| counters.server_napi));
-        let known =
-            server + server_napi + since(|counters| counters.own) + since(|counters| counters.own_napi);
+        let web = since(|counters| counters.web);
+        let own = since(|counters| counters.own) + since(|counters| counters.own_napi);
+        let known = server + server_napi + web + own;
         Usage {
             seconds,
             server,
             server_napi,
+            web,
+            downloaded: since(|counters| counters.downloaded),
             others: (self.busy_seconds - before.busy_seconds - known / 1e9) / seconds,
             relay_drops: self.relay_drops.since(before.relay_drops),
             client_drops: self.client_drops.since(before.client_drops),
@@ -68,6 +80,6 @@ impl Counters {
 impl Usage {
     /// CPU time of the relay's host, as a share of its CPU.
     pub fn relay_cpu(&self) -> f64 {
-        (self.server + self.server_napi) / 1e9 / self.seconds
+        (self.server + self.server_napi + self.web) / 1e9 / self.seconds
     }
 }

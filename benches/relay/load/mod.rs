@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::clock::Clock;
 use crate::procfs;
 use args::LoadArgs;
+pub use tally::Histogram;
 use traffic::Outcome;
 
 /// Makes the allocations, sends the traffic and returns the figures.
@@ -34,6 +35,7 @@ fn report(args: &LoadArgs, outcome: &Outcome) -> Value {
     let Outcome { tally, before, after, idle } = outcome;
     let usage = after.since(before);
     let (seconds, server, napi) = (usage.seconds, usage.server, usage.server_napi);
+    let downloaded = usage.downloaded / seconds;
     let arrived = tally.arrived.max(1) as f64;
     let planned = args.workload.rate as f64 * seconds;
     // Beyond these limits the figures depend on the generator as well as on the relay.
@@ -57,6 +59,7 @@ fn report(args: &LoadArgs, outcome: &Outcome) -> Value {
         "server_ns_per_packet": server / arrived,
         "napi_ns_per_packet": napi / arrived,
         "relay_cpu": usage.relay_cpu(),
+        "downloaded_per_second": (downloaded > 0.0).then_some(downloaded),
         "others_cpu": usage.others,
         "packets_per_second": tally.arrived as f64 / seconds,
         "bits_per_second": tally.arrived as f64 * args.workload.payload as f64 * 8.0 / seconds,
