@@ -199,12 +199,12 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
         ),
         gauge(
             "hairpin_connections",
-            "Open TCP and TLS connections; TLS connections count once their handshake is complete.",
+            "Open TCP and TLS connections: as TCP until their first bytes tell what they are, as TLS once their handshake is complete.",
             by_stream(streams.open),
         ),
         counter(
             "hairpin_connections_accepted_total",
-            "Accepted TCP and TLS connections.",
+            "Accepted TCP and TLS connections, once their first bytes tell which they are, or as TCP when they end before.",
             by_stream(streams.accepted),
         ),
         counter(

@@ -92,6 +92,13 @@ impl Identities {
         Some(Identities(Arc::new(Choice { entries, exact, wildcard, default, unknown_name })))
     }
 
+    /// Whether there is a certificate for a name, in canonical form.
+    pub fn covers(&self, name: &str) -> bool {
+        let Identities(choice) = self;
+        choice.exact.contains_key(name)
+            || parent(name).is_some_and(|parent| choice.wildcard.contains_key(parent))
+    }
+
     /// The rustls configuration for a client; `None` if it asks for a name that is not served.
     ///
     /// If none of the application protocols that it offers is ours, it is served as if it had offered none, as a server without

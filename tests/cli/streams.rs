@@ -43,7 +43,7 @@ fn connections_are_limited() {
     let _running = place.start(Stdio::null());
 
     let mut silent = [(); 2].map(|()| connect(place.tcp));
-    place.wait_for("hairpin_connections_accepted_total{transport=\"tcp\"} 2");
+    place.wait_for("hairpin_connections{transport=\"tcp\"} 2");
     assert_closed(&mut connect(place.tcp));
     place
         .wait_for("hairpin_connections_refused_total{transport=\"tcp\",reason=\"connections_per_source\"} 1");
@@ -56,7 +56,9 @@ fn connections_are_limited() {
     assert_closed(&mut half);
     place.wait_for("hairpin_connections_closed_total{transport=\"tcp\",reason=\"unfinished_message\"} 1");
 
-    assert_closed(&mut connect(place.tls));
+    let mut half = connect(place.tls);
+    half.write_all(&[0x16, 3, 1]).unwrap();
+    assert_closed(&mut half);
     place.wait_for("hairpin_tls_handshakes_failed_total{reason=\"too_slow\"} 1");
 
     let mut idle = [(); 2].map(|()| {

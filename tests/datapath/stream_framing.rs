@@ -1,16 +1,15 @@
 //! Splitting a stream into messages, and framing errors.
 
 use std::io::Read;
-use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
 
-use hairpin::datapath::stream::stats::{ConnectionEnd, StreamCounters};
+use hairpin::datapath::stream::stats::ConnectionEnd;
 use hairpin::turn::Transport;
 use hairpin::turn::stats::Dropped;
 use hairpin::wire::{Method, attribute};
 
-use crate::client::{Client, ClientSocket, padded_channel_message};
+use crate::client::{Client, ClientSocket, connect, padded_channel_message, tls_over};
 use crate::world::{STREAMS, addr, peer, receive, relay};
 
 /// RFC 8489 §6.2.2: messages are split at every byte.
@@ -91,7 +90,7 @@ fn framing_errors_close_the_stream() {
     let garbage = [
         &[0x04][..],
         &[0x3F],
-        &[0x50],
+        &[0x50, 0],
         &[0x7F, 0xFF, 0, 0],
         b"\x80",
         b"\xFF\xFF",
@@ -118,7 +117,9 @@ fn framing_errors_close_the_stream() {
             allocated.assert_closed();
         }
     }
-    relay.wait_for_ends(ConnectionEnd::Unframed, [33, 33]);
+    // Those that do not begin like STUN are not served in the first place.
+    relay.wait_for_ends(ConnectionEnd::NotServed, [7, 7]);
+    relay.wait_for_ends(ConnectionEnd::Unframed, [26, 26]);
     relay.wait_until_empty();
     relay.stop();
 }
@@ -184,21 +185,25 @@ fn channel_data_needs_an_allocation() {
     relay.stop();
 }
 
-/// Other protocols have reasons of their own, also where their first byte is in the range of channels.
+/// What a listener does not serve is closed with its first bytes and without an answer, with and without TLS, also where their first
+/// byte is in the range of channels.
 #[test]
-fn other_protocols_are_recognised() {
+fn other_protocols_are_not_served() {
     let relay = relay("127.1.6.9");
     for (n, transport) in STREAMS.into_iter().enumerate() {
         for (bytes, why) in [
-            (&b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n"[..], ConnectionEnd::Http),
-            (b"HEAD / HTTP/1.0\r\n\r\n", ConnectionEnd::Http),
-            (b"OPTIONS * HTTP/1.1\r\n\r\n", ConnectionEnd::Http),
-            (b"POST / HTTP/1.1\r\n\r\n", ConnectionEnd::Http),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ConnectionEnd::Http),
-            (b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 3478\r\n", ConnectionEnd::ProxyHeader),
-            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C", ConnectionEnd::ProxyHeader),
-            (b"\x16\x03\x01\x02\0\x01", ConnectionEnd::UnexpectedTls),
+            (&b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n"[..], ConnectionEnd::NotServed),
+            (b"HEAD / HTTP/1.0\r\n\r\n", ConnectionEnd::NotServed),
+            (b"OPTIONS * HTTP/1.1\r\n\r\n", ConnectionEnd::NotServed),
+            (b"POST / HTTP/1.1\r\n\r\n", ConnectionEnd::NotServed),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ConnectionEnd::NotServed),
+            (b"SSH-2.0-OpenSSH_9\r\n", ConnectionEnd::NotServed),
+            (b"\xff\xfe\xfd\xfc", ConnectionEnd::NotServed),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 3478\r\n", ConnectionEnd::UntrustedProxyHeader),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C", ConnectionEnd::UntrustedProxyHeader),
         ] {
+            // Nobody believes a header inside TLS.
+            let why = if n == 1 { ConnectionEnd::NotServed } else { why };
             let before = relay.stats().sockets.streams.closed[n][why];
             let mut client = relay.client(transport);
             client.send(bytes);
@@ -206,21 +211,34 @@ fn other_protocols_are_recognised() {
             relay.wait_for(why.as_str(), |stats| stats.sockets.streams.closed[n][why] == before + 1);
         }
     }
+    let mut nested = relay.client(Transport::Tls);
+    nested.send(b"\x16\x03\x01\x02\0\x01");
+    nested.assert_closed();
+    relay.wait_until_empty();
     relay.stop();
 }
 
-/// A TCP client on the TLS port is disconnected.
+/// Either port tells plain TURN and TLS apart by the first bytes, and what was established is the transport: in counters, in
+/// responses, and for allocations.
 #[test]
-fn a_tcp_client_on_the_tls_port() {
+fn tls_and_plain_turn_on_either_port() {
     let relay = relay("127.1.6.5");
-    let mut client = Client::over_tcp(relay.tls);
-    let request = client.request(Method::Binding, &[], &[]);
-    client.send(&request);
-    let _ = client.tcp().shutdown(Shutdown::Write);
-    let ended = std::io::Read::read_to_end(&mut client.tcp(), &mut Vec::new());
-    assert!(ended.is_ok_and(|len| len == 0), "no response");
-    relay.wait_for("the failure is counted", |stats| stats.sockets.streams.handshakes_failed.sum() == 1);
-    assert_eq!(relay.stats().sockets.streams.open, [0, 0]);
-    assert_eq!(StreamCounters::index(Transport::Tls), 1);
+    let mut plain = [Client::over_tcp(relay.tls), Client::over_tcp(relay.tcp)];
+    let mut encrypted = [tls_over(&relay, connect(relay.tcp)), tls_over(&relay, connect(relay.tls))];
+    for client in plain.iter_mut().chain(&mut encrypted) {
+        assert_eq!(client.allocate_own_family().code(), 0);
+        let peer = peer();
+        client.bind(0x4001, addr(&peer));
+        client.send(&padded_channel_message(0x4001, b"out"));
+        assert_eq!(receive(&peer).0, b"out");
+        peer.send_to(b"back", client.relayed[0]).unwrap();
+        assert_eq!(client.channel_data().1, b"back");
+    }
+    relay.wait_for("both transports count", |stats| {
+        let streams = &stats.sockets.streams;
+        (streams.open, streams.accepted, streams.handshakes.total()) == ([2, 2], [2, 2], 2)
+    });
+    drop((plain, encrypted));
+    relay.wait_for_ends(ConnectionEnd::Client, [2, 2]);
     relay.stop();
 }

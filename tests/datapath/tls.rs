@@ -54,9 +54,10 @@ fn failed_handshakes() {
     let failed = |why: HandshakeFailure| {
         relay.wait_for(why.as_str(), |stats| stats.sockets.streams.handshakes_failed[why] == 1);
     };
-    connect(relay.tls).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    // A handshake record with something else inside.
+    connect(relay.tls).write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9]).unwrap();
     failed(HandshakeFailure::NotTls);
-    drop(connect(relay.tls));
+    connect(relay.tls).write_all(&[0x16, 3, 1]).unwrap();
     failed(HandshakeFailure::Gone);
     // A ClientHello of TLS 1.0, without cipher suites that are still in use.
     let mut hello = vec![0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1];

@@ -166,10 +166,14 @@ def test_masked_addresses(form, start, host, clients, peers, tls, dial, connect,
         stranger.sendall(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer wrong\r\n\r\n")
         eventually(lambda: "not one of http.tokens_file" in relay.log)
     with streams.connect(clients, (host.v4, 5349)) as stranger:
-        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        stranger.sendall(b"\x16\x03\x01\0\x04nope")
         eventually(lambda: "TLS handshake failed" in relay.log)
+    for raw, reason in ((b"GET / HTTP/1.1\r\n\r\n", "not_served"), (b"PROXY UNKNOWN\r\n", "untrusted_proxy_header")):
+        with streams.connect(clients, (host.v4, 3478)) as stranger:
+            stranger.sendall(raw)
+            eventually(lambda: reason in relay.log)
     with streams.connect(clients, (host.v4, 3478)) as stranger:
-        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        stranger.sendall(b"\0\1\0\1")
         eventually(lambda: "does not speak TURN" in relay.log)
     with streams.connect(clients, (host.v4, 3478)), streams.connect(clients, (host.v4, 3478)):
         with streams.connect(clients, (host.v4, 3478)):

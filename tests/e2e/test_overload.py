@@ -172,8 +172,8 @@ def test_storms(storm, start, host, calls, flooder, authority, tls):
     # The median, because this process also waits for a CPU occasionally.
     assert beside.delay(0.5) < 20 * max(calm.delay(0.5), 0.005)
     if kind[:1] == ["unframed"]:
-        # RFC 8656 §12: nothing after an invalid frame can be parsed, so the relay closes the connection at once.
-        relay.reaches("connections_closed_total", 3, transport=kind[1], reason="unframed")
+        # It is no protocol that is served, so the relay closes the connection at once.
+        relay.reaches("connections_closed_total", 3, transport=kind[1], reason="not_served")
     relay.becomes("connections", 0)
     # The storm may have been killed in the middle of an allocation, which lives until it expires.
     left = of == "allocations"

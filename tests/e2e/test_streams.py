@@ -152,7 +152,9 @@ def test_deadlines(workers, serve, dial, knock):
     """
     limits = {"handshake_timeout": 1, "first_message_timeout": 1, "unfinished_message_timeout": 1, "idle_timeout": 3}
     relay = serve(workers=workers, limits=limits)
-    assert ends(knock("tls"))
+    unfinished = knock()
+    unfinished.sendall(b"\x16\x03\x01")
+    assert ends(unfinished)
     relay.becomes("tls_handshakes_failed_total", 1, reason="too_slow")
     silent = {over: dial(over) for over in PORTS}
     for client in silent.values():
@@ -174,17 +176,18 @@ def test_deadlines(workers, serve, dial, knock):
     relay.becomes("connections", 2)
 
 
-def test_connections_per_source(workers, serve, clients, dial, knock):
+def test_connections_per_source(workers, serve, host, clients, dial, knock):
     """Connections without an allocation are limited per source, over both transports together. An allocation makes
     room. Refused connections are counted and logged with their source, the limit and what to do.
     """
     relay = serve(workers=workers, limits={"connections_per_source": 4})
     waiting = [dial(over) for over in ("tcp", "tls")] + [knock(), knock("tls")]
-    relay.becomes("connections_accepted_total", 4)
-    for over in PORTS:
+    relay.becomes("connections", 4)
+    for n, over in enumerate(PORTS, 1):
         assert ends(knock(over))
-        relay.becomes("connections_refused_total", 1, transport=over, reason="connections_per_source")
-        line = relay.line("connection refused", transport=over, source=clients.v4, limit=4, level="INFO")
+        relay.becomes("connections_refused_total", n, transport="tcp", reason="connections_per_source")
+        server = f"{host.v4}:{PORTS[over]}"
+        line = relay.line("connection refused", server=server, source=clients.v4, limit=4, level="INFO")
         assert all(key in line["fix"] for key in ("limits.connections_per_source", "limits.exempt_sources"))
     assert dial("tcp", family="v6").binding()
     for client in waiting[:2]:
@@ -237,40 +240,67 @@ def test_a_full_table(workers, serve, switch, dial, knock):
 
 TURN = stun.Message(stun.REQUEST, stun.ALLOCATE).encode()
 
+PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)
+
+# What a stranger sends, the reason of the end, and what the log says.
 STRANGERS = {
-    "HTTP": ("tcp", b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", "http"),
-    "HTTP OPTIONS": ("tcp", b"OPTIONS / HTTP/1.1\r\n\r\n", "http"),
-    "HTTP/2": ("tcp", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http"),
-    "PROXY": ("tcp", b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 3478\r\n", "proxy_header"),
-    "PROXY 2": ("tcp", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12), "proxy_header"),
-    "TLS": ("tcp", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", "unexpected_tls"),
-    "ChannelData": ("tcp", stun.channel_data(0x4000, b"data"), "channel_data_without_allocation"),
-    "cookie": ("tcp", TURN[:4] + b"\0" + TURN[5:], "unframed"),
-    "length": ("tcp", TURN[:3] + b"\1" + TURN[4:], "unframed"),
-    "STUN or ChannelData nor": ("tcp", b"SSH-2.0-OpenSSH_9\r\n", "unframed"),
-    "plain TURN": ("tls", TURN, "not_tls"),
-    "plain HTTP": ("tls", b"GET / HTTP/1.1\r\n\r\n", "not_tls"),
-    "PROXY header": ("tls", b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 5349\r\n", "not_tls"),
+    "HTTP": (b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", "not_served", "HTTP"),
+    "HTTP OPTIONS": (b"OPTIONS / HTTP/1.1\r\n\r\n", "not_served", "HTTP"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not_served", "HTTP"),
+    "PROXY": (b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 3478\r\n", "untrusted_proxy_header", "PROXY header"),
+    "PROXY 2": (PROXY_2, "untrusted_proxy_header", "PROXY header"),
+    "ChannelData": (stun.channel_data(0x4000, b"data"), "channel_data_without_allocation", "ChannelData"),
+    "cookie": (TURN[:4] + b"\0" + TURN[5:], "unframed", "cookie"),
+    "length": (TURN[:3] + b"\1" + TURN[4:], "unframed", "length"),
+    "SSH": (b"SSH-2.0-OpenSSH_9\r\n", "not_served", "neither STUN or ChannelData nor TLS nor HTTP"),
 }
 
 
 @pytest.mark.parametrize("what", STRANGERS)
-def test_other_protocols(what, serve, knock):
-    """A connection that can never speak TURN is closed with its first bytes, counted, and logged with its source and
-    what it speaks.
+def test_other_protocols(what, over, serve, knock):
+    """A connection that speaks nothing that its listener serves is closed with its first bytes and without an answer, counted, and
+    logged with its source, what it speaks and what to do.
     """
     relay = serve()
-    over, raw, reason = STRANGERS[what]
+    raw, reason, words = STRANGERS[what]
     connection = knock(over)
     connection.sendall(raw)
-    assert ends(connection, timeout=3)
+    connection.settimeout(3)
+    assert connection.recv(100) == b"", "closed, not reset, and without an answer"
     [line] = eventually(lambda: relay.lines(reason=reason, level="INFO"))
     assert line["client"] == "{}:{}".format(*connection.getsockname())
-    told = line.get("detail") or line["error"]
-    assert all(word in told for word in what.replace("PROXY 2", "PROXY").replace("HTTP/2", "HTTP").split()[:2]
-               if word != "OPTIONS"), told
-    counter = "tls_handshakes_failed_total" if over == "tls" else "connections_closed_total"
-    relay.becomes(counter, 1, reason=reason)
+    assert words in line["detail"] and line["fix"], line
+    relay.becomes("connections_closed_total", 1, transport="tcp", reason=reason)
+
+
+def test_tls_without_a_certificate(start, host, knock):
+    """A relay without a certificate closes TLS clients at once, and the log says what to set."""
+    relay = start(host)
+    connection = knock()
+    connection.sendall(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03")
+    assert ends(connection, timeout=3)
+    line = relay.line("connection closed", reason="not_served", level="INFO")
+    assert "TLS" in line["detail"] and "tls.cert" in line["fix"], line
+    relay.becomes("connections_closed_total", 1, transport="tcp", reason="not_served")
+
+
+def test_either_port_tells_turn_and_tls_apart(serve, host, clients, authority, peers):
+    """`turns:host:3478` and `turn:host:5349?transport=tcp` are served as the other two are, and the transport is what was established."""
+    relay = serve()
+    trusted = {"trust": authority.certificate, "name": NAME}
+    dialled = [StreamClient(clients, (host.v4, port), ALICE, **trust) for port in PORTS.values() for trust in ({}, trusted)]
+    with peers.udp() as peer:
+        for client in dialled:
+            client.allocate()
+            is_served(client, peer)
+    for over in PORTS:
+        relay.becomes("allocations", 2, transport=over)
+        relay.becomes("connections", 2, transport=over)
+        relay.becomes("connections_accepted_total", 2, transport=over)
+    for client in dialled:
+        client.socket.close()
+    for over in PORTS:
+        relay.becomes("connections_closed_total", 2, transport=over, reason="client")
 
 
 def test_health_checks_are_not_logged(serve, dial, knock):
@@ -286,8 +316,7 @@ def test_health_checks_are_not_logged(serve, dial, knock):
             if reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
-    # With TLS 1.3 a client may close before the server has completed the handshake.
-    relay.reaches("tls_handshakes_failed_total", 2, reason="client_gone")
+    relay.becomes("connections_closed_total", 4, transport="tcp", reason="no_bytes")
     relay.becomes("connections", 0)
     assert len(relay.lines()) == before
 

@@ -8,7 +8,6 @@ use super::reassembly::StreamError;
 use crate::counted::{Counters, counted};
 use crate::histogram::{self, Histogram};
 use crate::turn::{Limit, Transport};
-use crate::wire::{ChannelRange, Sniffed, frame_len, sniff};
 
 counted! {
     /// Why a connection was closed right after it was accepted.
@@ -29,12 +28,18 @@ counted! {
         Reset = "reset",
         /// The bytes were not a message, so the rest of the stream cannot be framed.
         Unframed = "unframed",
-        /// The client spoke TLS where TURN was expected.
-        UnexpectedTls = "unexpected_tls",
-        /// The client spoke HTTP.
-        Http = "http",
-        /// A proxy sent a header of the PROXY protocol.
-        ProxyHeader = "proxy_header",
+        /// It was closed or reset before a byte had arrived.
+        NoBytes = "no_bytes",
+        /// The client spoke a protocol that its listener does not serve.
+        NotServed = "not_served",
+        /// A PROXY header came from a source that is not trusted.
+        UntrustedProxyHeader = "untrusted_proxy_header",
+        /// A trusted proxy sent no PROXY header, and it is required.
+        MissingProxyHeader = "missing_proxy_header",
+        /// The PROXY header of a trusted proxy was not valid.
+        InvalidProxyHeader = "invalid_proxy_header",
+        /// The ClientHello was longer than is put together.
+        ClientHelloTooLarge = "client_hello_too_large",
         /// ChannelData on a connection that never had an allocation.
         ChannelTooEarly = "channel_data_without_allocation",
         /// The bytes were not valid TLS.
@@ -65,7 +70,7 @@ counted! {
         TooSlow = "too_slow",
         /// The client closed or reset the connection.
         Gone = "client_gone",
-        /// The client did not send TLS.
+        /// What the client sent looked like TLS, and was not valid.
         NotTls = "not_tls",
         /// The client asked for a name that no certificate is for, and such clients are refused.
         UnknownName = "unknown_name",
@@ -79,30 +84,13 @@ counted! {
 }
 
 impl ConnectionEnd {
-    /// Classifies bytes that cannot be the start of a message, and says so to the operator.
-    pub(in crate::datapath) fn not_turn(
-        bytes: &[u8],
-        error: StreamError,
-        transport: Transport,
-    ) -> (ConnectionEnd, String) {
-        match (sniff(bytes, ChannelRange::default()), error) {
-            (Some(Sniffed::Tls), _) if transport == Transport::Tls => (
-                ConnectionEnd::UnexpectedTls,
-                "the client speaks TLS inside TLS; a proxy in front of this port must not encrypt again".to_owned(),
-            ),
-            (Some(Sniffed::Tls), _) => (
-                ConnectionEnd::UnexpectedTls,
-                "the client speaks TLS, but this port is for plain TCP; its URL needs turns: with a port of listen.tls, or of a \
-                 [[listener]] with tls"
-                    .to_owned(),
-            ),
-            (Some(Sniffed::Http | Sniffed::Http2), _) => {
-                (ConnectionEnd::Http, "the client speaks HTTP, but this port is for TURN".to_owned())
-            }
-            (Some(Sniffed::Proxy), _) => (ConnectionEnd::ProxyHeader, PROXY_HEADER.to_owned()),
-            (_, StreamError::TooEarly) => (ConnectionEnd::ChannelTooEarly, error.to_string()),
-            (_, StreamError::Framing(_)) => (ConnectionEnd::Unframed, error.to_string()),
-        }
+    /// Why a stream that has begun as TURN cannot go on.
+    pub(in crate::datapath) fn not_turn(error: StreamError) -> (ConnectionEnd, String) {
+        let why = match error {
+            StreamError::TooEarly => ConnectionEnd::ChannelTooEarly,
+            StreamError::Framing(_) => ConnectionEnd::Unframed,
+        };
+        (why, error.to_string())
     }
 }
 
@@ -117,11 +105,14 @@ impl ConnectionEnd {
             | ConnectionEnd::Shutdown
             | ConnectionEnd::Displaced
             | ConnectionEnd::Unframed
-            | ConnectionEnd::UnexpectedTls
-            | ConnectionEnd::Http
-            | ConnectionEnd::ProxyHeader
+            | ConnectionEnd::NoBytes
+            | ConnectionEnd::NotServed
+            | ConnectionEnd::UntrustedProxyHeader
+            | ConnectionEnd::MissingProxyHeader
+            | ConnectionEnd::InvalidProxyHeader
             | ConnectionEnd::ChannelTooEarly => true,
             ConnectionEnd::Tls
+            | ConnectionEnd::ClientHelloTooLarge
             | ConnectionEnd::NoMessage
             | ConnectionEnd::Unfinished
             | ConnectionEnd::NotRead
@@ -139,11 +130,24 @@ impl ConnectionEnd {
             ConnectionEnd::Unframed => {
                 "only TURN clients may use this port; if it was one, its TURN library is at fault: update it"
             }
-            ConnectionEnd::UnexpectedTls => {
-                "the client's URL must be turns: with a port of TLS, or turn: with one of TCP"
+            ConnectionEnd::NoBytes => {
+                "nothing: the client has only tested whether the port is open, as balancers do"
             }
-            ConnectionEnd::Http => "web servers need another port",
-            ConnectionEnd::ProxyHeader => "turn the PROXY protocol off in the proxy",
+            ConnectionEnd::NotServed => {
+                "give clients the URL that is right for this port, or let its [[listener]] serve what they speak"
+            }
+            ConnectionEnd::UntrustedProxyHeader => {
+                "list the proxy in proxy_from of the [[listener]], or turn the PROXY protocol off in the proxy"
+            }
+            ConnectionEnd::MissingProxyHeader => {
+                "turn the PROXY protocol on in the proxy, or set proxy = \"optional\" in the [[listener]]"
+            }
+            ConnectionEnd::InvalidProxyHeader => {
+                "the proxy must send a header of the PROXY protocol, version 1 or 2"
+            }
+            ConnectionEnd::ClientHelloTooLarge => {
+                "the client is not a usual TLS client: those of browsers have about 2 KiB; usually an attack"
+            }
             ConnectionEnd::ChannelTooEarly => "the client's TURN library is at fault: update it",
             ConnectionEnd::Tls => {
                 "something on the client's way changes its bytes, such as a proxy that inspects TLS"
@@ -181,26 +185,7 @@ impl ConnectionEnd {
     }
 }
 
-/// What an operator should know about the header of a proxy.
-const PROXY_HEADER: &str = "a proxy sends a PROXY header, which is not supported; turn it off there (HAProxy: send-proxy, nginx: \
-                            proxy_protocol)";
-
 impl HandshakeFailure {
-    /// Says what a client speaks whose first bytes are not TLS.
-    pub(in crate::datapath) fn not_tls(bytes: &[u8]) -> &'static str {
-        match sniff(bytes, ChannelRange::default()) {
-            Some(Sniffed::Turn) if frame_len(bytes, ChannelRange::default()).is_ok() => {
-                "the client speaks plain TURN, but this port is for TLS; its URL needs turns: instead of turn:, or a port of listen.tcp \
-                 or of a [[listener]] with tcp"
-            }
-            Some(Sniffed::Http | Sniffed::Http2) => {
-                "the client speaks plain HTTP, but this port is for TURN over TLS"
-            }
-            Some(Sniffed::Proxy) => PROXY_HEADER,
-            _ => "the client does not speak TLS",
-        }
-    }
-
     /// What can be done about it.
     pub(in crate::datapath) fn fix(self) -> &'static str {
         match self {
@@ -210,7 +195,9 @@ impl HandshakeFailure {
             HandshakeFailure::Gone => {
                 "nothing: the client has closed the connection, as programs do that test whether the port is open"
             }
-            HandshakeFailure::NotTls => "give clients the URL that is right for this port",
+            HandshakeFailure::NotTls => {
+                "something on the client's way changes its bytes, or it does not speak TLS: give clients the URL that is right for this port"
+            }
             HandshakeFailure::UnknownName => {
                 "clients must use a name of a certificate in their turns: URL; list another certificate as [[tls.certificate]], or set \
                  tls.unknown_name"

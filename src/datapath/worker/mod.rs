@@ -502,7 +502,12 @@ async fn carried_out<T>(replies: Vec<oneshot::Receiver<T>>) -> Vec<T> {
 }
 
 fn stage_config(snapshot: &DatapathSnapshot) -> StageConfig {
-    StageConfig { identities: snapshot.identities.clone(), limits: snapshot.connections }
+    StageConfig {
+        identities: snapshot.identities.clone(),
+        limits: snapshot.connections,
+        services: snapshot.services.clone(),
+        channels: snapshot.turn.config.channels,
+    }
 }
 
 fn check(workers: usize, group: &ListenerGroup, has_identity: bool) -> Result<(), StartError> {

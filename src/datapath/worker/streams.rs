@@ -131,7 +131,7 @@ impl Worker {
                 Ok(None) => return self.streams.split(now, id, at > batch.start, rest),
                 // RFC 8656 §12: nothing that follows can be understood
                 Err(error) => {
-                    let (why, detail) = ConnectionEnd::not_turn(rest, error, tuple.transport);
+                    let (why, detail) = ConnectionEnd::not_turn(error);
                     let (session, client) = (self.core.session(tuple), self.connection(tuple));
                     self.log.not_turn(now, tuple, (why, &detail), session, client);
                     self.streams.split(now, id, at > batch.start, &[]);

@@ -1,0 +1,133 @@
+//! TLS: the ClientHello, the choice of what happens to the connection, the handshake, and the first decrypted bytes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::client_hello::client_hello;
+use super::context::StageContext;
+use super::not_served::not_served;
+use super::pending::{Closed, Passed, PendingConnection, Served};
+use super::prefixed::Prefixed;
+use super::route::{Decision, Inside, route};
+use super::sniff::sniff_decrypted;
+use crate::datapath::clock;
+use crate::datapath::stream::incoming::OpenConnection;
+use crate::datapath::stream::stats::{ConnectionEnd, HANDSHAKES, HandshakeFailure};
+use crate::tls::{ClientHello, Identities};
+use crate::turn::Transport;
+use crate::wire::Sniffed;
+
+/// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record (RFC 8446 section 5.1). rustls sends another one if no
+/// certificate is found.
+const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
+
+/// Passes a TLS connection on, or completes its handshake and looks at what is inside.
+pub(super) async fn tls<S>(
+    context: &StageContext<S>,
+    pending: &mut PendingConnection,
+) -> Result<Passed, Closed> {
+    // It is not an open connection over TLS before its handshake is complete.
+    pending.open = None;
+    pending.begin(pending.config.limits.handshake_timeout);
+    let hello = client_hello(pending).await?;
+    let config = pending.config.clone();
+    let identities = config.identities.as_ref();
+    let name = hello.server_name.as_deref();
+    match (route(&pending.service, name, identities), identities) {
+        (Decision::Pass(backend), _) => Ok(Passed {
+            tls: None,
+            opened: clock::mono(),
+            received: pending.stream.take_received(),
+            served: Served::Backend(backend),
+        }),
+        (Decision::Terminate(inside), Some(identities)) => {
+            terminate(context, pending, identities, (&hello, &inside)).await
+        }
+        (Decision::Refused, _) | (Decision::Terminate(_), None) => {
+            let error = "there is no certificate that can be used".to_owned();
+            Err(Closed::Handshake(HandshakeFailure::Other, error))
+        }
+    }
+}
+
+/// Completes the handshake. The first decrypted bytes decide who serves the connection, whatever protocol ALPN chose.
+async fn terminate<S>(
+    context: &StageContext<S>,
+    pending: &mut PendingConnection,
+    identities: &Identities,
+    (hello, inside): (&ClientHello, &Inside),
+) -> Result<Passed, Closed> {
+    let late = || Closed::Handshake(HandshakeFailure::TooSlow, "the handshake timed out".to_owned());
+    let deadline = pending.deadline();
+    let handshake = handshake(&mut pending.stream, identities, hello, inside);
+    let mut stream = timeout_at(deadline, handshake).await.unwrap_or_else(|_| Err(late()))?;
+    let opened = clock::mono();
+    let took = Duration::from_nanos(opened.saturating_sub(pending.accepted));
+    context.counters().handshakes.observe(&HANDSHAKES, took);
+    pending.open = Some(OpenConnection::new(context.counters.clone(), Transport::Tls));
+    let deadline = Instant::now() + pending.config.limits.first_message_timeout;
+    let sniffed = sniff_decrypted(&mut stream, pending.config.channels, deadline).await;
+    let (_, session) = stream.into_inner();
+    let late = || Closed::End(ConnectionEnd::NoMessage);
+    let (sniffed, received) =
+        sniffed.map_err(|failure| failure.into_closed(late, || not_served(Sniffed::Other, pending, true)))?;
+    // The client's last message of the handshake is an answer to what it was sent, so what was read before that is consumed.
+    if !pending.stream.received().is_empty() {
+        return Err(Closed::End(ConnectionEnd::Tls));
+    }
+    let backend = match sniffed {
+        Sniffed::Http => inside.http.clone(),
+        Sniffed::Http2 => inside.h2c.clone(),
+        Sniffed::Turn | Sniffed::Tls | Sniffed::Proxy | Sniffed::Other => None,
+    };
+    let served = match backend {
+        Some(backend) => Served::Backend(backend),
+        None if sniffed == Sniffed::Turn => Served::Turn,
+        None => return Err(not_served(sniffed, pending, true)),
+    };
+    Ok(Passed { tls: Some(Box::new(session)), opened, received, served })
+}
+
+async fn handshake<'a>(
+    stream: &'a mut Prefixed,
+    identities: &Identities,
+    routed: &ClientHello,
+    inside: &Inside,
+) -> Result<TlsStream<&'a mut Prefixed>, Closed> {
+    let failed = |error: io::Error| Closed::handshake(&error);
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
+    if !routed.agrees(&hello.client_hello()) {
+        let error = "the name in the ClientHello is ambiguous".to_owned();
+        return Err(Closed::Handshake(HandshakeFailure::NotTls, error));
+    }
+    let Some(config) = identities.choose(&hello.client_hello()) else {
+        let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
+        // Its buffer has room for so little; a client that has left needs no alert.
+        let _ = hello.io.try_write(&UNRECOGNIZED_NAME);
+        let error = format!("the client asked for {name}, which no certificate is for");
+        return Err(Closed::Handshake(HandshakeFailure::UnknownName, error));
+    };
+    let offered: Vec<_> = hello.client_hello().alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+    hello.into_stream(with_protocols(config, inside, &offered)).await.map_err(failed)
+}
+
+/// The configuration for what is served inside, if the client offers any of that. A client that offers other application protocols
+/// only is served as if it had offered none.
+fn with_protocols(config: Arc<ServerConfig>, inside: &Inside, offered: &[Vec<u8>]) -> Arc<ServerConfig> {
+    let served: Vec<_> = inside.protocols().collect();
+    let is_common = served.iter().any(|one| offered.iter().any(|offered| offered == one));
+    let protocols: Vec<_> = served.iter().filter(|_| is_common).map(|one| one.to_vec()).collect();
+    if config.alpn_protocols == protocols {
+        return config;
+    }
+    let mut config = ServerConfig::clone(&config);
+    config.alpn_protocols = protocols;
+    Arc::new(config)
+}
