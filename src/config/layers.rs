@@ -264,6 +264,8 @@ impl Settings {
             connections_per_source: size(limits.spliced_connections_per_source),
             idle_timeout: Duration::from_secs(limits.spliced_idle_timeout.into()),
             connect_timeout: Duration::from_secs(limits.backend_connect_timeout.into()),
+            // The daemon knows how many files this process may open.
+            by_open_files: false,
         }
     }
 

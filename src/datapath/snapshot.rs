@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::descriptors::DescriptorRoom;
 use super::listen::service::StreamService;
+use super::splice::backend::Backend;
 use super::splice::limits::SpliceLimits;
 use super::stream::StreamLimits;
 use crate::tls::Identities;
@@ -30,7 +31,7 @@ pub struct DatapathSnapshot {
     pub reservation_lifetime: u64,
     /// Limits and deadlines of connections.
     pub connections: StreamLimits,
-    /// Limits and deadlines of connections that are passed on to a backend.
+    /// Limits and deadlines of connections that go to backends.
     pub splices: SpliceLimits,
     /// Sources whose limits on connections are larger.
     pub exempt: ExemptSources,
@@ -43,4 +44,11 @@ pub struct DatapathSnapshot {
     pub identities: Option<Identities>,
     /// What listeners for streams serve, by the address that each is bound to.
     pub services: HashMap<SocketAddr, Arc<StreamService>>,
+}
+
+impl DatapathSnapshot {
+    /// Every server that connections are passed on to; one that several listeners name is there several times.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.services.values().flat_map(|service| service.backends())
+    }
 }

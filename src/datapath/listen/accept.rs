@@ -7,19 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::datapath::keepalive;
 use crate::datapath::stream::{SEND_BUFFER_WITHOUT_ALLOCATION, UNSENT_WITHOUT_ALLOCATION};
 use crate::datapath::sys::{address, option};
 
 /// Connections that may wait for their worker in the kernel.
 pub(in crate::datapath) const BACKLOG: i32 = 4096;
-
-/// After this much silence the kernel probes whether a connection is alive, and again every [`KEEPALIVE_INTERVAL`].
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// See [`KEEPALIVE`].
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long a client may leave sent bytes unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -83,9 +78,7 @@ fn bind(addr: SocketAddr, mss: u16, shared: bool) -> io::Result<Socket> {
 /// Sets the options of connections: on Linux a connection inherits them from its listener.
 fn prepare(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)?;
+    keepalive::enable(&socket)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_send_buffer_size(SEND_BUFFER_WITHOUT_ALLOCATION)?;
     socket.set_tcp_notsent_lowat(UNSENT_WITHOUT_ALLOCATION)
@@ -111,7 +104,7 @@ mod tests {
             let socket = accepted(&listeners[0]);
             let socket = SockRef::from(&socket);
             assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive::AFTER);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
             assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_WITHOUT_ALLOCATION);
             // The kernel doubles it for its bookkeeping.

@@ -1,9 +1,9 @@
 //! What a listener for streams serves, and where connections go that are not for TURN. Plain data: the stages decide by it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
 
+use crate::datapath::splice::backend::Backend;
 use crate::tls::CertificateName;
 use crate::turn::peers::Cidr;
 
@@ -53,17 +53,6 @@ pub enum Route {
     },
 }
 
-/// A server that connections are passed on to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Backend {
-    /// A host name, which is resolved for each connection, or an IP address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Connections to it begin with a header of the PROXY protocol, version 2.
-    pub send_proxy: bool,
-}
-
 impl Proxies {
     /// Whether a header from this address is believed.
     pub fn contains(&self, ip: IpAddr) -> bool {
@@ -110,15 +99,6 @@ impl StreamService {
     /// Every server that connections are passed on to.
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         self.routes.backends().chain(&self.http)
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
     }
 }
 

@@ -1,18 +1,32 @@
-//! Limits and timeouts of connections that are passed on to a backend. They count apart from those of TURN.
+//! Limits and timeouts of connections to backends.
 
 use std::time::Duration;
 
-/// Limits and timeouts of connections that are passed on to a backend.
+use crate::datapath::stream::admission::{AdmissionLimits, LimitSettings};
+
+/// Limits and timeouts of connections to backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpliceLimits {
-    /// Connections in total.
+    /// Connections at a time.
     pub connections: usize,
     /// Connections from one IPv4 address or IPv6 /64.
     pub connections_per_source: usize,
-    /// Time for which neither side may send anything.
+    /// Time that both directions of a connection may be silent.
     pub idle_timeout: Duration,
-    /// Time to resolve the name of a backend and to connect to it.
+    /// Time allowed to resolve a backend's name and to connect to it, over all of its addresses.
     pub connect_timeout: Duration,
+    /// The limit on open files leaves room for fewer than `limits.spliced_connections`.
+    pub by_open_files: bool,
+}
+
+impl SpliceLimits {
+    /// Pipes for splice(2), which all connections share. Without a free one, a connection is copied.
+    pub const PIPES: usize = 256;
+
+    /// File descriptors that so many connections need at most: two sockets each, and the two ends of each pipe.
+    pub const fn descriptors(connections: u64) -> u64 {
+        2 * connections + 2 * SpliceLimits::PIPES as u64
+    }
 }
 
 impl Default for SpliceLimits {
@@ -22,6 +36,20 @@ impl Default for SpliceLimits {
             connections_per_source: 1024,
             idle_timeout: Duration::from_secs(3600),
             connect_timeout: Duration::from_secs(10),
+            by_open_files: false,
+        }
+    }
+}
+
+impl From<SpliceLimits> for AdmissionLimits {
+    fn from(limits: SpliceLimits) -> AdmissionLimits {
+        AdmissionLimits {
+            connections: limits.connections,
+            per_source: limits.connections_per_source,
+            settings: LimitSettings {
+                connections: "limits.spliced_connections",
+                per_source: "limits.spliced_connections_per_source",
+            },
         }
     }
 }

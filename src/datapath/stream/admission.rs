@@ -5,7 +5,8 @@
 //! /64. An exempt source is an address: it counts in no range, so its clients take nothing from its neighbours. No source has more than a quarter of all connections. When all of them are in use, the oldest connection without an
 //! allocation of the source that has most of them makes room for a new one, so that nobody can lock others out.
 //!
-//! One ledger serves the process. It is used when connections open and close and when allocations begin and end, never for a
+//! One ledger of the process is for connections that are or may become TURN, another one for those that go to backends, so that
+//! neither kind locks out the other. A ledger is used when connections open and close and when allocations begin and end, never for a
 //! packet. Permits are guards, so whatever ends, a worker that panics too, returns them. Its tables are ordered trees: no
 //! choice of addresses makes them slow.
 
@@ -27,13 +28,40 @@ use crate::turn::ExemptSources;
 /// The share of all connections that one source may have, as a divisor.
 const SHARE: usize = 4;
 
-/// What sets the limits.
-const PER_SOURCE: &str = "limits.connections_per_source";
-const IN_TOTAL: &str = "limits.connections";
+/// What sets the limit where open files are fewer than the settings allow.
 const OPEN_FILES: &str = "LimitNOFILE";
 
 /// Connections that have been told to make room and are not closed yet.
 const MAX_DISPLACED: usize = 256;
+
+/// How many connections a ledger admits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::datapath) struct AdmissionLimits {
+    pub(in crate::datapath) connections: usize,
+    /// Those without an allocation from one IPv4 address or IPv6 /64.
+    pub(in crate::datapath) per_source: usize,
+    pub(in crate::datapath) settings: LimitSettings,
+}
+
+/// The names of the settings that set the limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::datapath) struct LimitSettings {
+    pub(in crate::datapath) connections: &'static str,
+    pub(in crate::datapath) per_source: &'static str,
+}
+
+impl From<StreamLimits> for AdmissionLimits {
+    fn from(limits: StreamLimits) -> AdmissionLimits {
+        AdmissionLimits {
+            connections: limits.connections,
+            per_source: limits.connections_per_source,
+            settings: LimitSettings {
+                connections: "limits.connections",
+                per_source: "limits.connections_per_source",
+            },
+        }
+    }
+}
 
 /// Counts connections against their limits.
 pub(in crate::datapath) struct Admission {
@@ -45,7 +73,7 @@ pub(in crate::datapath) struct Admission {
 /// No count is 0, so the tables are no larger than the number of connections, times the levels of an IPv6 source.
 #[derive(Default)]
 struct AdmissionState {
-    limits: StreamLimits,
+    limits: AdmissionLimits,
     exempt: ExemptSources,
     /// Open connections.
     total: usize,
@@ -124,18 +152,18 @@ pub(in crate::datapath) struct ConnectionId(pub(in crate::datapath) u64);
 impl Admission {
     /// No connection is counted yet.
     pub(in crate::datapath) fn new(
-        limits: StreamLimits,
+        limits: impl Into<AdmissionLimits>,
         exempt: ExemptSources,
         descriptors: Arc<Descriptors>,
     ) -> Arc<Admission> {
-        let state = AdmissionState { limits, exempt, ..AdmissionState::default() };
+        let state = AdmissionState { limits: limits.into(), exempt, ..AdmissionState::default() };
         Arc::new(Admission { state: Mutex::new(state), descriptors })
     }
 
     /// Replaces the limits. Connections beyond them stay.
-    pub(in crate::datapath) fn set_limits(&self, limits: StreamLimits, exempt: ExemptSources) {
+    pub(in crate::datapath) fn set_limits(&self, limits: impl Into<AdmissionLimits>, exempt: ExemptSources) {
         let mut state = self.state();
-        (state.limits, state.exempt) = (limits, exempt);
+        (state.limits, state.exempt) = (limits.into(), exempt);
     }
 
     /// Admits a new connection of a client, for which another one may have to make room.
@@ -162,6 +190,11 @@ impl Admission {
         })
     }
 
+    /// How many connections there are.
+    pub(in crate::datapath) fn total(&self) -> usize {
+        self.state().total
+    }
+
     fn state(&self) -> MutexGuard<'_, AdmissionState> {
         // Nothing panics between the changes of one lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,16 +204,16 @@ impl Admission {
 impl AdmissionState {
     /// Whether the source, and each range around it, may have one more connection without an allocation.
     fn check(&self, source: Source, is_exempt: bool) -> Result<(), Refusal> {
-        let StreamLimits { connections, connections_per_source, .. } = self.limits;
+        let AdmissionLimits { connections, per_source, settings } = self.limits;
         for level in source.levels() {
             let (own, share) = if is_exempt {
                 // Behind an exempt source are many clients, so their oldest connections make room for them at a full table.
-                (connections_per_source * ExemptSources::FACTOR as usize * level.factor, connections)
+                (per_source * ExemptSources::FACTOR as usize * level.factor, connections)
             } else {
-                (connections_per_source * level.factor, (connections / SHARE).max(1))
+                (per_source * level.factor, (connections / SHARE).max(1))
             };
             let limit = own.min(share);
-            let setting = if own <= share { PER_SOURCE } else { IN_TOTAL };
+            let setting = if own <= share { settings.per_source } else { settings.connections };
             if self.counts.get(&level.prefix).is_some_and(|&count| count >= limit) {
                 return Err(Refusal {
                     why: AdmissionRefusal::ConnectionsPerSource,
@@ -213,7 +246,7 @@ impl AdmissionState {
         });
         let Some((busiest, number)) = oldest else {
             let (why, source) = (AdmissionRefusal::Connections, source.prefix());
-            let setting = if by_open_files { OPEN_FILES } else { IN_TOTAL };
+            let setting = if by_open_files { OPEN_FILES } else { self.limits.settings.connections };
             return Err(Refusal { why, source, limit, setting, by_open_files });
         };
         if let Some(holder) = self.waiting.remove(&(busiest, number)) {

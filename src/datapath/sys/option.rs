@@ -139,6 +139,15 @@ pub(in crate::datapath) fn queue_state(socket: BorrowedFd<'_>) -> io::Result<Que
     Ok(QueueState { size, dropped: values[libc::SK_MEMINFO_DROPS as usize] })
 }
 
+/// Bytes that a stream socket has not sent, or whose receipt is not acknowledged: SIOCOUTQ of `tcp(7)`.
+#[allow(dead_code, reason = "the stages do not hand connections over yet")]
+pub(in crate::datapath) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the value outlives the call, which writes one integer to it.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Attaches a program that picks the socket of a group that shares an address (see [`share_address`]).
 pub(in crate::datapath) fn steer(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;

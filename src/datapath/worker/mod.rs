@@ -55,6 +55,8 @@ use super::relay::quota::QuotaLedger;
 use super::relay::reservations::Reservations;
 use super::relay::table::{Relays, Resources};
 use super::snapshot::DatapathSnapshot;
+use super::splice::splicer::Splicer;
+use super::splice::stats::SpliceStats;
 use super::stats::{Published, WorkerStats};
 use super::stream::admission::Admission;
 use super::stream::table::Streams;
@@ -78,6 +80,7 @@ pub struct Workers {
     resources: Arc<Resources>,
     descriptors: Arc<Descriptors>,
     admission: Arc<Admission>,
+    splicer: Arc<Splicer>,
     /// Whether the snapshot has an identity for TLS clients.
     has_identity: AtomicBool,
     /// What they serve by.
@@ -178,6 +181,8 @@ impl Workers {
         });
         let gso = config.gso && can_gso(&groups);
         let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors.clone());
+        let splicer = Splicer::new(snapshot.splices, snapshot.exempt.clone());
+        splicer.apply(snapshot.splices, snapshot.exempt.clone(), snapshot.backends());
         let has_identity = snapshot.identities.is_some().into();
         let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
@@ -190,6 +195,7 @@ impl Workers {
             resources: resources.clone(),
             descriptors,
             admission,
+            splicer,
             has_identity,
             serving: Mutex::new(snapshot.turn.clone()),
         };
@@ -251,6 +257,7 @@ impl Workers {
         self.descriptors.set_room(snapshot.descriptors);
         self.has_identity.store(snapshot.identities.is_some(), Ordering::Relaxed);
         self.admission.set_limits(snapshot.connections, snapshot.exempt.clone());
+        self.splicer.apply(snapshot.splices, snapshot.exempt.clone(), snapshot.backends());
         let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
         let mut replies = Vec::new();
         for handle in &self.handles {
@@ -362,12 +369,17 @@ impl Workers {
         self.resources.ports.usage()
     }
 
+    /// What is counted of connections that go to backends.
+    pub fn splices(&self) -> SpliceStats {
+        self.splicer.stats()
+    }
+
     /// What each worker has counted.
     pub fn stats(&self) -> Vec<WorkerStats> {
         self.handles.iter().map(WorkerHandle::stats).collect()
     }
 
-    /// Ends every allocation and waits for all threads. It blocks.
+    /// Ends every allocation and every connection to a backend, and waits for all threads. It blocks.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.handles.iter().for_each(|handle| handle.commands.waker.wake());
@@ -377,6 +389,7 @@ impl Workers {
                 error!("a worker panicked while it stopped");
             }
         }
+        self.splicer.stop();
     }
 
     /// Makes a worker panic, for tests of what happens then.

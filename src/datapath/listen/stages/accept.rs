@@ -18,7 +18,7 @@ use crate::datapath::stream::admission::Admitted;
 use crate::datapath::stream::incoming::OpenConnection;
 use crate::datapath::stream::stats::StreamCounters;
 use crate::datapath::sys;
-use crate::turn::{ClientAddr, FiveTuple, Transport};
+use crate::turn::{ClientAddr, FiveTuple, Transport, Via};
 
 /// How long accepting pauses when this process has no file descriptors or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -93,6 +93,7 @@ async fn accept<S: Sink>(context: SharedContext<S>, listener: Rc<TcpListener>, a
             server: sys::address::normalize(server),
             // Until its first bytes say something else.
             transport: Transport::Tcp,
+            via: Via::Direct,
         };
         admit(&context, socket, tuple, addr);
     }

@@ -1,6 +1,7 @@
 //! Where a TLS connection goes, by the name that its client asks for. A pure decision.
 
-use crate::datapath::listen::service::{Backend, Route, StreamService};
+use crate::datapath::listen::service::{Route, StreamService};
+use crate::datapath::splice::backend::Backend;
 use crate::tls::Identities;
 
 /// What happens to a TLS connection.

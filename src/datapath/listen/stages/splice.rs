@@ -1,7 +1,7 @@
 //! Connections that another server gets.
 
 use super::pending::Closed;
-use crate::datapath::listen::service::Backend;
+use crate::datapath::splice::backend::Backend;
 use crate::datapath::stream::stats::ConnectionEnd;
 
 /// The end of a connection for a backend.

@@ -1,0 +1,108 @@
+//! What the log says of connections to backends.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use tracing::{debug, info, warn};
+
+use super::backends::BackendState;
+use super::splicer::Splice;
+use super::stats::{BackendHealth, SpliceEnd, SpliceFailure};
+use crate::datapath::clock;
+use crate::datapath::line_budget::LineRate;
+use crate::datapath::stream::admission::{Displacing, Refusal};
+use crate::turn::{Now, SECOND};
+
+/// The lines about one backend that cannot be reached: one that is down has as many clients as one that is up.
+pub(super) const BACKEND_LINES: LineRate = LineRate { lines: 2, period: 10 * SECOND };
+
+/// The address of a backend. It is the operator's own, so it is never masked.
+pub(super) fn address(address: SocketAddr) -> String {
+    address.to_string()
+}
+
+/// A connection has not reached its backend, and is closed.
+pub(super) fn failed(splice: &Splice, state: &BackendState, why: SpliceFailure, error: &str) {
+    let Now { mono, unix } = clock::now();
+    let Some(suppressed) = state.failed(why, error, mono, unix) else { return };
+    let suppressed = (suppressed > 0).then_some(suppressed);
+    let Splice { client, server, connection, .. } = *splice;
+    let (backend, reason, fix, connection) = (state.name.as_str(), why.as_str(), why.fix(), connection.0);
+    warn!(
+        backend,
+        reason,
+        error,
+        fix,
+        %client,
+        %server,
+        connection,
+        suppressed,
+        "a connection is closed, since its backend cannot be reached"
+    );
+}
+
+/// A connection was refused by a limit of this relay.
+pub(super) fn refused(splice: &Splice, state: &BackendState, refusal: Refusal) {
+    let Now { mono, unix } = clock::now();
+    let Refusal { source, limit, setting, .. } = refusal;
+    let why = SpliceFailure::Limit;
+    let Some(suppressed) = state.failed(why, setting, mono, unix) else { return };
+    let suppressed = (suppressed > 0).then_some(suppressed);
+    let Splice { client, server, connection, .. } = *splice;
+    let (backend, reason, fix, connection) = (state.name.as_str(), why.as_str(), why.fix(), connection.0);
+    info!(
+        backend,
+        reason,
+        %source,
+        setting,
+        limit,
+        fix,
+        %client,
+        %server,
+        connection,
+        suppressed,
+        "a connection to a backend is refused: there are too many"
+    );
+}
+
+/// The oldest connection of a source makes room for a new one.
+pub(super) fn displaced(displacing: Displacing) {
+    let Displacing { source, limit, by_open_files } = displacing;
+    let (setting, fix) = match by_open_files {
+        true => ("LimitNOFILE", "unless this is an attack, raise LimitNOFILE (systemd) or ulimit -n"),
+        false => ("limits.spliced_connections", "unless this is an attack, raise limits.spliced_connections"),
+    };
+    warn!(
+        %source,
+        setting,
+        limit,
+        fix,
+        "as many connections go to backends as may: closed the oldest one of the busiest source to admit a new one"
+    );
+}
+
+/// A backend has been reached, of which this was known before.
+pub(super) fn reached(state: &BackendState, before: &BackendHealth) {
+    if let BackendHealth::Failing { since, .. } = before {
+        let seconds = clock::now().unix.saturating_sub(*since);
+        info!(backend = state.name.as_str(), seconds, "a backend can be reached again");
+    }
+}
+
+/// A connection has ended.
+pub(super) fn closed(splice: &Splice, state: &BackendState, why: SpliceEnd) {
+    let Splice { client, server, connection, .. } = *splice;
+    let (backend, reason, connection) = (state.name.as_str(), why.as_str(), connection.0);
+    debug!(backend, reason, %client, %server, connection, "a connection to a backend has ended");
+}
+
+/// What ended so many connections with the process.
+pub(super) fn cut(connections: usize) {
+    if connections > 0 {
+        let are: Cow<'_, str> = match connections {
+            1 => "a connection to a backend is".into(),
+            n => format!("{n} connections to backends are").into(),
+        };
+        info!(connections, "{are} cut, since the relay stops");
+    }
+}
