@@ -25,7 +25,6 @@ mod packet;
 mod poll;
 mod relay;
 mod snapshot;
-#[allow(dead_code, reason = "the stages do not hand connections over yet")]
 mod splice;
 pub mod stats;
 pub mod stream;

@@ -1,6 +1,6 @@
 //! What differs between the listeners of a relay: the peers of their clients, and whether they take new allocations.
 //!
-//! A listener is found by the transport and the local address of a 5-tuple, once per permission, channel and Allocate. Packets
+//! A listener is found by the local address of a 5-tuple and by whether it is for streams (TCP and TLS share sockets), once per permission, channel and Allocate. Packets
 //! meet cached verdicts.
 
 use std::cmp::Ordering;
@@ -13,14 +13,14 @@ use super::{FiveTuple, Transport, TurnConfig};
 /// The listeners that differ from the others.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerTable {
-    /// Sorted by transport, address and port.
+    /// Sorted: those for datagrams first, then by address and port.
     listeners: Arc<[ListenerPolicy]>,
 }
 
 /// How one listener serves its clients.
 #[derive(Clone, Debug)]
 pub struct ListenerPolicy {
-    /// The transport of its clients.
+    /// A transport of its clients. One for streams serves both TCP and TLS.
     pub transport: Transport,
     /// The address that it is bound to, perhaps a wildcard.
     pub address: SocketAddr,
@@ -31,7 +31,7 @@ pub struct ListenerPolicy {
 }
 
 impl ListenerTable {
-    /// A table of these. Of two with the same transport and address, one that is not closing counts.
+    /// A table of these. Of two with the same address, both for streams or neither, one that is not closing counts.
     pub fn new(mut listeners: Vec<ListenerPolicy>) -> ListenerTable {
         listeners.sort_by(|one, other| {
             one.order(other.transport, other.address).then(one.closing.cmp(&other.closing))
@@ -59,7 +59,7 @@ impl ListenerPolicy {
     /// The flow label and the scope of an IPv6 address do not count: a socket is bound to an address without them.
     fn order(&self, transport: Transport, address: SocketAddr) -> Ordering {
         let key =
-            |transport: Transport, address: SocketAddr| (transport.index(), address.ip(), address.port());
+            |transport: Transport, address: SocketAddr| (transport.is_stream(), address.ip(), address.port());
         key(self.transport, self.address).cmp(&key(transport, address))
     }
 }
@@ -102,7 +102,8 @@ mod tests {
         assert_eq!(of(Transport::Udp, "[2001:db8::1]:3478"), Some(("[::]:3478".into(), false)));
         assert_eq!(of(Transport::Tcp, "[fe80::1%3]:3478"), Some(("[::]:3478".into(), true)));
         assert_eq!(of(Transport::Tcp, "192.0.2.1:3478"), None, "another transport");
-        assert_eq!(of(Transport::Tls, "[2001:db8::1]:3478"), None);
+        let tls = of(Transport::Tls, "[2001:db8::1]:3478");
+        assert_eq!(tls, Some(("[::]:3478".into(), true)), "TCP and TLS share sockets");
         assert_eq!(of(Transport::Udp, "192.0.2.1:3479"), None, "another port");
     }
 

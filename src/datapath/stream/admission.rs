@@ -168,8 +168,18 @@ impl Admission {
 
     /// Admits a new connection of a client, for which another one may have to make room.
     pub(in crate::datapath) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admitted, Refusal> {
+        let is_exempt = self.state().exempt.contains(client);
+        self.admit_as(client, is_exempt)
+    }
+
+    /// The same for a connection of a trusted proxy, which will name the client: until then it counts like that of an exempt
+    /// source, since many clients are behind the proxy.
+    pub(in crate::datapath) fn admit_proxied(self: &Arc<Self>, proxy: IpAddr) -> Result<Admitted, Refusal> {
+        self.admit_as(proxy, true)
+    }
+
+    fn admit_as(self: &Arc<Self>, client: IpAddr, is_exempt: bool) -> Result<Admitted, Refusal> {
         let mut state = self.state();
-        let is_exempt = state.exempt.contains(client);
         let source = Source::of(client, is_exempt);
         state.check(source, is_exempt)?;
         let displaces = state.make_room(source, &self.descriptors)?;
@@ -314,6 +324,21 @@ impl ConnectionPermit {
     /// Its connection, for the log.
     pub(in crate::datapath) fn connection(&self) -> ConnectionId {
         self.connection
+    }
+
+    /// A proxy has named the client of the connection, which counts against that source from now on.
+    pub(in crate::datapath) fn identify(&mut self, client: IpAddr) -> Result<(), Refusal> {
+        let mut state = self.admission.state();
+        let is_exempt = state.exempt.contains(client);
+        let source = Source::of(client, is_exempt);
+        state.check(source, is_exempt)?;
+        // If it has to make room, its stages are about to hear of that.
+        if let Some(holder) = state.waiting.remove(&(self.source.prefix(), self.number)) {
+            state.count(self.source, false);
+            self.number = state.wait(source, holder);
+            self.source = source;
+        }
+        Ok(())
     }
 
     /// A worker has the connection from now on; false if it has to make room already.

@@ -81,8 +81,8 @@ pub struct Workers {
     descriptors: Arc<Descriptors>,
     admission: Arc<Admission>,
     splicer: Arc<Splicer>,
-    /// Whether the snapshot has an identity for TLS clients.
-    has_identity: AtomicBool,
+    /// What the stages of connections serve by.
+    stages: Mutex<Arc<StageConfig>>,
     /// What they serve by.
     serving: Mutex<Arc<turn::Snapshot>>,
 }
@@ -93,8 +93,8 @@ pub enum StartError {
     /// A group has sockets for another number of workers.
     #[error("{0} {1}: the listener was opened for {2} workers, but {3} are running")]
     OtherWorkers(&'static str, SocketAddr, usize, usize),
-    /// There is a TLS listener, but no identity.
-    #[error("tls {0}: TLS clients need a certificate and its key")]
+    /// There is a TLS listener, but no identity, and no backend that connections are passed on to.
+    #[error("tls {0}: TLS clients need a certificate and its key, or routes to backends")]
     NoIdentity(SocketAddr),
     /// Another process has taken the address of a group since.
     #[error(transparent)]
@@ -161,7 +161,8 @@ impl Workers {
         rates: RateLimiter,
         mut rng: StdRng,
     ) -> Result<Workers, StartError> {
-        groups.iter().try_for_each(|group| check(config.workers, group, snapshot.identities.is_some()))?;
+        let stage_config = Arc::new(stage_config(&snapshot));
+        groups.iter().try_for_each(|group| check(config.workers, group, &stage_config))?;
         group::warn_of_small_buffers(&groups);
         let descriptors = Descriptors::new(snapshot.descriptors);
         let ports = Ports::new(snapshot.ports.clone(), descriptors.clone());
@@ -183,8 +184,6 @@ impl Workers {
         let admission = Admission::new(snapshot.connections, snapshot.exempt.clone(), descriptors.clone());
         let splicer = Splicer::new(snapshot.splices, snapshot.exempt.clone());
         splicer.apply(snapshot.splices, snapshot.exempt.clone(), snapshot.backends());
-        let has_identity = snapshot.identities.is_some().into();
-        let stage_config = Arc::new(stage_config(&snapshot));
         let snapshot = Arc::new(snapshot);
         let workers = config.workers;
         let mut this = Workers {
@@ -196,7 +195,7 @@ impl Workers {
             descriptors,
             admission,
             splicer,
-            has_identity,
+            stages: Mutex::new(stage_config.clone()),
             serving: Mutex::new(snapshot.turn.clone()),
         };
         let (ready, readiness) = sync::channel();
@@ -205,9 +204,9 @@ impl Workers {
             let cpu = Arc::new(CpuClock::default());
             let (sender, commands) = mpsc::channel(COMMANDS);
             let sender = WorkerSender { sender, waker: waker.clone() };
-            let admission = this.admission.clone();
-            let stages =
-                Stages::start(index, groups.clone(), admission, stage_config.clone(), sender.clone())?;
+            let (admission, splicer) = (this.admission.clone(), this.splicer.clone());
+            let config = stage_config.clone();
+            let stages = Stages::start(index, groups.clone(), (admission, splicer), config, sender.clone())?;
             let handle = WorkerHandle {
                 commands: sender,
                 stages: stages.commands(),
@@ -255,10 +254,10 @@ impl Workers {
         ledger.set_limits(snapshot.user_allocations, snapshot.allocations);
         reservation_lifetime.store(nanoseconds(snapshot.reservation_lifetime), Ordering::Relaxed);
         self.descriptors.set_room(snapshot.descriptors);
-        self.has_identity.store(snapshot.identities.is_some(), Ordering::Relaxed);
         self.admission.set_limits(snapshot.connections, snapshot.exempt.clone());
         self.splicer.apply(snapshot.splices, snapshot.exempt.clone(), snapshot.backends());
         let (stages, snapshot) = (Arc::new(stage_config(&snapshot)), Arc::new(snapshot));
+        *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = stages.clone();
         let mut replies = Vec::new();
         for handle in &self.handles {
             let (reply, replied) = oneshot::channel();
@@ -279,7 +278,8 @@ impl Workers {
     /// It was opened for another number of workers, it is for TLS and there is no identity, or a thread cannot wait for its
     /// sockets; no thread serves it.
     pub async fn listen(&self, group: Arc<ListenerGroup>) -> Result<(), StartError> {
-        check(self.workers, &group, self.has_identity.load(Ordering::Relaxed))?;
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        check(self.workers, &group, &stages)?;
         group.accept()?;
         let mut replies = Vec::new();
         for handle in &self.handles {
@@ -523,13 +523,13 @@ fn stage_config(snapshot: &DatapathSnapshot) -> StageConfig {
     }
 }
 
-fn check(workers: usize, group: &ListenerGroup, has_identity: bool) -> Result<(), StartError> {
+fn check(workers: usize, group: &ListenerGroup, stages: &StageConfig) -> Result<(), StartError> {
     let addr = group.local_addr();
     if group.workers() != workers {
         return Err(StartError::OtherWorkers(group.transport().as_str(), addr, group.workers(), workers));
     }
     match group.transport() {
-        Transport::Tls if !has_identity => Err(StartError::NoIdentity(addr)),
+        Transport::Tls if !stages.can_serve_tls(addr) => Err(StartError::NoIdentity(addr)),
         Transport::Udp | Transport::Tcp | Transport::Tls => Ok(()),
     }
 }

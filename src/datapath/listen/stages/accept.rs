@@ -101,15 +101,20 @@ async fn accept<S: Sink>(context: SharedContext<S>, listener: Rc<TcpListener>, a
 
 /// Starts the stages of a connection to a listener, or closes it.
 fn admit<S: Sink>(context: &SharedContext<S>, socket: TcpStream, tuple: FiveTuple, listener: SocketAddr) {
-    match context.admission.admit(tuple.client.0.ip()) {
+    let config = context.config();
+    let service = config.service(listener);
+    let source = tuple.client.0.ip();
+    let admitted = match service.proxies.contains(source) {
+        true => context.admission.admit_proxied(source),
+        false => context.admission.admit(source),
+    };
+    match admitted {
         Ok(Admitted { permit, displaced, displaces }) => {
             if let Some(displacing) = displaces {
                 context.log_displaced(displacing);
             }
-            let config = context.config();
             let open = OpenConnection::new(context.counters.clone(), tuple.transport);
-            let serving = (config.service(listener), config);
-            let pending = PendingConnection::new(socket, tuple, permit, open, serving);
+            let pending = PendingConnection::new(socket, tuple, permit, open, (service, config));
             task::spawn_local(context.clone().pass_stages(pending, displaced));
         }
         Err(refusal) => {

@@ -22,6 +22,12 @@ pub(in crate::datapath) struct StageConfig {
 }
 
 impl StageConfig {
+    /// Whether a listener for TLS can serve anybody: with a certificate, or by passing connections on.
+    pub(in crate::datapath) fn can_serve_tls(&self, listener: SocketAddr) -> bool {
+        let passes_on = |service: &Arc<StreamService>| !service.routes.is_empty();
+        self.identities.is_some() || self.services.get(&listener).is_some_and(passes_on)
+    }
+
     /// What the listener serves that is bound to this address: TURN, and TLS if there is a certificate, unless something else is
     /// set.
     pub(super) fn service(&self, listener: SocketAddr) -> Arc<StreamService> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::config::StageConfig;
 use crate::datapath::line_budget::LineBudgets;
+use crate::datapath::splice::splicer::Splicer;
 use crate::datapath::stream::admission::Admission;
 use crate::datapath::stream::incoming::Incoming;
 use crate::datapath::stream::stats::StreamCounters;
@@ -23,6 +24,8 @@ pub(super) struct StageContext<S> {
     pub(super) counters: Arc<Mutex<StreamCounters>>,
     pub(super) config: RefCell<Arc<StageConfig>>,
     pub(super) log: RefCell<LineBudgets>,
+    /// Takes connections for other servers.
+    pub(super) splicer: Arc<Splicer>,
     pub(super) sink: S,
 }
 

@@ -24,6 +24,7 @@ impl<S> StageContext<S> {
                 ClosedConnection { tuple, connection, session: None, why: *why, limits },
             ),
             Closed::Because(why, detail, fix) => self.log_because(pending, *why, detail, fix),
+            Closed::Refused(refusal) => self.log_refused(tuple, *refusal),
             Closed::Handshake(why, error) => self.log_handshake(pending, *why, error, limits),
         }
     }

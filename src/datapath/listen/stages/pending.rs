@@ -13,7 +13,7 @@ use super::prefixed::Prefixed;
 use crate::datapath::clock;
 use crate::datapath::listen::service::StreamService;
 use crate::datapath::splice::backend::Backend;
-use crate::datapath::stream::admission::ConnectionPermit;
+use crate::datapath::stream::admission::{ConnectionPermit, Refusal};
 use crate::datapath::stream::incoming::OpenConnection;
 use crate::datapath::stream::stats::{ConnectionEnd, HandshakeFailure};
 use crate::turn::FiveTuple;
@@ -68,6 +68,8 @@ pub(super) enum Closed {
     End(ConnectionEnd),
     /// For a reason of which there is more to tell: what came, and what to do.
     Because(ConnectionEnd, String, String),
+    /// The client that a proxy has named has too many connections.
+    Refused(Refusal),
     /// Its TLS handshake has failed with this error.
     Handshake(HandshakeFailure, String),
 }

@@ -27,19 +27,19 @@ impl<S: Sink> StageContext<S> {
             Ok(()) = displaced => Err(Closed::End(ConnectionEnd::Displaced)),
         };
         self.count_accepted(&mut pending);
-        let handed_over = match outcome {
-            Ok(Passed { served: Served::Backend(backend), .. }) => Err(splice::unavailable(&backend)),
-            Ok(passed) => Ok(passed),
-            Err(closed) => Err(closed),
-        };
-        match handed_over {
+        match outcome {
             Ok(passed) => self.hand_over(pending, passed).await,
             Err(closed) => self.close(&pending, &closed),
         }
     }
 
     async fn stages(&self, pending: &mut PendingConnection) -> Result<Passed, Closed> {
+        let source = pending.tuple.client.0.ip();
         proxy::read_header(pending).await?;
+        let client = pending.tuple.client.0.ip();
+        if client != source {
+            pending.permit.identify(client).map_err(Closed::Refused)?;
+        }
         let opened = clock::mono();
         pending.begin(pending.config.limits.first_message_timeout);
         let late = || Closed::End(ConnectionEnd::NoMessage);
@@ -73,8 +73,15 @@ impl<S: Sink> StageContext<S> {
         }
     }
 
-    /// A worker has the connection from now on.
+    /// Whoever serves the connection has it from now on.
     async fn hand_over(&self, pending: PendingConnection, passed: Passed) {
+        match passed.served.clone() {
+            Served::Turn => self.hand_to_worker(pending, passed).await,
+            Served::Backend(backend) => splice::hand_over(self, pending, passed, backend),
+        }
+    }
+
+    async fn hand_to_worker(&self, pending: PendingConnection, passed: Passed) {
         let Passed { tls, opened, received, .. } = passed;
         let PendingConnection { stream, tuple, permit, open, .. } = pending;
         let open = open.unwrap_or_else(|| OpenConnection::new(self.counters.clone(), tuple.transport));
@@ -83,7 +90,8 @@ impl<S: Sink> StageContext<S> {
                 self.sink.take(Incoming { socket, tls, tuple, permit, open, opened, received }).await;
             }
             Err(_) => {
-                self.counters().closed[StreamCounters::index(tuple.transport)][ConnectionEnd::System] += 1
+                let index = StreamCounters::index(tuple.transport);
+                self.counters().closed[index][ConnectionEnd::System] += 1;
             }
         }
     }
@@ -94,6 +102,9 @@ impl<S: Sink> StageContext<S> {
         match closed {
             Closed::End(why) | Closed::Because(why, ..) => {
                 self.counters().closed[StreamCounters::index(pending.tuple.transport)][*why] += 1;
+            }
+            Closed::Refused(refusal) => {
+                self.counters().refused[StreamCounters::index(pending.tuple.transport)][refusal.why] += 1;
             }
             Closed::Handshake(why, _) => self.counters().handshakes_failed[*why] += 1,
         }

@@ -18,6 +18,7 @@ use super::accept::Listeners;
 use super::config::StageConfig;
 use super::context::{SharedContext, Sink, StageContext};
 use crate::datapath::listen::group::ListenerGroup;
+use crate::datapath::splice::splicer::Splicer;
 use crate::datapath::stream::admission::Admission;
 use crate::datapath::stream::stats::StreamCounters;
 use crate::datapath::{clock, sys};
@@ -55,7 +56,7 @@ impl Stages {
     pub(in crate::datapath) fn start(
         worker: usize,
         groups: Vec<Arc<ListenerGroup>>,
-        admission: Arc<Admission>,
+        (admission, splicer): (Arc<Admission>, Arc<Splicer>),
         config: Arc<StageConfig>,
         sink: impl Sink,
     ) -> io::Result<Stages> {
@@ -68,7 +69,8 @@ impl Stages {
         let thread = thread::Builder::new().name(format!("worker-{worker}-conn")).spawn(move || {
             sys::yield_to_workers();
             let (config, log) = (RefCell::new(config), RefCell::default());
-            let context = Rc::new(StageContext { worker, admission, counters: counted, config, log, sink });
+            let context =
+                Rc::new(StageContext { worker, admission, counters: counted, config, log, splicer, sink });
             let tasks = task::LocalSet::new();
             tasks.block_on(&runtime, async move {
                 let mut listeners = Listeners::default();

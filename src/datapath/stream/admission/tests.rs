@@ -145,6 +145,47 @@ fn an_exempt_address_takes_nothing_from_its_neighbours() {
     assert_empty(&admission);
 }
 
+/// Behind a trusted proxy are many clients: until it has named the client of a connection, that counts like an exempt source's, and
+/// from then on against the client, wherever the proxy is.
+#[test]
+fn a_proxied_connection_counts_against_its_client() {
+    let admission = admission(50_000, 10);
+    for (proxy, client) in [("192.0.2.1", "198.51.100.1"), ("2001:db8:1::1", "2001:db8:2::1")] {
+        let mut proxied: Vec<_> = (0..200).map(|_| admission.admit_proxied(ip(proxy)).unwrap()).collect();
+        for admitted in &mut proxied[..10] {
+            admitted.permit.identify(ip(client)).unwrap();
+        }
+        let refusal = proxied[10].permit.identify(ip(client)).unwrap_err();
+        assert_eq!((refusal.why, refusal.limit), (AdmissionRefusal::ConnectionsPerSource, 10));
+        assert!(admission.admit(ip(client)).is_err(), "the same limit as without a proxy");
+        proxied[0].permit.allocated();
+        assert!(admission.admit(ip(client)).is_ok());
+        let another = if client.contains(':') { "2001:db8:3::1" } else { "198.51.100.2" };
+        proxied[10].permit.identify(ip(another)).unwrap();
+        drop(proxied);
+    }
+    assert_empty(&admission);
+}
+
+/// A connection whose client is named makes room as any other one does, and is told in its stages.
+#[test]
+fn a_proxied_connection_makes_room() {
+    let admission = admission(2, 10);
+    let mut proxied = [(); 2].map(|()| admission.admit_proxied(ip("192.0.2.1")).unwrap());
+    proxied[1].permit.identify(ip("198.51.100.1")).unwrap();
+    let newcomer = admission.admit(ip("203.0.113.1")).unwrap();
+    assert!(newcomer.displaces.is_some());
+    let told = proxied.iter_mut().filter_map(|one| one.displaced.try_recv().ok()).count();
+    assert_eq!(told, 1);
+    // It may hear of it after its client was named.
+    let displaced = proxied
+        .iter_mut()
+        .position(|one| one.displaced.try_recv() != Err(oneshot::error::TryRecvError::Empty));
+    proxied[displaced.unwrap()].permit.identify(ip("198.51.100.2")).unwrap();
+    drop((proxied, newcomer));
+    assert_empty(&admission);
+}
+
 /// The oldest connection of the busiest source makes room, wherever it is; those with an allocation stay.
 #[test]
 fn the_oldest_connection_of_the_busiest_source_makes_room() {
