@@ -89,8 +89,7 @@ def far(switch, host, tmp_path):
 @pytest.fixture
 def serve(start, host, authority):
     """Starts a relay on port 443 whose certificate is longer than a packet, with this `mss`."""
-    names = ",DNS:".join([NAME, *(f"name-{n}.{NAME}" for n in range(60))])
-    cert, key = authority.issue(names, file="long")
+    cert, key = authority.issue(NAME, *(f"2001:db8::{n}" for n in range(100)))
     tls = {"cert": str(cert), "key": str(key)}
     listen = {"tcp": ["0.0.0.0:3478", "[::]:3478"], "tls": ["0.0.0.0:443", "[::]:443"]}
     return lambda **mss: start(host, listen=listen | mss, tls=tls)
@@ -144,18 +143,38 @@ def test_tls_where_long_packets_vanish_without_mss(family, serve, host, far, aut
         tls_client(far, getattr(host, family), authority.certificate, 2)
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
-def test_mss_of_every_listener(transport, family, serve, host, far, authority):
-    """`listen.mss` bounds the segments of both sides, on listeners for TCP and for TLS, over IPv4 and IPv6. The kernel puts
-    timestamps, 12 bytes, into the same segment.
+def test_mss_of_every_listener(start, host, clients, tls):
+    """`listen.mss` bounds the segments of both sides, on listeners for TCP and for TLS, over IPv4 and IPv6, and `mss` of a
+    `[[listener]]` those of that listener. The kernel puts timestamps, 12 bytes, into the same segment.
     """
-    serve(mss=1000)
-    port = 3478 if transport == "tcp" else 443
-    with far.tcp(getattr(host, family), port) as connection:
-        # A client sends no longer segments than the relay has asked for.
+    listen = {"udp": [], "tcp": ["0.0.0.0:3478", "[::]:3478"], "tls": ["0.0.0.0:5349", "[::]:5349"], "mss": 1000}
+    own = [
+        {"address": f"{host.v4}:443", "transports": ["tcp", "tls"], "mss": 900},
+        {"address": f"{host.v4}:444", "transports": ["tcp"]},
+    ]
+    start(host, listen=listen, listener=own, tls=tls)
+    for address, port, mss in (
+        *((address, port, 1000) for address in (host.v4, host.v6) for port in (3478, 5349)),
+        (host.v4, 443, 900),
+        (host.v4, 444, 1460),
+    ):
+        with clients.tcp(address, port) as connection:
+            # A client sends no longer segments than the relay has asked for.
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) == mss - 12
+            listing = host.run("ss", "-tin", "state", "established", f"sport = :{port}")
+            assert f" mss:{mss - 12} " in listing, listing
+
+
+def test_a_reload_changes_mss(start, host, clients):
+    """A changed value holds for new connections, without opening the listener again."""
+    relay = start(host, listen={"tcp": ["0.0.0.0:3478"], "mss": 1000})
+    with clients.tcp(host.v4, 3478) as connection:
+        file = relay.folder / "hairpin.toml"
+        file.write_text(file.read_text().replace("mss = 1000", "mss = 900"))
+        relay.ctl("reload")
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) == 1000 - 12
-        listing = host.run("ss", "-tin", "state", "established", f"sport = :{port}")
-        assert " mss:988 " in listing, listing
+        with clients.tcp(host.v4, 3478) as later:
+            assert later.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) == 900 - 12
 
 
 def test_the_kernel_finds_the_mtu_itself(serve, host, far, authority):
