@@ -190,7 +190,7 @@ def test_the_kernel_finds_the_mtu_itself(serve, host, far, authority):
 
 @pytest.mark.parametrize("silent", [False, True], ids=["reported", "silent"])
 def test_long_datagrams_to_the_client(silent, family, start, host, far, peers):
-    """RFC 8656 §14: a relayed packet that is longer than the path to the client arrives in fragments, since DF stays clear.
+    """RFC 8656 §13, §14: a relayed packet that is longer than the path to the client arrives in fragments, since DF stays clear.
 
     Over IPv4 the router makes them, whether or not it could report anything. Over IPv6 only the sender may: the first packet
     is lost, and the kernel fragments once "packet too big" has arrived. A path that loses that report loses every such packet,
