@@ -1,7 +1,7 @@
 //! Connections that another server gets.
 
 use super::context::StageContext;
-use super::pending::{Closed, Passed, PendingConnection};
+use super::pending::{Passed, PendingConnection};
 use crate::datapath::splice::backend::Backend;
 use crate::datapath::splice::splicer::{Splice, SpliceRequest};
 use crate::datapath::stream::stats::{ConnectionEnd, StreamCounters};
