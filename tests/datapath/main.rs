@@ -9,6 +9,7 @@ mod counts;
 mod isolation;
 mod operator;
 mod pipelined;
+mod protocols;
 mod relaying;
 mod sockets;
 mod stream_ends;
