@@ -1,5 +1,8 @@
 //! Which certificate a client gets, whether sessions resume, by whole handshakes in memory.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm as Kind,
 };
@@ -311,6 +314,40 @@ fn sessions_resume_after_a_renewal() {
         let other_keys = server(vec![make()], UnknownName::Default);
         let got = connect(&other_keys, &config, "a.example").unwrap();
         assert_eq!(got.kind, HandshakeKind::Full, "keys of another process");
+    }
+}
+
+/// RFC 5077 §5.5: keys of tickets are replaced. A key decrypts tickets for as long again as it has encrypted them, whether or not
+/// there were handshakes meanwhile.
+#[test]
+fn keys_of_tickets_rotate() {
+    const LIFE: u32 = 100;
+    for version in [&TLS12, &TLS13] {
+        let now = Arc::new(AtomicU64::new(5000));
+        let clock = now.clone();
+        let sessions = Sessions::rotating(LIFE, move || clock.load(Relaxed)).unwrap();
+        let server = resuming(vec![ecdsa(&["a.example"])], UnknownName::Default, &sessions);
+        let made = || {
+            let config = unverified(client(&server, any(), version));
+            assert_eq!(connect(&server, &config, "a.example").unwrap().kind, HandshakeKind::Full);
+            config
+        };
+        let at = |after: u64, config: &Arc<ClientConfig>| {
+            now.store(5000 + after, Relaxed);
+            connect(&server, config, "a.example").unwrap().kind
+        };
+        let early = [made(), made(), made(), made()];
+        assert_eq!(at(99, &early[0]), HandshakeKind::Resumed);
+        let late = made();
+        assert_eq!(at(100, &early[1]), HandshakeKind::Resumed, "with the previous key");
+        assert_eq!(at(199, &early[2]), HandshakeKind::Resumed);
+        assert_eq!(at(199, &late), HandshakeKind::Resumed);
+        let next = made();
+        assert_eq!(at(200, &early[3]), HandshakeKind::Full, "its key is gone");
+        assert_eq!(at(200, &next), HandshakeKind::Resumed);
+        let before_the_night = made();
+        assert_eq!(at(900, &before_the_night), HandshakeKind::Full, "nobody has asked for a long time");
+        assert_eq!(at(900, &before_the_night), HandshakeKind::Resumed);
     }
 }
 
