@@ -13,7 +13,7 @@ use crate::daemon::certificates::CertificateStatus;
 use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::overlays::Overlay;
 use crate::daemon::status::{AuthStatus, Counts, LastReload, PeerEntry, Status};
-use crate::datapath::RatedAllocation;
+use crate::datapath::{BackendStats, RatedAllocation, SpliceStats};
 use crate::turn::{PeerRows, Transport};
 
 /// A status, as those see it who may do as much as `scope`.
@@ -41,7 +41,8 @@ pub fn status(status: &Status, drain: Drain, scope: Scope) -> Value {
         "domain": status.domain,
         "auth": auth(&status.auth, scope),
         "limits": limits,
-        "counts": counts(&status.counts),
+        "counts": counts(&status.counts, &status.splices),
+        "backends": status.splices.backends.iter().map(backend).collect::<Vec<_>>(),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
         "overlays": status.overlays.iter().map(overlay).collect::<Vec<_>>(),
         "certificates": status.certificates.iter().map(certificate).collect::<Vec<_>>(),
@@ -79,7 +80,7 @@ fn auth(auth: &AuthStatus, scope: Scope) -> Value {
     })
 }
 
-fn counts(counts: &Counts) -> Value {
+fn counts(counts: &Counts, splices: &SpliceStats) -> Value {
     let relayed: Map<String, Value> = Transport::ALL
         .iter()
         .zip(&counts.relayed)
@@ -92,6 +93,18 @@ fn counts(counts: &Counts) -> Value {
         "relayed_addresses": relayed,
         "permissions": counts.permissions,
         "channels": counts.channels,
+        "spliced_connections": splices.connections,
+    })
+}
+
+/// A backend, and since when it cannot be reached if it cannot.
+fn backend(backend: &BackendStats) -> Value {
+    let failure = backend.failure();
+    json!({
+        "backend": backend.name,
+        "connections": backend.open,
+        "failing_since": failure.map(|(since, _)| rfc3339_of(since)),
+        "error": failure.map(|(_, error)| error),
     })
 }
 

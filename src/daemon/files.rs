@@ -3,7 +3,8 @@
 //!
 //! Whoever uses the last descriptor takes it from everybody: without one there is no relay socket, no connection and no
 //! answer to a scrape. So connections and relay sockets together are bounded below the limit. Relay sockets have at least half of that room, or as
-//! many as there can be, and leave at least a quarter to connections.
+//! many as there can be, and leave at least a quarter to connections. Connections to backends have descriptors of their own, if the
+//! configuration has backends.
 
 use std::fs;
 
@@ -13,7 +14,7 @@ use tracing::warn;
 use super::http;
 use super::metrics::NamedLimits;
 use crate::config::{Settings, Site};
-use crate::datapath::{DatapathSnapshot, DescriptorRoom};
+use crate::datapath::{DatapathSnapshot, DescriptorRoom, SpliceLimits};
 
 /// How many files a worker and the thread beside it open: epoll sets, timers, wake-up handles.
 const PER_WORKER: u64 = 10;
@@ -31,6 +32,8 @@ struct Wanted {
     connections: u64,
     /// Relay sockets.
     relay_sockets: u64,
+    /// Connections to backends.
+    splices: u64,
 }
 
 /// What the limit on open files leaves room for.
@@ -42,6 +45,8 @@ struct Room {
     kept: u64,
     /// Connections and relay sockets.
     total: u64,
+    /// Connections to backends, whose descriptors are set apart.
+    splices: u64,
 }
 
 /// What is known about files, to divide them again when settings change.
@@ -57,6 +62,8 @@ pub struct FileBudget {
 #[derive(Clone, Copy)]
 pub struct FileRoom {
     connections: u64,
+    splices: u64,
+    lowers_splices: bool,
     descriptors: DescriptorRoom,
 }
 
@@ -80,6 +87,8 @@ impl FileBudget {
         let connections = if has_streams { room.connections } else { settings.limits.connections };
         FileRoom {
             connections,
+            splices: if wanted.splices == 0 { settings.limits.spliced_connections } else { room.splices },
+            lowers_splices: room.splices < wanted.splices,
             descriptors: DescriptorRoom {
                 total: count(room.total),
                 connections: count(room.kept),
@@ -94,12 +103,15 @@ impl FileRoom {
     pub fn apply(&self, snapshot: &mut DatapathSnapshot) {
         snapshot.connections.connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
         snapshot.descriptors = self.descriptors;
+        snapshot.splices.connections = usize::try_from(self.splices).unwrap_or(usize::MAX);
+        snapshot.splices.by_open_files = self.lowers_splices;
     }
 
     /// The limits that hold.
     pub fn limits(&self, settings: &Settings) -> NamedLimits {
         let mut settings = settings.clone();
         settings.limits.connections = self.connections;
+        settings.limits.spliced_connections = self.splices;
         settings.limits_by_name()
     }
 }
@@ -109,7 +121,9 @@ fn wanted(settings: &Settings, has_streams: bool) -> Wanted {
     // An address per family, unless they are listed.
     let addresses = settings.relay.addresses.len().max(2);
     let connections = if has_streams { settings.limits.connections } else { 0 };
-    Wanted { connections, relay_sockets: sockets(settings, addresses) }
+    let has_backends = settings.listeners().iter().any(|listener| !listener.service.backends().is_empty());
+    let splices = if has_backends { settings.limits.spliced_connections } else { 0 };
+    Wanted { connections, relay_sockets: sockets(settings, addresses), splices }
 }
 
 /// The most relay sockets that there can be.
@@ -151,28 +165,43 @@ fn divided(limit: u64, open: u64, wanted: Wanted) -> Room {
     let free = limit.saturating_sub(open);
     // A low limit has room for few scrapes at a time.
     let total = free - (http::CONNECTIONS as u64 + OTHERS).min(free / 4);
+    // TURN is what the relay is for: connections to backends have a third at most, and none of TURN's descriptors.
+    let (splices, set_apart) = match wanted.splices {
+        0 => (0, 0),
+        splices => {
+            let pipes = SpliceLimits::descriptors(0);
+            let fit = (total / 3).saturating_sub(pipes) / 2;
+            let splices = splices.min(fit).max(1);
+            (splices, SpliceLimits::descriptors(splices).min(total / 3))
+        }
+    };
+    let total = total - set_apart;
     // A client of a connection has a relay socket too.
     let share = (total / 2).max(total.saturating_sub(wanted.relay_sockets));
     let connections = wanted.connections.min(share);
-    Room { connections, kept: connections.min(total / 4), total }
+    Room { connections, kept: connections.min(total / 4), total, splices }
 }
 
 fn warning(limit: u64, wanted: Wanted, room: Room) -> Option<String> {
-    let Wanted { connections, relay_sockets } = wanted;
-    (room.total < connections.saturating_add(relay_sockets)).then(|| {
-        let fewer = match room.connections < connections {
-            true => {
-                let holds = room.connections;
-                format!("at most {holds} connections are served instead of the {connections} of limits.connections, and ")
-            }
+    let Wanted { connections, relay_sockets, splices } = wanted;
+    let fits = room.total >= connections.saturating_add(relay_sockets) && room.splices >= splices;
+    (!fits).then(|| {
+        let fewer = |holds: u64, wanted: u64, what: &str, setting: &str| match holds < wanted {
+            true => format!("at most {holds} {what} are served instead of the {wanted} of {setting}, and "),
             false => String::new(),
         };
+        let fewer = fewer(room.splices, splices, "connections to backends", "limits.spliced_connections")
+            + &fewer(room.connections, connections, "connections", "limits.connections");
         let (and_connections, connections_and) = match connections {
             0 => (String::new(), ""),
             _ => (format!(" and {connections} connections"), "connections and "),
         };
+        let and_splices = match splices {
+            0 => String::new(),
+            _ => format!(" and {splices} connections to backends, of two files each,"),
+        };
         format!(
-            "this process may open {limit} files, fewer than the {relay_sockets} relay sockets{and_connections} \
+            "this process may open {limit} files, fewer than the {relay_sockets} relay sockets{and_connections}{and_splices} \
              that ports and limits allow: {fewer}at most {} {connections_and}relay sockets together, and allocations beyond \
              that are refused with 508; raise LimitNOFILE (systemd) or `ulimit -Hn`",
             room.total
@@ -185,12 +214,12 @@ mod tests {
     use super::*;
 
     fn room(connections: u64, kept: u64, total: u64) -> Room {
-        Room { connections, kept, total }
+        Room { connections, kept, total, splices: 0 }
     }
 
     #[test]
     fn a_high_limit_leaves_room_for_everything() {
-        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384 };
+        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384, splices: 0 };
         let room = divided(524_288, 100, wanted);
         assert_eq!((room.connections, warning(524_288, wanted, room)), (50_000, None));
     }
@@ -198,13 +227,15 @@ mod tests {
     /// Connections leave room for relay sockets, and both for everything else.
     #[test]
     fn a_low_limit_is_divided() {
-        let divided = |connections, relay_sockets| divided(1024, 100, Wanted { connections, relay_sockets });
+        let divided = |connections, relay_sockets| {
+            divided(1024, 100, Wanted { connections, relay_sockets, splices: 0 })
+        };
         assert_eq!(divided(50_000, 16_384), room(418, 209, 836));
         assert_eq!(divided(100, 16_384), room(100, 100, 836));
         assert_eq!(divided(50_000, 10), room(826, 209, 836));
-        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384 };
+        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384, splices: 0 };
         for limit in 0..5000 {
-            let Room { connections, kept, total } = super::divided(limit, 100, wanted);
+            let Room { connections, kept, total, .. } = super::divided(limit, 100, wanted);
             assert!(total <= limit.saturating_sub(100) && 2 * connections <= total, "{limit}");
             assert_eq!(kept, total / 4, "{limit}");
         }
@@ -214,6 +245,30 @@ mod tests {
         {
             assert!(warning.contains(part), "{warning}");
         }
+    }
+
+    /// Connections to backends take two descriptors each, a third of all at most, and none that TURN's may have.
+    #[test]
+    fn connections_to_backends_have_descriptors_of_their_own() {
+        let wanted = |splices| Wanted { connections: 50_000, relay_sockets: 16_384, splices };
+        let high = divided(524_288, 100, wanted(10_000));
+        assert_eq!((high.splices, high.connections), (10_000, 50_000));
+        assert_eq!(high.total + SpliceLimits::descriptors(10_000), divided(524_288, 100, wanted(0)).total);
+        assert_eq!(warning(524_288, wanted(10_000), high), None);
+        for limit in 300..5000 {
+            let (without, with) = (divided(limit, 100, wanted(0)), divided(limit, 100, wanted(10_000)));
+            assert!(with.splices >= 1 && with.total >= without.total * 2 / 3, "{limit}: {with:?}");
+        }
+        let low = divided(1024, 100, wanted(10_000));
+        let warning = warning(1024, wanted(10_000), low).unwrap();
+        let told = format!(
+            "at most {} connections to backends are served instead of the 10000 of limits.spliced_connections",
+            low.splices
+        );
+        assert!(
+            warning.contains(&told) && warning.contains("at most 279 connections are served"),
+            "{warning}"
+        );
     }
 
     #[test]

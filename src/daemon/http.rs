@@ -64,6 +64,10 @@ pub trait Pages: Send + Sync + 'static {
     /// # Errors
     /// Why it does not.
     fn is_ready(&self) -> Result<(), String>;
+    /// What `/readyz` and `/healthz` say besides, in whole lines, to whoever may know it.
+    fn remarks(&self) -> String {
+        String::new()
+    }
 }
 
 /// Opens a listener. `beside`: a stream listener of this process that is about to be closed has the address, or a part of it.
@@ -320,8 +324,8 @@ fn respond(method: &Method, path: &str, access: Access, pages: &impl Pages) -> R
             "Bearer realm=\"hairpin\", error=\"invalid_token\"",
             "this token is not one of http.tokens_file\n",
         ),
-        ("/livez", access) => health(pages.is_live(), access, "not live"),
-        ("/readyz" | "/healthz", access) => health(pages.is_ready(), access, "not ready"),
+        ("/livez", access) => health(pages.is_live(), access, "not live", ""),
+        ("/readyz" | "/healthz", access) => health(pages.is_ready(), access, "not ready", &pages.remarks()),
         _ => {
             plain(StatusCode::NOT_FOUND, "not found; the pages are /metrics, /livez, /readyz and /healthz\n")
         }
@@ -335,11 +339,12 @@ fn unauthorized(challenge: &'static str, message: &str) -> Response<String> {
     response
 }
 
-/// A health check. `outcome` is said instead of the reason to whoever may not read it.
-fn health(state: Result<(), String>, access: Access, outcome: &str) -> Response<String> {
+/// A health check. `outcome` is said instead of the reason to whoever may not read it, and no remarks.
+fn health(state: Result<(), String>, access: Access, outcome: &str, remarks: &str) -> Response<String> {
     match (state, access) {
-        (Ok(()), _) => plain(StatusCode::OK, "ok\n"),
-        (Err(reason), Access::Full) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        (Ok(()), Access::Full) => plain(StatusCode::OK, format!("ok\n{remarks}")),
+        (Ok(()), Access::NoToken | Access::WrongToken) => plain(StatusCode::OK, "ok\n"),
+        (Err(reason), Access::Full) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n{remarks}")),
         (Err(_), Access::NoToken | Access::WrongToken) => {
             plain(StatusCode::SERVICE_UNAVAILABLE, format!("{outcome}\n"))
         }

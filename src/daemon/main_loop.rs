@@ -185,6 +185,7 @@ impl Daemon<'_> {
             ice_urls: self.relay.ice_urls(self.args.domain.as_deref()),
             limits: self.relay.room.limits(settings),
             counts: Counts::of(&self.relay.stats()),
+            splices: self.relay.splices(),
             peers: status::peers(settings, self.overlays.all()),
             overlays: self.overlays.all().cloned().collect(),
             certificates: self.relay.certificates(),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
 
+use super::backends;
 use super::certificates::{CertificateStats, CertificateStatus};
 use super::external::ExternalCounts;
 use super::heartbeat::{LAGS, LoopLag};
 use super::host::UdpErrors;
 use crate::counted::{Counted, Counters};
 use crate::datapath::stream::stats::HANDSHAKES;
-use crate::datapath::{PortUsage, WorkerStats};
+use crate::datapath::{PortUsage, SpliceStats, WorkerStats};
 use crate::exposition::{self, Sample, UNLABELLED, counter, gauge, histogram, histograms, row, seconds};
 use crate::turn::stats::{LIFETIMES, OUTCOMES, REQUESTS, Stats, TrafficCount};
 use crate::turn::{PerFamily, Transport};
@@ -76,6 +77,8 @@ pub struct Readings {
     pub is_ready: bool,
     pub certificates: CertificateStats,
     pub revocations: RevocationCounts,
+    /// Connections to backends.
+    pub splices: SpliceStats,
     /// Those of the process.
     pub process: Vec<MetricFamily>,
 }
@@ -359,6 +362,7 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
             [row(UNLABELLED, revocations.made)],
         ),
     ];
+    families.extend(backends::families(&readings.splices));
     families.extend(readings.process.iter().cloned());
     families
 }

@@ -15,12 +15,13 @@
 //! - [`control_operators`], `operators`, [`revocations`]: what operators list, end and revoke
 //! - [`ice`]: ICE servers for browsers
 //! - [`security`]: HTTP or HTTPS; [`service_manager`]: what systemd is told
-//! - [`logging`]; [`http`], `metrics`, `host`, [`process`] and `heartbeat`: metrics and health
+//! - [`logging`]; [`http`], `metrics`, `backends`, `host`, [`process`] and `heartbeat`: metrics and health
 
 mod account;
 pub mod addresses;
 pub mod admin;
 mod announce;
+mod backends;
 mod certificate;
 pub mod certificates;
 mod change;

@@ -29,10 +29,10 @@ use super::process::Process;
 use super::revocations::{self, RevokedUsers};
 use super::service_manager::Health;
 use super::stop::StopGuard;
-use super::{announce, ice, own, random, unix_now, watch};
+use super::{announce, backends, ice, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
-use crate::datapath::{WorkerStats, WorkerThread, Workers};
+use crate::datapath::{SpliceStats, WorkerStats, WorkerThread, Workers};
 use crate::tls::Identities;
 use crate::turn::PerFamily;
 use crate::turn::bucket::RateLimiter;
@@ -243,6 +243,11 @@ impl RunningRelay {
         self.workers.stats()
     }
 
+    /// What is counted of connections to backends.
+    pub fn splices(&self) -> SpliceStats {
+        self.workers.splices()
+    }
+
     /// The certificates for TLS clients.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
         self.pages.certificates.stats().certificates
@@ -341,6 +346,7 @@ impl http::Pages for RelayPages {
                 users: self.revoked.table().len() as u64,
                 made: self.revoked.made(),
             },
+            splices: self.workers.splices(),
             process: self.process.families(),
         })
     }
@@ -360,6 +366,10 @@ impl http::Pages for RelayPages {
         self.drain.reason().map_or(Ok(()), Err)?;
         self.is_live()?;
         self.changing().addresses.1.clone()
+    }
+
+    fn remarks(&self) -> String {
+        backends::remarks(&self.workers.splices())
     }
 }
 

@@ -13,7 +13,7 @@ use super::reload::{ReloadError, ReloadReport};
 use super::{random, state, unix_now};
 use crate::config::Settings;
 use crate::config::settings::AuthSettings;
-use crate::datapath::WorkerStats;
+use crate::datapath::{SpliceStats, WorkerStats};
 use crate::turn::peers::{PeerRule, refused_by_default};
 use crate::turn::{PerFamily, Transport};
 
@@ -58,6 +58,8 @@ pub struct Status {
     pub limits: Vec<(&'static str, u64)>,
     /// What there is now.
     pub counts: Counts,
+    /// Connections that go to backends.
+    pub splices: SpliceStats,
     /// Which peers may be reached or not.
     pub peers: Vec<PeerEntry>,
     /// What programs have set over them.

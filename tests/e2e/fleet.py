@@ -5,6 +5,7 @@ shows on each panel of the dashboard.
 import contextlib
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import tomllib
@@ -59,6 +60,7 @@ def fleet(switch, start, authority, token):
     for name, host in zip((ONE, TWO), hosts):
         cert, key = map(str, authority.issue(name, host.v4))
         external = {"external_ip": "auto", "external_ip_interval": 1} if name == TWO else {}
+        web = {"address": "0.0.0.0:8080", "transports": ["tcp"], "http": "127.0.0.1:8000"}
         relays.append(
             start(
                 host,
@@ -69,6 +71,7 @@ def fleet(switch, start, authority, token):
                 tls={"cert": cert, "key": key},
                 limits={"connections_per_source": 16, "client_queue": 16384},
                 http=documented | {"tokens_file": str(token[1])},
+                listener=[web],
                 workers=2,
             )
         )
@@ -158,6 +161,7 @@ class Work:
             self.overload(calls[0], channels[0])
             self.monitor.until("hairpin_allocations > 0")
             self.tls()
+            self.web()
             for call in calls[:2]:
                 call.refresh(0)
         self.certificates()
@@ -223,6 +227,32 @@ class Work:
         for _ in range(3):
             with pytest.raises(ssl.SSLError):
                 connect(self.clients, (self.server[0], 5349), trust=self.authority.certificate, name="another.example.org")
+
+    def web(self):
+        """A browser finds the web server behind the first relay stopped, and then gets a page."""
+
+        def get():
+            browser = self.clients.tcp(self.one.host.v4, 8080)
+            browser.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return browser
+
+        with get() as browser:
+            assert browser.recv(100) == b""
+        self.monitor.until("hairpin_backend_up == 0 and on (instance) rate(hairpin_splices_failed_total[10s]) > 0")
+        with self.one.host.inside():
+            server = socket.create_server(("127.0.0.1", 8000))
+        with server, get() as browser:
+            web, _ = server.accept()
+            while not web.recv(1000):
+                # The relay has looked whether the server is back.
+                web.close()
+                web, _ = server.accept()
+            with web:
+                self.monitor.until("hairpin_spliced_connections > 0 and hairpin_backend_up == 1")
+                web.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + bytes(100_000))
+            while browser.recv(65536):
+                pass
+        self.monitor.until('rate(hairpin_spliced_bytes_total{direction="to_client"}[10s]) > 0')
 
     def certificates(self):
         """A certificate is damaged, and then renewed."""

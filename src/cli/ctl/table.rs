@@ -151,6 +151,7 @@ pub fn status(value: &Value) -> String {
                 count("allocations", "allocation"),
                 count("permissions", "permission"),
                 count("channels", "channel"),
+                count("spliced_connections", "connection to backends"),
             ]
             .join(", "),
         ),
@@ -167,6 +168,7 @@ pub fn status(value: &Value) -> String {
         );
         rows.push(("certificate", line));
     }
+    rows.extend(items(&value["backends"]).map(|one| ("backend", backend(one))));
     let mut out = pairs(&rows);
     let _ = writeln!(out, "\nICE URLs for clients:");
     for url in items(&value["ice_urls"]) {
@@ -178,6 +180,16 @@ pub fn status(value: &Value) -> String {
     }
     out.push('\n');
     out + &special_peers(value)
+}
+
+/// A server that connections are passed on to.
+fn backend(one: &Value) -> String {
+    let open = counted(one["connections"].as_u64().unwrap_or(0) as usize, "connection");
+    let failing = match &one["failing_since"] {
+        Value::Null => String::new(),
+        since => format!(", cannot be reached since {}: {}", cell(since), cell(&one["error"])),
+    };
+    format!("{}, {open}{failing}", cell(&one["backend"]))
 }
 
 /// Who may use the relay.

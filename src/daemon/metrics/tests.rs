@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::daemon::process::Process;
 use crate::datapath::stats::{SocketQueue, Unsent};
 use crate::datapath::stream::stats::{AdmissionRefusal, ConnectionEnd, HandshakeFailure};
+use crate::datapath::{BackendHealth, BackendStats, SpliceEnd, SpliceFailure, SpliceStats};
 use crate::turn::CloseReason;
 use crate::turn::stats::Dropped;
 use crate::wire::Method;
@@ -41,6 +42,22 @@ fn certificates() -> CertificateStats {
     CertificateStats { certificates: vec![one], renewed: 3, failed: 2 }
 }
 
+/// A backend that cannot be reached.
+fn splices() -> SpliceStats {
+    let mut one = BackendStats {
+        name: "web.internal:8443".into(),
+        open: 3,
+        total: 8,
+        to_backend: 100,
+        to_client: 200,
+        failed: Counters::default(),
+        closed: Counters::default(),
+        health: BackendHealth::Failing { since: 7, error: "192.0.2.9:8443: no answer".into() },
+    };
+    (one.failed[SpliceFailure::Timeout], one.closed[SpliceEnd::Finished]) = (4, 5);
+    SpliceStats { connections: 3, backends: vec![one] }
+}
+
 #[test]
 fn the_counters_of_workers_are_added_up() {
     let mut reloads = ReloadCounts::new(7);
@@ -68,6 +85,7 @@ fn the_counters_of_workers_are_added_up() {
         is_ready: false,
         certificates: certificates(),
         revocations: RevocationCounts { users: 1, made: 2 },
+        splices: splices(),
         process: Vec::new(),
     });
     for line in [
@@ -121,6 +139,12 @@ fn the_counters_of_workers_are_added_up() {
         "hairpin_config_last_reload_successful 0",
         "hairpin_config_last_reload_success_timestamp_seconds 8",
         "hairpin_host_udp_errors_total{family=\"ipv6\",error=\"memory\"} 5",
+        "hairpin_spliced_connections{backend=\"web.internal:8443\"} 3",
+        "hairpin_spliced_connections_total{backend=\"web.internal:8443\"} 8",
+        "hairpin_spliced_connections_closed_total{backend=\"web.internal:8443\",reason=\"finished\"} 5",
+        "hairpin_spliced_bytes_total{backend=\"web.internal:8443\",direction=\"to_client\"} 200",
+        "hairpin_splices_failed_total{backend=\"web.internal:8443\",reason=\"timeout\"} 4",
+        "hairpin_backend_up{backend=\"web.internal:8443\"} 0",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }
@@ -140,6 +164,7 @@ fn readings(host: Vec<UdpErrors>) -> Readings {
         is_ready: true,
         certificates: certificates(),
         revocations: RevocationCounts::default(),
+        splices: splices(),
         process: Process::start().families(),
     }
 }
@@ -169,6 +194,10 @@ fn labels_have_values_of_enums_and_of_the_configuration() {
     let known = |family: &str, label: &str| match (family, label) {
         (_, "transport") => Transport::ALL.iter().map(|transport| transport.as_str().to_owned()).collect(),
         (_, "family") => of(&["ipv4", "ipv6"]),
+        (_, "backend") => of(&["web.internal:8443"]),
+        ("hairpin_spliced_connections_closed_total", "reason") => names::<SpliceEnd>(),
+        ("hairpin_splices_failed_total", "reason") => names::<SpliceFailure>(),
+        ("hairpin_spliced_bytes_total", "direction") => of(&["to_backend", "to_client"]),
         (_, "direction") => of(&["to_peer", "to_client"]),
         (_, "worker") => of(&["0"]),
         (_, "queue") => names::<SocketQueue>(),
@@ -229,4 +258,24 @@ fn every_reason_is_documented() {
         let cells = row.map(|row| row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).count());
         assert_eq!(cells, Some(3), "{reason} has no row");
     }
+}
+
+/// docs/metrics.md says for each reason of a connection to a backend that failed or ended what to do.
+#[test]
+fn every_reason_of_backends_is_documented() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, page) = page.split_once("## Connections to backends").unwrap();
+    let failures = SpliceFailure::ALL.map(SpliceFailure::as_str);
+    for reason in failures.into_iter().chain(SpliceEnd::ALL.map(SpliceEnd::as_str)) {
+        assert!(page.contains(&format!("\n| `{reason}` | ")), "{reason} has no row");
+    }
+}
+
+/// A backend that cannot be reached is named by health checks, which do not fail for it.
+#[test]
+fn health_checks_name_backends_that_cannot_be_reached() {
+    let remarks = backends::remarks(&splices());
+    assert!(remarks.starts_with("backend web.internal:8443 has not been reached for "), "{remarks}");
+    assert!(remarks.ends_with(" s: 192.0.2.9:8443: no answer\n"), "{remarks}");
 }

@@ -45,7 +45,18 @@ struct RareEvents {
     failed: Counters<SpliceFailure>,
     closed: Counters<SpliceEnd>,
     health: BackendHealth,
+    /// How often it began to fail.
+    outages: u64,
     lines: LineBudget,
+}
+
+/// What follows from a connection that has not reached its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// How many lines about the backend were not written before; `None` if this one is not to be written either.
+    pub(super) line: Option<u64>,
+    /// The backend could be reached until now: the number of this outage.
+    pub(super) outage: Option<u64>,
 }
 
 /// A connection that waits for its backend, until this is dropped.
@@ -112,6 +123,7 @@ impl BackendState {
             failed: Counters::default(),
             closed: Counters::default(),
             health: BackendHealth::default(),
+            outages: 0,
             lines: LineBudget::new(BACKEND_LINES),
         };
         Arc::new(BackendState {
@@ -137,23 +149,37 @@ impl BackendState {
     pub(super) fn opened(self: &Arc<Self>) -> (OpenSplice, BackendHealth) {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
-        let before = std::mem::replace(&mut self.rare().health, BackendHealth::Up);
-        (OpenSplice(self.clone()), before)
+        (OpenSplice(self.clone()), self.reached())
     }
 
-    /// A connection has not reached it. `now` is in monotonic nanoseconds, `unix` in seconds. Returns how many lines about it
-    /// were not written before, or `None` if this one is not to be written either.
-    pub(super) fn failed(&self, why: SpliceFailure, error: &str, now: u64, unix: u64) -> Option<u64> {
+    /// It can be reached. Returns what was known before.
+    pub(super) fn reached(&self) -> BackendHealth {
+        std::mem::replace(&mut self.rare().health, BackendHealth::Up)
+    }
+
+    /// Whether this outage goes on.
+    pub(super) fn is_out(&self, outage: u64) -> bool {
+        let rare = self.rare();
+        rare.outages == outage && matches!(rare.health, BackendHealth::Failing { .. })
+    }
+
+    /// A connection has not reached it. `now` is in monotonic nanoseconds, `unix` in seconds.
+    pub(super) fn failed(&self, why: SpliceFailure, error: &str, now: u64, unix: u64) -> Failed {
         let mut rare = self.rare();
         rare.failed[why] += 1;
+        let mut outage = None;
         if why.is_of_backend() {
             let since = match rare.health {
                 BackendHealth::Failing { since, .. } => since,
-                BackendHealth::Unknown | BackendHealth::Up => unix,
+                BackendHealth::Unknown | BackendHealth::Up => {
+                    rare.outages += 1;
+                    outage = Some(rare.outages);
+                    unix
+                }
             };
             rare.health = BackendHealth::Failing { since, error: error.to_owned() };
         }
-        rare.lines.take(now)
+        Failed { line: rare.lines.take(now), outage }
     }
 
     /// A connection to it has ended.
@@ -242,16 +268,19 @@ mod tests {
         let state = backends.get(&backend(1));
         let health = || backends.stats().remove(0).health;
         assert_eq!(health(), BackendHealth::Unknown);
-        for (unix, error) in [(100, "one"), (200, "two")] {
-            state.failed(SpliceFailure::Refused, error, 0, unix);
+        for (unix, error, outage) in [(100, "one", Some(1)), (200, "two", None)] {
+            assert_eq!(state.failed(SpliceFailure::Refused, error, 0, unix).outage, outage);
         }
+        assert!(state.is_out(1));
         state.failed(SpliceFailure::Limit, "three", 0, 300);
         assert_eq!(health(), BackendHealth::Failing { since: 100, error: "two".into() });
         let (_open, before) = state.opened();
         assert!(matches!(before, BackendHealth::Failing { since: 100, .. }));
-        assert_eq!(health(), BackendHealth::Up);
+        assert_eq!((health(), state.is_out(1)), (BackendHealth::Up, false));
         state.failed(SpliceFailure::Limit, "a limit of this relay is no failure of the backend", 0, 400);
         assert_eq!(health(), BackendHealth::Up);
+        assert_eq!(state.failed(SpliceFailure::Timeout, "again", 0, 500).outage, Some(2));
+        assert!(!state.is_out(1), "who waits for the end of the first outage has seen it");
     }
 
     #[test]

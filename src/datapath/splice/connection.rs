@@ -2,14 +2,16 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
+use super::backend::Backend;
 use super::backends::BackendState;
 use super::copy::{Ends, FirstBytes, Flow, copy, delivered};
 use super::dial::{self, DialError, dial};
@@ -29,6 +31,9 @@ const WAITING_SHARE: usize = 4;
 /// As many may wait always, because a browser opens several connections at once.
 const WAITING_MIN: usize = 64;
 
+/// How often a backend is tried that could not be reached, also if no client asks for it.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Serves a connection until it has ended or has to make room.
 pub(super) async fn run(
     request: SpliceRequest,
@@ -42,7 +47,10 @@ pub(super) async fn run(
     let SpliceRequest { socket, tls, received, .. } = request;
     let client = match adopt(socket) {
         Ok(client) => Resetting::new(client),
-        Err(error) => return log::failed(&splice, &state, SpliceFailure::System, &error.to_string()),
+        Err(error) => {
+            log::failed(&splice, &state, SpliceFailure::System, &error.to_string());
+            return;
+        }
     };
     let dialled = tokio::select! {
         dialled = reach(&splice, &state, limits) => dialled,
@@ -55,7 +63,11 @@ pub(super) async fn run(
         Ok(backend) => Resetting::new(backend),
         Err(DialError { why, error }) => {
             client.closes_normally();
-            return log::failed(&splice, &state, why, &error);
+            if let Some(outage) = log::failed(&splice, &state, why, &error) {
+                let backend = splice.backend.clone();
+                tokio::spawn(await_recovery(backend, Arc::downgrade(&state), outage, limits.connect_timeout));
+            }
+            return;
         }
     };
     let (open, before) = state.opened();
@@ -84,6 +96,18 @@ pub(super) async fn run(
     drop(open);
     state.closed(why);
     log::closed(&splice, &state, why);
+}
+
+/// Connects to a backend until that succeeds, so that health and metrics do not depend on its clients. It ends when the backend is
+/// not in the configuration any more.
+async fn await_recovery(backend: Backend, state: Weak<BackendState>, outage: u64, limit: Duration) {
+    loop {
+        sleep(RETRY).await;
+        let Some(state) = state.upgrade().filter(|state| state.is_out(outage)) else { return };
+        if dial(&backend, &state.lookups, limit).await.is_ok() && state.is_out(outage) {
+            return log::reached(&state, &state.reached());
+        }
+    }
 }
 
 /// Takes a client's socket into this runtime.

@@ -21,7 +21,7 @@ pub struct SpliceLimits {
 
 impl SpliceLimits {
     /// Pipes for splice(2), which all connections share. Without a free one, a connection is copied.
-    pub const PIPES: usize = 256;
+    pub const PIPES: usize = 64;
 
     /// File descriptors that so many connections need at most: two sockets each, and the two ends of each pipe.
     pub const fn descriptors(connections: u64) -> u64 {

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use tracing::{debug, info, warn};
 
-use super::backends::BackendState;
+use super::backends::{BackendState, Failed};
 use super::splicer::Splice;
 use super::stats::{BackendHealth, SpliceEnd, SpliceFailure};
 use crate::datapath::clock;
-use crate::datapath::line_budget::LineRate;
+use crate::datapath::line_budget::{LineBudget, LineRate};
 use crate::datapath::stream::admission::{Displacing, Refusal};
 use crate::turn::{Now, SECOND};
 
@@ -21,10 +21,11 @@ pub(super) fn address(address: SocketAddr) -> String {
     address.to_string()
 }
 
-/// A connection has not reached its backend, and is closed.
-pub(super) fn failed(splice: &Splice, state: &BackendState, why: SpliceFailure, error: &str) {
+/// A connection has not reached its backend, and is closed. Returns the number of the outage if one begins.
+pub(super) fn failed(splice: &Splice, state: &BackendState, why: SpliceFailure, error: &str) -> Option<u64> {
     let Now { mono, unix } = clock::now();
-    let Some(suppressed) = state.failed(why, error, mono, unix) else { return };
+    let Failed { line, outage } = state.failed(why, error, mono, unix);
+    let Some(suppressed) = line else { return outage };
     let suppressed = (suppressed > 0).then_some(suppressed);
     let Splice { client, server, connection, .. } = *splice;
     let (backend, reason, fix, connection) = (state.name.as_str(), why.as_str(), why.fix(), connection.0);
@@ -39,6 +40,7 @@ pub(super) fn failed(splice: &Splice, state: &BackendState, why: SpliceFailure, 
         suppressed,
         "a connection is closed, since its backend cannot be reached"
     );
+    outage
 }
 
 /// A connection was refused by a limit of this relay.
@@ -46,7 +48,7 @@ pub(super) fn refused(splice: &Splice, state: &BackendState, refusal: Refusal) {
     let Now { mono, unix } = clock::now();
     let Refusal { source, limit, setting, .. } = refusal;
     let why = SpliceFailure::Limit;
-    let Some(suppressed) = state.failed(why, setting, mono, unix) else { return };
+    let Some(suppressed) = state.failed(why, setting, mono, unix).line else { return };
     let suppressed = (suppressed > 0).then_some(suppressed);
     let Splice { client, server, connection, .. } = *splice;
     let (backend, reason, fix, connection) = (state.name.as_str(), why.as_str(), why.fix(), connection.0);
@@ -66,7 +68,9 @@ pub(super) fn refused(splice: &Splice, state: &BackendState, refusal: Refusal) {
 }
 
 /// The oldest connection of a source makes room for a new one.
-pub(super) fn displaced(displacing: Displacing) {
+pub(super) fn displaced(lines: &mut LineBudget, displacing: Displacing) {
+    let Some(suppressed) = lines.take(clock::mono()) else { return };
+    let suppressed = (suppressed > 0).then_some(suppressed);
     let Displacing { source, limit, by_open_files } = displacing;
     let (setting, fix) = match by_open_files {
         true => ("LimitNOFILE", "unless this is an attack, raise LimitNOFILE (systemd) or ulimit -n"),
@@ -77,6 +81,7 @@ pub(super) fn displaced(displacing: Displacing) {
         setting,
         limit,
         fix,
+        suppressed,
         "as many connections go to backends as may: closed the oldest one of the busiest source to admit a new one"
     );
 }

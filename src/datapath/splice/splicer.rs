@@ -17,6 +17,7 @@ use super::pools::Pools;
 use super::stats::{SpliceFailure, SpliceStats};
 use super::{connection, log};
 use crate::datapath::descriptors::{DescriptorRoom, Descriptors};
+use crate::datapath::line_budget::LineBudget;
 use crate::datapath::stream::admission::{Admission, Admitted, ConnectionId};
 use crate::datapath::sys;
 use crate::turn::{ClientAddr, ExemptSources};
@@ -60,6 +61,8 @@ pub(in crate::datapath) struct Splicer {
     limits: Mutex<SpliceLimits>,
     backends: Backends,
     pools: Arc<Pools>,
+    /// The lines about connections that made room.
+    displaced: Mutex<LineBudget>,
     runtime: Mutex<Threads>,
 }
 
@@ -82,6 +85,7 @@ impl Splicer {
             limits: Mutex::new(limits),
             backends: Backends::default(),
             pools: Arc::new(Pools::new(SpliceLimits::PIPES)),
+            displaced: Mutex::default(),
             runtime: Mutex::new(Threads::None),
         })
     }
@@ -113,18 +117,15 @@ impl Splicer {
                 Err(refusal) => return log::refused(&request.splice, &state, refusal),
             };
         if let Some(displacing) = displaces {
-            log::displaced(displacing);
+            log::displaced(&mut self.displaced.lock().unwrap_or_else(PoisonError::into_inner), displacing);
         }
         let handle = match self.handle() {
             Ok(Some(handle)) => handle,
             Ok(None) => return,
             Err(error) => {
-                return log::failed(
-                    &request.splice,
-                    &state,
-                    SpliceFailure::System,
-                    &format!("there are no threads for it: {error}"),
-                );
+                let error = format!("there are no threads for it: {error}");
+                log::failed(&request.splice, &state, SpliceFailure::System, &error);
+                return;
             }
         };
         let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);

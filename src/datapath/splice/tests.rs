@@ -351,13 +351,15 @@ fn a_backend_that_cannot_be_reached() {
     eventually(|| world.stats().failed[SpliceFailure::Refused] == 1);
     let BackendHealth::Failing { error, .. } = world.stats().health else { panic!("{:?}", world.stats()) };
     assert!(error.starts_with(&format!("{address}: Connection refused")), "{error}");
-    // It starts.
+    // It starts, and nobody connects to it.
     let server = TcpListener::bind(address).unwrap();
+    eventually(|| world.stats().health == BackendHealth::Up);
+    server.accept().unwrap();
     let World { splicer, backend, clients, .. } = world;
     let world = World { splicer, backend, server, clients };
     let _client = world.plain(b"hello");
     world.accept();
-    eventually(|| world.stats().health == BackendHealth::Up);
+    eventually(|| world.stats().total == 1);
 
     // Its queue is full, and nobody accepts.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
