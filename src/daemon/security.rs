@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::tls::Identities;
+use crate::tls::{Identities, Protocols};
 
 /// What listeners speak.
 #[derive(Clone, Default)]
@@ -51,11 +51,10 @@ pub async fn handshake_within(
 /// The handshake of a TLS server with these certificates.
 ///
 /// # Errors
-/// The connection has failed, or no certificate is for the name that the client asks for.
+/// The connection has failed, or the client is refused, as one that asks for a name that no certificate is for.
 pub async fn handshake(stream: TcpStream, identities: &Identities) -> io::Result<TlsStream<TcpStream>> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let config = identities.choose(&start.client_hello());
-    let config =
-        config.ok_or_else(|| io::Error::other("no certificate is for the name that was asked for"))?;
+    let config = identities.choose(&start.client_hello(), Protocols { http: true, h2: false });
+    let config = config.map_err(io::Error::other)?;
     start.into_stream(config).await
 }

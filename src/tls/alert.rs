@@ -6,6 +6,11 @@ pub(super) enum Alert {
     UnexpectedMessage = 10,
     IllegalParameter = 47,
     DecodeError = 50,
+    ProtocolVersion = 70,
+    /// RFC 6066 section 3.
+    UnrecognizedName = 112,
+    /// RFC 7301 section 3.2.
+    NoApplicationProtocol = 120,
 }
 
 impl Alert {

@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 
 use super::alert::Alert;
 use super::name::canonical;
+use super::refusal::HelloRefusal;
 
 /// The records of a ClientHello have this many bytes at most. Clients send 200 to 2,000, or six times as many if each byte is a
 /// record of its own.
@@ -25,6 +26,8 @@ pub struct ClientHello {
     /// The host name, in lower case and without a trailing dot. Addresses are not allowed as names, and ignored, as rustls does
     /// (RFC 6066 section 3): clients that send them connect to an address.
     pub server_name: Option<String>,
+    /// The highest version that the client offers.
+    version: u16,
     /// The list of protocol names, each after its length.
     protocols: Vec<u8>,
 }
@@ -79,6 +82,10 @@ const MESSAGE_HEADER: usize = 4;
 /// The extensions that are read.
 const SERVER_NAME: u16 = 0;
 const PROTOCOL_NEGOTIATION: u16 = 16;
+const SUPPORTED_VERSIONS: u16 = 43;
+
+/// The oldest version that is supported here: TLS 1.2.
+const OLDEST: u16 = 0x0303;
 
 /// The type of names in [`SERVER_NAME`] that are host names, the only one that is defined.
 const HOST_NAME: u8 = 0;
@@ -172,6 +179,17 @@ impl ClientHello {
         std::iter::from_fn(move || rest.vector::<1>())
     }
 
+    /// Whether this server speaks a version that the client offers; a backend may.
+    ///
+    /// # Errors
+    /// It does not. rustls would refuse the client, too, but for an extension that older clients do not know.
+    pub fn check_version(&self) -> Result<(), HelloRefusal> {
+        match self.version {
+            OLDEST.. => Ok(()),
+            version => Err(HelloRefusal::OldVersion(version)),
+        }
+    }
+
     /// Whether rustls has read the same name. If not, the connection must be closed: it was routed by another one.
     pub fn agrees(&self, hello: &rustls::server::ClientHello<'_>) -> bool {
         self.server_name == hello.server_name().map(canonical)
@@ -195,20 +213,41 @@ impl HelloError {
 /// Reads the message without its header.
 fn parse(body: &[u8]) -> Result<ClientHello, HelloError> {
     let mut fields = Fields(body);
+    let legacy = fields.integer::<2>().ok_or(HelloError::Malformed)?;
     let mut extensions = fields.extensions().ok_or(HelloError::Malformed)?;
-    let (mut server_name, mut protocols) = (None, None);
+    let (mut server_name, mut protocols, mut versions) = (None, None, None);
+    // RFC 8446 §4.2: an extension appears once.
     while !extensions.0.is_empty() {
         let (kind, data) = extensions.extension().ok_or(HelloError::Malformed)?;
         match kind {
             SERVER_NAME if server_name.is_some() => return Err(HelloError::ServerName),
             SERVER_NAME => server_name = Some(host_name(data)?),
-            // RFC 8446 §4.2: an extension appears once.
             PROTOCOL_NEGOTIATION if protocols.is_some() => return Err(HelloError::Malformed),
             PROTOCOL_NEGOTIATION => protocols = Some(protocol_names(data).ok_or(HelloError::Malformed)?),
+            SUPPORTED_VERSIONS if versions.is_some() => return Err(HelloError::Malformed),
+            SUPPORTED_VERSIONS => versions = Some(highest(data).ok_or(HelloError::Malformed)?),
             _ => {}
         }
     }
-    Ok(ClientHello { server_name: server_name.flatten(), protocols: protocols.unwrap_or_default().to_vec() })
+    Ok(ClientHello {
+        server_name: server_name.flatten(),
+        // RFC 8446 §4.2.1: the extension replaces the field.
+        version: versions.unwrap_or(u16::try_from(legacy).unwrap_or_default()),
+        protocols: protocols.unwrap_or_default().to_vec(),
+    })
+}
+
+/// RFC 8446 §4.2.1: a list of versions. Those that do not exist make no version of TLS known (RFC 8701).
+fn highest(data: &[u8]) -> Option<u16> {
+    let mut list = Fields(Fields(data).only_vector::<1>()?);
+    let mut highest = 0;
+    while !list.0.is_empty() {
+        let version = u16::try_from(list.integer::<2>()?).ok()?;
+        if version >> 8 == 3 {
+            highest = highest.max(version);
+        }
+    }
+    Some(highest)
 }
 
 /// RFC 6066 §3: a list with one name per type, of which only one is defined. What follows a name of an unknown type cannot be read.
@@ -245,9 +284,9 @@ fn protocol_names(data: &[u8]) -> Option<&[u8]> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// The extensions of a ClientHello; none if it ends before them, as those of older clients do.
+    /// The extensions of a ClientHello, after its version; none if it ends before them, as those of older clients do.
     fn extensions(&mut self) -> Option<Fields<'a>> {
-        let _version_and_random = self.take(2 + 32)?;
+        let _random = self.take(32)?;
         let _session_id = self.vector::<1>()?;
         let _cipher_suites = self.vector::<2>()?;
         let _compression_methods = self.vector::<1>()?;

@@ -12,7 +12,9 @@ use rustls::server::ClientHello;
 use rustls::{ServerConfig, SignatureAlgorithm};
 
 use super::name::{canonical, parent};
-use super::{CertificateName, Identity, PROTOCOLS, Sessions};
+use super::protocols::{Protocols, is_acme};
+use super::refusal::HelloRefusal;
+use super::{CertificateName, Identity, Sessions};
 
 /// Every certificate of this server.
 #[derive(Clone)]
@@ -55,8 +57,9 @@ struct Choice {
 
 struct Entry {
     identity: Identity,
-    config: Arc<ServerConfig>,
-    /// The same for clients that offer other application protocols only.
+    /// By [`Protocols::index`].
+    configs: [Arc<ServerConfig>; Protocols::ALL.len()],
+    /// The same for clients that offer no protocol of ours.
     without_alpn: Arc<ServerConfig>,
 }
 
@@ -68,11 +71,6 @@ impl Identities {
         sessions: &Sessions,
     ) -> Option<Identities> {
         let first = certificates.first()?;
-        let entry = |named: &NamedIdentity| Entry {
-            identity: named.identity.clone(),
-            config: Arc::new(named.identity.server_config(&PROTOCOLS, sessions)),
-            without_alpn: Arc::new(named.identity.server_config(&[], sessions)),
-        };
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         for n in preference(certificates) {
             for name in &certificates[n].names {
@@ -88,8 +86,37 @@ impl Identities {
         let default_names = set(first);
         let twins = preference(certificates).into_iter().filter(|n| set(&certificates[*n]) == default_names);
         let default = std::iter::once(0).chain(twins.filter(|n| *n != 0)).collect();
-        let entries = certificates.iter().map(entry).collect();
+        let entries = certificates.iter().map(|named| Entry::new(&named.identity, sessions)).collect();
         Some(Identities(Arc::new(Choice { entries, exact, wildcard, default, unknown_name })))
+    }
+
+    /// The rustls configuration for a client of a name that serves `protocols`.
+    ///
+    /// If none of the application protocols that it offers is served, it is treated as if it had offered none, as a server without
+    /// ALPN would (RFC 7301 section 3.1): Firefox behind an HTTP proxy offers only `http/1.1`, and speaks TURN.
+    ///
+    /// # Errors
+    /// The client is refused.
+    pub fn choose(
+        &self,
+        hello: &ClientHello<'_>,
+        protocols: Protocols,
+    ) -> Result<Arc<ServerConfig>, HelloRefusal> {
+        let Identities(choice) = self;
+        let offered = || hello.alpn().into_iter().flatten();
+        if is_acme(offered()) {
+            return Err(HelloRefusal::OnlyAcme);
+        }
+        let candidates = match hello.server_name() {
+            Some(name) => choice.named(&canonical(name)).ok_or(HelloRefusal::UnknownName)?,
+            None => choice.default.clone(),
+        };
+        let can = |n: &&usize| choice.entries[**n].identity.suits(hello);
+        // If the client can verify none of them, the handshake fails with an alert that says so.
+        let chosen = candidates.iter().find(can).unwrap_or(&candidates[0]);
+        let Entry { configs, without_alpn, .. } = &choice.entries[*chosen];
+        let is_served = protocols.names().any(|name| offered().any(|one| one == name));
+        Ok(if is_served { configs[protocols.index()].clone() } else { without_alpn.clone() })
     }
 
     /// Whether there is a certificate for a name, in canonical form.
@@ -98,24 +125,18 @@ impl Identities {
         choice.exact.contains_key(name)
             || parent(name).is_some_and(|parent| choice.wildcard.contains_key(parent))
     }
+}
 
-    /// The rustls configuration for a client; `None` if it asks for a name that is not served.
-    ///
-    /// If none of the application protocols that it offers is ours, it is served as if it had offered none, as a server without
-    /// ALPN would (RFC 7301 section 3.1): browsers behind an HTTP proxy offer only `http/1.1`, and there is nothing else here to
-    /// negotiate.
-    pub fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
-        let Identities(choice) = self;
-        let candidates = match hello.server_name() {
-            Some(name) => choice.named(&canonical(name))?,
-            None => choice.default.clone(),
+impl Entry {
+    fn new(identity: &Identity, sessions: &Sessions) -> Entry {
+        let without_alpn = identity.server_config(&[], sessions);
+        let with = |protocols: Protocols| {
+            let mut config = without_alpn.clone();
+            config.alpn_protocols = protocols.names().map(<[u8]>::to_vec).collect();
+            Arc::new(config)
         };
-        let can = |n: &&usize| choice.entries[**n].identity.suits(hello);
-        // If the client can verify none of them, the handshake fails with an alert that says so.
-        let chosen = candidates.iter().find(can).or(candidates.first())?;
-        let Entry { config, without_alpn, .. } = &choice.entries[*chosen];
-        let ours = hello.alpn().is_some_and(|mut offered| offered.any(|one| PROTOCOLS.contains(&one)));
-        Some(if ours { config.clone() } else { without_alpn.clone() })
+        let configs = Protocols::ALL.map(with);
+        Entry { identity: identity.clone(), configs, without_alpn: Arc::new(without_alpn) }
     }
 }
 

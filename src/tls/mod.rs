@@ -12,6 +12,8 @@ mod identify;
 mod identities;
 mod name;
 mod pem;
+mod protocols;
+mod refusal;
 mod sessions;
 
 use std::fmt;
@@ -27,10 +29,9 @@ pub use files::{Found, certificates};
 use identify::Der;
 pub use identities::{Identities, NamedIdentity, UnknownName};
 pub use name::CertificateName;
+pub use protocols::Protocols;
+pub use refusal::HelloRefusal;
 pub use sessions::Sessions;
-
-/// Application protocols (RFC 7443 section 3). Most clients offer none.
-const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
 /// A certificate chain and its private key, ready to serve.
 #[derive(Clone)]

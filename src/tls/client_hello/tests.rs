@@ -5,10 +5,10 @@ use rustls::server::Acceptor;
 
 use super::*;
 
-/// What real clients have sent, which are seeds of the fuzz target.
+/// What real clients have sent. They are seeds of the fuzz target, behind a byte for its mode.
 macro_rules! captured {
     ($name:literal) => {
-        (include_bytes!(concat!("../../../fuzz/corpus/client_hello/", $name)) as &[u8], $name)
+        (include_bytes!(concat!("../../../fuzz/corpus/client_hello/", $name)).split_first().unwrap().1, $name)
     };
 }
 
@@ -132,7 +132,7 @@ fn what_clients_send() {
 /// RFC 5246 §7.4.1.2: a ClientHello may end before its extensions.
 #[test]
 fn older_clients_have_no_extensions() {
-    let nothing = ClientHello { server_name: None, protocols: Vec::new() };
+    let nothing = ClientHello { server_name: None, version: 0x0303, protocols: Vec::new() };
     assert_eq!(read(&record(&message(None))), Ok(Some(nothing.clone())));
     assert_eq!(read(&record(&message(Some(&[])))), Ok(Some(nothing)));
 }
@@ -196,6 +196,36 @@ fn protocols_are_offered() {
         assert_eq!(with(&[malformed]), Err(HelloError::Malformed));
     }
     assert_eq!(with(&[alpn(&[b"h2"]), alpn(&[b"h2"])]), Err(HelloError::Malformed), "RFC 8446 §4.2");
+}
+
+/// RFC 8446 §4.2.1, RFC 5246 appendix E.1: clients whose best version is too old are told that, and only they. A backend may still
+/// speak it, so the name is read.
+#[test]
+fn versions_that_are_too_old() {
+    let versions = |list: &[u16]| {
+        let list: Vec<u8> = list.iter().flat_map(|version| version.to_be_bytes()).collect();
+        extension(SUPPORTED_VERSIONS, &vector::<1>(&list))
+    };
+    for (list, expected) in [
+        (&[0x0304, 0x0303][..], Ok(())),
+        (&[0x0304], Ok(())),
+        (&[0x5A5A, 0x0303, 0x0302], Ok(())),
+        (&[0x0302, 0x0301], Err(HelloRefusal::OldVersion(0x0302))),
+        (&[0x5A5A, 0x7F1C, 0x0301], Err(HelloRefusal::OldVersion(0x0301))),
+    ] {
+        let hello = with(&[versions(list), named("a.example")]).unwrap();
+        assert_eq!(hello.check_version(), expected, "{list:?}");
+        assert_eq!(hello.server_name.as_deref(), Some("a.example"));
+    }
+    for (bytes, client) in CAPTURED {
+        let verdict = read(bytes).unwrap().unwrap().check_version();
+        let is_old = client == "openssl-tls10";
+        assert_eq!(verdict.err(), is_old.then_some(HelloRefusal::OldVersion(0x0301)), "{client}");
+    }
+    let refusal = HelloRefusal::OldVersion(0x0302);
+    assert_eq!(refusal.alert(), [21, 3, 3, 0, 2, 2, 70]);
+    assert!(refusal.to_string().contains("TLS 1.1 at most"), "{refusal}");
+    assert_eq!(with(&[extension(SUPPORTED_VERSIONS, &[3, 3, 4, 3])]), Err(HelloError::Malformed));
 }
 
 /// With Encrypted ClientHello the outer name routes; the inner one is encrypted, and other extensions are not looked at.

@@ -11,8 +11,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, ClientConnection, Error, HandshakeKind, RootCertStore, ServerConnection, SignatureScheme,
-    SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Error, HandshakeKind, NamedGroup, RootCertStore, ServerConnection,
+    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use super::*;
@@ -99,8 +99,25 @@ struct Got {
     may_send_early: bool,
 }
 
-/// A handshake with `name`; an address is sent as no name.
-fn connect(server: &Server, config: &Arc<ClientConfig>, name: &str) -> Result<Got, Option<Error>> {
+/// Why there was no handshake, or it failed.
+#[derive(Debug, PartialEq)]
+enum Failed {
+    Refused(HelloRefusal),
+    Tls(Error),
+}
+
+/// A handshake with `name`, which serves TURN alone; an address is sent as no name.
+fn connect(server: &Server, config: &Arc<ClientConfig>, name: &str) -> Result<Got, Failed> {
+    connect_to(server, Protocols::default(), config, name)
+}
+
+/// The same with a name that serves `protocols`.
+fn connect_to(
+    server: &Server,
+    protocols: Protocols,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<Got, Failed> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(config.clone(), name).unwrap();
     let may_send_early = client.early_data().is_some();
@@ -108,10 +125,10 @@ fn connect(server: &Server, config: &Arc<ClientConfig>, name: &str) -> Result<Go
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
     acceptor.read_tls(&mut &hello[..]).unwrap();
-    let accepted = acceptor.accept().map_err(|(error, _)| Some(error))?.expect("a whole ClientHello");
-    let chosen = server.identities.choose(&accepted.client_hello()).ok_or(None)?;
-    let mut connection = accepted.into_connection(chosen).map_err(|(error, _)| Some(error))?;
-    exchange(&mut client, &mut connection).map_err(Some)?;
+    let accepted = acceptor.accept().map_err(|(error, _)| Failed::Tls(error))?.expect("a whole ClientHello");
+    let chosen = server.identities.choose(&accepted.client_hello(), protocols).map_err(Failed::Refused)?;
+    let mut connection = accepted.into_connection(chosen).map_err(|(error, _)| Failed::Tls(error))?;
+    exchange(&mut client, &mut connection).map_err(Failed::Tls)?;
     let shown = client.peer_certificates().unwrap()[0].clone().into_owned();
     Ok(Got {
         certificate: server.ders.iter().position(|der| *der == shown).expect("one of this server"),
@@ -241,7 +258,7 @@ fn the_name_chooses() {
 fn unknown_names_are_refused() {
     let server = server(vec![ecdsa(&["a.example"]), ecdsa(&["b.example"])], UnknownName::Refuse);
     let config = unverified(client(&server, any(), &TLS13));
-    assert_eq!(connect(&server, &config, "c.example"), Err(None));
+    assert_eq!(connect(&server, &config, "c.example"), Err(Failed::Refused(HelloRefusal::UnknownName)));
     assert_eq!(connect(&server, &config, "b.example").unwrap().certificate, 1);
     assert_eq!(connect(&server, &config, "192.0.2.7").unwrap().certificate, 0);
 }
@@ -281,8 +298,30 @@ fn nothing_in_common() {
     let server = server(vec![ecdsa(&["a.example"])], UnknownName::Default);
     for version in [&TLS12, &TLS13] {
         let config = unverified(client(&server, verifying(is_rsa), version));
-        let error = connect(&server, &config, "a.example").unwrap_err().unwrap();
-        assert!(matches!(error, Error::PeerIncompatible(_)), "{error:?}");
+        let error = connect(&server, &config, "a.example").unwrap_err();
+        assert!(matches!(error, Failed::Tls(Error::PeerIncompatible(_))), "{error:?}");
+    }
+}
+
+/// RFC 8446 §4.2.7: key exchange follows the client's order, so browsers get the post-quantum hybrid that they put first.
+#[test]
+fn key_exchange_follows_the_client() {
+    let server = server(vec![ecdsa(&["a.example"])], UnknownName::Default);
+    // The first byte is for the fuzz target whose seeds they are.
+    let chromium = include_bytes!("../../../fuzz/corpus/client_hello/chromium");
+    let firefox = include_bytes!("../../../fuzz/corpus/client_hello/firefox");
+    let openssl = include_bytes!("../../../fuzz/corpus/client_hello/openssl-tls13");
+    for (hello, expected) in [
+        (&chromium[1..], NamedGroup::X25519MLKEM768),
+        (&firefox[1..], NamedGroup::X25519MLKEM768),
+        (&openssl[1..], NamedGroup::X25519),
+    ] {
+        let mut acceptor = Acceptor::default();
+        acceptor.read_tls(&mut &hello[..]).unwrap();
+        let accepted = acceptor.accept().map_err(|(error, _)| error).unwrap().unwrap();
+        let chosen = server.identities.choose(&accepted.client_hello(), Protocols::default()).unwrap();
+        let connection = accepted.into_connection(chosen).map_err(|(error, _)| error).unwrap();
+        assert_eq!(connection.negotiated_key_exchange_group().unwrap().name(), expected);
     }
 }
 
@@ -377,7 +416,7 @@ fn a_ticket_opens_no_refused_name() {
     let config = unverified(client(&before, any(), &TLS13));
     assert_eq!(connect(&before, &config, "b.example").unwrap().kind, HandshakeKind::Full);
     let after = resuming(vec![ecdsa(&["a.example"])], UnknownName::Refuse, &sessions);
-    assert_eq!(connect(&after, &config, "b.example"), Err(None));
+    assert_eq!(connect(&after, &config, "b.example"), Err(Failed::Refused(HelloRefusal::UnknownName)));
 }
 
 /// RFC 8446 §8: early data could be replayed, so tickets do not allow it, and clients do not send it.
@@ -393,17 +432,93 @@ fn early_data_is_off() {
     }
 }
 
-/// RFC 7301 §3.1: application protocols are chosen with every certificate as with the default one.
+/// What a client that offers these protocols, to a name that serves `served`, has negotiated.
+fn negotiated(
+    server: &Server,
+    served: Protocols,
+    offered: &[&[u8]],
+    name: &str,
+) -> Result<Option<Vec<u8>>, Failed> {
+    let mut config = client(server, any(), &TLS13);
+    config.alpn_protocols = offered.iter().map(|one| one.to_vec()).collect();
+    connect_to(server, served, &unverified(config), name).map(|got| got.alpn)
+}
+
+/// RFC 7301 §3.2: the server's order decides, and only what the name serves is negotiated; a client that offers nothing of it is
+/// served without ALPN. RFC 7443 §3: TURN's protocols are negotiated with every name and every certificate.
 #[test]
-fn application_protocols_of_every_certificate() {
+fn application_protocols_are_those_that_the_name_serves() {
     let server = server(vec![ecdsa(&["a.example"]), ecdsa(&["b.example"])], UnknownName::Default);
-    for name in ["a.example", "b.example"] {
-        for (offered, expected) in [(&b"stun.turn"[..], Some(b"stun.turn".to_vec())), (b"h2", None)] {
-            let mut config = client(&server, any(), &TLS13);
-            config.alpn_protocols = vec![offered.to_vec()];
-            assert_eq!(connect(&server, &unverified(config), name).unwrap().alpn, expected);
+    let (http, h2) = (Protocols { http: true, h2: false }, Protocols { http: false, h2: true });
+    let (turn, both) = (Protocols::default(), Protocols { http: true, h2: true });
+    let browser = [&b"h2"[..], b"http/1.1"];
+    let everything = [&b"http/1.1"[..], b"h2", b"stun.nat-discovery", b"stun.turn"];
+    for (served, offered, expected) in [
+        (turn, &[][..], None),
+        (turn, &[&b"stun.turn"[..]][..], Some("stun.turn")),
+        (turn, &[b"stun.nat-discovery"], Some("stun.nat-discovery")),
+        (turn, &[b"h2", b"stun.nat-discovery"], Some("stun.nat-discovery")),
+        (turn, &browser, None),
+        (turn, &[b"http/1.1"], None),
+        (turn, &[b"webrtc", b"c-webrtc"], None),
+        (http, &browser, Some("http/1.1")),
+        (http, &[b"h2"], None),
+        (http, &[b"http/1.1"], Some("http/1.1")),
+        (http, &[b"http/1.0"], None),
+        (h2, &browser, Some("h2")),
+        (h2, &[b"http/1.1"], None),
+        (both, &browser, Some("h2")),
+        (both, &[b"http/1.1", b"h2"], Some("h2")),
+        (both, &[b"http/1.1"], Some("http/1.1")),
+        (both, &everything, Some("stun.turn")),
+        (both, &everything[..3], Some("stun.nat-discovery")),
+        (both, &[b"acme-tls/1", b"h2"], Some("h2")),
+        (both, &[b"acme-tls/1", b"x"], None),
+    ] {
+        for name in ["a.example", "b.example", "192.0.2.7"] {
+            let alpn = negotiated(&server, served, offered, name).unwrap();
+            assert_eq!(alpn.as_deref(), expected.map(str::as_bytes), "{served:?} {offered:?}");
         }
     }
+}
+
+/// RFC 8737 §3: a client that offers `acme-tls/1` alone validates a name, and must not be served without it.
+#[test]
+fn validation_of_certificates_is_refused() {
+    let server = server(vec![ecdsa(&["a.example"])], UnknownName::Default);
+    for served in Protocols::ALL {
+        let refused = negotiated(&server, served, &[b"acme-tls/1"], "a.example");
+        assert_eq!(refused, Err(Failed::Refused(HelloRefusal::OnlyAcme)));
+    }
+    assert_eq!(HelloRefusal::OnlyAcme.alert(), [21, 3, 3, 0, 2, 2, 120]);
+}
+
+/// A session resumes whatever protocol it was made with, and the protocol is negotiated again (RFC 7301 §3.1).
+#[test]
+fn sessions_cross_protocols() {
+    let server = server(vec![ecdsa(&["a.example"])], UnknownName::Default);
+    let both = Protocols { http: true, h2: true };
+    for version in [&TLS12, &TLS13] {
+        let mut config = client(&server, any(), version);
+        config.alpn_protocols = vec![b"stun.turn".to_vec()];
+        let turn = unverified(config);
+        // It shares the sessions.
+        let mut web = ClientConfig::clone(&turn);
+        web.alpn_protocols = vec![b"h2".to_vec()];
+        let web = Arc::new(web);
+        assert_eq!(connect_to(&server, both, &turn, "a.example").unwrap().kind, HandshakeKind::Full);
+        let got = connect_to(&server, both, &web, "a.example").unwrap();
+        assert_eq!((got.kind, got.alpn.as_deref()), (HandshakeKind::Resumed, Some(&b"h2"[..])));
+    }
+}
+
+/// Which names have a certificate: those without one may be passed on instead.
+#[test]
+fn names_are_covered() {
+    let server = server(vec![ecdsa(&["a.example"]), ecdsa(&["*.b.example"])], UnknownName::Default);
+    let covered = ["a.example", "b.example", "x.b.example", "y.x.b.example", "c.example"]
+        .map(|name| server.identities.covers(name));
+    assert_eq!(covered, [true, false, true, false, false]);
 }
 
 /// One place for sessions, whatever name they are for.

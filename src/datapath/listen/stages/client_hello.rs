@@ -12,8 +12,14 @@ pub(super) async fn client_hello(pending: &mut PendingConnection) -> Result<Clie
         match reader.read(pending.stream.received()) {
             Ok(Some(hello)) => return Ok(hello),
             Ok(None) => {}
-            Err(HelloError::TooLarge) => return Err(Closed::End(ConnectionEnd::ClientHelloTooLarge)),
-            Err(error) => return Err(failed(HandshakeFailure::NotTls, &error.to_string())),
+            Err(error) => {
+                // Its buffer has room for so little; a client that has left needs no alert.
+                let _ = pending.stream.try_write(&error.alert());
+                return Err(match error {
+                    HelloError::TooLarge => Closed::End(ConnectionEnd::ClientHelloTooLarge),
+                    _ => failed(HandshakeFailure::NotTls, &error.to_string()),
+                });
+            }
         }
         pending.read_more(CLIENT_HELLO_MAX).await.map_err(|failure| match failure {
             ReadFailure::Gone(_) => {

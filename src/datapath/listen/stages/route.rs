@@ -2,7 +2,7 @@
 
 use crate::datapath::listen::service::{Route, StreamService};
 use crate::datapath::splice::backend::Backend;
-use crate::tls::Identities;
+use crate::tls::{Identities, Protocols};
 
 /// What happens to a TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +45,9 @@ pub(super) fn route(
 }
 
 impl Inside {
-    /// The application protocols (RFC 7301) in the order in which they are chosen: those of TURN (RFC 7443) and what there is a
-    /// backend for.
-    pub(super) fn protocols(&self) -> impl Iterator<Item = &'static [u8]> {
-        let h2 = self.h2c.is_some().then_some(&b"h2"[..]);
-        let http = self.http.is_some().then_some(&b"http/1.1"[..]);
-        [&b"stun.turn"[..], b"stun.nat-discovery"].into_iter().chain(h2).chain(http)
+    /// The application protocols to negotiate beside those of TURN.
+    pub(super) fn protocols(&self) -> Protocols {
+        Protocols { http: self.http.is_some(), h2: self.h2c.is_some() }
     }
 }
 
@@ -116,18 +113,5 @@ mod tests {
         assert_eq!(route(&service(None), Some("other.example"), None), Decision::Refused);
         assert_eq!(route(&service(None), None, None), Decision::Refused);
         assert_eq!(route(&service(Some(backend(9))), None, None), Decision::Pass(backend(9)));
-    }
-
-    /// RFC 7301 §3.2: the server's order. What has no backend is not offered.
-    #[test]
-    fn application_protocols_follow_the_route() {
-        let offered = |http: bool, h2c: bool| {
-            let inside = Inside { http: http.then(|| backend(1)), h2c: h2c.then(|| backend(2)) };
-            inside.protocols().map(|one| String::from_utf8(one.to_vec()).unwrap()).collect::<Vec<_>>()
-        };
-        let turn = ["stun.turn", "stun.nat-discovery"];
-        assert_eq!(offered(false, false), turn);
-        assert_eq!(offered(true, false), [&turn[..], &["http/1.1"]].concat());
-        assert_eq!(offered(true, true), [&turn[..], &["h2", "http/1.1"]].concat());
     }
 }

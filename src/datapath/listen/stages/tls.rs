@@ -1,10 +1,8 @@
 //! TLS: the ClientHello, the choice of what happens to the connection, the handshake, and the first decrypted bytes.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
@@ -20,13 +18,9 @@ use super::sniff::sniff_decrypted;
 use crate::datapath::clock;
 use crate::datapath::stream::incoming::OpenConnection;
 use crate::datapath::stream::stats::{ConnectionEnd, HANDSHAKES, HandshakeFailure};
-use crate::tls::{ClientHello, Identities};
+use crate::tls::{ClientHello, HelloRefusal, Identities};
 use crate::turn::Transport;
 use crate::wire::Sniffed;
-
-/// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record (RFC 8446 section 5.1). rustls sends another one if no
-/// certificate is found.
-const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
 /// Passes a TLS connection on, or completes its handshake and looks at what is inside.
 pub(super) async fn tls<S>(
@@ -64,9 +58,10 @@ async fn terminate<S>(
     identities: &Identities,
     (hello, inside): (&ClientHello, &Inside),
 ) -> Result<Passed, Closed> {
+    hello.check_version().map_err(|refusal| refused(refusal, hello, &pending.stream))?;
     let late = || Closed::Handshake(HandshakeFailure::TooSlow, "the handshake timed out".to_owned());
     let deadline = pending.deadline();
-    let handshake = handshake(&mut pending.stream, identities, hello, inside);
+    let handshake = handshake(&mut pending.stream, identities, (hello, inside));
     let mut stream = timeout_at(deadline, handshake).await.unwrap_or_else(|_| Err(late()))?;
     let opened = clock::mono();
     let took = Duration::from_nanos(opened.saturating_sub(pending.accepted));
@@ -98,8 +93,7 @@ async fn terminate<S>(
 async fn handshake<'a>(
     stream: &'a mut Prefixed,
     identities: &Identities,
-    routed: &ClientHello,
-    inside: &Inside,
+    (routed, inside): (&ClientHello, &Inside),
 ) -> Result<TlsStream<&'a mut Prefixed>, Closed> {
     let failed = |error: io::Error| Closed::handshake(&error);
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
@@ -107,27 +101,25 @@ async fn handshake<'a>(
         let error = "the name in the ClientHello is ambiguous".to_owned();
         return Err(Closed::Handshake(HandshakeFailure::NotTls, error));
     }
-    let Some(config) = identities.choose(&hello.client_hello()) else {
-        let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
-        // Its buffer has room for so little; a client that has left needs no alert.
-        let _ = hello.io.try_write(&UNRECOGNIZED_NAME);
-        let error = format!("the client asked for {name}, which no certificate is for");
-        return Err(Closed::Handshake(HandshakeFailure::UnknownName, error));
+    let config = match identities.choose(&hello.client_hello(), inside.protocols()) {
+        Ok(config) => config,
+        Err(refusal) => return Err(refused(refusal, routed, hello.io)),
     };
-    let offered: Vec<_> = hello.client_hello().alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
-    hello.into_stream(with_protocols(config, inside, &offered)).await.map_err(failed)
+    hello.into_stream(config).await.map_err(failed)
 }
 
-/// The configuration for what is served inside, if the client offers any of that. A client that offers other application protocols
-/// only is served as if it had offered none.
-fn with_protocols(config: Arc<ServerConfig>, inside: &Inside, offered: &[Vec<u8>]) -> Arc<ServerConfig> {
-    let served: Vec<_> = inside.protocols().collect();
-    let is_common = served.iter().any(|one| offered.iter().any(|offered| offered == one));
-    let protocols: Vec<_> = served.iter().filter(|_| is_common).map(|one| one.to_vec()).collect();
-    if config.alpn_protocols == protocols {
-        return config;
+/// Tells a client that is refused.
+fn refused(refusal: HelloRefusal, hello: &ClientHello, stream: &Prefixed) -> Closed {
+    // Its buffer has room for so little; a client that has left needs no alert.
+    let _ = stream.try_write(&refusal.alert());
+    match refusal {
+        HelloRefusal::UnknownName => {
+            let name = hello.server_name.as_deref().unwrap_or_default();
+            let error = format!("the client asked for {name}, which no certificate is for");
+            Closed::Handshake(HandshakeFailure::UnknownName, error)
+        }
+        HelloRefusal::OldVersion(_) | HelloRefusal::OnlyAcme => {
+            Closed::Handshake(HandshakeFailure::NothingInCommon, refusal.to_string())
+        }
     }
-    let mut config = ServerConfig::clone(&config);
-    config.alpn_protocols = protocols;
-    Arc::new(config)
 }
