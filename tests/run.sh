@@ -57,7 +57,7 @@ missing_packages() {
     local program
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
         nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
-        firefox-esr:firefox-esr \
+        firefox-esr:firefox-esr curl:curl \
         squid:squid tinyproxy:tinyproxy \
         redis-server:redis-server prometheus:prometheus mmdebstrap:mmdebstrap dpkg-shlibdeps:dpkg-dev; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"

@@ -17,14 +17,15 @@ class Authority:
         may_issue = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
         _request("-subj", "/CN=test authority", "-keyout", self._key, "-out", self.certificate, *may_issue)
 
-    def issue(self, name, *addresses, file=None, kind=EC, days=10):
-        """Issues a certificate for a host name and perhaps addresses; returns the paths of the certificate and of its key.
+    def issue(self, name, *addresses, names=(), file=None, kind=EC, days=10):
+        """Issues a certificate for a host name and perhaps addresses and more names; returns the paths of the certificate and of
+        its key.
         """
         certificate, key = self.folder / f"{file or name}.pem", self.folder / f"{file or name}.key"
         issuer = ["-CA", self.certificate, "-CAkey", self._key]
-        subjects = ",".join([f"DNS:{name}", *(f"IP:{address}" for address in addresses)])
-        names = ["-addext", f"subjectAltName={subjects}", "-addext", "basicConstraints=critical,CA:FALSE"]
-        _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *names, kind=kind, days=days)
+        subjects = ",".join([*(f"DNS:{each}" for each in (name, *names)), *(f"IP:{address}" for address in addresses)])
+        extensions = ["-addext", f"subjectAltName={subjects}", "-addext", "basicConstraints=critical,CA:FALSE"]
+        _request("-subj", f"/CN={name}", "-keyout", key, "-out", certificate, *issuer, *extensions, kind=kind, days=days)
         return certificate, key
 
 

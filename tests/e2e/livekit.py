@@ -144,12 +144,13 @@ class Program:
 
 
 class LiveKit(Program):
-    """A LiveKit server. `rtc` changes keys of that section and `changes` other sections of its configuration, which is
-    in `file`; a file that exists is used as it is.
+    """A LiveKit server, which clients know by `url`. `rtc` changes keys of that section and `changes` other sections of its
+    configuration, which is in `file`; a file that exists is used as it is.
     """
 
-    def __init__(self, host, folder, *, address=None, rtc=None, **changes):
+    def __init__(self, host, folder, *, address=None, url=None, rtc=None, **changes):
         self.address = address or host.v4
+        self.url = url or f"ws://{self.address}:{SIGNAL}"
         self.file = Path(folder) / "livekit.yaml"
         super().__init__(host, folder, TOOLS / "server", "--config", self.file)
         if not self.file.exists():
@@ -169,11 +170,6 @@ class LiveKit(Program):
         """Starts it and waits until it serves."""
         super().start()
         return self.answers(("127.0.0.1", SIGNAL), "/")
-
-    @property
-    def url(self):
-        """Where clients connect to."""
-        return f"ws://{self.address}:{SIGNAL}"
 
     def call(self, method, room=None, **arguments):
         """Calls a method of the room API; returns its response."""

@@ -14,6 +14,7 @@ from mediamtx import WEB, MediaMTX
 from rooms import programs  # noqa: F401 a fixture
 
 SECRET = "the same text as in /etc/hairpin/secret"
+SIGNALLING = "livekit.example.org"
 
 
 @pytest.fixture
@@ -35,11 +36,18 @@ def pages(switch, host, authority):
     try:
         for n in (1, 2):
             at = switch.host(f"browser {n}", [f"203.0.113.{30 + n}/24"], default_route=True)
-            opened.append(Participant(at, authority, {NAME: host.v4}))
+            opened.append(Participant(at, authority, {NAME: host.v4, SIGNALLING: host.v4}))
         yield opened
     finally:
         for page in opened:
             page.close()
+
+
+@pytest.fixture
+def tls(authority):
+    """A certificate for the relay's name and for LiveKit's."""
+    cert, key = authority.issue(NAME, names=[SIGNALLING])
+    return {"cert": str(cert), "key": str(key)}
 
 
 @pytest.fixture
@@ -108,33 +116,59 @@ def moved(text, folder, config_file=""):
     return text.replace("/etc/livekit/livekit.yaml", str(config_file))
 
 
-def test_one_vps(documented_relay, host, pages, programs, authority, tmp_path):
+@pytest.fixture
+def one_machine(documented_relay, host, programs, authority, tmp_path):
+    """Starts relay, LiveKit and sidecar on one machine as a section has them; returns the relay, LiveKit, and its API key."""
+
+    def one_machine(*sections, **livekit):
+        files = {}
+        for section in sections:
+            files |= configurations("livekit.md", section)
+        relay = documented_relay(files["hairpin.toml"])
+        write_private(tmp_path / "livekit-keys", files["livekit-keys"])
+        folders = [tmp_path / name for name in ("livekit", "sidecar")]
+        for folder in folders:
+            folder.mkdir()
+        config_file = folders[0] / "livekit.yaml"
+        write_private(config_file, moved(files["livekit.yaml"], tmp_path))
+        programs.append(LiveKit(host, folders[0], **livekit))
+        room = programs[-1].start()
+        file = folders[1] / "hairpin-livekit.toml"
+        write_private(file, moved(files["hairpin-livekit.toml"], tmp_path, config_file))
+        environment = {
+            "HAIRPIN_ADMIN_SOCKET": str(relay.socket),
+            "STATE_DIRECTORY": str(folders[1]),
+            "SSL_CERT_FILE": str(authority.certificate),
+        }
+        programs.append(Sidecar(relay, room, folders[1], environment=environment))
+        programs[-1].start().ready()
+        [(key, secret)] = re.findall(r"^(API\w+): (\S+)$", files["livekit-keys"], flags=re.M)
+        return relay, room, {"key": key, "secret": secret}
+
+    return one_machine
+
+
+def test_one_name_and_port(one_machine, host, pages):
+    """Signalling and TURN by one name and one port, to clients that can reach nothing else."""
+    _, room, pair = one_machine("### One VPS", "### One name and one port", url=f"wss://{SIGNALLING}")
+    publisher, viewer = pages
+    publisher.reaches_only((host.v4, [443], "tcp"), (host.v4, [443], "udp"))
+    viewer.reaches_only((host.v4, [443], "tcp"))
+    publisher.join(room, "publisher", publish=True, pair=pair)
+    viewer.join(room, "viewer", pair=pair)
+    viewer.watch()
+    publisher.relayed("udp", at=host.v4)
+    viewer.relayed("tls", at=host.v4)
+
+
+def test_one_vps(one_machine, host, pages):
     """Relay, sidecar and LiveKit on one machine. Whoever is removed loses the relay."""
-    files = configurations("livekit.md", "### One VPS")
-    relay = documented_relay(files["hairpin.toml"])
-    write_private(tmp_path / "livekit-keys", files["livekit-keys"])
-    folders = [tmp_path / name for name in ("livekit", "sidecar")]
-    for folder in folders:
-        folder.mkdir()
-    config_file = folders[0] / "livekit.yaml"
-    write_private(config_file, moved(files["livekit.yaml"], tmp_path))
-    programs.append(LiveKit(host, folders[0]))
-    room = programs[-1].start()
-    file = folders[1] / "hairpin-livekit.toml"
-    write_private(file, moved(files["hairpin-livekit.toml"], tmp_path, config_file))
-    environment = {
-        "HAIRPIN_ADMIN_SOCKET": str(relay.socket),
-        "STATE_DIRECTORY": str(folders[1]),
-        "SSL_CERT_FILE": str(authority.certificate),
-    }
-    programs.append(Sidecar(relay, room, folders[1], environment=environment))
-    programs[-1].start().ready()
+    relay, room, pair = one_machine("### One VPS")
     publisher, viewer = pages
     publisher.reaches_only((host.v4, [SIGNAL]), (host.v4, [3478], "udp"))
     viewer.reaches_only((host.v4, [SIGNAL]), (host.v4, [5349], "tcp"))
-    [(key, secret)] = re.findall(r"^(API\w+): (\S+)$", files["livekit-keys"], flags=re.M)
-    publisher.join(room, "publisher", publish=True, pair={"key": key, "secret": secret})
-    viewer.join(room, "viewer", pair={"key": key, "secret": secret})
+    publisher.join(room, "publisher", publish=True, pair=pair)
+    viewer.join(room, "viewer", pair=pair)
     viewer.watch()
     publisher.relayed("udp", at=host.v4)
     viewer.relayed("tls", at=host.v4)

@@ -128,14 +128,16 @@ def test_every_browser_through_every_proxy(relay, proxies, browsers):
 
 
 def test_whatever_alpn_says(relay, proxies, office, host, authority):
-    """The rule: who offers `http/1.1` alone, as Firefox does for TURN behind a proxy, is served TURN, and so is who offers what the
-    relay does not know, or nothing.
+    """RFC 7443 §2: who offers `stun.turn` gets it; who offers `http/1.1` alone, as Firefox does for TURN behind a proxy, is served
+    TURN, too, and so is who offers what the relay does not know, or nothing.
     """
     for proxy in proxies:
         for protocols in ((), ("http/1.1",), ("h2", "http/1.1"), ("stun.turn",), ("unknown",)):
             with tunnelled(office, proxy, host, authority, *protocols, user=time_limited(SECRET, "alice")) as client:
                 client.allocate()
                 assert client.binding()[0] == proxy.host.v4, "the relay sees the proxy's address"
+                answered = client.socket.connection.selected_alpn_protocol()
+                assert answered == ("stun.turn" if "stun.turn" in protocols else None)
 
 
 def test_no_other_port(proxies, office, host):
