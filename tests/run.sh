@@ -58,10 +58,11 @@ missing_packages() {
     for program in turnutils_uclient:coturn ip:iproute2 ethtool:ethtool sysctl:procps cc:gcc python3:python3 \
         nft:nftables chromium:chromium certutil:libnss3-tools openssl:openssl npm:npm \
         firefox-esr:firefox-esr curl:curl \
-        squid:squid tinyproxy:tinyproxy \
+        squid:squid tinyproxy:tinyproxy haproxy:haproxy nginx:nginx \
         redis-server:redis-server prometheus:prometheus mmdebstrap:mmdebstrap dpkg-shlibdeps:dpkg-dev; do
         command -v "${program%%:*}" >/dev/null || echo "${program##*:}"
     done
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
@@ -75,7 +76,7 @@ install_packages() {
     $sudo apt-get update -q
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
     local service
-    for service in coturn redis-server prometheus squid tinyproxy; do
+    for service in coturn redis-server prometheus squid tinyproxy haproxy nginx; do
         if [[ " $* " = *" $service "* ]] && [ -d /run/systemd/system ]; then
             $sudo systemctl disable "$service" || true
         fi

@@ -73,7 +73,8 @@ impl<S> StageContext<S> {
             AdmissionRefusal::Connections => "raise limits.connections",
             AdmissionRefusal::ConnectionsPerSource => {
                 "if many clients are behind this source: raise limits.connections_per_source, or limits.connections, of which \
-                 one source gets a quarter at most; if it is your own proxy, balancer or NAT, list it in limits.exempt_sources"
+                 one source gets a quarter at most; if it is your own proxy, balancer or NAT, list it in limits.exempt_sources, or let it \
+                 send PROXY headers (proxy_from of a [[listener]])"
             }
         };
         info!(%client, %server, transport, reason, %source, limit, fix, setting, suppressed, "connection refused");

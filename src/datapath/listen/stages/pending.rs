@@ -118,6 +118,11 @@ impl PendingConnection {
         self.deadline
     }
 
+    /// What has come so far was a proxy's: only what is left of it is the client's.
+    pub(super) fn spoke_for_client(&mut self) {
+        self.has_spoken = !self.stream.received().is_empty();
+    }
+
     /// Waits for more bytes, so that at most `limit` are held.
     pub(super) async fn read_more(&mut self, limit: usize) -> Result<(), ReadFailure> {
         if self.stream.received().len() >= limit {

@@ -34,12 +34,7 @@ impl<S: Sink> StageContext<S> {
     }
 
     async fn stages(&self, pending: &mut PendingConnection) -> Result<Passed, Closed> {
-        let source = pending.tuple.client.0.ip();
         proxy::read_header(pending).await?;
-        let client = pending.tuple.client.0.ip();
-        if client != source {
-            pending.permit.identify(client).map_err(Closed::Refused)?;
-        }
         let opened = clock::mono();
         pending.begin(pending.config.limits.first_message_timeout);
         let late = || Closed::End(ConnectionEnd::NoMessage);
