@@ -12,13 +12,13 @@ use crate::config::{Change, Reload};
 use crate::daemon::certificates::CertificateStatus;
 use crate::daemon::drain::{Drain, DrainStatus};
 use crate::daemon::overlays::Overlay;
-use crate::daemon::status::{AuthStatus, Counts, LastReload, PeerEntry, Status};
-use crate::datapath::{BackendStats, RatedAllocation, SpliceStats};
+use crate::daemon::status::{AuthStatus, Counts, LastReload, ListenerStatus, PeerEntry, Status};
+use crate::datapath::{Backend, BackendStats, RatedAllocation, Route, SpliceStats};
+use crate::tls::CertificateName;
 use crate::turn::{PeerRows, Transport};
 
 /// A status, as those see it who may do as much as `scope`.
 pub fn status(status: &Status, drain: Drain, scope: Scope) -> Value {
-    let listener = |(transport, addr): &(Transport, std::net::SocketAddr)| json!({ "transport": transport.as_str(), "address": addr.to_string() });
     let relay = |(ip, external): &(IpAddr, Option<IpAddr>)| json!({ "address": ip.to_string(), "external": external.map(|ip| ip.to_string()) });
     let limits: Map<String, Value> =
         status.limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
@@ -48,6 +48,34 @@ pub fn status(status: &Status, drain: Drain, scope: Scope) -> Value {
         "certificates": status.certificates.iter().map(certificate).collect::<Vec<_>>(),
         "revoked_users": status.revoked,
         "last_reload": status.last_reload.as_ref().map(last_reload),
+    })
+}
+
+/// A listener for clients. Of one for UDP there is nothing to say about connections.
+fn listener(one: &ListenerStatus) -> Value {
+    let (transport, address) = (one.transport.as_str(), one.address.to_string());
+    if !one.transport.is_stream() {
+        return json!({ "transport": transport, "address": address });
+    }
+    let service = &one.service;
+    let backend = |one: &Backend| json!({ "address": one.to_string(), "send_proxy": one.send_proxy });
+    let route = |(name, route): (&CertificateName, &Route)| match route {
+        Route::Pass(to) => json!({ "name": name.to_string(), "pass": backend(to) }),
+        Route::Terminate { http, h2c } => {
+            json!({ "name": name.to_string(), "http": http.as_ref().map(backend), "h2c": h2c.as_ref().map(backend) })
+        }
+    };
+    let from: Vec<String> = service.proxy_from.iter().map(ToString::to_string).collect();
+    json!({
+        "transport": transport,
+        "address": address,
+        "protocols": one.protocols.iter().map(|one| one.as_str()).collect::<Vec<_>>(),
+        "routes": service.routes.iter().map(route).collect::<Vec<_>>(),
+        "default_backend": service.default_backend.as_ref().map(backend),
+        "http": service.http.as_ref().map(backend),
+        "proxy": (!from.is_empty()).then(|| service.proxy.as_str()),
+        "proxy_from": from,
+        "mss": service.mss,
     })
 }
 

@@ -60,7 +60,9 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
     }
     let external = external::written(&settings.relay.external_ip);
     let external = external::pair(&external, &relay).context("relay.external_ip")?;
-    let urls = ice::urls(&settings.listener_addresses(), &relay, &external, args.domain.as_deref(), &[]);
+    let is_passed = |address, name: &str| settings.passes_on(address, name);
+    let listeners = settings.listener_addresses();
+    let urls = ice::urls(&listeners, &relay, &external, args.domain.as_deref(), &[], &is_passed);
     if urls.is_empty() {
         bail!("this machine has no address that clients can reach; name the relay with --domain");
     }

@@ -9,6 +9,9 @@ use crate::tls::CertificateName;
 use crate::turn::Transport;
 use crate::turn::peers::Cidr;
 
+/// The routes that one line of the log has.
+const SHOWN_ROUTES: usize = 20;
+
 /// What the TCP connections of a listener may be. The default is that of `[listen]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSettings {
@@ -59,6 +62,14 @@ impl Protocol {
         }
     }
 
+    /// Its name in sentences.
+    fn title(self) -> &'static str {
+        match self {
+            Protocol::Turn => "TURN",
+            Protocol::Tls => "TLS",
+        }
+    }
+
     /// What connections speak whose clients are offered a transport of streams.
     pub fn of(transport: Transport) -> Option<Protocol> {
         match transport {
@@ -88,9 +99,45 @@ impl ServiceSettings {
         }
     }
 
+    /// What its connections speak. `has_identity`: TLS can end here.
+    pub fn spoken(&self, has_identity: bool) -> Vec<Protocol> {
+        let service = self.stream_service(has_identity);
+        let spoken = [(Protocol::Turn, service.turn), (Protocol::Tls, service.tls)];
+        spoken.into_iter().filter(|(_, speaks)| *speaks).map(|(protocol, _)| protocol).collect()
+    }
+
+    /// What its connections are, in one line.
+    pub fn summary(&self, has_identity: bool) -> String {
+        let spoken: Vec<&str> = self.spoken(has_identity).into_iter().map(Protocol::title).collect();
+        let mut parts = vec![spoken.join(" and ")];
+        let routes = self.routes.iter().take(SHOWN_ROUTES);
+        let mut routes: Vec<String> =
+            routes.map(|(name, route)| ShownRoute(name, route).to_string()).collect();
+        if let Some(more) = self.routes.len().checked_sub(SHOWN_ROUTES).filter(|more| *more > 0) {
+            routes.push(format!("{more} more"));
+        }
+        if !routes.is_empty() {
+            parts.push(format!("routes {}", routes.join(", ")));
+        }
+        let default = self.default_backend.as_ref();
+        parts.extend(default.map(|backend| format!("other names -> {}", ShownBackend(backend))));
+        parts.extend(self.http.as_ref().map(|backend| format!("plain HTTP -> {}", ShownBackend(backend))));
+        if !self.proxy_from.is_empty() {
+            let from: Vec<String> = self.proxy_from.iter().map(Cidr::to_string).collect();
+            parts.push(format!("PROXY header {} from {}", self.proxy.as_str(), from.join(", ")));
+        }
+        parts.join("; ")
+    }
+
     /// Whether some TLS connections are passed on unopened, for which no certificate is needed.
     pub fn passes_tls(&self) -> bool {
         self.default_backend.is_some() || self.routes.values().any(|route| matches!(route, Route::Pass(_)))
+    }
+
+    /// Whether TLS connections for this name are passed on unopened by a route.
+    pub fn passes_on(&self, name: &str) -> bool {
+        let route = CertificateName::candidates(name).find_map(|name| self.routes.get(&name));
+        matches!(route, Some(Route::Pass(_)))
     }
 
     /// The same for the workers. `has_identity`: there is a certificate.

@@ -366,6 +366,12 @@ impl Settings {
         addresses.iter().map(recall).collect()
     }
 
+    /// Whether a listener passes TLS connections for this name on to a backend.
+    pub fn passes_on(&self, address: SocketAddr, name: &str) -> bool {
+        let at = self.listener.iter().filter(|section| section.each().any(|one| one.address == address));
+        at.into_iter().any(|section| section.service.passes_on(name))
+    }
+
     /// The transport and the address of every listener.
     pub fn listener_addresses(&self) -> Vec<(Transport, SocketAddr)> {
         self.listeners().into_iter().map(|one| (one.transport, one.address)).collect()

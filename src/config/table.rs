@@ -586,7 +586,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Addresses behind which many clients are: balancers, NAT gateways and proxies of your own. Limits per source address, on \
               responses without authentication and on connections, are a hundred times as large for them. They are never without a \
               limit, because the source of a datagram can be forged. Nothing that such a machine says about its clients is \
-              believed.",
+              believed, unless it is in `proxy_from` of a `[[listener]]`.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -628,7 +628,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.limits.handshake_timeout },
         default: "10",
         example: "",
-        doc: "Seconds that a TLS handshake may take before the connection is closed.",
+        doc: "Seconds that a TLS handshake may take before the connection is closed; also a PROXY protocol header, and the message of a \
+              TLS client that has the name which `routes` ask for.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -637,7 +638,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.limits.first_message_timeout },
         default: "10",
         example: "",
-        doc: "Seconds that a connection may take to send its first complete message before it is closed.",
+        doc: "Seconds that a connection may take to send its first complete message, over TLS after the handshake, before it is \
+              closed; also the first bytes of a connection for a backend.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -669,8 +671,9 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "10000",
         example: "",
         doc: "Connections in total that are passed on to a backend (`[listener.routes]`, `default_backend`, `http`). They count apart \
-              from `connections`, so that a busy site takes nothing from TURN clients. Further ones are closed immediately. Each \
-              needs two file descriptors, and up to six where the kernel moves its bytes.",
+              from `connections`, so that a busy site takes nothing from TURN clients. When there are as many, the oldest one of the \
+              source that has most of them makes room for a new one. Each needs two file descriptors, so the limit on open files \
+              bounds them too.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -682,7 +685,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         },
         default: "1024",
         example: "",
-        doc: "Those of them per IPv4 address or IPv6 /64.",
+        doc: "Those of them per IPv4 address or IPv6 /64. Connections beyond the limit are closed immediately. For `exempt_sources` the \
+              limit is a hundred times as large.",
         reload: Reload::Live,
         coturn: &[],
     },

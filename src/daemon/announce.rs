@@ -27,6 +27,7 @@ const IPV6_ONLY: &str = "there is no IPv4 relayed address, so clients that name 
 /// Logs what a relay that has just started does.
 pub fn relay(settings: &Settings, site: &Site, place: &Place) {
     info!("listening for clients on {}", listeners(site));
+    services(settings, site).iter().for_each(|line| info!("{line}"));
     match (settings.tls.has_certificate(), settings.tls.is_self_signed()) {
         (false, _) => info!("TLS is off: no certificate is configured (tls.cert and tls.key)"),
         (true, true) => warn!("{SELF_SIGNED}"),
@@ -64,6 +65,24 @@ pub fn relay(settings: &Settings, site: &Site, place: &Place) {
         let scheme = if settings.http.tls { "https" } else { "http" };
         info!("serving metrics and health on {scheme} {}", list(&settings.http.listen));
     }
+}
+
+/// What TCP connections may be, a line for all addresses where that is the same.
+fn services(settings: &Settings, site: &Site) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<SocketAddr>)> = Vec::new();
+    let open = settings.recall(&[], &site.listeners);
+    for one in open.into_iter().filter(|one| one.transport.is_stream()) {
+        let summary = one.service.summary(settings.tls.has_certificate());
+        match groups.iter_mut().find(|(other, _)| *other == summary) {
+            Some((_, addresses)) if addresses.contains(&one.address) => {}
+            Some((_, addresses)) => addresses.push(one.address),
+            None => groups.push((summary, vec![one.address])),
+        }
+    }
+    let line = |(summary, addresses): &(String, Vec<SocketAddr>)| {
+        format!("TCP connections to {} may speak {summary}", list(addresses))
+    };
+    groups.iter().map(line).collect()
 }
 
 /// What the relay serves, in one line.

@@ -173,7 +173,7 @@ impl Daemon<'_> {
         Status {
             uptime: self.instance.uptime(),
             instance: self.instance.clone(),
-            listeners: site.listeners.clone(),
+            listeners: status::listeners(settings, &site.listeners, self.relay.identities().is_some()),
             http: settings.http.listen.clone(),
             control_socket: self.admin.control_path().map(Path::to_owned),
             admin: self.admin.listeners().collect(),

@@ -259,7 +259,8 @@ impl RunningRelay {
         // Browsers refuse a self-signed one whatever the name.
         let certificates = self.certificates().into_iter().filter(|one| !one.is_self_signed);
         let certified: Vec<String> = certificates.flat_map(|one| one.names).collect();
-        ice::urls(&site.listeners, &site.relay, &site.external, domain, &certified)
+        let is_passed = |address, name: &str| self.settings.passes_on(address, name);
+        ice::urls(&site.listeners, &site.relay, &site.external, domain, &certified, &is_passed)
     }
 
     /// How many users are revoked.

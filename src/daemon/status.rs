@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,8 +12,8 @@ use super::certificates::CertificateStatus;
 use super::overlays::Overlay;
 use super::reload::{ReloadError, ReloadReport};
 use super::{random, state, unix_now};
-use crate::config::Settings;
 use crate::config::settings::AuthSettings;
+use crate::config::{Listener, Protocol, ServiceSettings, Settings};
 use crate::datapath::{SpliceStats, WorkerStats};
 use crate::turn::peers::{PeerRule, refused_by_default};
 use crate::turn::{PerFamily, Transport};
@@ -35,7 +36,7 @@ pub struct Status {
     /// How long it has run.
     pub uptime: Duration,
     /// The listeners for clients.
-    pub listeners: Vec<(Transport, SocketAddr)>,
+    pub listeners: Vec<ListenerStatus>,
     /// The listeners for metrics and health.
     pub http: Vec<SocketAddr>,
     /// The control socket, if there is one.
@@ -70,6 +71,19 @@ pub struct Status {
     pub revoked: u64,
     /// The last reload.
     pub last_reload: Option<LastReload>,
+}
+
+/// A listener for clients, and what it serves.
+#[derive(Clone, Debug)]
+pub struct ListenerStatus {
+    /// What its clients are offered.
+    pub transport: Transport,
+    /// What it is bound to.
+    pub address: SocketAddr,
+    /// What its TCP connections speak; nothing for UDP.
+    pub protocols: Vec<Protocol>,
+    /// What its TCP connections may be.
+    pub service: Arc<ServiceSettings>,
 }
 
 /// Who may use a relay: what a program needs that issues credentials, and no secret.
@@ -188,6 +202,21 @@ impl Counts {
         }
         counts
     }
+}
+
+/// The listeners that this machine could open. `has_identity`: TLS can end here.
+pub(super) fn listeners(
+    settings: &Settings,
+    open: &[(Transport, SocketAddr)],
+    has_identity: bool,
+) -> Vec<ListenerStatus> {
+    let status = |one: Listener| ListenerStatus {
+        transport: one.transport,
+        address: one.address,
+        protocols: if one.transport.is_stream() { one.service.spoken(has_identity) } else { Vec::new() },
+        service: one.service,
+    };
+    settings.recall(&[], open).into_iter().map(status).collect()
 }
 
 /// Every rule about peers with its origin: those of programs, of the configuration, of its listeners, and the defaults.

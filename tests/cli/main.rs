@@ -11,6 +11,7 @@ mod probes;
 mod render;
 mod secrets;
 mod settings;
+mod shared_port;
 mod signals;
 mod streams;
 mod users;

@@ -94,7 +94,7 @@ fn check_reports_a_wrong_private_key() {
 }
 
 /// Adds a certificate and a TLS listener to a configuration.
-fn certify(place: &Place) -> CertificateDer<'static> {
+pub fn certify(place: &Place) -> CertificateDer<'static> {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(["relay.example.org".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -107,7 +107,7 @@ fn certify(place: &Place) -> CertificateDer<'static> {
     certificate.der().clone()
 }
 
-fn connect(port: u16) -> TcpStream {
+pub fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
@@ -125,7 +125,7 @@ fn tls(port: u16, certificate: &CertificateDer<'static>) -> StreamOwned<ClientCo
 }
 
 /// Sends a Binding request and returns the mapped address.
-fn binding(stream: &mut (impl Read + Write)) -> SocketAddr {
+pub fn binding(stream: &mut (impl Read + Write)) -> SocketAddr {
     let request = Encoder::new(Class::Request, Method::Binding, TransactionId([7; 12])).finish();
     stream.write_all(&request).unwrap();
     let mut response = vec![0; 20];

@@ -1,6 +1,9 @@
 """SIGHUP reads the configuration again and applies what has changed. Running calls continue, and a mistake changes nothing."""
 
 import signal
+import socket
+import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +16,7 @@ from calls import Calls
 from hosts import eventually
 from relay import PASSWORD, SECRET, USER
 from streams import StreamClient
+from streams import connect as stream
 from turn import User, error_code, time_limited
 
 ALICE = User(USER, PASSWORD)
@@ -315,3 +319,91 @@ def test_nonces_survive_a_reload(start, host, connect):
     reload(relay, auth={"secrets": [NEW_SECRET]})
     client.allocate()
     assert client.nonce == nonce
+
+
+class Backend:
+    """A server on a host that answers whatever it is sent with its own port."""
+
+    def __init__(self, host):
+        with host.inside():
+            self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            with client:
+                if client.recv(4096):
+                    client.sendall(str(self.port).encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # A thread in accept() holds the socket open otherwise.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def client_hello(name):
+    """The bytes with which a TLS client asks for a name."""
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+def answers(clients, server, name):
+    """What the backend of a name answers to a ClientHello."""
+    with stream(clients, server) as connection:
+        connection.sendall(client_hello(name))
+        return connection.recv(100).decode()
+
+
+def test_a_shared_port_changes_under_live_calls(start, host, clients, peers, connect, authority, tls):
+    """A reload that adds a route, changes its backend, or takes TCP or TLS away and brings it back keeps the socket of the
+    port: calls over UDP, TCP and TLS on it go on, and so does a connection that has said nothing yet. New connections are
+    served by the new file.
+    """
+    server, address = (host.v4, 443), f"{host.v4}:443"
+    trust = {"trust": authority.certificate, "name": "turn.example.org"}
+
+    def shared(*transports, **routes):
+        section = {"address": address, "transports": ["udp", *transports], "routes": routes}
+        return {"tls": tls, "listener": [section]}
+
+    with Backend(host) as first, Backend(host) as second:
+        relay = start(host, **shared("tcp", "tls"))
+        over = [StreamClient(clients, server, ALICE, **how) for how in ({}, trust)]
+        live = [connect(server=server), *over]
+        silent = StreamClient(clients, server, ALICE)
+        with peers.udp() as peer:
+            for client in live:
+                client.allocate()
+            channels = [client.bind(peer.getsockname()) for client in live]
+            for said, transports, backend in (
+                (f"route www.example.org -> {first.address} added", ("tcp", "tls"), first),
+                (f"{second.address} (was {first.address})", ("tcp", "tls"), second),
+                (f"tls {address} removed", ("tcp",), second),
+                (f"tls {address} added", ("tls",), second),
+                (f"route www.example.org -> {second.address} removed", ("tls", "tcp"), None),
+            ):
+                routes = {"www.example.org": backend.address} if backend else {}
+                outcome = reload(relay, **shared(*transports, **routes))
+                assert "is reloaded" in outcome, outcome
+                assert any(said in what for _, what in reloaded(relay)), (said, reloaded(relay))
+                for client, channel in zip(live, channels):
+                    assert client.refresh() == 600
+                    client.send_channel(channel, b"on it goes")
+                    assert peer.recvfrom(100)[0] == b"on it goes"
+                for how in ({}, trust):
+                    StreamClient(clients, server, ALICE, **how).allocate()
+                if backend:
+                    assert answers(clients, server, "www.example.org") == str(backend.port)
+            silent.allocate()

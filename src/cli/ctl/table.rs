@@ -170,6 +170,10 @@ pub fn status(value: &Value) -> String {
     }
     rows.extend(items(&value["backends"]).map(|one| ("backend", backend(one))));
     let mut out = pairs(&rows);
+    let services = services(items(&value["listeners"]));
+    if !services.is_empty() {
+        let _ = write!(out, "\nTCP connections:\n{services}");
+    }
     let _ = writeln!(out, "\nICE URLs for clients:");
     for url in items(&value["ice_urls"]) {
         let _ = writeln!(out, "  {}", cell(url));
@@ -190,6 +194,40 @@ fn backend(one: &Value) -> String {
         since => format!(", cannot be reached since {}: {}", cell(since), cell(&one["error"])),
     };
     format!("{}, {open}{failing}", cell(&one["backend"]))
+}
+
+/// What the TCP connections of listeners may be. TCP and TLS at one address are one socket.
+fn services<'a>(listeners: impl Iterator<Item = &'a Value>) -> String {
+    let mut out = String::new();
+    let mut told: Vec<&Value> = Vec::new();
+    let backend = |one: &Value| {
+        let proxy = if one["send_proxy"] == true { " (send_proxy)" } else { "" };
+        format!("{}{proxy}", cell(&one["address"]))
+    };
+    for one in listeners.filter(|one| one["protocols"].is_array()) {
+        if told.contains(&&one["address"]) {
+            continue;
+        }
+        told.push(&one["address"]);
+        let _ = write!(out, "  {} {}", cell(&one["address"]), list(&one["protocols"]));
+        for (key, what) in [("default_backend", "other names"), ("http", "plain HTTP")] {
+            if !one[key].is_null() {
+                let _ = write!(out, "; {what} -> {}", backend(&one[key]));
+            }
+        }
+        if !one["proxy"].is_null() {
+            let _ = write!(out, "; PROXY header {} from {}", cell(&one["proxy"]), list(&one["proxy_from"]));
+        }
+        out.push('\n');
+        for route in items(&one["routes"]) {
+            let backends = [("pass", ""), ("http", "http "), ("h2c", "h2c ")].into_iter();
+            let backends = backends.filter(|(key, _)| !route[*key].is_null());
+            let backends: Vec<String> =
+                backends.map(|(key, kind)| format!("{kind}{}", backend(&route[key]))).collect();
+            let _ = writeln!(out, "    {} -> {}", cell(&route["name"]), backends.join(", "));
+        }
+    }
+    out
 }
 
 /// Who may use the relay.

@@ -99,15 +99,15 @@ pub static KEYS: &[Key] = &[
         "tcp-proxy-port",
         Value,
         Lost("listen"),
-        "has no counterpart: the PROXY protocol is not supported. Let the balancer connect to a port of `tcp` without it, and list its \
-         address in limits.exempt_sources",
+        "is a [[listener]] here, for example with address = \"0.0.0.0:5555\" for tcp-proxy-port=5555, transports = [\"tcp\"] and proxy_from \
+         with the addresses of the balancers, which only the operator knows: coturn believes a PROXY protocol header from everybody, \
+         hairpin only from those",
     ),
     key(
         "aux-server",
         Value,
         Translated,
-        "is one more address of `listen.udp` and `listen.tcp`; its port 443, if there is a certificate, of `listen.tls` instead of \
-         `listen.tcp`.",
+        "is one more address of `listen.udp`, `listen.tcp` and, if there is a certificate, of `listen.tls`.",
     ),
     key("no-udp", Flag, Translated, "empties `listen.udp`."),
     key("no-tcp", Flag, Translated, "empties `listen.tcp`."),

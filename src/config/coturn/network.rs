@@ -159,18 +159,16 @@ fn listeners(
             document.comment("listen", Weight::Note, Place::line(entry.line), text);
             continue;
         }
-        let is_tls = has_tls && socket.port() == 443;
-        let (list, kind, other) =
-            if is_tls { (&mut tls, "TLS", "plain TCP") } else { (&mut tcp, "plain TCP", "TLS") };
-        if !list.iter().any(covers) {
-            list.push(socket);
+        // TCP and TLS at one address are one socket, and it can only be opened if neither list has it in another way.
+        if !tcp.iter().chain(&tls).any(|other| covers(other) && *other != socket) {
+            for list in [&mut tcp, &mut tls] {
+                if !list.contains(&socket) {
+                    list.push(socket);
+                }
+            }
         }
         udp.push(socket);
         aux.push(entry.line);
-        let text = format!(
-            "aux-server={socket} serves UDP and {kind}; coturn also serves {other} there, which needs a port of its own here"
-        );
-        document.comment("listen", Weight::Lost, Place::line(entry.line), text);
     }
     at.extend(&aux);
     tls_at.extend(aux);
@@ -187,35 +185,21 @@ fn listeners(
     if !has_tls {
         tls.clear();
     }
-    let shared: Vec<SocketAddr> = tcp.iter().filter(|socket| tls.contains(socket)).copied().collect();
-    tcp.retain(|socket| !shared.contains(socket));
     let sockets = |list: &[SocketAddr]| Value::from_iter(list.iter().map(ToString::to_string));
     document.set("listen.udp", sockets(&udp), Place::Lines(udp_at));
-    document.set("listen.tcp", sockets(&tcp), Place::Lines(tcp_at.clone()));
-    if !shared.is_empty() {
-        let shared: Vec<_> = shared.iter().map(ToString::to_string).collect();
-        let text = format!(
-            "coturn tells TLS from plain TCP on one port; hairpin serves TLS on {}. Clients of turn: URLs with transport=tcp need \
-             another port: list it here, and name it in their URLs",
-            shared.join(" and ")
-        );
-        document.remark(Weight::Danger, Place::Lines(tcp_at), text);
-    }
+    document.set("listen.tcp", sockets(&tcp), Place::Lines(tcp_at));
     if !tls.is_empty() {
         document.set("listen.tls", sockets(&tls), Place::Lines(tls_at.clone()));
         if lines.last("no-dtls").is_none_or(|entry| entry.flag() == Some(false)) {
             let text = "coturn before 4.17 also speaks DTLS on this port over UDP, which hairpin does not; browsers do not use it";
             document.remark(Weight::Note, Place::Nowhere, text);
         }
-        if tcp.iter().any(|socket| socket.port() == plain) {
-            let text = format!(
-                "coturn also accepts TLS on port {plain} and plain TCP on port {tls_port}; here each has its own, as URLs say anyway"
-            );
-            document.remark(Weight::Note, Place::Nowhere, text);
-        }
     } else if has_tls {
         // A certificate alone turns TLS on.
         document.set("listen.tls", sockets(&tls), Place::Lines(tls_at));
+        let text = "no URL for TLS is offered, but there is a certificate, so TLS is also understood on the ports of tcp; remove it if \
+                    nothing else needs it";
+        document.remark(Weight::Note, Place::Nowhere, text);
     } else if let Some(entry) = lines.last("tls-listening-port").filter(|_| lines.on("no-tls").is_none()) {
         let text = "tls-listening-port is left out: TLS needs cert and pkey";
         document.comment("listen", Weight::Lost, Place::line(entry.line), text);

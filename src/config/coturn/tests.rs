@@ -804,10 +804,15 @@ mod network {
             aux,
             [
                 ["192.0.2.1:3478", "192.0.2.1:443", "[2001:db8::1]:80"].map(String::from).to_vec(),
-                ["192.0.2.1:3478", "[2001:db8::1]:80"].map(String::from).to_vec(),
-                ["192.0.2.1:5349", "192.0.2.1:443"].map(String::from).to_vec(),
+                ["192.0.2.1:3478", "192.0.2.1:443", "[2001:db8::1]:80"].map(String::from).to_vec(),
+                ["192.0.2.1:5349", "192.0.2.1:443", "[2001:db8::1]:80"].map(String::from).to_vec(),
             ]
         );
+        // TCP and TLS are told apart on each of them, as in coturn.
+        let without = listeners("listening-ip=192.0.2.1\naux-server=192.0.2.1:443");
+        assert_eq!((&without[1][1], without[2].len()), (&"192.0.2.1:443".to_owned(), 0));
+        let covered = listeners(&format!("{TLS}no-udp\naux-server=192.0.2.1:5349"));
+        assert_eq!((covered[1].len(), covered[2].len()), (2, 2), "a wildcard listener has it");
         let text = text_of("aux-server=192.0.2.1:3478\naux-server=nonsense\nlistening-port=x");
         assert!(
             says(&text, "another listener has that address already")
@@ -842,19 +847,20 @@ mod network {
         assert_eq!(udp[2], "192.0.2.1:3480", "an auxiliary listener is behind the same NAT");
     }
 
-    /// coturn tells TLS from plain TCP on one port by the first byte.
+    /// TLS and plain TCP on one port are told apart by the first byte, as in coturn.
     #[test]
-    fn one_port_for_tcp_and_tls_serves_tls() {
+    fn tcp_and_tls_may_have_one_port() {
         let conf = format!("{TLS}listening-ip=192.0.2.1\nlistening-port=443\ntls-listening-port=443");
-        assert_eq!(
-            listeners(&conf),
-            [vec!["192.0.2.1:443".to_owned()], vec![], vec!["192.0.2.1:443".to_owned()]]
-        );
-        let text = text_of(&conf);
-        assert!(
-            says(&text, "coturn tells TLS from plain TCP on one port; hairpin serves TLS on 192.0.2.1:443"),
-            "{text}"
-        );
+        let one = vec!["192.0.2.1:443".to_owned()];
+        assert_eq!(listeners(&conf), [one.clone(), one.clone(), one]);
+    }
+
+    /// coturn believes a PROXY header from everybody, which no configuration of hairpin says without an address.
+    #[test]
+    fn a_port_for_the_proxy_protocol_needs_the_addresses_of_the_balancers() {
+        let text = text_of("tcp-proxy-port=5555");
+        assert!(says(&text, "lost: tcp-proxy-port=5555 is a [[listener]] here"), "{text}");
+        assert!(says(&text, "proxy_from with the addresses of the balancers"), "{text}");
     }
 
     #[test]
