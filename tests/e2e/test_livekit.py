@@ -61,6 +61,26 @@ def test_a_relay_behind_a_nat(start, start_livekit, cloud, sfu, pages):
     meet(pages, room, "udp", at=OUTSIDE[0])
 
 
+def test_one_name_and_one_port(start, start_livekit, sfu, pages, authority):
+    """`wss://` signalling and `turns:` share a name and port 443, the only one that the browsers' networks let out."""
+    route = {ONE_NAME: {"http": f"127.0.0.1:{SIGNAL}"}}
+    start(
+        sfu,
+        listen={"udp": []},
+        listener=[{"address": "0.0.0.0:443", "transports": ["tls"], "routes": route}],
+        relay={"addresses": [sfu.v4], "ports": RELAY_RANGE},
+        tls=certificate(authority, ONE_NAME),
+        peers=peers(sfu.v4),
+    )
+    servers = [{"host": ONE_NAME, "port": 443, "protocol": "tls", "secret": SECRET, "ttl": 600}]
+    room = start_livekit(sfu, url=f"wss://{ONE_NAME}", rtc={"turn_servers": servers})
+    for page in pages:
+        page.reaches_only((sfu.v4, [443], "tcp"))
+    meet(pages, room, "tls", at=sfu.v4)
+    for page in pages:
+        assert page.state == "connected" and page.urls == [f"turns:{ONE_NAME}:443?transport=tcp"]
+
+
 # LiveKit's own TURN server is on its loopback interface. Clients are told node_ip and the domain, whose ports the relay has.
 EMBEDDED = {"enabled": True, "domain": ONE_NAME, "udp_port": 3478, "tls_port": 5349, "external_tls": True}
 EMBEDDED |= {"bind_addresses": ["127.0.0.1"]}
