@@ -105,7 +105,7 @@ class Firefox:
         if not self._connection:
             eventually(connects, 60)
             self._receive()  # a greeting
-            self._ask("WebDriver:NewSession", capabilities={})
+            self._ask("WebDriver:NewSession", 180, capabilities={})  # a loaded machine takes long
             self._ask("WebDriver:SetTimeouts", script=600_000, pageLoad=60_000)
         if url:
             self.load(url)

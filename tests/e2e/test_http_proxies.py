@@ -49,8 +49,8 @@ def proxies(switch, host, office):
 
 @pytest.fixture
 def relay(start, host, tls):
-    """A relay with TLS on port 443, which has a name."""
-    return start(host, listen={"tls": ["0.0.0.0:443"]}, tls=tls)
+    """A relay with TCP and TLS on port 443, which has a name."""
+    return start(host, listen={"tcp": ["0.0.0.0:443"], "tls": ["0.0.0.0:443"]}, tls=tls)
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def browsers(office, proxies, authority):
             page.close()
 
 
-def calls(page, name):
-    """A call of this user over the relay's TLS URL alone."""
+def calls(page, name, url=URL, protocol="tls"):
+    """A call of this user over one URL of the relay alone."""
     user = time_limited(SECRET, name)
-    call(page, {"iceServers": [{"urls": [URL], "username": user.name, "credential": user.password}]})
-    flows(page, "tls")
+    call(page, {"iceServers": [{"urls": [url], "username": user.name, "credential": user.password}]})
+    flows(page, protocol)
 
 
 def tunnelled(client, proxy, host, authority, *protocols, user=None):
@@ -120,9 +120,12 @@ def test_a_call_outlives_the_idle_timeout(relay, proxies, browsers, office, host
 
 
 def test_every_browser_through_every_proxy(relay, proxies, browsers):
-    """The same browsers with their proxies exchanged. They ask the proxy for the relay by its name: their own DNS is not needed."""
+    """The same browsers with their proxies exchanged, also without TLS, which these proxies do not look for. They ask the proxy for
+    the relay by its name: their own DNS is not needed.
+    """
     for page, name in zip(browsers(*reversed(proxies)), ("chromium", "firefox")):
         calls(page, name)
+        calls(page, name, f"turn:{NAME}:443?transport=tcp", "tcp")
     for proxy in proxies:
         assert f"CONNECT {NAME}:443" in proxy.log
 
