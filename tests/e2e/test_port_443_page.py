@@ -192,6 +192,35 @@ def test_one_name(serve, nginx, get, relays, clients):
     relays(MEET)
 
 
+def in_front(relay, site, get, relays, clients):
+    """The website and the relay see who the clients are, behind a proxy that knows."""
+    assert get(WEBSITE) == TEXT
+    assert seen(site) == [f"{clients.v4} HTTP/2.0 {WEBSITE} 192.0.2.66"]
+    relays()
+    opened = eventually(lambda: re.findall(r"allocation opened client=(\S+):\d+ ", relay.log))
+    assert set(opened) == {clients.v4}
+    assert not re.search(r"connection closed|handshake failed", relay.log), "a health check is no error"
+
+
+def test_behind_haproxy(serve, nginx, get, relays, host, clients, programs, tmp_path):
+    """3: HAProxy chooses by name; its health checks are no lines of the log."""
+    shape = files("3. Behind HAProxy")
+    site = nginx([files("1. hairpin in front")["www.conf"]])
+    relay = serve(shape["hairpin.toml"])
+    (tmp_path / "haproxy.cfg").write_text(shape["haproxy.cfg"])
+    programs.append(Program(host, tmp_path / "haproxy", "haproxy", "-db", "-f", tmp_path / "haproxy.cfg"))
+    listens(programs[-1].start())
+    in_front(relay, site, get, relays, clients)
+
+
+def test_behind_nginx(serve, nginx, get, relays, clients):
+    """4: nginx chooses by name."""
+    main = files("4. Behind nginx")["90-port443.conf"]
+    site = nginx([files("1. hairpin in front")["www.conf"]], [main])
+    relay = serve(files("3. Behind HAProxy")["hairpin.toml"])
+    in_front(relay, site, get, relays, clients)
+
+
 def test_a_second_address(serve, nginx, get, relays, host, clients):
     """5: the relay and the website have port 443 at an address each."""
     host.add_address("203.0.113.8/24")
@@ -290,11 +319,14 @@ def test_every_quoted_line_is_written(serve, host, clients, authority, live, tmp
     assert relay.stop() == 0
 
     behind = serve(files("3. Behind HAProxy")["hairpin.toml"])
+    with host.tcp("127.0.0.1", 5349) as without:
+        without.sendall(bytes(20))
+        eventually(lambda: "missing_proxy_header" in behind.log)
     with backend(host, port=443):
         (tmp_path / "hairpin.toml").write_text(front.replace(LIVE, str(live)))
         behind.ctl("reload", status=1)
 
     written = relay.log + behind.log
     lines = re.findall(r"^ {4,}((?:ERROR|WARN|INFO) .*)$", (DOCS / PAGE).read_text(), flags=re.M)
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert not [line for line in lines if not pattern(line).search(written)], written
