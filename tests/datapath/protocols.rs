@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hairpin::datapath::stream::StreamLimits;
 use hairpin::datapath::stream::stats::{ConnectionEnd, HandshakeFailure};
@@ -17,6 +17,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio::time::Instant;
 
 use crate::client::{Client, ClientSocket, connect};
 use crate::world::{Relay, TIMEOUT, alone, block_on, relay};
@@ -319,8 +320,8 @@ fn a_listener_serves_what_is_set() {
             let mut client = connect(place.relay.tcp);
             client.write_all(bytes).unwrap();
             match *what {
-                "TURN" if turn => drop(client.read_exact(&mut [0; 20]).unwrap()),
-                "TLS" if tls => drop(client.read_exact(&mut [0; 5]).unwrap()),
+                "TURN" if turn => client.read_exact(&mut [0; 20]).unwrap(),
+                "TLS" if tls => client.read_exact(&mut [0; 5]).unwrap(),
                 "HTTP" | "HTTP/2" if http.is_some() => drop(web.answer(bytes, b"")),
                 _ => {
                     closed_without_an_answer(&client);
