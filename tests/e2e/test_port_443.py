@@ -5,6 +5,7 @@ relay's own name, for clients whose network lets out nothing but that port.
 import hashlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,11 +22,12 @@ from authority import Authority
 from browser import Browser
 from conftest import NAME
 from firefox import Firefox
-from hosts import Switch
+from hosts import Switch, eventually
+from livekit import SIGNAL, Sidecar, join_token
 from relay import PASSWORD, PROGRAM, USER
 from streams import StreamClient
 from turn import User
-from web import ROUTES, SITE, website
+from web import HTTP, HTTPS, ROUTES, SITE, website
 
 HERE = Path(__file__).parent
 PAGE = f"https://{SITE}"
@@ -173,12 +176,16 @@ def test_calls_beside_a_website_and_a_web_socket(browser, switch, serve, host, w
     page.run(f"globalThis.echo = new Echo('wss://{NAME}/echo')")
     assert page.run("Promise.all([call.echo(50, 1000), echo.echo(50, 1000), call.watch(10)])")[:2] == [True, True]
     assert page.run("echo.echo(20, 100000)")
+    # The page's connection, and that of the WebSocket
+    for port in (HTTPS, HTTP):
+        relay.reaches("spliced_connections", 1, backend=f"127.0.0.1:{port}")
     # A large file is read while the call goes on.
     assert page.run("fetch('/large', { cache: 'reload' }).then((response) => response.arrayBuffer()).then((all) => all.byteLength)") == len(web.large)
     flows(page, host, "tls")
-    assert web.request(host=SITE, path="/call.js")["client"] == at.v4
+    assert web.request(host=SITE, path="/call.js", client=at.v4)
     page.run("echo.socket.close()")
-    assert web.request(host=NAME, path="/echo", status=101)["client"] == at.v4
+    assert web.request(host=NAME, path="/echo", status=101, client=at.v4)
+    relay.becomes("spliced_connections", 0, backend=f"127.0.0.1:{HTTP}")
     page.run("call.ends.forEach((end) => end.close())")
     relay.becomes("allocations", 0)
 
@@ -208,6 +215,38 @@ def printed(relay, host):
     """The ICE servers that `hairpin credentials` prints."""
     file = relay.folder / "hairpin.toml"
     return json.loads(host.run(PROGRAM, "credentials", "--config", file, "--domain", NAME, "--user", "bob"))
+
+
+def told(sidecar):
+    """The ICE URLs that the sidecar has for a participant."""
+
+    def urls():
+        """the sidecar knows the relay's URLs"""
+        status, _, body = sidecar.get("/v1/ice-servers", {"Authorization": f"Bearer {join_token('somebody')}"})
+        return status == 200 and [url for server in json.loads(body)["iceServers"] for url in server["urls"]]
+
+    return eventually(urls)
+
+
+def test_udp_443_comes_before_tcp_443(serve, host, authority, tmp_path, request):
+    """Clients try the URLs in this order, and UDP is what a call wants: `hairpin credentials`, `hairpin ctl status` and the
+    sidecar agree.
+    """
+    relay = serve(transports=("udp", "tcp", "tls"))
+    livekit = SimpleNamespace(url=f"ws://127.0.0.1:{SIGNAL}", address=host.v4)
+    sidecar = Sidecar(relay, livekit, tmp_path / "sidecar", authority)
+    # The relay tells the URLs.
+    sidecar.file.write_text(re.sub(r"^urls = .*\n", "", sidecar.file.read_text(), flags=re.M))
+    request.node.programs = [sidecar]
+    try:
+        from_sidecar = told(sidecar.start())
+    finally:
+        sidecar.kill()
+    from_cli = [url for server in printed(relay, host)["iceServers"] for url in server["urls"]]
+    for urls in (from_cli, from_sidecar, relay.ask("status")["ice_urls"]):
+        over = ["udp" if url.endswith("=udp") else "tcp" for url in urls]
+        assert set(over) == {"udp", "tcp"} and over == sorted(over, reverse=True), urls
+        assert all(":443?" in url for url in urls), urls
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
@@ -269,10 +308,10 @@ def test_web_clients_beside_turn_clients(serve, host, clients, peers, authority,
     def fetched(version, name):
         """A large file arrives unchanged, over this version of HTTP."""
         file = web.folder / f"fetched-{version}-{name}"
-        used = curl(clients, host, authority, f"--{version}", "-o", file, "-w", "%{http_version}", f"https://{name}/large")
+        used = curl(clients, host, authority, f"--{version}", "-o", file, "-w", "%{http_version}", f"https://{name}/large?{version}")
         assert used == {"http1.1": "1.1", "http2": "2"}[version]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == large
-        line = web.request(host=name, path="/large", protocol="HTTP/1.1" if used == "1.1" else "HTTP/2.0")
+        line = web.request(host=name, path=f"/large?{version}", protocol="HTTP/1.1" if used == "1.1" else "HTTP/2.0")
         assert line["client"] == clients.v4 == line["told"], line
 
     def relayed(*options):
@@ -312,6 +351,7 @@ def test_web_clients_beside_turn_clients(serve, host, clients, peers, authority,
             each.result()
     for transport in ("tcp", "tls"):
         relay.reaches("relayed_packets_total", 80, direction="to_client", transport=transport)
+    relay.becomes("spliced_connections", 0)
     relay.becomes("connections", 0)
     # To nginx as to hairpin, clients come by IPv6, too.
     assert curl(clients, host, authority, "-6", f"{PAGE}/?v6") == (web.folder / "site" / "index.html").read_text()
@@ -321,7 +361,7 @@ def test_web_clients_beside_turn_clients(serve, host, clients, peers, authority,
 @pytest.mark.parametrize("name", [NAME, SITE])
 def test_kept_connections(name, serve, host, clients, authority, web):
     """Requests share a connection, with pauses that are longer than any deadline of TURN."""
-    serve(limits={"first_message_timeout": 1, "unfinished_message_timeout": 1, "idle_timeout": 1})
+    relay = serve(limits={"first_message_timeout": 1, "unfinished_message_timeout": 1, "idle_timeout": 1})
     connection = http.client.HTTPSConnection(name)
     connection.sock = secured(clients, authority, host, name)
     for n in range(4):
@@ -329,7 +369,9 @@ def test_kept_connections(name, serve, host, clients, authority, web):
         response = connection.getresponse()
         assert response.status == 200 and b"A real page" in response.read()
         time.sleep(1.5 if n < 2 else 0)
+    relay.becomes("spliced_connections", 1)
     connection.close()
+    relay.becomes("spliced_connections", 0)
     lines = [web.request(host=name, path=f"/?kept={n}") for n in range(4)]
     assert len({(line["connection"], line["client"], line["port"]) for line in lines}) == 1, lines
 

@@ -197,6 +197,7 @@ def test_slow_and_hostile_clients(start, switch, host, clients, peers, authority
         goes_on()
         site.close()
     relay.becomes("connections_closed_total", COUNT, reason="client_hello_too_large")
+    relay.becomes("spliced_connections", 0)
     relay.becomes("connections", len(calls))
     for client in calls:
         client.socket.close()
