@@ -321,16 +321,6 @@ def test_health_checks_are_not_logged(serve, dial, knock):
     assert len(relay.lines()) == before
 
 
-@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-@pytest.mark.parametrize("protocols", ["http/1.1", "h2", "webrtc,c-webrtc", "stun.turn,http/1.1"])
-def test_application_protocols(version, protocols, serve, host, clients, authority):
-    """RFC 7301 §3.1: a client that offers only other application protocols is served without ALPN."""
-    serve()
-    trusted = ["-CAfile", authority.certificate, "-verify_return_error", "-servername", NAME]
-    printed = clients.run("openssl", "s_client", "-connect", f"{host.v4}:5349", "-alpn", protocols, version, *trusted)
-    assert ("ALPN protocol: stun.turn" if "stun" in protocols else "No ALPN negotiated") in printed
-
-
 def test_relayed_counts(over, workers, serve, dial, peers):
     """Packets count as relayed when they have left, in the metrics and in the line about the closed allocation."""
     relay = serve(workers=workers, limits={"client_queue": 65536})
