@@ -151,7 +151,7 @@ pub fn status(value: &Value) -> String {
                 count("allocations", "allocation"),
                 count("permissions", "permission"),
                 count("channels", "channel"),
-                count("spliced_connections", "connection to backends"),
+                count("spliced_connections", "spliced connection"),
             ]
             .join(", "),
         ),

@@ -1,7 +1,7 @@
 //! Connections to backends on loopback, from the hand-over to the end.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -73,6 +73,18 @@ impl World {
         client
     }
 
+    /// A client without TLS at this address.
+    fn plain_from(&self, source: [u8; 4]) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&self.clients.local_addr().unwrap().into()).unwrap();
+        let client = TcpStream::from(socket);
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (accepted, _) = self.clients.accept().unwrap();
+        self.splice(accepted, None, b"");
+        client
+    }
+
     /// A client whose TLS ends here.
     fn tls(&self, received: &[u8]) -> StreamOwned<ClientConnection, TcpStream> {
         let (client, mut accepted) = self.client();
@@ -96,6 +108,8 @@ impl World {
     }
 
     fn accept(&self) -> TcpStream {
+        // It bounds accept(2), too.
+        SockRef::from(&self.server).set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, _) = self.server.accept().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -363,7 +377,7 @@ fn a_backend_that_cannot_be_reached() {
 
     // Its queue is full, and nobody accepts.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     socket.listen(0).unwrap();
     let full = TcpListener::from(socket);
     let address = full.local_addr().unwrap();
@@ -413,15 +427,17 @@ fn connections_are_bounded_per_source_and_in_total() {
     eventually(|| world.splicer.stats().connections == 0);
     let _next = (world.plain(b""), world.accept());
 
-    // At a full table the oldest of the busiest source makes room.
-    let limits = SpliceLimits { connections: 4, ..limits() };
-    let world = World::new(limits);
-    let exempt = || ExemptSources::new(&["127.0.0.1/32".parse().unwrap()]);
-    world.splicer.apply(limits, exempt(), [&world.backend].into_iter());
-    let held: Vec<_> = (0..5).map(|_| (world.plain(b""), world.accept())).collect();
-    assert!(is_reset(read_all(&held[0].0).1) && is_reset(read_all(&held[0].1).1));
+    // No source has more than a quarter, and at a full table the oldest of the busiest source makes room.
+    let world = World::new(SpliceLimits { connections: 4, ..limits() });
+    let mut held = Vec::new();
+    for n in 1..=5 {
+        held.push((world.plain_from([127, 0, 0, n]), world.accept()));
+        eventually(|| world.stats().total == u64::from(n));
+    }
     eventually(|| world.stats().closed[SpliceEnd::Displaced] == 1);
     eventually(|| world.splicer.stats().connections == 4);
+    assert_eq!(read_all(world.plain_from([127, 0, 0, 5])).0, b"");
+    assert_eq!(world.stats().failed[SpliceFailure::Limit], 1);
 }
 
 /// Any byte in either direction counts; one side that has closed its direction leaves the other the same time.
