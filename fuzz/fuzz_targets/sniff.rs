@@ -30,7 +30,9 @@ fuzz_target!(|input: &[u8]| {
             let framed = frame_len(bytes, channels);
             assert!(bytes.len() < FRAME_CHECKED || framed != Ok(None));
         }
-        Some(Sniffed::Proxy) => assert!(bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n")),
+        Some(Sniffed::Proxy) => {
+            assert!(bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n"))
+        }
         Some(Sniffed::Http2) => assert!(bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")),
         Some(Sniffed::Http) => assert!(bytes[0].is_ascii_uppercase() && bytes.contains(&b' ')),
         Some(Sniffed::Other) => assert!(frame_len(bytes, channels).is_err()),
