@@ -62,10 +62,13 @@ impl Default for ListenerDraft {
             default_backend: Placed::default(),
             proxy_from: Placed::default(),
             proxy: Placed::default(),
-            mss: 0,
+            mss: DEFAULT_MSS,
         }
     }
 }
+
+/// The largest TCP segment if the section has none.
+pub(super) const DEFAULT_MSS: u16 = 1360;
 
 /// The most sections: each opens several sockets per worker.
 const MOST: usize = 256;

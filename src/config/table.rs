@@ -221,11 +221,13 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     Setting {
         key: "listen.mss",
         kind: &SegmentSize(|s: &mut Settings| &mut s.listen.mss),
-        default: "0",
-        example: "1360",
+        default: "1360",
+        example: "",
         doc: "The largest segment of TCP and TLS connections in bytes (TCP_MAXSEG), in both directions, for clients behind networks in \
-              which large packets vanish in silence, because their routers send no ICMP or it is filtered. `0` leaves it to the \
-              kernel, which asks the interface and the route. A changed value holds for new connections.",
+              which large packets vanish in silence, because their routers send no ICMP or it is filtered. The default costs nothing \
+              on a link with an MTU of 1,500, and fits most tunnels; 1220 fits every path that carries IPv6. `0` leaves it to the \
+              kernel, which asks the interface and the route; it suits jumbo frames and proxies of the same machine. A changed value \
+              holds for new connections.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -1112,8 +1114,8 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
     Setting {
         key: "mss",
         kind: &SegmentSize(|l: &mut ListenerDraft| &mut l.mss),
-        default: "0",
-        example: "1360",
+        default: "1360",
+        example: "",
         doc: "The largest segment of its TCP connections in bytes, as in `listen.mss`.",
         reload: Reload::Live,
         coturn: &[],

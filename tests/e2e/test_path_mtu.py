@@ -156,7 +156,7 @@ def test_mss_of_every_listener(start, host, clients, tls):
     for address, port, mss in (
         *((address, port, 1000) for address in (host.v4, host.v6) for port in (3478, 5349)),
         (host.v4, 443, 900),
-        (host.v4, 444, 1460),
+        (host.v4, 444, 1360),
     ):
         with clients.tcp(address, port) as connection:
             # A client sends no longer segments than the relay has asked for.

@@ -72,7 +72,7 @@ fn the_other_settings_are_read() {
         ..ServiceSettings::default()
     };
     assert_eq!(service(text), expected);
-    assert_eq!(service(""), ServiceSettings::default());
+    assert_eq!(service(""), ServiceSettings { mss: 1360, ..ServiceSettings::default() });
     for text in [
         "default_backend = { pass = \"127.0.0.1:8443\", send_proxy = true }",
         "default_backend.pass = \"127.0.0.1:8443\"\ndefault_backend.send_proxy = true",
@@ -273,7 +273,7 @@ fn changes_are_told_by_route() {
         "default_backend none -> 127.0.0.1:4",
         "http 127.0.0.1:80 -> none",
         "proxy_from [] -> [10.0.0.0/8]",
-        "mss 0 -> 1300",
+        "mss 1360 -> 1300",
         "route a.example -> 127.0.0.1:1 (send_proxy) (was 127.0.0.1:1)",
         "route c.example -> 127.0.0.1:3 added",
         "route b.example -> 127.0.0.1:2 removed",
