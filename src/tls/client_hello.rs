@@ -99,25 +99,25 @@ impl HelloReader {
     /// The bytes cannot become a ClientHello, which is an error as soon as they show it.
     pub fn read(&mut self, received: &[u8]) -> Result<Option<ClientHello>, HelloError> {
         loop {
+            if self.at + RECORD_HEADER >= CLIENT_HELLO_MAX {
+                return Err(HelloError::TooLarge);
+            }
             let record = received.get(self.at..).unwrap_or_default();
             // RFC 8446 §5.1: the minor version is ignored.
             let (Some(&HANDSHAKE_RECORD) | None, Some(3) | None) = (record.first(), record.get(1)) else {
                 return Err(HelloError::NotHandshake);
             };
-            if self.at + RECORD_HEADER >= CLIENT_HELLO_MAX {
-                return Err(HelloError::TooLarge);
-            }
             let Some((&[_, _, _, high, low], payload)) = record.split_first_chunk() else { return Ok(None) };
             let len = usize::from(u16::from_be_bytes([high, low]));
             if len == 0 {
                 return Err(HelloError::EmptyRecord);
             }
-            let payload = &payload[..len.min(payload.len())];
-            self.check_header(payload)?;
             let end = self.at + RECORD_HEADER + len;
             if end > CLIENT_HELLO_MAX {
                 return Err(HelloError::TooLarge);
             }
+            let payload = &payload[..len.min(payload.len())];
+            self.check_header(payload)?;
             if payload.len() < len {
                 return Ok(None);
             }

@@ -255,12 +255,15 @@ fn errors_are_found_early() {
         (b"\x16\x03\x01\x00\x00".to_vec(), 5, HelloError::EmptyRecord),
         (b"\x16\x03\x01\x00\x10\x02".to_vec(), 6, HelloError::NotClientHello),
         (b"\x16\x03\x01\x40\x00\x01".to_vec(), 5, HelloError::TooLarge),
+        // The same whether or not the bytes behind it are there.
+        (b"\x16\x03\x01\x40\x00\x02".to_vec(), 5, HelloError::TooLarge),
         (b"\x16\x03\x01\x00\x10\x01\x01\x00\x00".to_vec(), 9, HelloError::TooLarge),
         ([&records(&message(None), &[3])[..8], b"\x17"].concat(), 9, HelloError::NotHandshake),
         (changed(hello.len() - 1, 0xFF), hello.len(), HelloError::ServerName),
         (changed(8, hello[8] - 1), hello.len(), HelloError::Malformed),
     ] {
         assert_eq!(first(&bytes), Some((len, error)), "{bytes:?}");
+        assert_eq!(read(&bytes), Err(error), "{bytes:?}");
     }
 }
 
