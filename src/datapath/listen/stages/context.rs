@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::config::StageConfig;
+use super::handshake_queue::HandshakeQueue;
 use crate::datapath::line_budget::LineBudgets;
 use crate::datapath::splice::splicer::Splicer;
 use crate::datapath::stream::admission::Admission;
@@ -26,6 +27,8 @@ pub(super) struct StageContext<S> {
     pub(super) log: RefCell<LineBudgets>,
     /// Takes connections for other servers.
     pub(super) splicer: Arc<Splicer>,
+    /// Whose handshake it is.
+    pub(super) handshakes: HandshakeQueue,
     pub(super) sink: S,
 }
 

@@ -9,7 +9,8 @@
 //! - `pipeline`: the way of a connection (`pending`) through the stages that follow
 //! - `proxy`: the header of a trusted proxy
 //! - `sniff`: what the connection speaks, by its first bytes
-//! - `tls`: the ClientHello (`client_hello`), where its name leads (`route`), the handshake, and what the connection speaks inside
+//! - `tls`: the ClientHello (`client_hello`), where its name leads (`route`), the handshake, for which connections
+//!   take turns (`handshake_queue`), and what the connection speaks inside
 //! - `splice`: the handover to another server
 //! - `not_served`, `log`: what operators are told about the others
 //!
@@ -24,6 +25,7 @@ mod accept;
 mod client_hello;
 mod config;
 mod context;
+mod handshake_queue;
 mod log;
 mod not_served;
 mod pending;

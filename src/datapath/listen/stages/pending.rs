@@ -113,6 +113,11 @@ impl PendingConnection {
         self.deadline = Instant::now() + limit;
     }
 
+    /// The connection has waited for the relay: that does not count.
+    pub(super) fn extend(&mut self, waited: Duration) {
+        self.deadline += waited;
+    }
+
     /// By when the stage has to be over.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline

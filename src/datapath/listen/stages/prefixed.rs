@@ -1,9 +1,11 @@
 //! A socket together with what was read from it before it was known who reads next.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -68,6 +70,14 @@ impl Prefixed {
     /// Writes what the socket takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.try_write(bytes)
+    }
+
+    /// Whether the client has closed or reset the connection, and nothing is left to read.
+    pub(super) fn has_ended(&self) -> bool {
+        match SockRef::from(&self.socket).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 
     /// Reads off what the client has sent so far: a socket that is closed with unread bytes is reset, which looks like a failure
@@ -149,6 +159,18 @@ mod tests {
         stream.read_exact(&mut byte).await.unwrap();
         stream.read_to_end(&mut rest).await.unwrap();
         assert_eq!((&byte, &rest[..]), (b"h", &b"ello world"[..]));
+    }
+
+    /// Bytes that wait are still to be read; the end of the connection is seen behind them.
+    #[tokio::test]
+    async fn the_end_is_seen_without_reading() {
+        let (mut client, mut stream) = pair().await;
+        assert!(!stream.has_ended());
+        client.write_all(b"x").await.unwrap();
+        drop(client);
+        assert_eq!(stream.read_more(100).await.unwrap(), 1);
+        stream.socket.readable().await.unwrap();
+        assert!(stream.has_ended());
     }
 
     /// However much has arrived, no more than the limit is held; a reader at the limit is told instead of waiting.

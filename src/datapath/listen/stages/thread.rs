@@ -17,6 +17,7 @@ use tracing::info;
 use super::accept::Listeners;
 use super::config::StageConfig;
 use super::context::{SharedContext, Sink, StageContext};
+use super::handshake_queue::HandshakeQueue;
 use crate::datapath::listen::group::ListenerGroup;
 use crate::datapath::splice::splicer::Splicer;
 use crate::datapath::stream::admission::Admission;
@@ -69,8 +70,10 @@ impl Stages {
         let thread = thread::Builder::new().name(format!("worker-{worker}-conn")).spawn(move || {
             sys::yield_to_workers();
             let (config, log) = (RefCell::new(config), RefCell::default());
-            let context =
-                Rc::new(StageContext { worker, admission, counters: counted, config, log, splicer, sink });
+            let handshakes = HandshakeQueue::new();
+            let shared =
+                StageContext { worker, admission, counters: counted, config, log, splicer, handshakes, sink };
+            let context = Rc::new(shared);
             let tasks = task::LocalSet::new();
             tasks.block_on(&runtime, async move {
                 let mut listeners = Listeners::default();

@@ -10,6 +10,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::client_hello::client_hello;
 use super::context::StageContext;
+use super::handshake_queue::Turn;
 use super::not_served::not_served;
 use super::pending::{Closed, Passed, PendingConnection, Served};
 use super::prefixed::Prefixed;
@@ -59,9 +60,16 @@ async fn terminate<S>(
     (hello, inside): (&ClientHello, &Inside),
 ) -> Result<Passed, Closed> {
     hello.check_version().map_err(|refusal| refused(refusal, hello, &pending.stream))?;
+    let began = Instant::now();
+    let turn = context.handshakes.turn().await;
+    pending.extend(began.elapsed());
+    if pending.stream.has_ended() {
+        let error = "the client closed the connection before the relay came to its handshake".to_owned();
+        return Err(Closed::Handshake(HandshakeFailure::Gone, error));
+    }
     let late = || Closed::Handshake(HandshakeFailure::TooSlow, "the handshake timed out".to_owned());
     let deadline = pending.deadline();
-    let handshake = handshake(&mut pending.stream, identities, (hello, inside));
+    let handshake = handshake(&mut pending.stream, turn, identities, (hello, inside));
     let mut stream = timeout_at(deadline, handshake).await.unwrap_or_else(|_| Err(late()))?;
     let opened = clock::mono();
     let took = Duration::from_nanos(opened.saturating_sub(pending.accepted));
@@ -92,6 +100,7 @@ async fn terminate<S>(
 
 async fn handshake<'a>(
     stream: &'a mut Prefixed,
+    turn: Turn<'_>,
     identities: &Identities,
     (routed, inside): (&ClientHello, &Inside),
 ) -> Result<TlsStream<&'a mut Prefixed>, Closed> {
@@ -105,7 +114,10 @@ async fn handshake<'a>(
         Ok(config) => config,
         Err(refusal) => return Err(refused(refusal, routed, hello.io)),
     };
-    hello.into_stream(config).await.map_err(failed)
+    // The key exchange and the signature are done here; the answer leaves with the first poll.
+    let answered = hello.into_stream(config);
+    let (stream, ()) = tokio::join!(answered, turn.end());
+    stream.map_err(failed)
 }
 
 /// Tells a client that is refused.
