@@ -34,7 +34,7 @@ pub(super) struct PendingConnection {
     /// When it was accepted, in monotonic nanoseconds.
     pub(super) accepted: u64,
     /// By when the stage that it is in has to be over, however many bytes arrive until then.
-    deadline: Instant,
+    pub(super) deadline: Instant,
     /// Anything has arrived.
     has_spoken: bool,
     /// It counts as accepted.
@@ -111,16 +111,6 @@ impl PendingConnection {
     /// The next stage begins, which may take this long in all.
     pub(super) fn begin(&mut self, limit: Duration) {
         self.deadline = Instant::now() + limit;
-    }
-
-    /// The connection has waited for the relay: that does not count.
-    pub(super) fn extend(&mut self, waited: Duration) {
-        self.deadline += waited;
-    }
-
-    /// By when the stage has to be over.
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
     }
 
     /// What has come so far was a proxy's: only what is left of it is the client's.

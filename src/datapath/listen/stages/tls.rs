@@ -1,12 +1,11 @@
 //! TLS: the ClientHello, the choice of what happens to the connection, the handshake, and the first decrypted bytes.
 
-use std::io;
 use std::time::Duration;
 
 use rustls::server::Acceptor;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::client_hello::client_hello;
 use super::context::StageContext;
@@ -60,17 +59,20 @@ async fn terminate<S>(
     (hello, inside): (&ClientHello, &Inside),
 ) -> Result<Passed, Closed> {
     hello.check_version().map_err(|refusal| refused(refusal, hello, &pending.stream))?;
+    let late = || Closed::Handshake(HandshakeFailure::TooSlow, "the handshake timed out".to_owned());
+    // Reading it again costs little, and waits for nothing, so it needs no turn.
+    let accepting = LazyConfigAcceptor::new(Acceptor::default(), &mut pending.stream);
+    let accepted = timeout_at(pending.deadline, accepting).await.map_err(|_| late())?;
+    let accepted = accepted.map_err(|error| Closed::handshake(&error))?;
     let began = Instant::now();
     let turn = context.handshakes.turn().await;
-    pending.extend(began.elapsed());
-    if pending.stream.has_ended() {
+    pending.deadline += began.elapsed();
+    if accepted.io.has_ended() {
         let error = "the client closed the connection before the relay came to its handshake".to_owned();
         return Err(Closed::Handshake(HandshakeFailure::Gone, error));
     }
-    let late = || Closed::Handshake(HandshakeFailure::TooSlow, "the handshake timed out".to_owned());
-    let deadline = pending.deadline();
-    let handshake = handshake(&mut pending.stream, turn, identities, (hello, inside));
-    let mut stream = timeout_at(deadline, handshake).await.unwrap_or_else(|_| Err(late()))?;
+    let handshake = handshake(accepted, turn, identities, (hello, inside));
+    let mut stream = timeout_at(pending.deadline, handshake).await.unwrap_or_else(|_| Err(late()))?;
     let opened = clock::mono();
     let took = Duration::from_nanos(opened.saturating_sub(pending.accepted));
     context.counters().handshakes.observe(&HANDSHAKES, took);
@@ -99,25 +101,23 @@ async fn terminate<S>(
 }
 
 async fn handshake<'a>(
-    stream: &'a mut Prefixed,
+    accepted: StartHandshake<&'a mut Prefixed>,
     turn: Turn<'_>,
     identities: &Identities,
     (routed, inside): (&ClientHello, &Inside),
 ) -> Result<TlsStream<&'a mut Prefixed>, Closed> {
-    let failed = |error: io::Error| Closed::handshake(&error);
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
-    if !routed.agrees(&hello.client_hello()) {
+    if !routed.agrees(&accepted.client_hello()) {
         let error = "the name in the ClientHello is ambiguous".to_owned();
         return Err(Closed::Handshake(HandshakeFailure::NotTls, error));
     }
-    let config = match identities.choose(&hello.client_hello(), inside.protocols()) {
+    let config = match identities.choose(&accepted.client_hello(), inside.protocols()) {
         Ok(config) => config,
-        Err(refusal) => return Err(refused(refusal, routed, hello.io)),
+        Err(refusal) => return Err(refused(refusal, routed, accepted.io)),
     };
     // The key exchange and the signature are done here; the answer leaves with the first poll.
-    let answered = hello.into_stream(config);
+    let answered = accepted.into_stream(config);
     let (stream, ()) = tokio::join!(answered, turn.end());
-    stream.map_err(failed)
+    stream.map_err(|error| Closed::handshake(&error))
 }
 
 /// Tells a client that is refused.
