@@ -3,10 +3,12 @@
 //!
 //! Version 2:
 //!
+//! ```text
 //!      0               12       13       14             16
 //!     +----------------+--------+--------+--------------+-----------------------------+------+
 //!     | signature      | 2|cmd  | fam|pro| length       | addresses, then ports       | TLVs |
 //!     +----------------+--------+--------+--------------+-----------------------------+------+
+//! ```
 //!
 //! TLVs are skipped, PP2_TYPE_CRC32C too: TCP has a checksum. Who may send a header is decided elsewhere.
 

@@ -67,7 +67,7 @@ def test_suites_and_key_exchange(office):
 
 @pytest.mark.parametrize("version, name, least", [("-tls1", "TLS 1.0", "TLSv1"), ("-tls1_1", "TLS 1.1", "TLSv1.1")])
 def test_old_versions_are_refused(version, name, least, office):
-    """RFC 8996: TLS 1.0 and 1.1 are refused with the alert protocol_version, and the log says what the client offered."""
+    """RFC 8446 §4.2.1, RFC 8996: TLS 1.0 and 1.1 are refused with the alert protocol_version, and the log says what the client offered."""
     printed = office.client(version, "-cipher", "ALL:@SECLEVEL=0", status=1)
     assert "alert protocol version" in printed
     line = office.relay.line("TLS handshake failed", reason="nothing_in_common")
