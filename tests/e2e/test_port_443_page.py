@@ -88,7 +88,7 @@ def nginx(host, live, programs, tmp_path):
 
     def nginx(http=(), main=()):
         folder = tmp_path / "nginx"
-        (folder / "html").mkdir(parents=True)
+        (folder / "html" / "folder").mkdir(parents=True)
         (folder / "html" / "index.html").write_text(TEXT)
         places = "".join(
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -135,6 +135,18 @@ def get(clients, authority):
 
 
 @pytest.fixture
+def moved(clients, authority):
+    """Where nginx sends a visitor of the website that asks for a folder without the slash."""
+
+    def moved():
+        how = ["--cacert", authority.certificate, "--resolve", f"{WEBSITE}:443:203.0.113.7"]
+        head = clients.run("curl", "-sSI", "--max-time", "20", *how, f"https://{WEBSITE}/folder")
+        return re.search(r"^location: *(\S+)", head, flags=re.M | re.I)[1]
+
+    return moved
+
+
+@pytest.fixture
 def relays(clients, authority):
     """Allocates over TLS and over UDP on port 443. The relay knows the client by its own address."""
 
@@ -171,13 +183,14 @@ def test_configurations_have_no_mistake(host, live, tmp_path):
         assert checked.returncode == 0 and "warning" not in checked.stdout, (text, checked)
 
 
-def test_hairpin_in_front(serve, nginx, get, relays, host, clients):
+def test_hairpin_in_front(serve, nginx, get, moved, relays, clients):
     """1: nginx has the website, unopened, and sees who visits it; everything else is the relay's."""
     shape = files("1. hairpin in front")
     site = nginx([shape["www.conf"]])
     serve(shape["hairpin.toml"])
     assert get(WEBSITE) == get(WEBSITE, version="1.1") == TEXT
     assert seen(site) == [f"{clients.v4} HTTP/{version} {WEBSITE} 192.0.2.66" for version in ("2.0", "1.1")]
+    assert moved() == "/folder/"
     relays()
 
 
@@ -192,17 +205,18 @@ def test_one_name(serve, nginx, get, relays, clients):
     relays(MEET)
 
 
-def in_front(relay, site, get, relays, clients):
-    """The website and the relay see who the clients are, behind a proxy that knows."""
+def in_front(relay, site, get, moved, relays, clients):
+    """The website and the relay see who the clients are, behind a proxy that knows, and no visitor sees nginx's own port."""
     assert get(WEBSITE) == TEXT
     assert seen(site) == [f"{clients.v4} HTTP/2.0 {WEBSITE} 192.0.2.66"]
+    assert moved() == "/folder/"
     relays()
     opened = eventually(lambda: re.findall(r"allocation opened client=(\S+):\d+ ", relay.log))
     assert set(opened) == {clients.v4}
     assert not re.search(r"connection closed|handshake failed", relay.log), "a health check is no error"
 
 
-def test_behind_haproxy(serve, nginx, get, relays, host, clients, programs, tmp_path):
+def test_behind_haproxy(serve, nginx, get, moved, relays, host, clients, programs, tmp_path):
     """3: HAProxy chooses by name; its health checks are no lines of the log."""
     shape = files("3. Behind HAProxy")
     site = nginx([files("1. hairpin in front")["www.conf"]])
@@ -210,15 +224,15 @@ def test_behind_haproxy(serve, nginx, get, relays, host, clients, programs, tmp_
     (tmp_path / "haproxy.cfg").write_text(shape["haproxy.cfg"])
     programs.append(Program(host, tmp_path / "haproxy", "haproxy", "-db", "-f", tmp_path / "haproxy.cfg"))
     listens(programs[-1].start())
-    in_front(relay, site, get, relays, clients)
+    in_front(relay, site, get, moved, relays, clients)
 
 
-def test_behind_nginx(serve, nginx, get, relays, clients):
+def test_behind_nginx(serve, nginx, get, moved, relays, clients):
     """4: nginx chooses by name."""
     main = files("4. Behind nginx")["90-port443.conf"]
     site = nginx([files("1. hairpin in front")["www.conf"]], [main])
     relay = serve(files("3. Behind HAProxy")["hairpin.toml"])
-    in_front(relay, site, get, relays, clients)
+    in_front(relay, site, get, moved, relays, clients)
 
 
 def test_a_second_address(serve, nginx, get, relays, host, clients):
