@@ -148,13 +148,14 @@ def moved(clients, authority):
 
 @pytest.fixture
 def relays(clients, authority):
-    """Allocates over TLS and over UDP on port 443. The relay knows the client by its own address."""
+    """Allocates over TLS, TCP and UDP on port 443. The relay knows the client by its own address."""
 
     def relays(name=TURN, address="203.0.113.7"):
         user = time_limited(SECRET, "alice")
         server = (address, 443)
         for client in (
             StreamClient(clients, server, user, trust=authority.certificate, name=name),
+            StreamClient(clients, server, user),
             Client(clients, server, user),
         ):
             with client:
