@@ -672,10 +672,10 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Number { range: 1..=1_000_000, at: |s: &mut Settings| &mut s.limits.spliced_connections },
         default: "10000",
         example: "",
-        doc: "Connections in total that are passed on to a backend (`[listener.routes]`, `default_backend`, `http`). They count apart \
-              from `connections`, so that a busy site takes nothing from TURN clients. When there are as many, the oldest one of the \
-              source that has most of them makes room for a new one. Each needs two file descriptors, so the limit on open files \
-              bounds them too.",
+        doc: "Connections in total that are passed on to a backend (`[listener.routes]`, `default_backend`, `http`). A connection \
+              counts among `connections` until its first bytes or its handshake have decided where it goes, and only here from then \
+              on. When there are as many, the oldest one of the source that has most of them makes room for a new one. Each needs two \
+              file descriptors, so the limit on open files bounds them too.",
         reload: Reload::Live,
         coturn: &[],
     },

@@ -207,7 +207,7 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
         ),
         counter(
             "hairpin_connections_accepted_total",
-            "Accepted TCP and TLS connections, once their first bytes tell which they are, or as TCP when they end before.",
+            "Accepted TCP and TLS connections, those for backends too, once their first bytes tell which they are, or as TCP when they end before.",
             by_stream(streams.accepted),
         ),
         counter(

@@ -203,3 +203,56 @@ def test_slow_and_hostile_clients(start, switch, host, clients, peers, authority
         client.socket.close()
     relay.becomes("connections", 0)
     eventually(lambda: relay.open_files() <= files)
+
+
+def test_clients_that_vanish(start, switch, host, authority, tls):
+    """Clients whose network is gone from one moment to the next send no FIN. In the middle of a ClientHello they are closed at its
+    deadline, and behind a backend that goes on sending when both directions have been silent for the idle time. Until then
+    neither kind holds more than its buffers.
+    """
+    office = switch.host("office")
+    with host.inside():
+        server = socket.create_server(("127.0.0.1", 8443), backlog=COUNT)
+    server.settimeout(10)
+    relay = start(
+        host,
+        listener=[{"address": "0.0.0.0:443", "transports": ["tls"], "routes": {SITE: "127.0.0.1:8443"}}],
+        tls=tls,
+        limits={"handshake_timeout": 5, "spliced_idle_timeout": 5},
+    )
+    files, before = relay.open_files(), relay.resident()
+    hello = client_hello(ssl.create_default_context(cafile=authority.certificate), SITE)
+    clients, backends = [], []
+    try:
+        for _ in range(COUNT):
+            clients.append(Pest(office, (host.v4, 443), hello))
+            backends.append(server.accept()[0])
+        relay.becomes("spliced_connections", COUNT, backend="127.0.0.1:8443")
+        clients += [Pest(office, (host.v4, 443), hello[:100]) for _ in range(COUNT)]
+        relay.becomes("connections", COUNT, transport="tls")
+        switch.lets_out(office)
+        peak = relay.resident()
+        for connection in backends:
+            connection.setblocking(False)
+
+        def are_gone():
+            """the relay has no connection left"""
+            nonlocal peak
+            for connection in backends:
+                try:
+                    while connection.send(bytes(65536)):
+                        pass
+                except OSError:
+                    pass
+            peak = max(peak, relay.resident())
+            return relay.metric("spliced_connections", backend="127.0.0.1:8443") == relay.metric("connections") == 0
+
+        eventually(are_gone, 60)
+        assert switch.dropped(office) > 0
+        assert peak - before < KIB_PER_CLIENT * len(clients)
+        relay.becomes("connections_closed_total", COUNT, transport="tls", reason="too_slow")
+        relay.becomes("spliced_connections_closed_total", COUNT, backend="127.0.0.1:8443", reason="idle")
+        eventually(lambda: relay.open_files() <= files)
+    finally:
+        for one in [server, *backends, *(client.socket for client in clients)]:
+            one.close()

@@ -144,23 +144,52 @@ def test_a_reload_removes_a_backend(start, host, clients):
 
 
 def test_web_and_turn_lock_nobody_out(start, host, clients):
-    """Limits per source of both kinds are apart: a busy site leaves TURN's connections alone, and the other way round."""
+    """Limits per source of both kinds are apart: as many connections to a backend as a source may have leave it all of those to
+    TURN, and the other way round. Until it is decided whose a connection is, it counts among TURN's that have no allocation.
+    """
     limits = {"connections_per_source": 3, "spliced_connections_per_source": 2}
     relay = start(host, listen={"tcp": ["0.0.0.0:3478"]}, listener=[web()], limits=limits)
+
+    def calls(count):
+        """As many TURN clients without an allocation."""
+        made = [opened.enter_context(StreamClient(clients, (host.v4, 3478), ALICE)) for _ in range(count)]
+        for client in made:
+            client.binding()
+        return made
+
     with serving(host) as server, contextlib.ExitStack() as opened:
+        sites = []
         for _ in range(2):
-            opened.enter_context(browser(clients, relay))
-            opened.enter_context(accepted(server)[0])
+            sites.append((opened.enter_context(browser(clients, relay)), opened.enter_context(accepted(server)[0])))
         refused = opened.enter_context(browser(clients, relay))
         assert refused.recv(100) == b""
         line = relay.line("a connection to a backend is refused: there are too many")
         assert line["setting"] == "limits.spliced_connections_per_source" and line["limit"] == 2
         assert relay.metric("splices_failed_total", backend="127.0.0.1:8000", reason="limit") == 1
-        for _ in range(2):
-            client = opened.enter_context(StreamClient(clients, (host.v4, 3478), ALICE))
-            client.binding()
-        assert relay.metric("connections", transport="tcp") == 2
+
+        waiting = calls(3)
+        assert relay.metric("connections", transport="tcp") == 3
         assert status(relay)["counts"]["spliced_connections"] == 2
+
+        # The source has all connections that it may have, and what it has at the backend goes on.
+        with clients.tcp(host.v4, PORT) as undecided:
+            assert undecided.recv(100) == b""
+        relay.becomes("connections_refused_total", 1, transport="tcp", reason="connections_per_source")
+        for client, connection in sites:
+            connection.sendall(b"still here")
+            assert client.recv(100) == b"still here"
+
+        # With an allocation, connections to TURN leave the site alone, however many there are.
+        for client in waiting:
+            client.allocate()
+        for end in sites[0]:
+            end.close()
+        relay.becomes("spliced_connections", 1, backend="127.0.0.1:8000")
+        opened.enter_context(browser(clients, relay))
+        opened.enter_context(accepted(server)[0])
+        relay.becomes("spliced_connections", 2, backend="127.0.0.1:8000")
+        assert relay.metric("connections", transport="tcp") == 3
+        calls(3)
 
 
 @pytest.mark.parametrize("how", ["stop", "drain"])
