@@ -47,7 +47,7 @@ pub(super) struct Flow<'a> {
     pub(super) pools: &'a Pools,
     state: &'a BackendState,
     began: Instant,
-    /// When bytes moved last, in nanoseconds since it began.
+    /// When bytes moved last, or a direction ended, in nanoseconds since it began.
     latest: AtomicU64,
     /// A write to the client, or to the backend, has failed: what is read from there is complete, but its end is none.
     client_broken: AtomicBool,
@@ -98,6 +98,8 @@ pub(super) async fn copy(ends: &Ends<'_>, flow: &Flow<'_>, first: FirstBytes, id
                 return if half_closed { SpliceEnd::HalfClosed } else { SpliceEnd::Idle };
             }
         }
+        // The shorter limit counts from the end of this direction: what was silent before may have been a WebSocket at rest.
+        flow.touch();
         match (to_backend_ended, to_client_ended) {
             (Some(Ok(())), Some(Ok(()))) => return SpliceEnd::Finished,
             (Some(Err(_)), Some(_)) => return SpliceEnd::BackendReset,
@@ -160,7 +162,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Bytes have moved.
+    /// Bytes have moved, or a direction has ended.
     fn touch(&self) {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.latest.store(now, Ordering::Relaxed);

@@ -463,6 +463,22 @@ fn silent_connections_end() {
     world.ended(SpliceEnd::HalfClosed);
 }
 
+/// The end of a direction starts the clock anew: a response to the last request of a connection that was at rest has its time.
+#[test]
+fn a_direction_that_ends_leaves_the_other_its_whole_time() {
+    let world = World::new(SpliceLimits { idle_timeout: Duration::from_millis(4000), ..limits() });
+    let (mut client, mut server) = (world.plain(b""), world.accept());
+    thread::sleep(Duration::from_millis(3000));
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&server).0, b"");
+    thread::sleep(Duration::from_millis(1500));
+    server.write_all(b"late").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    drop(server);
+    assert_eq!(read_all(&client).0, b"");
+    world.ended(SpliceEnd::Finished);
+}
+
 /// A client that reads nothing stops its backend: at most one buffer or pipe of each direction is filled here.
 #[test]
 fn slow_readers_hold_little() {
