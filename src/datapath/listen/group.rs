@@ -54,7 +54,7 @@ enum ListenerSockets {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// EADDRINUSE
-    #[error("{0} {1}: already in use (another hairpin?); stop the other program or listen on another port")]
+    #[error("{0} {1}: already in use (another hairpin?); stop the other program or listen on another port{hint}", hint = sharing(.0, .1))]
     InUse(&'static str, SocketAddr),
     /// EACCES, EPERM
     #[error("{0} {1}: no permission; use a port from 1024 up, or give the program CAP_NET_BIND_SERVICE")]
@@ -65,6 +65,14 @@ pub enum OpenError {
     /// Anything else.
     #[error("{0} {1}: {2}")]
     Other(&'static str, SocketAddr, io::Error),
+}
+
+/// Web servers have ports below 1024.
+fn sharing(transport: &str, address: &SocketAddr) -> &'static str {
+    match transport != Transport::Udp.as_str() && address.port() < 1024 {
+        true => "; a web server may have it: hairpin can share the port, see docs/port-443.md",
+        false => "",
+    }
 }
 
 impl ListenerGroup {
@@ -391,6 +399,23 @@ mod tests {
             );
             drop(group);
             assert!(open(addr).is_ok(), "free again");
+        }
+    }
+
+    /// Whoever finds port 443 in use mostly has a web server there.
+    #[test]
+    fn a_port_of_web_servers_can_be_shared() {
+        let said = |transport, text: &str| OpenError::InUse(transport, text.parse().unwrap()).to_string();
+        let page = "a web server may have it: hairpin can share the port, see docs/port-443.md";
+        assert_eq!(
+            said("tls", "0.0.0.0:443"),
+            format!(
+                "tls 0.0.0.0:443: already in use (another hairpin?); stop the other program or listen on another port; {page}"
+            )
+        );
+        assert!(said("tcp", "[::]:80").ends_with(page));
+        for (transport, address) in [("udp", "0.0.0.0:443"), ("tcp", "0.0.0.0:3478"), ("tls", "[::]:5349")] {
+            assert!(said(transport, address).ends_with("listen on another port"), "{transport} {address}");
         }
     }
 
