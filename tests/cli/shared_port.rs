@@ -132,6 +132,8 @@ fn the_log_of_a_start_has_the_routes() {
     fs::write(place.file(), config.replace(&listen, "") + &shared).unwrap();
     let log = place.folder.path().join("log");
     let relay = place.start(Stdio::from(fs::File::create(&log).unwrap()));
+    // It is the last of what a start says.
+    place.wait_for_log(&log, "realm ");
     let log = fs::read_to_string(log).unwrap();
     for line in [
         format!("TCP connections to 127.0.0.1:{} may speak TURN and TLS", place.tcp),
