@@ -9,7 +9,7 @@ use nix::unistd::pipe2;
 
 use super::BUFFER;
 
-/// Large buffers at a time: 64 MiB. Connections beyond that move their bytes in small ones.
+/// Large buffers at a time: 64 MiB, and as much that was decrypted from them. Connections beyond that move their bytes in small ones.
 const LARGE: usize = 1024;
 
 /// Large buffers that are kept for the next connection.

@@ -505,6 +505,31 @@ fn slow_readers_hold_little() {
     assert!(!world.splicer.pools().are_used());
 }
 
+/// What is decrypted of a TLS client's upload and not written yet belongs to a buffer, of which there is a bounded number.
+#[test]
+fn slow_backends_of_tls_clients_hold_little() {
+    const CLIENTS: usize = 8;
+    let world = World::new(limits());
+    let mut held: Vec<_> = (0..CLIENTS).map(|_| (world.tls(b""), world.accept())).collect();
+    let sent = bytes(6, MEGABYTE);
+    for (client, _) in &held {
+        client.sock.set_nonblocking(true).unwrap();
+    }
+    let mut quiet = Instant::now();
+    while quiet.elapsed() < Duration::from_millis(1000) {
+        for (client, _) in &mut held {
+            if client.write(&sent).is_ok() {
+                quiet = Instant::now();
+            }
+        }
+    }
+    let (buffers, _) = world.splicer.pools().in_use();
+    assert!((1..=CLIENTS).contains(&buffers), "{buffers} buffers");
+    drop(held);
+    eventually(|| world.splicer.stats().connections == 0);
+    assert!(!world.splicer.pools().are_used());
+}
+
 /// Connections end with the process, and no cut one looks like an orderly end.
 #[test]
 fn a_stop_resets_every_connection() {

@@ -36,14 +36,14 @@ pub(super) async fn decrypt(
     backend: &Destination<'_>,
 ) -> Result<(), Broken> {
     // The session may hold bytes that came with the first ones.
-    let (mut plain, mut progress) = tls.take(&[])?;
+    let (plain, progress) = tls.take(&[])?;
+    backend.write_all(&plain).await?;
+    drop(plain);
+    if progress == Progress::Closed {
+        return Ok(());
+    }
     let mut bulk = false;
     loop {
-        backend.write_all(&plain).await?;
-        if progress == Progress::Closed {
-            return Ok(());
-        }
-        drop(std::mem::take(&mut plain));
         client.readable().await.map_err(|_| Broken::Source)?;
         consume_budget().await;
         let mut buffer = backend.flow.pools.buffer(bulk);
@@ -54,7 +54,12 @@ pub(super) async fn decrypt(
                 bulk = count == buffer.bytes.len();
                 let taken = tls.take(&buffer.bytes[..count]);
                 tls.try_flush(client);
-                (plain, progress) = taken?;
+                let (plain, progress) = taken?;
+                // The buffer is held until this is written: the bound on buffers bounds decrypted bytes, too, however slow the backend is.
+                backend.write_all(&plain).await?;
+                if progress == Progress::Closed {
+                    return Ok(());
+                }
             }
             Err(error) => would_block(&error)?,
         }
