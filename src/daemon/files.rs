@@ -2,9 +2,9 @@
 //! client connection holds one.
 //!
 //! Whoever uses the last descriptor takes it from everybody: without one there is no relay socket, no connection and no
-//! answer to a scrape. So connections and relay sockets together are bounded below the limit. Relay sockets have at least half of that room, or as
-//! many as there can be, and leave at least a quarter to connections. Connections to backends have descriptors of their own, if the
-//! configuration has backends.
+//! answer to a scrape. So connections and relay sockets together are bounded below the limit. Relay sockets have at least half
+//! of that room, or as many as there can be, and leave at least a quarter to connections. Connections to backends have
+//! descriptors of their own, if the configuration has backends.
 
 use std::fs;
 

@@ -202,7 +202,8 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
         ),
         gauge(
             "hairpin_connections",
-            "Open TCP and TLS connections: as TCP until their first bytes tell what they are, as TLS once their handshake is complete.",
+            "Open TCP and TLS connections. A connection counts as TCP until its first bytes show TLS, and as TLS once the handshake \
+             is complete.",
             by_stream(streams.open),
         ),
         counter(

@@ -2,12 +2,13 @@
 //!
 //! A connection counts against its source until it holds an allocation, and again after that has ended. A source is an IPv4
 //! address or an IPv6 /64; the /56 and the /48 around it have limits of their own, because whoever has one of those has many
-//! /64. An exempt source is an address: it counts in no range, so its clients take nothing from its neighbours. No source has more than a quarter of all connections. When all of them are in use, the oldest connection without an
-//! allocation of the source that has most of them makes room for a new one, so that nobody can lock others out.
+//! /64. An exempt source is an address: it counts in no range, so its clients take nothing from its neighbours. No source has
+//! more than a quarter of all connections. When all of them are in use, the oldest connection without an allocation of the
+//! source that has most of them makes room for a new one, so that nobody can lock others out.
 //!
 //! One ledger of the process is for connections that are or may become TURN, another one for those that go to backends, so that
-//! neither kind locks out the other. A ledger is used when connections open and close and when allocations begin and end, never for a
-//! packet. Permits are guards, so whatever ends, a worker that panics too, returns them. Its tables are ordered trees: no
+//! neither kind locks out the other. A ledger is used when connections open and close and when allocations begin and end, never
+//! for a packet. Permits are guards, so whatever ends, a worker that panics too, returns them. Its tables are ordered trees: no
 //! choice of addresses makes them slow.
 
 use std::collections::{BTreeMap, BTreeSet};
