@@ -91,12 +91,14 @@ fn listeners(old: &Settings, new: &Settings) -> Vec<String> {
         let before = find(&old, one).filter(|before| before.peers != one.peers)?;
         Some(format!("{one}: peers {} -> {}", before.peers, one.peers))
     });
-    // TCP and TLS at one address are one socket.
+    // TCP and TLS at one address are one socket, whichever of them was there before.
+    let socket = |one: &&Listener| one.transport.is_stream();
     let mut told: Vec<SocketAddr> = Vec::new();
-    let service = new.iter().filter(|one| one.transport.is_stream()).flat_map(|one| {
+    let service = new.iter().filter(socket).flat_map(|one| {
         let is_told = told.contains(&one.address);
         told.push(one.address);
-        let before = find(&old, one).filter(|_| !is_told);
+        let mut sockets = old.iter().filter(socket);
+        let before = sockets.find(|before| before.address == one.address && !is_told);
         let changes = before.map(|before| before.service.changes(&one.service)).unwrap_or_default();
         changes.into_iter().map(move |change| format!("{one}: {change}"))
     });

@@ -283,4 +283,14 @@ fn changes_are_told_by_route() {
     assert_eq!(told(before, before), [""; 0]);
     let protocols = told("", "protocols = [\"turn\"]");
     assert_eq!(protocols, ["listener: tcp 192.0.2.1:443: protocols by default -> turn"]);
+    // A transport that joins or leaves the socket hides no other change.
+    let of = |transports: &str, text: &str| {
+        read(&format!("{TLS}{}{text}\n{GOOD}", HEAD.replace("[\"udp\", \"tcp\"]", transports)))
+    };
+    let transports = ["[\"tls\"]", "[\"tcp\", \"tls\"]", "[\"tls\", \"tcp\"]", "[\"tcp\"]"];
+    for (before, after) in transports.into_iter().flat_map(|one| transports.map(|other| (one, other))) {
+        let changes = of(before, "http = \"127.0.0.1:1\"").changes(&of(after, "http = \"127.0.0.1:2\""));
+        let told = changes.iter().filter(|change| change.what.ends_with("http 127.0.0.1:1 -> 127.0.0.1:2"));
+        assert_eq!(told.count(), 1, "{before} {after}: {changes:?}");
+    }
 }
