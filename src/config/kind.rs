@@ -176,6 +176,8 @@ pub struct ReadContext<'a> {
     pub discovered: &'a dyn Fn() -> Vec<IpAddr>,
     /// Whether this machine has an address.
     pub has_address: &'a dyn Fn(IpAddr) -> bool,
+    /// The text of /etc/hosts, bounded; empty if there is none.
+    pub hosts: &'a dyn Fn() -> String,
     /// Whether this machine has a user of this name or number.
     pub has_user: &'a dyn Fn(&str) -> bool,
     /// Reads a file; relative paths start at the folder of the configuration.
@@ -227,6 +229,7 @@ impl ReadContext<'static> {
         own: &|| (Vec::new(), false),
         discovered: &Vec::new,
         has_address: &|_| true,
+        hosts: &String::new,
         has_user: &|_| true,
         read: &|_| Err(io::ErrorKind::Unsupported.into()),
         folder: None,

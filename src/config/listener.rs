@@ -75,6 +75,7 @@ pub(super) struct Places {
     pub(super) default_backend: Range<usize>,
     pub(super) proxy_from: Range<usize>,
     pub(super) proxy: Range<usize>,
+    pub(super) mss: Range<usize>,
 }
 
 /// The port of a listener without one.

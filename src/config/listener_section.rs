@@ -27,7 +27,7 @@ pub struct ListenerDraft {
     pub default_backend: Placed<Option<Backend>>,
     pub proxy_from: Placed<Vec<Cidr>>,
     pub proxy: Placed<Option<ProxyMode>>,
-    pub mss: u16,
+    pub mss: Placed<u16>,
 }
 
 /// A route and its bytes in the file.
@@ -62,7 +62,7 @@ impl Default for ListenerDraft {
             default_backend: Placed::default(),
             proxy_from: Placed::default(),
             proxy: Placed::default(),
-            mss: DEFAULT_MSS,
+            mss: Placed { value: DEFAULT_MSS, at: 0..0 },
         }
     }
 }
@@ -102,6 +102,7 @@ pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal>
         default_backend: draft.default_backend.at.clone(),
         proxy_from: draft.proxy_from.at.clone(),
         proxy: proxy.at.clone(),
+        mss: draft.mss.at.clone(),
     };
     let service = ServiceSettings {
         protocols: draft.protocols.value,
@@ -110,7 +111,7 @@ pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal>
         default_backend: draft.default_backend.value,
         proxy_from: draft.proxy_from.value,
         proxy: draft.proxy.value.unwrap_or_default(),
-        mss: draft.mss,
+        mss: draft.mss.value,
     };
     settings.listener.push(ListenerSettings {
         ip,

@@ -17,6 +17,7 @@
 //! - [`coturn`]: `turnserver.conf` made into a configuration
 //! - `argument`, `overrides`: settings of arguments and the environment; `service_links`: variables that are Kubernetes' and no settings
 //! - `checks`: whether settings agree with each other
+//! - `hosts`: the addresses of host names without DNS
 //! - `own_addresses`: whether `[peers]` agrees with the addresses of this machine
 //! - `layers`: the configuration of `auth`, `turn` and `datapath`
 //! - [`external`]: the addresses of a relay behind a NAT
@@ -38,6 +39,7 @@ pub mod coturn;
 pub(crate) mod document;
 pub mod external;
 pub mod files;
+mod hosts;
 pub(crate) mod kind;
 pub(crate) mod kinds;
 mod layers;

@@ -1,11 +1,12 @@
 //! Whether what the TCP connections of a `[[listener]]` may be agrees with its transports, with the certificates and with the other
 //! listeners.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::checks;
 use super::external::ExternalIp;
+use super::hosts::Hosts;
 use super::listener::ListenerSettings;
 use super::listener_checks::at;
 use super::report::{Finding, Note};
@@ -22,8 +23,11 @@ pub fn agreement(settings: &Settings, source: Source<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     let sections = &settings.listener;
     let has_backend = sections.iter().any(|one| !one.service.backends().is_empty());
-    let endpoints = if has_backend { Endpoints::of(settings, source) } else { Endpoints::default() };
     let certified = certified(settings, source);
+    let endpoints = match has_backend {
+        true => Endpoints::of(settings, certified.clone().unwrap_or_default(), source),
+        false => Endpoints::default(),
+    };
     for section in sections {
         found.extend(streams(section, source));
         found.extend(protocols(settings, section, source));
@@ -78,7 +82,7 @@ fn is_passed(route: &Route) -> bool {
 
 /// The names that certificates are for. `None`: that is not known, or does not matter.
 fn certified(settings: &Settings, source: Source<'_>) -> Option<Vec<CertificateName>> {
-    if settings.listener.iter().all(|one| one.service.routes.is_empty())
+    if settings.listener.iter().all(|one| one.service.backends().is_empty())
         || source.context.generates && !settings.tls.has_certificate()
     {
         return None;
@@ -99,13 +103,14 @@ fn streams(section: &ListenerSettings, source: Source<'_>) -> Vec<Finding> {
     let (service, places) = (&section.service, &section.places);
     let first_route = service.routes.keys().next().and_then(|name| places.routes.get(name));
     let nowhere = Range::default();
-    let set: [(&str, bool, &Range<usize>); 6] = [
+    let set: [(&str, bool, &Range<usize>); 7] = [
         ("protocols", service.protocols.is_some(), &places.protocols),
         ("routes", !service.routes.is_empty(), first_route.unwrap_or(&nowhere)),
         ("default_backend", service.default_backend.is_some(), &places.default_backend),
         ("http", service.http.is_some(), &places.http),
         ("proxy_from", !service.proxy_from.is_empty(), &places.proxy_from),
         ("proxy", !places.proxy.is_empty(), &places.proxy),
+        ("mss", !places.mss.is_empty(), &places.mss),
     ];
     let what = "this is about TCP connections, and the listener has none";
     let fix = "add \"tcp\" or \"tls\" to transports, or remove it";
@@ -197,6 +202,10 @@ struct Endpoints {
     listeners: Vec<Endpoint>,
     own: Vec<Cidr>,
     external: Vec<ExternalIp>,
+    /// What is known of the backends' names without asking anyone.
+    hosts: Hosts,
+    /// Clients reach this relay by the names of its certificates.
+    names: Vec<CertificateName>,
 }
 
 struct Endpoint {
@@ -207,7 +216,7 @@ struct Endpoint {
 }
 
 impl Endpoints {
-    fn of(settings: &Settings, source: Source<'_>) -> Endpoints {
+    fn of(settings: &Settings, names: Vec<CertificateName>, source: Source<'_>) -> Endpoints {
         let mut listeners = Vec::new();
         let mut add = |name: &str, address, is_for_clients| {
             listeners.push(Endpoint { name: name.to_owned(), address, is_for_clients });
@@ -223,7 +232,9 @@ impl Endpoints {
         settings.http.listen.iter().for_each(|address| add("http.listen", *address, false));
         settings.admin.listen.iter().for_each(|address| add("admin.listen", *address, false));
         let external = settings.relay.external_ip.iter().filter_map(|entry| entry.written()).collect();
-        Endpoints { listeners, own: (source.context.own)().0, external }
+        let backends = settings.listener.iter().flat_map(|section| section.service.backends());
+        let hosts = Hosts::read(&(source.context.hosts)(), backends.map(|(_, backend)| &*backend.host));
+        Endpoints { listeners, own: (source.context.own)().0, external, hosts, names }
     }
 
     /// A backend that is this process itself: connections to it would go round in circles, or reach what is only for programs of this
@@ -235,13 +246,23 @@ impl Endpoints {
         backend: &Backend,
         source: Source<'_>,
     ) -> Option<Finding> {
+        let known = self.hosts.addresses(&backend.host);
+        let is_named = || known.is_empty() && self.is_own_name(&backend.host, key);
         let is_at = |endpoint: &&Endpoint| {
-            let mut addresses = addresses(&backend.host).into_iter();
+            let ip = endpoint.address.ip();
             endpoint.address.port() == backend.port
-                && addresses.any(|ip| self.reaches(ip, endpoint.address.ip()))
+                && (known.iter().any(|one| self.reaches(*one, ip)) || !ip.is_loopback() && is_named())
         };
         let Endpoint { name, address, is_for_clients } = self.listeners.iter().find(is_at)?;
         let (what, fix) = match is_for_clients {
+            true if known.is_empty() => (
+                format!(
+                    "clients reach this relay by the name {}, so {backend} is its own listener {address} ({name}), and connections \
+                     would come back here",
+                    backend.host
+                ),
+                "write the address and port of another server",
+            ),
             true => (
                 format!(
                     "{backend} is this relay's own listener {address} ({name}), so connections would come back here"
@@ -266,6 +287,12 @@ impl Endpoints {
         Some(at(key, place, what, fix, source))
     }
 
+    /// Whether clients reach this relay by the name of a backend: it is that of its own route, or of a certificate.
+    fn is_own_name(&self, host: &str, key: &str) -> bool {
+        let Ok(name) = CertificateName::parse(host) else { return false };
+        self.names.contains(&name) || key.starts_with(&format!("routes.\"{name}\"."))
+    }
+
     /// Whether a connection to `ip` arrives at a listener with this address.
     fn reaches(&self, ip: IpAddr, listener: IpAddr) -> bool {
         let is_outside = |local: IpAddr| {
@@ -275,18 +302,6 @@ impl Endpoints {
         let is_own = || ip.is_loopback() || self.own.iter().any(|range| range.contains(ip));
         ip.is_ipv4() == listener.is_ipv4()
             && (ip == listener || is_outside(listener) || listener.is_unspecified() && is_own())
-    }
-}
-
-/// The addresses of a host, as far as they are known without asking anyone (RFC 6761 section 6.3 for `localhost`).
-fn addresses(host: &str) -> Vec<IpAddr> {
-    let name = host.trim_end_matches('.').to_ascii_lowercase();
-    match host.parse() {
-        Ok(ip) => vec![ip],
-        Err(_) if name == "localhost" || name.ends_with(".localhost") => {
-            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-        }
-        Err(_) => Vec::new(),
     }
 }
 

@@ -220,7 +220,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         key: "listen.mss",
-        kind: &SegmentSize(|s: &mut Settings| &mut s.listen.mss),
+        kind: &SegmentSize { at: |s: &mut Settings| &mut s.listen.mss, place: |_: &mut Settings| None },
         default: "1360",
         example: "",
         doc: "The largest segment of TCP and TLS connections in bytes (TCP_MAXSEG), in both directions, for clients behind networks in \
@@ -698,7 +698,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "3600",
         example: "",
         doc: "Seconds for which neither side of such a connection may send anything before it is closed. The default of an hour is for \
-              WebSockets.",
+              WebSockets. A change holds for new connections.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -707,7 +707,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: &Seconds { advice: Advice::NONE, at: |s: &mut Settings| &mut s.limits.backend_connect_timeout },
         default: "10",
         example: "",
-        doc: "Seconds that it may take to resolve the name of a backend and to connect to it before the client's connection is closed.",
+        doc: "Seconds that it may take to resolve the name of a backend and to connect to it before the client's connection is closed. \
+              A change holds for new connections.",
         reload: Reload::Live,
         coturn: &[],
     },
@@ -1050,11 +1051,12 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
     },
     Setting {
         key: "routes",
-        kind: &RouteTable(|l: &mut ListenerDraft| &mut l.routes),
+        kind: &RouteTable { at: |l: &mut ListenerDraft| &mut l.routes, beside: listener_keys },
         default: "",
         example: r#"{ "www.example.org" = "127.0.0.1:8443" }"#,
         doc: "Where TLS clients go, by the name that they ask for (SNI), so that TURN shares the port with web servers. \
-              `[listener.routes]` below the section means the same, with a line per name:\n\n\
+              `[listener.routes]` below the section means the same, with a line per name; other settings of the section stand above \
+              `[listener.routes]`:\n\n\
               `\"www.example.org\" = \"127.0.0.1:8443\"`, short for `{ pass = \"127.0.0.1:8443\" }`, passes connections to a backend \
               unopened: it has the certificate, and this relay sees nothing but the name. It does so even if this relay has a \
               certificate for that name.\n\n\
@@ -1063,7 +1065,8 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
               `h2c`; `h2` is offered only if there is `h2c`. Either may be left out. Nothing in HTTP is read or changed.\n\n\
               A backend is `host:port`; a name is resolved for each connection. With `send_proxy = true` in the table, connections to \
               it begin with a PROXY protocol header, version 2, that has the client's address. A backend cannot be a listener of this \
-              relay, nor one of `[http]` or `[admin]`. `*.example.org` stands for every name with one more label; the exact name comes \
+              relay, nor one of `[http]` or `[admin]`: not by an address, nor by a name that `/etc/hosts`, the route itself or a \
+              certificate has. `*.example.org` stands for every name with one more label; the exact name comes \
               first. Of Encrypted ClientHello the outer name counts. Up to 1024 names. A changed route holds for new connections.",
         reload: Reload::Live,
         coturn: &[],
@@ -1113,7 +1116,10 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
     },
     Setting {
         key: "mss",
-        kind: &SegmentSize(|l: &mut ListenerDraft| &mut l.mss),
+        kind: &SegmentSize {
+            at: |l: &mut ListenerDraft| &mut l.mss.value,
+            place: |l: &mut ListenerDraft| Some(&mut l.mss.at),
+        },
         default: "1360",
         example: "",
         doc: "The largest segment of its TCP connections in bytes, as in `listen.mss`.",
@@ -1121,6 +1127,10 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         coturn: &[],
     },
 ];
+
+fn listener_keys() -> Vec<&'static str> {
+    LISTENER.iter().map(|setting| setting.key).collect()
+}
 
 /// The settings of a `[[sibling]]` section.
 static SIBLING: &[Setting<SiblingSettings>] = &[

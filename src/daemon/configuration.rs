@@ -141,6 +141,12 @@ fn is_here(address: IpAddr) -> bool {
     addresses::check(address, &Own::read()).is_ok()
 }
 
+/// What the resolver knows without DNS; nothing if it is too long, as a list of blocked names may be.
+fn hosts() -> String {
+    let contents = reading::read(Path::new("/etc/hosts")).unwrap_or_default();
+    String::from_utf8_lossy(&contents.bytes).into_owned()
+}
+
 fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadContext<'a> {
     ReadContext {
         own: &|| {
@@ -149,6 +155,7 @@ fn reader<'a>(read: &'a dyn Fn(&Path) -> std::io::Result<FileContents>) -> ReadC
         },
         discovered: &addresses::discovered,
         has_address: &is_here,
+        hosts: &hosts,
         has_user: &|name| account::by_name_or_number(name).is_some(),
         read,
         read_here: &|path| reading::read(path),

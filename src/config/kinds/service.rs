@@ -120,7 +120,11 @@ impl<T> SettingKind<T> for BackendServer<T> {
 }
 
 /// Where TLS clients go, by name.
-pub struct RouteTable<T: 'static>(pub fn(&mut T) -> &mut Vec<PlacedRoute>);
+pub struct RouteTable<T: 'static> {
+    pub at: fn(&mut T) -> &mut Vec<PlacedRoute>,
+    /// The settings of the section: in TOML a line below the header of this table belongs to the table.
+    pub beside: fn() -> Vec<&'static str>,
+}
 
 impl<T> SettingKind<T> for RouteTable<T> {
     fn read(&self, target: &mut T, value: &Value, context: &ReadContext<'_>) -> Vec<ValueError> {
@@ -141,6 +145,7 @@ impl<T> SettingKind<T> for RouteTable<T> {
         _: &ReadContext<'_>,
     ) -> Option<Vec<ValueError>> {
         let (mut routes, mut errors, mut names) = (Vec::new(), Vec::new(), HashSet::new());
+        let beside = (self.beside)();
         if table.len() > ROUTES_MAX {
             let what = format!("there are {} routes", table.len());
             let fix = format!("list up to {ROUTES_MAX}; a wildcard like *.example.org stands for many names");
@@ -148,6 +153,12 @@ impl<T> SettingKind<T> for RouteTable<T> {
         }
         for (written, item) in table.iter().filter(|(_, item)| !item.is_none()) {
             let key = key_span(table, written);
+            if is_misplaced(written, item, &beside) {
+                let what = "is a setting of [[listener]], and stands below [listener.routes]";
+                let error = ValueError::at(key, what, "move the line above [listener.routes]");
+                errors.push(ValueError { inside: format!(".{written}"), is_key: true, ..error });
+                continue;
+            }
             let name = match CertificateName::parse(written) {
                 Ok(name) => name,
                 Err((what, fix)) => {
@@ -170,22 +181,31 @@ impl<T> SettingKind<T> for RouteTable<T> {
             }
         }
         errors.truncate(ERRORS_MAX);
-        *(self.0)(target) = routes;
+        *(self.at)(target) = routes;
         Some(errors)
     }
 
     fn value(&self, target: &mut T) -> FieldValue {
-        let routes = (self.0)(target).iter();
+        let routes = (self.at)(target).iter();
         let shown = |one: &PlacedRoute| ShownRoute(&one.name, &one.route).to_string();
         FieldValue::list(&routes.map(shown).collect::<Vec<_>>())
     }
 
     fn copy(&self, from: &mut T, to: &mut T) {
-        (self.0)(to).clone_from((self.0)(from));
+        (self.at)(to).clone_from((self.at)(from));
     }
 
     fn describe(&self) -> String {
         "table of host names".into()
+    }
+}
+
+/// Whether a key of the routes is one of `settings`, or the beginning of one, such as `peers`. A host name that lacks its quotes may
+/// begin so, too.
+fn is_misplaced(key: &str, item: &Item, settings: &[&str]) -> bool {
+    match item.as_table_like().and_then(|table| unquoted(key, table)) {
+        Some(full) => settings.contains(&&*full),
+        None => settings.iter().any(|setting| setting.split('.').next() == Some(key)),
     }
 }
 
@@ -353,7 +373,11 @@ impl<T> SettingKind<T> for ProxyHeader<T> {
 }
 
 /// The largest segment of TCP connections; 0 leaves it to the kernel.
-pub struct SegmentSize<T: 'static>(pub fn(&mut T) -> &mut u16);
+pub struct SegmentSize<T: 'static> {
+    pub at: fn(&mut T) -> &mut u16,
+    /// Where to note the bytes of the file that have it.
+    pub place: fn(&mut T) -> Option<&mut Range<usize>>,
+}
 
 /// What Linux takes for TCP_MAXSEG (`TCP_MIN_MSS`, `MAX_TCP_WINDOW`).
 const MSS: std::ops::RangeInclusive<u16> = 88..=32_767;
@@ -365,7 +389,10 @@ impl<T> SettingKind<T> for SegmentSize<T> {
         };
         match u16::try_from(n).ok().filter(|n| *n == 0 || MSS.contains(n)) {
             Some(mss) => {
-                *(self.0)(target) = mss;
+                *(self.at)(target) = mss;
+                if let Some(place) = (self.place)(target) {
+                    *place = value.span().unwrap_or_default();
+                }
                 Vec::new()
             }
             None => {
@@ -376,11 +403,11 @@ impl<T> SettingKind<T> for SegmentSize<T> {
     }
 
     fn value(&self, target: &mut T) -> FieldValue {
-        FieldValue::plain((self.0)(target))
+        FieldValue::plain((self.at)(target))
     }
 
     fn copy(&self, from: &mut T, to: &mut T) {
-        *(self.0)(to) = *(self.0)(from);
+        *(self.at)(to) = *(self.at)(from);
     }
 
     fn describe(&self) -> String {

@@ -145,6 +145,30 @@ fn mistakes_in_routes_are_told() {
         let prefix = "hairpin.toml:8: listener.routes";
         assert!(found.starts_with(prefix) && found.contains(expected), "{text}: {found}");
     }
+    for (text, key) in [
+        ("default_backend = \"127.0.0.1:1\"", "default_backend"),
+        ("default_backend.pass = \"127.0.0.1:1\"", "default_backend"),
+        ("http = { pass = \"127.0.0.1:1\" }", "http"),
+        ("protocols = [\"turn\", \"tls\"]", "protocols"),
+        ("transports = [\"tcp\"]", "transports"),
+        ("proxy_from = \"10.0.0.0/8\"", "proxy_from"),
+        ("proxy = \"optional\"", "proxy"),
+        ("mss = 1300", "mss"),
+        ("address = \"192.0.2.1:444\"", "address"),
+        ("peers.allow = [\"10.0.0.1\"]", "peers"),
+        ("peers = { mode = \"alone\" }", "peers"),
+        ("[listener.routes.peers]\nmode = \"alone\"", "peers"),
+    ] {
+        let found =
+            one(&format!("{TLS}{HEAD}[listener.routes]\n\"www.example.org\" = \"127.0.0.1:1\"\n{text}"));
+        let expected = format!(
+            "hairpin.toml:9: listener.routes.{key}: is a setting of [[listener]], and stands below [listener.routes]; move the line \
+             above [listener.routes]"
+        );
+        assert_eq!(found, expected, "{text}");
+    }
+    let unquoted = one(&format!("{TLS}{HEAD}[listener.routes]\nproxy.example.org = \"127.0.0.1:1\""));
+    assert!(unquoted.contains("write \"proxy.example.org\" = ..."), "{unquoted}");
     let twice = "\"www.example.org\" = \"127.0.0.1:1\"\n\"WWW.example.org.\" = \"127.0.0.1:2\"";
     let found = one(&format!("{TLS}{HEAD}[listener.routes]\n{twice}"));
     let expected =

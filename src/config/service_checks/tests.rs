@@ -1,7 +1,7 @@
 //! Services of `[[listener]]` sections that do not fit to the rest of a configuration.
 
-use crate::config::load;
 use crate::config::tests::{GOOD, lines, note, one, reader};
+use crate::config::{ReadContext, load};
 
 /// Its names: turn.example.org.
 const TLS: &str = "[tls]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\n";
@@ -75,6 +75,48 @@ fn an_own_listener_is_no_backend() {
     assert!(one(&nat).contains("own listener 0.0.0.0:443"), "its external address");
 }
 
+/// The name of an own listener is known without DNS if /etc/hosts has it, or if clients ask this relay for it.
+#[test]
+fn an_own_name_is_no_backend() {
+    let context = ReadContext {
+        hosts: &|| {
+            "127.0.1.1 relay\n::1 ip6-localhost\n192.0.2.1 own.example\n203.0.113.9 far.example\n".into()
+        },
+        ..reader()
+    };
+    let found = |text: &str| -> Vec<String> {
+        let text = format!("{}\n{GOOD}", all(text).replacen("192.0.2.1:443", "0.0.0.0:443", 1));
+        let mistakes = load("hairpin.toml", &text, &context).err().unwrap_or_default();
+        mistakes.iter().map(ToString::to_string).collect()
+    };
+    for host in ["relay", "Relay.", "own.example", "turn.example.org", "TURN.example.org."] {
+        for key in ["http", "default_backend", "routes.\"a.example\""] {
+            let [one] = &found(&format!("{key} = \"{host}:443\""))[..] else { panic!("{key} {host}") };
+            assert!(one.contains("own listener 0.0.0.0:443") && one.contains("come back here"), "{one}");
+        }
+    }
+    let [one] = &found("routes.\"www.example.org\" = \"www.example.org:443\"")[..] else { panic!() };
+    let expected = "clients reach this relay by the name www.example.org, so www.example.org:443 is its own listener 0.0.0.0:443 (the \
+                    [[listener]] of line 5), and connections would come back here; write the address and port of another server";
+    assert!(one.contains(expected), "{one}");
+    for text in [
+        "default_backend = \"www.example.org:443\"",
+        "default_backend = \"turn.example.org:8443\"",
+        "default_backend = \"far.example:443\"",
+        "default_backend = \"ip6-localhost:443\"",
+        "routes.\"far.example\" = \"far.example:443\"",
+        "routes.\"www.example.org\" = \"www.example.org:8443\"",
+        "routes.\"*.example.org\" = \"www.example.org:443\"",
+        "routes.\"www.example.org\" = \"turn.example.org:9641\"",
+    ] {
+        assert_eq!(found(text), [""; 0], "{text}");
+    }
+    let metrics =
+        format!("[http]\nlisten = \"0.0.0.0:9641\"\n{}\n{GOOD}", all("http = \"turn.example.org:9641\""));
+    let found = load("hairpin.toml", &metrics, &context).unwrap_err();
+    assert!(found.len() == 1 && found[0].what.contains("turn.example.org:9641 is http.listen"), "{found:?}");
+}
+
 /// The Internet would reach the API, or metrics, as a program of this machine.
 #[test]
 fn the_api_and_the_metrics_are_no_backends() {
@@ -86,7 +128,7 @@ fn the_api_and_the_metrics_are_no_backends() {
         "{found}"
     );
     let admin = "[admin]\nlisten = \"127.0.0.1:9642\"\ntokens_file = \"tokens\"\n";
-    let context = crate::config::ReadContext {
+    let context = ReadContext {
         read: &|path| match path.to_str() {
             Some("tokens") => Ok("a:admin:0123456789abcdef0123456789abcdef\n".into()),
             _ => (reader().read)(path),
@@ -196,6 +238,8 @@ fn a_listener_without_connections_has_no_service() {
         "http = \"127.0.0.1:1\"",
         "proxy_from = \"10.0.0.0/8\"",
         "proxy_from = []\nproxy = \"optional\"",
+        "mss = 1300",
+        "mss = 1360",
     ] {
         let found = lines(&listener("\"udp\"", text)).join("\n");
         assert!(
