@@ -327,18 +327,23 @@ impl ConnectionPermit {
         self.connection
     }
 
-    /// A proxy has named the client of the connection, which counts against that source from now on.
+    /// It is known who the client of a trusted proxy's connection is, which counts against that source from now on. If that has too
+    /// many others, the connection counts as before.
     pub(in crate::datapath) fn identify(&mut self, client: IpAddr) -> Result<(), Refusal> {
         let mut state = self.admission.state();
         let is_exempt = state.exempt.contains(client);
         let source = Source::of(client, is_exempt);
-        state.check(source, is_exempt)?;
         // If it has to make room, its stages are about to hear of that.
-        if let Some(holder) = state.waiting.remove(&(self.source.prefix(), self.number)) {
-            state.count(self.source, false);
-            self.number = state.wait(source, holder);
-            self.source = source;
+        let Some(holder) = state.waiting.remove(&(self.source.prefix(), self.number)) else { return Ok(()) };
+        // It takes no room from itself where the source is the same, or in a range around both.
+        state.count(self.source, false);
+        if let Err(refusal) = state.check(source, is_exempt) {
+            state.waiting.insert((self.source.prefix(), self.number), holder);
+            state.count(self.source, true);
+            return Err(refusal);
         }
+        self.number = state.wait(source, holder);
+        self.source = source;
         Ok(())
     }
 

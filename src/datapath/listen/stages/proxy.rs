@@ -21,7 +21,10 @@ pub(super) async fn read_header(pending: &mut PendingConnection) -> Result<(), C
         return Ok(());
     }
     pending.begin(pending.config.limits.handshake_timeout);
-    let Some((header, len)) = header(pending).await? else { return Ok(()) };
+    let Some((header, len)) = header(pending).await? else {
+        // Nobody but its source is the client, which has no more than others.
+        return pending.permit.identify(pending.tuple.client.0.ip()).map_err(Closed::Refused);
+    };
     pending.stream.consume(len);
     pending.spoke_for_client();
     let Some((client, _)) = header.addresses else { return Ok(()) };

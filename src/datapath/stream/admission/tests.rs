@@ -167,6 +167,30 @@ fn a_proxied_connection_counts_against_its_client() {
     assert_empty(&admission);
 }
 
+/// Who turns out to be a client itself at a trusted proxy's address has a client's limit, of which its connection takes its share
+/// once. One that is refused counts as before.
+#[test]
+fn a_client_at_a_proxys_address_has_the_limit_of_a_client() {
+    let admission = admission(50_000, 10);
+    for source in ["192.0.2.1", "2001:db8:1::1"].map(ip) {
+        let mut own = Vec::new();
+        for n in 0..10 {
+            let mut admitted = admission.admit_proxied(source).unwrap();
+            admitted.permit.identify(source).unwrap_or_else(|refusal| panic!("{n}: {refusal:?}"));
+            own.push(admitted);
+        }
+        let mut next = admission.admit_proxied(source).unwrap();
+        for _ in 0..2 {
+            let refusal = next.permit.identify(source).unwrap_err();
+            assert_eq!((refusal.why, refusal.limit), (AdmissionRefusal::ConnectionsPerSource, 10));
+        }
+        own.pop();
+        next.permit.identify(source).unwrap();
+        drop((own, next));
+    }
+    assert_empty(&admission);
+}
+
 /// A connection whose client is named makes room as any other one does, and is told in its stages.
 #[test]
 fn a_proxied_connection_makes_room() {
