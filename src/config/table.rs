@@ -631,7 +631,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         default: "10",
         example: "",
         doc: "Seconds that a TLS handshake may take before the connection is closed; also a PROXY protocol header, and the message of a \
-              TLS client that has the name which `routes` ask for.",
+              TLS client that has the name which `routes` ask for. A handshake that waits for others before it, when many begin at once, may \
+              wait for as long again.",
         reload: Reload::Live,
         coturn: &[],
     },

@@ -190,7 +190,8 @@ impl HandshakeFailure {
     pub(in crate::datapath) fn fix(self) -> &'static str {
         match self {
             HandshakeFailure::TooSlow => {
-                "the client's network is slow or loses packets; for slow clients, raise limits.handshake_timeout"
+                "see the error: the client's network is slow or loses packets, or the relay has more handshakes than it can do; for slow \
+                 clients, raise limits.handshake_timeout"
             }
             HandshakeFailure::Gone => {
                 "nothing: the client has closed the connection, as programs do that test whether the port is open"

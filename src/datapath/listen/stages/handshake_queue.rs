@@ -3,7 +3,8 @@
 //! as all of them together, and each client that gives up on the way would have cost the others its share. So they take turns:
 //! one whose client has answered goes on before the next one begins.
 //!
-//! Waiting for a turn is the relay's time, not the client's: it does not count towards its deadline.
+//! Waiting for a turn is the relay's time, not the client's: it has a bound of its own, and does not count towards the client's
+//! deadline.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task;

@@ -65,7 +65,12 @@ async fn terminate<S>(
     let accepted = timeout_at(pending.deadline, accepting).await.map_err(|_| late())?;
     let accepted = accepted.map_err(|error| Closed::handshake(&error))?;
     let began = Instant::now();
-    let turn = context.handshakes.turn().await;
+    let turn_by = began + pending.config.limits.handshake_timeout;
+    let turn = timeout_at(turn_by, context.handshakes.turn()).await;
+    let turn = turn.map_err(|_| {
+        let error = "the relay did not come to the handshake in time: too many others came before it";
+        Closed::Handshake(HandshakeFailure::TooSlow, error.to_owned())
+    })?;
     pending.deadline += began.elapsed();
     if accepted.io.has_ended() {
         let error = "the client closed the connection before the relay came to its handshake".to_owned();
