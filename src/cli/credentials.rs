@@ -60,9 +60,18 @@ fn servers(args: &CredentialsArgs, settings: &Settings) -> Result<serde_json::Va
     }
     let external = external::written(&settings.relay.external_ip);
     let external = external::pair(&external, &relay).context("relay.external_ip")?;
-    let is_passed = |address, name: &str| settings.passes_on(address, name);
-    let listeners = settings.listener_addresses();
-    let urls = ice::urls(&listeners, &relay, &external, args.domain.as_deref(), &[], &is_passed);
+    let offer = ice::Offer {
+        listeners: &settings.listener_addresses(),
+        addresses: &relay,
+        external: &external,
+        domain: args.domain.as_deref(),
+        certified: &settings.tls.certified_names(),
+        settings,
+    };
+    let urls = offer.urls();
+    for note in offer.notes() {
+        let _ = writeln!(io::stderr().lock(), "hairpin: {note}");
+    }
     if urls.is_empty() {
         bail!("this machine has no address that clients can reach; name the relay with --domain");
     }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::kind::{Reload, shortened};
-use super::listener::{Listener, ListenerSettings};
+use super::listener::{Listener, ListenerSettings, PublicAddress};
+use super::report::names_others;
 use super::settings::{Settings, SiblingSettings};
 use super::table::SETTINGS;
 use super::tls::CertificateSettings;
 use crate::auth::{Password, StaticUser};
+use crate::shown as masking;
 
 /// A setting that has another value than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,27 @@ pub struct Change {
     /// When the new value holds.
     pub holds: Reload,
 }
+
+impl Change {
+    /// The difference for the log, where addresses of others may have to be masked.
+    pub fn logged(&self) -> String {
+        let (own, others) = self.what.split_at(self.others());
+        format!("{own}{}", masking::text(others))
+    }
+
+    /// Where it begins to name peers, clients or proxies.
+    fn others(&self) -> usize {
+        if names_others(self.key) {
+            return 0;
+        }
+        let of_listener = self.what.find(": ").filter(|_| self.key == "listener").map(|at| at + 2);
+        let names_others = |at: &usize| NAMING.iter().any(|one| self.what[*at..].starts_with(one));
+        of_listener.filter(names_others).unwrap_or(self.what.len())
+    }
+}
+
+/// How changes of a listener begin that name peers or proxies.
+const NAMING: [&str; 2] = ["peers ", "proxy_from "];
 
 /// The changes of one repeated section that are listed.
 const ENTRIES: usize = 100;
@@ -91,6 +114,12 @@ fn listeners(old: &Settings, new: &Settings) -> Vec<String> {
         let before = find(&old, one).filter(|before| before.peers != one.peers)?;
         Some(format!("{one}: peers {} -> {}", before.peers, one.peers))
     });
+    let public = new.iter().filter_map(|one| {
+        let before = find(&old, one).filter(|before| before.public != one.public)?;
+        let shown =
+            |public: &Option<PublicAddress>| public.as_ref().map_or("none".into(), ToString::to_string);
+        Some(format!("{one}: public {} -> {}", shown(&before.public), shown(&one.public)))
+    });
     // TCP and TLS at one address are one socket, whichever of them was there before.
     let socket = |one: &&Listener| one.transport.is_stream();
     let mut told: Vec<SocketAddr> = Vec::new();
@@ -103,7 +132,7 @@ fn listeners(old: &Settings, new: &Settings) -> Vec<String> {
         changes.into_iter().map(move |change| format!("{one}: {change}"))
     });
     let service: Vec<String> = service.collect();
-    added.chain(removed).chain(peers).chain(service).collect()
+    added.chain(removed).chain(public).chain(peers).chain(service).collect()
 }
 
 /// `[[auth.user]]`
@@ -247,6 +276,26 @@ mod tests {
         let more: Vec<StaticUser> = (0..1000).map(|n| user(&n.to_string(), "x")).collect();
         old.auth.users = more;
         assert_eq!(said(&old, &new).last().unwrap(), "auth.user: and 902 more");
+    }
+
+    /// With `log.mask_addresses`, addresses of peers, clients and proxies are masked, and the relay's own are not.
+    #[test]
+    fn the_log_knows_which_addresses_are_those_of_others() {
+        for (key, own, others) in [
+            ("limits.exempt_sources", "", r#"[] -> ["10.0.0.1"]"#),
+            ("listener", "tls [::]:443: ", "proxy_from [] -> [10.0.0.1/32]"),
+            (
+                "listener",
+                "tls 192.0.2.1:443: ",
+                "peers (add, allow [10.0.0.1], deny []) -> (add, allow [], deny [])",
+            ),
+            ("listener", "tls 192.0.2.1:443: mss 0 -> 1360", ""),
+            ("listener", "tls 192.0.2.1:443 added", ""),
+            ("listen.tls", r#"[] -> ["192.0.2.1:443"]"#, ""),
+        ] {
+            let change = Change { key, what: format!("{own}{others}"), holds: Reload::Live };
+            assert_eq!(change.others(), own.len(), "{change:?}");
+        }
     }
 
     /// A section that can be repeated is compared by a function of its own.

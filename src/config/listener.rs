@@ -20,12 +20,23 @@ pub struct ListenerSettings {
     pub port: Option<u16>,
     /// The transports, each once.
     pub transports: Vec<Transport>,
+    /// What clients connect to, if that is something else.
+    pub public: Option<PublicAddress>,
     /// Which peers its clients may reach.
     pub peers: ListenerPeers,
     /// What its TCP connections may be.
     pub service: Arc<ServiceSettings>,
     /// Where the file has it.
     pub(super) places: Places,
+}
+
+/// What clients connect to instead of a listener: a balancer, or a router that maps ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicAddress {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// The port; `None`: that of the listener.
+    pub port: Option<u16>,
 }
 
 /// `peers` of a listener.
@@ -56,6 +67,8 @@ pub struct Listener {
     pub transport: Transport,
     /// What it is bound to.
     pub address: SocketAddr,
+    /// What clients connect to, if that is something else.
+    pub public: Option<PublicAddress>,
     /// Which peers its clients may reach.
     pub peers: ListenerPeers,
     /// What its TCP connections may be.
@@ -76,6 +89,7 @@ pub(super) struct Places {
     pub(super) proxy_from: Range<usize>,
     pub(super) proxy: Range<usize>,
     pub(super) mss: Range<usize>,
+    pub(super) public: Range<usize>,
 }
 
 /// The port of a listener without one.
@@ -87,11 +101,19 @@ fn default_port(transport: Transport) -> u16 {
 }
 
 impl ListenerSettings {
+    /// The address of each transport.
+    pub fn addresses(&self) -> impl Iterator<Item = (Transport, SocketAddr)> {
+        self.transports.iter().map(|&transport| {
+            (transport, SocketAddr::new(self.ip, self.port.unwrap_or(default_port(transport))))
+        })
+    }
+
     /// The listener of each transport.
     pub fn each(&self) -> impl Iterator<Item = Listener> {
-        self.transports.iter().map(|&transport| Listener {
+        self.addresses().map(|(transport, address)| Listener {
             transport,
-            address: SocketAddr::new(self.ip, self.port.unwrap_or(default_port(transport))),
+            address,
+            public: self.public.clone(),
             peers: self.peers.clone(),
             service: self.service.clone(),
         })
@@ -101,9 +123,23 @@ impl ListenerSettings {
 /// The place in the file does not count.
 impl PartialEq for ListenerSettings {
     fn eq(&self, other: &ListenerSettings) -> bool {
-        let ListenerSettings { ip, port, transports, peers, service, places: _ } = self;
+        let ListenerSettings { ip, port, transports, public, peers, service, places: _ } = self;
         (ip, port, transports) == (&other.ip, &other.port, &other.transports)
-            && (peers, service) == (&other.peers, &other.service)
+            && (public, peers, service) == (&other.public, &other.peers, &other.service)
+    }
+}
+
+impl PublicAddress {
+    /// The host as URLs have it.
+    pub fn url_host(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
+impl fmt::Display for PublicAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url_host())?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::listener::{ListenerPeers, ListenerSettings, PeersMode, Places};
+use super::listener::{ListenerPeers, ListenerSettings, PeersMode, Places, PublicAddress};
 use super::section::Refusal;
 use super::service::{Protocol, ProxyMode, ServiceSettings};
 use super::settings::Settings;
@@ -18,6 +18,7 @@ pub struct ListenerDraft {
     /// The address and its bytes in the file.
     pub address: Placed<Option<IpAndPort>>,
     pub transports: Placed<Vec<Transport>>,
+    pub public: Placed<Option<PublicAddress>>,
     pub mode: PeersMode,
     pub allow: Placed<Vec<PeerRule>>,
     pub deny: Placed<Vec<PeerRule>>,
@@ -53,6 +54,7 @@ impl Default for ListenerDraft {
         ListenerDraft {
             address: Placed::default(),
             transports: Placed { value: vec![Transport::Udp, Transport::Tcp], at: 0..0 },
+            public: Placed::default(),
             mode: PeersMode::Add,
             allow: Placed::default(),
             deny: Placed::default(),
@@ -103,6 +105,7 @@ pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal>
         proxy_from: draft.proxy_from.at.clone(),
         proxy: proxy.at.clone(),
         mss: draft.mss.at.clone(),
+        public: draft.public.at.clone(),
     };
     let service = ServiceSettings {
         protocols: draft.protocols.value,
@@ -117,6 +120,7 @@ pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal>
         ip,
         port,
         transports: draft.transports.value,
+        public: draft.public.value,
         peers: ListenerPeers { mode: draft.mode, allow: draft.allow.value, deny: draft.deny.value },
         service: Arc::new(service),
         places,

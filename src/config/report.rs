@@ -71,9 +71,9 @@ impl fmt::Display for Note {
     }
 }
 
-/// Whether a setting may name peers, or clients.
+/// Whether a setting may name peers, clients, or proxies.
 pub fn names_others(key: &str) -> bool {
-    key.contains("peers") || key.ends_with("exempt_sources")
+    key.contains("peers") || key.ends_with("exempt_sources") || key.ends_with("proxy_from")
 }
 
 impl Finding {

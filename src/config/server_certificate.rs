@@ -78,6 +78,14 @@ impl TlsSettings {
         default.and_then(|default| default.load().ok()).is_some_and(|default| default.is_self_signed())
     }
 
+    /// The names of the certificates that browsers may accept, those of the default one first. What is wrong with one is reported
+    /// elsewhere.
+    pub fn certified_names(&self) -> Vec<String> {
+        let loaded = self.all().into_iter().filter_map(|one| one.load().ok());
+        let accepted = loaded.filter(|one| !one.is_self_signed());
+        accepted.flat_map(|one| one.names().iter().map(ToString::to_string).collect::<Vec<_>>()).collect()
+    }
+
     /// Whether a certificate is valid for clients that connect to `host`.
     pub fn is_valid_for(&self, host: &str) -> bool {
         let is_valid = |one: &CertificateSettings| one.load().is_ok_and(|one| one.is_valid_for(host));

@@ -32,6 +32,7 @@ pub fn agreement(settings: &Settings, source: Source<'_>) -> Vec<Finding> {
         found.extend(streams(section, source));
         found.extend(protocols(settings, section, source));
         found.extend(proxies(section, source));
+        found.extend(public(section, source));
         for (key, backend) in section.service.backends() {
             found.extend(endpoints.is_own(section, &key, backend, source));
         }
@@ -186,6 +187,17 @@ fn proxies(section: &ListenerSettings, source: Source<'_>) -> Vec<Finding> {
     found
 }
 
+/// A public name that leads to a backend.
+fn public(section: &ListenerSettings, source: Source<'_>) -> Option<Finding> {
+    let name = &section.public.as_ref()?.host;
+    if !section.transports.contains(&Transport::Tls) || !section.service.passes_on(name) {
+        return None;
+    }
+    let what = format!("a route passes connections for {name} on to a backend, so no turns: URL has it");
+    let fix = "write a name of the relay's own, or remove the route";
+    Some(Finding { warning: true, ..at("public", &section.places.public, what, fix, source) })
+}
+
 /// Whether a range is wider than networks of one operator are.
 fn is_wide(range: &Cidr) -> bool {
     let wide = match (range.first(), range.last()) {
@@ -284,7 +296,8 @@ impl Endpoints {
             (_, Some(name)) => &places.routes[name],
             _ => &places.default_backend,
         };
-        Some(at(key, place, what, fix, source))
+        // The place is that of the whole route, which has the key as well.
+        Some(Finding { value: format!("\"{backend}\""), ..at(key, place, what, fix, source) })
     }
 
     /// Whether clients reach this relay by the name of a backend: it is that of its own route, or of a certificate.

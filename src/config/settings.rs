@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::external::ExternalEntry;
-use super::listener::{Listener, ListenerPeers, ListenerSettings};
+use super::listener::{Listener, ListenerPeers, ListenerSettings, PublicAddress};
 use super::service::ServiceSettings;
 use super::tls::TlsSettings;
 use super::tokens::Tokens;
@@ -345,6 +345,7 @@ impl Settings {
         let short = short.map(|(transport, address)| Listener {
             transport,
             address,
+            public: None,
             peers: ListenerPeers::default(),
             service: service.clone(),
         });
@@ -359,6 +360,7 @@ impl Settings {
             found.cloned().unwrap_or_else(|| Listener {
                 transport,
                 address,
+                public: None,
                 peers: ListenerPeers::default(),
                 service: Arc::default(),
             })
@@ -368,8 +370,14 @@ impl Settings {
 
     /// Whether a listener passes TLS connections for this name on to a backend.
     pub fn passes_on(&self, address: SocketAddr, name: &str) -> bool {
-        let at = self.listener.iter().filter(|section| section.each().any(|one| one.address == address));
+        let at = self.listener.iter().filter(|section| section.addresses().any(|one| one.1 == address));
         at.into_iter().any(|section| section.service.passes_on(name))
+    }
+
+    /// What clients connect to instead of this listener, if it says so.
+    pub fn public(&self, transport: Transport, address: SocketAddr) -> Option<&PublicAddress> {
+        let is_it = |one: (Transport, SocketAddr)| one == (transport, address);
+        self.listener.iter().find(|section| section.addresses().any(is_it))?.public.as_ref()
     }
 
     /// The transport and the address of every listener.

@@ -8,8 +8,8 @@ use super::kinds::{
     ADDRESSES, Account, Advice, BackendServer, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES,
     FamilyAddress, HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key,
     NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, Placed,
-    PortRange, Protocols, ProxyHeader, ProxySources, RouteTable, Seconds, SecretFiles, Secrets, SegmentSize,
-    SocketPath, Sockets, Switch, Text, TokensFile, UsersFiles,
+    PortRange, Protocols, ProxyHeader, ProxySources, PublicHost, RouteTable, Seconds, SecretFiles, Secrets,
+    SegmentSize, SocketPath, Sockets, Switch, Text, TokensFile, UsersFiles,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -1000,6 +1000,18 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         example: "",
         doc: "The transports that clients are offered. All of them can share an address and port: TCP and TLS are then one socket. TLS \
               requires a certificate: `tls.cert` and `tls.key`, or `[[tls.certificate]]` sections.",
+        reload: Reload::Live,
+        coturn: &[],
+    },
+    Setting {
+        key: "public",
+        kind: &PublicHost(|l: &mut ListenerDraft| &mut l.public),
+        default: "",
+        example: r#""turn.example.org:443""#,
+        doc: "What clients connect to if that is not the listener itself: the host name or address, and the port if it is another one, \
+              of a balancer in front, or of a router that maps ports. The URLs of this listener have it, before `--domain` and before the \
+              addresses of `[relay]`: those of `hairpin credentials`, of `hairpin ctl status` and of the sidecar for LiveKit. Without it, a \
+              listener at a loopback address has no URL, unless all of them are at one.",
         reload: Reload::Live,
         coturn: &[],
     },

@@ -110,6 +110,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ),
     ("listener.address", "[[listener]]\naddress = \"127.1.15.1:OTHER\""),
     ("listener.transports", "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\ntransports = [\"udp\"]"),
+    ("listener.public", "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\npublic = \"turn.example.org:443\""),
     ("listener.peers.mode", "[[listener]]\naddress = \"127.1.15.1:LISTENER\"\npeers = { mode = \"alone\" }"),
     (
         "listener.peers.allow",

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::auth::{Secret, time_limited_password};
+use crate::config::Settings;
 use crate::turn::{External, Transport};
 
 /// The ICE servers for clients of this relay, valid until `expiry` (Unix seconds).
@@ -15,49 +16,115 @@ pub fn servers(urls: &[String], secret: &Secret, user: &str, expiry: u64) -> Val
     json!({ "iceServers": [{ "urls": urls, "username": username, "credential": credential }] })
 }
 
-/// The URL of every listener (RFC 7065), once, and those for UDP first: clients try them in this order, and UDP has the least delay.
-/// Wildcard listeners are reached at the external address of the first of `addresses` of
-/// their family. With a `domain`, every URL has that instead of an address. Otherwise URLs for TLS have the first name of the
-/// certificate, given all of them, because clients refuse an address that is not one of these. A name that a listener passes on to
-/// a backend leads to no TURN over TLS there.
-pub fn urls(
-    listeners: &[(Transport, SocketAddr)],
-    addresses: &[IpAddr],
-    external: &External,
-    domain: Option<&str>,
-    certified: &[String],
-    is_passed: &dyn Fn(SocketAddr, &str) -> bool,
-) -> Vec<String> {
-    // A wildcard stands for many names.
-    let is_name = |name: &&String| !name.starts_with('*') && name.parse::<IpAddr>().is_err();
-    let host = |ip| host(external.outside(SocketAddr::new(ip, 0)).ip());
-    let mut listeners = listeners.to_vec();
-    listeners.sort_by_key(|(transport, _)| transport.index());
-    let mut urls = Vec::new();
-    for (transport, listener) in &listeners {
-        let (scheme, over) = match transport {
-            Transport::Udp => ("turn", "udp"),
-            Transport::Tcp => ("turn", "tcp"),
-            Transport::Tls => ("turns", "tcp"),
-        };
-        let host = match (domain, listener.ip()) {
-            (Some(domain), _) => Some(domain.to_owned()),
-            (None, ip) if !ip.is_unspecified() => Some(host(ip)),
-            (None, any) => addresses.iter().find(|ip| ip.is_ipv4() == any.is_ipv4()).map(|ip| host(*ip)),
-        };
-        let is_passed = |name: &str| *transport == Transport::Tls && is_passed(*listener, name);
-        let name = certified.iter().filter(is_name).find(|name| !is_passed(name));
-        let host = host.map(|host| match name {
-            Some(name) if *transport == Transport::Tls && domain.is_none() && !certified.contains(&host) => {
-                name.clone()
+/// What URLs for clients are made of.
+pub struct Offer<'a> {
+    /// Where clients are served.
+    pub listeners: &'a [(Transport, SocketAddr)],
+    /// The relayed addresses: wildcard listeners are reached at the first one of their family.
+    pub addresses: &'a [IpAddr],
+    /// What they are outside of a NAT.
+    pub external: &'a External,
+    /// What every URL has instead of an address.
+    pub domain: Option<&'a str>,
+    /// The names of certificates.
+    pub certified: &'a [String],
+    /// What clients connect to instead of a listener, and whether a listener passes a name on to a backend.
+    pub settings: &'a Settings,
+}
+
+impl Offer<'_> {
+    /// The URL of every listener (RFC 7065), once, and those for UDP first: clients try them in this order, and UDP has the least
+    /// delay. `public` of a listener comes before the domain, and the domain before an address. With an address, URLs for TLS have
+    /// the first name of the certificate, given all of them, because clients refuse an address that is not one of these. A name
+    /// that a listener passes on to a backend leads to no TURN over TLS there, and nobody else reaches a loopback address.
+    pub fn urls(&self) -> Vec<String> {
+        let mut listeners = self.listeners.to_vec();
+        listeners.sort_by_key(|(transport, _)| transport.index());
+        let mut urls: Vec<String> = Vec::new();
+        let hides_loopback = self.hides_loopback();
+        for listener in listeners.into_iter().filter(|one| !(hides_loopback && self.is_loopback(*one))) {
+            let (scheme, over) = match listener.0 {
+                Transport::Udp => ("turn", "udp"),
+                Transport::Tcp => ("turn", "tcp"),
+                Transport::Tls => ("turns", "tcp"),
+            };
+            let Some((host, port)) = self.host(listener) else { continue };
+            let url = format!("{scheme}:{host}:{port}?transport={over}");
+            if !urls.iter().any(|known| known.eq_ignore_ascii_case(&url)) {
+                urls.push(url);
             }
-            _ => host,
-        });
-        let host = host.filter(|host| !is_passed(host));
-        let url = host.map(|host| format!("{scheme}:{host}:{}?transport={over}", listener.port()));
-        urls.extend(url.filter(|url| !urls.contains(url)));
+        }
+        urls
     }
-    urls
+
+    /// Why some listeners have no URL, and what to do.
+    pub fn notes(&self) -> Vec<String> {
+        let hides_loopback = self.hides_loopback();
+        let note = |&(transport, address): &(Transport, SocketAddr)| {
+            let shown = format!("{} {address}", transport.as_str());
+            if hides_loopback && self.is_loopback((transport, address)) {
+                return Some(format!(
+                    "{shown} is in no URL for clients: nobody else reaches a loopback address; if a balancer or a proxy does, set \
+                     public = \"HOST:PORT\" in its [[listener]] to what clients connect to"
+                ));
+            }
+            let (name, origin) = match self.settings.public(transport, address) {
+                Some(public) => (public.host.clone(), "public"),
+                None => (self.domain?.to_owned(), "--domain"),
+            };
+            self.is_passed((transport, address), &name).then(|| {
+                format!(
+                    "{shown} has no turns: URL for {name} ({origin}): a route passes connections for this name on to a backend; \
+                     choose a name of the relay's own, or end TLS here with {{ http = \"HOST:PORT\" }}"
+                )
+            })
+        };
+        self.listeners.iter().filter_map(note).collect()
+    }
+
+    /// The host and the port of a URL.
+    fn host(&self, listener: (Transport, SocketAddr)) -> Option<(String, u16)> {
+        let (transport, address) = listener;
+        let public = self.settings.public(transport, address);
+        let port = public.and_then(|public| public.port).unwrap_or(address.port());
+        let host = match (public, self.domain) {
+            (Some(public), _) => public.url_host(),
+            (None, Some(domain)) => domain.to_owned(),
+            (None, None) => host(self.reached(address.ip())?),
+        };
+        let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+        let is_chosen = public.is_none() && self.domain.is_some();
+        if transport == Transport::Tls && is_address && !is_chosen && !self.certified.contains(&host) {
+            // A wildcard stands for many names.
+            let is_name = |name: &&String| !name.starts_with('*') && name.parse::<IpAddr>().is_err();
+            let mut names = self.certified.iter().filter(is_name);
+            if let Some(name) = names.find(|name| !self.is_passed(listener, name)) {
+                return Some((name.clone(), port));
+            }
+        }
+        (!self.is_passed(listener, &host)).then_some((host, port))
+    }
+
+    /// Where clients reach a listener with this address.
+    fn reached(&self, ip: IpAddr) -> Option<IpAddr> {
+        let of_family = || self.addresses.iter().copied().find(|one| one.is_ipv4() == ip.is_ipv4());
+        let ip = if ip.is_unspecified() { of_family() } else { Some(ip) };
+        Some(self.external.outside(SocketAddr::new(ip?, 0)).ip())
+    }
+
+    /// Whether listeners at loopback addresses have no URL, since others have one.
+    fn hides_loopback(&self) -> bool {
+        self.listeners.iter().any(|one| !self.is_loopback(*one) && self.host(*one).is_some())
+    }
+
+    fn is_loopback(&self, (transport, address): (Transport, SocketAddr)) -> bool {
+        self.settings.public(transport, address).is_none()
+            && self.reached(address.ip()).is_some_and(|ip| ip.is_loopback())
+    }
+
+    fn is_passed(&self, (transport, address): (Transport, SocketAddr), name: &str) -> bool {
+        transport == Transport::Tls && self.settings.passes_on(address, name)
+    }
 }
 
 fn host(ip: IpAddr) -> String {
@@ -70,6 +137,7 @@ fn host(ip: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ReadContext, load};
 
     fn listeners(texts: &[&str]) -> Vec<(Transport, SocketAddr)> {
         texts.iter().map(|text| (Transport::Udp, text.parse().unwrap())).collect()
@@ -79,7 +147,7 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// The URLs if nothing is passed on.
+    /// The URLs of listeners without settings of their own.
     fn offered(
         listeners: &[(Transport, SocketAddr)],
         addresses: &[IpAddr],
@@ -87,7 +155,22 @@ mod tests {
         domain: Option<&str>,
         certified: &[String],
     ) -> Vec<String> {
-        urls(listeners, addresses, external, domain, certified, &|_, _| false)
+        let settings = &Settings::default();
+        Offer { listeners, addresses, external, domain, certified, settings }.urls()
+    }
+
+    /// What is offered with this configuration, and what is said about it, at 192.0.2.7.
+    fn configured(text: &str, domain: Option<&str>, certified: &[&str]) -> (Vec<String>, Vec<String>) {
+        let text = format!(
+            "{text}\n[relay]\naddresses = [\"192.0.2.7\"]\n[auth]\nsecrets = [\"a secret of these tests\"]"
+        );
+        let context = ReadContext { generates: true, ..ReadContext::NONE };
+        let settings = &load("hairpin.toml", &text, &context).unwrap().settings;
+        let certified: Vec<String> = certified.iter().map(|name| (*name).to_owned()).collect();
+        let (listeners, addresses) = (&settings.listener_addresses()[..], &settings.relay.addresses[..]);
+        let offer =
+            Offer { listeners, addresses, external: &none(), domain, certified: &certified, settings };
+        (offer.urls(), offer.notes())
     }
 
     fn none() -> External {
@@ -179,27 +262,86 @@ mod tests {
         }
     }
 
-    /// A client that asked for a name which a route passes on would reach a web server.
+    /// A client that asked for a name which a route passes on would reach a web server. The operator is told.
     #[test]
     fn a_name_that_is_passed_on_is_not_offered_for_tls() {
-        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let listeners = [
-            (Transport::Tcp, at("0.0.0.0:443")),
-            (Transport::Tls, at("0.0.0.0:443")),
-            (Transport::Tls, at("0.0.0.0:5349")),
-        ];
-        let names = ["www.example.org".to_owned(), "turn.example.org".to_owned()];
-        let is_passed = |address: SocketAddr, name: &str| address.port() == 443 && name.starts_with("www.");
-        let offered = |domain| urls(&listeners, &[], &none(), domain, &names, &is_passed);
+        let text = "[listen]\ntls = \"0.0.0.0:5349\"\n[[listener]]\naddress = \"0.0.0.0:443\"\ntransports = [\"tcp\", \"tls\"]\n\
+                    routes = { \"www.example.org\" = \"127.0.0.1:8443\" }";
+        let names = ["www.example.org", "turn.example.org"];
+        let (urls, notes) = configured(text, Some("www.example.org"), &names);
         let expected = ["turn:www.example.org:443?transport=tcp", "turns:www.example.org:5349?transport=tcp"];
-        assert_eq!(offered(Some("www.example.org")), expected);
-        let address = addresses(&["192.0.2.7"]);
+        assert_eq!(urls, expected);
+        assert!(
+            notes.len() == 1
+                && notes[0].starts_with(
+                    "tls 0.0.0.0:443 has no turns: URL for www.example.org (--domain): a route passes"
+                ),
+            "{notes:?}"
+        );
+        let (urls, notes) = configured(text, None, &names);
         let expected = [
             "turn:192.0.2.7:443?transport=tcp",
-            "turns:turn.example.org:443?transport=tcp",
             "turns:www.example.org:5349?transport=tcp",
+            "turns:turn.example.org:443?transport=tcp",
         ];
-        assert_eq!(urls(&listeners, &address, &none(), None, &names, &is_passed), expected);
+        assert_eq!((urls, notes.len()), (expected.map(str::to_owned).into(), 0));
+    }
+
+    /// Behind a balancer and behind a NAT that maps ports, clients connect to another host and port than the listener's.
+    #[test]
+    fn the_public_host_and_port_are_offered() {
+        let urls = |text: &str, domain| configured(text, domain, &["turn.example.org"]);
+        let balanced = |public: &str| {
+            format!(
+                "[listen]\nudp = [\"0.0.0.0:443\"]\n[[listener]]\naddress = \"127.0.0.1:5349\"\ntransports = [\"tls\"]\n\
+                 proxy_from = [\"127.0.0.1\"]\n{public}"
+            )
+        };
+        let udp = "turn:192.0.2.7:443?transport=udp".to_owned();
+        for (public, expected) in [
+            ("turn.example.org:443", "turns:turn.example.org:443?transport=tcp"),
+            ("Other.example.org.:8443", "turns:other.example.org:8443?transport=tcp"),
+            ("turn.example.org", "turns:turn.example.org:5349?transport=tcp"),
+            // An address is no name of the certificate.
+            ("203.0.113.9:443", "turns:turn.example.org:443?transport=tcp"),
+            ("[2001:DB8::9]:443", "turns:turn.example.org:443?transport=tcp"),
+        ] {
+            let (found, notes) = urls(&balanced(&format!("public = \"{public}\"")), None);
+            assert_eq!((found, notes.len()), (vec![udp.clone(), expected.to_owned()], 0), "{public}");
+        }
+        // What is written for one listener counts more than the name of all.
+        let (found, _) = urls(&balanced("public = \"turn.example.org:443\""), Some("relay.example.org"));
+        let expected =
+            ["turn:relay.example.org:443?transport=udp", "turns:turn.example.org:443?transport=tcp"];
+        assert_eq!(found, expected);
+        let mapped = "[[listener]]\naddress = \"10.0.0.5:8443\"\ntransports = [\"tls\", \"tcp\", \"udp\"]\npublic = \"203.0.113.9:443\"";
+        let expected = [
+            "turn:203.0.113.9:443?transport=udp",
+            "turn:203.0.113.9:443?transport=tcp",
+            "turns:turn.example.org:443?transport=tcp",
+        ];
+        assert_eq!(urls(mapped, None).0, expected);
+        // Two sockets behind one public address are one URL.
+        let twice = "[[listener]]\naddress = \"10.0.0.5:1\"\ntransports = [\"udp\"]\npublic = \"Turn.example.org:443\"\n[[listener]]\n\
+                     address = \"10.0.0.5:2\"\ntransports = [\"udp\"]\npublic = \"turn.example.org:443\"";
+        assert_eq!(urls(twice, None).0, ["turn:turn.example.org:443?transport=udp"]);
+    }
+
+    /// Nobody else reaches a loopback address; where there is nothing else, it is a relay for this machine alone.
+    #[test]
+    fn loopback_addresses_are_offered_only_where_there_is_no_other() {
+        let text = "[listen]\ntcp = []\nudp = [\"0.0.0.0:443\"]\ntls = [\"127.0.0.1:5349\", \"[::1]:5349\"]";
+        for domain in [None, Some("turn.example.org")] {
+            let (urls, notes) = configured(text, domain, &[]);
+            assert_eq!(urls.len(), 1, "{urls:?}");
+            assert!(urls[0].ends_with(":443?transport=udp"), "{urls:?}");
+            assert!(notes.len() == 2 && notes[0].contains("set public = \"HOST:PORT\""), "{notes:?}");
+        }
+        let alone = "[listen]\ntcp = []\nudp = [\"127.0.0.1:3478\"]\ntls = [\"127.0.0.1:5349\"]";
+        let expected = ["turn:127.0.0.1:3478?transport=udp", "turns:127.0.0.1:5349?transport=tcp"];
+        assert_eq!(configured(alone, None, &[]), (expected.map(str::to_owned).into(), Vec::new()));
+        let (urls, _) = configured(alone, Some("turn.example.org"), &[]);
+        assert_eq!(urls[1], "turns:turn.example.org:5349?transport=tcp");
     }
 
     #[test]

@@ -27,9 +27,8 @@ use super::{
     KeptSecrets, ServeArgs, complete_certificate, complete_secrets, configuration, load, offer_ice_servers,
 };
 
-use crate::config::{Change, Finding, Loaded, Reload, names_others};
+use crate::config::{Finding, Loaded, Reload};
 use crate::plural::counted;
-use crate::shown;
 
 /// How long reading the configuration may take. Files with a million users take seconds.
 const READ: Duration = Duration::from_secs(30);
@@ -57,6 +56,8 @@ pub(super) struct Daemon<'a> {
     pub(super) secret_directory: Option<PathBuf>,
     /// ICE servers were printed, or the log says how to get them.
     pub(super) offered: bool,
+    /// What was last said about listeners without a URL.
+    pub(super) explained: Vec<String>,
     /// Who started this process, and follows what it does.
     pub(super) service: ServiceManager,
 }
@@ -81,6 +82,7 @@ pub(super) async fn run(daemon: &mut Daemon<'_>, inputs: &mut Inputs) -> &'stati
     let heartbeat = daemon.relay.heartbeat();
     loop {
         daemon.offer();
+        daemon.explain_urls();
         if daemon.service.is_some() {
             daemon.service.serves(daemon.relay.serves());
         }
@@ -153,6 +155,13 @@ impl Daemon<'_> {
             offer_ice_servers(settings, &self.relay, self.args, self.secret_directory.as_deref());
             self.offered = true;
         }
+    }
+
+    /// Logs why listeners have no URL, once, and again if that changes.
+    fn explain_urls(&mut self) {
+        let notes = self.relay.ice_notes(self.args.domain.as_deref());
+        notes.iter().filter(|note| !self.explained.contains(note)).for_each(|note| warn!("{note}"));
+        self.explained = notes;
     }
 
     /// Carries out an order. Whoever gave it may have stopped waiting.
@@ -321,15 +330,11 @@ fn log_report(by: &str, report: &ReloadReport) {
     report.warnings.iter().for_each(|warning| warn!("{}", warning.logged()));
     let (restart, changed): (Vec<_>, Vec<_>) =
         report.changed.iter().partition(|change| change.holds == Reload::Restart);
-    let told = |change: &Change| match names_others(change.key) {
-        true => shown::text(&change.what).into_owned(),
-        false => change.what.clone(),
-    };
     for change in &changed {
-        info!("reloaded: {}: {}; it holds {}", change.key, told(change), change.holds.describe());
+        info!("reloaded: {}: {}; it holds {}", change.key, change.logged(), change.holds.describe());
     }
     for change in &restart {
-        warn!("not reloaded: {}: {}; it needs a restart", change.key, told(change));
+        warn!("not reloaded: {}: {}; it needs a restart", change.key, change.logged());
     }
     info!("{by}: the configuration is reloaded: {}; running calls continue", report.summary());
 }

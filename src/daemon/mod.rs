@@ -272,6 +272,7 @@ fn run(
             overlays,
             secret_directory,
             offered: false,
+            explained: Vec::new(),
             service,
         };
         let why = main_loop::run(&mut daemon, &mut inputs).await;

@@ -20,6 +20,7 @@ use super::files::{self, FileBudget, FileRoom};
 use super::heartbeat::{self, Heartbeat};
 use super::host::HostTables;
 use super::http::{self, Reserve};
+use super::ice::Offer;
 use super::listeners::{ClientListener, Listeners};
 use super::logging::LostLines;
 use super::metrics::{self, AddressCounts, Readings, ReloadCounts, RevocationCounts};
@@ -29,7 +30,7 @@ use super::process::Process;
 use super::revocations::{self, RevokedUsers};
 use super::service_manager::Health;
 use super::stop::StopGuard;
-use super::{announce, backends, ice, own, random, unix_now, watch};
+use super::{announce, backends, own, random, unix_now, watch};
 use crate::auth::{Auth, NonceKeys};
 use crate::config::{Settings, Site};
 use crate::datapath::{SpliceStats, WorkerStats, WorkerThread, Workers};
@@ -255,12 +256,21 @@ impl RunningRelay {
 
     /// The URLs for clients.
     pub fn ice_urls(&self, domain: Option<&str>) -> Vec<String> {
-        let site = self.site();
         // Browsers refuse a self-signed one whatever the name.
         let certificates = self.certificates().into_iter().filter(|one| !one.is_self_signed);
         let certified: Vec<String> = certificates.flat_map(|one| one.names).collect();
-        let is_passed = |address, name: &str| self.settings.passes_on(address, name);
-        ice::urls(&site.listeners, &site.relay, &site.external, domain, &certified, &is_passed)
+        self.offer(domain, &certified).urls()
+    }
+
+    /// Why some listeners have no URL, and what to do.
+    pub fn ice_notes(&self, domain: Option<&str>) -> Vec<String> {
+        self.offer(domain, &[]).notes()
+    }
+
+    fn offer<'a>(&'a self, domain: Option<&'a str>, certified: &'a [String]) -> Offer<'a> {
+        let (site, settings) = (self.site(), &self.settings);
+        let (listeners, addresses, external) = (&site.listeners, &site.relay, &site.external);
+        Offer { listeners, addresses, external, domain, certified, settings }
     }
 
     /// How many users are revoked.

@@ -23,6 +23,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use place::{Place, SECRET, command, hairpin, text};
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 
 #[test]
 fn check_reports_every_mistake_and_writes_no_file() {
@@ -187,6 +188,42 @@ fn credentials_contain_the_external_address() {
     fs::write(place.file(), text.replace("[http]", "external_ip = \"203.0.113.5\"\n[http]")).unwrap();
     let servers = ice_server(&hairpin(&["credentials", "--user", "alice", "--config", place.config()]));
     assert_eq!(servers["urls"][0], format!("turn:203.0.113.5:{}?transport=udp", place.udp));
+}
+
+/// The same URLs as those of the running relay: TLS has a name of the certificate, what clients connect to is written, and a name that
+/// leads to a backend is said to be missing.
+#[test]
+fn credentials_have_names_and_public_addresses() {
+    let place = Place::new("");
+    let key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name.push(DnType::CommonName, "an authority of these tests");
+    let issuer = Issuer::new(authority, KeyPair::generate().unwrap());
+    let names = ["turn.example.org".to_owned(), "www.example.org".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    fs::write(place.file().with_file_name("cert.pem"), certificate.pem()).unwrap();
+    fs::write(place.file().with_file_name("key.pem"), key.serialize_pem()).unwrap();
+    let before = fs::read_to_string(place.file()).unwrap();
+    let listeners = "[[listener]]\naddress = \"192.0.2.7:8443\"\ntransports = [\"udp\", \"tls\"]\npublic = \"203.0.113.9:443\"\n\
+                     [listener.routes]\n\"www.example.org\" = \"127.0.0.1:8444\"\n";
+    let tls = "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n";
+    fs::write(place.file(), format!("{before}{listeners}{tls}")).unwrap();
+    let args = ["credentials", "--user", "alice", "--config", place.config()];
+    let output = hairpin(&args);
+    let servers = ice_server(&output);
+    let expected = ["turn:203.0.113.9:443?transport=udp", "turns:turn.example.org:443?transport=tcp"];
+    assert_eq!(servers["urls"], serde_json::json!(expected));
+    assert!(text(&output.stderr).contains("nobody else reaches a loopback address"), "{output:?}");
+
+    let with_name = format!("{before}{listeners}{tls}").replace("public = \"203.0.113.9:443\"\n", "");
+    fs::write(place.file(), with_name).unwrap();
+    let output = hairpin(&[&args[..], &["--domain", "www.example.org"]].concat());
+    assert_eq!(ice_server(&output)["urls"], serde_json::json!(["turn:www.example.org:8443?transport=udp"]));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("tls 192.0.2.7:8443 has no turns: URL for www.example.org (--domain): a route passes"),
+        "{said}"
+    );
 }
 
 #[test]

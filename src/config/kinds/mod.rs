@@ -23,7 +23,7 @@ use crate::plural::counted;
 
 pub use account::Account;
 pub use admin::{HOST_NAMES, SocketPath, TokensFile};
-pub use listener::{ListenAddress, ListenTransports, PeerLists};
+pub use listener::{ListenAddress, ListenTransports, PeerLists, PublicHost};
 pub use livekit::LiveKitKeysFile;
 pub use network::{
     ADDRESSES, CertificateNames, DomainName, EXTERNAL_ADDRESSES, FamilyAddress, Host, NAT64_PREFIXES,

@@ -45,9 +45,18 @@ fn an_own_listener_is_no_backend() {
         [""; 0],
         "an IPv6 listener does not accept IPv4 clients"
     );
+    // The key is there once, and after it the backend, however the route is written.
     for (text, key) in [
-        ("http = \"192.0.2.1:443\"", "listener.http = "),
-        ("[listener.routes]\n\"a.example\" = \"192.0.2.1:443\"", "listener.routes.\"a.example\".pass = "),
+        ("http = \"192.0.2.1:443\"", "listener.http = \"192.0.2.1:443\":"),
+        ("http = { pass = \"192.0.2.1:443\" }", "listener.http = \"192.0.2.1:443\":"),
+        (
+            "[listener.routes]\n\"a.example\" = \"192.0.2.1:443\"",
+            "listener.routes.\"a.example\".pass = \"192.0.2.1:443\":",
+        ),
+        (
+            "[listener.routes]\n\"turn.example.org\" = { http = \"192.0.2.1:443\", send_proxy = true }",
+            "listener.routes.\"turn.example.org\".http = \"192.0.2.1:443\":",
+        ),
         (
             "[listener.routes]\n\"turn.example.org\".http = \"192.0.2.1:443\"",
             "listener.routes.\"turn.example.org\".http = ",
@@ -271,4 +280,14 @@ fn whom_everybody_can_be_is_warned_about() {
         ),
         "{found}"
     );
+}
+
+/// A public name that a route passes on leads to a web server.
+#[test]
+fn a_public_name_that_is_passed_on() {
+    let routes = "[listener.routes]\n\"*.example.net\" = \"127.0.0.1:8443\"";
+    let found = one(&all(&format!("public = \"www.example.net:443\"\n{routes}")));
+    let expected = "hairpin.toml:7: warning: listener.public = \"www.example.net:443\": a route passes connections for www.example.net on";
+    assert!(found.starts_with(expected), "{found}");
+    assert_eq!(lines(&all(&format!("public = \"turn.example.org:443\"\n{routes}"))), [""; 0]);
 }
