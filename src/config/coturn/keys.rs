@@ -60,6 +60,15 @@ pub fn counterparts(name: &str) -> Vec<&'static str> {
     settings.chain(repeated).filter(|(_, names)| names.contains(&name)).map(|(key, _)| key).collect()
 }
 
+/// Those of them that are inside of sections that can be repeated.
+#[cfg(test)]
+pub fn counterparts_inside(name: &str) -> Vec<String> {
+    let inside = TABLES.repeated.iter().flat_map(|section| {
+        section.entry.rows().into_iter().map(|row| (format!("{}.{}", section.key, row.key), row.coturn))
+    });
+    inside.filter(|(_, names)| names.contains(&name)).map(|(key, _)| key).collect()
+}
+
 /// Every key, by subject.
 pub static KEYS: &[Key] = &[
     // Where clients connect to
@@ -99,8 +108,8 @@ pub static KEYS: &[Key] = &[
         "tcp-proxy-port",
         Value,
         Lost("listen"),
-        "is a [[listener]] here, for example with address = \"0.0.0.0:5555\" for tcp-proxy-port=5555, transports = [\"tcp\"] and proxy_from \
-         with the addresses of the balancers, which only the operator knows: coturn believes a PROXY protocol header from everybody, \
+        "is a [[listener]] here, for example with address = \"0.0.0.0:5555\" for tcp-proxy-port=5555, transports = [\"tcp\"], public = \
+         \"HOST:PORT\" with what clients connect to, and proxy_from with the addresses of the balancers, which only the operator knows: coturn believes a PROXY protocol header from everybody, \
          hairpin only from those",
     ),
     key(

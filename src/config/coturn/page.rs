@@ -1,6 +1,6 @@
 //! The table of keys in `docs/from-coturn.md`, which a test keeps equal to what the importer does.
 
-use super::keys::{Fate, KEYS, Key, counterparts};
+use super::keys::{Fate, KEYS, Key, counterparts, counterparts_inside};
 use crate::config::pages::assert_current;
 
 const BEGIN: &str = "<!-- keys: generated from src/config/coturn/keys.rs -->\n";
@@ -10,7 +10,8 @@ const END: &str = "<!-- end of keys -->\n";
 fn table() -> String {
     let mut page = String::from("| turnserver.conf | hairpin | what becomes of it |\n|---|---|---|\n");
     for Key { name, fate, says, .. } in KEYS {
-        let to: Vec<String> = counterparts(name).iter().map(|key| format!("`{key}`")).collect();
+        let to = counterparts(name).into_iter().map(str::to_owned).chain(counterparts_inside(name));
+        let to: Vec<String> = to.map(|key| format!("`{key}`")).collect();
         let word = match fate {
             Fate::Translated => "translated",
             Fate::Lost(_) => "**lost**",
