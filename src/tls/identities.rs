@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ClientHello;
-use rustls::{ServerConfig, SignatureAlgorithm};
+use rustls::{NamedGroup, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite};
 
 use super::name::{canonical, parent};
 use super::protocols::{Protocols, is_acme};
@@ -171,13 +171,33 @@ fn preference(certificates: &[NamedIdentity]) -> Vec<usize> {
 }
 
 impl Identity {
-    /// Whether a client can verify the signatures of this key: by its signature schemes, and by its cipher suites, which name the
-    /// kind of key until TLS 1.2 (RFC 5246 section 7.4.2).
+    /// Whether a client can verify the signatures of this key: by its signature schemes, and until TLS 1.2 by its cipher suites,
+    /// which name the kind of key (RFC 5246 section 7.4.2), and by its groups, which name the curves (RFC 8422 section 5.1.1).
     fn suits(&self, hello: &ClientHello<'_>) -> bool {
         let suites = || aws_lc_rs::DEFAULT_CIPHER_SUITES.iter();
         let common = || suites().filter(|suite| hello.cipher_suites().contains(&suite.suite()));
-        self.key.key.choose_scheme(hello.signature_schemes()).is_some()
-            && common().any(|suite| suite.usable_for_signature_algorithm(self.algorithm()))
+        let Some(signer) = self.key.key.choose_scheme(hello.signature_schemes()) else { return false };
+        let knows_curve = || match (hello.named_groups(), curve(signer.scheme())) {
+            (Some(groups), Some(curve)) => groups.contains(&curve),
+            // A client that lists no groups can use any (section 4).
+            _ => true,
+        };
+        common().any(|suite| match suite {
+            SupportedCipherSuite::Tls13(_) => true,
+            SupportedCipherSuite::Tls12(_) => {
+                suite.usable_for_signature_algorithm(self.algorithm()) && knows_curve()
+            }
+        })
+    }
+}
+
+/// The curve of the keys that sign with a scheme, if it is one of ECDSA.
+fn curve(scheme: SignatureScheme) -> Option<NamedGroup> {
+    match scheme {
+        SignatureScheme::ECDSA_NISTP256_SHA256 => Some(NamedGroup::secp256r1),
+        SignatureScheme::ECDSA_NISTP384_SHA384 => Some(NamedGroup::secp384r1),
+        SignatureScheme::ECDSA_NISTP521_SHA512 => Some(NamedGroup::secp521r1),
+        _ => None,
     }
 }
 

@@ -292,6 +292,25 @@ fn the_key_suits_the_client() {
     }
 }
 
+/// RFC 8422 §5.1.1: until TLS 1.2 the groups of a client also name the curves of the keys that it can verify. In TLS 1.3 they
+/// are about key exchange alone (RFC 8446 §4.2.7).
+#[test]
+fn the_curve_suits_the_client() {
+    let one = |kind| certificate(&["turn.example.org"], kind, 0);
+    let server = server(vec![one(&PKCS_ECDSA_P256_SHA256), one(&PKCS_RSA_SHA256)], UnknownName::Default);
+    for (groups, version, expected) in [
+        (&[NamedGroup::X25519][..], &TLS12, 1),
+        (&[NamedGroup::secp384r1], &TLS12, 1),
+        (&[NamedGroup::X25519, NamedGroup::secp256r1], &TLS12, 0),
+        (&[NamedGroup::X25519], &TLS13, 0),
+    ] {
+        let mut provider = any();
+        provider.kx_groups.retain(|group| groups.contains(&group.name()));
+        provider.cipher_suites.retain(|suite| suite.version() == version);
+        assert_eq!(gets(&server, provider, version, "turn.example.org"), expected, "{groups:?}");
+    }
+}
+
 /// A client that can verify none of the certificates is told so, and does not get one that it cannot verify.
 #[test]
 fn nothing_in_common() {
