@@ -86,6 +86,16 @@ impl TlsSettings {
         accepted.flat_map(|one| one.names().iter().map(ToString::to_string).collect::<Vec<_>>()).collect()
     }
 
+    /// Whether there are certificates, and clients that ask for this name get none of them by name. One that cannot be read may
+    /// have any name.
+    pub fn is_known_without(&self, name: &str) -> bool {
+        let has = |one: &CertificateSettings| {
+            one.load()
+                .map_or(true, |one| CertificateName::candidates(name).any(|name| one.names().contains(&name)))
+        };
+        self.has_certificate() && !self.all().iter().any(has)
+    }
+
     /// Whether a certificate is valid for clients that connect to `host`.
     pub fn is_valid_for(&self, host: &str) -> bool {
         let is_valid = |one: &CertificateSettings| one.load().is_ok_and(|one| one.is_valid_for(host));

@@ -140,6 +140,12 @@ impl ServiceSettings {
         matches!(route, Some(Route::Pass(_)))
     }
 
+    /// Whether TLS connections for this name go to `default_backend` unless there is a certificate for it.
+    pub fn takes_by_default(&self, name: &str) -> bool {
+        let mut names = CertificateName::candidates(name);
+        self.default_backend.is_some() && !names.any(|name| self.routes.contains_key(&name))
+    }
+
     /// The same for the workers. `has_identity`: there is a certificate.
     pub fn stream_service(&self, has_identity: bool) -> StreamService {
         let routes = self.routes.iter().map(|(name, route)| (name.clone(), route.clone()));

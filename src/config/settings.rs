@@ -372,6 +372,7 @@ impl Settings {
     pub fn passes_on(&self, address: SocketAddr, name: &str) -> bool {
         let at = self.listener.iter().filter(|section| section.addresses().any(|one| one.1 == address));
         at.into_iter().any(|section| section.service.passes_on(name))
+            || self.is_for_default_backend(address, name)
     }
 
     /// What clients connect to instead of this listener, if it says so.
@@ -383,6 +384,15 @@ impl Settings {
     /// The transport and the address of every listener.
     pub fn listener_addresses(&self) -> Vec<(Transport, SocketAddr)> {
         self.listeners().into_iter().map(|one| (one.transport, one.address)).collect()
+    }
+
+    /// Whether TLS connections for this name go to the `default_backend` of a listener, because it has no certificate. A client that
+    /// connects to an address asks for no name, and gets the default certificate.
+    fn is_for_default_backend(&self, address: SocketAddr, name: &str) -> bool {
+        let mut at = self.listener.iter().filter(|section| section.each().any(|one| one.address == address));
+        at.any(|section| section.service.takes_by_default(name))
+            && name.trim_matches(['[', ']']).parse::<IpAddr>().is_err()
+            && self.tls.is_known_without(name)
     }
 
     /// Whether there are TLS clients.

@@ -282,6 +282,31 @@ fn tls_is_served_if_there_is_anything_to_serve() {
     assert!(tls(&service, false));
 }
 
+/// A URL with a name that leads to a web server is for no client: TLS for names without a route and without a certificate is
+/// passed on by `default_backend`.
+#[test]
+fn names_that_are_passed_on() {
+    let passed = |text: &str, name: &str| {
+        let settings = read(&format!("{TLS}{HEAD}{text}\n{GOOD}"));
+        settings.passes_on("192.0.2.1:443".parse().unwrap(), name)
+    };
+    let default = "default_backend = \"127.0.0.1:1\"\n";
+    let routes = "routes = { \"www.example.org\" = \"127.0.0.1:2\", \"turn.example.org\" = { http = \"127.0.0.1:3\" } }";
+    for (name, by_default, by_route) in [
+        ("turn.example.org", false, false),
+        ("Turn.Example.org.", false, false),
+        ("www.example.org", true, true),
+        ("other.example.org", true, false),
+        ("192.0.2.1", false, false),
+        ("[2001:db8::1]", false, false),
+    ] {
+        let found = ["", default, routes, &format!("{default}{routes}")].map(|text| passed(text, name));
+        assert_eq!(found, [false, by_default, by_route, by_default || by_route], "{name}");
+    }
+    let elsewhere = read(&format!("{TLS}{HEAD}{default}\n{GOOD}"));
+    assert!(!elsewhere.passes_on("192.0.2.1:5349".parse().unwrap(), "other.example.org"));
+}
+
 /// A reload tells what has changed of a listener, by names and backends.
 #[test]
 fn changes_are_told_by_route() {
