@@ -1,6 +1,5 @@
 //! Reads a ClientHello (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2) without a TLS library, because connections that are passed
-//! through unopened are routed by it: the name that the client asks for (RFC 6066 section 3) and the application protocols that it
-//! offers (RFC 7301).
+//! through unopened are routed by it: by the name that the client asks for (RFC 6066 section 3).
 //!
 //! A ClientHello may span records and segments in any way: a post-quantum key share makes it longer than a segment, and some clients
 //! cut it on purpose. With Encrypted ClientHello the name is the outer one, which is what routes.
@@ -28,8 +27,6 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// The highest version that the client offers.
     version: u16,
-    /// The list of protocol names, each after its length.
-    protocols: Vec<u8>,
 }
 
 /// Why bytes are no ClientHello.
@@ -81,7 +78,6 @@ const MESSAGE_HEADER: usize = 4;
 
 /// The extensions that are read.
 const SERVER_NAME: u16 = 0;
-const PROTOCOL_NEGOTIATION: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
 
 /// The oldest version that is supported here: TLS 1.2.
@@ -168,17 +164,6 @@ impl HelloReader {
 }
 
 impl ClientHello {
-    /// Whether the client offers an application protocol (RFC 7301).
-    pub fn offers(&self, protocol: &[u8]) -> bool {
-        self.protocols().any(|name| name == protocol)
-    }
-
-    /// The application protocols that the client offers, in its order. None is empty.
-    pub fn protocols(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = Fields(&self.protocols);
-        std::iter::from_fn(move || rest.vector::<1>())
-    }
-
     /// Whether this server speaks a version that the client offers; a backend may.
     ///
     /// # Errors
@@ -215,15 +200,13 @@ fn parse(body: &[u8]) -> Result<ClientHello, HelloError> {
     let mut fields = Fields(body);
     let legacy = fields.integer::<2>().ok_or(HelloError::Malformed)?;
     let mut extensions = fields.extensions().ok_or(HelloError::Malformed)?;
-    let (mut server_name, mut protocols, mut versions) = (None, None, None);
+    let (mut server_name, mut versions) = (None, None);
     // RFC 8446 §4.2: an extension appears once.
     while !extensions.0.is_empty() {
         let (kind, data) = extensions.extension().ok_or(HelloError::Malformed)?;
         match kind {
             SERVER_NAME if server_name.is_some() => return Err(HelloError::ServerName),
             SERVER_NAME => server_name = Some(host_name(data)?),
-            PROTOCOL_NEGOTIATION if protocols.is_some() => return Err(HelloError::Malformed),
-            PROTOCOL_NEGOTIATION => protocols = Some(protocol_names(data).ok_or(HelloError::Malformed)?),
             SUPPORTED_VERSIONS if versions.is_some() => return Err(HelloError::Malformed),
             SUPPORTED_VERSIONS => versions = Some(highest(data).ok_or(HelloError::Malformed)?),
             _ => {}
@@ -233,7 +216,6 @@ fn parse(body: &[u8]) -> Result<ClientHello, HelloError> {
         server_name: server_name.flatten(),
         // RFC 8446 §4.2.1: the extension replaces the field.
         version: versions.unwrap_or(u16::try_from(legacy).unwrap_or_default()),
-        protocols: protocols.unwrap_or_default().to_vec(),
     })
 }
 
@@ -268,16 +250,6 @@ fn host_name(data: &[u8]) -> Result<Option<String>, HelloError> {
         Some(Ok(ServerName::IpAddress(_))) => Ok(None),
         _ => Err(HelloError::ServerName),
     }
-}
-
-/// RFC 7301 §3.1: a list of names, none of which is empty.
-fn protocol_names(data: &[u8]) -> Option<&[u8]> {
-    let list = Fields(data).only_vector::<2>().filter(|list| !list.is_empty())?;
-    let mut names = Fields(list);
-    while !names.0.is_empty() {
-        names.vector::<1>().filter(|name| !name.is_empty())?;
-    }
-    Some(list)
 }
 
 /// What is left of a structure. `None` means that a length leads beyond its end.

@@ -6,7 +6,7 @@ use super::alert::Alert;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum HelloRefusal {
     /// It offers no version that is supported, at most this one.
-    #[error("the client offers {} at most, and this relay speaks TLS 1.2 and 1.3", version_name(.0))]
+    #[error("the client offers {}, and this relay speaks TLS 1.2 and 1.3", offer(.0))]
     OldVersion(u16),
     /// It asks for a name of no certificate, and the settings refuse such clients.
     #[error("the client asked for a name that no certificate is for")]
@@ -32,10 +32,11 @@ impl HelloRefusal {
     }
 }
 
-fn version_name(version: &u16) -> &'static str {
+fn offer(version: &u16) -> &'static str {
     match version {
-        0x0302 => "TLS 1.1",
-        0x0301 => "TLS 1.0",
-        _ => "SSL 3.0",
+        0x0302 => "TLS 1.1 at most",
+        0x0301 => "TLS 1.0 at most",
+        0x0300 => "SSL 3.0 at most",
+        _ => "no version of TLS that is known",
     }
 }

@@ -42,11 +42,6 @@ fn named(name: &str) -> Vec<u8> {
     names(&[(HOST_NAME, name.as_bytes())])
 }
 
-fn alpn(offered: &[&[u8]]) -> Vec<u8> {
-    let list: Vec<u8> = offered.iter().flat_map(|name| vector::<1>(name)).collect();
-    extension(PROTOCOL_NEGOTIATION, &vector::<2>(&list))
-}
-
 /// What rustls does not do without.
 fn signatures() -> Vec<u8> {
     extension(13, &vector::<2>(&[8, 4]))
@@ -89,8 +84,8 @@ fn with(extensions: &[Vec<u8>]) -> Result<ClientHello, HelloError> {
     read(&record(&message(Some(&all)))).map(|hello| hello.expect("a whole ClientHello"))
 }
 
-/// What rustls reads: the name and the protocols.
-fn rustls_reads(bytes: &[u8]) -> Option<(Option<String>, Vec<Vec<u8>>)> {
+/// The name that rustls reads, if any.
+fn rustls_reads(bytes: &[u8]) -> Option<Option<String>> {
     let (mut acceptor, mut rest) = (Acceptor::default(), bytes);
     let accepted = loop {
         acceptor.read_tls(&mut rest).ok()?;
@@ -101,10 +96,9 @@ fn rustls_reads(bytes: &[u8]) -> Option<(Option<String>, Vec<Vec<u8>>)> {
         }
     };
     let hello = accepted.client_hello();
-    let protocols = hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
     let ours = read(bytes).unwrap().unwrap();
     assert!(ours.agrees(&hello));
-    Some((hello.server_name().map(canonical), protocols))
+    Some(hello.server_name().map(canonical))
 }
 
 #[test]
@@ -117,14 +111,9 @@ fn what_clients_send() {
             _ => Some("www.example.org"),
         };
         assert_eq!(hello.server_name.as_deref(), name, "{client}");
-        let is_browsing = matches!(client, "curl" | "chromium" | "firefox");
-        assert_eq!(hello.offers(b"h2"), is_browsing, "{client}");
-        assert_eq!(hello.offers(b"http/1.1"), is_browsing, "{client}");
-        assert_eq!(hello.offers(b"stun.turn"), client == "openssl-tls12-alpn", "{client}");
         // It says what versions rustls does not speak only once it has a configuration, but wants signature schemes at once.
         if client != "openssl-tls10" {
-            let (name, protocols) = rustls_reads(bytes).unwrap();
-            assert_eq!((name, protocols.len()), (hello.server_name.clone(), hello.protocols().count()));
+            assert_eq!(rustls_reads(bytes).unwrap(), hello.server_name);
         }
     }
 }
@@ -132,7 +121,7 @@ fn what_clients_send() {
 /// RFC 5246 §7.4.1.2: a ClientHello may end before its extensions.
 #[test]
 fn older_clients_have_no_extensions() {
-    let nothing = ClientHello { server_name: None, version: 0x0303, protocols: Vec::new() };
+    let nothing = ClientHello { server_name: None, version: 0x0303 };
     assert_eq!(read(&record(&message(None))), Ok(Some(nothing.clone())));
     assert_eq!(read(&record(&message(Some(&[])))), Ok(Some(nothing)));
 }
@@ -184,18 +173,13 @@ fn a_name_before_one_of_another_type() {
     assert_eq!(with(&[names(&entries)]).unwrap().server_name.as_deref(), Some("a.example"));
 }
 
-/// RFC 7301 §3.1
+/// Application protocols (RFC 7301) are for the server that completes the handshake to read: that they are malformed is its to say.
 #[test]
-fn protocols_are_offered() {
-    let hello = with(&[alpn(&[b"stun.turn", b"h2", &[b'x'; 255]])]).unwrap();
-    assert!(hello.offers(b"stun.turn") && hello.offers(b"h2") && hello.offers(&[b'x'; 255]));
-    assert!(!hello.offers(b"stun") && !hello.offers(b"") && !hello.offers(b"http/1.1"));
-    assert_eq!(hello.protocols().map(<[u8]>::len).collect::<Vec<_>>(), [9, 2, 255]);
-    assert_eq!(with(&[]).unwrap().protocols().count(), 0);
-    for malformed in [alpn(&[b""]), alpn(&[]), extension(PROTOCOL_NEGOTIATION, &[0, 3, 9, b'h', b'2'])] {
-        assert_eq!(with(&[malformed]), Err(HelloError::Malformed));
+fn application_protocols_are_not_looked_at() {
+    for offered in [&[0, 3, 2, b'h', b'2'][..], &[0, 1, 0], &[0, 0], &[0, 3, 9, b'h', b'2'], b""] {
+        let hello = with(&[extension(16, offered), named("a.example")]).unwrap();
+        assert_eq!(hello.server_name.as_deref(), Some("a.example"), "{offered:?}");
     }
-    assert_eq!(with(&[alpn(&[b"h2"]), alpn(&[b"h2"])]), Err(HelloError::Malformed), "RFC 8446 §4.2");
 }
 
 /// RFC 8446 §4.2.1, RFC 5246 appendix E.1: clients whose best version is too old are told that, and only they. A backend may still
@@ -224,7 +208,12 @@ fn versions_that_are_too_old() {
     }
     let refusal = HelloRefusal::OldVersion(0x0302);
     assert_eq!(refusal.alert(), [21, 3, 3, 0, 2, 2, 70]);
-    assert!(refusal.to_string().contains("TLS 1.1 at most"), "{refusal}");
+    for (version, offer) in
+        [(0x0302, "TLS 1.1 at most"), (0x0300, "SSL 3.0 at most"), (0x0002, "no version"), (0, "no version")]
+    {
+        let refusal = HelloRefusal::OldVersion(version).to_string();
+        assert!(refusal.contains(offer), "{refusal}");
+    }
     assert_eq!(with(&[extension(SUPPORTED_VERSIONS, &[3, 3, 4, 3])]), Err(HelloError::Malformed));
 }
 
@@ -323,7 +312,7 @@ proptest! {
         prop_assert_eq!(read(&more), Ok(Some(expected)));
     }
 
-    /// Arbitrary bytes, and ClientHellos with damage, never cause a panic, and rustls reads no other name or protocols in them.
+    /// Arbitrary bytes, and ClientHellos with damage, never cause a panic, and rustls reads no other name in them.
     #[test]
     fn rustls_reads_the_same(
         client in 0..CAPTURED.len(),
@@ -340,11 +329,8 @@ proptest! {
         let sent = records(&bytes, &lengths);
         prop_assume!(sent.len() <= CLIENT_HELLO_MAX);
         let ours = read(&sent);
-        if let Some((name, protocols)) = rustls_reads(&sent) {
-            let ours = ours.unwrap().unwrap();
-            prop_assert_eq!(&ours.server_name, &name);
-            let offered: Vec<_> = ours.protocols().map(<[u8]>::to_vec).collect();
-            prop_assert_eq!(offered, protocols);
+        if let Some(name) = rustls_reads(&sent) {
+            prop_assert_eq!(ours.unwrap().unwrap().server_name, name);
         }
     }
 
