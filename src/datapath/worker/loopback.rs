@@ -25,7 +25,7 @@ pub(super) fn warn_once(tuple: &FiveTuple) {
     }
     let fix = if tuple.transport.is_stream() {
         "nothing if the client is a program on this machine; if it is a proxy that forwards clients to this port, let it send PROXY headers \
-         and list its address as proxy_from of a [[listener]] with this port"
+         and list its address as proxy_from of a [[listener]] with this port (a header that names no client, LOCAL or UNKNOWN, does not count)"
     } else {
         "nothing if the client is a program on this machine; if it forwards packets of clients to this port, let clients send them here \
          themselves, or let it keep their source address"
