@@ -127,7 +127,7 @@ impl RunningRelay {
         let site = Site { listeners: open, closing, ..self.site_at(&place) };
         let workers = settings.datapath(&site).workers as u64;
         let descriptors = self.listeners.descriptors(&change, workers);
-        let room = self.files.divide(&settings, &site, descriptors);
+        let room = self.files.divide(&settings, &site, descriptors, self.splices().connections);
 
         let serving = Serving { settings, site, auth, identities, room };
         if let Err(error) = self.serve_all(&serving, &change).await {

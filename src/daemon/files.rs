@@ -34,6 +34,8 @@ struct Wanted {
     relay_sockets: u64,
     /// Connections to backends.
     splices: u64,
+    /// Those that are open now, perhaps to backends that are not in the configuration any more.
+    open_splices: u64,
 }
 
 /// What the limit on open files leaves room for.
@@ -73,10 +75,16 @@ impl FileBudget {
         FileBudget { limit, open, told: None }
     }
 
-    /// Divides what is left beside the `listening` sockets. The log says what holds if that is less than the settings allow, once.
-    pub fn divide(&mut self, settings: &Settings, site: &Site, listening: u64) -> FileRoom {
+    /// Divides what is left beside the `listening` sockets and the connections to backends that are open already. The log says what holds if that is less than the settings allow, once.
+    pub fn divide(
+        &mut self,
+        settings: &Settings,
+        site: &Site,
+        listening: u64,
+        open_splices: usize,
+    ) -> FileRoom {
         let has_streams = site.listeners.iter().any(|(transport, _)| transport.is_stream());
-        let wanted = wanted(settings, has_streams);
+        let wanted = Wanted { open_splices: open_splices as u64, ..wanted(settings, has_streams) };
         let room = divided(self.limit, self.open + listening, wanted);
         let told = warning(self.limit, wanted, room);
         if let Some(warning) = told.as_ref().filter(|warning| self.told.as_ref() != Some(*warning)) {
@@ -123,7 +131,7 @@ fn wanted(settings: &Settings, has_streams: bool) -> Wanted {
     let connections = if has_streams { settings.limits.connections } else { 0 };
     let has_backends = settings.listeners().iter().any(|listener| !listener.service.backends().is_empty());
     let splices = if has_backends { settings.limits.spliced_connections } else { 0 };
-    Wanted { connections, relay_sockets: sockets(settings, addresses), splices }
+    Wanted { connections, relay_sockets: sockets(settings, addresses), splices, open_splices: 0 }
 }
 
 /// The most relay sockets that there can be.
@@ -175,7 +183,12 @@ fn divided(limit: u64, open: u64, wanted: Wanted) -> Room {
             (splices, SpliceLimits::descriptors(splices).min(total / 3))
         }
     };
-    let total = total - set_apart;
+    // Those that run keep theirs, although new ones may be fewer, or none.
+    let running = match wanted.open_splices {
+        0 => 0,
+        open => SpliceLimits::descriptors(open).min(total / 3),
+    };
+    let total = total - set_apart.max(running);
     // A client of a connection has a relay socket too.
     let share = (total / 2).max(total.saturating_sub(wanted.relay_sockets));
     let connections = wanted.connections.min(share);
@@ -183,7 +196,7 @@ fn divided(limit: u64, open: u64, wanted: Wanted) -> Room {
 }
 
 fn warning(limit: u64, wanted: Wanted, room: Room) -> Option<String> {
-    let Wanted { connections, relay_sockets, splices } = wanted;
+    let Wanted { connections, relay_sockets, splices, .. } = wanted;
     let fits = room.total >= connections.saturating_add(relay_sockets) && room.splices >= splices;
     (!fits).then(|| {
         let fewer = |holds: u64, wanted: u64, what: &str, setting: &str| match holds < wanted {
@@ -219,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_high_limit_leaves_room_for_everything() {
-        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384, splices: 0 };
+        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384, splices: 0, open_splices: 0 };
         let room = divided(524_288, 100, wanted);
         assert_eq!((room.connections, warning(524_288, wanted, room)), (50_000, None));
     }
@@ -228,12 +241,12 @@ mod tests {
     #[test]
     fn a_low_limit_is_divided() {
         let divided = |connections, relay_sockets| {
-            divided(1024, 100, Wanted { connections, relay_sockets, splices: 0 })
+            divided(1024, 100, Wanted { connections, relay_sockets, splices: 0, open_splices: 0 })
         };
         assert_eq!(divided(50_000, 16_384), room(418, 209, 836));
         assert_eq!(divided(100, 16_384), room(100, 100, 836));
         assert_eq!(divided(50_000, 10), room(826, 209, 836));
-        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384, splices: 0 };
+        let wanted = Wanted { connections: 50_000, relay_sockets: 16_384, splices: 0, open_splices: 0 };
         for limit in 0..5000 {
             let Room { connections, kept, total, .. } = super::divided(limit, 100, wanted);
             assert!(total <= limit.saturating_sub(100) && 2 * connections <= total, "{limit}");
@@ -250,7 +263,8 @@ mod tests {
     /// Connections to backends take two descriptors each, a third of all at most, and none that TURN's may have.
     #[test]
     fn connections_to_backends_have_descriptors_of_their_own() {
-        let wanted = |splices| Wanted { connections: 50_000, relay_sockets: 16_384, splices };
+        let wanted =
+            |splices| Wanted { connections: 50_000, relay_sockets: 16_384, splices, open_splices: 0 };
         let high = divided(524_288, 100, wanted(10_000));
         assert_eq!((high.splices, high.connections), (10_000, 50_000));
         assert_eq!(high.total + SpliceLimits::descriptors(10_000), divided(524_288, 100, wanted(0)).total);
@@ -269,6 +283,23 @@ mod tests {
             warning.contains(&told) && warning.contains("at most 279 connections are served"),
             "{warning}"
         );
+    }
+
+    /// A reload that removes backends, or allows fewer connections to them, gives TURN no descriptor that is still open.
+    #[test]
+    fn connections_that_run_keep_their_descriptors() {
+        let wanted = |splices, open_splices| Wanted {
+            connections: 50_000,
+            relay_sockets: 16_384,
+            splices,
+            open_splices,
+        };
+        let divided = |splices, open_splices| divided(1024, 100, wanted(splices, open_splices));
+        assert_eq!(divided(0, 40), Room { splices: 0, ..divided(40, 40) });
+        assert_eq!(divided(10, 40), Room { splices: 10, ..divided(40, 0) });
+        assert!(divided(0, 40).total + 2 * 40 <= divided(0, 0).total);
+        assert!(divided(0, 1_000_000).total >= divided(0, 0).total * 2 / 3, "TURN keeps its share");
+        assert_eq!(divided(40, 10), divided(40, 0));
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl RunningRelay {
         let mut listeners = Listeners::default();
         let mut change =
             listeners.prepare(&site.listeners, &settings.http.listen, &[], &datapath, keys.steering)?;
-        let room = files.divide(settings, &site, listeners.descriptors(&change, datapath.workers as u64));
+        let room = files.divide(settings, &site, listeners.descriptors(&change, datapath.workers as u64), 0);
 
         let mut rng = StdRng::from_seed(random::bytes()?);
         let auth = auth(settings, &keys, None)?;
