@@ -11,10 +11,10 @@ use super::backend::Backend;
 use super::log::BACKEND_LINES;
 use super::stats::{BackendHealth, BackendStats, SpliceEnd, SpliceFailure};
 use crate::counted::Counters;
-use crate::datapath::line_budget::LineBudget;
+use crate::datapath::line_budget::LineBudgets;
 
-/// Lookups of one name at a time. Each has a thread while the resolver takes its time.
-const LOOKUPS: usize = 4;
+/// Lookups of one name at a time. Each has a thread while the resolver takes its time, and they bound the rate of new connections.
+const LOOKUPS: usize = 32;
 
 /// Every backend, by its name.
 #[derive(Default)]
@@ -47,13 +47,16 @@ struct RareEvents {
     health: BackendHealth,
     /// How often it began to fail.
     outages: u64,
-    lines: LineBudget,
+    /// It is in the configuration. Of another one nobody wants to know whether it can be reached.
+    is_configured: bool,
+    /// Lines per reason: limits that refuse many connections hide no outage.
+    lines: LineBudgets,
 }
 
 /// What follows from a connection that has not reached its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failed {
-    /// How many lines about the backend were not written before; `None` if this one is not to be written either.
+    /// How many lines of this reason were not written before; `None` if this one is not to be written either.
     pub(super) line: Option<u64>,
     /// The backend could be reached until now: the number of this outage.
     pub(super) outage: Option<u64>,
@@ -81,8 +84,11 @@ impl Backends {
         let mut before = std::mem::take(configured);
         for name in names {
             let state = before.remove(&name).or_else(|| former.remove(&name));
-            configured.insert(name.clone(), state.unwrap_or_else(|| BackendState::new(name)));
+            let state = state.unwrap_or_else(|| BackendState::new(name.clone()));
+            state.set_configured(true);
+            configured.insert(name, state);
         }
+        before.values().for_each(|state| state.set_configured(false));
         former.append(&mut before);
         table.forget();
     }
@@ -124,7 +130,8 @@ impl BackendState {
             closed: Counters::default(),
             health: BackendHealth::default(),
             outages: 0,
-            lines: LineBudget::new(BACKEND_LINES),
+            is_configured: false,
+            lines: LineBudgets::default(),
         };
         Arc::new(BackendState {
             name,
@@ -136,6 +143,15 @@ impl BackendState {
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
             rare: Mutex::new(rare),
         })
+    }
+
+    /// Whether it is in the configuration from now on. If not, its health is forgotten: an outage of it ends, whoever has connections.
+    fn set_configured(&self, is_configured: bool) {
+        let mut rare = self.rare();
+        rare.is_configured = is_configured;
+        if !is_configured {
+            rare.health = BackendHealth::Unknown;
+        }
     }
 
     /// One more connection waits for it; `None` if `limit` do already.
@@ -168,7 +184,7 @@ impl BackendState {
         let mut rare = self.rare();
         rare.failed[why] += 1;
         let mut outage = None;
-        if why.is_of_backend() {
+        if why.is_of_backend() && rare.is_configured {
             let since = match rare.health {
                 BackendHealth::Failing { since, .. } => since,
                 BackendHealth::Unknown | BackendHealth::Up => {
@@ -179,7 +195,7 @@ impl BackendState {
             };
             rare.health = BackendHealth::Failing { since, error: error.to_owned() };
         }
-        Failed { line: rare.lines.take(now), outage }
+        Failed { line: rare.lines.take(now, why.as_str(), BACKEND_LINES), outage }
     }
 
     /// A connection to it has ended.
@@ -281,6 +297,31 @@ mod tests {
         assert_eq!(health(), BackendHealth::Up);
         assert_eq!(state.failed(SpliceFailure::Timeout, "again", 0, 500).outage, Some(2));
         assert!(!state.is_out(1), "who waits for the end of the first outage has seen it");
+    }
+
+    /// Also while connections to it go on, and when another one of them fails.
+    #[test]
+    fn a_removed_backend_has_no_outage() {
+        let backends = Backends::default();
+        backends.configure([backend(1)].iter());
+        let state = backends.get(&backend(1));
+        state.failed(SpliceFailure::Refused, "one", 0, 100);
+        backends.configure([].iter());
+        assert_eq!((backends.stats()[0].failure(), state.is_out(1)), (None, false));
+        assert_eq!(state.failed(SpliceFailure::Refused, "two", 0, 200).outage, None);
+        assert_eq!(backends.stats()[0].failure(), None);
+        backends.configure([backend(1)].iter());
+        assert_eq!(backends.stats()[0].failure(), None);
+        assert_eq!(state.failed(SpliceFailure::Refused, "three", 0, 300).outage, Some(2));
+    }
+
+    /// The line about an outage is written whatever limits refuse at the same time.
+    #[test]
+    fn refusals_by_limits_hide_no_outage() {
+        let state = BackendState::new("192.0.2.1:1".into());
+        let refused = || state.failed(SpliceFailure::Limit, "limits.spliced_connections", 0, 100).line;
+        assert_eq!((0..100).filter(|_| refused().is_some()).count(), 2);
+        assert_eq!(state.failed(SpliceFailure::Refused, "one", 0, 100).line, Some(0));
     }
 
     #[test]
