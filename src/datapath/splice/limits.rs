@@ -23,9 +23,12 @@ impl SpliceLimits {
     /// Pipes for splice(2), which all connections share. Without a free one, a connection is copied.
     pub const PIPES: usize = 64;
 
-    /// File descriptors that so many connections need at most: two sockets each, and the two ends of each pipe.
+    /// Sockets that connect to another address of a backend while one does not answer, over all connections.
+    pub const AHEAD: usize = 32;
+
+    /// File descriptors that so many connections need at most: two sockets each, the two ends of each pipe, and sockets of attempts.
     pub const fn descriptors(connections: u64) -> u64 {
-        2 * connections + 2 * SpliceLimits::PIPES as u64
+        2 * connections + (2 * SpliceLimits::PIPES + SpliceLimits::AHEAD) as u64
     }
 }
 
