@@ -17,6 +17,7 @@ use super::copy::{Ends, FirstBytes, Flow, copy, delivered};
 use super::dial::{self, DialError, dial};
 use super::limits::SpliceLimits;
 use super::log;
+use super::loops::OwnConnections;
 use super::pools::Pools;
 use super::splicer::{Splice, SpliceRequest};
 use super::stats::{SpliceEnd, SpliceFailure};
@@ -41,6 +42,7 @@ pub(super) async fn run(
     state: Arc<BackendState>,
     limits: SpliceLimits,
     pools: Arc<Pools>,
+    own: Arc<OwnConnections>,
 ) {
     let splice = request.splice.clone();
     let mut displaced = std::pin::pin!(displaced);
@@ -70,6 +72,7 @@ pub(super) async fn run(
             return;
         }
     };
+    let _own = own.insert(&backend.socket);
     let (open, before) = state.opened();
     log::reached(&state, &before);
     let tls = tls.map(TlsClient::new);

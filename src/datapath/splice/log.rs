@@ -13,7 +13,7 @@ use crate::datapath::line_budget::{LineBudget, LineRate};
 use crate::datapath::stream::admission::{Displacing, Refusal};
 use crate::turn::{Now, SECOND};
 
-/// The lines about one backend that cannot be reached: one that is down has as many clients as one that is up.
+/// The lines of each reason about one backend: one that is down has as many clients as one that is up.
 pub(super) const BACKEND_LINES: LineRate = LineRate { lines: 2, period: 10 * SECOND };
 
 /// The address of a backend. It is the operator's own, so it is never masked.
@@ -29,6 +29,11 @@ pub(super) fn failed(splice: &Splice, state: &BackendState, why: SpliceFailure, 
     let suppressed = (suppressed > 0).then_some(suppressed);
     let Splice { client, server, connection, .. } = *splice;
     let (backend, reason, fix, connection) = (state.name.as_str(), why.as_str(), why.fix(), connection.0);
+    let what = match why {
+        SpliceFailure::Loop => "a connection is closed, since its backend leads back to this relay",
+        _ if why.is_of_backend() => "a connection is closed, since its backend cannot be reached",
+        _ => "a connection is closed before it has reached its backend",
+    };
     warn!(
         backend,
         reason,
@@ -38,7 +43,7 @@ pub(super) fn failed(splice: &Splice, state: &BackendState, why: SpliceFailure, 
         %server,
         connection,
         suppressed,
-        "a connection is closed, since its backend cannot be reached"
+        "{what}"
     );
     outage
 }

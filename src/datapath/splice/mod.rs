@@ -4,7 +4,8 @@
 //! their own, so that a busy web site locks no TURN client out. A connection ([`connection`]) dials its backend ([`dial`]),
 //! sends what was read of the client before, and copies ([`copy`]): between two plain sockets with splice(2) where much moves
 //! ([`plain`]), and through rustls where TLS ends here ([`tls`]). Buffers and pipes are bounded ([`pools`]). What becomes of the
-//! connections of each backend is counted and remembered ([`backends`], [`stats`]), and told to operators ([`log`]).
+//! connections of each backend is counted and remembered ([`backends`], [`stats`]), and told to operators ([`log`]). A backend that
+//! leads back to this relay is noticed ([`loops`]).
 //!
 //! Not here: which connection goes where, which the stages of `listen` decide.
 
@@ -15,6 +16,7 @@ mod copy;
 mod dial;
 pub(in crate::datapath) mod limits;
 mod log;
+mod loops;
 mod plain;
 mod pools;
 pub(in crate::datapath) mod splicer;

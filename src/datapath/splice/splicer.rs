@@ -7,12 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use rustls::ServerConnection;
+use socket2::SockRef;
 use tokio::runtime::{self, Handle, Runtime};
 use tracing::error;
 
 use super::backend::Backend;
 use super::backends::Backends;
 use super::limits::SpliceLimits;
+use super::loops::OwnConnections;
 use super::pools::Pools;
 use super::stats::{SpliceFailure, SpliceStats};
 use super::{connection, log};
@@ -61,6 +63,7 @@ pub(in crate::datapath) struct Splicer {
     limits: Mutex<SpliceLimits>,
     backends: Backends,
     pools: Arc<Pools>,
+    own: Arc<OwnConnections>,
     /// The lines about connections that made room.
     displaced: Mutex<LineBudget>,
     runtime: Mutex<Threads>,
@@ -85,6 +88,7 @@ impl Splicer {
             limits: Mutex::new(limits),
             backends: Backends::default(),
             pools: Arc::new(Pools::new(SpliceLimits::PIPES)),
+            own: Arc::default(),
             displaced: Mutex::default(),
             runtime: Mutex::new(Threads::None),
         })
@@ -111,6 +115,13 @@ impl Splicer {
     /// Takes a connection over. It returns at once; whatever becomes of the connection is counted and logged here.
     pub(in crate::datapath) fn splice(&self, request: SpliceRequest) {
         let state = self.backends.get(&request.splice.backend);
+        if self.own.lead_to(&request.socket) {
+            let error = format!("backend {} leads back to this relay", state.name);
+            log::failed(&request.splice, &state, SpliceFailure::Loop, &error);
+            // The connection that led here ends at once, too.
+            let _ = SockRef::from(&request.socket).set_linger(Some(Duration::ZERO));
+            return;
+        }
         let Admitted { permit, displaced, displaces } =
             match self.admission.admit(request.splice.client.0.ip()) {
                 Ok(admitted) => admitted,
@@ -129,9 +140,9 @@ impl Splicer {
             }
         };
         let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let pools = self.pools.clone();
+        let (pools, own) = (self.pools.clone(), self.own.clone());
         handle.spawn(async move {
-            connection::run(request, displaced, state, limits, pools).await;
+            connection::run(request, displaced, state, limits, pools, own).await;
             drop(permit);
         });
     }

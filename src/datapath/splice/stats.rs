@@ -13,12 +13,14 @@ counted! {
         Timeout = "timeout",
         /// There is no route to the backend, or something on the way rejects the connection.
         Unreachable = "unreachable",
-        /// So many connections wait for the backend that no more may.
+        /// So many connections wait for the backend, or for its addresses, that it did not get its turn.
         Waiting = "waiting",
         /// `limits.spliced_connections` or `limits.spliced_connections_per_source` was reached.
         Limit = "limit",
         /// It made room for another connection while it waited for the backend.
         Displaced = "displaced",
+        /// It came from this relay itself: the backend's name leads to one of its own listeners.
+        Loop = "loop",
         /// This machine had no file descriptor, port or memory for it.
         System = "system",
     }
@@ -57,6 +59,7 @@ impl SpliceFailure {
             SpliceFailure::Waiting
             | SpliceFailure::Limit
             | SpliceFailure::Displaced
+            | SpliceFailure::Loop
             | SpliceFailure::System => false,
         }
     }
@@ -78,12 +81,17 @@ impl SpliceFailure {
                 "look at this machine's routes to the backend, and at firewalls on the way"
             }
             SpliceFailure::Waiting => {
-                "look why the backend does not accept connections; until it does, a quarter of limits.spliced_connections may wait for it"
+                "look why the backend does not accept connections, or this machine's DNS does not answer; until then, a quarter of \
+                 limits.spliced_connections may wait for it"
             }
             SpliceFailure::Limit => {
                 "raise the limit; if the source is your own proxy, balancer or NAT, list it in limits.exempt_sources"
             }
             SpliceFailure::Displaced => "raise limits.spliced_connections",
+            SpliceFailure::Loop => {
+                "let the backend's name lead to the server itself, not to a listener of this relay: correct the route, or this machine's \
+                 DNS or /etc/hosts"
+            }
             SpliceFailure::System => {
                 "raise LimitNOFILE (systemd) or ulimit -n; look at this machine's memory and local ports"
             }

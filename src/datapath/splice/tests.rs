@@ -406,13 +406,35 @@ fn a_name_is_resolved_and_all_its_addresses_are_tried() {
     let backend = Backend { host: "localhost".into(), port, send_proxy: true };
     let world = World::to(backend, server, limits());
     let client = world.plain(b"hello");
+    let ends = (client.local_addr().unwrap(), client.peer_addr().unwrap());
     client.shutdown(Shutdown::Write).unwrap();
     let got = read_all(world.accept()).0;
     let mut header = Vec::new();
-    let (client, server) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-    crate::wire::ProxyHeader::write_v2(client, server, &mut header);
+    crate::wire::ProxyHeader::write_v2(ends.0, ends.1, &mut header);
     assert_eq!(got, [&header[..], b"hello"].concat());
     assert_eq!(world.stats().to_backend, 5, "the header is none of the client's bytes");
+}
+
+/// A name may lead to a listener of this relay, which no check of the configuration sees: the second pass through it is refused.
+#[test]
+fn a_backend_that_leads_back_here_is_no_endless_loop() {
+    for send_proxy in [false, true] {
+        let clients = TcpListener::bind("127.0.0.1:0").unwrap();
+        let backend =
+            Backend { host: "localhost".into(), port: clients.local_addr().unwrap().port(), send_proxy };
+        let world = World::to(backend, TcpListener::bind("127.0.0.1:0").unwrap(), limits());
+        let World { splicer, backend, server, .. } = world;
+        let world = World { splicer, backend, server, clients };
+        let client = world.plain(b"hello");
+        // Routed by what came, as by the stages
+        let (mut again, _) = world.clients.accept().unwrap();
+        again.read_exact(&mut [0; 5]).unwrap();
+        world.splice(again, None, b"hello");
+        assert!(is_reset(read_all(&client).1));
+        assert_eq!((world.stats().failed[SpliceFailure::Loop], world.stats().total), (1, 1));
+        world.ended(SpliceEnd::BackendReset);
+        assert_eq!(world.stats().health, BackendHealth::Up);
+    }
 }
 
 /// Neither one source nor one backend takes all connections, and what is refused is closed at once.
