@@ -1101,7 +1101,7 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
         default: "",
         example: r#""127.0.0.1:8080""#,
         doc: "Where HTTP without TLS goes, as bytes, such as a server that redirects to `https:` or answers ACME challenges; written as \
-              `default_backend`. Without it such connections are closed.",
+              `default_backend`. HTTP/1.1 alone: a client that speaks HTTP/2 without TLS is closed. Without this setting both are.",
         reload: Reload::Live,
         coturn: &[],
     },

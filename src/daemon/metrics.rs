@@ -218,7 +218,7 @@ fn families(readings: &Readings) -> Vec<MetricFamily> {
         ),
         counter(
             "hairpin_connections_closed_total",
-            "Closed connections, by reason.",
+            "Connections that have ended, other than by a failed handshake, by reason.",
             by_reason(&streams.closed),
         ),
         histogram(

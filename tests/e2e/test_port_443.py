@@ -439,7 +439,7 @@ def test_the_first_decrypted_bytes_decide(offered, serve, host, clients, peers, 
     answer = b"".join(iter(lambda: web_client.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
     assert is_closed(silent)
-    relay.becomes("connections_closed_total", 1, reason="no_message")
+    relay.becomes("connections_closed_total", 1, reason="no_request")
 
 
 def is_closed(connection):

@@ -46,6 +46,8 @@ counted! {
         Tls = "tls",
         /// The first message was not complete in time.
         NoMessage = "no_message",
+        /// The client was silent after its TLS handshake, for a name with a web server: browsers connect ahead of their requests.
+        NoRequest = "no_request",
         /// A message that had started was not complete in time.
         Unfinished = "unfinished_message",
         /// A client without an allocation was silent for too long.
@@ -76,6 +78,8 @@ counted! {
         UnknownName = "unknown_name",
         /// No version, cipher suite or key exchange in common.
         NothingInCommon = "nothing_in_common",
+        /// An authority wanted to validate a name by TLS-ALPN-01, which nobody answers here.
+        OnlyAcme = "only_acme",
         /// The client sent an alert, usually because it does not trust the certificate.
         Refused = "refused_by_client",
         /// Anything else.
@@ -106,6 +110,7 @@ impl ConnectionEnd {
             | ConnectionEnd::Displaced
             | ConnectionEnd::Unframed
             | ConnectionEnd::NoBytes
+            | ConnectionEnd::NoRequest
             | ConnectionEnd::NotServed
             | ConnectionEnd::UntrustedProxyHeader
             | ConnectionEnd::MissingProxyHeader
@@ -153,8 +158,10 @@ impl ConnectionEnd {
                 "something on the client's way changes its bytes, such as a proxy that inspects TLS"
             }
             ConnectionEnd::NoMessage => {
-                "the client has connected and sent nothing, as port scanners do; for slow clients, raise limits.first_message_timeout"
+                "the client has sent nothing, as port scanners do, or only a part of a message; for slow clients, raise \
+                 limits.first_message_timeout"
             }
+            ConnectionEnd::NoRequest => "nothing: browsers connect ahead of requests that may never come",
             ConnectionEnd::Unfinished => {
                 "the client's network has failed in the middle of a message; for slow clients, raise limits.unfinished_message_timeout"
             }
@@ -174,7 +181,9 @@ impl ConnectionEnd {
     /// The limit by which it ended, in seconds.
     pub(in crate::datapath) fn limit(self, limits: &StreamLimits) -> Option<Limit> {
         let (setting, timeout) = match self {
-            ConnectionEnd::NoMessage => ("limits.first_message_timeout", limits.first_message_timeout),
+            ConnectionEnd::NoMessage | ConnectionEnd::NoRequest => {
+                ("limits.first_message_timeout", limits.first_message_timeout)
+            }
             ConnectionEnd::Unfinished => {
                 ("limits.unfinished_message_timeout", limits.unfinished_message_timeout)
             }
@@ -201,9 +210,13 @@ impl HandshakeFailure {
             }
             HandshakeFailure::UnknownName => {
                 "clients must use a name of a certificate in their turns: URL; list another certificate as [[tls.certificate]], or set \
-                 tls.unknown_name"
+                 tls.unknown_name; if it is the name of another server, give it a route in [listener.routes] of the [[listener]] with this port, \
+                 or set its default_backend"
             }
             HandshakeFailure::NothingInCommon => "the client is too old: this relay speaks TLS 1.2 and 1.3",
+            HandshakeFailure::OnlyAcme => {
+                "validate the name by HTTP-01 or DNS-01, or pass the name on with a route to a server that answers"
+            }
             HandshakeFailure::Refused => {
                 "the client does not trust the certificate: it must be valid and for the name in the client's URL, and tls.cert must have the \
                  whole chain; browsers refuse self-signed certificates"
@@ -247,7 +260,7 @@ pub struct StreamCounters {
     pub accepted: [u64; 2],
     /// Connections closed right after they were accepted, by reason.
     pub refused: [Counters<AdmissionRefusal>; 2],
-    /// Open connections that have ended, by reason.
+    /// Connections that have ended, other than by a failed handshake, by reason.
     pub closed: [Counters<ConnectionEnd>; 2],
     /// How long TLS handshakes took, from the acceptance of the connection on, that were successful.
     pub handshakes: Histogram<{ HANDSHAKES.len() }>,

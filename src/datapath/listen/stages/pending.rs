@@ -139,17 +139,6 @@ impl PendingConnection {
     }
 }
 
-impl ReadFailure {
-    /// The end of a connection; `late` and `full` are what these mean in the stage.
-    pub(super) fn into_closed(self, late: impl FnOnce() -> Closed, full: impl FnOnce() -> Closed) -> Closed {
-        match self {
-            ReadFailure::Gone(why) => Closed::End(why),
-            ReadFailure::Late => late(),
-            ReadFailure::Full => full(),
-        }
-    }
-}
-
 impl Closed {
     /// A failure of a handshake.
     pub(super) fn handshake(error: &io::Error) -> Closed {

@@ -37,10 +37,7 @@ impl<S: Sink> StageContext<S> {
         proxy::read_header(pending).await?;
         let opened = clock::mono();
         pending.begin(pending.config.limits.first_message_timeout);
-        let late = || Closed::End(ConnectionEnd::NoMessage);
-        let sniffed = sniff(pending).await;
-        let sniffed = sniffed
-            .map_err(|failure| failure.into_closed(late, || not_served(Sniffed::Other, pending, false)))?;
+        let sniffed = sniff(pending).await?;
         let service = pending.service.clone();
         let served = match sniffed {
             Sniffed::Tls if service.tls => {
@@ -50,13 +47,11 @@ impl<S: Sink> StageContext<S> {
                 return Box::pin(tls(self, pending)).await;
             }
             Sniffed::Turn if service.turn => Some(Served::Turn),
-            Sniffed::Http | Sniffed::Http2 => service.http.clone().map(Served::Backend),
-            Sniffed::Turn | Sniffed::Tls | Sniffed::Proxy | Sniffed::Other => None,
+            Sniffed::Http => service.http.clone().map(Served::Backend),
+            Sniffed::Turn | Sniffed::Tls | Sniffed::Http2 | Sniffed::Proxy | Sniffed::Other => None,
         };
         let Some(served) = served else {
-            return Err(
-                proxy::untrusted(pending, sniffed).unwrap_or_else(|| not_served(sniffed, pending, false))
-            );
+            return Err(proxy::untrusted(pending, sniffed).unwrap_or_else(|| not_served(sniffed, pending)));
         };
         Ok(Passed { tls: None, opened, received: pending.stream.take_received(), served })
     }

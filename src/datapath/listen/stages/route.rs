@@ -45,6 +45,11 @@ pub(super) fn route(
 }
 
 impl Inside {
+    /// Whether the name has a route: one that ends TLS has a backend at least.
+    pub(super) fn has_route(&self) -> bool {
+        self.http.is_some() || self.h2c.is_some()
+    }
+
     /// The application protocols to negotiate beside those of TURN.
     pub(super) fn protocols(&self) -> Protocols {
         Protocols { http: self.http.is_some(), h2: self.h2c.is_some() }

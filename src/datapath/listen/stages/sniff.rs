@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::pending::{PendingConnection, ReadFailure};
+use super::pending::{Closed, PendingConnection, ReadFailure};
 use crate::datapath::stream::stats::ConnectionEnd;
 use crate::wire::{self, ChannelRange, SNIFF_MAX, Sniffed};
 
@@ -12,22 +12,28 @@ const FIRST_BYTES: usize = 2048;
 const _: () = assert!(SNIFF_MAX < FIRST_BYTES);
 
 /// Reads until it is known what the connection speaks. The bytes stay in front of the stream.
-pub(super) async fn sniff(pending: &mut PendingConnection) -> Result<Sniffed, ReadFailure> {
+pub(super) async fn sniff(pending: &mut PendingConnection) -> Result<Sniffed, Closed> {
     let channels = pending.config.channels;
     loop {
         if let Some(sniffed) = wire::sniff(pending.stream.received(), channels) {
             return Ok(sniffed);
         }
-        pending.read_more(FIRST_BYTES).await?;
+        match pending.read_more(FIRST_BYTES).await {
+            Ok(()) => {}
+            Err(ReadFailure::Gone(why)) => return Err(Closed::End(why)),
+            Err(ReadFailure::Late) => return Err(Closed::End(ConnectionEnd::NoMessage)),
+            Err(ReadFailure::Full) => return Ok(Sniffed::Other),
+        }
     }
 }
 
-/// The same for what is decrypted, of which it returns what was read.
+/// The same for what is decrypted, of which it returns what was read. `silence` is the end of a client that sends nothing.
 pub(super) async fn sniff_decrypted(
     stream: &mut (impl AsyncRead + Unpin),
     channels: ChannelRange,
     deadline: Instant,
-) -> Result<(Sniffed, Vec<u8>), ReadFailure> {
+    silence: ConnectionEnd,
+) -> Result<(Sniffed, Vec<u8>), ConnectionEnd> {
     let mut received = Vec::new();
     loop {
         let read = async {
@@ -35,19 +41,20 @@ pub(super) async fn sniff_decrypted(
             stream.read_buf(&mut received).await
         };
         match timeout_at(deadline, read).await {
-            Ok(Ok(0)) => return Err(ReadFailure::Gone(ConnectionEnd::Client)),
+            Ok(Ok(0)) => return Err(ConnectionEnd::Client),
             Ok(Ok(_)) => {}
             Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) => {
-                return Err(ReadFailure::Gone(ConnectionEnd::Tls));
+                return Err(ConnectionEnd::Tls);
             }
-            Ok(Err(_)) => return Err(ReadFailure::Gone(ConnectionEnd::Reset)),
-            Err(_) => return Err(ReadFailure::Late),
+            Ok(Err(_)) => return Err(ConnectionEnd::Reset),
+            Err(_) if received.is_empty() => return Err(silence),
+            Err(_) => return Err(ConnectionEnd::NoMessage),
         }
         if let Some(sniffed) = wire::sniff(&received, channels) {
             return Ok((sniffed, received));
         }
         if received.len() == FIRST_BYTES {
-            return Err(ReadFailure::Full);
+            return Ok((Sniffed::Other, received));
         }
     }
 }

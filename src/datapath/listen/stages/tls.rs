@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustls::ServerConnection;
 use rustls::server::Acceptor;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -10,7 +11,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use super::client_hello::client_hello;
 use super::context::StageContext;
 use super::handshake_queue::Turn;
-use super::not_served::not_served;
+use super::not_served::not_served_inside;
 use super::pending::{Closed, Passed, PendingConnection, Served};
 use super::prefixed::Prefixed;
 use super::route::{Decision, Inside, route};
@@ -44,7 +45,15 @@ pub(super) async fn tls<S>(
         (Decision::Terminate(inside), Some(identities)) => {
             terminate(context, pending, identities, (&hello, &inside)).await
         }
-        (Decision::Refused, _) | (Decision::Terminate(_), None) => {
+        (Decision::Refused, _) => {
+            let asked = match name {
+                Some(name) => format!("the client asked for {name}, which has no route"),
+                None => "the client asked for no name".to_owned(),
+            };
+            let error = format!("{asked}, and there is neither a certificate nor a default_backend");
+            Err(Closed::Handshake(HandshakeFailure::UnknownName, error))
+        }
+        (Decision::Terminate(_), None) => {
             let error = "there is no certificate that can be used".to_owned();
             Err(Closed::Handshake(HandshakeFailure::Other, error))
         }
@@ -83,11 +92,25 @@ async fn terminate<S>(
     context.counters().handshakes.observe(&HANDSHAKES, took);
     pending.open = Some(OpenConnection::new(context.counters.clone(), Transport::Tls));
     let deadline = Instant::now() + pending.config.limits.first_message_timeout;
-    let sniffed = sniff_decrypted(&mut stream, pending.config.channels, deadline).await;
-    let (_, session) = stream.into_inner();
-    let late = || Closed::End(ConnectionEnd::NoMessage);
-    let (sniffed, received) =
-        sniffed.map_err(|failure| failure.into_closed(late, || not_served(Sniffed::Other, pending, true)))?;
+    let silence = if inside.has_route() { ConnectionEnd::NoRequest } else { ConnectionEnd::NoMessage };
+    let sniffed = sniff_decrypted(&mut stream, pending.config.channels, deadline, silence).await;
+    let (_, mut session) = stream.into_inner();
+    match decide(sniffed, pending, (hello, inside)) {
+        Ok((served, received)) => Ok(Passed { tls: Some(Box::new(session)), opened, received, served }),
+        Err(closed) => {
+            close_notify(&mut session, &pending.stream);
+            Err(closed)
+        }
+    }
+}
+
+/// Who serves a connection by its first decrypted bytes.
+fn decide(
+    sniffed: Result<(Sniffed, Vec<u8>), ConnectionEnd>,
+    pending: &PendingConnection,
+    (hello, inside): (&ClientHello, &Inside),
+) -> Result<(Served, Vec<u8>), Closed> {
+    let (sniffed, received) = sniffed.map_err(Closed::End)?;
     // The client's last message of the handshake is an answer to what it was sent, so what was read before that is consumed.
     if !pending.stream.received().is_empty() {
         return Err(Closed::End(ConnectionEnd::Tls));
@@ -97,12 +120,23 @@ async fn terminate<S>(
         Sniffed::Http2 => inside.h2c.clone(),
         Sniffed::Turn | Sniffed::Tls | Sniffed::Proxy | Sniffed::Other => None,
     };
-    let served = match backend {
-        Some(backend) => Served::Backend(backend),
-        None if sniffed == Sniffed::Turn => Served::Turn,
-        None => return Err(not_served(sniffed, pending, true)),
-    };
-    Ok(Passed { tls: Some(Box::new(session)), opened, received, served })
+    match backend {
+        Some(backend) => Ok((Served::Backend(backend), received)),
+        None if sniffed == Sniffed::Turn => Ok((Served::Turn, received)),
+        None => {
+            let name = hello.server_name.as_deref();
+            Err(not_served_inside(sniffed, pending.tuple.server, name, inside.has_route()))
+        }
+    }
+}
+
+/// Tells the client that this is the end, and nothing was cut off (RFC 8446 section 6.1). It is no answer of what runs inside.
+fn close_notify(session: &mut ServerConnection, stream: &Prefixed) {
+    session.send_close_notify();
+    let mut records = Vec::new();
+    while session.wants_write() && session.write_tls(&mut records).is_ok() {}
+    // A client that does not read, or has left, needs none.
+    let _ = stream.try_write(&records);
 }
 
 async fn handshake<'a>(
@@ -135,8 +169,9 @@ fn refused(refusal: HelloRefusal, hello: &ClientHello, stream: &Prefixed) -> Clo
             let error = format!("the client asked for {name}, which no certificate is for");
             Closed::Handshake(HandshakeFailure::UnknownName, error)
         }
-        HelloRefusal::OldVersion(_) | HelloRefusal::OnlyAcme => {
+        HelloRefusal::OldVersion(_) => {
             Closed::Handshake(HandshakeFailure::NothingInCommon, refusal.to_string())
         }
+        HelloRefusal::OnlyAcme => Closed::Handshake(HandshakeFailure::OnlyAcme, refusal.to_string()),
     }
 }
