@@ -1,5 +1,7 @@
 //! The line about a connection that has ended.
 
+use std::net::SocketAddr;
+
 use tracing::{debug, info};
 
 use super::StreamLimits;
@@ -11,6 +13,8 @@ use crate::turn::{AllocationName, FiveTuple};
 /// A connection that has ended.
 pub(in crate::datapath) struct ClosedConnection<'a> {
     pub(in crate::datapath) tuple: &'a FiveTuple,
+    /// The proxy that it comes from, which is the operator's: it is written whole.
+    pub(in crate::datapath) proxy: Option<SocketAddr>,
     pub(in crate::datapath) connection: Option<ConnectionId>,
     /// The latest allocation of its client.
     pub(in crate::datapath) session: Option<AllocationName>,
@@ -20,12 +24,12 @@ pub(in crate::datapath) struct ClosedConnection<'a> {
 
 /// Tells why a connection has ended: at level debug if that is ordinary.
 pub(in crate::datapath) fn log_closed(log: &mut LineBudgets, now: u64, closed: ClosedConnection<'_>) {
-    let ClosedConnection { tuple, connection, session, why, limits } = closed;
+    let ClosedConnection { tuple, proxy, connection, session, why, limits } = closed;
     let (client, server, transport) = (tuple.client, tuple.server, tuple.transport.as_str());
     let (connection, session) = (connection.map(|id| id.0), session.map(tracing::field::display));
-    let (reason, fix) = (why.as_str(), why.fix());
+    let (reason, fix, proxy) = (why.as_str(), why.fix(), proxy.map(tracing::field::display));
     if why.is_ordinary() {
-        return debug!(%client, %server, transport, reason, session, connection, "connection closed");
+        return debug!(%client, %server, transport, proxy, reason, session, connection, "connection closed");
     }
     let Some(suppressed) = log.take(now, reason, COMMON) else { return };
     let suppressed = (suppressed > 0).then_some(suppressed);
@@ -35,6 +39,7 @@ pub(in crate::datapath) fn log_closed(log: &mut LineBudgets, now: u64, closed: C
         %client,
         %server,
         transport,
+        proxy,
         reason,
         fix,
         setting,

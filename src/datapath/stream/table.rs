@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -251,11 +251,7 @@ impl Streams {
     pub(in crate::datapath) fn of_client(&self, tuple: &FiveTuple) -> Option<LoggedConnection> {
         let connection = self.connections.get(*self.by_tuple.get(tuple)?)?;
         let end = connection.state.ending.map(|(why, _)| why);
-        let proxy = match tuple.via {
-            Via::Direct => None,
-            Via::Proxy(_) => connection.socket.peer_addr().ok(),
-        };
-        Some(LoggedConnection { id: connection.id()?, end, proxy })
+        Some(LoggedConnection { id: connection.id()?, end, proxy: proxy_of(tuple, &connection.socket) })
     }
 
     /// Writes the summaries of suppressed lines that are due.
@@ -534,8 +530,9 @@ impl Streams {
         let tuple = connection.tuple;
         let why = connection.state.ending.map_or(ConnectionEnd::System, |(why, _)| why);
         counters.closed[StreamCounters::index(tuple.transport)][why] += 1;
+        let proxy = proxy_of(&tuple, &connection.socket);
         let (session, connection, limits) = (connection.session, connection.id(), &self.limits);
-        let closed = ClosedConnection { tuple: &tuple, connection, session, why, limits };
+        let closed = ClosedConnection { tuple: &tuple, proxy, connection, session, why, limits };
         log_closed(&mut self.log, clock::mono(), closed);
     }
 
@@ -563,6 +560,14 @@ impl ConnectionState {
     /// Whether what the client sends is read.
     fn is_read(&self) -> bool {
         self.ending.is_none() && self.paused.is_none()
+    }
+}
+
+/// The proxy that a client comes by, as long as the connection stands.
+fn proxy_of(tuple: &FiveTuple, socket: &TcpStream) -> Option<SocketAddr> {
+    match tuple.via {
+        Via::Direct => None,
+        Via::Proxy(_) => socket.peer_addr().ok(),
     }
 }
 

@@ -123,7 +123,7 @@ fn admit<S: Sink>(context: &SharedContext<S>, socket: TcpStream, tuple: FiveTupl
             counters.accepted[index] += 1;
             counters.refused[index][refusal.why] += 1;
             drop(counters);
-            context.log_refused(&tuple, refusal);
+            context.log_refused(&tuple, None, refusal);
         }
     }
 }

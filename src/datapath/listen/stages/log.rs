@@ -1,5 +1,7 @@
 //! Lines about connections that end in their stages, or before.
 
+use std::net::SocketAddr;
+
 use tracing::{debug, info, warn};
 
 use super::context::StageContext;
@@ -21,10 +23,17 @@ impl<S> StageContext<S> {
             Closed::End(why) => log_closed(
                 &mut self.log.borrow_mut(),
                 clock::mono(),
-                ClosedConnection { tuple, connection, session: None, why: *why, limits },
+                ClosedConnection {
+                    tuple,
+                    proxy: pending.proxy,
+                    connection,
+                    session: None,
+                    why: *why,
+                    limits,
+                },
             ),
             Closed::Because(why, detail, fix) => self.log_because(pending, *why, detail, fix),
-            Closed::Refused(refusal) => self.log_refused(tuple, *refusal),
+            Closed::Refused(refusal) => self.log_refused(tuple, pending.proxy, *refusal),
             Closed::Handshake(why, error) => self.log_handshake(pending, *why, error, limits),
         }
     }
@@ -36,7 +45,8 @@ impl<S> StageContext<S> {
         let suppressed = (suppressed > 0).then_some(suppressed);
         let FiveTuple { client, server, transport, .. } = pending.tuple;
         let (transport, connection) = (transport.as_str(), pending.permit.connection().0);
-        info!(%client, %server, transport, reason, detail, fix, connection, suppressed, "connection closed");
+        let proxy = pending.proxy.map(tracing::field::display);
+        info!(%client, %server, transport, proxy, reason, detail, fix, connection, suppressed, "connection closed");
     }
 
     /// A TLS handshake has failed.
@@ -49,23 +59,25 @@ impl<S> StageContext<S> {
     ) {
         let FiveTuple { client, server, .. } = pending.tuple;
         let (reason, fix, connection) = (why.as_str(), why.fix(), pending.permit.connection().0);
+        let proxy = pending.proxy.map(tracing::field::display);
         if why.is_ordinary() {
-            return debug!(%client, %server, reason, error, connection, "connection closed before its TLS handshake");
+            return debug!(%client, %server, proxy, reason, error, connection, "connection closed before its TLS handshake");
         }
         let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
         let suppressed = (suppressed > 0).then_some(suppressed);
         let limit = (why == HandshakeFailure::TooSlow).then_some(limits.handshake_timeout.as_secs());
         let setting = limit.map(|_| "limits.handshake_timeout");
-        info!(%client, %server, reason, error, fix, setting, limit, connection, suppressed, "TLS handshake failed");
+        info!(%client, %server, proxy, reason, error, fix, setting, limit, connection, suppressed, "TLS handshake failed");
     }
 
     /// A connection was closed right after it was accepted.
-    pub(super) fn log_refused(&self, tuple: &FiveTuple, refusal: Refusal) {
+    pub(super) fn log_refused(&self, tuple: &FiveTuple, proxy: Option<SocketAddr>, refusal: Refusal) {
         let Refusal { why, source, limit, setting, by_open_files } = refusal;
         let reason = why.as_str();
         let Some(suppressed) = self.log.borrow_mut().take(clock::mono(), reason, COMMON) else { return };
         let suppressed = (suppressed > 0).then_some(suppressed);
         let (client, server, transport) = (tuple.client, tuple.server, tuple.transport.as_str());
+        let proxy = proxy.map(tracing::field::display);
         let fix = match why {
             AdmissionRefusal::Connections if by_open_files => {
                 "raise LimitNOFILE (systemd) or ulimit -n: it leaves room for this many"
@@ -77,7 +89,7 @@ impl<S> StageContext<S> {
                  send PROXY headers (proxy_from of a [[listener]])"
             }
         };
-        info!(%client, %server, transport, reason, %source, limit, fix, setting, suppressed, "connection refused");
+        info!(%client, %server, transport, proxy, reason, %source, limit, fix, setting, suppressed, "connection refused");
     }
 
     /// The oldest connection of a source makes room for a new one.

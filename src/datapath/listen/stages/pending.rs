@@ -1,6 +1,7 @@
 //! A connection on its way through the stages, and how they end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(super) struct PendingConnection {
     pub(super) stream: Prefixed,
     /// Its addresses; the transport is TCP until TLS begins.
     pub(super) tuple: FiveTuple,
+    /// The proxy that has named the client; the operator's, so it is written whole.
+    pub(super) proxy: Option<SocketAddr>,
     pub(super) permit: ConnectionPermit,
     /// Counts as open over its transport; nothing during a TLS handshake.
     pub(super) open: Option<OpenConnection>,
@@ -97,6 +100,7 @@ impl PendingConnection {
         PendingConnection {
             stream: Prefixed::new(socket),
             tuple,
+            proxy: None,
             permit,
             open: Some(open),
             service,

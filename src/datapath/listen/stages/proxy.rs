@@ -29,6 +29,7 @@ pub(super) async fn read_header(pending: &mut PendingConnection) -> Result<(), C
     pending.spoke_for_client();
     let Some((client, _)) = header.addresses else { return Ok(()) };
     let is_proxy = client.ip() == pending.tuple.client.0.ip();
+    pending.proxy = Some(pending.tuple.client.0);
     pending.tuple.client = ClientAddr(sys::address::normalize(client));
     pending.tuple.via = Via::Proxy(pending.permit.connection().0);
     // A balancer that names itself in health checks keeps the limit of many clients.
