@@ -274,6 +274,9 @@ def test_the_lines_of_the_page_are_written(start, host, clients, peers, tls, dia
             ssl.create_default_context().wrap_socket(trusting, server_hostname=NAME)
     with streams.connect(clients, server):
         eventually(lambda: "no_message" in relays[0].log)
+    with clients.inside(), socket.create_connection(server, timeout=10) as scanner:
+        scanner.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        eventually(lambda: "not_served" in relays[0].log)
     full = switch.host("full")
     relays.append(start(full, relay={"addresses": [full.v4], "ports": "50000-50000"}, **human))
     with Client(clients, (full.v4, 3478), ALICE) as client, Client(clients, (full.v4, 3478), ALICE) as other:
@@ -285,5 +288,5 @@ def test_the_lines_of_the_page_are_written(start, host, clients, peers, tls, dia
         client.allocate()
     written = "\n".join(relay.log for relay in relays)
     quoted = re.findall(r"^ {4,}((?:ERROR|WARN|INFO) .*)$", (DOCS / "logs.md").read_text(), flags=re.M)
-    assert len(quoted) == 9
+    assert len(quoted) == 10
     assert not [line for line in quoted if not pattern(line).search(written)], written

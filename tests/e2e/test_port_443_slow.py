@@ -193,7 +193,6 @@ def test_slow_and_hostile_clients(start, switch, host, clients, peers, authority
 
         eventually(have_ended, 60)
         print(f"{len(everybody)} clients, {before} KiB before, {peak} KiB at most")
-        print(f"{len(clients)} clients, {before} KiB before, {peak} KiB at most")
         assert peak - before < KIB_PER_CLIENT * len(everybody)
         goes_on()
         site.close()

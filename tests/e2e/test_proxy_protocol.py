@@ -277,7 +277,6 @@ def test_health_checks_are_no_errors(serve, dial, clients):
     before it or without.
     """
     relay = serve()
-    before = len(relay.lines())
     count = 0
     for header, resets in itertools.product((b"", v2(command=0x20), b"PROXY UNKNOWN\r\n", v1(CLIENT)), (False, True)):
         connection = dial(header)
@@ -289,7 +288,7 @@ def test_health_checks_are_no_errors(serve, dial, clients):
     dial(at=clients).close()
     assert relay.reaches("connections_closed_total", count + 1, reason="no_bytes") == count + 1
     assert relay.metric("connections_closed_total") == count + 1
-    assert relay.lines()[before:] == []
+    assert not [line for line in relay.lines() if "client" in line or "connection" in line]
 
 
 def test_loopback_and_unspecified_clients(serve, client, peers):
