@@ -1,9 +1,9 @@
 //! Whether `[[listener]]` sections agree with each other and with other settings.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 
 use super::listener::{Listener, ListenerPeers, ListenerSettings, Places};
+use super::listener_section::at;
 use super::report::{Disagreement, Finding, Note};
 use super::section::Source;
 use super::settings::{PeersSettings, Settings};
@@ -60,17 +60,6 @@ fn about_peers(section: &ListenerSettings, one: Disagreement, source: Source<'_>
         _ => ("peers.allow", &section.places.allow),
     };
     Finding { warning, ..at(key, place, what, fix, source) }
-}
-
-pub(super) fn at(
-    key: &str,
-    place: &Range<usize>,
-    what: impl Into<String>,
-    fix: impl Into<String>,
-    source: Source<'_>,
-) -> Finding {
-    let shown = source.text.get(place.clone()).unwrap_or_default();
-    source.finding(&format!("listener.{key}"), place.clone(), shown, what, fix)
 }
 
 /// A listener that cannot be opened beside another one: of the same section, of one before it, or of `[listen]` and `[http]`.

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::listener::{ListenerPeers, ListenerSettings, PeersMode, Places, PublicAddress};
-use super::section::Refusal;
+use super::report::Finding;
+use super::section::{Refusal, Source};
 use super::service::{Protocol, ProxyMode, ServiceSettings};
 use super::settings::Settings;
 use crate::datapath::{Backend, Route};
@@ -126,4 +127,16 @@ pub fn add(settings: &mut Settings, draft: ListenerDraft) -> Result<(), Refusal>
         places,
     });
     Ok(())
+}
+
+/// What is said about a key of a section, at its place in the file.
+pub(super) fn at(
+    key: &str,
+    place: &Range<usize>,
+    what: impl Into<String>,
+    fix: impl Into<String>,
+    source: Source<'_>,
+) -> Finding {
+    let shown = source.text.get(place.clone()).unwrap_or_default();
+    source.finding(&format!("listener.{key}"), place.clone(), shown, what, fix)
 }

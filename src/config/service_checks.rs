@@ -8,7 +8,7 @@ use super::checks;
 use super::external::ExternalIp;
 use super::hosts::Hosts;
 use super::listener::ListenerSettings;
-use super::listener_checks::at;
+use super::listener_section::at;
 use super::report::{Finding, Note};
 use super::section::Source;
 use super::service::Protocol;

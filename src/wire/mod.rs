@@ -6,7 +6,7 @@
 //!
 //! - [`Message`], [`Attribute`]: a validated STUN message and one of its attributes.
 //! - [`Encoder`]: builds responses in a `Vec`.
-//! - [`frame_len`]: finds message boundaries in a stream; [`sniff`] tells what a stream is at its beginning.
+//! - [`frame_len`]: finds message boundaries in a stream; [`sniff()`] tells what a stream is at its beginning.
 //! - [`ProxyHeader`]: the header that a proxy sends before a connection's own bytes.
 //! - [`ChannelHeader`], [`data_indication_header`]: headers written in place, in front of relayed data.
 //!

@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::backend::Backend;
-use super::log::BACKEND_LINES;
 use super::stats::{BackendHealth, BackendStats, SpliceEnd, SpliceFailure};
 use crate::counted::Counters;
-use crate::datapath::line_budget::LineBudgets;
+use crate::datapath::line_budget::{LineBudgets, LineRate};
+use crate::turn::SECOND;
+
+/// The lines of each reason about one backend: one that is down has as many clients as one that is up.
+const BACKEND_LINES: LineRate = LineRate { lines: 2, period: 10 * SECOND };
 
 /// Lookups of one name at a time. Each has a thread while the resolver takes its time, and they bound the rate of new connections.
 const LOOKUPS: usize = 32;

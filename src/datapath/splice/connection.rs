@@ -13,13 +13,14 @@ use tokio::time::sleep;
 
 use super::backend::Backend;
 use super::backends::BackendState;
-use super::copy::{Ends, FirstBytes, Flow, copy, delivered};
+use super::copy::{Ends, FirstBytes, copy, delivered};
 use super::dial::{self, DialError, dial};
+use super::flow::Flow;
 use super::limits::SpliceLimits;
 use super::log;
 use super::loops::OwnConnections;
 use super::pools::Pools;
-use super::splicer::{Splice, SpliceRequest};
+use super::request::{Splice, SpliceRequest};
 use super::stats::{SpliceEnd, SpliceFailure};
 use super::tls::TlsClient;
 use crate::datapath::sys::option;

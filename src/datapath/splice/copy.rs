@@ -7,20 +7,18 @@
 //!   connections that are cut here.
 //! - Whoever does not read is not read from either: a direction holds one buffer or pipe at most.
 
-use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use super::backends::{BackendState, Direction};
+use super::backends::Direction;
+use super::flow::{Broken, Destination, Flow};
 use super::plain;
-use super::pools::Pools;
 use super::stats::SpliceEnd;
 use super::tls::{self, TlsClient};
 use crate::datapath::sys::option;
@@ -40,31 +38,6 @@ pub(super) struct Ends<'a> {
     pub(super) client: &'a TcpStream,
     pub(super) tls: Option<&'a TlsClient>,
     pub(super) backend: &'a TcpStream,
-}
-
-/// What both directions of a connection use.
-pub(super) struct Flow<'a> {
-    pub(super) pools: &'a Pools,
-    state: &'a BackendState,
-    began: Instant,
-    /// When bytes moved last, or a direction ended, in nanoseconds since it began.
-    latest: AtomicU64,
-    /// A write to the client, or to the backend, has failed: what is read from there is complete, but its end is none.
-    client_broken: AtomicBool,
-    backend_broken: AtomicBool,
-}
-
-/// Why a direction has ended before its source closed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// The source has reset the connection.
-    Source,
-    /// The destination takes no more. What it has sent can still be read.
-    Destination,
-    /// The TLS client has gone without close_notify.
-    Truncated,
-    /// The client's bytes are not TLS.
-    Tls,
 }
 
 /// What the backend gets first.
@@ -136,107 +109,6 @@ async fn to_client(ends: &Ends<'_>, flow: &Flow<'_>) -> Result<(), Broken> {
     }
     let _ = SockRef::from(ends.client).shutdown(Shutdown::Write);
     Ok(())
-}
-
-impl<'a> Flow<'a> {
-    /// Nothing has moved yet.
-    pub(super) fn new(pools: &'a Pools, state: &'a BackendState) -> Flow<'a> {
-        Flow {
-            pools,
-            state,
-            began: Instant::now(),
-            latest: AtomicU64::new(0),
-            client_broken: AtomicBool::new(false),
-            backend_broken: AtomicBool::new(false),
-        }
-    }
-
-    /// Completes when no byte has moved for this long.
-    async fn silent(&self, limit: Duration) {
-        loop {
-            let due = self.began + Duration::from_nanos(self.latest.load(Ordering::Relaxed)) + limit;
-            if due <= Instant::now() {
-                return;
-            }
-            sleep_until(due).await;
-        }
-    }
-
-    /// Bytes have moved, or a direction has ended.
-    fn touch(&self) {
-        let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.latest.store(now, Ordering::Relaxed);
-    }
-
-    /// The source of this direction has closed it; the kernel says the same of one that was reset, after it has told a writer.
-    fn is_whole(&self, direction: Direction) -> Result<(), Broken> {
-        let broken = match direction {
-            Direction::ToBackend => &self.client_broken,
-            Direction::ToClient => &self.backend_broken,
-        };
-        if broken.load(Ordering::Relaxed) { Err(Broken::Source) } else { Ok(()) }
-    }
-}
-
-/// Where the bytes of a direction go.
-pub(super) struct Destination<'a> {
-    pub(super) socket: &'a TcpStream,
-    pub(super) flow: &'a Flow<'a>,
-    direction: Direction,
-}
-
-impl Destination<'_> {
-    /// Writes all of it; the first `uncounted` bytes are none of the client's.
-    async fn write(&self, bytes: &[u8], uncounted: usize) -> Result<(), Broken> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let count = self.when_writable(|| self.socket.try_write(rest)).await?;
-            rest = &rest[count..];
-            self.flow.touch();
-        }
-        self.moved(bytes.len().saturating_sub(uncounted));
-        Ok(())
-    }
-
-    /// Writes all of it.
-    pub(super) async fn write_all(&self, bytes: &[u8]) -> Result<(), Broken> {
-        self.write(bytes, 0).await
-    }
-
-    /// Tries to write, again each time when the socket takes more.
-    pub(super) async fn when_writable<T>(
-        &self,
-        mut write: impl FnMut() -> io::Result<T>,
-    ) -> Result<T, Broken> {
-        loop {
-            match write() {
-                Ok(done) => return Ok(done),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.writable().await.map_err(|_| self.broken())?;
-                }
-                Err(_) => return Err(self.broken()),
-            }
-        }
-    }
-
-    /// So many bytes have moved to it.
-    pub(super) fn moved(&self, bytes: usize) {
-        if bytes > 0 {
-            self.flow.touch();
-            self.flow.state.moved(self.direction, bytes);
-        }
-    }
-
-    /// A write has failed.
-    pub(super) fn broken(&self) -> Broken {
-        let broken = match self.direction {
-            Direction::ToBackend => &self.flow.backend_broken,
-            Direction::ToClient => &self.flow.client_broken,
-        };
-        broken.store(true, Ordering::Relaxed);
-        Broken::Destination
-    }
 }
 
 /// Waits until a reset would not take data with it that was sent before: the kernel discards what is not acknowledged.

@@ -6,15 +6,12 @@ use std::net::SocketAddr;
 use tracing::{debug, info, warn};
 
 use super::backends::{BackendState, Failed};
-use super::splicer::Splice;
+use super::request::Splice;
 use super::stats::{BackendHealth, SpliceEnd, SpliceFailure};
 use crate::datapath::clock;
-use crate::datapath::line_budget::{LineBudget, LineRate};
+use crate::datapath::line_budget::LineBudget;
 use crate::datapath::stream::admission::{Displacing, Refusal};
-use crate::turn::{Now, SECOND};
-
-/// The lines of each reason about one backend: one that is down has as many clients as one that is up.
-pub(super) const BACKEND_LINES: LineRate = LineRate { lines: 2, period: 10 * SECOND };
+use crate::turn::Now;
 
 /// The address of a backend. It is the operator's own, so it is never masked.
 pub(super) fn address(address: SocketAddr) -> String {

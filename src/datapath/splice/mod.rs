@@ -14,11 +14,13 @@ mod backends;
 mod connection;
 mod copy;
 mod dial;
+mod flow;
 pub(in crate::datapath) mod limits;
 mod log;
 mod loops;
 mod plain;
 mod pools;
+pub(in crate::datapath) mod request;
 pub(in crate::datapath) mod splicer;
 pub(in crate::datapath) mod stats;
 #[cfg(test)]

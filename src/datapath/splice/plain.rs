@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 
 use super::BUFFER;
-use super::copy::{Broken, Destination};
+use super::flow::{Broken, Destination};
 use super::pools::PipeLease;
 
 /// Moves bytes until the source has closed its direction.

@@ -1,12 +1,10 @@
 //! Takes connections from the stages and runs them until they end: one per process, which outlives the restart of a worker.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::runtime::{self, Handle, Runtime};
 use tracing::error;
@@ -16,13 +14,14 @@ use super::backends::Backends;
 use super::limits::SpliceLimits;
 use super::loops::OwnConnections;
 use super::pools::Pools;
+use super::request::SpliceRequest;
 use super::stats::{SpliceFailure, SpliceStats};
 use super::{connection, log};
 use crate::datapath::descriptors::{DescriptorRoom, Descriptors};
 use crate::datapath::line_budget::LineBudget;
-use crate::datapath::stream::admission::{Admission, Admitted, ConnectionId};
+use crate::datapath::stream::admission::{Admission, Admitted};
 use crate::datapath::sys;
-use crate::turn::{ClientAddr, ExemptSources};
+use crate::turn::ExemptSources;
 
 /// The most threads: they move bytes, and have a tenth of a worker's weight.
 const THREADS: usize = 4;
@@ -32,29 +31,6 @@ const LOOKUP_THREADS: usize = 256;
 
 /// How long connections have to notice that the process ends.
 const SHUTDOWN: Duration = Duration::from_secs(1);
-
-/// A connection that goes to a backend.
-pub(in crate::datapath) struct SpliceRequest {
-    /// Its socket, which does not block.
-    pub(in crate::datapath) socket: TcpStream,
-    /// Its TLS session if TLS ends here, past the handshake: it has been given every byte that was read.
-    pub(in crate::datapath) tls: Option<Box<ServerConnection>>,
-    /// What the client has sent for the backend already, decrypted where TLS ends here.
-    pub(in crate::datapath) received: Vec<u8>,
-    pub(in crate::datapath) splice: Splice,
-}
-
-/// Who a connection is of, and where it goes.
-#[derive(Clone)]
-pub(in crate::datapath) struct Splice {
-    pub(in crate::datapath) backend: Backend,
-    /// The client, as the header of a trusted proxy names it if there is one.
-    pub(in crate::datapath) client: ClientAddr,
-    /// The address that the client connected to.
-    pub(in crate::datapath) server: SocketAddr,
-    /// Its name in the log.
-    pub(in crate::datapath) connection: ConnectionId,
-}
 
 /// Runs the connections that go to backends.
 pub(in crate::datapath) struct Splicer {

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::limits::SpliceLimits;
-use super::splicer::{Splice, SpliceRequest, Splicer};
+use super::request::{Splice, SpliceRequest};
+use super::splicer::Splicer;
 use super::stats::{BackendHealth, BackendStats, SpliceEnd, SpliceFailure};
 use crate::datapath::stream::admission::ConnectionId;
 use crate::turn::{ClientAddr, ExemptSources};

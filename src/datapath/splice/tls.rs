@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
-use super::copy::{Broken, Destination};
+use super::flow::{Broken, Destination};
 use super::plain::would_block;
 
 /// What rustls is given to encrypt at a time: it holds no more than that, encrypted.

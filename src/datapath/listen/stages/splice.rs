@@ -3,7 +3,7 @@
 use super::context::StageContext;
 use super::pending::{Passed, PendingConnection};
 use crate::datapath::splice::backend::Backend;
-use crate::datapath::splice::splicer::{Splice, SpliceRequest};
+use crate::datapath::splice::request::{Splice, SpliceRequest};
 use crate::datapath::stream::stats::{ConnectionEnd, StreamCounters};
 
 /// Hands a connection over to those that are passed on to backends. It does not count among TURN's any more.
