@@ -110,6 +110,8 @@ def test_a_stuck_thread_lets_the_watchdog_bite(thread, start, host, manager):
         relay.process.send_signal(signal.SIGTERM)
         manager.hears("STOPPING=1")
         eventually(is_gone)
+    # The thread is gone before its process is.
+    relay.process.wait(timeout=20)
 
 
 def test_a_manager_that_does_not_read_holds_up_nothing(start, host, connect, manager):

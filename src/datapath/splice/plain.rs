@@ -80,6 +80,7 @@ pub(super) fn would_block(error: &io::Error) -> Result<(), Broken> {
     }
 }
 
+/// EPERM is what a filter of system calls answers.
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM))
 }
