@@ -8,8 +8,8 @@ use super::kinds::{
     ADDRESSES, Account, Advice, BackendServer, CertificateNames, Choice, DomainName, EXTERNAL_ADDRESSES,
     FamilyAddress, HOST_NAMES, Host, List, ListenAddress, ListenTransports, LiveKitKeysFile, Md5Key,
     NAT64_PREFIXES, Number, PEER_RANGES, PREFIXES, PasswordFile, PasswordText, PeerLists, PemFile, Placed,
-    PortRange, Protocols, ProxyHeader, ProxySources, PublicHost, RouteTable, Seconds, SecretFiles, Secrets,
-    SegmentSize, SocketPath, Sockets, Switch, Text, TokensFile, UsersFiles,
+    PortRange, ProxyHeaderMode, ProxySources, PublicHost, RouteTable, Seconds, SecretFiles, Secrets,
+    SegmentSize, SocketPath, Sockets, SpokenProtocols, Switch, Text, TokensFile, UsersFiles,
 };
 use super::listener::PeersMode;
 use super::listener_section::{self, ListenerDraft};
@@ -1052,7 +1052,7 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
     },
     Setting {
         key: "protocols",
-        kind: &Protocols(|l: &mut ListenerDraft| &mut l.protocols),
+        kind: &SpokenProtocols(|l: &mut ListenerDraft| &mut l.protocols),
         default: r#"["turn", "tls"]"#,
         example: "",
         doc: "What its TCP connections may speak, whichever of `tcp` and `tls` is among the transports: the first bytes of each tell. \
@@ -1119,7 +1119,7 @@ static LISTENER: &[Setting<ListenerDraft>] = &[
     },
     Setting {
         key: "proxy",
-        kind: &ProxyHeader(|l: &mut ListenerDraft| &mut l.proxy),
+        kind: &ProxyHeaderMode(|l: &mut ListenerDraft| &mut l.proxy),
         default: r#""required""#,
         example: "",
         doc: "Whether every connection from `proxy_from` begins with a header. `optional` also serves those without one, as clients of \

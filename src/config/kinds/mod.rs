@@ -30,7 +30,7 @@ pub use network::{
     PEER_RANGES, PREFIXES, PortRange, Sockets, port_range,
 };
 pub use secret::{FileKind, Md5Key, PasswordFile, PasswordText, PemFile, SecretFiles, Secrets, file, public};
-pub use service::{BackendServer, Protocols, ProxyHeader, ProxySources, RouteTable, SegmentSize};
+pub use service::{BackendServer, ProxyHeaderMode, ProxySources, RouteTable, SegmentSize, SpokenProtocols};
 pub use users::{Placed, UsersFiles};
 
 /// The longest lifetime: a year.

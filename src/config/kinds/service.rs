@@ -21,9 +21,9 @@ use crate::turn::peers::Cidr;
 const ROUTES_MAX: usize = 1024;
 
 /// What connections may speak.
-pub struct Protocols<T: 'static>(pub fn(&mut T) -> &mut Placed<Option<Vec<Protocol>>>);
+pub struct SpokenProtocols<T: 'static>(pub fn(&mut T) -> &mut Placed<Option<Vec<Protocol>>>);
 
-impl<T> SettingKind<T> for Protocols<T> {
+impl<T> SettingKind<T> for SpokenProtocols<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let (names, errors) = set_of(value, |one| {
             let name = text(one)?;
@@ -341,9 +341,9 @@ impl<T> SettingKind<T> for ProxySources<T> {
 }
 
 /// Whether connections of proxies always begin with a header.
-pub struct ProxyHeader<T: 'static>(pub fn(&mut T) -> &mut Placed<Option<ProxyMode>>);
+pub struct ProxyHeaderMode<T: 'static>(pub fn(&mut T) -> &mut Placed<Option<ProxyMode>>);
 
-impl<T> SettingKind<T> for ProxyHeader<T> {
+impl<T> SettingKind<T> for ProxyHeaderMode<T> {
     fn read(&self, target: &mut T, value: &Value, _: &ReadContext<'_>) -> Vec<ValueError> {
         let mode = text(value).and_then(|text| match text {
             "required" => Ok(ProxyMode::Required),

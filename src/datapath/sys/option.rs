@@ -140,7 +140,6 @@ pub(in crate::datapath) fn queue_state(socket: BorrowedFd<'_>) -> io::Result<Que
 }
 
 /// Bytes that a stream socket has not sent, or whose receipt is not acknowledged: SIOCOUTQ of `tcp(7)`.
-#[allow(dead_code, reason = "the stages do not hand connections over yet")]
 pub(in crate::datapath) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: the value outlives the call, which writes one integer to it.
