@@ -1,8 +1,8 @@
 //! What a connection goes through before it is TURN (RFC 8489 sections 6.2.2 and 6.2.3), or goes to another server.
 //!
 //! Stages run as tasks on a thread beside each worker, never in the packet loop: a handshake takes as much time as
-//! hundreds of packets. The thread has a tenth of a worker's weight, so packets do not wait for handshakes, and a flood of
-//! packets leaves them a share of the CPU. The limit per source bounds how many connections anybody has in these
+//! hundreds of packets. The thread has a tenth of a worker's weight, so handshakes take little CPU time from packets, and a flood
+//! of packets leaves them a share of it. The limit per source bounds how many connections anybody has in these
 //! stages. In order:
 //!
 //! - `accept`: accepting and admission; `thread`: the thread that does this, and its commands
